@@ -1,0 +1,55 @@
+# Each target installs what it needs; `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help install quickstart test test-all check format bench docker lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Make .venv with the imagetune command
+
+# uv installs in seconds what takes pip a minute; pip is the way on where only pip knows the company's index.
+$(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "imagetune needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.8,<1"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements-dev.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . \
+	  || $(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+quickstart: install ## Fine-tune on the shipped pictures: the main job
+	$(BIN)/imagetune fit recipes/quickstart.yaml
+
+test: install ## Run the quick tests
+	$(BIN)/pytest -m "not slow" -n $(WORKERS)
+
+test-all: install ## Run all tests, the long ones too
+	$(BIN)/pytest -n $(WORKERS)
+
+check: install ## Check format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Run the benchmarks of docs/performance.md
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docker: ## Build the CPU image
+	docker build --target cpu --tag imagetune .
+
+lock: install ## Resolve the lock files again
+	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header --output-file requirements.lock
+	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev --extra hed --output-file requirements-dev.lock
+
+clean: ## Remove what the targets made; runs and mlflow.db stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,6 @@
+"""`python -m imagetune`."""
+
+from imagetune.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""`imagetune evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from imagetune.cli.options import json_option, run_argument
+
+
+@click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
+@run_argument
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Other labelled pictures: a folder of class folders or a table."
+)
+@json_option
+def command(run: str, data: Path | None, as_json: bool) -> None:
+    """Test RUN, a run folder or a runs:/ or models:/ address, on its test pictures."""
+    from imagetune import runs
+    from imagetune.cli.results import evaluation_lines
+
+    document = runs.evaluate(run, data=data)
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False))
+        return
+    for line in evaluation_lines(document):
+        click.echo(line)

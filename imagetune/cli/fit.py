@@ -1,0 +1,35 @@
+"""`imagetune fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imagetune.cli.options import overrides_option, recipe_argument
+
+
+@click.command(epilog="Example: imagetune fit recipes/quickstart.yaml -o train.batch_size=16")
+@recipe_argument
+@overrides_option
+@click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
+@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan, leave nothing behind.")
+def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
+    """Fine-tune as RECIPE says, test once, and leave a run to review."""
+    from imagetune import runs
+    from imagetune.cli.results import evaluation_lines, plan_lines
+    from imagetune.cli.screen import Screen
+
+    screen = Screen()
+    if dry_run:
+        for line in plan_lines(*runs.plan(recipe, overrides, say=screen.say)):
+            click.echo(line)
+        return
+    with screen.shown():
+        result = runs.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
+    for line in evaluation_lines(result.evaluation or {}):
+        click.echo(line)
+    click.echo(f"report      {result.folder / 'report.html'}")
+    click.echo("review      imagetune ui")
+    runs.enforce_requirements(result)
+    click.echo(f"use         imagetune predict {result.folder} PICTURES...")

@@ -1,0 +1,79 @@
+"""`imagetune recipe`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from imagetune.cli.options import overrides_option, recipe_argument
+
+
+@click.group(epilog="Example: imagetune recipe copy quickstart .")
+def command() -> None:
+    """List, copy, show, validate and compare recipes."""
+
+
+@command.command("list", epilog="Example: imagetune recipe list")
+def list_recipes() -> None:
+    """List the recipes that are shipped."""
+    from imagetune.recipe.shipped import recipe_summary, shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        click.echo(f"{name:<22} {recipe_summary(path)}")
+
+
+@command.command("copy", epilog="Example: imagetune recipe copy resnet50 my-project/")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+def copy(name: str, folder: Path) -> None:
+    """Copy the shipped recipe NAME into DIR, with its pictures if it has any."""
+    from imagetune.recipe.shipped import copy_recipe
+
+    for path in copy_recipe(name, folder):
+        if path is not None:
+            click.echo(path)
+
+
+@command.command("show", epilog="Example: imagetune recipe show recipe.yaml -o train.stages=lp_ft")
+@recipe_argument
+@overrides_option
+def show(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Print RECIPE with every default written out."""
+    from imagetune.recipe.printing import recipe_yaml
+    from imagetune.validation import load_checked_recipe
+
+    click.echo(recipe_yaml(load_checked_recipe(recipe, overrides).recipe), nl=False)
+
+
+@command.command("validate", epilog="Example: imagetune recipe validate recipe.yaml")
+@recipe_argument
+@overrides_option
+def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Check RECIPE: its keys, values, backbone and augmentation; exit 2 with a line for each mistake."""
+    from imagetune.validation import load_checked_recipe
+
+    loaded = load_checked_recipe(recipe, overrides)
+    spaces = f", {len(loaded.spaces)} search spaces" if loaded.spaces else ""
+    click.echo(f"{recipe}: good ({len(loaded.recipe.train.stages)} stages{spaces})")
+
+
+@command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors that complete and explain."""
+    from imagetune.recipe.printing import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@command.command("diff", epilog="Example: imagetune recipe diff a.yaml runs/NAME/recipe.yaml")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+def diff(first: Path, second: Path) -> None:
+    """Print the keys in which two recipes differ, defaults included."""
+    from imagetune.recipe.loading import load_recipe
+    from imagetune.recipe.printing import recipe_differences
+
+    for key, left, right in recipe_differences(load_recipe(first).recipe, load_recipe(second).recipe):
+        click.echo(f"{key}: {json.dumps(left, ensure_ascii=False)} -> {json.dumps(right, ensure_ascii=False)}")

@@ -1,0 +1,67 @@
+"""Results as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from imagetune.recipe.problems import dotted
+
+if TYPE_CHECKING:
+    from imagetune.recipe.schema import Recipe
+    from imagetune.search.records import TrialResult
+    from imagetune.training.plan import StagePlan
+
+HEADLINES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc")
+
+
+def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the headline figures of the test split with their intervals, and the verdict."""
+    test = document.get("splits", {}).get("test")
+    if test is None:
+        return
+    yield f"test        {test['pictures']} pictures"
+    for name in HEADLINES:
+        figure = test["figures"].get(name)
+        if figure and figure["value"] is not None:
+            interval = f"  [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+            yield f"  {name.replace('_', ' '):<18} {figure['value']:.3f}{interval}"
+    verdict = document.get("verdict")
+    if verdict:
+        yield f"verdict     {verdict['text']}"
+
+
+def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
+    """Yield what a fit would do and cost."""
+    from imagetune.training.plan import peak_memory_bytes
+
+    for number, plan in enumerate(plans, 1):
+        stage = plan.stage
+        yield (
+            f"stage {number}/{len(plans)}   {stage.name}: unfreeze {stage.unfreeze}, {stage.epochs} epochs of "
+            f"{plan.steps_per_epoch} steps, {plan.trainable_parameters:,} of {plan.parameters:,} parameters learn"
+        )
+        for group, rate in plan.rates.items():
+            yield f"  {group:<18} learning rate {rate:.3g} ({stage.schedule.name})"
+        yield f"  about {duration(plan.seconds)} at {plan.seconds_per_step:.2f} s a step"
+    in_all = duration(sum(plan.seconds for plan in plans))
+    yield f"in all      about {in_all} of training, reading and validation not counted"
+    peak = peak_memory_bytes() / 2**30
+    yield f"memory      {peak:.1f} GiB at batch size {recipe.train.batch_size}, workers not counted"
+    yield "dry run     nothing was written"
+
+
+def duration(seconds: float) -> str:
+    """Return ``12 s``, ``3 min`` or ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def search_lines(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Yield a line a trial, in their order."""
+    for result in results:
+        figure = f"{result.objective:.4f}" if result.objective is not None else "-"
+        values = ", ".join(f"{dotted(path)}={value}" for path, value in result.trial.values.items())
+        yield f"trial {result.trial.trial_id}   {result.status:<9} {figure:>8}  {values}"

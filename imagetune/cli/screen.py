@@ -1,0 +1,72 @@
+"""Progress of a training on the screen: a bar on a terminal, a line an epoch anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from imagetune.training.events import EpochRecord, StageStarted, StepDone
+
+
+class Screen:
+    """A listener that prints."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._first_epoch = 1
+        self._last_epoch = 0
+
+    @contextmanager
+    def shown(self) -> Iterator[Screen]:
+        """Show progress during the block."""
+        with self._progress:
+            yield self
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def stage_started(self, event: StageStarted) -> None:
+        """Announce the stage and start its bar."""
+        self.say(
+            f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
+            f"{event.parameters:,} parameters learn, at most {event.epochs} epochs of {event.steps_per_epoch} steps"
+        )
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._first_epoch = event.first_epoch
+        self._last_epoch = event.first_epoch + event.epochs - 1
+        self._task = self._progress.add_task(event.name, total=event.epochs * event.steps_per_epoch, loss=0.0)
+
+    def step_done(self, event: StepDone) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            done = (event.epoch - self._first_epoch) * event.steps_per_epoch + event.step
+            description = f"{event.stage} epoch {event.epoch}/{self._last_epoch}"
+            self._progress.update(self._task, completed=done, description=description, loss=event.loss)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Print the epoch's figures."""
+        sides = [
+            f"{name} {_figures(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
+        ]
+        rates = f"rate {record.learning_rate:.2e}  {record.images_per_second:.0f} pictures/s"
+        self.say(f"epoch {record.epoch:>3}   {'  |  '.join(sides)}  |  {rates}")
+
+
+def _figures(values: dict[str, float]) -> str:
+    return f"loss {values['loss']:.4f} accuracy {values['accuracy']:.3f} f1 {values['f1']:.3f}"

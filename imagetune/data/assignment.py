@@ -1,0 +1,134 @@
+"""Which side of a split each unit goes to. A unit is what must stay together: a group, a family, or one picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from imagetune.errors import DataError
+
+ORDER = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pictures that stay together.
+
+    Attributes:
+        members: Their positions.
+        labels: How many pictures it has of each class.
+        draw: Its place in [0, 1), from the seed and its key alone.
+    """
+
+    members: tuple[int, ...]
+    labels: Counter[str]
+    draw: float
+
+
+def draw_of(seed: int, key: str) -> float:
+    """Return a number in [0, 1), evenly spread over keys: the first 53 bits of a SHA-256."""
+    digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def assign(
+    units: Sequence[Unit], shares: Mapping[str, float], method: Literal["hash", "stratified"], *, where: str
+) -> list[str]:
+    """Return ``train``, ``val`` or ``test`` for each unit.
+
+    Args:
+        units: What is to be split.
+        shares: Share of ``test`` and ``val``; the rest is for training. Zero means that the split isn't wanted.
+        method: ``hash`` looks at each unit's draw alone; ``stratified`` fills each class's share in the order of draws.
+        where: The source, for error messages.
+
+    Raises:
+        DataError: A class has fewer units than there are splits.
+    """
+    wanted = [split for split in ORDER if split == "train" or shares.get(split, 0.0) > 0]
+    _require_enough(units, wanted, where)
+    made = _by_draw(units, shares) if method == "hash" else _by_share(units, shares)
+    _repair(units, made, wanted, shares, where)
+    return made
+
+
+def _by_draw(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
+    test, val = shares.get("test", 0.0), shares.get("val", 0.0)
+    return ["test" if unit.draw < test else "val" if unit.draw < test + val else "train" for unit in units]
+
+
+def _by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
+    totals: Counter[str] = Counter()
+    for unit in units:
+        totals.update(unit.labels)
+    room = {
+        split: {label: max(1, round(share * total)) for label, total in totals.items()}
+        for split in ("test", "val")
+        if (share := shares.get(split, 0.0)) > 0
+    }
+    made = ["train"] * len(units)
+    for index in sorted(range(len(units)), key=lambda at: units[at].draw):
+        labels = units[index].labels
+        for split, left in room.items():
+            if all(left[label] >= count for label, count in labels.items()):
+                made[index] = split
+                for label, count in labels.items():
+                    left[label] -= count
+                break
+    return made
+
+
+def _require_enough(units: Sequence[Unit], wanted: Sequence[str], where: str) -> None:
+    counts = Counter(label for unit in units for label in unit.labels)
+    pictures: Counter[str] = Counter()
+    for unit in units:
+        pictures.update(unit.labels)
+    for label, count in sorted(counts.items()):
+        if count < len(wanted):
+            raise _too_small(label, pictures[label], count, wanted, where)
+
+
+def _too_small(label: str, pictures: int, units: int, wanted: Sequence[str], where: str) -> DataError:
+    apart = "" if pictures == units else f" in {units} that may be split (groups and near-copies stay together)"
+    what = f"the class {label!r} has too few pictures to split: {pictures}{apart}"
+    hint = (
+        f"at least {len(wanted)} are needed, one each for {', '.join(reversed(wanted))}; add some, or name the other "
+    )
+    return DataError(what, where=where, hint=f"{hint}classes in data.classes")
+
+
+def _repair(
+    units: Sequence[Unit], made: list[str], wanted: Sequence[str], shares: Mapping[str, float], where: str
+) -> None:
+    """Move single units so that each class is in each split: those whose draw is nearest to what they are moved to."""
+    counts = Counter((split, label) for split, unit in zip(made, units, strict=True) for label in unit.labels)
+    by_label: dict[str, list[int]] = {}
+    for index, unit in enumerate(units):
+        for label in unit.labels:
+            by_label.setdefault(label, []).append(index)
+    for label in sorted(by_label):
+        for split in wanted:
+            if counts[split, label]:
+                continue
+            spare = [
+                index
+                for index in by_label[label]
+                if all(counts[made[index], other] > 1 for other in units[index].labels)
+            ]
+            if not spare:
+                pictures = sum(units[index].labels[label] for index in by_label[label])
+                raise _too_small(label, pictures, len(by_label[label]), wanted, where)
+            moved = min(spare, key=lambda at: (_distance(units[at].draw, split, shares), units[at].draw))
+            for other in units[moved].labels:
+                counts[made[moved], other] -= 1
+                counts[split, other] += 1
+            made[moved] = split
+
+
+def _distance(draw: float, split: str, shares: Mapping[str, float]) -> float:
+    test, val = shares.get("test", 0.0), shares.get("val", 0.0)
+    low, high = {"test": (0.0, test), "val": (test, test + val), "train": (test + val, 1.0)}[split]
+    return max(low - draw, draw - high, 0.0)

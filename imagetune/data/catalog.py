@@ -1,0 +1,221 @@
+"""What the source holds: every picture with its label, its given split and its group.
+
+Four kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
+or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it. Nothing is opened here but
+tables, and nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.data.findings import Finding, counted, shortened
+from imagetune.errors import DataError
+
+if TYPE_CHECKING:
+    from imagetune.recipe.data import DataConfig
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture.
+
+    Attributes:
+        path: Absolute path of the file; it may turn out not to exist.
+        label: Class name, or "" when it is not known.
+        split: ``train``, ``val`` or ``test`` when the source says so.
+        group: What must stay on one side of the split, when the source says so.
+    """
+
+    path: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All pictures of a source.
+
+    Attributes:
+        root: The folder that paths are told relative to.
+        records: In a stable order: of the table's rows, or by class and name.
+        findings: What was left out or looks odd.
+    """
+
+    root: Path
+    records: tuple[Record, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The findings as lines of text."""
+        return tuple(finding.title for finding in self.findings)
+
+    @property
+    def split_given(self) -> bool:
+        """Whether the source itself says which pictures are for training, validation and test."""
+        return any(record.split for record in self.records)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, sorted."""
+        return tuple(sorted({record.label for record in self.records}))
+
+
+def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
+    """List the pictures of ``config.source``.
+
+    Args:
+        config: The recipe's data section; ``source`` is an absolute path.
+        least_classes: Fewer classes than this are an error.
+
+    Raises:
+        DataError: No such source, no pictures, an empty class folder, a table without its columns, a split word that is
+            not understood, a class of ``config.classes`` that is not there.
+    """
+    from imagetune.data import folders, tables
+
+    source = Path(config.source)
+    if not source.exists():
+        raise _no_such_path(source)
+    if source.is_dir():
+        catalog = folders.read_folder(source, config)
+    elif source.suffix.lower() in TABLE_SUFFIXES:
+        catalog = tables.read_table(source, config)
+    else:
+        what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
+        raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
+    catalog = _drop_repeated(_only_classes(catalog, config.classes))
+    if not catalog.records:
+        raise DataError("holds no pictures", where=str(source))
+    _require_classes(catalog, source, least_classes)
+    return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog.labels))
+
+
+def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the picture files that the words of a command line mean.
+
+    Args:
+        paths: Files (taken whatever their suffix), folders (searched through), and globs with ``*``, ``?`` or ``**``.
+
+    Returns:
+        Absolute paths, each once; those of a folder or a glob are sorted.
+
+    Raises:
+        DataError: A path doesn't exist, or nothing is found at all.
+    """
+    from imagetune.data.folders import walk_pictures
+
+    found: dict[str, None] = {}
+    for word in paths:
+        path = Path(word).expanduser().absolute()
+        if path.is_dir():
+            found.update(dict.fromkeys(walk_pictures(path).pictures))
+        elif path.exists() or path.is_symlink():
+            found[str(path)] = None
+        elif glob.has_magic(word):
+            # Path.glob takes no absolute pattern.
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+            found.update(dict.fromkeys(_pictures_of_glob(matches)))
+        else:
+            raise _no_such_path(path)
+    if not found:
+        hint = "name files, folders or globs such as 'in/*.jpg'"
+        raise DataError("no pictures found", where=shortened(paths), hint=hint)
+    return tuple(found)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return f"did you mean {folded[close[0]]!r}?" if close else ""
+
+
+def _pictures_of_glob(matches: list[str]) -> Iterable[str]:
+    from imagetune.data.folders import is_picture, walk_pictures
+
+    for match in matches:
+        if Path(match).is_dir():
+            # `**` names every folder as well as the files inside; a plain `*` names folders to be searched.
+            yield from walk_pictures(Path(match)).pictures
+        elif is_picture(match):
+            yield match
+
+
+def _no_such_path(path: Path) -> DataError:
+    if path.is_symlink():
+        target = str(path.readlink())
+        return DataError(f"is a link to {target!r}, which does not exist", where=str(path))
+    parent = path.parent
+    if not parent.is_dir():
+        return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
+    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    beside = f"beside it: {shortened(names)}" if names else f"{parent} is empty"
+    return DataError("no such file or folder", where=str(path), hint=nearest(path.name, names) or beside)
+
+
+def _only_classes(catalog: Catalog, classes: Sequence[str] | None) -> Catalog:
+    if classes is None:
+        return catalog
+    counts = Counter(record.label for record in catalog.records)
+    for name in classes:
+        if not counts[name]:
+            hint = nearest(name, counts) or f"available: {shortened(sorted(counts), most=12)}"
+            raise DataError(f"data.classes names {name!r}, which has no pictures", where=str(catalog.root), hint=hint)
+    wanted = frozenset(classes)
+    kept = tuple(record for record in catalog.records if record.label in wanted)
+    left_out = sorted(set(counts) - wanted)
+    if not left_out:
+        return catalog
+    dropped = len(catalog.records) - len(kept)
+    title = f"{counted(dropped, 'picture')} of {counted(len(left_out), 'class', 'classes')} left out by data.classes"
+    note = Finding("class-left-out", "note", title, f"left out: {shortened(left_out, most=12)}")
+    return replace(catalog, records=kept, findings=(*catalog.findings, note))
+
+
+def _drop_repeated(catalog: Catalog) -> Catalog:
+    if len({record.path for record in catalog.records}) == len(catalog.records):
+        return catalog
+    kept = tuple(dict.fromkeys(catalog.records))
+    if len(kept) == len(catalog.records):
+        return catalog
+    counts = Counter(catalog.records)
+    title = f"{counted(len(catalog.records) - len(kept), 'repeated row')} left out"
+    paths = tuple(record.path for record, count in counts.items() if count > 1)
+    note = Finding("repeated-row", "note", title, "the same path, label, split and group as an earlier row", paths)
+    return replace(catalog, records=kept, findings=(*catalog.findings, note))
+
+
+def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
+    labels = catalog.labels
+    if len(labels) >= least:
+        return
+    what = f"has only the class {labels[0]!r}; a classifier needs at least {least}"
+    raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")
+
+
+def _lookalike_labels(labels: Sequence[str]) -> tuple[Finding, ...]:
+    by_fold: dict[str, list[str]] = {}
+    for label in labels:
+        by_fold.setdefault(" ".join(label.casefold().replace("_", " ").replace("-", " ").split()), []).append(label)
+    return tuple(
+        Finding(
+            "lookalike-labels",
+            "warning",
+            f"the classes {' and '.join(map(repr, names))} differ only in spelling",
+            "they are trained as different classes",
+            hint="rename them alike if they mean the same",
+        )
+        for names in by_fold.values()
+        if len(names) > 1
+    )

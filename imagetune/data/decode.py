@@ -1,0 +1,302 @@
+"""From the bytes of a picture file to an RGB array: the one decoder of fit, evaluate, predict and serve.
+
+OpenCV decodes what it decodes rightly and fast: 8-bit JPEG, PNG and still WebP. Pillow reads every header first (so a
+pixel bomb is refused unread), and decodes the rest: CMYK, 16-bit, GIF, TIFF, BMP, AVIF, animations.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imagetune.errors import BadPictureError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from imagetune.recipe.data import ImageSettings
+
+    Picture = npt.NDArray[np.uint8]
+
+# Pictures are decoded side by side in processes and threads; threads inside OpenCV would only get in their way.
+cv2.setNumThreads(0)
+# A bad picture becomes a BadPictureError; OpenCV's own account of it would tear the progress bar.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Each header is checked against max_pixels here; Pillow's fixed limit would warn below it or refuse above it.
+Image.MAX_IMAGE_PIXELS = None
+
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    struct.error,
+    OverflowError,
+)
+_ORIENTATION = 0x0112
+_OPENCV_MODES = {
+    "JPEG": ("L", "RGB"),
+    "MPO": ("L", "RGB"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "WEBP": ("RGB", "RGBA"),
+}
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2 & ~cv2.IMREAD_COLOR_BGR,
+    4: cv2.IMREAD_REDUCED_COLOR_4 & ~cv2.IMREAD_COLOR_BGR,
+    8: cv2.IMREAD_REDUCED_COLOR_8 & ~cv2.IMREAD_COLOR_BGR,
+}
+
+
+def load_picture(path: str, image: ImageSettings, *, max_pixels: int) -> Picture:
+    """Read, decode and resize one picture file.
+
+    Returns:
+        ``(image.height, image.width, 3)`` uint8 RGB.
+
+    Raises:
+        BadPictureError: The file is not there or can't be decoded; ``where`` is its path.
+    """
+    background = image.background
+    least = (image.height, image.width)
+    data = read_picture_file(path)
+    picture = decode_picture(data, where=path, background=background, max_pixels=max_pixels, at_least=least)
+    return resize_picture(picture, image)
+
+
+def read_picture_file(path: str) -> bytes:
+    """Return the bytes of a picture file.
+
+    Raises:
+        BadPictureError: It is not there, empty or not readable.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        what = "is a link to a file that does not exist" if Path(path).is_symlink() else "no such file"
+        raise BadPictureError(what, where=path) from error
+    except OSError as error:
+        raise BadPictureError(f"can't be read: {error.strerror}", where=path) from error
+    if not data:
+        raise BadPictureError("the file is empty", where=path)
+    return data
+
+
+def decode_picture(
+    data: bytes,
+    *,
+    where: str,
+    background: tuple[int, int, int],
+    max_pixels: int,
+    at_least: tuple[int, int] | None = None,
+) -> Picture:
+    """Decode the first frame of a picture file, turned as its EXIF says, on the background where it is transparent.
+
+    Args:
+        data: The whole file.
+        where: Path or name for error messages.
+        background: RGB, 0 to 255.
+        max_pixels: Pictures with more pixels than this are refused from their header.
+        at_least: Height and width in pixels that the caller will scale down to. A JPEG that is at least twice as large
+            is then decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse DCT), which is two to three times as fast.
+
+    Returns:
+        ``(height, width, 3)`` uint8 RGB.
+
+    Raises:
+        BadPictureError: The picture is truncated, damaged, too large or not a picture.
+    """
+    header = _open_header(data, where)
+    with header:
+        width, height = header.size
+        if width * height > max_pixels:
+            what = f"{width} x {height} = {width * height:,} pixels, more than the {max_pixels:,} allowed"
+            raise BadPictureError(what, where=where, hint="raise data.max_pixels if it is genuine")
+        if header.format == "PNG" and (trouble := _png_trouble(data)):
+            raise BadPictureError(trouble, where=where)
+        reduce = _reduction(header, at_least) if at_least else 1
+        pixels = _decode_with_opencv(data, header, reduce)
+        if pixels is None:
+            return _decode_with_pillow(header, where, background)
+        return _turn(_on_background(pixels, background), _orientation(header))
+
+
+def resize_picture(picture: Picture, image: ImageSettings) -> Picture:
+    """Bring a picture to the size of the model's input.
+
+    ``pad`` scales the whole picture into the frame and centres it on the background, ``crop`` cuts a centred piece of
+    the frame's shape, ``squash`` stretches. Shrinking averages areas, enlarging is bilinear.
+
+    Args:
+        picture: ``(h, w, 3)`` uint8 RGB.
+        image: The frame.
+
+    Returns:
+        ``(image.height, image.width, 3)`` uint8 RGB.
+    """
+    rows, columns = picture.shape[:2]
+    if (rows, columns) == (image.height, image.width):
+        return picture
+    if image.resize == "squash":
+        return _scale(picture, image.height, image.width)
+    if image.resize == "crop":
+        scale = max(image.height / rows, image.width / columns)
+        keep_rows = min(rows, max(1, round(image.height / scale)))
+        keep_columns = min(columns, max(1, round(image.width / scale)))
+        top, left = (rows - keep_rows) // 2, (columns - keep_columns) // 2
+        return _scale(picture[top : top + keep_rows, left : left + keep_columns], image.height, image.width)
+    scale = min(image.height / rows, image.width / columns)
+    height = min(image.height, max(1, round(rows * scale)))
+    width = min(image.width, max(1, round(columns * scale)))
+    framed = np.empty((image.height, image.width, 3), np.uint8)
+    framed[:] = image.background
+    top, left = (image.height - height) // 2, (image.width - width) // 2
+    framed[top : top + height, left : left + width] = _scale(picture, height, width)
+    return framed
+
+
+def _open_header(data: bytes, where: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        start = data[:512].lstrip().lower()
+        kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not a picture that can be read"
+        raise BadPictureError(f"is {kind}", where=where) from error
+    except _DECODE_ERRORS as error:
+        raise BadPictureError(f"has a damaged header: {_reason(error)}", where=where) from error
+
+
+def _png_trouble(data: bytes) -> str:
+    """Return what is wrong with a PNG's chunks, or "". Decoders let some damage pass that its checksums show."""
+    at = 8
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + size
+        if end > len(data):
+            break
+        # Chunks with a small first letter hold notes, not pixels.
+        if kind[:1].isupper() and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            return f"is damaged: wrong checksum in its {kind.decode('latin-1')} part"
+        if kind == b"IEND":
+            return ""
+        at = end
+    return "is truncated: the PNG has no end"
+
+
+def _reduction(header: Image.Image, at_least: tuple[int, int]) -> int:
+    """Return the largest scale of 8, 4, 2 or 1 at which a JPEG keeps at least the pixels that are asked for."""
+    if header.format not in ("JPEG", "MPO"):
+        return 1
+    # EXIF may swap the sides, so each side must be large enough for both.
+    smaller, needed = min(header.size), max(at_least)
+    return next((factor for factor in (8, 4, 2) if smaller // factor >= needed), 1)
+
+
+def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.NDArray[np.uint8] | None:
+    """Return ``(h, w, 3)`` RGB or ``(h, w, 4)`` RGBA, or None where Pillow must decide."""
+    # The second picture of an MPO is the other eye, not an animation.
+    animated = getattr(header, "is_animated", False) and header.format != "MPO"
+    if animated or header.mode not in _OPENCV_MODES.get(str(header.format), ()):
+        return None
+    if header.format == "PNG" and data[24:25] == b"\x10":
+        return None
+    see_through = "A" in header.mode or "transparency" in header.info
+    flags = cv2.IMREAD_UNCHANGED if see_through else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    if reduce > 1:
+        flags |= _REDUCED[reduce]
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 3:
+        return None
+    if see_through and pixels.shape[2] != 4:
+        return None
+    decoded: npt.NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA) if see_through else pixels
+    return decoded
+
+
+def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> Picture:
+    try:
+        header.load()
+        frame = ImageOps.exif_transpose(header)
+    except _DECODE_ERRORS as error:
+        reason = _reason(error)
+        what = "is truncated" if "truncat" in reason.lower() else "is damaged"
+        raise BadPictureError(f"{what}: {reason}", where=where) from error
+    except MemoryError as error:
+        size = f"{header.size[0]} x {header.size[1]} pixels"
+        raise BadPictureError(f"{size} don't fit into memory", where=where) from error
+    return _on_background(_eight_bits(frame, where), background)
+
+
+def _eight_bits(frame: Image.Image, where: str) -> npt.NDArray[np.uint8]:
+    """Return any Pillow mode as ``(h, w, 3)`` or ``(h, w, 4)`` uint8."""
+    if frame.mode == "F":
+        what = "has floating-point pixels, whose range is not defined"
+        raise BadPictureError(what, where=where, hint="save it with 8 or 16 bits")
+    if frame.mode.startswith("I"):
+        deep = np.asarray(frame)
+        # Pillow opens some 16-bit pictures as 32-bit integers; 8-bit values in such a frame stay as they are.
+        grey = (deep >> 8 if frame.mode != "I" or int(deep.max(initial=0)) > 255 else deep).clip(0, 255)
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    see_through = frame.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in frame.info
+    return np.asarray(frame.convert("RGBA" if see_through else "RGB"))
+
+
+def _on_background(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Picture:
+    """Composite RGBA onto the background, rounded to the nearest: ``(a * rgb + (255 - a) * background) / 255``."""
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = pixels[:, :, 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(pixels[:, :, :3])
+    # The largest sum is 255 * 255 + 127, which 16 bits hold.
+    weight = alpha.astype(np.uint16)
+    mixed = pixels[:, :, :3] * weight + np.array(background, np.uint16) * (255 - weight) + 127
+    return (mixed // 255).astype(np.uint8)
+
+
+def _orientation(header: Image.Image) -> int:
+    if "exif" not in header.info and "xmp" not in header.info and "XML:com.adobe.xmp" not in header.info:
+        return 1
+    try:
+        value: Any = header.getexif().get(_ORIENTATION, 1)
+    except _DECODE_ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turn(picture: Picture, orientation: int) -> Picture:
+    """Undo the camera's turn (EXIF 2.32, tag Orientation)."""
+    if orientation == 1:
+        return picture
+    if orientation >= 5:
+        picture = picture.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _scale(picture: Picture, height: int, width: int) -> Picture:
+    if picture.shape[:2] == (height, width):
+        return picture
+    shrinks = height * width < picture.shape[0] * picture.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    scaled: Picture = cv2.resize(picture, (width, height), interpolation=how)
+    return scaled
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

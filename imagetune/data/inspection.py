@@ -1,0 +1,188 @@
+"""One picture, opened once: its hash, size, look, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from PIL import Image
+
+from imagetune.data.decode import decode_picture, read_picture_file
+from imagetune.data.perceptual import look_of
+from imagetune.data.processes import prepare_worker, usable_cores
+from imagetune.errors import BadPictureError, ResourceError
+
+# Below this, starting processes takes longer than the work.
+_ALONE_BYTES = 48 << 20
+_ALONE_COUNT = 2000
+_LOOK_PIXELS = (128, 128)
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2",),
+}
+# What libjpeg says while it goes on; it has no other way to tell.
+_CORRUPTION = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression", "Invalid SOS")
+_DECODERS = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What one look at a file told.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file's bytes, hexadecimal; "" when it can't be read.
+        size_bytes: Size of the file.
+        width: Columns as stored, before EXIF turns it; 0 when the header can't be read.
+        height: Rows as stored.
+        perceptual_hash: 64 bits, None for plain and for bad pictures.
+        error: Why it can't be used, or None.
+        notes: ``(code, text)`` pairs of what is odd about it.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    width: int
+    height: int
+    perceptual_hash: int | None
+    error: str | None
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The facts, and the look that near-duplicates are compared by (see `perceptual.look_of`)."""
+
+    facts: PictureFacts
+    thumbnail: bytes
+    ratio: float
+
+
+def inspect_pictures(
+    paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool
+) -> list[Inspection]:
+    """Inspect every picture, in processes when there is much to do.
+
+    Args:
+        paths: Files.
+        background: RGB under transparency.
+        max_pixels: Larger pictures are bad, and are not decoded.
+        look: Whether to compute perceptual hashes.
+
+    Raises:
+        ResourceError: A process died, which memory is the usual cause of.
+    """
+    inspect = partial(inspect_picture, background=background, max_pixels=max_pixels, look=look)
+    cores = usable_cores()
+    if cores == 1 or (len(paths) < _ALONE_COUNT and _total_bytes(paths) < _ALONE_BYTES):
+        return [inspect(path) for path in paths]
+    pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
+    try:
+        return list(pool.map(inspect, paths, chunksize=16))
+    except BrokenProcessPool as error:
+        hint = "check one folder at a time, or lower data.max_pixels"
+        raise ResourceError("a process that was checking pictures died", hint=hint) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
+    """Open one picture; a bad one is not an error here but a fact."""
+    try:
+        data = read_picture_file(path)
+    except BadPictureError as error:
+        return Inspection(PictureFacts(path, "", 0, 0, 0, None, error.what), b"", 1.0)
+    digest = hashlib.sha256(data).hexdigest()
+    width, height, notes = _header_facts(data, path)
+    with _native_stderr() as printed:
+        try:
+            at_least = _LOOK_PIXELS
+            picture = decode_picture(data, where=path, background=background, max_pixels=max_pixels, at_least=at_least)
+        except BadPictureError as error:
+            return Inspection(PictureFacts(path, digest, len(data), width, height, None, error.what, notes), b"", 1.0)
+        damage = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
+    if damage:
+        notes = (*notes, ("corrupt-picture", damage.strip()))
+    code, thumbnail, ratio = look_of(picture) if look else (None, b"", 1.0)
+    return Inspection(PictureFacts(path, digest, len(data), width, height, code, None, notes), thumbnail, ratio)
+
+
+def _total_bytes(paths: Sequence[str]) -> int:
+    total = 0
+    for path in paths:
+        try:
+            total += Path(path).stat().st_size
+        except OSError:
+            continue
+        if total >= _ALONE_BYTES:
+            break
+    return total
+
+
+def _header_facts(data: bytes, path: str) -> tuple[int, int, tuple[tuple[str, str], ...]]:
+    """Return width, height and notes; zeros for what is no picture, which the decoder will say better."""
+    notes: list[tuple[str, str]] = []
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            kind = str(header.format)
+            frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError):
+        return 0, 0, ()
+    suffix = Path(path).suffix.lower()
+    if kind in _SUFFIXES and suffix not in _SUFFIXES[kind]:
+        notes.append(("wrong-suffix", f"is {kind}"))
+    if frames > 1:
+        notes.append(("many-frames", f"{frames} frames or pages"))
+    return width, height, tuple(notes)
+
+
+@contextmanager
+def _native_stderr() -> Iterator[Callable[[], str]]:
+    """Catch what C libraries print, the only way in which libjpeg tells of corruption that it decoded around.
+
+    It works on the whole process, so pictures are inspected one at a time in each process. What others print meanwhile
+    is passed on.
+    """
+    try:
+        real = os.dup(2)
+    except OSError:
+        yield lambda: ""
+        return
+    with tempfile.TemporaryFile() as catch:
+
+        def printed() -> str:
+            catch.seek(0)
+            return catch.read().decode(errors="replace")
+
+        os.dup2(catch.fileno(), 2)
+        try:
+            yield printed
+        finally:
+            os.dup2(real, 2)
+            foreign = [line for line in printed().splitlines(keepends=True) if not _of_a_decoder(line)]
+            os.write(real, "".join(foreign).encode())
+            os.close(real)
+
+
+def _of_a_decoder(line: str) -> bool:
+    return not line.strip() or any(word in line for word in _DECODERS)

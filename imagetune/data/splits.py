@@ -1,0 +1,204 @@
+"""Training, validation and test: given by the source, or made here so that nothing that belongs together is parted."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.data.assignment import Unit, assign, draw_of
+from imagetune.data.catalog import Catalog, Record, nearest
+from imagetune.data.families import components, equal_pairs, members
+from imagetune.data.findings import counted, shortened
+from imagetune.errors import DataError
+from imagetune.files import atomic_path
+
+if TYPE_CHECKING:
+    from imagetune.data.audit import Audit
+    from imagetune.recipe.data import DataConfig
+
+_COLUMNS = ("path", "label", "split", "group")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The usable pictures, split; every record's ``split`` is filled in.
+
+    Attributes:
+        root: The folder that paths are told relative to.
+        class_names: The classes in the order of the model's outputs.
+        train: For fitting weights.
+        val: For selecting models; empty when its share is 0.
+        notes: How the splits came about, for people.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    train: tuple[Record, ...]
+    val: tuple[Record, ...]
+    _sealed_test: tuple[Record, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def test_count(self) -> int:
+        """How many pictures wait in the test split; they themselves come out of `holdout.open_holdout` alone."""
+        return len(self._sealed_test)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of pictures of each class in each split, in the order of the classes."""
+        found = {}
+        for split, records in (("train", self.train), ("val", self.val), ("test", self._sealed_test)):
+            labels = Counter(record.label for record in records)
+            found[split] = {name: labels[name] for name in self.class_names}
+        return found
+
+
+def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: int) -> Splits:
+    """Split the pictures that can be used.
+
+    A split that the source gives is kept. One that it doesn't give is made: each picture's place depends on the seed
+    and its group, its family of near-copies or its own content, so it stays when others are added; near-copies, and
+    pictures of one group, stay together. Only where a class would be missing from a split is its nearest unit moved.
+
+    Args:
+        catalog: What `read_catalog` returned.
+        audit: What `audit_catalog` returned for it; bad pictures are left out.
+        config: ``split`` and ``classes`` are used.
+        seed: Any whole number.
+
+    Raises:
+        DataError: A class is too small to split, has no usable picture, or is in val or test but not in training.
+    """
+    good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
+    _require_usable(catalog, good)
+    splits: list[str | None] = [record.split for record in catalog.records]
+    notes = _fill_in(splits, good, catalog, audit, config, seed)
+    records = [replace(catalog.records[index], split=splits[index]) for index in good]
+    sides = {side: tuple(r for r in records if r.split == side) for side in ("train", "val", "test")}
+    class_names = _class_names(sides["train"], config, catalog.root)
+    for side in ("val", "test"):
+        _require_known(sides[side], class_names, side, catalog.root)
+    return Splits(catalog.root, class_names, sides["train"], sides["val"], sides["test"], notes)
+
+
+def write_splits_csv(splits: Splits, path: Path) -> None:
+    """Write ``path,label,split,group`` for every picture; paths below the root are relative to it."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for record in (*splits.train, *splits.val, *splits._sealed_test):
+            writer.writerow((_told(record.path, splits.root), record.label, record.split, record.group or ""))
+
+
+def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
+    """Read what `write_splits_csv` wrote.
+
+    Args:
+        path: The ``splits.csv`` of a run.
+        root: Where relative paths start.
+        class_names: In the order of the model's outputs.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    sides: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                absolute = str(root / row["path"])
+                sides[row["split"]].append(Record(absolute, row["label"], row["split"], row["group"] or None))
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        what = f"is not a table of splits; expected the columns {', '.join(_COLUMNS)}"
+        raise DataError(what, where=str(path)) from error
+    return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+
+
+def _require_usable(catalog: Catalog, good: Sequence[int]) -> None:
+    usable = {catalog.records[index].label for index in good}
+    lost = [label for label in catalog.labels if label not in usable]
+    if lost:
+        what = f"not one picture of {shortened(map(repr, lost))} can be used"
+        raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
+
+
+def _fill_in(
+    splits: list[str | None], good: Sequence[int], catalog: Catalog, audit: Audit, config: DataConfig, seed: int
+) -> tuple[str, ...]:
+    """Fill in the splits that the source doesn't give, and say what was done."""
+    given = {splits[index] for index in good} - {None}
+    shares = {"test": config.split.test, "val": config.split.val}
+    if not given:
+        _make(splits, good, shares, catalog, audit, config, seed)
+        return (f"splits made by {config.split.method} with seed {seed}",)
+    if "train" not in given:
+        what = f"gives no training pictures, only {' and '.join(sorted(map(str, given)))}"
+        raise DataError(what, where=str(catalog.root))
+    missing = {side: share for side, share in shares.items() if side not in given and share > 0}
+    if not missing:
+        return ("splits given by the source",)
+    pool = [index for index in good if splits[index] == "train"]
+    _make(splits, pool, missing, catalog, audit, config, seed)
+    words = " and ".join(sorted(missing))
+    return (f"splits given by the source; {words} split off its training pictures by {config.split.method}",)
+
+
+def _make(
+    splits: list[str | None],
+    pool: Sequence[int],
+    shares: dict[str, float],
+    catalog: Catalog,
+    audit: Audit,
+    config: DataConfig,
+    seed: int,
+) -> None:
+    units = list(_units(pool, catalog, audit, seed))
+    made = assign(units, shares, config.split.method, where=str(catalog.root))
+    for unit, side in zip(units, made, strict=True):
+        for index in unit.members:
+            splits[index] = side
+
+
+def _units(pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int) -> Iterable[Unit]:
+    groups = [catalog.records[index].group for index in pool]
+    families = [audit.families[index] for index in pool]
+    for unit in members(components(len(pool), [*equal_pairs(groups), *equal_pairs(families)])):
+        named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
+        key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
+        labels = Counter(catalog.records[pool[at]].label for at in unit)
+        yield Unit(tuple(pool[at] for at in unit), labels, draw_of(seed, key))
+
+
+def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
+    seen = {record.label for record in train}
+    if config.classes is None:
+        if len(seen) < 2:
+            what = f"the training split has only the class {min(seen)!r}; a classifier needs at least 2"
+            raise DataError(what, where=str(root))
+        return tuple(sorted(seen))
+    for name in config.classes:
+        if name not in seen:
+            raise DataError(f"the class {name!r} of data.classes has no training pictures", where=str(root))
+    return tuple(config.classes)
+
+
+def _require_known(records: Iterable[Record], class_names: Sequence[str], side: str, root: Path) -> None:
+    known = frozenset(class_names)
+    unknown = Counter(record.label for record in records if record.label not in known)
+    if not unknown:
+        return
+    label = min(unknown)
+    what = f"the label {label!r} is in {side} ({counted(unknown[label], 'picture')}) but never in training"
+    others = f"; so are {shortened(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
+    hint = nearest(label, class_names) or f"the training labels are {shortened(class_names, most=12)}"
+    raise DataError(what + others, where=str(root), hint=hint)
+
+
+def _told(path: str, root: Path) -> str:
+    start = f"{root}{os.sep}"
+    return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path

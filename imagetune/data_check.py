@@ -1,0 +1,67 @@
+"""Looking at pictures before any training: the audit and the contact sheet. Never starts Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from imagetune.data.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.checking import audit_document, audit_lines
+from imagetune.data.preview import draw_contact_sheet, pick_records
+from imagetune.data.splits import split_catalog
+from imagetune.files import atomic_path
+from imagetune.recipe.data import DataConfig
+from imagetune.validation import load_checked_recipe
+
+RECIPE_SUFFIXES = {".yaml", ".yml"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an audit found."""
+
+    catalog: Catalog
+    audit: Audit
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return audit_document(self.catalog, self.audit)
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text."""
+        yield from audit_lines(self.catalog, self.audit)
+
+    def enforce(self) -> None:
+        """Raise DataError if something stands in the way of training."""
+        enforce_audit(self.audit)
+
+
+def check(source: Path, overrides: Sequence[str]) -> Check:
+    """Audit the pictures of a recipe, of a folder or of a table."""
+    if source.suffix.lower() in RECIPE_SUFFIXES:
+        config = load_checked_recipe(source, overrides).recipe.data
+    else:
+        config = DataConfig(source=str(source.absolute()))
+    catalog = read_catalog(config)
+    return Check(catalog, audit_catalog(catalog, config))
+
+
+def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int, views: int) -> None:
+    """Draw some training pictures of a recipe beside their augmented views, and write the sheet."""
+    loaded = load_checked_recipe(recipe, overrides).recipe
+    catalog = read_catalog(loaded.data)
+    splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.seed)
+    sheet = draw_contact_sheet(
+        pick_records(splits.train, pictures),
+        image=loaded.data.image,
+        augmentation=loaded.data.augmentation,
+        seed=loaded.seed,
+        views=views,
+        max_pixels=loaded.data.max_pixels,
+    )
+    with atomic_path(out) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")

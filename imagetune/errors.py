@@ -1,0 +1,156 @@
+"""Every mistake that a user can meet, and the exit code of each.
+
+    ImagetuneError                70  (a bug of ours when raised bare)
+    |-- RecipeError                2  the recipe says something impossible
+    |-- DataError                  3  pictures, labels or splits
+    |   `-- BadPictureError        3  one picture that can't be decoded
+    |-- DivergedError              4  the loss is no longer a finite number
+    |-- ResourceError              5  memory, disk
+    |   `-- WeightsError           5  pretrained weights that are not to be had
+    |-- CheckpointError            6  checkpoints, resuming, a run folder in use
+    |-- TrackingError              7  tracking is required and can't be reached
+    |-- SearchError                8  a search without one good trial
+    |-- ModelFileError             9  a model file that is damaged, foreign or hostile
+    |-- GateError                 10  a test figure under the bar that the recipe requires
+    `-- StoppedError        128 + n  stopped by signal n
+
+A message has four parts: where, what is wrong, what was expected or is available, and what to do. The command line
+prints it as one line, ``error[CODE] where: what; hint``.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import ClassVar
+
+
+class ImagetuneError(Exception):
+    """Base of every expected failure.
+
+    Args:
+        what: What is wrong, with the offending value quoted and what was expected.
+        where: File, ``file:line:column``, field, picture or address that it is about.
+        hint: What to do about it, an imperative clause.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: int = 70
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where, hint)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def line(self) -> str:
+        """Return the message as the one line that the command line prints."""
+        return " ".join(f"error[{self.code}] {self}".split())
+
+    def lines(self) -> list[str]:
+        """Return a line for each thing that is wrong; all but a recipe's errors have one."""
+        return [self.line()]
+
+
+class RecipeError(ImagetuneError):
+    """The recipe, an override or a command-line value is wrong."""
+
+    code = "recipe"
+    exit_code = 2
+    also: tuple[RecipeError, ...] = ()
+
+    def with_also(self, others: tuple[RecipeError, ...]) -> RecipeError:
+        """Return this error with the other mistakes of the same recipe, so that all are reported at once."""
+        self.also = others
+        return self
+
+    def lines(self) -> list[str]:
+        """Return a line for each mistake."""
+        return [self.line(), *(line for other in self.also for line in other.lines())]
+
+
+class DataError(ImagetuneError):
+    """Pictures, labels or splits are wrong."""
+
+    code = "data"
+    exit_code = 3
+
+
+class BadPictureError(DataError):
+    """One picture can't be decoded; ``where`` is its path."""
+
+    code = "picture"
+
+
+class DivergedError(ImagetuneError):
+    """The training loss became NaN or infinite."""
+
+    code = "diverged"
+    exit_code = 4
+
+
+class ResourceError(ImagetuneError):
+    """Memory or disk ran out."""
+
+    code = "resources"
+    exit_code = 5
+
+
+class WeightsError(ResourceError):
+    """Pretrained weights are not at hand, or are not what they should be."""
+
+    code = "weights"
+
+
+class CheckpointError(ImagetuneError):
+    """A checkpoint can't be used, or the run folder belongs to another process."""
+
+    code = "checkpoint"
+    exit_code = 6
+
+
+class TrackingError(ImagetuneError):
+    """Tracking is required by the recipe and the server can't be reached."""
+
+    code = "tracking"
+    exit_code = 7
+
+
+class SearchError(ImagetuneError):
+    """A search could not give a result."""
+
+    code = "search"
+    exit_code = 8
+
+
+class ModelFileError(ImagetuneError):
+    """A model file is damaged, foreign or hostile."""
+
+    code = "model-file"
+    exit_code = 9
+
+
+class GateError(ImagetuneError):
+    """A test figure stays under the bar set by ``evaluate.require``."""
+
+    code = "gate"
+    exit_code = 10
+
+
+class StoppedError(ImagetuneError):
+    """The user or the system asked the process to stop.
+
+    Args:
+        signal_number: The signal that was received; the exit code is 128 plus it.
+    """
+
+    code = "stopped"
+
+    def __init__(self, signal_number: int, *, where: str = "") -> None:
+        name = signal.Signals(signal_number).name
+        super().__init__(f"stopped by {name}", where=where)
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,114 @@
+"""Reads a run folder for the report: whatever is there, in whatever state the run ended."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from imagetune.errors import ModelFileError
+from imagetune.evaluation.predictions import Predictions, read_predictions
+from imagetune.files import read_json_lines
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run folder; what the run never wrote is empty.
+
+    Attributes:
+        folder: The run folder.
+        recipe: The resolved recipe.
+        recipe_text: The same as it stands in the file.
+        status: status.json.
+        lock: lock.json.
+        epochs: Lines of metrics.jsonl.
+        evaluation: evaluation.json.
+        audit: audit.json.
+        tracking: tracking.json.
+        rows: Rows of splits.csv: path, label, split, group.
+    """
+
+    folder: Path
+    recipe: Recipe
+    recipe_text: str
+    status: Mapping[str, Any]
+    lock: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    tracking: Mapping[str, Any]
+    rows: Sequence[Mapping[str, str]]
+
+    @property
+    def tested_split(self) -> Mapping[str, Any] | None:
+        """The test split's part of evaluation.json; that of validation where nothing was held out."""
+        splits = self.evaluation.get("splits", {})
+        found: Mapping[str, Any] | None = splits.get("test") or splits.get("val")
+        return found
+
+    @property
+    def tested_name(self) -> str:
+        """Which split `tested_split` is."""
+        return "test" if "test" in self.evaluation.get("splits", {}) else "val"
+
+    @property
+    def pictures_root(self) -> Path:
+        """The folder that relative paths start at."""
+        source = Path(self.recipe.data.source)
+        return source if source.is_dir() or not source.suffix else source.parent
+
+    @cached_property
+    def tested_predictions(self) -> Predictions | None:
+        """The predictions of that split, if they are there."""
+        path = self.folder / "predictions" / f"{self.tested_name}.csv"
+        return read_predictions(path) if path.exists() else None
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run folder.
+
+    Raises:
+        ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is damaged.
+        RecipeError: Its recipe can't be read.
+    """
+    recipe = folder / "recipe.yaml"
+    if not recipe.is_file():
+        hint = "give a run folder such as runs/NAME-TIME-ID"
+        raise ModelFileError("is no run folder: it has no recipe.yaml", where=str(folder), hint=hint)
+    return RunFiles(
+        folder=folder.absolute(),
+        recipe=load_recipe(recipe).recipe,
+        recipe_text=recipe.read_text(encoding="utf-8"),
+        status=_json(folder / "status.json"),
+        lock=_json(folder / "lock.json"),
+        epochs=read_json_lines(folder / "metrics.jsonl"),
+        evaluation=_json(folder / "evaluation.json"),
+        audit=_json(folder / "audit.json"),
+        tracking=_json(folder / "tracking.json"),
+        rows=_rows(folder / "splits.csv"),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is damaged") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))

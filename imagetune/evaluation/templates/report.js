@@ -1,0 +1,20 @@
+// Sorting by a column's button; rows without a value stay at the end.
+for (const button of document.querySelectorAll("table.sortable th button")) {
+  button.addEventListener("click", () => {
+    const heading = button.closest("th");
+    const table = heading.closest("table");
+    const column = [...heading.parentNode.children].indexOf(heading);
+    const upward = heading.getAttribute("aria-sort") !== "ascending";
+    for (const other of heading.parentNode.children) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", upward ? "ascending" : "descending");
+    const key = (row) => row.children[column].dataset.value;
+    const body = table.tBodies[0];
+    const rows = [...body.rows].sort((one, two) => {
+      const a = key(one), b = key(two);
+      if (a === "" || b === "") return (a === "") - (b === "");
+      const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+      return upward ? order : -order;
+    });
+    body.append(...rows);
+  });
+}

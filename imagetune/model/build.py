@@ -1,0 +1,110 @@
+"""The model: preprocessing, backbone and head in one, from raw pixels to probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import Backbone, get_backbone
+from imagetune.model.efficientnet_lite0 import build_efficientnet_lite0
+from imagetune.model.naming import with_fresh_names
+from imagetune.model.preprocessing import preprocess
+from imagetune.recipe.model import HeadConfig, ModelConfig
+
+IMAGE = "image"
+LOGITS = "logits"
+PROBABILITIES = "probabilities"
+
+
+def build_model(config: ModelConfig, *, num_classes: int, image_size: tuple[int, int]) -> keras.Model:
+    """Return the whole model with random weights; ``load_weights`` gives it the pretrained ones.
+
+    The number format follows Keras's global policy, except that preprocessing, logits and probabilities are always
+    float32.
+
+    Args:
+        config: Backbone and head.
+        num_classes: Number of outputs, at least 2.
+        image_size: Height and width in pixels, fixed from here on.
+
+    Returns:
+        A functional model. Input ``image``: (batch, height, width, 3) uint8 or float, RGB, 0..255. Output:
+        (batch, num_classes) float32, probabilities. The backbone is one nested layer, called as in the recipe.
+
+    Raises:
+        RecipeError: Unknown backbone, or pictures smaller than it takes.
+    """
+    backbone = get_backbone(config.backbone)
+    inputs = keras.Input((*image_size, 3), name=IMAGE)
+    features = build_backbone(backbone, image_size)(preprocess(inputs, backbone.preprocessing))
+    logits = _add_head(features, config.head, num_classes)
+    outputs = keras.layers.Activation("softmax", dtype="float32", name=PROBABILITIES)(logits)
+    return keras.Model(inputs, outputs, name="imagetune")
+
+
+def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Model:
+    """Return the backbone alone, without preprocessing, with random weights.
+
+    Its layers have the names that they have in a fresh process, however many models were built before.
+
+    Args:
+        backbone: A row of the table.
+        image_size: Height and width in pixels.
+
+    Returns:
+        A functional model: (batch, height, width, 3) preprocessed pixels to a feature map
+        (batch, rows, columns, channels).
+
+    Raises:
+        RecipeError: The pictures are smaller than it takes.
+    """
+    _check_size(backbone, image_size)
+    shape = (*image_size, 3)
+    if not backbone.constructor:
+        return build_efficientnet_lite0(shape)
+    options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
+    constructor = getattr(keras.applications, backbone.constructor)
+    network = constructor(include_top=False, weights=None, input_shape=shape, **options)
+    # EfficientNet can't be built without its preprocessing, which also differs with and without ImageNet weights.
+    start = network.get_layer("stem_conv_pad").input if backbone.built_in == "always" else network.input
+    return with_fresh_names(keras.Model(start, network.output, name=backbone.name))
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """Return the backbone inside a model made by ``build_model``."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """Return the same model up to the logits: (batch, classes) float32, before the softmax. Weights are shared."""
+    return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
+
+
+def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
+    if min(image_size) < backbone.min_size:
+        what = f"{backbone.name} takes pictures of {backbone.min_size} pixels and more, not {min(image_size)}"
+        raise RecipeError(what, where="data.image_size", hint=f"its usual size is {backbone.usual_size}")
+
+
+def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:
+    layers = keras.layers
+    pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
+    x = pooling[head.pooling](name="pooling")(features)
+    for number, units in enumerate(head.hidden, start=1):
+        x = _dropout(x, head, f"hidden{number}_dropout")
+        x = layers.Dense(units, activation=head.activation, kernel_regularizer=_penalty(head), name=f"hidden{number}")(
+            x
+        )
+    x = _dropout(x, head, "dropout")
+    # Half-precision logits would lose what separates close classes.
+    return layers.Dense(num_classes, kernel_regularizer=_penalty(head), dtype="float32", name=LOGITS)(x)
+
+
+def _dropout(x: Any, head: HeadConfig, name: str) -> Any:
+    return keras.layers.Dropout(head.dropout, name=name)(x) if head.dropout else x
+
+
+def _penalty(head: HeadConfig) -> keras.regularizers.Regularizer | None:
+    return keras.regularizers.L1L2(l1=head.l1, l2=head.l2) if head.l1 or head.l2 else None

@@ -1,0 +1,92 @@
+"""What ``imagetune model list`` and ``imagetune model layers`` show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from imagetune.model.backbones import all_backbones, get_backbone
+from imagetune.model.imagenet import WeightsState, weights_state
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A backbone in the list.
+
+    Attributes:
+        name: Name in recipes.
+        parameters: Number of parameters without the classifier.
+        megabytes: Size of its weights as float32.
+        top1: Published top-1 accuracy on ImageNet in percent; None where Keras's table has none.
+        image_size: Usual height and width in pixels.
+        weights: Whether its ImageNet weights are at hand.
+    """
+
+    name: str
+    parameters: int
+    megabytes: float
+    top1: float | None
+    image_size: int
+    weights: WeightsState
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A block of a backbone.
+
+    Attributes:
+        block: Name in ``unfreeze``.
+        layers: Names of its layers with weights, from input to output.
+        parameters: Number of their parameters.
+        trainable_layers: Those of its layers that would learn.
+        trainable_parameters: Number of parameters that gradients would change.
+    """
+
+    block: str
+    layers: tuple[str, ...]
+    parameters: int
+    trainable_layers: tuple[str, ...]
+    trainable_parameters: int
+
+
+def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
+    """Return a row for each backbone, without importing Keras.
+
+    Args:
+        verify: Also hash the weights that are at hand, so that damaged ones show.
+    """
+    return tuple(
+        ModelRow(
+            name=backbone.name,
+            parameters=backbone.parameters,
+            megabytes=round(backbone.parameters * 4 / 1e6, 1),
+            top1=backbone.top1,
+            image_size=backbone.usual_size,
+            weights=weights_state(backbone, verify=verify),
+        )
+        for backbone in all_backbones()
+    )
+
+
+def layer_rows(
+    name: str,
+    unfreeze: str | tuple[str, ...] = "none",
+    *,
+    batch_norm: Literal["frozen", "train"] = "frozen",
+) -> tuple[LayerRow, ...]:
+    """Return a row for each block of a backbone, with what ``unfreeze`` would train.
+
+    Raises:
+        RecipeError: Unknown backbone, or ``unfreeze`` names nothing in it.
+    """
+    from imagetune.model.build import build_backbone
+    from imagetune.model.trainable import blocks_of, set_trainable
+
+    backbone = get_backbone(name)
+    network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
+    blocks = blocks_of(network, backbone)
+    states = set_trainable(network, backbone, unfreeze, batch_norm=batch_norm).blocks
+    return tuple(
+        LayerRow(block.name, block.layers, block.parameters, state.layers, state.trainable_parameters)
+        for block, state in zip(blocks, states, strict=True)
+    )

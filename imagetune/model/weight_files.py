@@ -1,0 +1,246 @@
+"""Reader of Keras's weight files that believes nothing they say: ``.weights.h5``, ``.h5`` and ``.keras``.
+
+Only groups, names and numbers are read; nothing is deserialised, so no file can run code. Links out of the file,
+numbers kept elsewhere, shapes that the file is too small for, and archives that would inflate are refused before
+memory is taken for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from imagetune.errors import ModelFileError
+
+MOST_OBJECTS = 200_000
+DEEPEST_GROUP = 32
+LARGEST_ATTRIBUTE_BYTES = 16 << 20
+# Trained weights hardly compress; what inflates more than this is not weights.
+MOST_INFLATION = 4
+CHUNK_SLACK_BYTES = 1 << 20
+ARCHIVED_WEIGHTS = "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file that is not read yet; shape and size have been checked against the file."""
+
+    shape: tuple[int, ...]
+    dataset: Any
+
+    def read(self) -> np.ndarray:
+        """Return the numbers, (shape) float32 or as stored.
+
+        Raises:
+            ModelFileError: The file is damaged there, or holds NaN or infinity.
+        """
+        try:
+            array = np.asarray(self.dataset[()])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelFileError(f"{self.dataset.name} can't be read: {error}") from error
+        if not np.isfinite(array).all():
+            raise ModelFileError(f"{self.dataset.name} holds numbers that are not finite")
+        return array
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """The arrays of one layer in a file.
+
+    Attributes:
+        path: Where it lies, from the root: ``("layers", "functional", "layers", "conv2d_1")``; its model is all but the
+            last part.
+        name: The layer's own name; empty where the file doesn't keep it.
+        arrays: Its weights, in Keras's order.
+    """
+
+    path: tuple[str, ...]
+    name: str
+    arrays: tuple[StoredArray, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the arrays."""
+        return tuple(array.shape for array in self.arrays)
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return self.name or "/".join(self.path)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """All layers with weights in a file.
+
+    Attributes:
+        layers: In the file's own order where ``ordered``, else in no meaningful order.
+        ordered: Whether the file is in the layout of Keras 2, which keeps the order from input to output.
+        groups: For an ordered file, the arrays of each top layer in a row, nested models included.
+    """
+
+    layers: tuple[StoredLayer, ...]
+    ordered: bool
+    groups: tuple[StoredLayer, ...] = ()
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[StoredWeights]:
+    """Open a weight file or a whole saved model and give its layers; arrays can be read until the block ends.
+
+    Raises:
+        ModelFileError: The file is damaged, hostile or in no layout of Keras.
+    """
+    try:
+        with _hdf5_source(path) as source, h5py.File(source, "r") as file:
+            yield _stored_weights(file)
+    except ModelFileError as error:
+        hint = error.hint or "give a .weights.h5, .h5 or .keras file that Keras wrote"
+        raise ModelFileError(error.what, where=str(path), hint=hint) from error
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        hint = "copy the file again, or give another one"
+        raise ModelFileError(f"damaged or not a weight file: {error}", where=str(path), hint=hint) from error
+
+
+@contextmanager
+def _hdf5_source(path: Path) -> Iterator[Path | IO[bytes]]:
+    """Give the HDF5 file itself; inside a ``.keras`` archive it is read in place."""
+    if not zipfile.is_zipfile(path):
+        yield path
+        return
+    with zipfile.ZipFile(path) as archive:
+        if ARCHIVED_WEIGHTS not in archive.namelist():
+            raise ModelFileError(f"an archive without {ARCHIVED_WEIGHTS}: not a .keras file")
+        member = archive.getinfo(ARCHIVED_WEIGHTS)
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            what = f"{ARCHIVED_WEIGHTS} is compressed, which Keras never does: refused, it could inflate without end"
+            raise ModelFileError(what, hint=f"unzip it yourself and give {ARCHIVED_WEIGHTS}")
+        with archive.open(member) as weights:
+            yield weights
+
+
+def _stored_weights(file: h5py.File) -> StoredWeights:
+    root = _member(file, "model_weights") if "model_weights" in file else file
+    if isinstance(root, h5py.Group) and _has_attribute(root, "layer_names"):
+        groups = tuple(_legacy_groups(root))
+        return StoredWeights(tuple(layer for group in groups for layer in _split(group)), ordered=True, groups=groups)
+    layers = tuple(_walk(file, (), _Budget()))
+    if not layers:
+        raise ModelFileError("it holds no layers in a layout of Keras")
+    return StoredWeights(layers, ordered=False)
+
+
+class _Budget:
+    """Counts the objects of a file, so that loops of links and endless trees end."""
+
+    def __init__(self) -> None:
+        self.left = MOST_OBJECTS
+
+    def spend(self, depth: int) -> None:
+        self.left -= 1
+        if self.left < 0 or depth > DEEPEST_GROUP:
+            raise ModelFileError(f"more than {MOST_OBJECTS} objects, or deeper than {DEEPEST_GROUP} groups")
+
+
+def _walk(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> Iterator[StoredLayer]:
+    """Yield the layers of a Keras 3 file: every group ``vars`` with the arrays ``0``, ``1``, ..."""
+    for name in group:
+        budget.spend(len(path))
+        member = _member(group, name)
+        if not isinstance(member, h5py.Group):
+            continue
+        if not path and name == "optimizer":
+            continue
+        if name != "vars":
+            yield from _walk(member, (*path, name), budget)
+            continue
+        keys = sorted((key for key in member if key.isdecimal()), key=int)
+        if arrays := tuple(_array(member, key) for key in keys):
+            yield StoredLayer(path, _text_attribute(member, "name"), arrays)
+
+
+def _legacy_groups(root: h5py.Group) -> Iterator[StoredLayer]:
+    """Yield the top layers with weights of a Keras 2 file, in its order; paths of their arrays are in ``path``."""
+    for name in _names_attribute(root, "layer_names"):
+        group = _member(root, name)
+        if not isinstance(group, h5py.Group):
+            raise ModelFileError(f"{name!r} is not a group")
+        if weights := _names_attribute(group, "weight_names"):
+            yield StoredLayer((name, *weights), name, tuple(_array(group, weight) for weight in weights))
+
+
+def _split(group: StoredLayer) -> Iterator[StoredLayer]:
+    """Yield the layers inside a top layer; a nested model keeps the arrays of all its layers in one group."""
+    name, *weights = group.path
+    members: dict[str, list[StoredArray]] = {}
+    for weight, array in zip(weights, group.arrays, strict=True):
+        members.setdefault(weight.rpartition("/")[0], []).append(array)
+    for parent, arrays in members.items():
+        nested = len(members) > 1
+        inner = parent.rpartition("/")[2] if nested else name
+        yield StoredLayer((name, parent) if nested else (name,), inner, tuple(arrays))
+
+
+def _member(group: h5py.Group, name: str) -> Any:
+    """Return a member of ``group``, refusing links that lead elsewhere on any part of the way."""
+    current: Any = group
+    for part in filter(None, name.split("/")):
+        if not isinstance(current, h5py.Group) or part not in current:
+            raise ModelFileError(f"{name!r} is named but missing")
+        if not isinstance(current.get(part, getlink=True), h5py.HardLink):
+            raise ModelFileError(f"{part!r} is a link to somewhere else: refused")
+        current = current[part]
+    return current
+
+
+def _array(group: h5py.Group, name: str) -> StoredArray:
+    dataset = _member(group, name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise ModelFileError(f"{name!r} is not an array")
+    if dataset.external or dataset.is_virtual:
+        raise ModelFileError(f"{dataset.name} keeps its numbers in another file: refused")
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise ModelFileError(f"{dataset.name} doesn't hold numbers")
+    stated = math.prod(dataset.shape) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if stated > MOST_INFLATION * dataset.id.get_storage_size() or chunk > MOST_INFLATION * stated + CHUNK_SLACK_BYTES:
+        raise ModelFileError(f"{dataset.name} states {stated} bytes that the file doesn't hold: refused")
+    return StoredArray(tuple(dataset.shape), dataset)
+
+
+def _has_attribute(group: h5py.Group, name: str) -> bool:
+    return name in group.attrs or f"{name}0" in group.attrs
+
+
+def _names_attribute(group: h5py.Group, name: str) -> list[str]:
+    """Return a list of names, which Keras splits over ``name0``, ``name1``, ... when it is long."""
+    if name in group.attrs:
+        return _texts(_attribute(group, name))
+    parts = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{index}" for index in itertools.count()))
+    return [text for part in parts for text in _texts(_attribute(group, part))]
+
+
+def _text_attribute(group: h5py.Group, name: str) -> str:
+    return next(iter(_texts(_attribute(group, name))), "") if name in group.attrs else ""
+
+
+def _attribute(group: h5py.Group, name: str) -> Any:
+    attribute = group.attrs.get_id(name)
+    stated = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
+    if stated > LARGEST_ATTRIBUTE_BYTES:
+        raise ModelFileError(f"attribute {name!r} of {group.name} is larger than {LARGEST_ATTRIBUTE_BYTES} bytes")
+    return group.attrs[name]
+
+
+def _texts(value: Any) -> list[str]:
+    items = [value] if isinstance(value, (str, bytes)) else list(np.asarray(value).ravel())
+    return [item.decode() if isinstance(item, bytes) else str(item) for item in items]

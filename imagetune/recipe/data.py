@@ -1,0 +1,115 @@
+"""The ``data`` section: where pictures come from, how they are split, sized and augmented."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from imagetune.recipe.base import Fraction, NonNegativeInt, PositiveInt, Section, Sequence
+
+Resize = Literal["pad", "crop", "squash"]
+AugmentationPreset = Literal["none", "light", "medium", "strong", "randaugment"]
+Channel = Annotated[int, Field(ge=0, le=255)]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
+
+
+class SplitConfig(Section):
+    """Shares of the pictures kept for validation and test, when the source doesn't say itself."""
+
+    val: Fraction = 0.15
+    """Share of the pictures kept for validation: model selection sees them, the weights never do."""
+    test: Fraction = 0.2
+    """Share of the pictures held out for the one final test."""
+    method: Literal["hash", "stratified"] = "hash"
+    """`hash`: each picture's content (or group) alone decides its split, so it stays there when others are added;
+    class shares hold on average. `stratified`: class shares are exact, and adding pictures may move a few."""
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.val + self.test >= 1.0:
+            raise ValueError(f"val + test is {self.val + self.test:g}, which leaves no pictures to train on")
+        return self
+
+
+class ColumnsConfig(Section):
+    """Names of the columns of a CSV or Parquet source."""
+
+    path: str = "path"
+    """Column with the picture's path, relative to the table's folder."""
+    label: str = "label"
+    """Column with the class name; always read as text."""
+    split: str = "split"
+    """Optional column with train, val or test."""
+    group: str = "group"
+    """Optional column with what must stay on one side of the split: a patient, a film, a shop."""
+
+
+class AuditConfig(Section):
+    """What the check of the pictures before training does about its findings."""
+
+    on_leak: Literal["error", "warn", "ignore"] = "error"
+    """The same or nearly the same picture in two splits that the source gave."""
+    on_conflict: Literal["error", "warn", "ignore"] = "warn"
+    """The same picture under two labels."""
+    near_duplicates: bool = True
+    """Also look for nearly identical pictures, and keep each family on one side of a split made here."""
+
+
+class ImageSettings(Section):
+    """How a picture file becomes an array; kept in the model's manifest so that every command does the same."""
+
+    height: Pixels
+    """Rows of the array."""
+    width: Pixels
+    """Columns of the array."""
+    resize: Resize = "pad"
+    """How the aspect ratio is treated."""
+    background: Background = (255, 255, 255)
+    """RGB colour under transparency and around padded pictures."""
+
+
+class DataConfig(Section):
+    """Pictures, labels and splits."""
+
+    source: str
+    """A folder of class folders, a folder already split into train/val/test, or a .csv or .parquet table with
+    path,label[,split,group]. Relative to the recipe's folder."""
+    image_size: ImageSize = 224
+    """Height and width in pixels: one number, or [height, width]."""
+    resize: Resize = "pad"
+    """`pad` keeps the whole picture and its shape; `crop` fills the frame and cuts the longer side; `squash`
+    stretches."""
+    background: Background = (255, 255, 255)
+    """RGB colour under transparency and around padded pictures."""
+    split: SplitConfig = SplitConfig()
+    """Shares kept for validation and test, when the source doesn't say itself."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Column names of a table."""
+    classes: Sequence[str] | None = None
+    """The class names to use, in this order; others are left out. By default all that the training split has."""
+    augmentation: AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]] = "light"
+    """A preset, or a list of albumentations transforms: `- HorizontalFlip: {p: 0.5}`."""
+    audit: AuditConfig = AuditConfig()
+    """The check of the pictures before training."""
+    on_bad_picture: Literal["skip", "error"] = "skip"
+    """A picture that can't be decoded: leave it out and count it, or stop."""
+    max_pixels: PositiveInt = 100_000_000
+    """Pictures with more pixels than this are refused from their header, unread."""
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    """Processes that decode and augment; 0 does it in the main process."""
+
+    @property
+    def image(self) -> ImageSettings:
+        """How each picture becomes an array."""
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return ImageSettings(height=height, width=width, resize=self.resize, background=self.background)
+
+    @model_validator(mode="after")
+    def _distinct_classes(self) -> Self:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            raise ValueError(f"classes names {twice} more than once")
+        return self

@@ -1,0 +1,250 @@
+"""YAML as a recipe needs it: 1.2 scalars, no duplicate keys, no code, bounded size, and a line for every key.
+
+PyYAML's constructors follow YAML 1.1 (``no`` is false, ``1e-4`` is text, ``00123`` is 83), build Python objects and
+expand aliases without bound; only its event parser is used here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from imagetune.errors import RecipeError
+
+NodePath = tuple[str | int, ...]
+
+MAX_CHARACTERS = 1_000_000
+MAX_NODES = 20_000
+MAX_DEPTH = 40
+
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+# YAML 1.2 would read 00123 as a number; as a label it is text, and no one writes a quantity like that.
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_OTHER_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = {f"{_TAG}str", "!"}
+_PLAIN_TAGS = {None, *(f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "seq", "map"))}
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a file; both count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        name: The file's name as the user gave it.
+        root: Plain dicts, lists and scalars.
+        locations: Where each key or list item stands.
+    """
+
+    name: str
+    root: dict[str, Any]
+    locations: dict[NodePath, Location]
+
+    def place(self, path: NodePath) -> tuple[int, int]:
+        """Return line and column of ``path``, or of the nearest part of it that the file has; else (0, 0)."""
+        for end in range(len(path), -1, -1):
+            if found := self.locations.get(path[:end]):
+                return found.line, found.column
+        return 0, 0
+
+    def where(self, path: NodePath) -> str:
+        """Return ``file:line:column`` of ``path``, as near as the file has it."""
+        line, column = self.place(path)
+        return f"{self.name}:{line}:{column}" if line else self.name
+
+
+@dataclass
+class _Open:
+    """A mapping or list whose end has not come yet."""
+
+    value: dict[str, Any] | list[Any]
+    path: NodePath
+    anchor: str | None
+    first_node: int
+    key: str | None = None
+
+
+@dataclass
+class _Builder:
+    name: str
+    stack: list[_Open] = field(default_factory=list)
+    anchors: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    locations: dict[NodePath, Location] = field(default_factory=dict)
+    nodes: int = 0
+    root: Any = None
+    documents: int = 0
+
+    def fail(self, mark: Any, what: str, hint: str = "") -> RecipeError:
+        return RecipeError(what, where=f"{self.name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
+
+    def count(self, mark: Any, nodes: int) -> None:
+        self.nodes += nodes
+        if self.nodes > MAX_NODES:
+            raise self.fail(mark, f"more than {MAX_NODES} values (aliases counted as often as they are used)")
+
+    def place(self, mark: Any, value: Any) -> NodePath:
+        """Put a value into the innermost open collection and return its path."""
+        if not self.stack:
+            self.root = value
+            return ()
+        parent = self.stack[-1]
+        if isinstance(parent.value, list):
+            parent.value.append(value)
+            path = (*parent.path, len(parent.value) - 1)
+            self.locations[path] = Location(mark.line + 1, mark.column + 1)
+            return path
+        if parent.key is None:
+            raise self.fail(mark, "a key must be a word, not a list or mapping")
+        path = (*parent.path, parent.key)
+        parent.value[parent.key] = value
+        parent.key = None
+        return path
+
+    def wants_key(self) -> bool:
+        return bool(self.stack) and isinstance(self.stack[-1].value, dict) and self.stack[-1].key is None
+
+    def take_key(self, event: Any) -> None:
+        parent = self.stack[-1]
+        path = (*parent.path, event.value)
+        if event.value in parent.value:
+            first = self.locations[path].line
+            raise self.fail(
+                event.start_mark, f"key {event.value!r} stands twice, first in line {first}", "keep one of the two"
+            )
+        self.locations[path] = Location(event.start_mark.line + 1, event.start_mark.column + 1)
+        parent.key = event.value
+
+    def scalar(self, event: Any) -> None:
+        self.count(event.start_mark, 1)
+        if self.wants_key():
+            self.take_key(event)
+            return
+        value = self.resolve(event)
+        if event.anchor:
+            self.anchors[event.anchor] = (value, 1)
+        self.place(event.start_mark, value)
+
+    def resolve(self, event: yaml.ScalarEvent) -> Any:
+        if event.tag in _TEXT_TAGS:
+            return event.value
+        if event.tag not in _PLAIN_TAGS:
+            raise self.fail(event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only")
+        return resolve_scalar(event.value) if event.implicit[0] else event.value
+
+    def open(self, event: Any, value: dict[str, Any] | list[Any]) -> None:
+        self.count(event.start_mark, 1)
+        if event.tag not in _PLAIN_TAGS:
+            raise self.fail(event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only")
+        if len(self.stack) >= MAX_DEPTH:
+            raise self.fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+        path = self.place(event.start_mark, value)
+        self.stack.append(_Open(value, path, event.anchor, self.nodes))
+
+    def close(self) -> None:
+        done = self.stack.pop()
+        if done.anchor:
+            self.anchors[done.anchor] = (done.value, self.nodes - done.first_node + 1)
+
+    def alias(self, event: yaml.AliasEvent) -> None:
+        if self.wants_key():
+            raise self.fail(event.start_mark, "an alias can't be a key")
+        if event.anchor not in self.anchors:
+            raise self.fail(event.start_mark, f"alias *{event.anchor} has no anchor &{event.anchor} before it")
+        value, nodes = self.anchors[event.anchor]
+        self.count(event.start_mark, nodes)
+        self.place(event.start_mark, value)
+
+    def take(self, event: Any) -> None:
+        match event:
+            case yaml.DocumentStartEvent():
+                self.documents += 1
+                if self.documents > 1:
+                    raise self.fail(event.start_mark, "a second document starts here", "keep one document a file")
+            case yaml.ScalarEvent():
+                self.scalar(event)
+            case yaml.MappingStartEvent():
+                self.open(event, {})
+            case yaml.SequenceStartEvent():
+                self.open(event, [])
+            case yaml.AliasEvent():
+                self.alias(event)
+            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+                self.close()
+
+
+def parse_document(text: str, *, name: str) -> Document:
+    """Parse a recipe's text.
+
+    Raises:
+        RecipeError: With ``name:line:column``; also when the root isn't a mapping.
+    """
+    builder = _Builder(name)
+    _feed(builder, text)
+    if builder.root is None:
+        raise RecipeError("is empty", where=f"{name}:1:1", hint="start from `imagetune recipe copy quickstart DIR`")
+    if not isinstance(builder.root, dict):
+        kind = "a list" if isinstance(builder.root, list) else f"the single value {builder.root!r}"
+        raise RecipeError(f"the root is {kind}, expected keys such as `data:`", where=f"{name}:1:1")
+    return Document(name, builder.root, builder.locations)
+
+
+def parse_value(text: str, *, name: str) -> Any:
+    """Parse one value written on the command line, such as ``1e-4``, ``[64, 96]`` or ``linear_probe``."""
+    builder = _Builder(name)
+    _feed(builder, text)
+    return builder.root
+
+
+def resolve_scalar(text: str) -> str | bool | int | float | None:
+    """Read a plain scalar by YAML 1.2's core schema; a number with leading zeros stays text."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INT.fullmatch(text) and len(text) < 20:
+        return int(text)
+    if _OTHER_INT.fullmatch(text):
+        return int(text, 0)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if match := _SPECIAL_FLOAT.fullmatch(text):
+        return float("nan") if match[3] else float(f"{match[1]}inf")
+    return text
+
+
+def _feed(builder: _Builder, text: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise RecipeError(f"has {len(text)} characters, the most is {MAX_CHARACTERS}", where=builder.name)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        tab = mark is not None and "\t" in _line(text, mark.line)
+        hint = "indent with spaces, not tabs" if tab else ""
+        raise RecipeError(
+            problem, where=f"{builder.name}:{mark.line + 1}:{mark.column + 1}" if mark else builder.name, hint=hint
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"not YAML: {' '.join(str(error).split())}", where=builder.name) from error
+
+
+def _line(text: str, index: int) -> str:
+    lines = text.splitlines()
+    return lines[index] if index < len(lines) else ""

@@ -1,0 +1,194 @@
+"""From a recipe file and overrides to a validated, frozen Recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.document import Document, NodePath, parse_document, parse_value
+from imagetune.recipe.presets import expand_stages
+from imagetune.recipe.problems import dotted, recipe_error
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import Space
+
+_WEIGHT_FILES = (".h5", ".keras")
+
+
+class _SpaceField(BaseModel):
+    space: Space
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and what its file says beyond the values.
+
+    Attributes:
+        recipe: The validated values, every search space replaced by its default.
+        spaces: The search spaces by path.
+        document: The raw values after overrides, with their places in the file.
+        folder: Where relative paths start.
+    """
+
+    recipe: Recipe
+    spaces: Mapping[NodePath, Space]
+    document: Document
+    folder: Path
+
+    def with_values(self, values: Mapping[NodePath, Any]) -> Recipe:
+        """Return the recipe with other values at some paths, validated again.
+
+        Raises:
+            RecipeError: When the recipe doesn't allow them.
+        """
+        root = copy.deepcopy(self.document.root)
+        for path, value in values.items():
+            _assign(root, path, value, Document(self.document.name, root, self.document.locations))
+        return _validate(Document(self.document.name, root, self.document.locations), self.folder)
+
+    def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
+        """Return an error about a value that only a real object could refuse, with its place in the file."""
+        return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}", hint=hint)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
+    """Read a recipe file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``KEY=VALUE`` texts as after ``-o``; a key is a dotted path, a value is YAML.
+
+    Raises:
+        RecipeError: Everything that is wrong, each with ``file:line:column key``.
+    """
+    path = Path(path)
+    document = parse_document(_read(path), name=str(path))
+    document.root.setdefault("name", _default_name(path))
+    for override in overrides:
+        _override(document, override)
+    spaces = _take_spaces(document)
+    folder = path.absolute().parent
+    return LoadedRecipe(_validate(document, folder), spaces, document, folder)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = "`imagetune recipe list` shows the recipes that are shipped, `imagetune recipe copy` copies one"
+        raise RecipeError("no such file", where=str(path), hint=hint) from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError("is not UTF-8 text", where=str(path), hint="save it as UTF-8") from error
+
+
+def _default_name(path: Path) -> str:
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem)[:100] or "run"
+
+
+def _validate(document: Document, folder: Path) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(document.root)
+    except ValidationError as error:
+        raise recipe_error(error, document, Recipe) from error
+    return _with_absolute_paths(recipe, folder)
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Make paths absolute, so that the resolved recipe means the same from the run folder."""
+    source = folder / Path(recipe.data.source).expanduser()
+    data = recipe.data.model_copy(update={"source": _tidy(source)})
+    weights = recipe.model.weights
+    if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
+        weights = _tidy(folder / Path(weights).expanduser())
+    return recipe.model_copy(update={"data": data, "model": recipe.model.model_copy(update={"weights": weights})})
+
+
+def _tidy(path: Path) -> str:
+    """Drop ``.`` and ``x/..`` from a path without following links."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and len(parts) > 1:
+            parts.pop()
+        elif part != "..":
+            parts.append(part)
+    return str(Path(*parts))
+
+
+def _override(document: Document, text: str) -> None:
+    where = f"-o {text}"
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError("expected KEY=VALUE, such as -o train.batch_size=64", where=where)
+    path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+    named = Document(where, document.root, {})
+    _assign(document.root, path, parse_value(value, name=where), named)
+
+
+def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document) -> None:
+    """Set ``root[path]``, making sections on the way and writing a preset out when one of its stages is meant."""
+    if path[:2] == ("train", "stages") and len(path) > 2:
+        _write_stages_out(root, document)
+    node: Any = root
+    for depth, part in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(node, list):
+            if not isinstance(part, int) or part >= len(node):
+                problem = f"{dotted(path[:depth])} has items 0 to {len(node) - 1}, not {part!r}"
+                raise RecipeError(problem, where=document.where(path))
+        elif not isinstance(node, dict):
+            problem = f"{dotted(path[:depth])} is the value {node!r}, it has no key {part!r}"
+            raise RecipeError(problem, where=document.where(path))
+        else:
+            part = str(part)  # noqa: PLW2901  (a class called 3 is a key, not an index)
+        if last:
+            node[part] = value
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        else:
+            node = node[part]
+
+
+def _write_stages_out(root: dict[str, Any], document: Document) -> None:
+    train = root.setdefault("train", {})
+    if isinstance(train, dict) and not isinstance(train.get("stages"), list):
+        try:
+            root["train"] = expand_stages(train)
+        except ValueError as error:
+            raise RecipeError(str(error), where=document.where(("train", "stages"))) from error
+
+
+def _take_spaces(document: Document) -> dict[NodePath, Space]:
+    """Replace every search space in the document by its default value, and return the spaces."""
+    spaces: dict[NodePath, Space] = {}
+
+    def visit(node: Any, path: NodePath) -> Any:
+        if path and isinstance(node, dict) and isinstance(node.get("search"), str):
+            spaces[path] = _read_space(node, path, document)
+            return spaces[path].fallback
+        if isinstance(node, dict):
+            return {key: visit(value, (*path, key)) for key, value in node.items()}
+        if isinstance(node, list):
+            return [visit(value, (*path, index)) for index, value in enumerate(node)]
+        return node
+
+    taken = visit(document.root, ())
+    document.root.clear()
+    document.root.update(taken)
+    return spaces
+
+
+def _read_space(node: dict[str, Any], path: NodePath, document: Document) -> Space:
+    try:
+        return _SpaceField.model_validate({"space": node}).space
+    except ValidationError as error:
+        where = f"{document.where(path)} {dotted(path)}"
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"][2:])
+        raise RecipeError(f"search space: {key} {first['msg']}".replace("  ", " "), where=where) from error

@@ -1,0 +1,68 @@
+"""Stage presets, written out as the stages that they stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+HEAD_RATE = 1e-3
+DEFAULT_PRESET = "head_then_top"
+
+
+def _stage(name: str, unfreeze: str, epochs: int, share: float) -> dict[str, Any]:
+    """Return a stage whose rate is ``share`` of the head's."""
+    return {"name": name, "unfreeze": unfreeze, "epochs": epochs, "learning_rate": share}
+
+
+# The learning rates are shares of the head's rate, HEAD_RATE unless the recipe says otherwise.
+PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
+    "linear_probe": (_stage("head", "none", 12, 1.0),),
+    "head_then_top": (_stage("head", "none", 8, 1.0), _stage("top", "last 3 blocks", 8, 0.1)),
+    # Kumar et al. 2022, arXiv 2202.10054: a good head first, then everything at a small rate.
+    "lp_ft": (_stage("probe", "none", 8, 1.0), _stage("all", "all", 8, 0.03)),
+    # Howard and Ruder 2018, arXiv 1801.06146: one block more at a time from the output.
+    "gradual": (
+        _stage("head", "none", 6, 1.0),
+        *(
+            _stage(f"last{count}", f"last {count} blocks", 3, share)
+            for count, share in ((1, 0.1), (2, 0.05), (3, 0.025), (4, 0.0125))
+        ),
+    ),
+    "full": (_stage("all", "all", 12, 0.1),),
+}
+
+
+def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace a preset's name under ``stages``, and the keys that shape it, by a list of stages.
+
+    Args:
+        section: A raw ``train`` section.
+
+    Raises:
+        ValueError: Unknown preset, or ``epochs``/``learning_rate`` beside a list of stages.
+    """
+    section = dict(section)
+    stages = section.get("stages", DEFAULT_PRESET)
+    if not isinstance(stages, str):
+        for key in ("epochs", "learning_rate"):
+            if key in section:
+                raise ValueError(f"`{key}` goes with a preset's name; here each stage says its own {key}")
+        return section
+    if stages not in PRESETS:
+        close = difflib.get_close_matches(stages, PRESETS, n=1)
+        guess = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown preset {stages!r}{guess} (presets: {', '.join(PRESETS)})")
+    epochs = section.pop("epochs", None)
+    rate = section.pop("learning_rate", HEAD_RATE)
+    if isinstance(rate, dict):
+        raise ValueError("`learning_rate` is a search space here, so the preset's stages can't be written out")
+    section["stages"] = [_shaped(stage, epochs, rate) for stage in PRESETS[stages]]
+    return section
+
+
+def _shaped(stage: Mapping[str, Any], epochs: Any, head_rate: Any) -> dict[str, Any]:
+    # A value of the wrong type goes through unscaled, so that the schema reports it at its place.
+    scalable = isinstance(head_rate, (int, float)) and not isinstance(head_rate, bool)
+    rate = float(f"{head_rate * stage['learning_rate']:.6g}") if scalable else head_rate
+    return {**stage, "epochs": stage["epochs"] if epochs is None else epochs, "learning_rate": rate}

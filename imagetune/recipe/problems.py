@@ -1,0 +1,169 @@
+"""Pydantic's findings in the user's words: where in the file, what was expected, did you mean."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.document import Document, NodePath
+
+# What people type who come from other tools.
+_ALIASES = {"lr": "learning_rate", "bs": "batch_size", "arch": "backbone", "aug": "augmentation", "size": "image_size"}
+_MANY = 12
+
+
+def recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
+    """Return one RecipeError for the first finding, with the others in ``also``.
+
+    Args:
+        error: What pydantic found in ``document.root``.
+        document: The recipe after overrides.
+        root: The model class that was validated, for the names of the keys that exist.
+    """
+    by_path: dict[NodePath, list[Mapping[str, Any]]] = {}
+    for finding in error.errors(include_url=False):
+        by_path.setdefault(_real_path(finding, document.root), []).append(finding)
+    in_order = sorted(by_path.items(), key=lambda item: document.place(item[0]))
+    found = [_one_error(path, findings, document, root) for path, findings in in_order]
+    return found[0].with_also(tuple(found[1:]))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` or a short list of what there is."""
+    known = list(known)
+    folded = {name.lower().replace("_", "").replace("-", ""): name for name in known}
+    close = difflib.get_close_matches(word.lower().replace("_", "").replace("-", ""), folded, n=1, cutoff=0.6)
+    alias = _ALIASES.get(word)
+    if alias in known:
+        return f"did you mean {alias!r}?"
+    if close:
+        return f"did you mean {folded[close[0]]!r}?"
+    shown = ", ".join(sorted(known)[:_MANY]) + (", ..." if len(known) > _MANY else "")
+    return f"available: {shown}"
+
+
+def dotted(path: NodePath) -> str:
+    """Return ``train.stages[0].epochs`` for a path."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _real_path(finding: Mapping[str, Any], root: Any) -> NodePath:
+    """Return the finding's place without the names of union branches that pydantic puts between."""
+    path: list[str | int] = []
+    node = root
+    loc = finding["loc"]
+    for position, part in enumerate(loc):
+        inside = (isinstance(node, dict) and part in node) or (
+            isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
+        )
+        if inside:
+            path.append(part)
+            node = node[part]
+        elif position == len(loc) - 1 and finding["type"] == "missing":
+            path.append(part)
+    return tuple(path)
+
+
+def _one_error(
+    path: NodePath, findings: list[Mapping[str, Any]], document: Document, root: type[BaseModel]
+) -> RecipeError:
+    first = findings[0]
+    where = f"{document.where(path)} {dotted(path)}".strip()
+    match first["type"]:
+        case "missing":
+            return RecipeError("is missing and has no default", where=where, hint=f"add `{path[-1]}:`")
+        case "extra_forbidden":
+            keys = _keys_at(root, path[:-1])
+            return RecipeError("unknown key", where=where, hint=did_you_mean(str(path[-1]), keys))
+        case "value_error":
+            return RecipeError(str(first["ctx"]["error"]), where=where)
+    expected = " or ".join(dict.fromkeys(_expected(finding) for finding in findings))
+    hint = _literal_hint(findings)
+    return RecipeError(f"{_shown(first['input'])} is wrong: expected {expected}", where=where, hint=hint)
+
+
+def _expected(finding: Mapping[str, Any]) -> str:
+    """Return what was expected, as words that go after "expected"."""
+    context = finding.get("ctx", {})
+    match finding["type"]:
+        case "literal_error":
+            return str(context["expected"])
+        case "int_type" | "int_from_float":
+            return "a whole number"
+        case "float_type":
+            return "a number"
+        case "finite_number":
+            return "a finite number"
+        case "string_type":
+            return "text (quote it if it looks like a number)"
+        case "bool_type":
+            return "true or false"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "keys and values"
+        case "tuple_type":
+            return "a list"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" | "multiple_of":
+            return _bound(finding["type"], context)
+    text = str(finding["msg"])
+    return text[0].lower() + text[1:]
+
+
+def _bound(kind: str, context: Mapping[str, Any]) -> str:
+    words = {
+        "greater_than": ("more than", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("less than", "lt"),
+        "less_than_equal": ("at most", "le"),
+        "multiple_of": ("a multiple of", "multiple_of"),
+    }
+    word, key = words[kind]
+    return f"{word} {context[key]}"
+
+
+def _literal_hint(findings: list[Mapping[str, Any]]) -> str:
+    for finding in findings:
+        if finding["type"] == "literal_error" and isinstance(finding["input"], str):
+            known = [part.strip(" '") for part in str(finding["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+            hint = did_you_mean(finding["input"], known)
+            return hint if hint.startswith("did") else ""
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _keys_at(root: type[BaseModel], path: NodePath) -> list[str]:
+    """Return the keys of the section at ``path``."""
+    sections: list[Any] = [root]
+    for part in path:
+        sections = [
+            inner
+            for section in sections
+            for inner in (
+                _sections_in(section.model_fields[part].annotation)
+                if isinstance(part, str) and part in section.model_fields
+                else [section]
+                if isinstance(part, int)
+                else []
+            )
+        ]
+    return [name for section in sections for name in section.model_fields]
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that a field's type mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list, dict):
+        return [section for inner in get_args(annotation) for section in _sections_in(inner)]
+    return []

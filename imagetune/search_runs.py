@@ -1,0 +1,167 @@
+"""A search as runs: a trial is a run without a test, the best recipe is refitted and tested once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagetune.files import read_json_lines, write_text
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import Scalar
+from imagetune.recipe.train import StageConfig
+from imagetune.run_folder import (
+    RunFolder,
+    RunRecorder,
+    check_run_place,
+    create_run_folder,
+    failure_state,
+)
+from imagetune.runs import Data, RunResult, Say, read_data, run_recipe
+from imagetune.search.oracle import direction_of
+from imagetune.search.records import TrialResult
+from imagetune.search.trials import SearchResult, run_search
+from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.training.events import Listener
+from imagetune.training.stopping import StopRequest, listen_for_stop
+from imagetune.validation import load_checked_recipe
+
+PARENT_WAIT_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search and the run of its best recipe."""
+
+    folder: Path
+    result: SearchResult
+    best: RunResult
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What all trials share."""
+
+    loaded: LoadedRecipe
+    data: Data
+    folder: Path
+    parent_run_id: str | None
+    listener: Listener
+    say: Say
+    stop: StopRequest
+
+    def run(self, recipe: Recipe, folder: Path, *, test: bool) -> RunResult:
+        return run_recipe(
+            recipe,
+            self.data,
+            run_dir=folder,
+            listener=self.listener,
+            say=self.say,
+            stop=self.stop,
+            parent_run_id=self.parent_run_id,
+            test=test,
+        )
+
+
+def search(
+    recipe_path: Path, overrides: Sequence[str], *, run_dir: Path | None, listener: Listener, say: Say
+) -> Search:
+    """Search the spaces of a recipe, refit the best, test it once.
+
+    Leaves in the run folder: ``search.csv``, ``best.yaml``, ``trials/trial-NNN/`` and ``best/``, each a run folder.
+
+    Raises:
+        RecipeError: There is nothing to search, or a space where none can be.
+        SearchError: Every trial failed.
+    """
+    with listen_for_stop() as stop:
+        loaded = load_checked_recipe(recipe_path, overrides)
+        _check_spaces(loaded)
+        check_run_place(run_dir)
+        data = read_data(loaded.recipe, say=say)
+        folder = create_run_folder(loaded.recipe, run_dir)
+        say(f"run folder  {folder.path}")
+        tracking = loaded.recipe.tracking.model_copy(update={"log_model": False})
+        tracker = start_tracking(folder.path, tracking, recipe_name=loaded.recipe.name)
+        recorder = RunRecorder(folder, listener, tracker.poke)
+        try:
+            session = _Session(
+                loaded, data, folder.path, _parent_of(tracker, enabled=tracking.enabled), listener, say, stop
+            )
+            outcome = _search(session)
+        except BaseException as error:
+            recorder.end(failure_state(error), error)
+            tracker.finish()
+            raise
+        recorder.end("finished")
+        tracker.finish()
+        return outcome
+
+
+def _search(session: _Session) -> Search:
+    recipe = session.loaded.recipe
+
+    def run_trial(values: Mapping[NodePath, Scalar], *, trial_id: str, epochs: int | None) -> float:
+        tried = session.loaded.with_values(values)
+        session.say(
+            f"trial {trial_id}   " + ", ".join(f"{'.'.join(map(str, key))}={value}" for key, value in values.items())
+        )
+        if epochs is not None:
+            tried = _with_epochs(tried, epochs)
+        folder = session.folder / "trials" / f"trial-{trial_id}"
+        session.run(tried, folder, test=False)
+        return best_figure(RunFolder(folder), recipe.search.objective)
+
+    def tell(result: TrialResult) -> None:
+        figure = "failed" if result.objective is None else f"{recipe.search.objective} {result.objective:.4f}"
+        session.say(f"trial {result.trial.trial_id}   {result.status}: {result.error or figure}")
+
+    spaces = session.loaded.spaces
+    result = run_search(
+        spaces, recipe.search, seed=recipe.seed, folder=session.folder, run_trial=run_trial, on_trial=tell
+    )
+    best = session.loaded.with_values(result.best_values)
+    write_text(session.folder / "best.yaml", recipe_yaml(best))
+    session.say(f"best        trial {result.best.trial.trial_id}: now refitted and tested once")
+    return Search(session.folder, result, session.run(best, session.folder / "best", test=True))
+
+
+def best_figure(folder: RunFolder, objective: str) -> float:
+    """Return the best validation figure of a run's epochs."""
+    figures = [line["val"][objective] for line in read_json_lines(folder.metrics)]
+    return float(min(figures) if direction_of(objective) == "min" else max(figures))
+
+
+def _check_spaces(loaded: LoadedRecipe) -> None:
+    if not loaded.spaces:
+        hint = "replace a value by a space, such as learning_rate: {search: log_uniform, low: 1e-5, high: 1e-2}"
+        raise loaded.error((), "the recipe has nothing to search", hint=hint)
+    fixed = ("source", "split", "columns", "classes", "audit")
+    for path in loaded.spaces:
+        if path[0] in ("evaluate", "tracking", "search", "name") or (path[0] == "data" and path[1] in fixed):
+            raise loaded.error(path, "can't be searched: it would change what trials are compared by")
+    if loaded.recipe.data.split.val == 0:
+        raise loaded.error(("data", "split"), "a search needs validation pictures, and val is 0")
+
+
+def _with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe cut to ``epochs`` in all: the stages in order, as far as they reach."""
+    stages: list[StageConfig] = []
+    for stage in recipe.train.stages:
+        if epochs <= 0:
+            break
+        stages.append(stage.model_copy(update={"epochs": min(stage.epochs, epochs)}))
+        epochs -= stage.epochs
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"stages": tuple(stages)})})
+
+
+def _parent_of(tracker: Tracker, *, enabled: bool) -> str | None:
+    """Return the search's own MLflow run, when there is one in time."""
+    deadline = time.monotonic() + PARENT_WAIT_SECONDS
+    while enabled and tracker.run_id is None and tracker.failure is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return tracker.run_id

@@ -1,0 +1,194 @@
+"""What a run folder says, as MLflow's parameters, metrics, tags and data sets."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagetune.files import read_json_lines
+from imagetune.recipe.document import parse_document
+
+MAX_KEY = 250
+MAX_PARAMETER = 6000
+MAX_TAG = 5000
+
+# These sections say how a run is looked after, not what it is: they would only crowd the comparison of runs.
+_LEFT_OUT = ("tracking", "search")
+# One value each: a nested list spread over dozens of numbered parameters says nothing.
+_WHOLE = ("data.augmentation", "data.classes", "evaluate.require")
+_KEY_LETTERS = re.compile(r"[^\w.\- ]")
+_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+HEADLINES = (
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "top_k_accuracy",
+    "roc_auc",
+    "log_loss",
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A test figure with its interval; ``low`` and ``high`` are None when there is none."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """The pictures of a run.
+
+    Attributes:
+        name: The source's own name.
+        source: Where it is.
+        digest: Fingerprint of the splits and of every picture's content, 16 hexadecimal digits.
+        counts: Pictures by split.
+        classes: How many class names there are.
+    """
+
+    name: str
+    source: str
+    digest: str
+    counts: Mapping[str, int]
+    classes: int
+
+
+def read_recipe(run_dir: Path) -> dict[str, Any]:
+    """Return the resolved recipe's values; empty while there is none."""
+    path = run_dir / "recipe.yaml"
+    return parse_document(path.read_text(encoding="utf-8"), name=str(path)).root if path.exists() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file; empty while there is none."""
+    value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def run_status(status: Mapping[str, Any]) -> str:
+    """Return MLflow's name of the state in status.json."""
+    return _STATUS.get(str(status.get("state")), "RUNNING")
+
+
+def recipe_parameters(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten a recipe to MLflow parameters: ``train.stages.0.name``, lists of plain values as one text."""
+    sections = {key: value for key, value in recipe.items() if key not in _LEFT_OUT}
+    return {_key(key): _text(value)[:MAX_PARAMETER] for key, value in _flatten(sections, "")}
+
+
+def epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a metrics.jsonl line by name: ``train/loss``, ``val/f1``, ``learning_rate``."""
+    found: dict[str, float] = {}
+    for key in ("train", "val"):
+        figures = line.get(key) or {}
+        found.update({f"{key}/{_key(name)}": value for name, value in figures.items() if _is_finite(value)})
+    for key in ("learning_rate", "images_per_second"):
+        if _is_finite(line.get(key)):
+            found[key] = line[key]
+    return found
+
+
+def test_figures(evaluation: Mapping[str, Any]) -> list[Figure]:
+    """Return the test figures of evaluation.json, the headline figures first."""
+    test = (evaluation.get("splits") or {}).get("test") or {}
+    figures = [_figure(name, entry) for name, entry in (test.get("figures") or {}).items()]
+    order = {name: place for place, name in enumerate(HEADLINES)}
+    return sorted((figure for figure in figures if figure), key=lambda figure: order.get(figure.name, len(order)))
+
+
+def figure_metrics(figures: list[Figure]) -> dict[str, float]:
+    """Return the test figures as metrics: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
+
+    MLflow draws a section of charts for each prefix; the ends of the intervals would bury the figures in theirs.
+    """
+    found: dict[str, float] = {}
+    for figure in figures:
+        name = _key(figure.name)
+        found[f"test/{name}"] = figure.value
+        if figure.low is not None and figure.high is not None:
+            found[f"test_interval/{name}_low"] = figure.low
+            found[f"test_interval/{name}_high"] = figure.high
+    return found
+
+
+def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
+    """Return what splits.csv says about the pictures; None while it isn't written."""
+    path = run_dir / "splits.csv"
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
+    hashes = read_json(run_dir / "lock.json").get("pictures") or {}
+    digest = hashlib.sha256(content + json.dumps(hashes, sort_keys=True).encode())
+    source = str((recipe.get("data") or {}).get("source") or "pictures")
+    return PictureSet(
+        name=Path(source).name or "pictures",
+        source=source,
+        digest=digest.hexdigest()[:16],
+        counts=dict(Counter(row.get("split") or "" for row in rows)),
+        classes=len({row.get("label") for row in rows}),
+    )
+
+
+def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of metrics.jsonl."""
+    return read_json_lines(run_dir / "metrics.jsonl")
+
+
+def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags whose names and lengths MLflow accepts."""
+    return {_key(name): str(value)[:MAX_TAG] for name, value in tags.items()}
+
+
+def _flatten(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value and key not in _WHOLE:
+        for name, item in value.items():
+            # A class weight's key is a class name: a dot in it must not look like another level.
+            yield from _flatten(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value) and key not in _WHOLE:
+        for index, item in enumerate(value):
+            yield from _flatten(item, f"{key}.{index}")
+    else:
+        yield key, value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list) and not any(isinstance(item, (Mapping, list)) for item in value):
+        return ", ".join(_text(item) for item in value) or "none"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (Mapping, list)) else str(value)
+
+
+def _key(name: str) -> str:
+    return _KEY_LETTERS.sub("_", name)[:MAX_KEY].strip() or "_"
+
+
+def _figure(name: str, entry: Any) -> Figure | None:
+    if _is_finite(entry):
+        return Figure(name, float(entry), None, None)
+    if not isinstance(entry, Mapping) or not _is_finite(entry.get("value")):
+        return None
+    low, high = entry.get("low"), entry.get("high")
+    both = _is_finite(low) and _is_finite(high)
+    return Figure(name, float(entry["value"]), low if both else None, high if both else None)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,94 @@
+"""The text at the top of a run's page in MLflow: what a reviewer wants to know first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagetune.tracking.content import Figure, PictureSet
+
+_SHOWN = ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss")
+_SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+
+
+def run_description(
+    recipe: Mapping[str, Any],
+    status: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    figures: list[Figure],
+    pictures: PictureSet | None,
+) -> str:
+    """Return Markdown: state, test figures with intervals, the verdict, model, stages and pictures."""
+    parts = [
+        _state(status),
+        _table(figures, evaluation),
+        _missed(evaluation),
+        _verdict(evaluation),
+        _facts(recipe, pictures),
+        "The whole report is among the artifacts: `report.html`." if status.get("state") == "finished" else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def verdict_title(evaluation: Mapping[str, Any]) -> str:
+    """Return the verdict in a few words; empty without one."""
+    verdict = evaluation.get("verdict") or {}
+    return str(verdict.get("title") or "")
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    state = status.get("state")
+    if state == "failed":
+        return f"**Failed:** {status.get('error') or 'see debug.log in the run folder'}"
+    if state == "killed":
+        return f"**Stopped** in stage {status.get('stage')}, epoch {status.get('epoch')}."
+    return ""
+
+
+def _table(figures: list[Figure], evaluation: Mapping[str, Any]) -> str:
+    shown = [figure for figure in figures if figure.name in _SHOWN]
+    if not shown:
+        return ""
+    confidence = (evaluation.get("bootstrap") or {}).get("confidence", 0.95)
+    names = {"top_k_accuracy": f"top-{evaluation.get('top_k', 'k')} accuracy", "roc_auc": "ROC AUC", "f1": "F1 (macro)"}
+    rows = [
+        f"| {names.get(figure.name, figure.name.replace('_', ' '))} | **{figure.value:.3f}** | {_interval(figure)} |"
+        for figure in shown
+    ]
+    return "\n".join([f"| on the test pictures | value | {confidence:.0%} interval |", "| --- | --- | --- |", *rows])
+
+
+def _interval(figure: Figure) -> str:
+    return "" if figure.low is None else f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+def _missed(evaluation: Mapping[str, Any]) -> str:
+    missed = [bar for bar in evaluation.get("requirements") or () if not bar.get("met")]
+    return "\n".join(f"**Bar missed:** {bar.get('message')}" for bar in missed)
+
+
+def _verdict(evaluation: Mapping[str, Any]) -> str:
+    title, verdict = verdict_title(evaluation), evaluation.get("verdict") or {}
+    return f"**{title}.** {verdict.get('text', '')} {verdict.get('advice', '')}" if title else ""
+
+
+def _facts(recipe: Mapping[str, Any], pictures: PictureSet | None) -> str:
+    model = recipe.get("model") or {}
+    lines = []
+    if model.get("backbone"):
+        lines.append(f"- model: **{model['backbone']}**, weights {model.get('weights')}")
+    stages = (recipe.get("train") or {}).get("stages") or []
+    lines += [
+        f"- stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, "
+        f"{stage.get('epochs')} epochs at most, learning rate {stage.get('learning_rate')}"
+        for stage in stages
+        if isinstance(stage, Mapping)
+    ]
+    if pictures:
+        counts = ", ".join(f"{pictures.counts[key]} {name}" for key, name in _SPLITS if pictures.counts.get(key))
+        lines.append(f"- pictures: {pictures.name}, {pictures.classes} classes; {counts}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,169 @@
+"""RUN/model.keras as an MLflow model of the ``keras`` flavour.
+
+`mlflow.keras.log_model` would load the model into Keras and write it again. The file is copied instead: the logged
+model is the run's own, byte by byte, and a process that only syncs needs no Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imagetune.tracking.content import read_json
+
+OWN_FOLDER = "imagetune_model"
+"""Where RUN/model/ lies inside the MLflow model: what imagetune itself loads."""
+
+_REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an MLmodel file says about the model.
+
+    Attributes:
+        input_shape: (height, width, channels) of a picture; -1 is any.
+        class_names: In the order of the outputs; empty when unknown.
+        keras_version: The Keras that wrote the file.
+        requirements: Pinned packages that it takes to load it.
+    """
+
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    keras_version: str
+    requirements: tuple[str, ...]
+
+
+def model_facts(run_dir: Path) -> ModelFacts:
+    """Read the facts from model.keras, model/manifest.json, evaluation.json and lock.json.
+
+    Raises:
+        OSError, ValueError, KeyError: model.keras is no Keras file.
+    """
+    with zipfile.ZipFile(run_dir / "model.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+        version = json.loads(archive.read("metadata.json"))["keras_version"]
+    return ModelFacts(
+        input_shape=_input_shape(config),
+        class_names=_class_names(run_dir),
+        keras_version=version,
+        requirements=_requirements(_locked_versions(run_dir), version),
+    )
+
+
+def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str, run_id: str, location: str) -> None:
+    """Write the MLflow model of a run to ``folder``.
+
+    The signature is (-1, height, width, 3) uint8, RGB 0..255, to (-1, classes) float32 probabilities.
+
+    Args:
+        run_dir: The run folder, with model.keras.
+        folder: Empty folder.
+        facts: From `model_facts`.
+        model_id: MLflow's id of the logged model.
+        run_id: MLflow's id of the run.
+        location: MLflow's artifact location of the logged model.
+    """
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    (folder / "data").mkdir(parents=True)
+    shutil.copyfile(run_dir / "model.keras", folder / "data" / "model.keras")
+    (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
+    if (run_dir / "model").is_dir():
+        shutil.copytree(run_dir / "model", folder / OWN_FOLDER)
+    _write_environment(folder, facts.requirements)
+    model = Model(
+        artifact_path=location,
+        run_id=run_id,
+        model_id=model_id,
+        model_uuid=model_id,
+        signature=_signature(facts),
+        metadata={"class_names": list(facts.class_names), "pixels": "RGB, 0..255"},
+        model_size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    )
+    model.add_flavor(
+        "keras",
+        data="data",
+        keras_version=facts.keras_version,
+        keras_backend=os.environ.get("KERAS_BACKEND", "tensorflow"),
+        save_exported_model=False,
+    )
+    pyfunc.add_to_model(model, loader_module="mlflow.keras", conda_env="conda.yaml", python_env="python_env.yaml")
+    model.save(str(folder / "MLmodel"))
+
+
+def _signature(facts: ModelFacts) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Schema, TensorSpec
+
+    classes = len(facts.class_names) or -1
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *facts.input_shape))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
+    )
+
+
+def _input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "InputLayer":
+            shape = layer["config"].get("batch_shape") or layer["config"]["batch_input_shape"]
+            return tuple(-1 if size is None else int(size) for size in shape[1:])
+    raise ValueError("the model has no input layer")
+
+
+def _class_names(run_dir: Path) -> tuple[str, ...]:
+    for path in (run_dir / "model" / "manifest.json", run_dir / "evaluation.json"):
+        names = read_json(path).get("class_names")
+        if isinstance(names, list):
+            return tuple(str(name) for name in names)
+    return ()
+
+
+def _locked_versions(run_dir: Path) -> dict[str, str]:
+    lock = read_json(run_dir / "lock.json")
+    for key in ("versions", "packages"):
+        if isinstance(lock.get(key), dict):
+            return {str(name).lower().replace("_", "-"): str(version) for name, version in lock[key].items()}
+    return {}
+
+
+def _requirements(locked: Mapping[str, str], keras_version: str) -> tuple[str, ...]:
+    found = {"keras": keras_version}
+    for name in _REQUIRED:
+        if version := found.get(name) or locked.get(name) or _installed(name):
+            found[name] = version
+    return tuple(f"{name}=={version}" for name, version in found.items())
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _write_environment(folder: Path, requirements: tuple[str, ...]) -> None:
+    """Write the three files from which MLflow builds an environment that can serve the model."""
+    python = platform.python_version()
+    pip = {"pip": list(requirements)}
+    conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip", pip]}
+    virtual = {
+        "python": python,
+        "build_dependencies": ["pip", "setuptools", "wheel"],
+        "dependencies": ["-r requirements.txt"],
+    }
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda, sort_keys=False), encoding="utf-8")
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtual, sort_keys=False), encoding="utf-8")

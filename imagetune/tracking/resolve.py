@@ -1,0 +1,150 @@
+"""RUN arguments that name a run or a model in MLflow: fetched into a folder that looks like a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagetune.errors import TrackingError
+from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.packing import OWN_FOLDER
+from imagetune.tracking.steps import HASH_TAG
+from imagetune.tracking.store import is_absent, open_client, store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_RUN = re.compile(r"runs:/(?P<run>[\w-]+)(/model)?/?")
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)/?")
+_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[\w-]+)/?")
+_LOGGED = re.compile(r"models:/(?P<model>m-[0-9a-f]+)/?")
+_EXPECTED = "expected runs:/ID, runs:/ID/model, models:/NAME/VERSION or models:/NAME@ALIAS"
+_ENDING = "MLmodel"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A model in MLflow and the run that it comes from; either may be unknown."""
+
+    run_id: str | None
+    model: Any
+
+
+def is_mlflow_uri(text: str) -> bool:
+    """Return whether a RUN argument names something in MLflow, not a folder."""
+    return text.startswith(("runs:/", "models:/"))
+
+
+def default_cache() -> Path:
+    """Return the folder that keeps what was fetched from MLflow."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "imagetune" / "mlflow"
+
+
+def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) -> Path:
+    """Fetch a run or model from MLflow.
+
+    Args:
+        run: ``runs:/ID``, ``runs:/ID/model``, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/m-ID``.
+        uri: The store; None means $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder.
+        cache: Folder that keeps what was fetched, by default below the user's cache folder; a model is fetched once.
+
+    Returns:
+        A folder laid out as a run folder: ``model/`` and ``model.keras``, and recipe, lock, splits, evaluation,
+        predictions and report as far as the run has them. A run without a model gives the documents alone.
+
+    Raises:
+        TrackingError: Wrong address, no such run or model, a model that imagetune didn't log, or no answer.
+    """
+    if not any(pattern.fullmatch(run) for pattern in (_RUN, _VERSION, _ALIAS, _LOGGED)):
+        raise TrackingError("is no address of a run or model", where=run, hint=_EXPECTED)
+    store = resolve_uri(uri)
+    client = open_client(store)
+    with store_errors(store):
+        place = _find(client, run, store)
+        name = "-".join(part for part in (place.run_id, place.model and place.model.model_id) if part)
+        folder = (cache or default_cache()) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if place.run_id:
+            _fetch_documents(client, place.run_id, folder)
+        if place.model:
+            _fetch_model(place.model, folder, store, run)
+    return folder
+
+
+def _find(client: MlflowClient, uri: str, store: str) -> _Place:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if match := _RUN.fullmatch(uri):
+            run_id = match["run"]
+            return _Place(run_id, _model_of(client, run_id))
+        if match := _LOGGED.fullmatch(uri):
+            return _place_of(client, match["model"])
+        if match := _ALIAS.fullmatch(uri):
+            version = client.get_model_version_by_alias(match["name"], match["alias"])
+        else:
+            match = _VERSION.fullmatch(uri)
+            version = client.get_model_version(match["name"], match["version"]) if match else None
+    except MlflowException as error:
+        if is_absent(error) or getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE":
+            raise TrackingError(f"{uri} is not in MLflow", where=redact_uri(store), hint=str(error.message)) from None
+        raise
+    source = str(version.source if version else "")
+    logged = _LOGGED.fullmatch(source)
+    if logged is None:
+        raise TrackingError(f"{uri} was not logged by imagetune: its source is {source!r}", where=redact_uri(store))
+    return _place_of(client, logged["model"])
+
+
+def _place_of(client: MlflowClient, model_id: str) -> _Place:
+    from mlflow.exceptions import MlflowException
+
+    model = client.get_logged_model(model_id)
+    try:
+        run = client.get_run(model.source_run_id) if model.source_run_id else None
+    except MlflowException as error:
+        # A registered model outlives its run.
+        if not is_absent(error):
+            raise
+        run = None
+    return _Place(run.info.run_id if run else None, model)
+
+
+def _model_of(client: MlflowClient, run_id: str) -> Any:
+    """Return the run's latest complete model that imagetune logged, None without one."""
+    outputs = client.get_run(run_id).outputs
+    models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
+    ours = [model for model in models if HASH_TAG in model.tags and str(model.status) == "READY"]
+    return max(ours, key=lambda model: model.creation_timestamp, default=None)
+
+
+def _fetch_documents(client: MlflowClient, run_id: str, folder: Path) -> None:
+    for item in client.list_artifacts(run_id):
+        client.download_artifacts(run_id, item.path, str(folder))
+
+
+def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
+    from mlflow.artifacts import download_artifacts
+
+    if (folder / _ENDING).exists():
+        return
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-") as temporary:
+        fetched = Path(
+            download_artifacts(artifact_uri=str(model.artifact_location), dst_path=temporary, tracking_uri=store)
+        )
+        if not (fetched / OWN_FOLDER / "manifest.json").exists():
+            hint = (
+                "an imagetune run with its model/ folder has one; other Keras models open with mlflow.keras.load_model"
+            )
+            raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        (fetched / OWN_FOLDER).replace(folder / "model")
+        (fetched / "data" / "model.keras").replace(folder / "model.keras")
+        # It comes last and marks the model as complete.
+        (fetched / _ENDING).replace(folder / _ENDING)

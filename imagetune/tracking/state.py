@@ -1,0 +1,119 @@
+"""``RUN/tracking.json``: where a run goes in MLflow, and what is there already."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from imagetune.errors import TrackingError
+from imagetune.files import disk_errors, write_json
+
+FILE_NAME = "tracking.json"
+LOCK_NAME = ".tracking.lock"
+POLL_SECONDS = 0.1
+
+
+@dataclass
+class TrackingState:
+    """The syncer's memory; it changes as records arrive in MLflow, and is written after each of them.
+
+    Attributes:
+        key: Unique name of this run folder, and a tag of its MLflow run: one that was created but not remembered is
+            found again.
+        uri: Address of the store without secrets.
+        experiment: Name of the experiment.
+        parent_run_id: MLflow run of the search that this trial belongs to.
+        tags: The user's tags.
+        log_model: Whether the model itself goes to MLflow.
+        run_id: The MLflow run, once there is one.
+        line_times: When each line of metrics.jsonl was first seen, in milliseconds since 1970: a line that is sent
+            twice has the same time, so that MLflow keeps one.
+        lines_sent: How many lines of metrics.jsonl are in MLflow.
+        sent: Fingerprints of what else is in MLflow, by name: parameters, tags, files, model, final figures, state.
+    """
+
+    key: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    uri: str = ""
+    experiment: str = ""
+    parent_run_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    log_model: bool = True
+    run_id: str | None = None
+    experiment_id: str | None = None
+    line_times: list[int] = field(default_factory=list)
+    lines_sent: int = 0
+    sent: dict[str, str] = field(default_factory=dict)
+
+    def forget_run(self) -> None:
+        """Start anew: nothing is in MLflow. The times of the metrics stay."""
+        self.run_id = None
+        self.experiment_id = None
+        self.lines_sent = 0
+        self.sent = {}
+
+
+def read_state(run_dir: Path) -> TrackingState | None:
+    """Return what ``RUN/tracking.json`` holds, None without that file.
+
+    Raises:
+        TrackingError: The file is damaged.
+    """
+    path = run_dir / FILE_NAME
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = {item.name for item in fields(TrackingState)}
+        return TrackingState(**{name: value for name, value in values.items() if name in known})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError) as error:
+        hint = "delete it: the run is then found again in MLflow, or logged anew"
+        raise TrackingError(f"is damaged: {error}", where=str(path), hint=hint) from error
+
+
+def write_state(run_dir: Path, state: TrackingState) -> None:
+    """Replace ``RUN/tracking.json``, atomically."""
+    write_json(run_dir / FILE_NAME, asdict(state))
+
+
+@contextmanager
+def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock file ``path``; the system lets it go when the process ends, however it ends.
+
+    Args:
+        path: The lock file; it is created and stays.
+        wait_seconds: How long to wait for another process that holds it.
+        busy: What to say then.
+        tick: Called while waiting.
+
+    Raises:
+        TrackingError: Another process still holds it.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + wait_seconds
+    try:
+        while not _try_lock(handle):
+            if time.monotonic() > deadline:
+                raise TrackingError(busy, where=str(path), hint="wait until it is done")
+            tick()
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

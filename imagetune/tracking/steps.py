@@ -1,0 +1,293 @@
+"""The steps of a copy: each sends one kind of record, unless it is in MLflow already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from imagetune.files import sha256_file
+from imagetune.tracking import content
+from imagetune.tracking.description import run_description
+from imagetune.tracking.packing import ModelFacts, model_facts, pack_model
+from imagetune.tracking.runs import run_tags
+from imagetune.tracking.state import TrackingState, write_state
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARAMETERS_PER_BATCH = 100
+METRICS_PER_BATCH = 900
+MODEL_NAME = "model"
+MODEL_FILE = "model.keras"
+HASH_TAG = "imagetune.sha256"
+
+_FILES = (
+    "recipe.yaml",
+    "lock.json",
+    "splits.csv",
+    "audit.json",
+    "search.csv",
+    "best.yaml",
+    "evaluation.json",
+    "report.html",
+    "predictions/*.csv",
+    "plots/*.png",
+)
+# It grows all the time: it goes when the run has ended.
+_FINAL_FILES = ("metrics.jsonl",)
+_FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A run folder on its way to an MLflow run.
+
+    Attributes:
+        run_dir: The run folder.
+        state: What is in MLflow already; steps change and save it.
+        client: The connection.
+        tick: Called after everything that came through.
+    """
+
+    run_dir: Path
+    state: TrackingState
+    client: MlflowClient
+    tick: Callable[[], None]
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run."""
+        return self.state.run_id or ""
+
+    def save(self) -> None:
+        """Write the memory to tracking.json."""
+        write_state(self.run_dir, self.state)
+        self.tick()
+
+    def once(self, name: str, mark: str, send: Callable[[], object]) -> int:
+        """Call ``send`` and return 1, or return 0 when this very ``mark`` was sent under this name before."""
+        if self.state.sent.get(name) == mark:
+            return 0
+        send()
+        self.state.sent[name] = mark
+        self.save()
+        return 1
+
+
+def send_parameters(copy: Copy) -> int:
+    """Send the recipe as parameters, 100 at a time."""
+    from mlflow.entities import Param
+
+    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+
+    def send() -> None:
+        # MLflow's parameters can't change; those that are there stay as they are.
+        there = copy.client.get_run(copy.run_id).data.params
+        new = [Param(key, value) for key, value in parameters.items() if key not in there]
+        for start in range(0, len(new), PARAMETERS_PER_BATCH):
+            copy.client.log_batch(copy.run_id, params=new[start : start + PARAMETERS_PER_BATCH])
+            copy.tick()
+
+    return copy.once("parameters", _mark(parameters), send) if parameters else 0
+
+
+def send_tags(copy: Copy) -> int:
+    """Send the tags and the description."""
+    from mlflow.entities import RunTag
+
+    recipe, status = content.read_recipe(copy.run_dir), content.read_json(copy.run_dir / "status.json")
+    evaluation = content.read_json(copy.run_dir / "evaluation.json")
+    figures, pictures = content.test_figures(evaluation), content.picture_set(copy.run_dir, recipe)
+    text = run_description(recipe, status, evaluation, figures, pictures)
+    tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
+    tags["mlflow.note.content"] = text[: content.MAX_TAG]
+    rows = [RunTag(key, value) for key, value in tags.items()]
+    return copy.once("tags", _mark(tags), lambda: copy.client.log_batch(copy.run_id, tags=rows))
+
+
+def send_pictures(copy: Copy) -> int:
+    """Send the name, fingerprint and counts of the picture set as the run's data set."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    pictures = content.picture_set(copy.run_dir, content.read_recipe(copy.run_dir))
+    if pictures is None:
+        return 0
+    data = Dataset(
+        name=pictures.name,
+        digest=pictures.digest,
+        source_type="local",
+        source=json.dumps({"uri": pictures.source}),
+        profile=json.dumps({**pictures.counts, "classes": pictures.classes}),
+    )
+    inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+    return copy.once("pictures", pictures.digest, lambda: copy.client.log_inputs(copy.run_id, datasets=inputs))
+
+
+def send_lines(copy: Copy) -> int:
+    """Send the lines of metrics.jsonl as metrics, with the epoch as their step."""
+    from mlflow.entities import Metric
+
+    first = copy.state.lines_sent
+    lines = content.metric_lines(copy.run_dir)[first:]
+    batch: list[Metric] = []
+    for place, line in enumerate(lines, start=first):
+        when, epoch = copy.state.line_times[place], int(line.get("epoch") or place + 1)
+        batch += [Metric(name, value, when, epoch) for name, value in content.epoch_metrics(line).items()]
+        if len(batch) >= METRICS_PER_BATCH or line is lines[-1]:
+            copy.client.log_batch(copy.run_id, metrics=batch)
+            batch, copy.state.lines_sent = [], place + 1
+            copy.save()
+    return len(lines)
+
+
+def send_files(copy: Copy) -> int:
+    """Send the files that are new or changed as artifacts."""
+    count = 0
+    for name, path in run_files(copy.run_dir):
+        folder = name.rpartition("/")[0] or None
+        send = _uploader(copy, path, folder)
+        count += copy.once(f"file {name}", sha256_file(path), send)
+    return count
+
+
+def send_model(copy: Copy) -> int:
+    """Send model.keras as a logged model of the keras flavour, when the run has ended."""
+    path = copy.run_dir / MODEL_FILE
+    if not copy.state.log_model or run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
+        return 0
+    digest = sha256_file(path)
+    return copy.once("model", digest, lambda: _log_model(copy, digest))
+
+
+def send_figures(copy: Copy) -> int:
+    """Send the test figures of evaluation.json as metrics of the run and of its model."""
+    from mlflow.entities import Metric
+
+    path = copy.run_dir / "evaluation.json"
+    values = content.figure_metrics(content.test_figures(content.read_json(path)))
+    if not values:
+        return 0
+    when = int(path.stat().st_mtime * 1000)
+    model_id = copy.state.sent.get("model id")
+    # At step 0 MLflow takes a figure for a single one: it compares runs by bars, not by lines of one point.
+    metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]
+    mark = _mark({**values, "model": model_id})
+    return copy.once("figures", mark, lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
+
+
+def send_status(copy: Copy) -> int:
+    """Send the run's state. The last step: a run that MLflow calls finished is there completely."""
+    state = run_state(copy.run_dir)
+
+    def send() -> None:
+        if state in _FINAL_STATES:
+            ended = int((copy.run_dir / "status.json").stat().st_mtime * 1000)
+            copy.client.set_terminated(copy.run_id, state, ended)
+        else:
+            copy.client.update_run(copy.run_id, status=state)
+
+    return copy.once("status", state, send)
+
+
+STEPS: tuple[Callable[[Copy], int], ...] = (
+    send_parameters,
+    send_tags,
+    send_pictures,
+    send_lines,
+    send_files,
+    send_model,
+    send_figures,
+    send_status,
+)
+
+
+def run_state(run_dir: Path) -> str:
+    """Return MLflow's name of the run's state; a run that calls itself running without a process was killed."""
+    status = content.read_json(run_dir / "status.json")
+    state, pid = content.run_status(status), status.get("pid")
+    return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
+
+
+def run_files(run_dir: Path) -> list[tuple[str, Path]]:
+    """Return name and path of every file that goes to MLflow at this moment."""
+    patterns = _FILES + (_FINAL_FILES if run_state(run_dir) in _FINAL_STATES else ())
+    found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
+    return [(path.relative_to(run_dir).as_posix(), path) for path in found]
+
+
+def count_pending(run_dir: Path, state: TrackingState) -> int:
+    """Return how many records wait in the run folder; nothing is asked of the store."""
+    lines = max(0, len(content.metric_lines(run_dir)) - state.lines_sent)
+    files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in run_files(run_dir))
+    model = run_dir / MODEL_FILE
+    waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
+    return lines + files + waits + ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
+
+
+def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
+    return lambda: copy.client.log_artifact(copy.run_id, str(path), folder)
+
+
+def _log_model(copy: Copy, digest: str) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    facts = model_facts(copy.run_dir)
+    model = _find_model(copy, digest) or _create_model(copy, digest)
+    if str(model.status) != "READY":
+        _upload_model(copy, model, facts)
+        copy.client.finalize_logged_model(model.model_id, "READY")
+    outputs = copy.client.get_run(copy.run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
+        step = len(content.metric_lines(copy.run_dir))
+        copy.client.log_outputs(copy.run_id, [LoggedModelOutput(model.model_id, step)])
+    copy.state.sent["model id"] = model.model_id
+
+
+def _find_model(copy: Copy, digest: str) -> Any:
+    """Return the logged model that an interrupted copy left, finished or not; None without one."""
+    found = copy.client.search_logged_models(
+        [copy.state.experiment_id or "0"], filter_string=f"source_run_id = '{copy.run_id}'"
+    )
+    return next((model for model in found if model.tags.get(HASH_TAG) == digest), None)
+
+
+def _create_model(copy: Copy, digest: str) -> Any:
+    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+    return copy.client.create_logged_model(
+        copy.state.experiment_id or "0",
+        name=MODEL_NAME,
+        source_run_id=copy.run_id,
+        tags={HASH_TAG: digest},
+        params={name: value for name, value in parameters.items() if name.startswith("model.")},
+        model_type="image classifier",
+    )
+
+
+def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
+    with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
+        folder = Path(temporary) / MODEL_NAME
+        pack_model(
+            copy.run_dir,
+            folder,
+            facts,
+            model_id=model.model_id,
+            run_id=copy.run_id,
+            location=str(model.artifact_location),
+        )
+        # One file at a time: MLflow's thread pools would keep the process from ending when a server hangs.
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                where = path.relative_to(folder).parent.as_posix()
+                copy.client.log_model_artifact(model.model_id, str(path), None if where == "." else where)
+                copy.tick()
+
+
+def _mark(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

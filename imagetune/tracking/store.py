@@ -1,0 +1,147 @@
+"""The door to MLflow: its import, its settings, its errors and its first start."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagetune.errors import ImagetuneError, TrackingError
+from imagetune.tracking.address import is_http, redact_text, redact_uri, sqlite_path
+from imagetune.tracking.state import file_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+# MLflow retries for 246 seconds by default. Training never waits for it, and what fails is tried again at the next
+# epoch, at the end and by `imagetune sync`: one retry is enough. The user's own values win.
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+_NOISY_LOGGERS = ("mlflow", "alembic")
+_PROBE_SECONDS = (4.0, 8.0)
+_FIRST_START_SECONDS = 300.0
+# A run or experiment that is not there, as MLflow's error codes call it.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+class _ToOurLog(logging.Handler):
+    """Send MLflow's log records to our own logger, at debug level and without secrets."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self.uri = uri
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger.debug("%s: %s", record.name, redact_text(self.format(record), self.uri))
+
+
+def prepare_environment() -> None:
+    """Set MLflow's settings that the user has not set; call it before mlflow is imported."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowClient:
+    """Connect to a store, creating a sqlite store that is not there yet.
+
+    Args:
+        uri: Complete address, secrets included.
+        tick: Called while another process creates the store.
+
+    Raises:
+        TrackingError: The store can't be reached or is of a kind that MLflow doesn't have.
+    """
+    prepare_environment()
+    if is_http(uri):
+        _probe(uri)
+    with store_errors(uri):
+        from mlflow import MlflowClient
+
+        _catch_logs(uri)
+        path = sqlite_path(uri)
+        if path is None:
+            return _checked(MlflowClient(uri))
+        # Two processes in MLflow's first migration at once break each other: 3 of 4 failed.
+        busy = "another process has been creating this store for minutes"
+        with file_lock(path.with_name(f"{path.name}.lock"), wait_seconds=_FIRST_START_SECONDS, busy=busy, tick=tick):
+            return _checked(MlflowClient(uri))
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a TrackingError that shows no secrets."""
+    try:
+        yield
+    except ImagetuneError:
+        raise
+    # Stores and artifact plugins raise the errors of their own libraries: SQL, HTTP, S3, Azure and others.
+    except Exception as error:  # noqa: BLE001
+        text = redact_text(" ".join(str(error).split()), uri)
+        logger.debug("MLflow failed: %s: %s", type(error).__name__, text)
+        raise TrackingError(_shortened(text) or type(error).__name__, where=redact_uri(uri)) from None
+
+
+def is_absent(error: Exception) -> bool:
+    """Return whether an MLflow error says that the thing asked for isn't there."""
+    return getattr(error, "error_code", None) in _ABSENT
+
+
+def artifact_root(uri: str) -> str | None:
+    """Return where artifacts of new experiments go: beside a sqlite database; None leaves it to the server."""
+    path = sqlite_path(uri)
+    return None if path is None else (path.parent / "mlruns").as_uri()
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of a sqlite database, None for any other store."""
+    path = sqlite_path(uri)
+    return None if path is None else path.parent
+
+
+def _checked(client: Any) -> MlflowClient:
+    # The store is opened by its first use.
+    client.search_experiments(max_results=1)
+    return client
+
+
+def _probe(uri: str) -> None:
+    """Ask a server for anything at all: a refused or silent one is found in seconds, without MLflow's own retries."""
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS, stream=True).close()
+    except requests.exceptions.SSLError:
+        # MLflow has certificate settings of its own; the server is there.
+        return
+    except requests.exceptions.Timeout:
+        raise TrackingError(
+            "the MLflow server does not answer", where=redact_uri(uri), hint="check the address and the server"
+        ) from None
+    except requests.exceptions.RequestException as error:
+        reason = "refused the connection" if "refused" in str(error).lower() else "can't be reached"
+        raise TrackingError(
+            f"the MLflow server {reason}", where=redact_uri(uri), hint="check the address and that it runs"
+        ) from None
+
+
+def _catch_logs(uri: str) -> None:
+    for name in _NOISY_LOGGERS:
+        noisy = logging.getLogger(name)
+        noisy.handlers[:] = [_ToOurLog(uri)]
+        noisy.propagate = False
+
+
+def _shortened(text: str, limit: int = 400) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."

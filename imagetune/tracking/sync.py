@@ -1,0 +1,172 @@
+"""Copy a run folder to MLflow: send what isn't there yet, remember what is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.errors import TrackingError
+from imagetune.recipe.tracking import TrackingConfig
+from imagetune.tracking import content
+from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
+from imagetune.tracking.runs import ensure_run
+from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
+from imagetune.tracking.steps import STEPS, Copy, count_pending
+from imagetune.tracking.store import open_client, store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What one copy did.
+
+    Attributes:
+        run_id: The MLflow run.
+        experiment: Its experiment.
+        uri: Address of the store without secrets.
+        page: Address of the run's page when the store is a server.
+        sent: How many records were sent; 0 when everything was there.
+    """
+
+    run_id: str
+    experiment: str
+    uri: str
+    page: str | None
+    sent: int
+
+    def message(self) -> str:
+        """Return one line for the screen."""
+        what = f"sent {self.sent} records" if self.sent else "everything was there already"
+        return f"MLflow run {self.run_id} in experiment {self.experiment} at {self.page or self.uri}: {what}"
+
+
+def sync_run(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> SyncResult:
+    """Copy a run folder to MLflow. Repeating it changes nothing.
+
+    Args:
+        run_dir: The run folder, finished or not.
+        uri: Another store than the recipe's.
+        experiment: Another experiment than the recipe's.
+
+    Raises:
+        TrackingError: The store can't be reached, or refuses; what was sent is remembered.
+    """
+    if not (run_dir / "recipe.yaml").exists():
+        raise TrackingError("is not a run folder: it has no recipe.yaml", where=str(run_dir))
+    with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
+        state = planned_state(run_dir, uri=uri, experiment=experiment)
+        syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state)
+        sent = syncer.sync()
+    return syncer.result(sent)
+
+
+def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
+    """Return where the run goes: as remembered in tracking.json, else as its recipe says, unless told otherwise."""
+    state = read_state(run_dir)
+    if state is None:
+        recipe = content.read_recipe(run_dir)
+        config = TrackingConfig.model_validate(recipe.get("tracking") or {})
+        config = config.model_copy(update={"uri": uri or config.uri, "experiment": experiment or config.experiment})
+        return first_state(config, recipe_name=str(recipe.get("name") or run_dir.name))
+    other_uri = redact_uri(resolve_uri(uri)) if uri else state.uri
+    if (other_uri, experiment or state.experiment) != (state.uri, state.experiment):
+        state.uri, state.experiment = other_uri, experiment or state.experiment
+        state.forget_run()
+    return state
+
+
+def first_state(config: TrackingConfig, *, recipe_name: str, parent_run_id: str | None = None) -> TrackingState:
+    """Return the memory of a run of which nothing is in MLflow yet."""
+    return TrackingState(
+        uri=redact_uri(resolve_uri(config.uri)),
+        experiment=resolve_experiment(config.experiment, recipe_name),
+        parent_run_id=parent_run_id,
+        tags=dict(config.tags),
+        log_model=config.log_model,
+    )
+
+
+def run_lock(run_dir: Path, *, wait_seconds: float) -> AbstractContextManager[None]:
+    """Return the lock that keeps two processes from copying one run folder at once."""
+    busy = "another process is copying this run to MLflow"
+    return file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
+
+
+class Syncer:
+    """Copies one run folder to one store; `sync` may be called again and again, and after any failure.
+
+    Args:
+        run_dir: The run folder.
+        uri: Complete address of the store, secrets included; it is never written anywhere.
+        state: What is in MLflow already; written to tracking.json as it changes.
+        tick: Called after everything that came through.
+
+    Attributes:
+        ready: Whether the MLflow run is known to exist.
+    """
+
+    def __init__(self, run_dir: Path, uri: str, state: TrackingState, tick: Callable[[], None] = lambda: None) -> None:
+        self.run_dir = run_dir
+        self.uri = uri
+        self.state = state
+        self.tick = tick
+        self.ready = False
+        self._client: MlflowClient | None = None
+
+    def connect(self) -> MlflowClient:
+        """Return the connection, made at the first call.
+
+        Raises:
+            TrackingError: The store can't be reached.
+        """
+        if self._client is None:
+            self._client = open_client(self.uri, tick=self.tick)
+            self.tick()
+        return self._client
+
+    def disconnect(self) -> None:
+        """Forget the connection: the next call asks first whether the server answers."""
+        self._client = None
+
+    def sync(self) -> int:
+        """Send everything that isn't in MLflow yet.
+
+        Returns:
+            How many records were sent.
+
+        Raises:
+            TrackingError: The store can't be reached, or refuses.
+        """
+        self._note_lines()
+        copy = Copy(self.run_dir, self.state, self.connect(), self.tick)
+        with store_errors(self.uri):
+            ensure_run(copy.client, self.run_dir, self.uri, self.state)
+            self.ready = True
+            copy.save()
+            return sum(step(copy) for step in STEPS)
+
+    def pending(self) -> int:
+        """Return how many records wait in the run folder; nothing is asked of the store."""
+        return count_pending(self.run_dir, self.state)
+
+    def result(self, sent: int) -> SyncResult:
+        """Return the result of a call of `sync` that sent so many records."""
+        state, page = self.state, None
+        if is_http(self.uri):
+            run = f"{state.uri.rstrip('/')}/#/experiments/{state.experiment_id}/runs/{state.run_id}"
+            page = f"{run}?workflowType=machine_learning"
+        return SyncResult(state.run_id or "", state.experiment, state.uri, page, sent)
+
+    def _note_lines(self) -> None:
+        missing = len(content.metric_lines(self.run_dir)) - len(self.state.line_times)
+        if missing > 0:
+            self.state.line_times += [int(time.time() * 1000)] * missing
+        write_state(self.run_dir, self.state)

@@ -1,0 +1,207 @@
+"""Tracking beside the training: one background thread does all that concerns MLflow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from imagetune.errors import ImagetuneError, TrackingError
+from imagetune.recipe.tracking import TrackingConfig
+from imagetune.tracking.address import redact_uri, resolve_uri
+from imagetune.tracking.state import read_state, write_state
+from imagetune.tracking.sync import Syncer, first_state, run_lock
+
+logger = logging.getLogger("imagetune.tracking")
+
+REQUIRED_WITHIN_SECONDS = 14.0
+"""How long a recipe that requires tracking waits for its server."""
+PATIENCE_SECONDS = 8.0
+"""How long the end of a run waits for a store that doesn't move."""
+_RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
+_LOOK_SECONDS = 0.1
+# Importing, migrating, hashing and uploading all take processor time; waiting for an answer takes none.
+_BUSY_CPU_SECONDS = 0.02
+
+
+def start_tracking(
+    run_dir: Path,
+    config: TrackingConfig,
+    *,
+    recipe_name: str,
+    parent_run_id: str | None = None,
+    warn: Callable[[str], None] = logger.warning,
+) -> Tracker:
+    """Start to copy a run folder to MLflow in the background. Returns at once, unless tracking is required.
+
+    Args:
+        run_dir: The run folder.
+        config: Where to; with ``enabled: false`` the tracker does nothing.
+        recipe_name: Name of the experiment when nothing else says it.
+        parent_run_id: MLflow run of the search that this run is a trial of.
+        warn: Gets a line when the store stops or begins to answer; called from the background thread.
+
+    Raises:
+        TrackingError: ``required: true`` and no run could be made within 15 seconds.
+    """
+    if not config.enabled:
+        return Tracker(None, warn)
+    state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
+    write_state(run_dir, state)
+    tracker = Tracker(Syncer(run_dir, resolve_uri(config.uri or state.uri), state), warn)
+    if config.required:
+        tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
+    return tracker
+
+
+class Tracker:
+    """Copies a run folder to MLflow beside the training; it can't fail and hardly takes time.
+
+    Args:
+        syncer: What copies; None does nothing.
+        warn: Gets a line when the store stops or begins to answer.
+    """
+
+    def __init__(self, syncer: Syncer | None, warn: Callable[[str], None]) -> None:
+        self._syncer = syncer
+        self._warn = warn
+        self._poked = threading.Event()
+        self._closing = threading.Event()
+        self._done = threading.Event()
+        self._connected = threading.Event()
+        self._failure: TrackingError | None = None
+        self._steps = 0
+        self._thread: threading.Thread | None = None
+        if syncer is not None:
+            syncer.tick = self._step
+            self._thread = threading.Thread(target=self._work, args=(syncer,), name="imagetune-tracking", daemon=True)
+            self._poked.set()
+            self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run, once there is one."""
+        return self._syncer.state.run_id if self._syncer else None
+
+    @property
+    def sent(self) -> Mapping[str, str]:
+        """Fingerprints of what is in MLflow already, by name; see `TrackingState.sent`."""
+        return self._syncer.state.sent if self._syncer else {}
+
+    def is_idle(self) -> bool:
+        """Return whether nothing runs in the background any more."""
+        return self._thread is None or not self._thread.is_alive()
+
+    @property
+    def failure(self) -> TrackingError | None:
+        """Why the last attempt failed; None after a good one."""
+        return self._failure
+
+    def poke(self) -> None:
+        """Say that the run folder has news, after each epoch; returns at once."""
+        self._poked.set()
+
+    def wait_until_connected(self, timeout_seconds: float) -> None:
+        """Wait until the MLflow run exists.
+
+        Raises:
+            TrackingError: The first attempt failed, or takes longer than this.
+        """
+        if self._syncer is None:
+            return
+        deadline = time.monotonic() + timeout_seconds
+        while not self._connected.wait(_LOOK_SECONDS) and self._failure is None and time.monotonic() < deadline:
+            pass
+        if self._connected.is_set():
+            return
+        hint = "start the server, or set tracking.required to false to keep the records in the run folder"
+        if self._failure is not None:
+            raise TrackingError(
+                f"tracking is required, but: {self._failure.what}", where=self._failure.where, hint=hint
+            )
+        what = f"tracking is required, but there was no answer within {timeout_seconds:.0f} s"
+        raise TrackingError(what, where=redact_uri(self._syncer.uri), hint=hint)
+
+    def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
+        """Send what is left, and stop.
+
+        Args:
+            timeout_seconds: How long to wait without any progress; as long as there is some, it goes on.
+
+        Returns:
+            What was not sent and how to send it later; None when everything was.
+        """
+        if self._syncer is None or self._thread is None:
+            return None
+        self._closing.set()
+        self._poked.set()
+        self._wait_while_moving(self._thread, timeout_seconds)
+        if self._done.is_set() and self._failure is None:
+            return None
+        why = self._failure or TrackingError("no answer", where=redact_uri(self._syncer.uri))
+        waiting = self._syncer.pending()
+        folder = self._syncer.run_dir
+        return f"MLflow: {waiting} records were not sent ({why}); they wait in {folder}: imagetune sync {folder}"
+
+    def _wait_while_moving(self, thread: threading.Thread, patience_seconds: float) -> None:
+        last, moved_at = self._progress(thread), time.monotonic()
+        while not self._done.wait(_LOOK_SECONDS) and thread.is_alive():
+            steps, cpu = self._progress(thread)
+            if steps != last[0] or cpu - last[1] > _BUSY_CPU_SECONDS:
+                last, moved_at = (steps, cpu), time.monotonic()
+            elif time.monotonic() - moved_at > patience_seconds:
+                return
+
+    def _progress(self, thread: threading.Thread) -> tuple[int, float]:
+        return self._steps, _cpu_seconds(thread)
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._syncer is not None and self._syncer.ready:
+            self._connected.set()
+
+    def _work(self, syncer: Syncer) -> None:
+        failures = 0
+        try:
+            with run_lock(syncer.run_dir, wait_seconds=0.0):
+                while True:
+                    wait = None if not failures else _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1]
+                    self._poked.wait(wait)
+                    self._poked.clear()
+                    closing = self._closing.is_set()
+                    failures = 0 if self._attempt(syncer) else failures + 1
+                    if closing:
+                        return
+        except ImagetuneError as error:
+            self._fail(error)
+        finally:
+            self._done.set()
+
+    def _attempt(self, syncer: Syncer) -> bool:
+        try:
+            syncer.sync()
+        # The run folder is the training's business: whatever is wrong with the copy of it is said, and no more.
+        except (ImagetuneError, OSError, ValueError) as error:
+            syncer.disconnect()
+            self._fail(error)
+            return False
+        if self._failure is not None:
+            self._failure = None
+            self._warn(f"MLflow answers again at {syncer.state.uri}")
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        failure = error if isinstance(error, TrackingError) else TrackingError(str(error))
+        if self._failure is None or self._failure.what != failure.what:
+            self._warn(f"MLflow: {failure}; training goes on, the records wait in the run folder")
+        self._failure = failure
+
+
+def _cpu_seconds(thread: threading.Thread) -> float:
+    """Return the processor time that a thread has used; 0 where the system doesn't tell, or after its end."""
+    times = [row.user_time + row.system_time for row in psutil.Process().threads() if row.id == thread.native_id]
+    return times[0] if times else 0.0

@@ -1,0 +1,88 @@
+"""What training tells whoever listens: the screen, the run folder, the tracker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage begins.
+
+    Attributes:
+        name: Name of the stage.
+        index: Position among the stages, from 0.
+        stages: Number of stages.
+        epochs: Most epochs that it takes.
+        first_epoch: Number of its first epoch, from 1 over all stages.
+        steps_per_epoch: Optimizer steps an epoch.
+        rates: Peak learning rate of each group of layers, input to output.
+        trainable_parameters: Parameters that learn.
+        parameters: All parameters.
+    """
+
+    name: str
+    index: int
+    stages: int
+    epochs: int
+    first_epoch: int
+    steps_per_epoch: int
+    rates: dict[str, float]
+    trainable_parameters: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """An optimizer step is done. ``loss`` is the mean of the epoch so far; ``step`` counts within the epoch from 1."""
+
+    stage: str
+    epoch: int
+    step: int
+    steps_per_epoch: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """An epoch's figures: a line of metrics.jsonl.
+
+    Attributes:
+        stage: Name of the stage.
+        epoch: Number from 1 over all stages.
+        step: Optimizer steps so far over all stages.
+        train: loss, accuracy, precision, recall and f1 (macro) as seen while learning, augmented and with dropout.
+        val: The same of the validation pictures after the epoch; empty without validation pictures.
+        learning_rate: Rate of the head at the last step.
+        images_per_second: Training pictures a second, validation and checkpoint left out.
+    """
+
+    stage: str
+    epoch: int
+    step: int
+    train: dict[str, float]
+    val: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return dict(self.__dict__)
+
+    def figure(self, metric: str) -> float:
+        """Return the figure that selection looks at: validation's, or training's where there is no validation."""
+        return (self.val or self.train)[metric]
+
+
+class Listener(Protocol):
+    """Hears of progress. Implementations must be quick and must not raise."""
+
+    def stage_started(self, event: StageStarted) -> None:
+        """Hear that a stage begins."""
+
+    def step_done(self, event: StepDone) -> None:
+        """Hear that a step is done."""
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Hear that an epoch is done and its checkpoint committed."""

@@ -1,0 +1,39 @@
+"""Backend failures in the user's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from imagetune.errors import ResourceError
+
+_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OutOfMemory", "failed to allocate")
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turn the backend's "out of memory" into a ResourceError that suggests a batch size.
+
+    TensorFlow, JAX and PyTorch each have an error class of their own; all derive from RuntimeError or Exception and
+    say so in class name or text, and only the chosen backend may be imported.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise _out_of_memory(batch_size) from error
+    except Exception as error:
+        text = f"{type(error).__name__} {error}"
+        if any(sign in text for sign in _MEMORY_SIGNS):
+            raise _out_of_memory(batch_size) from error
+        raise
+
+
+def _out_of_memory(batch_size: int) -> ResourceError:
+    smaller = max(batch_size // 2, 1)
+    hint = f"try -o train.batch_size={smaller}, smaller pictures or fewer trainable layers"
+    if batch_size == 1:
+        hint = "use smaller pictures, a smaller backbone or fewer trainable layers"
+    where = f"{keras.backend.backend()} backend"
+    return ResourceError(f"out of memory at a batch size of {batch_size}", where=where, hint=hint)

@@ -1,0 +1,68 @@
+"""SIGINT and SIGTERM: finish the step, commit a checkpoint, go; a second signal ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import psutil
+
+from imagetune.errors import StoppedError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether someone asked us to stop."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._deferred = False
+
+    def check(self) -> None:
+        """Raise StoppedError if a signal has come."""
+        if self.signal_number is not None:
+            raise StoppedError(self.signal_number)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let a signal wait for the next ``check`` instead of interrupting the block."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def receive(self, signal_number: int, _frame: FrameType | None = None) -> None:
+        """Handle a signal."""
+        if self.signal_number is not None:
+            _exit_now(signal_number)
+        self.signal_number = signal_number
+        if not self._deferred:
+            raise StoppedError(signal_number)
+
+
+@contextmanager
+def listen_for_stop() -> Iterator[StopRequest]:
+    """Handle SIGINT and SIGTERM during the block; outside the main thread signals stay as they are."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_now(signal_number: int) -> None:
+    """End the process without unwinding: checkpoints are complete or absent at any moment."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(128 + signal_number)

@@ -1,0 +1,54 @@
+"""A recipe checked against the real backbones and transforms, without starting Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from imagetune.data.augmentation import augmentation_problems
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import get_backbone
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe, load_recipe
+from imagetune.recipe.schema import Recipe
+
+HED_BACKBONE = "vgg16"
+
+
+def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
+    """Read a recipe and check the names in it.
+
+    Args:
+        path: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+
+    Raises:
+        RecipeError: Everything that is wrong, with its place in the file.
+    """
+    loaded = load_recipe(path, overrides)
+    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded)]
+    if errors:
+        raise errors[0].with_also(tuple(errors[1:]))
+    return loaded
+
+
+def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    recipe: Recipe = loaded.recipe
+    try:
+        backbone = get_backbone(recipe.model.backbone)
+    except RecipeError as error:
+        return [loaded.error(("model", "backbone"), error.what, hint=error.hint)]
+    size = recipe.data.image
+    if min(size.height, size.width) < backbone.min_size:
+        what = f"{backbone.name} takes pictures of at least {backbone.min_size} pixels, not {size.height}x{size.width}"
+        return [loaded.error(("data", "image_size"), what, hint=f"its usual size is {backbone.usual_size}")]
+    if recipe.model.weights == "hed" and backbone.name != HED_BACKBONE:
+        what = f"`hed` weights are for {HED_BACKBONE}, not {backbone.name}"
+        return [loaded.error(("model", "weights"), what, hint="use imagenet, random or a file")]
+    return []
+
+
+def _augmentation_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    at: NodePath = ("data", "augmentation")
+    problems = augmentation_problems(loaded.recipe.data.augmentation)
+    return [loaded.error((*at, *problem.where), problem.what) for problem in problems]

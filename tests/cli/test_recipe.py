@@ -1,0 +1,81 @@
+import json
+import time
+
+import pytest
+
+from imagetune.recipe.shipped import shipped_recipes
+
+
+def test_validate_is_quick_and_never_starts_keras(recipe, start):
+    code = (
+        "import sys\n"
+        "from imagetune.cli.main import run\n"
+        f"assert run(['recipe', 'validate', {str(recipe)!r}]) == 0\n"
+        "heavy = {'keras', 'tensorflow', 'mlflow', 'sklearn', 'jax', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    import subprocess
+    import sys
+
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "good (2 stages)" in done.stdout
+    assert time.perf_counter() - began < 10  # a bound for hangs; the figure is in docs/performance.md
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_validates_and_is_short(name, imagetune):
+    path = shipped_recipes()[name]
+    outcome = imagetune("recipe", "validate", path)
+    assert outcome.code == 0, outcome.err
+    assert len(path.read_text().splitlines()) <= 40
+
+
+def test_list_names_every_recipe_with_its_purpose(imagetune):
+    lines = imagetune("recipe", "list").out.splitlines()
+    assert len(lines) == len(shipped_recipes())
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+
+
+def test_copy_brings_the_pictures_along_and_never_overwrites(workplace, imagetune):
+    assert imagetune("recipe", "copy", "quickstart", "here").code == 0
+    assert len(list((workplace / "here/clipart").glob("*/*.png"))) == 420
+    assert (workplace / "here/clipart/SOURCE.md").exists()
+    assert imagetune("recipe", "validate", "here/quickstart.yaml").code == 0
+    outcome = imagetune("recipe", "copy", "quickstart", "here")
+    assert outcome.code == 2
+    assert "is already there" in outcome.err
+
+
+def test_copy_of_an_unknown_recipe_gets_a_guess(imagetune):
+    outcome = imagetune("recipe", "copy", "resnet5", ".")
+    assert outcome.code == 2
+    assert "did you mean 'resnet50'" in outcome.err
+
+
+def test_show_writes_every_default_out(recipe, imagetune):
+    outcome = imagetune("recipe", "show", recipe, "-o", "train.stages=linear_probe")
+    assert "resize: pad" in outcome.out
+    assert "unfreeze: none" in outcome.out
+    assert "unfreeze: last" not in outcome.out
+
+
+def test_diff_shows_what_differs(recipe, workplace, imagetune):
+    other = workplace / "other.yaml"
+    other.write_text(recipe.read_text().replace("batch_size: 16", "batch_size: 8"))
+    assert imagetune("recipe", "diff", recipe, other).out == "train.batch_size: 16 -> 8\n"
+
+
+def test_schema_is_json_with_descriptions(imagetune):
+    schema = imagetune("recipe", "schema").json()
+    assert schema["$defs"]["DataConfig"]["properties"]["source"]["description"]
+    assert json.dumps(schema)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(recipe, imagetune):
+    for place in ("/proc/nowhere/run", recipe / "run"):
+        outcome = imagetune("fit", recipe, "--run-dir", place)
+        assert outcome.code == 2
+        assert "the run folder can't be made here" in outcome.err
+        assert "model" not in outcome.err

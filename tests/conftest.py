@@ -1,0 +1,34 @@
+"""Pictures and command lines that tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
+
+
+def draw_pictures(folder: Path, *, count: int = 10, size: int = 32, colours=COLOURS) -> Path:
+    """Write ``count`` noisy PNGs a class into class folders, each different from all others."""
+    import cv2
+
+    random = np.random.default_rng(0)
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            # Coarse noise makes pictures that even a perceptual hash can tell apart.
+            coarse = random.integers(-35, 35, (8, 8, 3)).astype(np.float32)
+            noise = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+            picture = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), picture[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of three easily told classes, 32 pixels a side."""
+    return draw_pictures(tmp_path_factory.mktemp("data") / "colours")

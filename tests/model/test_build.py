@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import all_backbones, get_backbone
+from imagetune.model.build import backbone_of, build_backbone, build_model, logits_model
+from imagetune.recipe.model import ModelConfig
+
+
+def test_the_model_takes_raw_uint8_or_float_pictures_and_gives_probabilities(build, random_pictures):
+    model = build()
+    images = random_pictures()
+    probabilities = model.predict(images, verbose=0)
+    assert probabilities.shape == (2, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(images.astype("float32"), verbose=0), probabilities)
+
+
+def test_logits_are_what_the_softmax_is_of(build, random_pictures):
+    model = build()
+    logits = logits_model(model).predict(random_pictures(), verbose=0)
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    np.testing.assert_allclose(model.predict(random_pictures(), verbose=0), expected, atol=1e-6)
+
+
+def test_the_head_is_built_as_described(build):
+    model = build(pooling="flatten", hidden=(8, 4), activation="gelu", dropout=0.3, l1=0.01, l2=0.02)
+    names = [layer.name for layer in model.layers]
+    assert names[-8:] == [
+        "pooling",
+        "hidden1_dropout",
+        "hidden1",
+        "hidden2_dropout",
+        "hidden2",
+        "dropout",
+        "logits",
+        "probabilities",
+    ]
+    hidden = model.get_layer("hidden1")
+    assert (hidden.units, hidden.activation) == (8, keras.activations.gelu)
+    penalty = model.get_layer("logits").kernel_regularizer
+    assert (round(float(penalty.l1), 6), round(float(penalty.l2), 6)) == (0.01, 0.02)
+    assert model.get_layer("dropout").rate == 0.3
+
+
+def test_no_dropout_layer_without_dropout(build):
+    assert "dropout" not in [layer.name for layer in build(dropout=0.0, pooling="max").layers]
+
+
+@pytest.mark.parametrize(("name", "size"), [("vgg16", 31), ("xception", 70), ("inception_v3", 74)])
+def test_too_small_pictures_are_refused_with_the_least_size(name, size):
+    config = ModelConfig(backbone=name)
+    with pytest.raises(RecipeError, match=f"{name} takes pictures of {size + 1} pixels and more, not {size}"):
+        build_model(config, num_classes=2, image_size=(size, 300))
+
+
+def test_mixed_precision_keeps_ends_in_float32(build, random_pictures):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build("vgg16")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert backbone_of(model).get_layer("block5_conv3").compute_dtype == "bfloat16"
+    assert model.get_layer("preprocessing").compute_dtype == "float32"
+    assert model.get_layer("logits").compute_dtype == "float32"
+    assert model.predict(random_pictures(), verbose=0).dtype == np.float32
+
+
+def test_layer_names_and_weights_do_not_depend_on_what_was_built_before(build):
+    first, second = build("xception", 71), build("xception", 71)
+    names = [layer.name for layer in backbone_of(second).layers if layer.weights]
+    assert {"conv2d", "conv2d_3", "batch_normalization_3"} <= set(names)
+    assert names == [layer.name for layer in backbone_of(first).layers if layer.weights]
+    for left, right in zip(first.weights, second.weights, strict=True):
+        assert left.path == right.path
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(left), keras.ops.convert_to_numpy(right))
+
+
+@pytest.mark.slow
+def test_fresh_names_follow_the_order_of_keras_itself():
+    ours = build_backbone(get_backbone("inception_v3"), (75, 75))
+    code = (
+        "import keras; m = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(75, 75, 3));"
+        "print(*(layer.name for layer in m.layers if layer.weights))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert [layer.name for layer in ours.layers if layer.weights] == done.stdout.split()
+
+
+@pytest.mark.parametrize("names", [("vgg16",), pytest.param((), marks=pytest.mark.slow)])
+def test_a_saved_model_opens_in_plain_keras(names, build, random_pictures, tmp_path):
+    saved = {}
+    for backbone in map(get_backbone, names) if names else all_backbones():
+        if backbone.parameters > 6e7:
+            continue
+        model = build(backbone.name, backbone.min_size)
+        images = random_pictures(2, backbone.min_size)
+        model.save(tmp_path / f"{backbone.name}.keras")
+        np.savez(tmp_path / f"{backbone.name}.npz", images=images, expected=model.predict(images, verbose=0))
+        saved[backbone.name] = None
+    code = (
+        "import sys, keras, numpy as np\n"
+        "for name in sys.argv[1:]:\n"
+        "    data = np.load(name + '.npz')\n"
+        "    found = keras.models.load_model(name + '.keras').predict(data['images'], verbose=0)\n"
+        "    print(abs(found - data['expected']).max() < 1e-5, 'imagetune' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, *saved]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.split() == ["True", "False"] * len(saved)

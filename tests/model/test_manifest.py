@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+import os
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from imagetune.errors import DivergedError, ModelFileError, ResourceError
+from imagetune.files import sha256_file
+from imagetune.model.backbones import get_backbone
+from imagetune.model.build import build_model
+from imagetune.model.manifest import load_model, save_model
+from imagetune.model.trainable import set_trainable
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.model import HeadConfig, ModelConfig
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def settings(size):
+    return ImageSettings(height=size, width=size, resize="crop", background=(1, 2, 3))
+
+
+def write(model, folder, name="efficientnet_lite0", size=32, **head):
+    config = ModelConfig(backbone=name, weights="random", head=HeadConfig(**head))
+    save_model(model, folder, config=config, class_names=CLASSES, image=settings(size), max_pixels=999)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "unfreeze", "batch_norm"),
+    [
+        ("efficientnet_lite0", 32, "last 2 blocks", "train"),
+        ("vgg16", 32, "block5", "frozen"),
+        pytest.param("resnet50", 32, "conv5", "train", marks=pytest.mark.slow),
+        pytest.param("inception_v3", 75, "last 2 blocks", "frozen", marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", 32, "stage3", "frozen", marks=pytest.mark.slow),
+    ],
+)
+def test_probabilities_are_the_same_after_training_saving_and_loading(
+    build, random_pictures, tmp_path, name, size, unfreeze, batch_norm
+):
+    model = build(name, size, hidden=(8,))
+    images = random_pictures(4, size)
+    set_trainable(model, get_backbone(name), unfreeze, batch_norm=batch_norm)
+    model.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", jit_compile=False)
+    model.train_on_batch(images, np.array([0, 1, 2, 0]))
+    expected = model.predict(images, verbose=0)
+
+    write(model, tmp_path / "run/model", name, size, hidden=(8,))
+    model.save(tmp_path / "model.keras")
+    for folder in ("run", "run/model"):
+        loaded = load_model(tmp_path / folder)
+        np.testing.assert_allclose(loaded.model.predict(images, verbose=0), expected, atol=1e-5)
+    plain = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(plain.predict(images, verbose=0), expected, atol=1e-5)
+    assert (loaded.class_names, loaded.image, loaded.max_pixels) == (CLASSES, settings(size), 999)
+    assert loaded.config.backbone == name
+
+
+def test_mixed_precision_is_kept(build, random_pictures, tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build("vgg16")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    write(model, tmp_path / "model", "vgg16")
+    expected = model.predict(random_pictures(), verbose=0)
+    np.testing.assert_allclose(load_model(tmp_path).model.predict(random_pictures(), verbose=0), expected, atol=1e-5)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_saving_again_replaces_the_folder_and_leaves_nothing_else(build, tmp_path):
+    write(build(seed=1), tmp_path / "model")
+    first = sha256_file(tmp_path / "model/model.weights.h5")
+    write(build(seed=2), tmp_path / "model")
+    assert sha256_file(tmp_path / "model/model.weights.h5") != first
+    assert os.listdir(tmp_path) == ["model"]
+    assert sorted(os.listdir(tmp_path / "model")) == ["manifest.json", "model.weights.h5"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(build, tmp_path):
+    model = build()
+    bias = model.get_layer("logits").bias
+    bias.assign(np.array([0, np.nan, 0], "float32"))
+    with pytest.raises(DivergedError, match="logits/bias holds numbers that are not finite"):
+        write(model, tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_can_not_be_written_is_a_resource_error(build, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises((ResourceError, NotADirectoryError, FileExistsError)):
+        write(build(), tmp_path / "file/model")
+
+
+@pytest.fixture
+def folder(build, tmp_path):
+    write(build(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(folder, message):
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load_model(folder)
+    assert caught.value.exit_code == 9
+
+
+def change(folder, **values):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    refused(tmp_path, r"neither manifest\.json nor model/manifest\.json")
+
+
+def test_damaged_folders_are_refused(folder):
+    weights = folder / "model.weights.h5"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    refused(folder, "damaged or replaced")
+    weights.unlink()
+    refused(folder, "missing")
+    weights.write_bytes(whole)
+    load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"version": 2}, "version: Input should be 1"),
+        ({"class_names": ["one"]}, "class_names"),
+        ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
+        ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),
+        ({"config": {"backbone": "vgg16"}}, "layers of imagetune are in the file"),
+        ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes pictures of 32"),
+    ],
+)
+def test_changed_manifests_are_refused(folder, values, message):
+    change(folder, **values)
+    refused(folder, message)
+
+
+def test_text_is_not_a_manifest(folder):
+    (folder / "manifest.json").write_text("{")
+    refused(folder, "not a manifest that imagetune")
+
+
+def test_a_head_that_the_weights_are_too_few_for_takes_no_memory(folder):
+    change(folder, config={"backbone": "efficientnet_lite0", "head": {"hidden": [2_000_000_000, 2_000_000_000]}})
+    refused(folder, "its head is larger than")
+
+
+def test_hostile_weights_with_a_matching_hash_are_refused(folder, tmp_path):
+    path = folder / "model.weights.h5"
+    with h5py.File(path, "a") as file:
+        group = file["layers/dense/vars"]
+        del group["0"]
+        group["0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/x")
+    change(folder, weights_sha256=sha256_file(path))
+    refused(folder, "link to somewhere else")
+
+
+def test_the_manifest_names_no_code(folder):
+    text = (folder / "manifest.json").read_text()
+    assert "module" not in text
+    assert json.loads(text)["config"]["backbone"] == "efficientnet_lite0"
+
+
+def test_a_model_of_another_build_does_not_load_the_wrong_weights(folder):
+    other = build_model(ModelConfig(), num_classes=4, image_size=(32, 32))
+    other.save_weights(folder / "model.weights.h5")
+    change(folder, weights_sha256=sha256_file(folder / "model.weights.h5"))
+    refused(folder, "logits: 1280x4 4 in the file, 1280x3 3 needed")

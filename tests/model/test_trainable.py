@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import all_backbones, get_backbone
+from imagetune.model.build import backbone_of, build_backbone
+from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
+
+
+def weights_by_layer(model):
+    return {layer.name: layer.get_weights() for layer in leaf_layers(model) if layer.weights}
+
+
+def step(model, images):
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
+    model.train_on_batch(images, np.arange(len(images)) % 3)
+
+
+def same(before, after):
+    return all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "unfreeze", "learning"),
+    [
+        ("vgg16", 32, "last 1 block", "block5"),
+        ("resnet50", 32, "conv5", "conv5"),
+        ("inception_v3", 75, "last 1 block", "mixed10"),
+    ],
+)
+def test_a_step_changes_unfrozen_layers_and_leaves_the_others_bit_identical(
+    build, random_pictures, name, size, unfreeze, learning
+):
+    model, backbone = build(name, size), get_backbone(name)
+    summary = set_trainable(model, backbone, unfreeze, batch_norm="frozen")
+    assert [block.name for block in summary.blocks if block.layers] == [learning]
+    trained = {layer for block in summary.blocks for layer in block.layers}
+    before = weights_by_layer(model)
+    step(model, random_pictures(4, size))
+    after = weights_by_layer(model)
+    changed = {layer for layer in before if not same(before[layer], after[layer])}
+    assert changed == trained | {"logits"}
+
+
+def test_none_trains_only_the_head(build, random_pictures):
+    model = build()
+    summary = set_trainable(model, get_backbone("efficientnet_lite0"), "none", batch_norm="frozen")
+    assert summary.trainable_parameters == 1280 * 3 + 3
+    before = weights_by_layer(model)
+    step(model, random_pictures(4))
+    after = weights_by_layer(model)
+    assert [layer for layer in before if not same(before[layer], after[layer])] == ["logits"]
+
+
+def test_batch_norm_learns_only_when_asked(build, random_pictures):
+    model = build()
+    backbone = get_backbone("efficientnet_lite0")
+    set_trainable(model, backbone, "top", batch_norm="train")
+    before = weights_by_layer(model)
+    step(model, random_pictures(4))
+    after = weights_by_layer(model)
+    changed = {layer for layer in before if not same(before[layer], after[layer])}
+    assert changed == {"top_conv", "top_bn", "logits"}
+    moving_mean = 2
+    assert not np.array_equal(before["top_bn"][moving_mean], after["top_bn"][moving_mean])
+
+
+def test_dropout_in_frozen_blocks_is_silent_and_comes_back(build, random_pictures):
+    model = build()
+    backbone = get_backbone("efficientnet_lite0")
+    network = backbone_of(model)
+    rates = {layer.name: layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)}
+    assert any(rates.values())
+
+    set_trainable(model, backbone, "none", batch_norm="frozen")
+    images = random_pictures().astype("float32")
+    first, second = network(images, training=True), network(images, training=True)
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (first, second)))
+
+    set_trainable(model, backbone, ("block6", "top"), batch_norm="frozen")
+    now = {layer.name: layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)}
+    assert now == {name: rate if name.startswith("block6") else 0.0 for name, rate in rates.items()}
+
+
+def test_nested_layers_of_convnext_learn_one_by_one(build):
+    model = build("convnext_tiny")
+    summary = set_trainable(model, get_backbone("convnext_tiny"), ("stem",), batch_norm="frozen")
+    by_block = {block.name: block for block in summary.blocks}
+    assert by_block["stem"].trainable_parameters == by_block["stem"].parameters == 4896
+    trainable = {layer.name for layer in leaf_layers(backbone_of(model)) if layer.trainable_weights}
+    assert "convnext_tiny_stem_conv" in trainable
+    assert not any("stage" in name for name in trainable)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "expected"),
+    [
+        ("none", ()),
+        ("all", ("block1", "block2", "block3", "block4", "block5")),
+        ("last 2 blocks", ("block4", "block5")),
+        ("last block", ("block5",)),
+        ("last 30%", ("block4", "block5")),
+        ("block[12]", ("block1", "block2")),
+        ("block5_conv3", ("block5",)),
+        (("block1_conv*", "block3"), ("block1", "block3")),
+    ],
+)
+def test_unfreeze_reads_as_documented(unfreeze, expected):
+    backbone = get_backbone("vgg16")
+    network = build_backbone(backbone, (32, 32))
+    summary = set_trainable(network, backbone, unfreeze, batch_norm="frozen")
+    assert tuple(block.name for block in summary.blocks if block.layers) == expected
+    assert summary.trainable_parameters == sum(block.trainable_parameters for block in summary.blocks)
+    assert summary.trainable_parameters + summary.frozen_parameters == backbone.parameters
+
+
+def test_last_percent_counts_layers_with_weights():
+    backbone = get_backbone("vgg16")
+    network = build_backbone(backbone, (32, 32))
+    summary = set_trainable(network, backbone, "last 30%", batch_norm="frozen")
+    learning = [layer for block in summary.blocks for layer in block.layers]
+    assert learning == ["block4_conv3", "block5_conv1", "block5_conv2", "block5_conv3"]
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "message"),
+    [
+        ("last 9 blocks", "vgg16 has 5 (block1, block2, block3, block4, block5)"),
+        ("blok5", "did you mean 'block5'?"),
+        (("block5_conv9",), "did you mean 'block5_conv3'?"),
+        ("last of all", "expected `none`, `all`, `last N blocks`"),
+    ],
+)
+def test_an_unfreeze_that_names_nothing_says_what_there_is(unfreeze, message):
+    backbone = get_backbone("vgg16")
+    network = build_backbone(backbone, (32, 32))
+    with pytest.raises(RecipeError) as caught:
+        set_trainable(network, backbone, unfreeze, batch_norm="frozen")
+    assert message in str(caught.value)
+
+
+SMALL = [backbone.name for backbone in all_backbones() if backbone.parameters < 9e6]
+
+
+@pytest.mark.parametrize("name", [*SMALL[:2], pytest.param("", marks=pytest.mark.slow)])
+def test_blocks_hold_every_layer_once_and_in_order(name):
+    for backbone in [get_backbone(name)] if name else all_backbones():
+        network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
+        blocks = blocks_of(network, backbone)
+        named = [layer for block in blocks for layer in block.layers]
+        assert sorted(named) == sorted(layer.name for layer in leaf_layers(network) if layer.weights)
+        assert sum(block.parameters for block in blocks) == backbone.parameters == network.count_params()
+        assert len(blocks) >= 5

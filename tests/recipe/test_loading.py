@@ -1,0 +1,152 @@
+import pytest
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.search import LogUniformSpace
+
+MINIMAL = "data: {source: pictures}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="flowers.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def errors_of(path, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return caught.value.lines()
+
+
+def test_a_minimal_recipe_gets_every_default(write, tmp_path):
+    recipe = load_recipe(write(MINIMAL)).recipe
+    assert recipe.name == "flowers"
+    assert recipe.data.source == str(tmp_path / "pictures")
+    assert [stage.name for stage in recipe.train.stages] == ["head", "top"]
+    assert recipe.train.stages[0].learning_rate >= 10 * recipe.train.stages[1].learning_rate
+
+
+def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
+    path = write(
+        "data:\n  source: x\n  image_siz: 160\n  resize: padd\n"
+        "train:\n  batch_size: 0\n  optimizer: adamm\n  stages:\n"
+        "    - {name: head, unfreeze: last 0 blocks, epochs: true, lr: 1e-3, learning_rate: .nan}\n"
+        "model: {head: {dropout: 1.5}}\n"
+    )
+    assert [line.removeprefix(f"error[recipe] {path}:") for line in errors_of(path)] == [
+        "3:3 data.image_siz: unknown key; did you mean 'image_size'?",
+        "4:3 data.resize: 'padd' is wrong: expected 'pad', 'crop' or 'squash'; did you mean 'pad'?",
+        "6:3 train.batch_size: 0 is wrong: expected at least 1",
+        "7:3 train.optimizer: 'adamm' is wrong: expected 'adamw', 'adam', 'sgd', 'rmsprop' or 'lion'; "
+        "did you mean 'adam'?",
+        "9:20 train.stages[0].unfreeze: 'last 0 blocks' trains nothing: write `none`",
+        "9:45 train.stages[0].epochs: True is wrong: expected a whole number",
+        "9:59 train.stages[0].lr: unknown key; did you mean 'learning_rate'?",
+        "9:69 train.stages[0].learning_rate: nan is wrong: expected a finite number",
+        "10:16 model.head.dropout: 1.5 is wrong: expected at most 1.0",
+    ]
+
+
+def test_a_missing_key_is_named(write):
+    (line,) = errors_of(write("seed: 1\n"))
+    assert line.endswith("data: is missing and has no default; add `data:`")
+
+
+def test_numbers_and_words_keep_their_kind(write):
+    recipe = load_recipe(
+        write("data: {source: x, classes: [yes, no, 00123]}\ntrain: {optimizer: {weight_decay: 1e-4}}\n")
+    ).recipe
+    assert recipe.data.classes == ("yes", "no", "00123")
+    assert recipe.train.optimizer.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-0.1", "true", "'0.1'"])
+def test_a_rate_must_be_a_positive_finite_number(write, value):
+    path = write(f"data: {{source: x}}\ntrain: {{stages: [{{name: a, epochs: 1, learning_rate: {value}}}]}}\n")
+    (line,) = errors_of(path)
+    assert f"{path}:2:" in line
+    assert "train.stages[0].learning_rate" in line
+    assert "expected" in line
+
+
+def test_overrides_win_and_are_validated(write):
+    path = write(MINIMAL)
+    assert load_recipe(path, ["train.batch_size=64", "data.image_size=[96, 128]"]).recipe.data.image_size == (96, 128)
+    (line,) = errors_of(path, "train.batch_size=x")
+    assert line.endswith("train.batch_size: 'x' is wrong: expected a whole number")
+    (line,) = errors_of(path, "train.batchsize=64")
+    assert "did you mean 'batch_size'?" in line
+    (line,) = errors_of(path, "batch_size")
+    assert line == "error[recipe] -o batch_size: expected KEY=VALUE, such as -o train.batch_size=64"
+
+
+def test_an_override_reaches_into_a_preset(write):
+    recipe = load_recipe(write(MINIMAL), ["train.stages.1.epochs=2"]).recipe
+    assert [stage.epochs for stage in recipe.train.stages] == [8, 2]
+
+
+def test_a_preset_takes_epochs_and_rate(write):
+    recipe = load_recipe(write(MINIMAL), ["train.stages=lp_ft", "train.epochs=3", "train.learning_rate=2e-3"]).recipe
+    assert [(stage.unfreeze, stage.epochs, stage.learning_rate) for stage in recipe.train.stages] == [
+        ("none", 3, 2e-3),
+        ("all", 3, 6e-5),
+    ]
+
+
+def test_epochs_beside_written_stages_are_refused(write):
+    text = MINIMAL + "train: {epochs: 3, stages: [{name: a, epochs: 1, learning_rate: 1e-3}]}\n"
+    (line,) = errors_of(write(text))
+    assert "`epochs` goes with a preset's name" in line
+
+
+def test_an_unknown_preset_gets_a_guess(write):
+    (line,) = errors_of(write(MINIMAL), "train.stages=linear_prob")
+    assert "did you mean 'linear_probe'?" in line
+
+
+def test_spaces_are_replaced_by_their_defaults(write):
+    loaded = load_recipe(
+        write(
+            "data: {source: x}\nmodel: {head: {dropout: {search: choice, values: [0.1, 0.3]}}}\n"
+            "train:\n  stages: linear_probe\n"
+            "  learning_rate: {search: log_uniform, low: 1e-4, high: 1e-2, default: 2e-3}\n"
+        )
+    )
+    assert loaded.recipe.model.head.dropout == 0.1
+    assert loaded.recipe.train.stages[0].learning_rate == 2e-3
+    assert isinstance(loaded.spaces["train", "learning_rate"], LogUniformSpace)
+    tried = loaded.with_values({("train", "learning_rate"): 5e-3, ("model", "head", "dropout"): 0.3})
+    assert (tried.train.stages[0].learning_rate, tried.model.head.dropout) == (5e-3, 0.3)
+    assert loaded.recipe.model.head.dropout == 0.1
+
+
+def test_a_broken_space_is_named(write):
+    text = "data: {source: x}\ntrain: {batch_size: {search: int, low: 9, high: 3}}\n"
+    (line,) = errors_of(write(text))
+    assert "train.batch_size: search space" in line
+    assert "low 9 is not below high 3" in line
+
+
+def test_the_resolved_recipe_reads_back_equal(write, tmp_path):
+    first = load_recipe(write(MINIMAL + "train: {optimizer: sgd}\nmodel: {weights: a.h5}\n")).recipe
+    again = tmp_path / "elsewhere" / "recipe.yaml"
+    again.parent.mkdir()
+    again.write_text(recipe_yaml(first), encoding="utf-8")
+    assert load_recipe(again).recipe == first
+
+
+def test_a_missing_file_says_where_recipes_come_from(tmp_path):
+    (line,) = errors_of(tmp_path / "none.yaml")
+    assert "no such file; `imagetune recipe list`" in line
+
+
+def test_binary_is_not_a_recipe(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xd8\xff\xe0" * 10)
+    assert "is not UTF-8 text" in errors_of(path)[0]

@@ -1,0 +1,47 @@
+import errno
+import os
+
+import pytest
+
+from imagetune.errors import ResourceError
+from imagetune.files import append_json_line, atomic_path, disk_errors, read_json_lines, sha256_file, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n  "x": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float values"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_a_resource_error_that_names_the_place(tmp_path):
+    with pytest.raises(ResourceError, match="No space left on device"), disk_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_other_os_errors_go_through(tmp_path):
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        raise FileNotFoundError
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_json_line(path, {"epoch": 1})
+    append_json_line(path, {"epoch": 2})
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    assert read_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_hash_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

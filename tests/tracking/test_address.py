@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from imagetune.errors import TrackingError
+from imagetune.tracking.address import redact_text, redact_uri, resolve_experiment, resolve_uri, sqlite_path
+
+SECRET = "s3cr/et@x"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://ann:pass@host:5000", "http://***@host:5000"),
+        ("https://token@host/path", "https://***@host/path"),
+        (f"postgresql://ann:{SECRET}@db/mlflow", "postgresql://***@db/mlflow"),
+        ("mysql+pymysql://u:p@db:3306/m?ssl=1&password=abc", "mysql+pymysql://***@db:3306/m?ssl=1&password=***"),
+        ("https://host/?access_token=abc#x", "https://host/?access_token=***#x"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_shown_address_has_no_secrets(uri, shown):
+    assert redact_uri(uri) == shown
+    assert redact_uri(shown) == shown
+
+
+def test_secrets_leave_every_text(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok-123")
+    uri = "http://ann:p%40ssword@host"
+    text = f"request to {uri}/api failed for p%40ssword, p@ssword and tok-123"
+    shown = redact_text(text, uri)
+    assert "ssword" not in shown
+    assert "tok-123" not in shown
+    assert "@host/api failed" in shown
+
+
+def test_the_recipe_wins_over_the_variable_over_the_default(monkeypatch, tmp_path):
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:1")
+    assert resolve_uri(None) == "http://other:1"
+    assert resolve_uri("http://mine:2") == "http://mine:2"
+
+
+def test_a_relative_database_belongs_to_the_working_folder(tmp_path):
+    assert resolve_uri("sqlite:///sub/runs.db?timeout=3") == f"sqlite:///{tmp_path}/sub/runs.db?timeout=3"
+    assert sqlite_path("sqlite:////data/runs.db?x=1").as_posix() == "/data/runs.db"
+    assert sqlite_path("http://host") is None
+
+
+def test_an_address_kept_without_its_password_is_completed_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@host:5000")
+    assert resolve_uri("http://***@host:5000") == "http://ann:secret@host:5000"
+    with pytest.raises(TrackingError, match=r"the password .* give the whole address in \$MLFLOW"):
+        resolve_uri("http://***@other")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    assert resolve_uri("http://***@other") == "http://other"
+
+
+def test_the_experiment_is_named_by_recipe_key_variable_or_recipe(monkeypatch):
+    assert resolve_experiment(None, "clipart") == "clipart"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    assert resolve_experiment(None, "clipart") == "team"
+    assert resolve_experiment("mine", "clipart") == "mine"

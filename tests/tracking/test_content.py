@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from tracking_helpers import evaluation, set_state, start_run
+
+from imagetune.tracking.content import (
+    clean_tags,
+    epoch_metrics,
+    figure_metrics,
+    picture_set,
+    read_recipe,
+    recipe_parameters,
+)
+from imagetune.tracking.content import (
+    test_figures as figures_of,
+)
+from imagetune.tracking.description import run_description
+
+
+def test_a_recipe_becomes_flat_parameters(tmp_path):
+    parameters = recipe_parameters(read_recipe(start_run(tmp_path / "run")))
+    assert parameters["train.stages.0.name"] == "head"
+    assert parameters["train.stages.1.learning_rate"] == "0.0001"
+    assert parameters["data.augmentation"] == '[{"HorizontalFlip": {"p": 0.5}}]'
+    assert parameters["model.head.hidden"] == "none"
+    assert parameters["train.class_weights.a_ b_c"] == "2.0"
+    assert not [key for key in parameters if key.startswith("tracking")]
+
+
+def test_long_values_and_odd_names_are_cut_to_what_mlflow_takes():
+    parameters = recipe_parameters({"x" * 300: "y" * 7000, "../up": 1})
+    assert {len(key) for key in parameters} == {250, 5}
+    assert max(len(value) for value in parameters.values()) == 6000
+    assert clean_tags({"my/tag:1": "v" * 9000})["my_tag_1"] == "v" * 5000
+
+
+def test_plain_lists_are_one_parameter_and_lists_of_sections_many():
+    parameters = recipe_parameters({"a": [1, 2], "b": [{"c": True}, {"c": None}], "d": []})
+    assert parameters == {"a": "1, 2", "b.0.c": "true", "b.1.c": "none", "d": "none"}
+
+
+def test_an_epoch_gives_its_finite_figures_by_name():
+    line = {"epoch": 1, "train": {"loss": 0.5, "f1": None}, "val": None, "learning_rate": 0.001}
+    assert epoch_metrics(line) == {"train/loss": 0.5, "learning_rate": 0.001}
+
+
+def test_test_figures_come_with_their_intervals_headline_first():
+    figures = figures_of(evaluation(0.5))
+    assert [figure.name for figure in figures] == ["accuracy", "balanced_accuracy", "f1", "log_loss"]
+    metrics = figure_metrics(figures)
+    assert (
+        metrics["test/accuracy"],
+        metrics["test_interval/accuracy_low"],
+        metrics["test_interval/accuracy_high"],
+    ) == (0.5, 0.4, 0.55)
+    assert figures_of({}) == []
+    assert figures_of({"splits": {"test": {"figures": {"accuracy": {"value": None}}}}}) == []
+
+
+def test_the_picture_set_changes_with_a_picture(tmp_path):
+    run = start_run(tmp_path / "run")
+    recipe = read_recipe(run)
+    before = picture_set(run, recipe)
+    assert (before.name, before.counts, before.classes) == ("pictures", {"train": 12, "val": 3, "test": 3}, 3)
+    (run / "lock.json").write_text('{"pictures": {"a.png": "01"}}')
+    assert picture_set(run, recipe).digest != before.digest
+
+
+def test_the_description_says_what_a_reviewer_asks(tmp_path):
+    run = start_run(tmp_path / "run")
+    recipe = read_recipe(run)
+    figures, pictures = figures_of(evaluation()), picture_set(run, recipe)
+    text = run_description(recipe, {"state": "finished"}, evaluation(), figures, pictures)
+    assert "| accuracy | **0.875** | 0.775 to 0.925 |" in text
+    assert "**Training and test are close.** No gap. Go on." in text
+    assert "**Bar missed:** test f1: 0.1 below the required 0.9" in text
+    assert "| on the test pictures | value | 95% interval |" in text
+    assert "model: **efficientnet_lite0**, weights imagenet" in text
+    assert "12 training, 3 validation, 3 test" in text
+    failed = run_description(recipe, {"state": "failed", "error": "the loss is NaN"}, {}, [], None)
+    assert failed.startswith("**Failed:** the loss is NaN")
+
+
+def test_a_folder_with_nothing_in_it_yet_is_no_error(tmp_path):
+    set_state(tmp_path, "running")
+    assert read_recipe(tmp_path) == {}
+    assert picture_set(tmp_path, {}) is None
+    assert run_description({}, {}, {}, [], None) == ""

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from tracking_helpers import CLASSES, add_epoch, end_run, evaluation, set_state, start_run
+
+from imagetune.errors import TrackingError
+from imagetune.tracking.state import read_state
+from imagetune.tracking.sync import sync_run
+
+
+def run_of(store: str, run_dir: Path):
+    return MlflowClient(store).get_run(read_state(run_dir).run_id)
+
+
+def rows_of(store: str) -> dict[str, int]:
+    """Return the number of rows of every table: nothing can be added unseen."""
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        names = [name for (name,) in database.execute("select name from sqlite_master where type='table'")]
+        return {name: database.execute(f'select count(*) from "{name}"').fetchone()[0] for name in names}
+
+
+def artifacts_of(store: str, run_dir: Path, folder: str | None = None) -> set[str]:
+    found = set()
+    for item in MlflowClient(store).list_artifacts(read_state(run_dir).run_id, folder):
+        found |= artifacts_of(store, run_dir, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_a_finished_run_is_in_mlflow_completely(store, run_dir):
+    result = sync_run(run_dir)
+    run = run_of(store, run_dir)
+    assert result.message().startswith(f"MLflow run {run.info.run_id} in experiment clipart at {store}: sent ")
+    assert run.info.run_name == run_dir.name
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time == int((run_dir / "status.json").stat().st_mtime * 1000)
+    assert run.data.params["train.stages.1.unfreeze"] == "last 3 blocks"
+    assert run.data.tags["imagetune.run_folder"] == str(run_dir)
+    assert "**0.875**" in run.data.tags["mlflow.note.content"]
+    assert run.data.metrics["test_interval/accuracy_low"] == 0.775
+    history = MlflowClient(store).get_metric_history(run.info.run_id, "val/f1")
+    assert [(metric.step, round(metric.value, 3)) for metric in history] == [(1, 0.5), (2, 0.6), (3, 0.7)]
+    assert {"learning_rate", "images_per_second", "train/loss"} <= set(run.data.metrics)
+    assert run.inputs.dataset_inputs[0].dataset.name == "pictures"
+    assert artifacts_of(store, run_dir) == {
+        "recipe.yaml",
+        "lock.json",
+        "splits.csv",
+        "audit.json",
+        "metrics.jsonl",
+        "evaluation.json",
+        "report.html",
+        "predictions/test.csv",
+        "plots/learning_curves.png",
+    }
+
+
+def test_artifacts_of_a_sqlite_store_lie_beside_it(store, run_dir, tmp_path):
+    sync_run(run_dir)
+    assert run_of(store, run_dir).info.artifact_uri.startswith(f"file://{tmp_path}/mlruns/clipart/")
+
+
+def test_a_new_experiment_is_set_up_for_reviewers(store, run_dir):
+    sync_run(run_dir)
+    experiment = MlflowClient(store).get_experiment_by_name("clipart")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert f"#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
+    assert (
+        "metrics.`test/accuracy`" in json.loads(experiment.tags["mlflow.sharedViewState.imagetune"])["selectedColumns"]
+    )
+
+
+def test_a_second_sync_changes_nothing(store, run_with_model):
+    sync_run(run_with_model)
+    before, memory = rows_of(store), (run_with_model / "tracking.json").read_text()
+    again = sync_run(run_with_model)
+    assert again.sent == 0
+    assert again.message().endswith("everything was there already")
+    assert rows_of(store) == before
+    assert (run_with_model / "tracking.json").read_text() == memory
+
+
+@pytest.mark.parametrize(
+    "kept", [("key", "uri", "experiment", "line_times"), ("key", "uri", "experiment", "line_times", "run_id")]
+)
+def test_a_memory_lost_after_sending_makes_nothing_twice(store, run_with_model, kept):
+    """A process that dies between the sending and the note of it sends again."""
+    sync_run(run_with_model)
+    before = rows_of(store)
+    memory = json.loads((run_with_model / "tracking.json").read_text())
+    (run_with_model / "tracking.json").write_text(json.dumps({key: memory[key] for key in kept}))
+    assert sync_run(run_with_model).run_id == memory["run_id"]
+    assert rows_of(store) == before
+    assert read_state(run_with_model).sent == memory["sent"]
+
+
+def test_a_run_grows_with_its_folder(store, tmp_path):
+    run_dir = start_run(tmp_path / "run")
+    sync_run(run_dir)
+    assert run_of(store, run_dir).info.status == "RUNNING"
+    assert "metrics.jsonl" not in artifacts_of(store, run_dir)
+    add_epoch(run_dir, 1)
+    assert sync_run(run_dir).sent == 1
+    add_epoch(run_dir, 2)
+    end_run(run_dir)
+    sync_run(run_dir)
+    run = run_of(store, run_dir)
+    assert run.info.status == "FINISHED"
+    assert len(MlflowClient(store).get_metric_history(run.info.run_id, "train/loss")) == 2
+
+
+def test_a_changed_file_is_sent_again_and_the_others_are_not(store, run_dir):
+    sync_run(run_dir)
+    (run_dir / "report.html").write_text("<h1>better</h1>")
+    assert sync_run(run_dir).sent == 1
+    folder = Path(run_of(store, run_dir).info.artifact_uri.removeprefix("file://"))
+    assert (folder / "report.html").read_text() == "<h1>better</h1>"
+
+
+def test_a_new_evaluation_replaces_the_figures(store, run_dir):
+    sync_run(run_dir)
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation(0.6)))
+    sync_run(run_dir)
+    run = run_of(store, run_dir)
+    assert run.data.metrics["test/accuracy"] == 0.6
+    assert "**0.600**" in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(("state", "status"), [("failed", "FAILED"), ("killed", "KILLED"), ("running", "RUNNING")])
+def test_the_state_of_the_folder_is_the_state_in_mlflow(store, run_dir, state, status):
+    set_state(run_dir, state, error="the loss is NaN" if state == "failed" else None)
+    sync_run(run_dir)
+    run = run_of(store, run_dir)
+    assert run.info.status == status
+    assert run.data.tags.get("imagetune.error") == ("the loss is NaN" if state == "failed" else None)
+
+
+def test_a_run_whose_process_is_gone_was_killed(store, run_dir):
+    set_state(run_dir, "running", pid=2**22 + 1)
+    sync_run(run_dir)
+    assert run_of(store, run_dir).info.status == "KILLED"
+
+
+def test_the_logged_model_predicts_what_the_file_predicts(store, run_with_model):
+    import keras
+    import mlflow
+
+    sync_run(run_with_model)
+    mlflow.set_tracking_uri(store)
+    run_id, model_id = read_state(run_with_model).run_id, read_state(run_with_model).sent["model id"]
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    expected = keras.saving.load_model(run_with_model / "model.keras").predict(pictures, verbose=0)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    np.testing.assert_array_equal(loaded.predict(pictures), expected)
+    model = mlflow.keras.load_model(f"runs:/{run_id}/model")
+    np.testing.assert_array_equal(model.predict(pictures, verbose=0), expected)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 32, 32, 3)
+    assert loaded.metadata.signature.outputs.inputs[0].shape == (-1, 3)
+    assert loaded.metadata.metadata["class_names"] == CLASSES
+    logged = MlflowClient(store).get_logged_model(model_id)
+    assert logged.status == "READY"
+    assert {metric.key: metric.value for metric in logged.metrics}["test/accuracy"] == 0.875
+
+
+def test_an_interrupted_upload_of_the_model_goes_on_with_the_same_model(store, run_with_model):
+    sync_run(run_with_model)
+    state = read_state(run_with_model)
+    client = MlflowClient(store)
+    client.finalize_logged_model(state.sent["model id"], "FAILED")
+    memory = json.loads((run_with_model / "tracking.json").read_text())
+    del memory["sent"]["model"]
+    (run_with_model / "tracking.json").write_text(json.dumps(memory))
+    sync_run(run_with_model)
+    models = client.search_logged_models([state.experiment_id])
+    assert [(model.model_id, str(model.status)) for model in models] == [(state.sent["model id"], "READY")]
+
+
+def test_no_model_goes_when_the_recipe_says_so(store, run_with_model):
+    recipe = run_with_model / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("required: false", "required: false, log_model: false"))
+    sync_run(run_with_model)
+    assert run_of(store, run_with_model).outputs.model_outputs == []
+
+
+def test_a_deleted_database_gets_the_run_again(store, run_dir, empty_store, tmp_path):
+    first = sync_run(run_dir).run_id
+    (tmp_path / "fresh").mkdir()
+    other = f"sqlite:///{tmp_path}/fresh/other.db"
+    (tmp_path / "fresh" / "other.db").write_bytes(empty_store.read_bytes())
+    again = sync_run(run_dir, uri=other)
+    assert again.run_id != first
+    assert len(MlflowClient(other).get_metric_history(again.run_id, "val/loss")) == 3
+    assert read_state(run_dir).uri == other
+
+
+def test_a_deleted_run_is_named(store, run_dir):
+    run_id = sync_run(run_dir).run_id
+    MlflowClient(store).delete_run(run_id)
+    add_epoch(run_dir, 4)
+    with pytest.raises(TrackingError, match=f"run {run_id} was deleted in MLflow; restore it"):
+        sync_run(run_dir)
+
+
+def test_a_deleted_experiment_is_named(store, run_dir):
+    client = MlflowClient(store)
+    client.delete_experiment(client.create_experiment("clipart"))
+    with pytest.raises(TrackingError, match="experiment 'clipart' was deleted in MLflow; restore it in MLflow's UI"):
+        sync_run(run_dir)
+
+
+def test_user_tags_and_experiment_of_the_recipe_are_used(store, run_dir):
+    recipe = run_dir / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("experiment: null", "experiment: trials, tags: {team: vision}"))
+    sync_run(run_dir)
+    run = run_of(store, run_dir)
+    assert run.data.tags["team"] == "vision"
+    assert MlflowClient(store).get_experiment(run.info.experiment_id).name == "trials"
+
+
+def test_an_old_style_file_store_is_refused_in_words(run_dir):
+    with pytest.raises(TrackingError) as caught:
+        sync_run(run_dir, uri=f"file://{run_dir}/mlruns")
+    assert caught.value.exit_code == 7
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(TrackingError, match="is not a run folder"):
+        sync_run(tmp_path)
+
+
+def test_a_damaged_memory_is_named(store, run_dir):
+    (run_dir / "tracking.json").write_text("{")
+    with pytest.raises(TrackingError, match=r"tracking.json: is damaged: .*; delete it"):
+        sync_run(run_dir)

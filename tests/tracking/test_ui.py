@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import psutil
+import pytest
+import requests
+
+from imagetune.errors import RecipeError, TrackingError
+from imagetune.tracking.ui import PAGE, run_ui, server_command, server_environment
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_the_ui_serves_the_store_and_ends_cleanly(store, free_port, number):
+    script = f"import sys; from imagetune.tracking.ui import run_ui; sys.exit(run_ui(None, port={free_port}))"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == f"MLflow's UI: http://127.0.0.1:{free_port}/{PAGE}\n"
+        assert "MLflow" in requests.get(f"http://127.0.0.1:{free_port}/", timeout=20).text
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.wait(15) == 0
+        assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        process.kill()
+
+
+def test_no_store_yet_is_said(tmp_path):
+    with pytest.raises(TrackingError, match=r"mlflow.db: there is no MLflow store here yet; `imagetune fit"):
+        run_ui(None, port=1)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_port_in_use_is_said(store):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(RecipeError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
+            run_ui(None, port=port)
+
+
+def test_a_store_of_another_mlflow_is_said(store, free_port):
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        database.execute("update alembic_version set version_num = '451aebb31d03'")
+    with pytest.raises(TrackingError, match=r"MLflow's server ended: .*out-of-date database schema.*mlflow db upgrade"):
+        run_ui(None, port=free_port)
+
+
+def test_a_server_shows_its_runs_itself(capsys):
+    assert run_ui("http://ann:secret@host:5000") == 0
+    assert capsys.readouterr().out == "this server shows the runs itself: http://***@host:5000\n"
+
+
+def test_a_password_is_not_on_the_command_line():
+    uri = "postgresql://ann:secret@db/mlflow"
+    assert server_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert "secret" not in " ".join(server_command("127.0.0.1", 5000))

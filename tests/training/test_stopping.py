@@ -1,0 +1,45 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imagetune.errors import StoppedError
+from imagetune.training.stopping import listen_for_stop
+
+
+def test_a_signal_interrupts_ordinary_work():
+    with pytest.raises(StoppedError) as caught, listen_for_stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert caught.value.exit_code == 143
+
+
+def test_a_signal_waits_for_the_end_of_a_step():
+    with listen_for_stop() as stop, stop.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        finished = sum(range(1000))
+        with pytest.raises(StoppedError):
+            stop.check()
+    assert finished == 499500
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with listen_for_stop():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    code = (
+        "import os, signal, time\n"
+        "from imagetune.training.stopping import listen_for_stop\n"
+        "with listen_for_stop() as stop, stop.deferred():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 130
