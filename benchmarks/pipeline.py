@@ -3,8 +3,9 @@
     python benchmarks/pipeline.py [--pictures 1500] [--size 224] [--repeats 5]
 
 The kernel is reading, decoding, resizing and augmenting one picture after the other on one core. A perfect pipeline of
-n workers would deliver n times that. Kernel and pipelines are measured in turn, several times, so that a busy machine
-slows all of them alike; the start of the worker processes is measured on its own.
+n workers would deliver n times that. Kernel and pipelines are measured in turn, several times, and in seconds of the clock
+as well as of the processor: the latter tell what the pipeline itself costs even on a machine that others are using. The
+start of the worker processes is measured on its own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
 from imagetune.data.augmentation import build_augmenter
 from imagetune.data.catalog import Record
@@ -61,44 +64,64 @@ def write_pictures(folder: Path, count: int) -> list[Record]:
     return records
 
 
+@dataclass(frozen=True)
+class Figure:
+    """Pictures a second of the clock and of the processor (all processes together), and seconds to the first batch."""
+
+    rate: float
+    cpu_rate: float
+    first_seconds: float
+
+
 def measure(records: list[Record], image: ImageSettings, augmentation: str, repeats: int) -> None:
     """Run every measurement in turn and print the medians."""
     cores = usable_cores()
-    tasks: dict[str, Callable[[], tuple[float, float]]] = {
+    tasks: dict[str, Callable[[], Figure]] = {
         "kernel: decode": lambda: kernel(records, image, "none"),
         f"kernel: decode + {augmentation}": lambda: kernel(records, image, augmentation),
     }
     for workers in sorted({0, 1, cores}):
         tasks[f"pipeline: {workers} workers"] = lambda workers=workers: pipeline(records, image, augmentation, workers)
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
+    results: dict[str, list[Figure]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
             results[name].append(task())
-    one = statistics.median(rate for rate, _ in results[f"kernel: decode + {augmentation}"])
-    print(f"{len(records)} JPEGs of 640 x 480 to {image.width} x {image.height}; {cores} cores; {repeats} rounds;")
+    print(
+        f"{len(records)} JPEGs of 640 x 480 to {image.width} x {image.height}; {cores} cores; {repeats} rounds; ",
+        end="",
+    )
     print(f"load average {os.getloadavg()[0]:.1f}\n")
-    print("| | pictures/s, median | least - most | of one-core kernel x cores | first batch after, s |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| | pictures/s, median | least - most | of kernel x cores | per CPU second | of kernel's | first batch, s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    whole = results[f"kernel: decode + {augmentation}"]
     for name, found in results.items():
-        rates, starts = zip(*found, strict=True)
-        median = statistics.median(rates)
-        share = f"{median / (one * cores):.0%}" if name.startswith("pipeline") else ""
-        spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-        print(f"| {name} | {median:,.0f} | {spread} | {share} | {statistics.median(starts):.1f} |")
+        rate, cpu_rate = (statistics.median(getattr(one, field) for one in found) for field in ("rate", "cpu_rate"))
+        row = [f"{rate:,.0f}", f"{min(one.rate for one in found):,.0f} - {max(one.rate for one in found):,.0f}"]
+        row += [f"{rate / (statistics.median(one.rate for one in whole) * cores):.0%}", f"{cpu_rate:,.0f}"]
+        row += [f"{cpu_rate / statistics.median(one.cpu_rate for one in whole):.0%}"]
+        row += [f"{statistics.median(one.first_seconds for one in found):.1f}"]
+        print(f"| {name} | {' | '.join(row)} |")
 
 
-def kernel(records: list[Record], image: ImageSettings, augmentation: str) -> tuple[float, float]:
-    """Return pictures per second of one core, and 0."""
+def cpu_seconds() -> float:
+    """Return the processor time of this process and its children so far."""
+    process = psutil.Process()
+    times = [process.cpu_times(), *(child.cpu_times() for child in process.children())]
+    return sum(used.user + used.system for used in times)
+
+
+def kernel(records: list[Record], image: ImageSettings, augmentation: str) -> Figure:
+    """Load and augment on one core."""
     augmenter = build_augmenter(augmentation, image)
     augmenter(load_picture(records[0].path, image, max_pixels=MAX_PIXELS), seed=(0, 0, 0))
-    started = time.perf_counter()
+    started, used = time.perf_counter(), cpu_seconds()
     for index, record in enumerate(records):
         augmenter(load_picture(record.path, image, max_pixels=MAX_PIXELS), seed=(SEED, 0, index))
-    return len(records) / (time.perf_counter() - started), 0.0
+    return Figure(len(records) / (time.perf_counter() - started), len(records) / (cpu_seconds() - used), 0.0)
 
 
-def pipeline(records: list[Record], image: ImageSettings, augmentation: str, workers: int) -> tuple[float, float]:
-    """Return pictures per second after the first batches, and the seconds until the first batch was there."""
+def pipeline(records: list[Record], image: ImageSettings, augmentation: str, workers: int) -> Figure:
+    """Take the batches of several epochs as fast as they come."""
     names = [str(number) for number in range(10)]
     started = time.perf_counter()
     with training_batches(
@@ -117,9 +140,11 @@ def pipeline(records: list[Record], image: ImageSettings, augmentation: str, wor
         # What was buffered while the others started would flatter the rate.
         for _ in range(4 * max(1, workers)):
             next(batches)
-        started = time.perf_counter()
-        count = sum(len(batch.labels) for batch in batches)
-    return count / (time.perf_counter() - started), first
+        started, used, count = time.perf_counter(), cpu_seconds(), 0
+        for _ in range(len(batches) - 2 - 4 * max(1, workers)):
+            count += len(next(batches).labels)
+        seconds, spent = time.perf_counter() - started, cpu_seconds() - used
+    return Figure(count / seconds, count / spent, first)
 
 
 if __name__ == "__main__":

@@ -238,13 +238,13 @@ class RunRecorder:
     Args:
         folder: The run folder.
         listener: Hears of everything afterwards, such as the screen.
-        poke: Called after each epoch: there is something new to send.
+        pass_on: Called with each epoch once it is written down.
     """
 
-    def __init__(self, folder: RunFolder, listener: Listener, poke: Callable[[], None]) -> None:
+    def __init__(self, folder: RunFolder, listener: Listener, pass_on: Callable[[EpochRecord], None]) -> None:
         self.folder = folder
         self.listener = listener
-        self.poke = poke
+        self.pass_on = pass_on
         self.stage, self.epoch, self.step = "", 0, 0
         self._steps_before_epoch = 0
         self._last_write = 0.0
@@ -268,7 +268,7 @@ class RunRecorder:
         self._steps_before_epoch = record.step
         self.folder.append_metrics(record.as_json())
         self._write()
-        self.poke()
+        self.pass_on(record)
         self.listener.epoch_done(record)
 
     def end(self, state: State, error: BaseException | None = None) -> None:

@@ -5,6 +5,7 @@ recipe -> data -> model -> training -> evaluation -> report, with a copy of ever
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
-from imagetune.errors import GateError
+from imagetune.errors import GateError, ImagetuneError
 from imagetune.evaluation.figures import write_figures
 from imagetune.evaluation.metrics import evaluate_predictions, evaluation_document, failed_requirements
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
@@ -39,8 +40,10 @@ from imagetune.run_folder import (
     lock_document,
     open_run_folder,
 )
+from imagetune.tracking.address import redact_uri
 from imagetune.tracking.resolve import resolve_run
 from imagetune.tracking.sync import sync_run
+from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import EpochRecord, Listener
 from imagetune.training.fit import Pictures, TrainingJob, train
@@ -170,22 +173,24 @@ def run_recipe(
         test: False leaves the test split closed, as a search's trials do.
     """
     model, weights = build_pretrained(recipe, data, say=say)
-    folder = create_run_folder(recipe, run_dir)
+    folder = create_run_folder(without_secrets(recipe), run_dir)
     say(f"run folder  {folder.path}")
     _write_inputs(folder, recipe, data, weights)
     tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
-    recorder = RunRecorder(folder, listener, tracker.poke)
+    recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
         best = train(_job(recipe, data, model, folder=folder.checkpoints, listener=recorder, stop=stop))
         _save_model(folder, model, recipe, data)
         evaluation = _evaluate(folder, model, recipe, data, say=say) if test else None
+        recorder.end("finished")
+        _write_pages(folder)
     except BaseException as error:
         recorder.end(failure_state(error), error)
+        # The page of a failed run helps to see why; a full disk must not hide what went wrong first.
+        with contextlib.suppress(OSError, ImagetuneError):
+            _write_pages(folder)
         _finish_tracking(tracker, say)
         raise
-    recorder.end("finished")
-    write_figures(folder.path)
-    write_report(folder.path)
     _finish_tracking(tracker, say)
     missed = failed_requirements(evaluation, recipe.evaluate.require) if evaluation else ()
     return RunResult(folder.path, best, evaluation, missed)
@@ -209,9 +214,7 @@ def predict(run: str, paths: Sequence[str]) -> Iterator[PicturePrediction]:
 
 def report(run: str) -> Path:
     """Write report.html of a run again, from the files in its folder."""
-    folder = open_run_folder(Path(run))
-    write_figures(folder.path)
-    return write_report(folder.path)
+    return _write_pages(open_run_folder(Path(run)))
 
 
 def sync(run_dir: Path) -> str:
@@ -299,6 +302,25 @@ def _test_records(folder: RunFolder, recipe: Recipe, loaded: LoadedModel) -> tup
 def _labelled(path: Path, recipe: Recipe) -> tuple[Record, ...]:
     config = recipe.data.model_copy(update={"source": str(path.absolute())})
     return read_catalog(config).records
+
+
+def without_secrets(recipe: Recipe) -> Recipe:
+    """Return the recipe without the password of a tracking address: it is written down and sent about."""
+    if recipe.tracking.uri is None:
+        return recipe
+    tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
+    return recipe.model_copy(update={"tracking": tracking})
+
+
+def _pass_on(record: EpochRecord, folder: RunFolder, tracker: Tracker, recipe: Recipe) -> None:
+    if recipe.tracking.tensorboard:
+        write_tensorboard(folder.path, record.as_json())
+    tracker.poke()
+
+
+def _write_pages(folder: RunFolder) -> Path:
+    write_figures(folder.path)
+    return write_report(folder.path)
 
 
 def _finish_tracking(tracker: Tracker, say: Say) -> None:

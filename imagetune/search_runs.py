@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,14 @@ from imagetune.run_folder import (
     create_run_folder,
     failure_state,
 )
-from imagetune.runs import Data, RunResult, Say, read_data, run_recipe
+from imagetune.runs import Data, RunResult, Say, read_data, run_recipe, without_secrets
 from imagetune.search.oracle import direction_of
 from imagetune.search.records import TrialResult
 from imagetune.search.trials import SearchResult, run_search
-from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.tracking.tracker import start_tracking
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
-
-PARENT_WAIT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -83,15 +80,13 @@ def search(
         _check_spaces(loaded)
         check_run_place(run_dir)
         data = read_data(loaded.recipe, say=say)
-        folder = create_run_folder(loaded.recipe, run_dir)
+        folder = create_run_folder(without_secrets(loaded.recipe), run_dir)
         say(f"run folder  {folder.path}")
         tracking = loaded.recipe.tracking.model_copy(update={"log_model": False})
         tracker = start_tracking(folder.path, tracking, recipe_name=loaded.recipe.name)
-        recorder = RunRecorder(folder, listener, tracker.poke)
+        recorder = RunRecorder(folder, listener, lambda _: tracker.poke())
         try:
-            session = _Session(
-                loaded, data, folder.path, _parent_of(tracker, enabled=tracking.enabled), listener, say, stop
-            )
+            session = _Session(loaded, data, folder.path, tracker.wait_for_run(), listener, say, stop)
             outcome = _search(session)
         except BaseException as error:
             recorder.end(failure_state(error), error)
@@ -157,11 +152,3 @@ def _with_epochs(recipe: Recipe, epochs: int) -> Recipe:
         stages.append(stage.model_copy(update={"epochs": min(stage.epochs, epochs)}))
         epochs -= stage.epochs
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"stages": tuple(stages)})})
-
-
-def _parent_of(tracker: Tracker, *, enabled: bool) -> str | None:
-    """Return the search's own MLflow run, when there is one in time."""
-    deadline = time.monotonic() + PARENT_WAIT_SECONDS
-    while enabled and tracker.run_id is None and tracker.failure is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return tracker.run_id

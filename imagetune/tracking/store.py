@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.errors import ImagetuneError, TrackingError
@@ -102,12 +101,6 @@ def artifact_root(uri: str) -> str | None:
     """Return where artifacts of new experiments go: beside a sqlite database; None leaves it to the server."""
     path = sqlite_path(uri)
     return None if path is None else (path.parent / "mlruns").as_uri()
-
-
-def local_folder(uri: str) -> Path | None:
-    """Return the folder of a sqlite database, None for any other store."""
-    path = sqlite_path(uri)
-    return None if path is None else path.parent
 
 
 def _checked(client: Any) -> MlflowClient:

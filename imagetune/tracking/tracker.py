@@ -50,9 +50,16 @@ def start_tracking(
     """
     if not config.enabled:
         return Tracker(None, warn)
-    state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
+    try:
+        state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
+        uri = resolve_uri(config.uri or state.uri)
+    except TrackingError as error:
+        if config.required:
+            raise
+        warn(f"MLflow: {error}; training goes on without it")
+        return Tracker(None, warn)
     write_state(run_dir, state)
-    tracker = Tracker(Syncer(run_dir, resolve_uri(config.uri or state.uri), state), warn)
+    tracker = Tracker(Syncer(run_dir, uri, state), warn)
     if config.required:
         tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
     return tracker
@@ -105,26 +112,38 @@ class Tracker:
         """Say that the run folder has news, after each epoch; returns at once."""
         self._poked.set()
 
+    def wait_for_run(self, timeout_seconds: float = REQUIRED_WITHIN_SECONDS) -> str | None:
+        """Return the MLflow run that a search's trials belong to; None when it can't be made in this time."""
+        try:
+            self._await_connection(timeout_seconds)
+        except TrackingError:
+            return None
+        return self.run_id
+
     def wait_until_connected(self, timeout_seconds: float) -> None:
-        """Wait until the MLflow run exists.
+        """Wait until the MLflow run exists, and stop tracking when it doesn't come.
 
         Raises:
             TrackingError: The first attempt failed, or takes longer than this.
         """
+        try:
+            self._await_connection(timeout_seconds)
+        except TrackingError as error:
+            self._closing.set()
+            self._poked.set()
+            hint = "start the server, or set tracking.required to false to keep the records in the run folder"
+            raise TrackingError(f"tracking is required, but: {error.what}", where=error.where, hint=hint) from None
+
+    def _await_connection(self, timeout_seconds: float) -> None:
         if self._syncer is None:
             return
         deadline = time.monotonic() + timeout_seconds
-        while not self._connected.wait(_LOOK_SECONDS) and self._failure is None and time.monotonic() < deadline:
-            pass
-        if self._connected.is_set():
-            return
-        hint = "start the server, or set tracking.required to false to keep the records in the run folder"
-        if self._failure is not None:
-            raise TrackingError(
-                f"tracking is required, but: {self._failure.what}", where=self._failure.where, hint=hint
-            )
-        what = f"tracking is required, but there was no answer within {timeout_seconds:.0f} s"
-        raise TrackingError(what, where=redact_uri(self._syncer.uri), hint=hint)
+        while not self._connected.wait(_LOOK_SECONDS):
+            if self._failure is not None:
+                raise self._failure
+            if time.monotonic() > deadline:
+                what = f"there was no answer within {timeout_seconds:.0f} s"
+                raise TrackingError(what, where=redact_uri(self._syncer.uri))
 
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
         """Send what is left, and stop.
@@ -143,9 +162,15 @@ class Tracker:
         if self._done.is_set() and self._failure is None:
             return None
         why = self._failure or TrackingError("no answer", where=redact_uri(self._syncer.uri))
-        waiting = self._syncer.pending()
         folder = self._syncer.run_dir
-        return f"MLflow: {waiting} records were not sent ({why}); they wait in {folder}: imagetune sync {folder}"
+        return f"MLflow: {self._waiting()} were not sent ({why}); they wait in {folder}: imagetune sync {folder}"
+
+    def _waiting(self) -> str:
+        try:
+            return f"{self._syncer.pending()} records" if self._syncer else "no records"
+        # What keeps the records from being counted may be what kept them from being sent.
+        except (ImagetuneError, OSError, ValueError):
+            return "records"
 
     def _wait_while_moving(self, thread: threading.Thread, patience_seconds: float) -> None:
         last, moved_at = self._progress(thread), time.monotonic()

@@ -15,7 +15,7 @@ from imagetune.recipe.model import ModelConfig
 
 
 def test_the_model_takes_raw_uint8_or_float_pictures_and_gives_probabilities(build, random_pictures):
-    model = build()
+    model = build("vgg16")
     images = random_pictures()
     probabilities = model.predict(images, verbose=0)
     assert probabilities.shape == (2, 3)
@@ -25,14 +25,14 @@ def test_the_model_takes_raw_uint8_or_float_pictures_and_gives_probabilities(bui
 
 
 def test_logits_are_what_the_softmax_is_of(build, random_pictures):
-    model = build()
+    model = build("vgg16")
     logits = logits_model(model).predict(random_pictures(), verbose=0)
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(model.predict(random_pictures(), verbose=0), expected, atol=1e-6)
 
 
 def test_the_head_is_built_as_described(build):
-    model = build(pooling="flatten", hidden=(8, 4), activation="gelu", dropout=0.3, l1=0.01, l2=0.02)
+    model = build("vgg16", pooling="flatten", hidden=(8, 4), activation="gelu", dropout=0.3, l1=0.01, l2=0.02)
     names = [layer.name for layer in model.layers]
     assert names[-8:] == [
         "pooling",
@@ -52,7 +52,7 @@ def test_the_head_is_built_as_described(build):
 
 
 def test_no_dropout_layer_without_dropout(build):
-    assert "dropout" not in [layer.name for layer in build(dropout=0.0, pooling="max").layers]
+    assert "dropout" not in [layer.name for layer in build("vgg16", dropout=0.0, pooling="max").layers]
 
 
 @pytest.mark.parametrize(("name", "size"), [("vgg16", 31), ("xception", 70), ("inception_v3", 74)])

@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from imagetune.errors import RecipeError, WeightsError
-from imagetune.model import imagenet
+from imagetune.model import backbones, imagenet
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import backbone_of
 from imagetune.model.imagenet import (
@@ -59,14 +60,14 @@ def published(path, name="vgg16", size=32):
 def use(monkeypatch, **changes):
     """Change the row of vgg16 in the table."""
     row = replace(get_backbone("vgg16"), **changes)
-    monkeypatch.setitem(vars(__import__("imagetune.model.backbones", fromlist=["_"]))["_BACKBONES"], "vgg16", row)
+    monkeypatch.setitem(backbones._BACKBONES, "vgg16", row)
     return row
 
 
 def test_the_cache_is_that_of_keras(keras_home, monkeypatch):
     assert cache_folder() == keras_home / "models"
     monkeypatch.delenv("KERAS_HOME")
-    assert str(cache_folder()) == os.path.expanduser("~/.keras/models")
+    assert cache_folder() == Path("~/.keras/models").expanduser()
 
 
 def test_weights_are_downloaded_once_and_loaded(build, host, tmp_path, monkeypatch, keras_home, capsys):
@@ -80,7 +81,7 @@ def test_weights_are_downloaded_once_and_loaded(build, host, tmp_path, monkeypat
     for one, other in zip(backbone_of(model).weights, base.weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
     assert weights_state(row) == "cached"
-    assert os.listdir(keras_home / "models") == [row.weights_file]
+    assert [path.name for path in (keras_home / "models").iterdir()] == [row.weights_file]
     assert capsys.readouterr().out == ""
     (tmp_path / "site/vgg16.h5").unlink()
     assert fetch_weights(["vgg16"])[0].state == "cached"
@@ -150,7 +151,7 @@ def test_a_download_with_the_wrong_hash_is_not_kept(host, tmp_path, monkeypatch,
     (tmp_path / "site/vgg16.h5").write_bytes(b"something else")
     with pytest.raises(WeightsError, match="Incomplete or corrupted"):
         imagenet_file(use(monkeypatch, weights_url=f"{host}/vgg16.h5"))
-    assert os.listdir(keras_home / "models") == []
+    assert list((keras_home / "models").iterdir()) == []
 
 
 def test_fetch_of_an_unknown_name_downloads_nothing(keras_home):
@@ -178,7 +179,7 @@ def test_published_files_are_read_as_keras_reads_them(build, keras_home, monkeyp
     size = 75
     base, md5 = published(keras_home / "models" / row.weights_file, name, size)
     row = replace(row, weights_hash=md5)
-    monkeypatch.setitem(vars(__import__("imagetune.model.backbones", fromlist=["_"]))["_BACKBONES"], name, row)
+    monkeypatch.setitem(backbones._BACKBONES, name, row)
     model = build(name, size)
     load_weights(model, ModelConfig(backbone=name))
     ours = backbone_of(model).weights

@@ -13,7 +13,7 @@ class Pictures:
 
 
 def test_a_smaller_last_batch_gives_the_same_probabilities_and_no_new_trace(build, random_pictures):
-    model = build()
+    model = build("vgg16")
     images = random_pictures(7)
     expected = model.predict(images, verbose=0)
     batches = [Pictures(images[:3]), Pictures(images[3:6]), Pictures(images[6:])]
@@ -39,4 +39,4 @@ def test_every_batch_reaches_the_model_in_one_size(random_pictures):
 
 
 def test_no_pictures_give_no_rows(build):
-    assert predict_probabilities(build(), []).shape == (0, 3)
+    assert predict_probabilities(build("vgg16"), []).shape == (0, 3)

@@ -30,7 +30,15 @@ def test_preprocessing_is_that_of_keras(name, random_pictures):
     np.testing.assert_allclose(run(backbone.preprocessing, images), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_v2_b0", "efficientnet_v2_s", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v3_small",
+        "efficientnet_v2_b0",
+        "convnext_tiny",
+        pytest.param("efficientnet_v2_s", marks=pytest.mark.slow),
+    ],
+)
 def test_preprocessing_is_that_which_keras_builds_in(name, random_pictures):
     backbone = get_backbone(name)
     images = random_pictures()

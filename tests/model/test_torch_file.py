@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+import types
 from collections import OrderedDict
 
 import numpy as np
@@ -47,8 +48,10 @@ class Writer(pickle._Pickler):
             return ("storage", FloatStorage, value.key, "cpu", len(value.values), None)
         return None
 
-    def save_global(self, value, name=None):
-        self.write(b"c" + f"{value.__module__}\n{name or value.__name__}\n".encode())
+    def save_name(self, value):
+        self.write(b"c" + f"{value.__module__}\n{value.__name__}\n".encode())
+
+    dispatch = pickle._Pickler.dispatch | {type: save_name, types.FunctionType: save_name}
 
 
 def torch_bytes(state, storages=None, *, count=None):

@@ -43,8 +43,8 @@ def plain(name, size, *, nested):
         ("vgg16", 32, True, ".weights.h5"),
         ("vgg16", 32, False, ".keras"),
         ("xception", 71, True, ".h5"),
-        ("xception", 71, True, ".keras"),
-        ("xception", 71, False, ".weights.h5"),
+        pytest.param("xception", 71, True, ".keras", marks=pytest.mark.slow),
+        pytest.param("xception", 71, False, ".weights.h5", marks=pytest.mark.slow),
         ("xception", 71, False, ".h5"),
     ],
 )

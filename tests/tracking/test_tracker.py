@@ -103,6 +103,23 @@ def test_required_tracking_starts_with_the_run_in_place(store, tmp_path):
     assert tracker.finish() is None
 
 
+def test_a_search_gets_the_run_that_its_trials_belong_to(store, tmp_path, free_port):
+    tracker = start_tracking(start_run(tmp_path / "search"), TrackingConfig(), recipe_name="clipart")
+    assert MlflowClient(store).get_run(tracker.wait_for_run()).info.run_name == "search"
+    assert tracker.finish() is None
+    config = TrackingConfig(uri=f"http://127.0.0.1:{free_port}")
+    assert start_tracking(start_run(tmp_path / "other"), config, recipe_name="clipart").wait_for_run() is None
+
+
+def test_what_is_wrong_before_the_start_stops_only_a_recipe_that_requires_tracking(tmp_path):
+    run_dir, said = start_run(tmp_path / "run"), []
+    config = TrackingConfig(uri="http://***@host")
+    assert start_tracking(run_dir, config, recipe_name="clipart", warn=said.append).finish() is None
+    assert "the password of this address is not kept in files" in said[0]
+    with pytest.raises(TrackingError, match="the password of this address"):
+        start_tracking(run_dir, TrackingConfig(uri="http://***@host", required=True), recipe_name="clipart")
+
+
 def test_a_locked_database_loses_nothing(store, tmp_path):
     run_dir = start_run(tmp_path / "run")
     tracker = start_tracking(run_dir, TrackingConfig(), recipe_name="clipart")
