@@ -3,9 +3,9 @@
     python benchmarks/pipeline.py [--pictures 1500] [--size 224] [--repeats 5]
 
 The kernel is reading, decoding, resizing and augmenting one picture after the other on one core. A perfect pipeline of
-n workers would deliver n times that. Kernel and pipelines are measured in turn, several times, and in seconds of the clock
-as well as of the processor: the latter tell what the pipeline itself costs even on a machine that others are using. The
-start of the worker processes is measured on its own.
+n workers would deliver n times that. Kernel and pipelines are measured in turn, several times, in seconds of the clock
+and of the processor: the latter tell what the pipeline itself costs even on a machine that others are using. The start
+of the worker processes is measured on its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -77,11 +78,11 @@ def measure(records: list[Record], image: ImageSettings, augmentation: str, repe
     """Run every measurement in turn and print the medians."""
     cores = usable_cores()
     tasks: dict[str, Callable[[], Figure]] = {
-        "kernel: decode": lambda: kernel(records, image, "none"),
-        f"kernel: decode + {augmentation}": lambda: kernel(records, image, augmentation),
+        "kernel: decode": partial(kernel, records, image, "none"),
+        f"kernel: decode + {augmentation}": partial(kernel, records, image, augmentation),
     }
     for workers in sorted({0, 1, cores}):
-        tasks[f"pipeline: {workers} workers"] = lambda workers=workers: pipeline(records, image, augmentation, workers)
+        tasks[f"pipeline: {workers} workers"] = partial(pipeline, records, image, augmentation, workers)
     results: dict[str, list[Figure]] = {name: [] for name in tasks}
     for _ in range(repeats):
         for name, task in tasks.items():
@@ -97,7 +98,8 @@ def measure(records: list[Record], image: ImageSettings, augmentation: str, repe
     for name, found in results.items():
         rate, cpu_rate = (statistics.median(getattr(one, field) for one in found) for field in ("rate", "cpu_rate"))
         row = [f"{rate:,.0f}", f"{min(one.rate for one in found):,.0f} - {max(one.rate for one in found):,.0f}"]
-        row += [f"{rate / (statistics.median(one.rate for one in whole) * cores):.0%}", f"{cpu_rate:,.0f}"]
+        ideal = statistics.median(one.rate for one in whole) * cores
+        row += [f"{rate / ideal:.0%}" if name.startswith("pipeline") else "", f"{cpu_rate:,.0f}"]
         row += [f"{cpu_rate / statistics.median(one.cpu_rate for one in whole):.0%}"]
         row += [f"{statistics.median(one.first_seconds for one in found):.1f}"]
         print(f"| {name} | {' | '.join(row)} |")

@@ -123,10 +123,10 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     audit = audit_catalog(catalog, recipe.data)
     enforce_audit(audit)
     splits = split_catalog(catalog, audit, recipe.data, seed=recipe.seed)
-    test = len(open_holdout(splits))
+    test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
     say(f"data        {counts} in {len(splits.class_names)} classes: {', '.join(splits.class_names)}")
-    for note in catalog.notes:
+    for note in splits.notes:
         say(f"note        {note}")
     for finding in audit.findings:
         say(f"{finding.severity:<11} {finding.title} ({len(finding.paths)}); {finding.hint}")
@@ -301,7 +301,7 @@ def _test_records(folder: RunFolder, recipe: Recipe, loaded: LoadedModel) -> tup
 
 def _labelled(path: Path, recipe: Recipe) -> tuple[Record, ...]:
     config = recipe.data.model_copy(update={"source": str(path.absolute())})
-    return read_catalog(config).records
+    return read_catalog(config, least_classes=1).records
 
 
 def without_secrets(recipe: Recipe) -> Recipe:

@@ -50,5 +50,6 @@ def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 
 def _augmentation_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     at: NodePath = ("data", "augmentation")
-    problems = augmentation_problems(loaded.recipe.data.augmentation)
+    image = loaded.recipe.data.image
+    problems = augmentation_problems(loaded.recipe.data.augmentation, size=(image.height, image.width))
     return [loaded.error((*at, *problem.where), problem.what) for problem in problems]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import json_option, run_argument
+from imagetune.cli.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
@@ -18,7 +19,8 @@ from imagetune.cli.options import json_option, run_argument
 @json_option
 def command(run: str, data: Path | None, as_json: bool) -> None:
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test pictures."""
-    from imagetune import runs
+    with quiet_start():
+        from imagetune import runs
     from imagetune.cli.results import evaluation_lines
 
     document = runs.evaluate(run, data=data)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune fit recipes/quickstart.yaml -o train.batch_size=16")
@@ -16,7 +17,8 @@ from imagetune.cli.options import overrides_option, recipe_argument
 @click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan, leave nothing behind.")
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
-    from imagetune import runs
+    with quiet_start():
+        from imagetune import runs
     from imagetune.cli.results import evaluation_lines, plan_lines
     from imagetune.cli.screen import Screen
 

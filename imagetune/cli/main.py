@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
 from imagetune import __version__
 from imagetune.errors import ImagetuneError
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from imagetune.cli.options import json_option
+from imagetune.cli.quiet import quiet_start
 
 
 @click.group(epilog="Example: imagetune model layers resnet50 --unfreeze 'last 2 blocks'")
@@ -39,7 +40,8 @@ def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
     """Show the blocks of BACKBONE from input to output, and what would train."""
     from imagetune.model.describe import layer_rows
 
-    rows = layer_rows(backbone, unfreeze)
+    with quiet_start():
+        rows = layer_rows(backbone, unfreeze)
     click.echo(f"{'block':<18}{'layers':>8}{'parameters':>14}{'would train':>14}")
     for row in rows:
         click.echo(f"{row.block:<18}{len(row.layers):>8}{row.parameters:>14,}{row.trainable_parameters:>14,}")

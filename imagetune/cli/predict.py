@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagetune.cli.options import run_argument
+from imagetune.cli.quiet import quiet_start
 from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV file with a column a class.")
 def command(run: str, paths: tuple[str, ...], as_json: bool, csv_file: Path | None) -> None:
     """Say what the pictures in PATHS (files, folders, patterns) show, by the model of RUN."""
-    from imagetune import runs
+    with quiet_start():
+        from imagetune import runs
 
     predictions = runs.predict(run, paths)
     if csv_file is not None:

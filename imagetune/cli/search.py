@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune search recipes/search.yaml -o search.trials=10")
@@ -15,7 +16,8 @@ from imagetune.cli.options import overrides_option, recipe_argument
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
-    from imagetune import runs, search_runs
+    with quiet_start():
+        from imagetune import runs, search_runs
     from imagetune.cli.results import evaluation_lines, search_lines
     from imagetune.cli.screen import Screen
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from imagetune.cli.quiet import quiet_start
+
 
 @click.command(epilog="Example: imagetune sync runs/clipart-20261121-101500-3f2a")
 @click.argument("run", type=click.Path(path_type=Path))
 def command(run: Path) -> None:
     """Send to MLflow what RUN still holds back; a second time changes nothing."""
-    from imagetune import runs
+    with quiet_start():
+        from imagetune import runs
 
     click.echo(runs.sync(run))

@@ -62,7 +62,9 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
 
     A split that the source gives is kept. One that it doesn't give is made: each picture's place depends on the seed
     and its group, its family of near-copies or its own content, so it stays when others are added; near-copies, and
-    pictures of one group, stay together. Only where a class would be missing from a split is its nearest unit moved.
+    pictures of one group, stay together. Only two things move a picture: a class that would be missing from a split
+    takes its nearest unit from another, and a near-copy that is added may change the family's place, which is that of
+    its smallest SHA-256.
 
     Args:
         catalog: What `read_catalog` returned.

@@ -11,7 +11,7 @@ import itertools
 import math
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -100,15 +100,25 @@ def open_weights(path: Path) -> Iterator[StoredWeights]:
     Raises:
         ModelFileError: The file is damaged, hostile or in no layout of Keras.
     """
-    try:
-        with _hdf5_source(path) as source, h5py.File(source, "r") as file:
-            yield _stored_weights(file)
-    except ModelFileError as error:
-        hint = error.hint or "give a .weights.h5, .h5 or .keras file that Keras wrote"
-        raise ModelFileError(error.what, where=str(path), hint=hint) from error
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-        hint = "copy the file again, or give another one"
-        raise ModelFileError(f"damaged or not a weight file: {error}", where=str(path), hint=hint) from error
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(_hdf5_source(path))
+            file = stack.enter_context(h5py.File(source, "r"))
+            stored = _stored_weights(file)
+        except ModelFileError as error:
+            raise _located(error, path) from error
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            what = f"damaged or not a weight file: {error}"
+            raise ModelFileError(what, where=str(path), hint="copy the file again, or give another one") from error
+        try:
+            yield stored
+        except ModelFileError as error:
+            raise _located(error, path) from error
+
+
+def _located(error: ModelFileError, path: Path) -> ModelFileError:
+    hint = error.hint or "give a .weights.h5, .h5 or .keras file that Keras wrote"
+    return ModelFileError(error.what, where=str(path), hint=hint)
 
 
 @contextmanager

@@ -140,9 +140,9 @@ def _report(path: Path, match: Match) -> WeightsReport:
 def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
     arrays = layer_arrays(read_torch_file(path))
     for name, values in arrays.items():
-        layer = network.get_layer(name)
-        _check_shapes(layer, values)
-        layer.set_weights(values)
+        _check_shapes(network.get_layer(name), values)
+    for name, values in arrays.items():
+        network.get_layer(name).set_weights(values)
     note = f"all {len(arrays)} layers with weights found in {path.name}; left aside: the classifier"
     return WeightsReport(str(path), sha256_file(path), len(arrays), ("_fc",), note)
 

@@ -1,0 +1,57 @@
+import csv
+import json
+import shutil
+
+import pytest
+
+
+def test_folders_files_and_patterns_are_taken(fitted, pictures, imagetune):
+    _, run = fitted
+    outcome = imagetune("predict", run, pictures / "red", str(pictures / "blue" / "blue0[0-2].png"), "--json")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert len(lines) == 13
+    for line in lines:
+        assert set(line) == {"path", "label", "probabilities", "error"}
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert line["label"] == max(line["probabilities"], key=line["probabilities"].get)
+
+
+def test_a_bad_picture_gets_an_error_and_the_others_their_answer(fitted, pictures, workplace, imagetune):
+    mixed = workplace / "mixed"
+    mixed.mkdir()
+    shutil.copy(pictures / "red" / "red00.png", mixed / "good.png")
+    (mixed / "cut.png").write_bytes((pictures / "red" / "red00.png").read_bytes()[:200])
+    (mixed / "page.jpg").write_text("<html>not found</html>")
+    lines = [json.loads(line) for line in imagetune("predict", fitted[1], mixed, "--json").out.splitlines()]
+    by_name = {line["path"].rsplit("/", 1)[-1]: line for line in lines}
+    assert by_name["good.png"]["error"] is None
+    assert by_name["cut.png"]["label"] is None
+    assert by_name["cut.png"]["error"]
+    assert by_name["page.jpg"]["error"]
+
+
+def test_csv_has_a_column_a_class(fitted, pictures, workplace, imagetune):
+    out = workplace / "out.csv"
+    assert imagetune("predict", fitted[1], pictures / "red", "--csv", out).code == 0
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "blue", "green", "red", "error"]
+    assert len(rows) == 10
+
+
+def test_no_such_run_and_no_such_picture_are_told_apart(fitted, workplace, imagetune):
+    outcome = imagetune("predict", "runs/none", workplace)
+    assert (outcome.code, "no such run folder" in outcome.err) == (9, True)
+    outcome = imagetune("predict", fitted[1], workplace / "none.png")
+    assert outcome.code == 3
+    assert "none.png" in outcome.err
+
+
+def test_a_model_that_was_changed_is_refused(fitted, pictures, workplace, imagetune):
+    copy = workplace / "copy"
+    shutil.copytree(fitted[1], copy)
+    weights = copy / "model" / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    outcome = imagetune("predict", copy, pictures)
+    assert outcome.code == 9
+    assert outcome.err.startswith("error[model-file]")
