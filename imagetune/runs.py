@@ -180,6 +180,7 @@ def run_recipe(
     recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
         best = train(_job(recipe, data, model, folder=folder.checkpoints, listener=recorder, stop=stop))
+        say(f"best        epoch {best.epoch}, of stage {best.stage!r}")
         _save_model(folder, model, recipe, data)
         evaluation = _evaluate(folder, model, recipe, data, say=say) if test else None
         recorder.end("finished")

@@ -31,6 +31,14 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best epoch so far, and the checkpoint with its weights."""
+
+    record: EpochRecord
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
 class StageContext:
     """What a stage's callback works with.
 
@@ -39,6 +47,7 @@ class StageContext:
         stage: The stage's values.
         early_stopping: The stage's own, or that of all stages.
         start: Position before the stage.
+        best: What earlier stages reached, whose weights this stage starts from; it has to be beaten.
         steps_per_epoch: Optimizer steps an epoch.
         train_pictures: Number of training pictures.
         validate: Gives the validation figures of the model as it is.
@@ -51,6 +60,7 @@ class StageContext:
     stage: StageConfig
     early_stopping: EarlyStoppingConfig
     start: Position
+    best: Best | None
     steps_per_epoch: int
     train_pictures: int
     validate: Callable[[], dict[str, float]]
@@ -64,8 +74,7 @@ class StageCallback(keras.callbacks.Callback):
 
     Attributes:
         position: How far training has come.
-        best: Record of the best epoch so far.
-        best_checkpoint: Its checkpoint.
+        best: The best epoch so far, of this stage or of those before it.
     """
 
     def __init__(self, context: StageContext, setup: StageSetup) -> None:
@@ -73,8 +82,7 @@ class StageCallback(keras.callbacks.Callback):
         self.context = context
         self.setup = setup
         self.position = context.start
-        self.best: EpochRecord | None = None
-        self.best_checkpoint: Path | None = None
+        self.best = context.best
         self._plateau = PlateauRate(context.stage.schedule, context.stage.learning_rate)
         self._stalled_epochs = 0
         self._began = 0.0
@@ -105,8 +113,8 @@ class StageCallback(keras.callbacks.Callback):
         improved = self._improves(record)
         checkpoint = self.commit(record.figure(self.context.early_stopping.metric))
         if improved or self.best is None:
-            self.best, self.best_checkpoint = record, checkpoint
-        prune_checkpoints(self.context.folder, best=self.best_checkpoint)
+            self.best = Best(record, checkpoint)
+        prune_checkpoints(self.context.folder, best=self.best.checkpoint)
         self.context.listener.epoch_done(record)
         self._decide(improved=improved)
         self.context.stop.check()
@@ -134,7 +142,7 @@ class StageCallback(keras.callbacks.Callback):
         if self.best is None:
             return True
         watched = self.context.early_stopping
-        gain = record.figure(watched.metric) - self.best.figure(watched.metric)
+        gain = record.figure(watched.metric) - self.best.record.figure(watched.metric)
         return (-gain if watched.metric == "loss" else gain) > watched.min_delta
 
     def _decide(self, *, improved: bool) -> None:

@@ -16,7 +16,7 @@ from imagetune.model.backbones import Backbone
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.training.callback import Position, StageCallback, StageContext
+from imagetune.training.callback import Best, Position, StageCallback, StageContext
 from imagetune.training.checkpoints import TrainingState, commit_checkpoint, load_checkpoint
 from imagetune.training.events import EpochRecord, Listener, StageStarted
 from imagetune.training.faults import memory_errors
@@ -69,10 +69,12 @@ class TrainingJob:
 
 
 def train(job: TrainingJob) -> EpochRecord:
-    """Train the model in place through all stages; it ends with the best weights of the last one.
+    """Train the model in place through all stages; it ends with the best weights of all of them.
+
+    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was.
 
     Returns:
-        The record of the epoch that these weights are from.
+        The record of the epoch that the weights are from.
 
     Raises:
         DivergedError: The loss is not finite. The best weights so far are in a checkpoint.
@@ -83,24 +85,25 @@ def train(job: TrainingJob) -> EpochRecord:
     first = job.config.stages[0]
     # Even a run that diverges in its first epoch leaves finite weights behind.
     commit_checkpoint(job.folder, job.model, TrainingState(first.name, 0, 0, None))
-    position = Position()
+    position, best = Position(), None
     for index in range(len(job.config.stages)):
-        position, best = _run_stage(job, index, position)
-    return best
+        position, best = _run_stage(job, index, position, best)
+    if best is None:
+        raise ImagetuneError("training ended without an epoch")
+    return best.record
 
 
-def _run_stage(job: TrainingJob, index: int, start: Position) -> tuple[Position, EpochRecord]:
-    """Train a stage, put its best weights into the model, and return where it ended and its best epoch."""
+def _run_stage(job: TrainingJob, index: int, start: Position, best: Best | None) -> tuple[Position, Best | None]:
+    """Train a stage, put the best weights so far into the model, and return where it ended and what is best."""
     stage = job.config.stages[index]
     steps = steps_per_epoch(len(job.pictures.train), job.config.batch_size)
     setup = prepare_stage(job.model, job.backbone, stage, job.config, steps_per_epoch=steps)
     job.listener.stage_started(_announcement(setup, stage, index, len(job.config.stages), start, steps))
-    callback = StageCallback(_context(job, stage, start, steps), setup)
+    callback = StageCallback(_context(job, stage, start, best, steps), setup)
     with memory_errors(job.config.batch_size), job.stop.deferred():
         _fit_stage(job, stage, setup, callback)
-    if callback.best is None or callback.best_checkpoint is None:
-        raise ImagetuneError("a stage ended without an epoch", where=f"stage {stage.name!r}")
-    load_checkpoint(callback.best_checkpoint, job.model)
+    if callback.best is not None:
+        load_checkpoint(callback.best.checkpoint, job.model)
     return callback.position, callback.best
 
 
@@ -135,12 +138,13 @@ def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback
             raise
 
 
-def _context(job: TrainingJob, stage: StageConfig, start: Position, steps: int) -> StageContext:
+def _context(job: TrainingJob, stage: StageConfig, start: Position, best: Best | None, steps: int) -> StageContext:
     return StageContext(
         model=job.model,
         stage=stage,
         early_stopping=stage.early_stopping or job.config.early_stopping,
         start=start,
+        best=best,
         steps_per_epoch=steps,
         train_pictures=len(job.pictures.train),
         validate=lambda: _validation_figures(job),

@@ -147,7 +147,7 @@ SMALL = [backbone.name for backbone in all_backbones() if backbone.parameters < 
 
 @pytest.mark.parametrize("name", [*SMALL[:2], pytest.param("", marks=pytest.mark.slow)])
 def test_blocks_hold_every_layer_once_and_in_order(name):
-    for backbone in [get_backbone(name)] if name else all_backbones():
+    for backbone in [get_backbone(name)] if name else [row for row in all_backbones() if row.parameters < 3e7]:
         network = build_backbone(backbone, (backbone.min_size, backbone.min_size))
         blocks = blocks_of(network, backbone)
         named = [layer for block in blocks for layer in block.layers]
