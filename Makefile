@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# graphene is held because the resolver otherwise goes back to one that MLflow does not work with.
+LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-annotate --upgrade-package graphene==3.4.3
 
 .PHONY: help install quickstart test test-all check format bench docker lock clean
 
@@ -48,8 +51,9 @@ docker: ## Build the CPU image
 	docker build --target cpu --tag imagetune .
 
 lock: install ## Resolve the lock files again
-	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header --output-file requirements.lock
-	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev --extra hed --output-file requirements-dev.lock
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --extra gpu --output-file requirements-gpu.lock
+	$(LOCK) --extra dev --extra hed --output-file requirements-dev.lock
 
 clean: ## Remove what the targets made; runs and mlflow.db stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -28,6 +28,7 @@ from imagetune.files import atomic_path, write_json
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import LoadedModel, load_model, save_model
+from imagetune.model.trainable import set_trainable
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
@@ -48,6 +49,7 @@ from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import EpochRecord, Listener
 from imagetune.training.fit import Pictures, TrainingJob, train
 from imagetune.training.plan import StagePlan, plan_stages
+from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
 
@@ -129,7 +131,7 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     for note in splits.notes:
         say(f"note        {note}")
     for finding in audit.findings:
-        say(f"{finding.severity:<11} {finding.title} ({len(finding.paths)}); {finding.hint}")
+        say(f"{finding.severity:<11} {finding.title}" + (f"; {finding.hint}" if finding.hint else ""))
     return Data(catalog, audit, splits)
 
 
@@ -141,6 +143,7 @@ def build_pretrained(recipe: Recipe, data: Data, *, say: Say) -> tuple[keras.Mod
     image, config = recipe.data.image, recipe.model
     classes = len(data.splits.class_names)
     model = build_model(config, num_classes=classes, image_size=(image.height, image.width))
+    check_stages(model, get_backbone(config.backbone), recipe.train.stages)
     if config.weights.startswith(REMOTE):
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
         config = config.model_copy(update={"weights": str(local)})
@@ -260,6 +263,8 @@ def _save_model(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Dat
         image=recipe.data.image,
         max_pixels=recipe.data.max_pixels,
     )
+    # What stages froze is theirs: the file that leaves has every layer trainable and its own dropout.
+    set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
     with atomic_path(folder.keras_file) as temporary:
         model.save(temporary)
 

@@ -23,7 +23,7 @@ from imagetune.run_folder import (
 from imagetune.runs import Data, RunResult, Say, read_data, run_recipe, without_secrets
 from imagetune.search.oracle import direction_of
 from imagetune.search.records import TrialResult
-from imagetune.search.trials import SearchResult, run_search
+from imagetune.search.trials import SearchResult, check_search, run_search
 from imagetune.tracking.tracker import start_tracking
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest, listen_for_stop
@@ -78,6 +78,7 @@ def search(
     with listen_for_stop() as stop:
         loaded = load_checked_recipe(recipe_path, overrides)
         _check_spaces(loaded)
+        check_search(loaded.spaces, loaded.recipe.search)
         check_run_place(run_dir)
         data = read_data(loaded.recipe, say=say)
         folder = create_run_folder(without_secrets(loaded.recipe), run_dir)
@@ -132,9 +133,6 @@ def best_figure(folder: RunFolder, objective: str) -> float:
 
 
 def _check_spaces(loaded: LoadedRecipe) -> None:
-    if not loaded.spaces:
-        hint = "replace a value by a space, such as learning_rate: {search: log_uniform, low: 1e-5, high: 1e-2}"
-        raise loaded.error((), "the recipe has nothing to search", hint=hint)
     fixed = ("source", "split", "columns", "classes", "audit")
     for path in loaded.spaces:
         if path[0] in ("evaluate", "tracking", "search", "name") or (path[0] == "data" and path[1] in fixed):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 
+from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
 from imagetune.model.trainable import blocks_of, set_trainable
@@ -68,6 +70,19 @@ def prepare_stage(
         summary.trainable_parameters,
         summary.trainable_parameters + summary.frozen_parameters,
     )
+
+
+def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
+    """Make sure that every stage's ``unfreeze`` finds its layers, before anything is written or trained.
+
+    Raises:
+        RecipeError: It names what the backbone doesn't have.
+    """
+    for index, stage in enumerate(stages):
+        try:
+            set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm)
+        except RecipeError as error:
+            raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
 
 
 def block_rates(groups: list[str], stage: StageConfig) -> dict[str, float]:
