@@ -133,6 +133,8 @@ def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback
             callback.commit(None)
             raise
         except Exception:
+            # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
+            job.stop.check()
             if feed.failure is not None:
                 raise feed.failure from None
             raise

@@ -153,6 +153,7 @@ if __name__ == "__main__":
                                batch_size=8, seed=0, epochs=10**6, workers=2, max_pixels=10**8)
     import multiprocessing
     next(batches)
+    next(batches)  # of the other worker, which is up now as well
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
     try:
         for _ in batches:
