@@ -10,7 +10,7 @@ import keras
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
-from imagetune.model.trainable import blocks_of, set_trainable
+from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.metrics import ConfusionTally
 from imagetune.training.optimizer import Rate, build_optimizer
@@ -104,7 +104,7 @@ def _variable_groups(model: keras.Model, backbone: Backbone, *, decayed: bool) -
     """Return the trainable variables of each block that has any, input to output, then of the head; or all as one."""
     if not decayed:
         return {HEAD: list(model.trainable_variables)}
-    layers = {layer.name: layer for layer in backbone_of(model).layers}
+    layers = {layer.name: layer for layer in leaf_layers(backbone_of(model))}
     groups = {
         block.name: [variable for name in block.layers for variable in layers[name].trainable_variables]
         for block in blocks_of(model, backbone)

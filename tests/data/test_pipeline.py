@@ -142,12 +142,13 @@ def test_automatic_workers_are_none_for_little_work(monkeypatch: pytest.MonkeyPa
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from imagetune.data.catalog import Record
 from imagetune.data.pipeline import training_batches
 from imagetune.recipe.data import ImageSettings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     records = [Record(sys.argv[1], "cat")] * 32
     batches = training_batches(records, ("cat",), image=ImageSettings(height=32, width=32), augmentation="none",
                                batch_size=8, seed=0, epochs=10**6, workers=2, max_pixels=10**8)
