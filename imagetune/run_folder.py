@@ -9,7 +9,8 @@ import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, Re
 from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
+from imagetune.tracking.address import redact_uri
 from imagetune.training.events import EpochRecord, Listener, StageStarted, StepDone
 
 RUNS = "runs"
@@ -144,8 +146,26 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
         raise ResourceError(f"can't make the run folder: {error.strerror}", where=str(path)) from error
     _claim(folder)
     folder.write_status("running")
-    write_text(folder.recipe, recipe_yaml(recipe))
+    write_recipe(recipe, folder.recipe)
     return folder
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a resolved recipe, without the password of its tracking address: a run folder is sent about."""
+    if recipe.tracking.uri is not None:
+        tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
+        recipe = recipe.model_copy(update={"tracking": tracking})
+    write_text(path, recipe_yaml(recipe))
+
+
+@contextmanager
+def failure_noted(folder: RunFolder) -> Iterator[None]:
+    """Write into status.json what ends the block early, before there is a recorder to do it."""
+    try:
+        yield
+    except BaseException as error:
+        folder.write_status(failure_state(error), error=str(error) or type(error).__name__)
+        raise
 
 
 def open_run_folder(path: Path) -> RunFolder:
@@ -220,16 +240,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def picture_hashes(pairs: Iterable[tuple[str, str]], root: Path) -> dict[str, str]:
-    """Return hashes by path, relative to ``root`` where below it, sorted."""
-    return dict(sorted((_relative(path, root), digest) for path, digest in pairs if digest))
-
-
-def _relative(path: str, root: Path) -> str:
-    given = Path(path)
-    return given.relative_to(root).as_posix() if given.is_relative_to(root) else str(given)
 
 
 class RunRecorder:

@@ -37,12 +37,12 @@ from imagetune.run_folder import (
     RunRecorder,
     check_run_place,
     create_run_folder,
+    failure_noted,
     failure_state,
     lock_document,
     open_run_folder,
 )
-from imagetune.tracking.address import redact_uri
-from imagetune.tracking.resolve import resolve_run
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -54,7 +54,6 @@ from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
 
 Say = Callable[[str], None]
-REMOTE = ("runs:/", "models:/")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def build_pretrained(recipe: Recipe, data: Data, *, say: Say) -> tuple[keras.Mod
     classes = len(data.splits.class_names)
     model = build_model(config, num_classes=classes, image_size=(image.height, image.width))
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
-    if config.weights.startswith(REMOTE):
+    if is_mlflow_uri(config.weights):
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
         config = config.model_copy(update={"weights": str(local)})
     report = load_weights(model, config)
@@ -176,10 +175,11 @@ def run_recipe(
         test: False leaves the test split closed, as a search's trials do.
     """
     model, weights = build_pretrained(recipe, data, say=say)
-    folder = create_run_folder(without_secrets(recipe), run_dir)
+    folder = create_run_folder(recipe, run_dir)
     say(f"run folder  {folder.path}")
-    _write_inputs(folder, recipe, data, weights)
-    tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
+    with failure_noted(folder):
+        _write_inputs(folder, recipe, data, weights)
+        tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
     recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
         best = train(_job(recipe, data, model, folder=folder.checkpoints, listener=recorder, stop=stop))
@@ -193,9 +193,9 @@ def run_recipe(
         # The page of a failed run helps to see why; a full disk must not hide what went wrong first.
         with contextlib.suppress(OSError, ImagetuneError):
             _write_pages(folder)
-        _finish_tracking(tracker, say)
+        finish_tracking(tracker, say)
         raise
-    _finish_tracking(tracker, say)
+    finish_tracking(tracker, say)
     missed = failed_requirements(evaluation, recipe.evaluate.require) if evaluation else ()
     return RunResult(folder.path, best, evaluation, missed)
 
@@ -228,7 +228,7 @@ def sync(run_dir: Path) -> str:
 
 def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
     """Return a run's folder and model; ``run`` is a folder, or a runs:/ or models:/ address."""
-    folder = open_run_folder(resolve_run(run, uri=None) if run.startswith(REMOTE) else Path(run))
+    folder = open_run_folder(resolve_run(run, uri=None) if is_mlflow_uri(run) else Path(run))
     return folder, load_model(folder.model)
 
 
@@ -310,14 +310,6 @@ def _labelled(path: Path, recipe: Recipe) -> tuple[Record, ...]:
     return read_catalog(config, least_classes=1).records
 
 
-def without_secrets(recipe: Recipe) -> Recipe:
-    """Return the recipe without the password of a tracking address: it is written down and sent about."""
-    if recipe.tracking.uri is None:
-        return recipe
-    tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
-    return recipe.model_copy(update={"tracking": tracking})
-
-
 def _pass_on(record: EpochRecord, folder: RunFolder, tracker: Tracker, recipe: Recipe) -> None:
     if recipe.tracking.tensorboard:
         write_tensorboard(folder.path, record.as_json())
@@ -329,7 +321,8 @@ def _write_pages(folder: RunFolder) -> Path:
     return write_report(folder.path)
 
 
-def _finish_tracking(tracker: Tracker, say: Say) -> None:
+def finish_tracking(tracker: Tracker, say: Say) -> None:
+    """Send what is left, and say what could not be sent."""
     message = tracker.finish()
     if message:
         say(f"warning     {message}")

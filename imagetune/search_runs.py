@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagetune.files import read_json_lines, write_text
+from imagetune.files import read_json_lines
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.printing import recipe_yaml
+from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Scalar
 from imagetune.recipe.train import StageConfig
@@ -18,9 +18,11 @@ from imagetune.run_folder import (
     RunRecorder,
     check_run_place,
     create_run_folder,
+    failure_noted,
     failure_state,
+    write_recipe,
 )
-from imagetune.runs import Data, RunResult, Say, read_data, run_recipe, without_secrets
+from imagetune.runs import Data, RunResult, Say, finish_tracking, read_data, run_recipe
 from imagetune.search.oracle import direction_of
 from imagetune.search.records import TrialResult
 from imagetune.search.trials import SearchResult, check_search, run_search
@@ -81,20 +83,21 @@ def search(
         check_search(loaded.spaces, loaded.recipe.search)
         check_run_place(run_dir)
         data = read_data(loaded.recipe, say=say)
-        folder = create_run_folder(without_secrets(loaded.recipe), run_dir)
+        folder = create_run_folder(loaded.recipe, run_dir)
         say(f"run folder  {folder.path}")
         tracking = loaded.recipe.tracking.model_copy(update={"log_model": False})
-        tracker = start_tracking(folder.path, tracking, recipe_name=loaded.recipe.name)
+        with failure_noted(folder):
+            tracker = start_tracking(folder.path, tracking, recipe_name=loaded.recipe.name)
         recorder = RunRecorder(folder, listener, lambda _: tracker.poke())
         try:
             session = _Session(loaded, data, folder.path, tracker.wait_for_run(), listener, say, stop)
             outcome = _search(session)
         except BaseException as error:
             recorder.end(failure_state(error), error)
-            tracker.finish()
+            finish_tracking(tracker, say)
             raise
         recorder.end("finished")
-        tracker.finish()
+        finish_tracking(tracker, say)
         return outcome
 
 
@@ -103,9 +106,7 @@ def _search(session: _Session) -> Search:
 
     def run_trial(values: Mapping[NodePath, Scalar], *, trial_id: str, epochs: int | None) -> float:
         tried = session.loaded.with_values(values)
-        session.say(
-            f"trial {trial_id}   " + ", ".join(f"{'.'.join(map(str, key))}={value}" for key, value in values.items())
-        )
+        session.say(f"trial {trial_id}   " + ", ".join(f"{dotted(path)}={value}" for path, value in values.items()))
         if epochs is not None:
             tried = _with_epochs(tried, epochs)
         folder = session.folder / "trials" / f"trial-{trial_id}"
@@ -121,7 +122,7 @@ def _search(session: _Session) -> Search:
         spaces, recipe.search, seed=recipe.seed, folder=session.folder, run_trial=run_trial, on_trial=tell
     )
     best = session.loaded.with_values(result.best_values)
-    write_text(session.folder / "best.yaml", recipe_yaml(best))
+    write_recipe(best, session.folder / "best.yaml")
     session.say(f"best        trial {result.best.trial.trial_id}: now refitted and tested once")
     return Search(session.folder, result, session.run(best, session.folder / "best", test=True))
 

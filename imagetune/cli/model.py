@@ -41,7 +41,8 @@ def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
     from imagetune.model.describe import layer_rows
 
     with quiet_start():
-        rows = layer_rows(backbone, unfreeze)
+        import imagetune.model.build  # noqa: F401  (starts Keras, which layer_rows needs)
+    rows = layer_rows(backbone, unfreeze)
     click.echo(f"{'block':<18}{'layers':>8}{'parameters':>14}{'would train':>14}")
     for row in rows:
         click.echo(f"{row.block:<18}{len(row.layers):>8}{row.parameters:>14,}{row.trainable_parameters:>14,}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from imagetune.data.catalog import Record
 from imagetune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
-from imagetune.errors import ImagetuneError, StoppedError
+from imagetune.errors import ImagetuneError
 from imagetune.model.backbones import Backbone
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
@@ -129,12 +129,11 @@ def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback
             setup.learner.fit(
                 iter(feed), epochs=stage.epochs, steps_per_epoch=steps, callbacks=[callback], shuffle=False, verbose=0
             )
-        except StoppedError:
-            callback.commit(None)
-            raise
         except Exception:
             # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
-            job.stop.check()
+            if job.stop.signal_number is not None:
+                callback.commit(None)
+                job.stop.check()
             if feed.failure is not None:
                 raise feed.failure from None
             raise

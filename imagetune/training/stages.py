@@ -10,7 +10,7 @@ import keras
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
-from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
+from imagetune.model.trainable import blocks_of, chosen_layers, leaf_layers, set_trainable
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.metrics import ConfusionTally
 from imagetune.training.optimizer import Rate, build_optimizer
@@ -80,7 +80,7 @@ def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageC
     """
     for index, stage in enumerate(stages):
         try:
-            set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm)
+            chosen_layers(model, backbone, stage.unfreeze)
         except RecipeError as error:
             raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
 

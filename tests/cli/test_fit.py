@@ -161,12 +161,29 @@ def test_a_loss_that_is_no_number_ends_with_4_and_keeps_finite_weights(recipe, w
     assert recorded.info.status == "FAILED"
 
 
+def test_a_required_server_that_refuses_ends_the_run_before_training(recipe, workplace, imagetune):
+    tracking = "tracking={uri: 'http://127.0.0.1:9', required: true}"
+    outcome = imagetune("fit", recipe, "--run-dir", "run", "-o", tracking)
+    assert outcome.code == 7
+    assert "tracking is required" in outcome.err
+    assert json.loads((workplace / "run/status.json").read_text())["state"] == "failed"
+    assert not (workplace / "run/checkpoints").exists()
+
+
 def test_a_missed_bar_has_its_own_exit_code(recipe, workplace, imagetune):
     bar = "evaluate.require=[{metric: accuracy, lower_bound: 1.1}]"
     outcome = imagetune("fit", recipe, "--run-dir", "run", "-o", bar)
     assert outcome.code == 10
     assert "accuracy" in outcome.err
     assert (workplace / "run/report.html").exists()
+
+
+def test_layers_that_the_backbone_lacks_stop_before_anything_is_written(recipe, workplace, imagetune):
+    before = sorted(workplace.rglob("*"))
+    outcome = imagetune("fit", recipe, "-o", "train.stages.1.unfreeze=last 99 blocks")
+    assert outcome.code == 2
+    assert "train.stages[1].unfreeze" in outcome.err
+    assert sorted(workplace.rglob("*")) == before
 
 
 def test_a_class_weight_for_nobody_is_named(recipe, imagetune):
