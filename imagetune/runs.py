@@ -293,7 +293,7 @@ def _predict(
         records,
         class_names,
         image=recipe.data.image,
-        batch_size=recipe.evaluate.batch_size or recipe.train.batch_size,
+        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
     )

@@ -14,6 +14,8 @@ Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 Background = Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]
+Augmentation = AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]]
+Task = Literal["single_label", "multi_label", "ordinal", "regression"]
 
 
 class SplitConfig(Section):
@@ -77,6 +79,11 @@ class DataConfig(Section):
     source: str
     """A folder of class folders, a folder already split into train/val/test, or a .csv or .parquet table with
     path,label[,split,group]. Relative to the recipe's folder."""
+    task: Task = "single_label"
+    """What a label is: one class of several; any number of classes (`multi_label`: several in a cell, split at
+    label_separator); one of ordered classes (`ordinal`, whose order `classes` gives); a number (`regression`)."""
+    label_separator: Annotated[str, Field(min_length=1)] = ";"
+    """What stands between the labels of a picture in a table, for multi_label."""
     image_size: ImageSize = 224
     """Height and width in pixels: one number, or [height, width]."""
     resize: Resize = "pad"
@@ -90,7 +97,7 @@ class DataConfig(Section):
     """Column names of a table."""
     classes: Sequence[str] | None = None
     """The class names to use, in this order; others are left out. By default all that the training split has."""
-    augmentation: AugmentationPreset | Sequence[dict[str, dict[str, JsonValue] | None]] = "light"
+    augmentation: Augmentation = "light"
     """A preset, or a list of albumentations transforms: `- HorizontalFlip: {p: 0.5}`."""
     audit: AuditConfig = AuditConfig()
     """The check of the pictures before training."""

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from imagetune.recipe.base import PositiveInt, Section, Sequence
 
 Metric = Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc"]
+View = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in"]
 
 
 class TrackingConfig(Section):
@@ -60,6 +61,9 @@ class EvaluateConfig(Section):
     """Coverage of the intervals."""
     batch_size: PositiveInt | None = None
     """Pictures a forward pass; by default the training batch size."""
+    views: Sequence[View] = ()
+    """Test-time augmentation: versions of each picture beside itself, whose probabilities are averaged, in evaluate
+    and predict."""
     mistakes: Annotated[int, Field(ge=0, le=100)] = 24
     """How many of the worst mistakes the report shows as pictures."""
     require: Sequence[Requirement] = ()

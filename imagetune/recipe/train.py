@@ -15,10 +15,13 @@ from imagetune.recipe.base import (
     Section,
     Sequence,
 )
+from imagetune.recipe.data import Augmentation, ImageSize
+from imagetune.recipe.learning import AverageConfig, LossConfig, MixConfig, RegularisationConfig, TeacherConfig
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.unfreeze import parse_unfreeze
 
-WatchedMetric = Literal["loss", "accuracy", "precision", "recall", "f1"]
+DEFAULT_BATCH = 32
+WatchedMetric = Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"]
 
 
 class OptimizerConfig(Section):
@@ -38,19 +41,31 @@ class OptimizerConfig(Section):
     """Decay of the second moment of adam, adamw and lion."""
     clip_norm: Positive | None = None
     """Largest global norm of the gradients; larger ones are scaled down."""
+    clip_value: Positive | None = None
+    """Largest absolute value of a gradient; larger ones are cut."""
 
 
 class ScheduleConfig(Section):
     """How the learning rate moves during a stage; a bare name means its defaults."""
 
-    name: Literal["cosine", "constant", "exponential", "plateau"] = "cosine"
-    """`cosine` and `exponential` fall each step to final_fraction; `plateau` falls when validation stalls."""
+    name: Literal[
+        "cosine", "one_cycle", "linear", "polynomial", "exponential", "step", "inverse_sqrt", "constant", "plateau"
+    ] = "cosine"
+    """`cosine`, `linear`, `polynomial` and `exponential` fall each step to final_fraction; `one_cycle` (Smith 2018)
+    first rises for rise_fraction of the stage; `step` falls by factor every step_epochs; `inverse_sqrt` falls with the
+    square root of the steps after the warmup; `plateau` falls by factor when validation stalls."""
     warmup_epochs: NonNegative = 0.5
     """Epochs (fractions allowed) of linear rise from zero."""
     final_fraction: Fraction = 0.01
     """Share of the learning rate left at the end of the stage."""
+    power: Positive = 2.0
+    """Exponent of polynomial; 1 is a straight line."""
+    rise_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """Share of the stage in which one_cycle rises, from a 25th of the rate."""
+    step_epochs: Positive = 3.0
+    """Epochs (fractions allowed) between two falls of step."""
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
-    """What plateau multiplies the rate with."""
+    """What plateau and step multiply the rate with."""
     patience: NonNegativeInt = 2
     """Epochs without improvement before plateau lowers the rate."""
 
@@ -76,16 +91,34 @@ class StageConfig(Section):
     blocks or layers."""
     epochs: PositiveInt
     """Passes over the training pictures."""
-    learning_rate: Positive
-    """Peak learning rate."""
+    learning_rate: Positive | Literal["auto"]
+    """Peak learning rate; `auto` measures one at the start of the stage, as `imagetune lr-find` does."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate moves."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """The rate of each block is that of the next one towards the output times this; 1 means the same for all."""
     batch_norm: Literal["frozen", "train"] = "frozen"
     """Whether BatchNorm layers of unfrozen blocks learn and update their statistics."""
+    freeze_head: bool = False
+    """Keep the head as it is and train only the unfrozen part of the backbone."""
+    augmentation: Augmentation | None = None
+    """Overrides data.augmentation in this stage."""
+    image_size: ImageSize | None = None
+    """Overrides data.image_size while this stage trains: small pictures first, large ones later. Validation, test and
+    the saved model keep data.image_size."""
     early_stopping: EarlyStoppingConfig | None = None
     """Overrides train.early_stopping in this stage."""
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate as a number.
+
+        Raises:
+            ValueError: It is still `auto`.
+        """
+        if self.learning_rate == "auto":
+            raise ValueError(f"the learning rate of stage {self.name!r} has not been measured yet")
+        return self.learning_rate
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -98,6 +131,12 @@ class StageConfig(Section):
         parse_unfreeze(value)
         return value
 
+    @model_validator(mode="after")
+    def _trains_something(self) -> Self:
+        if self.freeze_head and parse_unfreeze(self.unfreeze).nothing:
+            raise ValueError("unfreeze is `none` and the head is frozen: nothing is left to train")
+        return self
+
 
 class TrainConfig(Section):
     """Stages, optimizer and when to stop."""
@@ -105,23 +144,73 @@ class TrainConfig(Section):
     stages: Sequence[StageConfig] = ()
     """Stages in order, or a preset: linear_probe, head_then_top, lp_ft, gradual, full. A preset takes `epochs` (of
     each of its stages) and `learning_rate` (of the head) beside it. The default is head_then_top."""
-    batch_size: PositiveInt = 32
-    """Pictures a step."""
+    batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
+    """Pictures that go through the model at a time; `auto` tries which power of two still fits in memory."""
+    effective_batch: PositiveInt | None = None
+    """Pictures an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
+    batch_size, or 32 where that is `auto`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer of all stages."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of each label's weight spread over all classes."""
-    class_weights: Literal["none", "balanced"] | dict[str, Positive] = "none"
-    """`balanced` weighs classes by inverse frequency; or a weight a class name."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
+    mix: MixConfig = MixConfig()
+    """Blending pictures and labels of a batch."""
+    average: AverageConfig = AverageConfig()
+    """Averaged weights."""
+    regularisation: RegularisationConfig = RegularisationConfig()
+    """Penalties on the backbone's weights."""
+    batch_norm_statistics: Literal["keep", "reestimate"] = "keep"
+    """`reestimate` takes means and variances of BatchNorm anew from the training pictures, before the last
+    validation (Li et al. 2016); for pictures far from ImageNet and for averaged weights."""
+    teacher: TeacherConfig | None = None
+    """A finished run to learn from."""
+    class_weights: Literal["none", "balanced", "effective_number"] | dict[str, Positive] = "none"
+    """`balanced` weighs classes by inverse frequency, `effective_number` more gently (Cui et al. 2019); or a weight a
+    class name."""
+    sampling: Literal["natural", "balanced", "square_root"] = "natural"
+    """How often pictures come in an epoch: `balanced` shows every class equally often, `square_root` in between."""
+    jit_compile: Literal["auto"] | bool = "auto"
+    """XLA: `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
+    gradient_checkpointing: bool = False
+    """Compute activations of the backbone again in the backward pass instead of keeping them: less memory, more
+    time."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Number format of the computation; weights stay float32."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When a stage ends early, and by which validation figure its best weights are chosen."""
 
-    @field_validator("optimizer", mode="before")
+    @property
+    def pass_size(self) -> int:
+        """Pictures that go through the model at a time, as a number.
+
+        Raises:
+            ValueError: It is still `auto`.
+        """
+        if self.batch_size == "auto":
+            raise ValueError("the batch size has not been measured yet")
+        return self.batch_size
+
+    @property
+    def step_size(self) -> int:
+        """Pictures an optimizer step."""
+        return self.effective_batch or (DEFAULT_BATCH if self.batch_size == "auto" else self.batch_size)
+
+    @property
+    def accumulation(self) -> int:
+        """Passes whose gradients make one optimizer step."""
+        return self.step_size // self.pass_size
+
+    @field_validator("optimizer", "loss", "mix", "average", mode="before")
     @classmethod
-    def _optimizer_by_name(cls, value: Any) -> Any:
+    def _by_name(cls, value: Any) -> Any:
         return _bare_name(value)
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _teacher_by_run(cls, value: Any) -> Any:
+        return {"run": value} if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -135,6 +224,25 @@ class TrainConfig(Section):
         names = [stage.name for stage in self.stages]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two stages are called {twice[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_that_go_on(self) -> Self:
+        everything = None
+        for stage in self.stages:
+            wanted = parse_unfreeze(stage.unfreeze)
+            if everything is not None and wanted.nothing:
+                what = f"stage {stage.name!r} unfreezes nothing after stage {everything!r} unfroze everything"
+                raise ValueError(f"{what}: put it first, or leave it out")
+            if wanted.everything:
+                everything = stage.name
+        return self
+
+    @model_validator(mode="after")
+    def _whole_accumulation(self) -> Self:
+        size, whole = self.batch_size, self.effective_batch
+        if whole is not None and size != "auto" and whole % size:
+            raise ValueError(f"effective_batch {whole} is not a multiple of batch_size {size}")
         return self
 
 

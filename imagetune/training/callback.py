@@ -83,7 +83,7 @@ class StageCallback(keras.callbacks.Callback):
         self.setup = setup
         self.position = context.start
         self.best = context.best
-        self._plateau = PlateauRate(context.stage.schedule, context.stage.learning_rate)
+        self._plateau = PlateauRate(context.stage.schedule, context.stage.peak_rate)
         self._stalled_epochs = 0
         self._began = 0.0
 

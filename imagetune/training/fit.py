@@ -96,11 +96,11 @@ def train(job: TrainingJob) -> EpochRecord:
 def _run_stage(job: TrainingJob, index: int, start: Position, best: Best | None) -> tuple[Position, Best | None]:
     """Train a stage, put the best weights so far into the model, and return where it ended and what is best."""
     stage = job.config.stages[index]
-    steps = steps_per_epoch(len(job.pictures.train), job.config.batch_size)
+    steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
     setup = prepare_stage(job.model, job.backbone, stage, job.config, steps_per_epoch=steps)
     job.listener.stage_started(_announcement(setup, stage, index, len(job.config.stages), start, steps))
     callback = StageCallback(_context(job, stage, start, best, steps), setup)
-    with memory_errors(job.config.batch_size), job.stop.deferred():
+    with memory_errors(job.config.pass_size), job.stop.deferred():
         _fit_stage(job, stage, setup, callback)
     if callback.best is not None:
         load_checkpoint(callback.best.checkpoint, job.model)
@@ -117,7 +117,7 @@ def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback
         pictures.class_names,
         image=data.image,
         augmentation=data.augmentation,
-        batch_size=job.config.batch_size,
+        batch_size=job.config.pass_size,
         seed=job.seed,
         epochs=start.epoch + stage.epochs,
         start_step=start.epoch * steps,
@@ -164,7 +164,7 @@ def _validation_figures(job: TrainingJob) -> dict[str, float]:
         pictures.val,
         pictures.class_names,
         image=data.image,
-        batch_size=job.config.batch_size,
+        batch_size=job.config.pass_size,
         workers=data.workers,
         max_pixels=data.max_pixels,
     ) as batches:

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.recipe.data import Task
+
 
 class ConfusionTally(keras.metrics.Metric):
     """Counts (true, predicted) pairs of an epoch; its result is the accuracy.
@@ -36,6 +38,34 @@ class ConfusionTally(keras.metrics.Metric):
     def matrix(self) -> NDArray[np.float64]:
         """Return the counts so far as (k, k) float64: rows true, columns predicted."""
         return np.asarray(keras.ops.convert_to_numpy(self.counts), dtype=np.float64)
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return the figures of the epoch so far, with its mean ``loss``."""
+        return figures_of(self.matrix(), loss)
+
+
+def build_tally(task: Task, outputs: int) -> ConfusionTally:
+    """Return the metric that counts an epoch's answers.
+
+    Args:
+        task: What a label is.
+        outputs: Number of the model's outputs.
+    """
+    del task
+    return ConfusionTally(outputs)
+
+
+def figures_of_answers(task: Task, targets: NDArray[np.float32], answers: NDArray[np.float32]) -> dict[str, float]:
+    """Return the figures of pictures that the model answered, loss included.
+
+    Args:
+        task: What a label is.
+        targets: (n, k) as ``encode_targets`` gives them.
+        answers: (n, k) outputs of the whole model: probabilities.
+    """
+    del task
+    labels = targets.argmax(axis=1).astype(np.int32)
+    return figures_of(confusion_matrix(labels, answers), log_loss(labels, answers))
 
 
 def confusion_matrix(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -43,12 +43,12 @@ class StagePlan:
 
 def plan_stages(job: TrainingJob) -> list[StagePlan]:
     """Run one batch through each stage and time it. The model's weights change; nothing is written."""
-    batch = _one_batch(job.pictures, job.config.batch_size, job.seed)
-    steps = steps_per_epoch(len(job.pictures.train), job.config.batch_size)
+    batch = _one_batch(job.pictures, job.config.pass_size, job.seed)
+    steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
     plans = []
     for stage in job.config.stages:
         setup = prepare_stage(job.model, job.backbone, stage, job.config, steps_per_epoch=steps)
-        with memory_errors(job.config.batch_size):
+        with memory_errors(job.config.pass_size):
             setup.learner.train_on_batch(*batch)  # the first step also compiles
             began = time.perf_counter()
             setup.learner.train_on_batch(*batch)

@@ -61,7 +61,7 @@ def prepare_stage(
         metrics=[tally],
         jit_compile=_jit_compile(),
     )
-    schedule = StageSchedule(stage.learning_rate, stage.schedule, steps_per_epoch=steps_per_epoch, epochs=stage.epochs)
+    schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=steps_per_epoch, epochs=stage.epochs)
     return StageSetup(
         learner,
         tally,
@@ -91,7 +91,7 @@ def block_rates(groups: list[str], stage: StageConfig) -> dict[str, float]:
     Layer-wise decay as in Howard and Ruder 2018 (arXiv 1801.06146), with the factor free.
     """
     last = len(groups) - 1
-    return {group: stage.learning_rate * stage.layer_decay ** (last - index) for index, group in enumerate(groups)}
+    return {group: stage.peak_rate * stage.layer_decay ** (last - index) for index, group in enumerate(groups)}
 
 
 def _schedule(rate: float, stage: StageConfig, steps_per_epoch: int) -> Rate:

@@ -42,7 +42,7 @@ def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
     assert [line.removeprefix(f"error[recipe] {path}:") for line in errors_of(path)] == [
         "3:3 data.image_siz: unknown key; did you mean 'image_size'?",
         "4:3 data.resize: 'padd' is wrong: expected 'pad', 'crop' or 'squash'; did you mean 'pad'?",
-        "6:3 train.batch_size: 0 is wrong: expected at least 1",
+        "6:3 train.batch_size: 0 is wrong: expected at least 1 or 'auto'",
         "7:3 train.optimizer: 'adamm' is wrong: expected 'adamw', 'adam', 'sgd', 'rmsprop' or 'lion'; "
         "did you mean 'adam'?",
         "9:20 train.stages[0].unfreeze: 'last 0 blocks' trains nothing: write `none`",
