@@ -7,7 +7,7 @@ WORKERS ?= 2
 LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-annotate --upgrade-package graphene==3.4.3
 
-.PHONY: help install quickstart test test-all check format bench docker lock clean
+.PHONY: help install quickstart test test-all check format bench strategies docker lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ format: install ## Format and mend what can be mended
 
 bench: install ## Run the benchmarks of docs/performance.md
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+strategies: install ## Measure the table of docs/strategies.md; resumes (hours)
+	$(BIN)/python -m benchmarks.strategies --workers $(WORKERS) --write
 
 docker: ## Build the CPU image
 	docker build --target cpu --tag imagetune .

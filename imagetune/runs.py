@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -17,19 +17,21 @@ from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
+from imagetune.data.labels import label_rule
 from imagetune.data.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError
+from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.figures import write_figures
-from imagetune.evaluation.metrics import evaluate_predictions, evaluation_document, failed_requirements
+from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions, predict_records, write_predictions
 from imagetune.evaluation.report import write_report
 from imagetune.files import atomic_path, write_json
+from imagetune.jobs import build_pretrained, settle_batch_size, training_job
 from imagetune.model.backbones import get_backbone
-from imagetune.model.build import build_model
-from imagetune.model.manifest import LoadedModel, load_model, save_model
+from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
 from imagetune.model.trainable import set_trainable
-from imagetune.model.weights import WeightsReport, load_weights
+from imagetune.model.weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import (
@@ -47,9 +49,9 @@ from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import EpochRecord, Listener
-from imagetune.training.fit import Pictures, TrainingJob, train
+from imagetune.training.fit import train
+from imagetune.training.job import Pictures
 from imagetune.training.plan import StagePlan, plan_stages
-from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
 
@@ -67,6 +69,18 @@ class Data:
     def pictures(self, recipe: Recipe) -> Pictures:
         """Return what training may see."""
         return Pictures(self.splits.train, self.splits.val, self.splits.class_names, recipe.data)
+
+
+class Tested(Protocol):
+    """A run with the bars that its test missed."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Bars of ``evaluate.require`` that the test missed, and by how much."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ def fit(
         return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop)
 
 
-def enforce_requirements(result: RunResult) -> None:
+def enforce_requirements(result: Tested) -> None:
     """Raise GateError if the test missed a bar of ``evaluate.require``; the run is complete all the same."""
     if result.missed:
         hint = "the run is complete and can be reviewed"
@@ -113,9 +127,12 @@ def plan(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> tuple[Reci
     with listen_for_stop() as stop:
         recipe = load_checked_recipe(recipe_path, overrides).recipe
         data = read_data(recipe, say=say)
-        model, _ = build_pretrained(recipe, data, say=say)
+        recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+        model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
         folder = Path()  # a plan commits no checkpoint
-        return recipe, plan_stages(_job(recipe, data, model, folder=folder, listener=_Deaf(), stop=stop))
+        return recipe, plan_stages(
+            training_job(recipe, data.pictures(recipe), model, folder=folder, listener=SilentListener(), stop=stop)
+        )
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
@@ -126,29 +143,12 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     splits = split_catalog(catalog, audit, recipe.data, seed=recipe.seed)
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
-    say(f"data        {counts} in {len(splits.class_names)} classes: {', '.join(splits.class_names)}")
+    say(f"data        {counts} in {splits.told_labels()}")
     for note in splits.notes:
         say(f"note        {note}")
     for finding in audit.findings:
         say(f"{finding.severity:<11} {finding.title}" + (f"; {finding.hint}" if finding.hint else ""))
     return Data(catalog, audit, splits)
-
-
-def build_pretrained(recipe: Recipe, data: Data, *, say: Say) -> tuple[keras.Model, WeightsReport]:
-    """Build the recipe's model and load its backbone's weights, everything seeded."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(recipe.seed)
-    keras.config.set_dtype_policy(recipe.train.precision)
-    image, config = recipe.data.image, recipe.model
-    classes = len(data.splits.class_names)
-    model = build_model(config, num_classes=classes, image_size=(image.height, image.width))
-    check_stages(model, get_backbone(config.backbone), recipe.train.stages)
-    if is_mlflow_uri(config.weights):
-        local = resolve_run(config.weights, uri=recipe.tracking.uri)
-        config = config.model_copy(update={"weights": str(local)})
-    report = load_weights(model, config)
-    say(f"model       {report.note}")
-    return model, report
 
 
 def run_recipe(
@@ -174,7 +174,8 @@ def run_recipe(
         parent_run_id: MLflow run of the search that this is a trial of.
         test: False leaves the test split closed, as a search's trials do.
     """
-    model, weights = build_pretrained(recipe, data, say=say)
+    recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+    model, weights = build_pretrained(recipe, data.pictures(recipe), say=say)
     folder = create_run_folder(recipe, run_dir)
     say(f"run folder  {folder.path}")
     with failure_noted(folder):
@@ -182,17 +183,19 @@ def run_recipe(
         tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
     recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
-        best = train(_job(recipe, data, model, folder=folder.checkpoints, listener=recorder, stop=stop))
+        best = train(
+            training_job(recipe, data.pictures(recipe), model, folder=folder.checkpoints, listener=recorder, stop=stop)
+        )
         say(f"best        epoch {best.epoch}, of stage {best.stage!r}")
-        _save_model(folder, model, recipe, data)
-        evaluation = _evaluate(folder, model, recipe, data, say=say) if test else None
+        write_model(folder, model, recipe, data.splits)
+        evaluation = evaluate_splits(folder, model, recipe, data.splits, say=say) if test else None
         recorder.end("finished")
-        _write_pages(folder)
+        write_pages(folder)
     except BaseException as error:
         recorder.end(failure_state(error), error)
         # The page of a failed run helps to see why; a full disk must not hide what went wrong first.
         with contextlib.suppress(OSError, ImagetuneError):
-            _write_pages(folder)
+            write_pages(folder)
         finish_tracking(tracker, say)
         raise
     finish_tracking(tracker, say)
@@ -204,9 +207,9 @@ def evaluate(run: str, *, data: Path | None) -> dict[str, Any]:
     """Return the evaluation document of a run on its own test split, or on other labelled pictures."""
     folder, loaded = open_run(run)
     recipe = load_recipe(folder.recipe).recipe
-    records = _labelled(data, recipe) if data else _test_records(folder, recipe, loaded)
-    predictions = _predict(loaded.model, records, loaded.class_names, recipe)
-    evaluation = evaluate_predictions(predictions, config=recipe.evaluate, seed=recipe.seed)
+    records = labelled_records(data, recipe) if data else open_holdout(run_splits(folder, recipe, loaded.class_names))
+    predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
+    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed)
     return evaluation_document({"test": evaluation}, config=recipe.evaluate)
 
 
@@ -218,7 +221,7 @@ def predict(run: str, paths: Sequence[str]) -> Iterator[PicturePrediction]:
 
 def report(run: str) -> Path:
     """Write report.html of a run again, from the files in its folder."""
-    return _write_pages(open_run_folder(Path(run)))
+    return write_pages(open_run_folder(Path(run)))
 
 
 def sync(run_dir: Path) -> str:
@@ -228,23 +231,18 @@ def sync(run_dir: Path) -> str:
 
 def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
     """Return a run's folder and model; ``run`` is a folder, or a runs:/ or models:/ address."""
-    folder = open_run_folder(resolve_run(run, uri=None) if is_mlflow_uri(run) else Path(run))
+    folder = find_run(run)
     return folder, load_model(folder.model)
 
 
-def _job(
-    recipe: Recipe, data: Data, model: keras.Model, *, folder: Path, listener: Listener, stop: StopRequest
-) -> TrainingJob:
-    return TrainingJob(
-        model=model,
-        backbone=get_backbone(recipe.model.backbone),
-        config=recipe.train,
-        pictures=data.pictures(recipe),
-        folder=folder,
-        seed=recipe.seed,
-        listener=listener,
-        stop=stop,
-    )
+def find_run(run: str) -> RunFolder:
+    """Return a finished run's folder; ``run`` is a folder, or a runs:/ or models:/ address.
+
+    Raises:
+        ModelFileError: It is no run folder, or has no model yet.
+        TrackingError: The address leads nowhere.
+    """
+    return open_run_folder(resolve_run(run, uri=None) if is_mlflow_uri(run) else Path(run))
 
 
 def _write_inputs(folder: RunFolder, recipe: Recipe, data: Data, weights: WeightsReport) -> None:
@@ -254,14 +252,25 @@ def _write_inputs(folder: RunFolder, recipe: Recipe, data: Data, weights: Weight
     write_json(folder.path / "audit.json", audit_document(data.catalog, data.audit, data.splits))
 
 
-def _save_model(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Data) -> None:
+def write_model(folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits) -> None:
+    """Write a run's model twice: ``model/`` for imagetune, and ``model.keras``, which is left all trainable.
+
+    The thresholds of multi_label are chosen here, on validation.
+    """
+    thresholds: tuple[float, ...] = ()
+    if recipe.data.task == "multi_label" and splits.val:
+        thresholds = choose_thresholds(predict_labelled(model, splits.val, splits.class_names, recipe))
     save_model(
         model,
         folder.model,
         config=recipe.model,
-        class_names=data.splits.class_names,
+        class_names=splits.class_names,
+        task=recipe.data.task,
+        thresholds=thresholds,
+        label_separator=recipe.data.label_separator,
         image=recipe.data.image,
         max_pixels=recipe.data.max_pixels,
+        views=recipe.evaluate.views,
     )
     # What stages froze is theirs: the file that leaves has every layer trainable and its own dropout.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
@@ -269,25 +278,37 @@ def _save_model(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Dat
         model.save(temporary)
 
 
-def _evaluate(folder: RunFolder, model: keras.Model, recipe: Recipe, data: Data, *, say: Say) -> dict[str, Any]:
-    """Predict every split once and compute every figure from the predictions; the test split comes last."""
-    splits = {"train": data.splits.train, "val": data.splits.val, "test": open_holdout(data.splits)}
+def evaluate_splits(
+    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, say: Say
+) -> dict[str, Any]:
+    """Predict every split once and compute every figure from the predictions; the test split comes last.
+
+    All splits are seen through the recipe's views, so that they can be compared.
+    """
+    sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     evaluations = {}
-    for name, records in splits.items():
+    thresholds = read_manifest(folder.model).thresholds
+    for name, records in sides.items():
         if not records:
             continue
-        predictions = _predict(model, records, data.splits.class_names, recipe)
-        write_predictions(predictions, folder.predictions(name), root=data.catalog.root)
-        evaluations[name] = evaluate_predictions(predictions, config=recipe.evaluate, seed=recipe.seed)
+        predictions = predict_labelled(model, records, splits.class_names, recipe, thresholds=thresholds)
+        write_predictions(predictions, folder.predictions(name), root=splits.root)
+        evaluations[name] = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed)
     document = evaluation_document(evaluations, config=recipe.evaluate)
     write_json(folder.evaluation, document)
     say(f"evaluated   {', '.join(evaluations)}")
     return document
 
 
-def _predict(
-    model: keras.Model, records: Sequence[Record], class_names: tuple[str, ...], recipe: Recipe
+def predict_labelled(
+    model: keras.Model,
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    thresholds: Sequence[float] = (),
 ) -> Predictions:
+    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views."""
     return predict_records(
         model,
         records,
@@ -296,16 +317,25 @@ def _predict(
         batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
+        views=recipe.evaluate.views,
+        rule=label_rule(recipe.data),
+        thresholds=thresholds,
     )
 
 
-def _test_records(folder: RunFolder, recipe: Recipe, loaded: LoadedModel) -> tuple[Record, ...]:
+def run_splits(folder: RunFolder, recipe: Recipe, class_names: tuple[str, ...]) -> Splits:
+    """Return the pictures of a finished run, split as they were then.
+
+    Raises:
+        DataError: splits.csv is missing or damaged.
+    """
     source = Path(recipe.data.source)
     root = source if source.is_dir() else source.parent
-    return open_holdout(read_splits_csv(folder.splits, root=root, class_names=loaded.class_names))
+    return read_splits_csv(folder.splits, root=root, class_names=class_names)
 
 
-def _labelled(path: Path, recipe: Recipe) -> tuple[Record, ...]:
+def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
+    """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
     config = recipe.data.model_copy(update={"source": str(path.absolute())})
     return read_catalog(config, least_classes=1).records
 
@@ -316,7 +346,8 @@ def _pass_on(record: EpochRecord, folder: RunFolder, tracker: Tracker, recipe: R
     tracker.poke()
 
 
-def _write_pages(folder: RunFolder) -> Path:
+def write_pages(folder: RunFolder) -> Path:
+    """Draw the figures of a run and write its report, from the files in its folder."""
     write_figures(folder.path)
     return write_report(folder.path)
 
@@ -328,7 +359,7 @@ def finish_tracking(tracker: Tracker, say: Say) -> None:
         say(f"warning     {message}")
 
 
-class _Deaf:
+class SilentListener:
     """A listener for work whose progress nobody watches."""
 
     def stage_started(self, event: object) -> None:

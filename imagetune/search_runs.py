@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.files import read_json_lines
+from imagetune.jobs import settle_batch_size
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.problems import dotted
@@ -27,6 +28,7 @@ from imagetune.search.oracle import direction_of
 from imagetune.search.records import TrialResult
 from imagetune.search.trials import SearchResult, check_search, run_search
 from imagetune.tracking.tracker import start_tracking
+from imagetune.training.batch_size import candidate_sizes, with_batch_size
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
@@ -46,12 +48,21 @@ class _Session:
     """What all trials share."""
 
     loaded: LoadedRecipe
+    largest_batch: int
     data: Data
     folder: Path
     parent_run_id: str | None
     listener: Listener
     say: Say
     stop: StopRequest
+
+    def recipe(self, values: Mapping[NodePath, Scalar]) -> Recipe:
+        """Return the recipe of a trial; once a trial has run, this process holds a GPU and can't measure any more."""
+        tried = self.loaded.with_values(values)
+        if tried.train.batch_size != "auto":
+            return tried
+        size = next(size for size in candidate_sizes(tried.train.step_size) if size <= self.largest_batch)
+        return tried.model_copy(update={"train": with_batch_size(tried.train, size)})
 
     def run(self, recipe: Recipe, folder: Path, *, test: bool) -> RunResult:
         return run_recipe(
@@ -83,14 +94,17 @@ def search(
         check_search(loaded.spaces, loaded.recipe.search)
         check_run_place(run_dir)
         data = read_data(loaded.recipe, say=say)
-        folder = create_run_folder(loaded.recipe, run_dir)
+        settled = settle_batch_size(loaded.recipe, data.pictures(loaded.recipe), say=say)
+        folder = create_run_folder(settled, run_dir)
         say(f"run folder  {folder.path}")
         tracking = loaded.recipe.tracking.model_copy(update={"log_model": False})
         with failure_noted(folder):
             tracker = start_tracking(folder.path, tracking, recipe_name=loaded.recipe.name)
         recorder = RunRecorder(folder, listener, lambda _: tracker.poke())
         try:
-            session = _Session(loaded, data, folder.path, tracker.wait_for_run(), listener, say, stop)
+            session = _Session(
+                loaded, settled.train.pass_size, data, folder.path, tracker.wait_for_run(), listener, say, stop
+            )
             outcome = _search(session)
         except BaseException as error:
             recorder.end(failure_state(error), error)
@@ -105,7 +119,7 @@ def _search(session: _Session) -> Search:
     recipe = session.loaded.recipe
 
     def run_trial(values: Mapping[NodePath, Scalar], *, trial_id: str, epochs: int | None) -> float:
-        tried = session.loaded.with_values(values)
+        tried = session.recipe(values)
         session.say(f"trial {trial_id}   " + ", ".join(f"{dotted(path)}={value}" for path, value in values.items()))
         if epochs is not None:
             tried = _with_epochs(tried, epochs)
@@ -121,7 +135,7 @@ def _search(session: _Session) -> Search:
     result = run_search(
         spaces, recipe.search, seed=recipe.seed, folder=session.folder, run_trial=run_trial, on_trial=tell
     )
-    best = session.loaded.with_values(result.best_values)
+    best = session.recipe(result.best_values)
     write_recipe(best, session.folder / "best.yaml")
     session.say(f"best        trial {result.best.trial.trial_id}: now refitted and tested once")
     return Search(session.folder, result, session.run(best, session.folder / "best", test=True))
@@ -134,7 +148,7 @@ def best_figure(folder: RunFolder, objective: str) -> float:
 
 
 def _check_spaces(loaded: LoadedRecipe) -> None:
-    fixed = ("source", "split", "columns", "classes", "audit")
+    fixed = ("source", "split", "columns", "classes", "audit", "task", "label_separator")
     for path in loaded.spaces:
         if path[0] in ("evaluate", "tracking", "search", "name") or (path[0] == "data" and path[1] in fixed):
             raise loaded.error(path, "can't be searched: it would change what trials are compared by")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from imagetune.data.augmentation import augmentation_problems
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import get_backbone
+from imagetune.model.views import unfit_views
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.stage_checks import stage_errors
+from imagetune.task_checks import task_errors
 
 HED_BACKBONE = "vgg16"
 
@@ -26,7 +30,9 @@ def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Load
         RecipeError: Everything that is wrong, with its place in the file.
     """
     loaded = load_recipe(path, overrides)
-    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded)]
+    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_view_errors(loaded), *task_errors(loaded)]
+    if not any(error.where.endswith("model.backbone") for error in errors):
+        errors += stage_errors(loaded)
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
     return loaded
@@ -53,3 +59,14 @@ def _augmentation_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     image = loaded.recipe.data.image
     problems = augmentation_problems(loaded.recipe.data.augmentation, size=(image.height, image.width))
     return [loaded.error((*at, *problem.where), problem.what) for problem in problems]
+
+
+def _view_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    at: NodePath = ("evaluate", "views")
+    views, image = loaded.recipe.evaluate.views, loaded.recipe.data.image
+    size, hint = f"{image.height}x{image.width}", "leave it out, or set data.image_size to one number"
+    unfit = [
+        loaded.error(at, f"{view} needs square pictures, not {size}", hint=hint) for view in unfit_views(views, image)
+    ]
+    twice = [view for view, count in Counter(views).items() if count > 1]
+    return [*unfit, *(loaded.error(at, f"names {view} more than once", hint="name it once") for view in twice)]

@@ -17,9 +17,11 @@ from imagetune.errors import ImagetuneError
 COMMANDS = {
     "fit": "Fine-tune, test and record one run.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
+    "soup": "Average the weights of several runs into one model.",
     "evaluate": "Test a run again, on its own test pictures or on others.",
     "predict": "Say what pictures show.",
     "report": "Write the report of a run again.",
+    "lr-find": "Measure which learning rate suits a recipe.",
     "data": "Check and preview pictures.",
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",
@@ -42,7 +44,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"imagetune.cli.{cmd_name}")
+        module = importlib.import_module(f"imagetune.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -15,6 +15,13 @@ overrides_option = click.option(
     metavar="KEY=VALUE",
     help="Set a key of the recipe, such as -o train.batch_size=64; repeatable.",
 )
+with_option = click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="RUN",
+    help="Another run to answer together with: the mean of the probabilities; repeatable.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

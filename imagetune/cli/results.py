@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from imagetune.search.records import TrialResult
     from imagetune.training.plan import StagePlan
 
-HEADLINES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc")
-
 
 def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the headline figures of the test split with their intervals, and the verdict."""
@@ -21,14 +19,25 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if test is None:
         return
     yield f"test        {test['pictures']} pictures"
-    for name in HEADLINES:
-        figure = test["figures"].get(name)
-        if figure and figure["value"] is not None:
-            interval = f"  [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
-            yield f"  {name.replace('_', ' '):<18} {figure['value']:.3f}{interval}"
+    yield from _answer_lines(document)
+    # Numbers have units, so that three decimals may be too few or too many.
+    style = ".4g" if document.get("task") == "regression" else ".3f"
+    width = max(18, *map(len, test["figures"]))
+    for name, figure in test["figures"].items():
+        if figure["value"] is not None:
+            interval = f"  [{figure['low']:{style}}, {figure['high']:{style}}]" if figure["low"] is not None else ""
+            yield f"  {name.replace('_', ' '):<{width}} {figure['value']:{style}}{interval}"
     verdict = document.get("verdict")
     if verdict:
         yield f"verdict     {verdict['text']}"
+
+
+def _answer_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an answer is the mean of, where it is one: views of the picture, or several runs."""
+    for member in document.get("members", []):
+        yield f"member      {member['run']}" + (f", views {', '.join(member['views'])}" if member["views"] else "")
+    if document.get("views") and not document.get("members"):
+        yield f"views       {', '.join(document['views'])}"
 
 
 def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
@@ -42,7 +51,9 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
             f"{plan.steps_per_epoch} steps, {plan.trainable_parameters:,} of {plan.parameters:,} parameters learn"
         )
         for group, rate in plan.rates.items():
-            yield f"  {group:<18} learning rate {rate:.3g} ({stage.schedule.name})"
+            measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
+            shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
+            yield f"  {group:<18} learning rate {shown} ({stage.schedule.name})"
         yield f"  about {duration(plan.seconds)} at {plan.seconds_per_step:.2f} s a step"
     in_all = duration(sum(plan.seconds for plan in plans))
     yield f"in all      about {in_all} of training, reading and validation not counted"

@@ -46,6 +46,8 @@ class Screen:
             f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
             f"{event.parameters:,} parameters learn, at most {event.epochs} epochs of {event.steps_per_epoch} steps"
         )
+        if event.found_rate is not None:
+            self.say(f"rate        {event.found_rate:.2g} found by a range test")
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._first_epoch = event.first_epoch
@@ -69,4 +71,5 @@ class Screen:
 
 
 def _figures(values: dict[str, float]) -> str:
-    return f"loss {values['loss']:.4f} accuracy {values['accuracy']:.3f} f1 {values['f1']:.3f}"
+    shown = [name for name in ("accuracy", "f1", "mae", "r2") if name in values]
+    return " ".join([f"loss {values['loss']:.4f}", *(f"{name} {values[name]:.3f}" for name in shown)])

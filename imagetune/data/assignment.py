@@ -35,7 +35,12 @@ def draw_of(seed: int, key: str) -> float:
 
 
 def assign(
-    units: Sequence[Unit], shares: Mapping[str, float], method: Literal["hash", "stratified"], *, where: str
+    units: Sequence[Unit],
+    shares: Mapping[str, float],
+    method: Literal["hash", "stratified"],
+    *,
+    where: str,
+    sparse: bool = False,
 ) -> list[str]:
     """Return ``train``, ``val`` or ``test`` for each unit.
 
@@ -44,14 +49,20 @@ def assign(
         shares: Share of ``test`` and ``val``; the rest is for training. Zero means that the split isn't wanted.
         method: ``hash`` looks at each unit's draw alone; ``stratified`` fills each class's share in the order of draws.
         where: The source, for error messages.
+        sparse: Whether a class may be missing from validation and test, as one of many labels may; each class is in
+            training where it can be.
 
     Raises:
-        DataError: A class has fewer units than there are splits.
+        DataError: A class has fewer units than there are splits, or a split gets no unit at all.
     """
     wanted = [split for split in ORDER if split == "train" or shares.get(split, 0.0) > 0]
-    _require_enough(units, wanted, where)
+    if not sparse:
+        _require_enough(units, wanted, where)
     made = _by_draw(units, shares) if method == "hash" else _by_share(units, shares)
-    _repair(units, made, wanted, shares, where)
+    _repair(units, made, wanted, shares, where, sparse=sparse)
+    if absent := [split for split in wanted if split not in made]:
+        what = f"too few pictures to split: none of {sum(len(unit.members) for unit in units)} is left for {absent[0]}"
+        raise DataError(what, where=where, hint="add some, or raise data.split.val and data.split.test")
     return made
 
 
@@ -101,7 +112,13 @@ def _too_small(label: str, pictures: int, units: int, wanted: Sequence[str], whe
 
 
 def _repair(
-    units: Sequence[Unit], made: list[str], wanted: Sequence[str], shares: Mapping[str, float], where: str
+    units: Sequence[Unit],
+    made: list[str],
+    wanted: Sequence[str],
+    shares: Mapping[str, float],
+    where: str,
+    *,
+    sparse: bool,
 ) -> None:
     """Move single units so that each class is in each split: those whose draw is nearest to what they are moved to."""
     counts = Counter((split, label) for split, unit in zip(made, units, strict=True) for label in unit.labels)
@@ -110,7 +127,8 @@ def _repair(
         for label in unit.labels:
             by_label.setdefault(label, []).append(index)
     for label in sorted(by_label):
-        for split in wanted:
+        # A label that training lacks can't be learned, so it comes first where there are too few for all.
+        for split in reversed(wanted) if sparse else wanted:
             if counts[split, label]:
                 continue
             spare = [
@@ -118,6 +136,10 @@ def _repair(
                 for index in by_label[label]
                 if all(counts[made[index], other] > 1 for other in units[index].labels)
             ]
+            if not spare and sparse and split == "train":
+                spare = by_label[label]
+            if not spare and sparse:
+                continue
             if not spare:
                 pictures = sum(units[index].labels[label] for index in by_label[label])
                 raise _too_small(label, pictures, len(by_label[label]), wanted, where)

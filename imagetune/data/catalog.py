@@ -1,8 +1,8 @@
 """What the source holds: every picture with its label, its given split and its group.
 
-Four kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
-or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it. Nothing is opened here but
-tables, and nothing is ever written.
+Five kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
+or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it; a folder whose pictures have
+a JSON file beside them. Nothing is opened here but tables and JSON files, and nothing is ever written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagetune.data.findings import Finding, counted, shortened
+from imagetune.data.labels import ONE_CLASS, LabelRule, canonical_labels, label_rule, order_classes
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Record:
 
     Attributes:
         path: Absolute path of the file; it may turn out not to exist.
-        label: Class name, or "" when it is not known.
+        label: Class name, or "" when it is not known; several, sorted and joined with the separator, for multi_label,
+            where "" means none; a number's text for regression.
         split: ``train``, ``val`` or ``test`` when the source says so.
         group: What must stay on one side of the split, when the source says so.
     """
@@ -49,11 +51,13 @@ class Catalog:
         root: The folder that paths are told relative to.
         records: In a stable order: of the table's rows, or by class and name.
         findings: What was left out or looks odd.
+        rule: How the labels are read.
     """
 
     root: Path
     records: tuple[Record, ...]
     findings: tuple[Finding, ...] = ()
+    rule: LabelRule = ONE_CLASS
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -67,8 +71,8 @@ class Catalog:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The class names, sorted."""
-        return tuple(sorted({record.label for record in self.records}))
+        """The class names, sorted; for regression the name of the number."""
+        return tuple(sorted(self.rule.counts(record.label for record in self.records)))
 
 
 def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
@@ -76,11 +80,13 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
 
     Args:
         config: The recipe's data section; ``source`` is an absolute path.
-        least_classes: Fewer classes than this are an error.
+        least_classes: Fewer classes than this are an error; with less than 2, which is for testing a model, classes
+            of ``config.classes`` may be absent.
 
     Raises:
         DataError: No such source, no pictures, an empty class folder, a table without its columns, a split word that is
-            not understood, a class of ``config.classes`` that is not there.
+            not understood, a class of ``config.classes`` that is not there, a label that is no number in regression.
+        RecipeError: Nothing tells the order of ordinal classes.
     """
     from imagetune.data import folders, tables
 
@@ -94,10 +100,12 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
     else:
         what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
         raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
-    catalog = _drop_repeated(_only_classes(catalog, config.classes))
+    catalog = _with_labels(catalog, config, required=least_classes > 1)
     if not catalog.records:
         raise DataError("holds no pictures", where=str(source))
     _require_classes(catalog, source, least_classes)
+    if config.classes is None:
+        order_classes(catalog.labels, config)
     return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog.labels))
 
 
@@ -164,19 +172,30 @@ def _no_such_path(path: Path) -> DataError:
     return DataError("no such file or folder", where=str(path), hint=nearest(path.name, names) or beside)
 
 
-def _only_classes(catalog: Catalog, classes: Sequence[str] | None) -> Catalog:
+def _with_labels(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
+    """Return the catalog with canonical labels, of the recipe's classes only, and without repeated rows."""
+    ruled = replace(catalog, rule=label_rule(config))
+    chosen = _only_classes(ruled, config.classes, required=required)
+    return _drop_repeated(replace(chosen, records=canonical_labels(chosen.records, config)))
+
+
+def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: bool) -> Catalog:
     if classes is None:
         return catalog
-    counts = Counter(record.label for record in catalog.records)
+    counts = catalog.rule.counts(record.label for record in catalog.records)
     for name in classes:
-        if not counts[name]:
+        if required and not counts[name]:
             hint = nearest(name, counts) or f"available: {shortened(sorted(counts), most=12)}"
             raise DataError(f"data.classes names {name!r}, which has no pictures", where=str(catalog.root), hint=hint)
     wanted = frozenset(classes)
-    kept = tuple(record for record in catalog.records if record.label in wanted)
     left_out = sorted(set(counts) - wanted)
     if not left_out:
         return catalog
+    if catalog.rule.task == "multi_label":
+        title = f"{counted(len(left_out), 'label')} left out by data.classes; their pictures stay"
+        note = Finding("class-left-out", "note", title, f"left out: {shortened(left_out, most=12)}")
+        return replace(catalog, findings=(*catalog.findings, note))
+    kept = tuple(record for record in catalog.records if record.label in wanted)
     dropped = len(catalog.records) - len(kept)
     title = f"{counted(dropped, 'picture')} of {counted(len(left_out), 'class', 'classes')} left out by data.classes"
     note = Finding("class-left-out", "note", title, f"left out: {shortened(left_out, most=12)}")
@@ -197,9 +216,12 @@ def _drop_repeated(catalog: Catalog) -> Catalog:
 
 
 def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
-    labels = catalog.labels
-    if len(labels) >= least:
+    labels, task = catalog.labels, catalog.rule.task
+    if len(labels) >= (1 if task in ("multi_label", "regression") else least):
         return
+    if not labels:
+        what = "not one picture has a label"
+        raise DataError(what, where=str(source), hint="is data.columns.label the right column?")
     what = f"has only the class {labels[0]!r}; a classifier needs at least {least}"
     raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
     """
     good = [fact for fact in audit.facts if fact.error is None]
     usable = zip(catalog.records, audit.facts, strict=True)
-    labels = Counter(record.label for record, fact in usable if fact.error is None)
+    labels = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     bad = {fact.path: fact.error for fact in audit.facts if fact.error is not None}
     return {
         "source": str(catalog.root),
@@ -44,7 +43,8 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
 def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
     """Return the check as lines for a screen: a table of the classes, then each finding with its first paths."""
     bad = len(audit.bad_paths)
-    size = f"{counted(len(audit.facts), 'picture')}, {counted(len(catalog.labels), 'class', 'classes')}"
+    what = catalog.labels[0] if catalog.rule.task == "regression" else counted(len(catalog.labels), "class", "classes")
+    size = f"{counted(len(audit.facts), 'picture')}, {what}"
     lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
     lines += list(_class_table(catalog, audit, splits))
     lines += [f"  {note}" for note in (splits.notes if splits else ())]
@@ -70,7 +70,7 @@ def _class_table(catalog: Catalog, audit: Audit, splits: Splits | None) -> Itera
         yield f"  {'all':<{width}}" + "".join(f"  {totals[side]:>7,}" for side in ("train", "val", "test"))
         return
     usable = zip(catalog.records, audit.facts, strict=True)
-    labels = Counter(record.label for record, fact in usable if fact.error is None)
+    labels = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     for label in catalog.labels:
         yield f"  {label:<{width}}  {labels[label]:>7,}"
 

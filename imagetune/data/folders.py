@@ -1,4 +1,4 @@
-"""Folders as sources: class folders, split folders, and folders with a metadata.csv."""
+"""Folders as sources: class folders, split folders, folders with a metadata.csv or with JSON files beside pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.data.catalog import Catalog, Record
 from imagetune.data.findings import Finding, counted, shortened
+from imagetune.data.sidecars import has_sidecars, read_sidecars, sidecar_of
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
 
@@ -58,38 +59,68 @@ def walk_pictures(folder: Path) -> Walk:
 
 
 def read_folder(source: Path, config: DataConfig) -> Catalog:
-    """Read a folder of class folders, of split folders, or with a ``metadata.csv``.
+    """Read a folder of class folders, of split folders, with a ``metadata.csv``, or with a JSON file a picture.
 
     Raises:
-        DataError: No class folders, an empty class folder, or a damaged ``metadata.csv``.
+        DataError: No class folders, an empty class folder, a damaged ``metadata.csv`` or JSON file.
     """
     from imagetune.data.tables import read_metadata
 
     if (source / METADATA).is_file():
         return read_metadata(source, {source: None}, config)
-    splits = _split_folders(source)
+    splits = _split_folders(source, config)
     if not splits:
-        return _read_class_folders(source, {source: None}, config)
+        return _read_labelled(source, {source: None}, config)
     beside = [path.name for path in _folders_in(source) if path not in splits]
     if any((path / METADATA).is_file() for path in splits):
         catalog = read_metadata(source, splits, config)
     else:
-        catalog = _read_class_folders(source, splits, config)
+        catalog = _read_labelled(source, splits, config)
     return Catalog(catalog.root, catalog.records, catalog.findings + _beside_splits(beside))
 
 
-def _split_folders(source: Path) -> dict[Path, str | None]:
+def _read_labelled(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
+    if any(_labelled_by_json(top, config) for top in tops):
+        return _read_json_folders(source, tops, config)
+    return _read_class_folders(source, tops, config)
+
+
+def _labelled_by_json(top: Path, config: DataConfig) -> bool:
+    """Return whether the labels of a folder are in JSON files.
+
+    Class folders can't say what multi_label and regression need, so JSON files in them are taken for labels; for one
+    class a picture they are other tools' files.
+    """
+    if config.task not in ("multi_label", "regression") and _folders_in(top):
+        return False
+    return has_sidecars(walk_pictures(top).pictures)
+
+
+def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
+    records: list[Record] = []
+    total = Walk()
+    for top, split in tops.items():
+        before = len(total.pictures)
+        _walk(str(top), total, frozenset())
+        records += read_sidecars(total.pictures[before:], config, split=split)
+    used = {str(sidecar_of(picture)) for picture in total.pictures}
+    total.others = [path for path in total.others if path not in used]
+    return Catalog(source, tuple(records), tuple(_walk_findings(total)))
+
+
+def _split_folders(source: Path, config: DataConfig) -> dict[Path, str | None]:
     """Return the split of each folder when the source is already split, and nothing when its folders are classes.
 
     A class may well be called "test" or "train"; it takes a training folder and another split beside it, or nothing
-    but split folders, each with folders or a metadata.csv inside, to be sure.
+    but split folders, each with folders, a metadata.csv or JSON labels inside, to be sure.
     """
     folders = _folders_in(source)
     splits = {path: split_of(path.name) for path in folders if split_of(path.name)}
     kinds = set(splits.values())
     if "train" not in kinds or (len(kinds) == 1 and len(splits) < len(folders)):
         return {}
-    if all(_folders_in(path) or (path / METADATA).is_file() for path, kind in splits.items() if kind == "train"):
+    training = [path for path, kind in splits.items() if kind == "train"]
+    if all(_folders_in(path) or (path / METADATA).is_file() or _labelled_by_json(path, config) for path in training):
         return splits
     return {}
 
@@ -122,7 +153,7 @@ def _no_class_folders(top: Path, split: str | None) -> DataError:
     if not walk.pictures:
         return DataError("holds no pictures and no class folders", where=where)
     what = f"holds {counted(len(walk.pictures), 'picture')} but no class folders, so their labels are not known"
-    hint = "put each class into a folder of its own, or use a table with path,label"
+    hint = "put each class into a folder of its own, use a table with path,label, or a NAME.json beside each picture"
     if split in ("val", "test"):
         hint = f"put each class into a folder, or point data.source at the training folder: {split} is then split off"
     return DataError(what, where=where, hint=hint)

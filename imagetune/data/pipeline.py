@@ -126,6 +126,7 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
     workers: Workers,
     max_pixels: int,
     start_step: int = 0,
+    chances: npt.NDArray[np.float64] | None = None,
 ) -> Batches:
     """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other.
 
@@ -140,9 +141,11 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
         workers: Processes; 0 loads in threads of this one; ``auto`` decides by the amount of work.
         max_pixels: Larger pictures are refused.
         start_step: The first step, counted from 0 over all epochs: resuming there gives the batches of a whole run.
+        chances: ``(n,)`` share of an epoch's draws that each picture gets, summing to 1: a picture may then come
+            several times, differently augmented, or not at all. By default each comes once.
     """
     augmenter = build_augmenter(augmentation, image)
-    loader = _BatchLoader(records, class_names, image, batch_size, max_pixels, seed, augmenter)
+    loader = _BatchLoader(records, class_names, image, batch_size, max_pixels, seed, augmenter, chances)
     steps = steps_per_epoch(len(records), batch_size) * epochs
     return _batches(loader, range(start_step, steps), _worker_count(workers, len(records) * epochs), keep_going=False)
 
@@ -191,6 +194,7 @@ class _BatchLoader:
         max_pixels: int,
         seed: int,
         augmenter: Augmenter | None,
+        chances: npt.NDArray[np.float64] | None = None,
     ) -> None:
         positions = {name: position for position, name in enumerate(class_names)}
         self._paths = tuple(record.path for record in records)
@@ -200,18 +204,23 @@ class _BatchLoader:
         self._max_pixels = max_pixels
         self._seed = seed
         self._augmenter = augmenter
+        self._chances = chances
+        self._last_draw: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __call__(self, step: int) -> dict[str, Any]:
         epoch, batch = divmod(int(step), steps_per_epoch(len(self._paths), self._batch_size))
         part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
-        wanted = self._order(epoch)[part]
+        order = self._order(epoch)
+        wanted = order[part]
         images = np.empty((len(wanted), self._image.height, self._image.width, 3), np.uint8)
         # An error would not survive the way back from a worker whole, so it travels as text.
         errors: list[tuple[int, str, str, str]] = []
         kept: list[int] = []
-        for index in wanted.tolist():
+        for place, index in enumerate(wanted.tolist(), start=part.start):
+            # A picture that is drawn twice is augmented in two ways.
+            view = index if self._chances is None else len(order) + place
             try:
-                images[len(kept)] = self._load(index, epoch)
+                images[len(kept)] = self._load(index, epoch, view)
             except BadPictureError as error:
                 errors.append((index, error.where, error.what, error.hint))
             else:
@@ -222,17 +231,30 @@ class _BatchLoader:
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._augmenter is None:
             return np.arange(len(self._paths), dtype=np.int64)
+        if self._chances is not None:
+            if self._last_draw is None or self._last_draw[0] != epoch:
+                self._last_draw = (epoch, _drawn(self._chances, self._seed, epoch))
+            return self._last_draw[1]
         return _shuffled(len(self._paths), self._seed, epoch)
 
-    def _load(self, index: int, epoch: int) -> npt.NDArray[np.uint8]:
+    def _load(self, index: int, epoch: int, view: int) -> npt.NDArray[np.uint8]:
         picture = load_picture(self._paths[index], self._image, max_pixels=self._max_pixels)
-        return picture if self._augmenter is None else self._augmenter(picture, seed=(self._seed, epoch, index))
+        return picture if self._augmenter is None else self._augmenter(picture, seed=(self._seed, epoch, view))
 
 
 @functools.lru_cache(maxsize=4)
 def _shuffled(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Return the shuffled positions of one epoch."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
+
+
+def _drawn(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the drawn positions of one epoch: systematic sampling, so that shares hold as nearly as they can."""
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+    count = len(chances)
+    points = (random.random() + np.arange(count)) / count
+    drawn = np.minimum(np.searchsorted(np.cumsum(chances), points, side="right"), count - 1)
+    return random.permutation(drawn.astype(np.int64))
 
 
 def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from imagetune.data.assignment import Unit, assign, draw_of
 from imagetune.data.catalog import Catalog, Record, nearest
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.data.findings import counted, shortened
+from imagetune.data.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.errors import DataError
 from imagetune.files import atomic_path
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
+# Numbers are stratified in bins of equally many pictures: at most this many bins, of at least so many pictures.
+_MOST_BINS = 10
+_PICTURES_A_BIN = 10
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Splits:
         train: For fitting weights.
         val: For selecting models; empty when its share is 0.
         notes: How the splits came about, for people.
+        rule: How the labels are read.
     """
 
     root: Path
@@ -42,6 +49,7 @@ class Splits:
     val: tuple[Record, ...]
     _sealed_test: tuple[Record, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    rule: LabelRule = ONE_CLASS
 
     @property
     def test_count(self) -> int:
@@ -52,9 +60,17 @@ class Splits:
         """Return the number of pictures of each class in each split, in the order of the classes."""
         found = {}
         for split, records in (("train", self.train), ("val", self.val), ("test", self._sealed_test)):
-            labels = Counter(record.label for record in records)
+            labels = self.rule.counts(record.label for record in records)
             found[split] = {name: labels[name] for name in self.class_names}
         return found
+
+    def told_labels(self) -> str:
+        """Return what there is to learn, in words: ``3 classes: cat, dog, owl`` or ``age from 1 to 99``."""
+        if self.rule.task == "regression":
+            numbers = [number for record in self.train if (number := number_of(record.label)) is not None]
+            return f"{self.class_names[0]} from {min(numbers):g} to {max(numbers):g}"
+        kind = {"multi_label": "labels", "ordinal": "ordered classes"}.get(self.rule.task, "classes")
+        return f"{len(self.class_names)} {kind}: {', '.join(self.class_names)}"
 
 
 def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: int) -> Splits:
@@ -69,22 +85,23 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     Args:
         catalog: What `read_catalog` returned.
         audit: What `audit_catalog` returned for it; bad pictures are left out.
-        config: ``split`` and ``classes`` are used.
+        config: ``split``, ``classes`` and what says how labels are read are used.
         seed: Any whole number.
 
     Raises:
         DataError: A class is too small to split, has no usable picture, or is in val or test but not in training.
     """
+    rule = label_rule(config)
     good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
-    _require_usable(catalog, good)
+    _require_usable(catalog, good, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in(splits, good, catalog, audit, config, seed)
     records = [replace(catalog.records[index], split=splits[index]) for index in good]
     sides = {side: tuple(r for r in records if r.split == side) for side in ("train", "val", "test")}
     class_names = _class_names(sides["train"], config, catalog.root)
     for side in ("val", "test"):
-        _require_known(sides[side], class_names, side, catalog.root)
-    return Splits(catalog.root, class_names, sides["train"], sides["val"], sides["test"], notes)
+        _require_known(rule.counts(record.label for record in sides[side]), class_names, side, catalog.root)
+    return Splits(catalog.root, class_names, sides["train"], sides["val"], sides["test"], notes, rule)
 
 
 def write_splits_csv(splits: Splits, path: Path) -> None:
@@ -121,9 +138,9 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
 
 
-def _require_usable(catalog: Catalog, good: Sequence[int]) -> None:
-    usable = {catalog.records[index].label for index in good}
-    lost = [label for label in catalog.labels if label not in usable]
+def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> None:
+    usable = rule.counts(catalog.records[index].label for index in good)
+    lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
         what = f"not one picture of {shortened(map(repr, lost))} can be used"
         raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
@@ -159,39 +176,57 @@ def _make(
     config: DataConfig,
     seed: int,
 ) -> None:
-    units = list(_units(pool, catalog, audit, seed))
-    made = assign(units, shares, config.split.method, where=str(catalog.root))
+    rule, method = label_rule(config), config.split.method
+    texts = [catalog.records[index].label for index in pool]
+    binned = rule.task == "regression" and method == "stratified"
+    strata = _value_bins(texts) if binned else [rule.names(text) or ("",) for text in texts]
+    units = list(_units(pool, catalog, audit, seed, strata))
+    sparse = binned or rule.task == "multi_label"
+    made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
     for unit, side in zip(units, made, strict=True):
         for index in unit.members:
             splits[index] = side
 
 
-def _units(pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int) -> Iterable[Unit]:
+def _value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the bin of each number; each bin has about as many numbers as the others."""
+    values = np.array([number_of(text) or 0.0 for text in texts])
+    bins = max(1, min(_MOST_BINS, len(values) // _PICTURES_A_BIN))
+    edges = np.quantile(values, np.arange(1, bins) / bins)
+    return [(f"bin {place}",) for place in np.searchsorted(edges, values, side="right").tolist()]
+
+
+def _units(
+    pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int, strata: Sequence[tuple[str, ...]]
+) -> Iterable[Unit]:
     groups = [catalog.records[index].group for index in pool]
     families = [audit.families[index] for index in pool]
     for unit in members(components(len(pool), [*equal_pairs(groups), *equal_pairs(families)])):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
         key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
-        labels = Counter(catalog.records[pool[at]].label for at in unit)
+        labels = Counter(name for at in unit for name in strata[at])
         yield Unit(tuple(pool[at] for at in unit), labels, draw_of(seed, key))
 
 
 def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
-    seen = {record.label for record in train}
-    if config.classes is None:
-        if len(seen) < 2:
+    rule = label_rule(config)
+    seen = set(rule.counts(record.label for record in train))
+    if not seen:
+        raise DataError("not one training picture has a label", where=str(root))
+    if config.classes is None or rule.task == "regression":
+        if len(seen) < 2 and rule.task not in ("multi_label", "regression"):
             what = f"the training split has only the class {min(seen)!r}; a classifier needs at least 2"
             raise DataError(what, where=str(root))
-        return tuple(sorted(seen))
+        return order_classes(seen, config)
     for name in config.classes:
         if name not in seen:
             raise DataError(f"the class {name!r} of data.classes has no training pictures", where=str(root))
     return tuple(config.classes)
 
 
-def _require_known(records: Iterable[Record], class_names: Sequence[str], side: str, root: Path) -> None:
+def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, root: Path) -> None:
     known = frozenset(class_names)
-    unknown = Counter(record.label for record in records if record.label not in known)
+    unknown = Counter({label: count for label, count in counts.items() if label not in known})
     if not unknown:
         return
     label = min(unknown)

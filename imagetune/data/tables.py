@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagetune.data.catalog import Catalog, Record, nearest
 from imagetune.data.findings import shortened
+from imagetune.data.labels import join_labels, number_text, require_plain
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
 
@@ -23,15 +24,16 @@ _HUGGING_FACE_PATH = "file_name"
 def read_table(table: Path, config: DataConfig) -> Catalog:
     """Read a CSV, TSV or Parquet table; relative paths start at the table's folder.
 
-    Every value is text: ``00123``, ``yes`` and ``NA`` are class names like any other.
+    Every value is text: ``00123``, ``yes`` and ``NA`` are class names like any other. Parquet labels may be lists of
+    text for multi_label and floating-point numbers for regression.
 
     Raises:
         DataError: Missing columns, empty cells, split words that are not understood, or a damaged table.
     """
     names = config.columns
     columns = {"path": names.path, "label": names.label, "split": names.split, "group": names.group}
-    rows = _read_rows(table, columns)
-    return Catalog(table.parent, _records(rows, table, table.parent))
+    rows = _read_rows(table, columns, config)
+    return Catalog(table.parent, _records(rows, table, table.parent, config))
 
 
 def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
@@ -52,10 +54,10 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
         table = top / "metadata.csv"
         if not table.is_file():
             raise DataError("has no metadata.csv, but another split folder has one", where=str(top))
-        rows = _read_rows(table, columns)
+        rows = _read_rows(table, columns, config)
         if split is not None:
             rows.pop("split", None)
-        found = _records(rows, table, top)
+        found = _records(rows, table, top, config)
         records += [Record(r.path, r.label, split or r.split, r.group) for r in found]
     if all(record.split is None for record in records):
         records = _with_split_of_folder(records, source)
@@ -71,7 +73,7 @@ def _with_split_of_folder(records: list[Record], source: Path) -> list[Record]:
     return [Record(r.path, r.label, split, r.group) for r, split in zip(records, splits, strict=True)]
 
 
-def _read_rows(table: Path, columns: dict[str, str]) -> dict[str, list[str | None]]:
+def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict[str, list[str | None]]:
     """Return the columns that are there as text, by what they mean."""
     from pyarrow import ArrowException
 
@@ -82,7 +84,10 @@ def _read_rows(table: Path, columns: dict[str, str]) -> dict[str, list[str | Non
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=str(table)) from error
     present = {key: name for key, name in columns.items() if name in found.column_names}
-    return {key: _texts(found[name], name, table) for key, name in present.items()}
+    return {
+        key: _labels(found[name], name, table, config) if key == "label" else _texts(found[name], name, table)
+        for key, name in present.items()
+    }
 
 
 def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
@@ -128,6 +133,25 @@ def _require_columns(header: list[str], columns: dict[str, str], table: Path) ->
             raise DataError(what, where=str(table), hint=hint)
 
 
+def _labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
+    """Return the label column as text; the task decides what else than text it may hold."""
+    from pyarrow import types
+
+    if config.task == "regression" and (types.is_floating(column.type) or types.is_decimal(column.type)):
+        return [None if value is None else number_text(float(value)) for value in column.to_pylist()]
+    if config.task == "multi_label" and (types.is_list(column.type) or types.is_large_list(column.type)):
+        return [_joined(labels, name, table, config.label_separator) for labels in column.to_pylist()]
+    return _texts(column, name, table)
+
+
+def _joined(labels: list[Any] | None, name: str, table: Path, separator: str) -> str:
+    for label in labels or []:
+        if not isinstance(label, str):
+            raise DataError(f"column {name!r} has the label {label!r}; expected text", where=str(table))
+        require_plain(label, separator, where=str(table))
+    return join_labels(labels or [], separator)
+
+
 def _texts(column: Any, name: str, table: Path) -> list[str | None]:
     import pyarrow
     from pyarrow import types
@@ -145,8 +169,11 @@ def _texts(column: Any, name: str, table: Path) -> list[str | None]:
     return texts
 
 
-def _records(rows: dict[str, list[str | None]], table: Path, folder: Path) -> tuple[Record, ...]:
-    paths, labels = _filled(rows["path"], "path", table), _filled(rows["label"], "label", table)
+def _records(rows: dict[str, list[str | None]], table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
+    paths = _filled(rows["path"], "path", table)
+    # A picture of multi_label may have no label at all.
+    unlabelled = config.task == "multi_label"
+    labels = [label or "" for label in rows["label"]] if unlabelled else _filled(rows["label"], "label", table)
     if not paths:
         raise DataError("has a header but no rows", where=str(table))
     splits = _splits(rows.get("split"), table) or [None] * len(paths)

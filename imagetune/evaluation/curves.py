@@ -38,20 +38,22 @@ class _Panel:
 _PANELS = (
     _Panel("Loss", "loss", unit_range=False),
     _Panel("Accuracy", "accuracy", unit_range=True),
+    _Panel("Mean absolute error", "mae", unit_range=False),
+    _Panel("R squared", "r2", unit_range=False),
     _Panel("F1 (mean of the classes)", "f1", unit_range=True),
 )
+_MOST_PANELS = 3
 
 
 def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
-    """Return learning curves as a drawing each: loss, accuracy, F1 and learning rate.
+    """Return learning curves as a drawing each: loss and what the task has of accuracy, errors and F1.
 
     Args:
         epochs: Lines of metrics.jsonl.
     """
     painters: list[tuple[str, Callable[[Axes], None]]] = [
-        (panel.title, partial(_draw_curves, epochs=epochs, panel=panel)) for panel in _PANELS
+        (panel.title, partial(_draw_curves, epochs=epochs, panel=panel)) for panel in _panels(epochs)
     ]
-    painters.append(("Learning rate", partial(_draw_rate, epochs=epochs)))
     drawings = []
     for title, paint in painters:
         with drawing_style():
@@ -65,10 +67,16 @@ def curves_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     """Return the learning curves in one figure, from lines of metrics.jsonl."""
     figure = Figure(figsize=(2 * PANEL_INCHES[0], 2 * PANEL_INCHES[1]), layout="constrained")
     places = figure.subplots(2, 2).ravel()
-    for axes, panel in zip(places, _PANELS, strict=False):
+    for axes, panel in zip(places, _panels(epochs), strict=False):
         _draw_curves(axes, epochs, panel)
     _draw_rate(places[-1], epochs)
     return figure
+
+
+def _panels(epochs: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    """Return the panels of the figures that the epochs have."""
+    known = {name for line in epochs for split in ("train", "val") for name in line.get(split) or {}}
+    return [panel for panel in _PANELS if panel.metric in known][:_MOST_PANELS]
 
 
 def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: _Panel) -> None:
@@ -103,15 +111,16 @@ def _draw_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(_plainly)
+        axes.yaxis.set_major_formatter(plain_number)
         low, high = axes.get_ylim()
         _frame(axes, epochs, "Learning rate (log scale)", low, high, log=True)
         return
-    axes.yaxis.set_major_formatter(_plainly)
+    axes.yaxis.set_major_formatter(plain_number)
     _frame(axes, epochs, "Learning rate", 0.0, axes.get_ylim()[1])
 
 
-def _plainly(value: float, _position: float) -> str:
+def plain_number(value: float, _position: float) -> str:
+    """Return a tick's text without an exponent, where that stays short."""
     return f"{value:.8f}".rstrip("0").rstrip(".") if abs(value) >= 1e-6 or not value else f"{value:g}"
 
 
@@ -132,11 +141,11 @@ def _frame(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.tick_params(length=3)
-    _mark_stages(axes, epochs)
+    mark_stages(axes, _stage_spans(epochs))
 
 
-def _mark_stages(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
-    spans = _stage_spans(epochs)
+def mark_stages(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
+    """Show where stages begin and what they are called, given the name, start and end of each."""
     if len(spans) < 2:
         return
     total = spans[-1][2] - spans[0][1]

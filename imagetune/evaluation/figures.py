@@ -12,6 +12,8 @@ from imagetune.evaluation.curves import curves_figure
 from imagetune.evaluation.drawing import drawing_style
 from imagetune.evaluation.heatmap import confusion_figure
 from imagetune.evaluation.run_files import RunFiles, read_run
+from imagetune.evaluation.schedule_plot import schedule_figure, stage_rates
+from imagetune.evaluation.value_plots import value_figure
 from imagetune.files import atomic_path
 
 PNG_DOTS_PER_INCH = 150
@@ -21,8 +23,8 @@ def write_figures(run_dir: Path) -> tuple[Path, ...]:
     """Draw what the run folder has figures for.
 
     Returns:
-        The files written: ``plots/learning_curves.png`` and ``plots/confusion_matrix.png``, each if there is something
-        to show.
+        The files written: ``learning_curves.png``, ``schedule.png``, and ``confusion_matrix.png`` or
+        ``predicted_values.png`` in ``plots``, each if there is something to show.
     """
     run = read_run(run_dir)
     written = []
@@ -42,8 +44,14 @@ def _available(run: RunFiles) -> dict[str, Callable[[], Figure]]:
     available: dict[str, Callable[[], Figure]] = {}
     if run.epochs:
         available["learning_curves"] = lambda: curves_figure(run.epochs)
+    if rates := stage_rates(run.recipe.train, run.epochs):
+        available["schedule"] = lambda: schedule_figure(rates)
     split = run.tested_split
-    if split is not None:
+    predictions = run.tested_predictions
+    if predictions is not None and predictions.rule.task == "regression":
+        true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+        available["predicted_values"] = lambda: value_figure(true, given, predictions.class_names[0])
+    if split is not None and "confusion_matrix" in split:
         matrix = np.array(split["confusion_matrix"], dtype=np.int64)
         available["confusion_matrix"] = lambda: confusion_figure(matrix, run.evaluation["class_names"])
     return available

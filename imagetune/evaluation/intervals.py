@@ -124,3 +124,28 @@ def _draw_counts(generator: np.random.Generator, members: int, size: int) -> NDA
     drawn = generator.integers(0, members, (members, size))
     cells = drawn * size + np.arange(size)
     return np.bincount(cells.ravel(), minlength=members * size).reshape(members, size).astype(np.float32)
+
+
+def estimate(
+    value: float | None, samples: NDArray[np.float64], bootstrap: Bootstrap, *, pictures: float | None, reason: str = ""
+) -> Estimate:
+    """Return a figure with its interval.
+
+    Args:
+        value: The figure.
+        samples: (m,) the figure of each resampling.
+        bootstrap: For the confidence.
+        pictures: How many pictures the share is of; None for a figure that is no share.
+        reason: Why there is no value, where there is none.
+    """
+    if value is None:
+        return Estimate(None, reason=reason)
+    interval = percentile_interval(samples, bootstrap.confidence)
+    if interval is None:
+        return Estimate(value, reason="no interval: too many pictures and classes to resample")
+    low, high = interval
+    if pictures and low == high and round(value, 9) in (0.0, 1.0):
+        bound = flawless_bound(pictures, bootstrap.confidence)
+        how = f"no {'mistake' if value else 'hit'} to resample: exact interval of Clopper and Pearson"
+        return Estimate(value, bound if value else 0.0, 1.0 if value else 1 - bound, how)
+    return Estimate(value, low, high)

@@ -1,4 +1,4 @@
-"""Every figure of a split with its interval, and evaluation.json.
+"""Every figure of a split with its interval, where a picture has one class.
 
 Averages are over the classes that have pictures in the split (macro), or weighted by their pictures. A class that is
 never predicted has precision 0, as in scikit-learn; both cases are told in the notes.
@@ -6,9 +6,8 @@ never predicted has precision 0, as in scikit-learn; both cases are told in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +22,13 @@ from sklearn.metrics import (
 
 from imagetune.data.findings import counted, shortened
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.intervals import (
-    Bootstrap,
-    Estimate,
-    effective_pictures,
-    flawless_bound,
-    percentile_interval,
-)
+from imagetune.evaluation.intervals import Bootstrap, Estimate, effective_pictures, estimate
+from imagetune.evaluation.ordinal import rank_figures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import TINY, resample
-from imagetune.evaluation.verdict import judge
-from imagetune.recipe.tracking import EvaluateConfig, Requirement
+from imagetune.recipe.data import Task
+from imagetune.recipe.tracking import EvaluateConfig
 
-FORMAT = 1
 HEADLINES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc")
 AVERAGED = ("precision", "recall", "f1")
 CLASS_FIGURES = (*AVERAGED, "roc_auc")
@@ -56,6 +49,7 @@ class ClassEvaluation:
         predicted: Pictures that were taken for it.
         right: Both.
         figures: precision, recall, f1 and roc_auc (against all other classes).
+        threshold: Of multi_label: from which probability on the label is given.
     """
 
     name: str
@@ -63,6 +57,7 @@ class ClassEvaluation:
     predicted: int
     right: int
     figures: Mapping[str, Estimate]
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +69,14 @@ class SplitEvaluation:
         pictures: Labelled pictures that were tested.
         left_out: Pictures left out because their label is not one of the classes.
         top_k: k of the top-k accuracy.
-        figures: The headline figures, by the names in `HEADLINES`; macro where averaged.
+        figures: The headline figures, by the names in `HEADLINES`; macro where averaged. For ordinal those of
+            `imagetune.evaluation.ordinal`, too.
         averages: ``macro`` and ``weighted`` precision, recall and F1.
         classes: The figures of each class.
         confusion: (k, k) int64 counts, rows true and columns predicted.
         bootstrap: How the intervals were made.
         notes: What a reader should know about these figures.
+        task: What a label is: single_label or ordinal.
     """
 
     class_names: tuple[str, ...]
@@ -92,6 +89,12 @@ class SplitEvaluation:
     confusion: Ints
     bootstrap: Bootstrap
     notes: tuple[str, ...]
+    task: Task = "single_label"
+
+    @property
+    def baseline(self) -> float:
+        """Accuracy of always naming the largest class."""
+        return float(self.confusion.sum(axis=1).max() / self.pictures)
 
 
 def evaluate_predictions(
@@ -113,126 +116,34 @@ def evaluate_predictions(
     if not known.any():
         what = f"none of {len(known)} pictures has a label among the classes {', '.join(predictions.class_names)}"
         raise DataError(what, hint="test pictures must be labelled with the names that the model was trained on")
-    labels, probabilities = predictions.labels[known], _normalised(predictions)[known]
+    labels, probabilities, predicted = (
+        predictions.labels[known],
+        _normalised(predictions)[known],
+        predictions.predicted[known],
+    )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
-    samples = resample(labels, probabilities, top_k=config.top_k, bootstrap=bootstrap)
-    values = _class_values(labels, probabilities)
-    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(probabilities.shape[1]))
+    samples = resample(labels, probabilities, predicted, top_k=config.top_k, bootstrap=bootstrap)
+    values = _class_values(labels, probabilities, predicted)
+    confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
     classes = _class_evaluations(predictions.class_names, confusion, values, samples.per_class, bootstrap)
-    headlines = _headline_values(labels, probabilities, values, config.top_k)
+    headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
+    figures = _headline_estimates(headlines, samples.headline, confusion.sum(axis=1), bootstrap)
+    if predictions.rule.task == "ordinal":
+        figures |= rank_figures(labels, predicted, len(confusion), bootstrap)
     left_out = int((~known).sum())
     return SplitEvaluation(
         class_names=predictions.class_names,
         pictures=len(labels),
         left_out=left_out,
         top_k=config.top_k,
-        figures=_headline_estimates(headlines, samples.headline, confusion.sum(axis=1), bootstrap),
+        figures=figures,
         averages=_averages(values, confusion.sum(axis=1)),
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
         notes=tuple(_notes(classes, left_out)),
+        task=predictions.rule.task,
     )
-
-
-def evaluation_document(evaluations: Mapping[str, SplitEvaluation], *, config: EvaluateConfig) -> dict[str, Any]:
-    """Return the content of evaluation.json: plain JSON values, null and a reason where a figure is not defined.
-
-    The document::
-
-        {"format": 1,
-         "class_names": [...],
-         "top_k": 3,
-         "bootstrap": {"method": "percentile", "samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
-         "splits": {"train" | "val" | "test": {
-             "pictures": 120, "left_out": 0,
-             "figures": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
-                         | "log_loss" | "roc_auc": {"value": 0.9, "low": 0.85, "high": 0.94, ["reason": "..."]}},
-             "averages": {"macro" | "weighted": {"precision": 0.9, "recall": 0.9, "f1": 0.9}},
-             "per_class": [{"class": "birds", "pictures": 12, "predicted": 11, "right": 10,
-                            "figures": {"precision" | "recall" | "f1" | "roc_auc": {"value", "low", "high"}}}],
-             "confusion_matrix": [[...]],      rows true, columns predicted, in the order of class_names
-             "notes": ["..."]}},
-         "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
-         "requirements": [{"metric": "f1", "lower_bound": 0.8, "value": null, "found": 0.85, "met": true,
-                           "message": ""}]}    message: by how much the bar is missed
-
-    Averaged figures are macro: each class counts the same. log_loss is in nats.
-
-    Args:
-        evaluations: By split: train, val or test.
-        config: The recipe's evaluate section, for the bars that the test must reach.
-    """
-    some = next(iter(evaluations.values()))
-    accuracies = {name: split.figures["accuracy"] for name, split in evaluations.items()}
-    pictures = {name: split.pictures for name, split in evaluations.items()}
-    largest = {name: float(split.confusion.sum(axis=1).max() / split.pictures) for name, split in evaluations.items()}
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "class_names": list(some.class_names),
-        "top_k": some.top_k,
-        "bootstrap": {"method": "percentile", **asdict(some.bootstrap)},
-        "splits": {name: _split_document(split) for name, split in evaluations.items()},
-        "verdict": judge(
-            accuracies, pictures, baseline=largest.get("train", 0.0), confidence=some.bootstrap.confidence
-        ),
-    }
-    if "test" in evaluations:
-        document["requirements"] = [_requirement_document(document, bar) for bar in config.require]
-    return document
-
-
-def failed_requirements(document: Mapping[str, Any], require: Iterable[Requirement]) -> tuple[str, ...]:
-    """Return a message for each bar that the test misses, saying by how much.
-
-    Args:
-        document: Content of evaluation.json.
-        require: The bars of ``evaluate.require``.
-    """
-    messages = (_shortfall(document, bar) for bar in require)
-    return tuple(message for message in messages if message)
-
-
-def _shortfall(document: Mapping[str, Any], bar: Requirement) -> str:
-    """Return by how much the test misses a bar; empty where it reaches it."""
-    figure = _tested_figure(document, bar.metric)
-    kind, needed = ("lower bound", bar.lower_bound) if bar.value is None else ("value", bar.value)
-    found = figure.get("low" if bar.value is None else "value")
-    if needed is None or (found is not None and found >= needed):
-        return ""
-    if found is None:
-        reason = figure.get("reason") or "nothing was tested"
-        return f"test {bar.metric} has no {kind} ({reason}); required is {needed:g}"
-    return f"test {bar.metric}: its {kind} {found:.4f} is {needed - found:.4f} below the required {needed:g}"
-
-
-def _tested_figure(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
-    figure: Mapping[str, Any] = document["splits"].get("test", {}).get("figures", {}).get(metric, {})
-    return figure
-
-
-def _requirement_document(document: Mapping[str, Any], bar: Requirement) -> dict[str, Any]:
-    found = _tested_figure(document, bar.metric).get("low" if bar.value is None else "value")
-    message = _shortfall(document, bar)
-    return {**bar.model_dump(mode="json"), "found": found, "met": not message, "message": message}
-
-
-def _split_document(split: SplitEvaluation) -> dict[str, Any]:
-    return {
-        "pictures": split.pictures,
-        "left_out": split.left_out,
-        "figures": {name: figure.to_dict() for name, figure in split.figures.items()},
-        "averages": {name: dict(values) for name, values in split.averages.items()},
-        "per_class": [_class_document(found) for found in split.classes],
-        "confusion_matrix": split.confusion.tolist(),
-        "notes": list(split.notes),
-    }
-
-
-def _class_document(found: ClassEvaluation) -> dict[str, Any]:
-    figures = {name: figure.to_dict() for name, figure in found.figures.items()}
-    counts = {"pictures": found.pictures, "predicted": found.predicted, "right": found.right}
-    return {"class": found.name, **counts, "figures": figures}
 
 
 def _normalised(predictions: Predictions) -> Floats:
@@ -247,12 +158,12 @@ def _normalised(predictions: Predictions) -> Floats:
     return normalised
 
 
-def _class_values(labels: Ints, probabilities: Floats) -> dict[str, Floats]:
+def _class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Floats]:
     """Return precision, recall, f1 and roc_auc as (k,), NaN for a class without pictures."""
     classes = np.arange(probabilities.shape[1])
     # zero_division: a class that is never predicted has precision 0 without a warning; the notes tell it.
     precision, recall, f1, pictures = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=classes, zero_division=0.0
+        labels, predicted, labels=classes, zero_division=0.0
     )
     areas = [
         roc_auc_score(labels == index, probabilities[:, index]) if 0 < pictures[index] < len(labels) else np.nan
@@ -264,7 +175,7 @@ def _class_values(labels: Ints, probabilities: Floats) -> dict[str, Floats]:
 
 
 def _headline_values(
-    labels: Ints, probabilities: Floats, by_class: Mapping[str, Floats], top_k: int
+    labels: Ints, probabilities: Floats, predicted: Ints, by_class: Mapping[str, Floats], top_k: int
 ) -> dict[str, float | None]:
     classes = probabilities.shape[1]
     means = {
@@ -273,7 +184,7 @@ def _headline_values(
     top = top_k_accuracy_score(labels, probabilities, k=top_k, labels=range(classes)) if top_k < classes else None
     return {
         **means,
-        "accuracy": float(accuracy_score(labels, probabilities.argmax(axis=1))),
+        "accuracy": float(accuracy_score(labels, predicted)),
         "balanced_accuracy": means["recall"],
         "top_k_accuracy": None if top is None else float(top),
         "log_loss": float(log_loss(labels, probabilities, labels=range(classes))),
@@ -291,7 +202,7 @@ def _headline_estimates(
         "roc_auc": "there are pictures of one class only",
     }
     return {
-        name: _estimate(
+        name: estimate(
             values.get(name),
             samples[name],
             bootstrap,
@@ -315,7 +226,7 @@ def _class_evaluations(
         figures = {}
         for figure in CLASS_FIGURES:
             value = values[figure][index]
-            figures[figure] = _estimate(
+            figures[figure] = estimate(
                 None if np.isnan(value) else float(value),
                 samples[figure][:, index],
                 bootstrap,
@@ -324,31 +235,6 @@ def _class_evaluations(
             )
         evaluations.append(ClassEvaluation(name, int(true[index]), int(predicted[index]), int(right[index]), figures))
     return tuple(evaluations)
-
-
-def _estimate(
-    value: float | None, samples: Floats, bootstrap: Bootstrap, *, pictures: float | None, reason: str
-) -> Estimate:
-    """Return a figure with its interval.
-
-    Args:
-        value: The figure.
-        samples: (m,) the figure of each resampling.
-        bootstrap: For the confidence.
-        pictures: How many pictures the share is of; None for a figure that is no share.
-        reason: Why there is no value, where there is none.
-    """
-    if value is None:
-        return Estimate(None, reason=reason)
-    interval = percentile_interval(samples, bootstrap.confidence)
-    if interval is None:
-        return Estimate(value, reason="no interval: too many pictures and classes to resample")
-    low, high = interval
-    if pictures and low == high and round(value, 9) in (0.0, 1.0):
-        bound = flawless_bound(pictures, bootstrap.confidence)
-        how = f"no {'mistake' if value else 'hit'} to resample: exact interval of Clopper and Pearson"
-        return Estimate(value, bound if value else 0.0, 1.0 if value else 1 - bound, how)
-    return Estimate(value, low, high)
 
 
 def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:

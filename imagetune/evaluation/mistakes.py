@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from imagetune.data.decode import load_picture
 from imagetune.errors import BadPictureError
@@ -25,10 +26,10 @@ class Mistake:
 
     Attributes:
         path: Relative to the pictures' root where below it.
-        true: The true class.
-        predicted: The class it was taken for.
-        probability: Of the predicted class.
-        true_probability: Of the true class.
+        true: The true class, the labels, or the number.
+        predicted: What it was taken for.
+        note: How sure the model was of it, or how far off it is.
+        true_note: What the model gave the truth.
         image: The picture as a ``data:`` address; None where it can't be shown.
         problem: Why it can't be shown.
     """
@@ -36,14 +37,14 @@ class Mistake:
     path: str
     true: str
     predicted: str
-    probability: float
-    true_probability: float
+    note: str
+    true_note: str
     image: str | None
     problem: str
 
 
 def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
-    """Yield the wrong predictions that the model was surest of, the surest first.
+    """Yield the wrong predictions that the model was surest of, the surest first; see `wrong_pictures`.
 
     Args:
         predictions: Of one split.
@@ -51,22 +52,50 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
         config: Background and the limit of pixels of the pictures.
         most: How many at most.
     """
-    labels, predicted = predictions.labels, predictions.predicted
-    wrong = np.flatnonzero((labels >= 0) & (labels != predicted))
-    sureness = predictions.probabilities.max(axis=1)[wrong]
-    for index in wrong[np.argsort(-sureness, kind="stable")[:most]]:
-        row = predictions.probabilities[index]
+    texts = list(predictions.texts())
+    for index in wrong_pictures(predictions)[:most]:
         path = root / predictions.paths[index]
         image, problem = _thumbnail(str(path), config)
+        true, predicted = (predictions.rule.told(text) for text in texts[index])
+        note, true_note = _notes(predictions, index)
         yield Mistake(
             path=str(path.relative_to(root) if path.is_relative_to(root) else path),
-            true=predictions.class_names[labels[index]],
-            predicted=predictions.class_names[predicted[index]],
-            probability=float(row[predicted[index]]),
-            true_probability=float(row[labels[index]]),
+            true=true,
+            predicted=predicted,
+            note=note,
+            true_note=true_note,
             image=image,
             problem=problem,
         )
+
+
+def wrong_pictures(predictions: Predictions) -> NDArray[np.int64]:
+    """Return the pictures that the model was wrong about, those first that it was surest of.
+
+    With multi_label that is the wrong label furthest from its threshold; with regression all are wrong, and those with
+    the largest error come first.
+    """
+    if predictions.rule.task == "regression":
+        return np.argsort(-np.abs(predictions.probabilities - predictions.targets)[:, 0], kind="stable")
+    if predictions.rule.task == "multi_label":
+        missed = (predictions.targets >= 0.5) != predictions.given
+        distances = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5))
+        sureness = np.where(missed, distances, -1.0).max(axis=1)
+        wrong = np.flatnonzero(missed.any(axis=1))
+    else:
+        wrong = np.flatnonzero((predictions.labels >= 0) & (predictions.labels != predictions.predicted))
+        sureness = predictions.probabilities.max(axis=1)
+    return wrong[np.argsort(-sureness[wrong], kind="stable")]
+
+
+def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
+    """Return what stands beside the answer and beside the truth."""
+    row = predictions.probabilities[index]
+    if predictions.rule.task == "regression":
+        return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""
+    if predictions.rule.task == "multi_label":
+        return "", ""
+    return f"{row[predictions.predicted[index]]:.1%}", f"{row[predictions.labels[index]]:.1%}"
 
 
 def _thumbnail(path: str, config: DataConfig) -> tuple[str | None, str]:

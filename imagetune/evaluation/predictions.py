@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.data.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
+from imagetune.data.targets import encode_targets, median_class
 from imagetune.errors import DataError
 from imagetune.files import atomic_path
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from imagetune.data.catalog import Record
     from imagetune.recipe.data import ImageSettings
+    from imagetune.recipe.tracking import View
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
@@ -30,24 +33,91 @@ class Predictions:
 
     Attributes:
         paths: n paths.
-        labels: (n,) int64, index of the true class; -1 where the label is not one of the classes.
-        probabilities: (n, k) float64 in [0, 1].
-        class_names: k names.
+        labels: (n,) int64, index of the true class; -1 where the label is not one of the classes, and for all pictures
+            of multi_label and regression.
+        probabilities: (n, k) float64 in [0, 1]; for regression (n, 1) the predicted numbers.
+        class_names: k names; for regression that of the number.
+        rule: What a label is and how it is written.
+        targets: (n, k) float64 zeros and ones for multi_label, (n, 1) true numbers for regression; empty else.
+        thresholds: Of multi_label: from which probability on each label is given; 0.5 where there are none.
+        unknown: Of multi_label: pictures with a label that the model doesn't know.
     """
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     class_names: tuple[str, ...]
+    rule: LabelRule = ONE_CLASS
+    targets: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    thresholds: tuple[float, ...] = ()
+    unknown: int = 0
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(n,) int64, index of the most probable class; the first one of equals."""
+        """(n,) int64, index of the most probable class, the first one of equals; for ordinal the median class."""
+        if self.rule.task == "ordinal":
+            return median_class(self.probabilities)
         best: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
         return best
 
+    @property
+    def given(self) -> NDArray[np.bool_]:
+        """(n, k) which labels multi_label gives: those whose probability reaches their threshold."""
+        chosen: NDArray[np.bool_] = self.probabilities >= np.array(self.thresholds or 0.5)
+        return chosen
 
-def predict_records(
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the true label and the answer of each picture as text; an unknown label is empty."""
+        names = self.class_names
+        if self.rule.task == "multi_label":
+            for true, given in zip(self.targets >= 0.5, self.given, strict=True):
+                yield self._joined(true), self._joined(given)
+        elif self.rule.task == "regression":
+            for value, answer in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
+                yield number_text(value), f"{answer:.9g}"
+        else:
+            for label, best in zip(self.labels, self.predicted, strict=True):
+                yield names[label] if label >= 0 else "", names[best]
+
+    def _joined(self, chosen: NDArray[np.bool_]) -> str:
+        return join_labels((self.class_names[index] for index in np.flatnonzero(chosen)), self.rule.separator)
+
+
+def predictions_of(
+    paths: Sequence[str],
+    labels: Sequence[str],
+    outputs: NDArray[np.float64],
+    class_names: Sequence[str],
+    *,
+    rule: LabelRule,
+    thresholds: Sequence[float] = (),
+) -> Predictions:
+    """Return the model's outputs (n, k) for n pictures together with the truth in their labels' texts."""
+    names = tuple(class_names)
+    single = rule.task in ("single_label", "ordinal")
+    known = frozenset(names)
+    several = rule.task == "multi_label"
+    return Predictions(
+        paths=tuple(paths),
+        labels=_positions(labels, names) if single else np.full(len(labels), UNKNOWN, np.int64),
+        probabilities=outputs.reshape(len(labels), len(names)),
+        class_names=names,
+        rule=rule,
+        targets=np.zeros((0, 0)) if single else _targets(labels, names, rule),
+        thresholds=tuple(thresholds),
+        unknown=sum(not known.issuperset(rule.names(label)) for label in labels) if several else 0,
+    )
+
+
+def _targets(labels: Sequence[str], names: Sequence[str], rule: LabelRule) -> NDArray[np.float64]:
+    if rule.task == "regression":
+        # Float32, as training has them, would lose digits of the table.
+        numbers = [number_of(label) for label in labels]
+        return np.array([np.nan if number is None else number for number in numbers], dtype=np.float64).reshape(-1, 1)
+    return encode_targets(labels, names, rule.task, separator=rule.separator).astype(np.float64)
+
+
+def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     model: keras.Model,
     records: Sequence[Record],
     class_names: tuple[str, ...],
@@ -56,6 +126,9 @@ def predict_records(
     batch_size: int,
     workers: int | Literal["auto"],
     max_pixels: int,
+    views: Sequence[View] = (),
+    rule: LabelRule = ONE_CLASS,
+    thresholds: Sequence[float] = (),
 ) -> Predictions:
     """Return the model's probabilities for labelled pictures, decoded as in training and not augmented.
 
@@ -67,6 +140,9 @@ def predict_records(
         batch_size: Pictures a forward pass.
         workers: Processes that decode.
         max_pixels: Larger pictures are refused from their header.
+        views: Versions of each picture beside itself whose probabilities are averaged.
+        rule: What a label is and how it is written.
+        thresholds: Of multi_label: from which probability on each label is given.
 
     Raises:
         DataError: A picture vanished or can't be decoded; its path is named.
@@ -78,17 +154,19 @@ def predict_records(
     with evaluation_batches(
         records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels
     ) as batches:
-        probabilities = np.asarray(predict_probabilities(model, batches), dtype=np.float64)
-    return Predictions(
-        paths=tuple(record.path for record in records),
-        labels=_positions((record.label for record in records), class_names),
-        probabilities=probabilities.reshape(len(records), len(class_names)),
-        class_names=tuple(class_names),
+        probabilities = np.asarray(predict_probabilities(model, batches, views=views), dtype=np.float64)
+    return predictions_of(
+        [record.path for record in records],
+        [record.label for record in records],
+        probabilities,
+        class_names,
+        rule=rule,
+        thresholds=thresholds,
     )
 
 
 def write_predictions(predictions: Predictions, path: Path, *, root: Path | None = None) -> None:
-    """Write ``path,label,predicted`` and a column of probabilities a class, atomically.
+    """Write ``path,label,predicted`` and a column of probabilities a class, or of the number, atomically.
 
     Args:
         predictions: What to write. An unknown label is left empty.
@@ -102,15 +180,25 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*HEADER, *names])
-        rows = zip(predictions.paths, predictions.labels, predictions.predicted, predictions.probabilities, strict=True)
-        for picture, label, predicted, probabilities in rows:
-            true = names[label] if label >= 0 else ""
+        for picture, texts, outputs in zip(
+            predictions.paths, predictions.texts(), predictions.probabilities, strict=True
+        ):
             # Nine digits give back every float32 exactly.
-            writer.writerow([_told(picture, root), true, names[predicted], *(f"{p:.9g}" for p in probabilities)])
+            writer.writerow([_told(picture, root), *texts, *(f"{p:.9g}" for p in outputs)])
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(
+    path: Path,
+    *,
+    rule: LabelRule = ONE_CLASS,
+    thresholds: Sequence[float] = (),
+) -> Predictions:
     """Read a file that `write_predictions` wrote.
+
+    Args:
+        path: The file.
+        rule: What a label is and how it is written.
+        thresholds: Of multi_label: from which probability on each label is given.
 
     Raises:
         DataError: It is not there, or not such a file.
@@ -125,12 +213,17 @@ def read_predictions(path: Path) -> Predictions:
             f"starts with the columns {header[:4]}; expected path,label,predicted and classes", where=str(path)
         )
     names = tuple(header[3:])
-    return Predictions(
-        paths=tuple(row[0] for row in rows),
-        labels=_positions((row[1] for row in rows), names),
-        probabilities=_numbers(rows, len(names), path),
-        class_names=names,
+    found = predictions_of(
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        _numbers(rows, len(names), path),
+        names,
+        rule=rule,
+        thresholds=thresholds,
     )
+    if not np.isfinite(found.targets).all():
+        raise DataError("holds a label that is no number", where=str(path))
+    return found
 
 
 def _numbers(rows: Sequence[Sequence[str]], classes: int, path: Path) -> NDArray[np.float64]:

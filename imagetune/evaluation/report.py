@@ -18,11 +18,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from imagetune.data.labels import label_rule
 from imagetune.evaluation.curves import curve_drawings
 from imagetune.evaluation.drawing import Drawing
 from imagetune.evaluation.heatmap import confusion_drawing, shown_classes
-from imagetune.evaluation.mistakes import worst_mistakes
+from imagetune.evaluation.imbalance import ClassBalance, class_balance
+from imagetune.evaluation.mistakes import worst_mistakes, wrong_pictures
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
+from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
+from imagetune.evaluation.value_plots import MOST_POINTS, value_drawings
 from imagetune.files import write_text
 from imagetune.recipe.train import StageConfig
 
@@ -35,8 +39,30 @@ FIGURES = {
     "log_loss": ("Log loss", "in nats, lower is better"),
     "precision": ("Precision", "mean of the classes"),
     "recall": ("Recall", "mean of the classes"),
+    "mae": ("Mean absolute error", "{unit}, lower is better"),
+    "quadratic_weighted_kappa": ("Weighted kappa", "agreement beyond chance, far misses count more"),
+    "within_one_rank": ("Within one rank", "share of answers at most one rank off"),
+    "mean_average_precision": ("Mean average precision", "whatever the thresholds, mean of the classes"),
+    "micro_f1": ("Micro F1", "each given or missed label counts the same"),
+    "subset_accuracy": ("Subset accuracy", "share of pictures all of whose labels are right"),
+    "hamming_loss": ("Hamming loss", "share of wrong labels, lower is better"),
+    "rmse": ("Root mean squared error", "{unit}, lower is better"),
+    "r2": ("R squared", "share of the variance that is explained"),
+    "spearman": ("Spearman", "correlation of the ranks"),
 }
-CARDS = ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss")
+# Those with the labels' units, where three decimals may be too few or too many.
+WITH_UNITS = ("mae", "rmse")
+CARDS: Mapping[str, tuple[str, ...]] = {
+    "single_label": ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss"),
+    "multi_label": ("mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"),
+    "ordinal": ("mae", "quadratic_weighted_kappa", "within_one_rank", "accuracy", "balanced_accuracy", "f1"),
+    "regression": ("mae", "rmse", "r2", "spearman"),
+}
+CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "single_label": {"f1": "F1", "precision": "precision", "recall": "recall", "roc_auc": "ROC AUC"},
+    "multi_label": {"f1": "F1", "precision": "precision", "recall": "recall", "average_precision": "average precision"},
+}
+SMALLER_IS_BETTER = ("loss", "mae")
 MOST_MIX_UPS = 6
 MOST_PATHS = 5
 
@@ -71,6 +97,7 @@ def render_report(run: RunFiles) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
+    environment.filters["measure"] = _measure
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     tested = run.tested_split
     return environment.get_template("report.html.jinja").render(
@@ -80,13 +107,17 @@ def render_report(run: RunFiles) -> str:
         tested=tested,
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        cards=[_figure_view(run, name) for name in CARDS] if tested else [],
-        figures=[_figure_view(run, name) for name in FIGURES] if tested else [],
+        task=_task(run),
+        cards=[_figure_view(run, name) for name in CARDS[_task(run)]] if tested else [],
+        figures=[_figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
         splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
-        curves=[_markup(drawing) for drawing in curve_drawings(run.epochs)] if run.epochs else [],
+        curves=_curves(run),
         confusion=_confusion(run),
         mix_ups=list(_mix_ups(run)),
-        classes=sorted(tested["per_class"], key=_weakness) if tested else [],
+        classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
+        class_columns=CLASS_COLUMNS.get(_task(run), CLASS_COLUMNS["single_label"]),
+        values=_values(run),
+        balance=_balance(run),
         mistakes=_mistakes(run),
         pictures=_picture_counts(run),
         findings=[_finding(found) for found in run.audit.get("findings", [])],
@@ -138,11 +169,17 @@ def _problem(run: RunFiles) -> str:
 
 def _figure_view(run: RunFiles, name: str) -> dict[str, Any]:
     """Return a headline figure with its values by split and, for a share, the place of its interval in percent."""
-    title, meaning = (text.format(k=run.evaluation.get("top_k", "k")) for text in FIGURES[name])
+    unit = "in ranks" if _task(run) == "ordinal" else f"in the unit of {' '.join(run.evaluation['class_names'])}"
+    words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
+    title, meaning = (text.format(**words) for text in FIGURES[name])
     splits = {split: run.evaluation["splits"][split]["figures"][name] for split in run.evaluation["splits"]}
     figure = splits[run.tested_name]
     view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **figure, "bar": None}
-    if name != "log_loss" and figure["low"] is not None:
+    if (
+        name not in (*WITH_UNITS, "log_loss")
+        and figure["low"] is not None
+        and 0 <= figure["low"] <= figure["high"] <= 1
+    ):
         low, high = 100 * figure["low"], 100 * figure["high"]
         view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * figure["value"]}
     return view
@@ -150,7 +187,7 @@ def _figure_view(run: RunFiles, name: str) -> dict[str, Any]:
 
 def _confusion(run: RunFiles) -> dict[str, Any] | None:
     tested = run.tested_split
-    if tested is None:
+    if tested is None or "confusion_matrix" not in tested:
         return None
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names = run.evaluation["class_names"]
@@ -161,7 +198,7 @@ def _confusion(run: RunFiles) -> dict[str, Any] | None:
 def _mix_ups(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Yield the most frequent confusions, the largest first."""
     tested = run.tested_split
-    if tested is None:
+    if tested is None or "confusion_matrix" not in tested:
         return
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names, totals = run.evaluation["class_names"], matrix.sum(axis=1)
@@ -177,28 +214,55 @@ def _weakness(row: Mapping[str, Any]) -> tuple[bool, float]:
     return f1 is None, f1 or 0.0
 
 
+def _balance(run: RunFiles) -> ClassBalance | None:
+    """Return what training made of classes of unequal size; None where there is nothing to tell."""
+    if run.tested_split is None or run.recipe.data.task not in ("single_label", "ordinal"):
+        return None
+    counts = Counter(row["label"] for row in run.rows if row["split"] == "train")
+    return class_balance(run.recipe.train, counts, run.tested_split["per_class"])
+
+
 def _mistakes(run: RunFiles) -> dict[str, Any] | None:
     """Return the worst mistakes; None where there are no predictions."""
     predictions = run.tested_predictions
     if predictions is None:
         return None
-    wrong = int(((predictions.labels >= 0) & (predictions.labels != predictions.predicted)).sum())
     most = run.recipe.evaluate.mistakes
     shown = list(worst_mistakes(predictions, root=run.pictures_root, config=run.recipe.data, most=most))
-    return {"wrong": wrong, "pictures": int((predictions.labels >= 0).sum()), "shown": shown}
+    single = predictions.rule.task in ("single_label", "ordinal")
+    pictures = int((predictions.labels >= 0).sum()) if single else len(predictions.paths)
+    return {"wrong": len(wrong_pictures(predictions)), "pictures": pictures, "shown": shown}
+
+
+def _values(run: RunFiles) -> dict[str, Any] | None:
+    """Return the drawings of predicted numbers; None where classes are predicted or there are no predictions."""
+    predictions = run.tested_predictions
+    if predictions is None or predictions.rule.task != "regression":
+        return None
+    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    drawings = value_drawings(true, given, predictions.class_names[0])
+    drawn = min(len(true), MOST_POINTS)
+    return {"drawings": [_markup(drawing) for drawing in drawings], "drawn": drawn, "pictures": len(true)}
+
+
+def _task(run: RunFiles) -> str:
+    """Return the task of the figures; runs of old have classes."""
+    return str(run.evaluation.get("task", "single_label"))
 
 
 def _picture_counts(run: RunFiles) -> dict[str, Any] | None:
     """Return the pictures of each class and split; None before the pictures were split."""
     if not run.rows:
         return None
-    counts = Counter((row["label"], row["split"]) for row in run.rows)
-    labels = sorted({label for label, _ in counts})
-    splits = [split for split in SPLITS if any(counts[label, split] for label in labels)]
+    rule = label_rule(run.recipe.data)
+    totals = Counter(row["split"] for row in run.rows)
+    splits = [split for split in SPLITS if totals[split]]
+    counts = {split: rule.counts(row["label"] for row in run.rows if row["split"] == split) for split in splits}
+    labels = sorted(set().union(*counts.values()))
     return {
         "splits": [SPLITS[split] for split in splits],
-        "rows": [(label, [counts[label, split] for split in splits]) for label in labels],
-        "totals": [sum(counts[label, split] for label in labels) for split in splits],
+        "rows": [(label, [counts[split][label] for split in splits]) for label in labels],
+        "totals": [totals[split] for split in splits],
     }
 
 
@@ -221,16 +285,23 @@ def _stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
     found = [(line["val"][metric], line["epoch"]) for line in lines if (line.get("val") or {}).get(metric) is not None]
     best = ""
     if found:
-        value, epoch = min(found, key=lambda pair: pair[0] if metric == "loss" else -pair[0])
+        value, epoch = min(found, key=lambda pair: pair[0] if metric in SMALLER_IS_BETTER else -pair[0])
         best = f"{metric} {value:.3f} in epoch {epoch}"
     unfreeze = stage.unfreeze if isinstance(stage.unfreeze, str) else ", ".join(stage.unfreeze)
     return {
         "name": stage.name,
         "trains": "head only" if unfreeze == "none" else f"head and {unfreeze}",
         "epochs": f"{len(lines)} of {stage.epochs}",
-        "rate": f"{stage.learning_rate:g}, {stage.schedule.name}",
+        "rate": f"{_rate(run, stage)}, {stage.schedule.name}",
         "best": best,
     }
+
+
+def _rate(run: RunFiles, stage: StageConfig) -> str:
+    if stage.learning_rate != "auto":
+        return f"{stage.learning_rate:g}"
+    measured = [rates.rates.max() for rates in stage_rates(run.recipe.train, run.epochs) if rates.name == stage.name]
+    return f"auto: {measured[0]:.2g}" if measured else "auto"
 
 
 def _environment(run: RunFiles) -> Iterator[tuple[str, str]]:
@@ -250,7 +321,9 @@ def _environment(run: RunFiles) -> Iterator[tuple[str, str]]:
 
 def _commands(run: RunFiles) -> list[tuple[str, str]]:
     folder = shlex.quote(f"runs/{run.folder.name}" if run.folder.parent.name == "runs" else run.folder.name)
-    repeat = ("Repeat this run", f"imagetune fit {folder}/recipe.yaml")
+    members = [str(member["run"]) for member in run.soup.get("members", [])]
+    again = shlex.join(["imagetune", "soup", *members]) if members else f"imagetune fit {folder}/recipe.yaml"
+    repeat = ("Repeat this run", again)
     if run.status.get("state") != "finished":
         return [repeat]
     return [
@@ -262,6 +335,13 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
+def _curves(run: RunFiles) -> list[dict[str, Any]]:
+    drawings = list(curve_drawings(run.epochs)) if run.epochs else []
+    if rates := stage_rates(run.recipe.train, run.epochs):
+        drawings.append(schedule_drawing(rates))
+    return [_markup(drawing) for drawing in drawings]
+
+
 def _markup(drawing: Drawing) -> dict[str, Any]:
     # The drawing is our own, its texts escaped by matplotlib.
     return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704
@@ -269,3 +349,8 @@ def _markup(drawing: Drawing) -> dict[str, Any]:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _measure(value: float | None, name: str) -> str:
+    """Return the value of the figure ``name``."""
+    return f"{value:.4g}" if value is not None and name in WITH_UNITS else _number(value)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagetune.data.labels import label_rule
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.files import read_json_lines
@@ -33,6 +34,7 @@ class RunFiles:
         evaluation: evaluation.json.
         audit: audit.json.
         tracking: tracking.json.
+        soup: soup.json; empty where the weights are not a mean of other runs.
         rows: Rows of splits.csv: path, label, split, group.
     """
 
@@ -45,6 +47,7 @@ class RunFiles:
     evaluation: Mapping[str, Any]
     audit: Mapping[str, Any]
     tracking: Mapping[str, Any]
+    soup: Mapping[str, Any]
     rows: Sequence[Mapping[str, str]]
 
     @property
@@ -69,7 +72,11 @@ class RunFiles:
     def tested_predictions(self) -> Predictions | None:
         """The predictions of that split, if they are there."""
         path = self.folder / "predictions" / f"{self.tested_name}.csv"
-        return read_predictions(path) if path.exists() else None
+        if not path.exists():
+            return None
+        classes = (self.tested_split or {}).get("per_class", [])
+        thresholds = [found["threshold"] for found in classes if "threshold" in found]
+        return read_predictions(path, rule=label_rule(self.recipe.data), thresholds=thresholds)
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -93,6 +100,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation=_json(folder / "evaluation.json"),
         audit=_json(folder / "audit.json"),
         tracking=_json(folder / "tracking.json"),
+        soup=_json(folder / "soup.json"),
         rows=_rows(folder / "splits.csv"),
     )
 

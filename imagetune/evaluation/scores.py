@@ -35,17 +35,25 @@ class Resampled:
     per_class: dict[str, NDArray[np.float64]]
 
 
-def resample(labels: Ints, probabilities: NDArray[np.float64], *, top_k: int, bootstrap: Bootstrap) -> Resampled:
+def resample(
+    labels: Ints,
+    probabilities: NDArray[np.float64],
+    predicted: Ints | None = None,
+    *,
+    top_k: int,
+    bootstrap: Bootstrap,
+) -> Resampled:
     """Compute every figure on every resampling.
 
     Args:
         labels: (n,) in [0, k).
         probabilities: (n, k), rows that sum to 1.
+        predicted: (n,) answers in [0, k); by default the likeliest classes.
         top_k: k of the top-k accuracy.
         bootstrap: How many resamplings, and from which seed.
     """
     classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1).astype(np.int64)
+    predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
     columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
     with_auc = len(labels) * classes * bootstrap.samples <= AUC_STEPS
     rankings = list(_rankings(labels, probabilities)) if with_auc else []

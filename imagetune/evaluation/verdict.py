@@ -1,13 +1,15 @@
 """What the gap between training, validation and test means, in words.
 
-The gap is a difference of two accuracies; its interval comes from the two intervals (MOVER: Newcombe, Statistics in
-Medicine 17, 1998; Zou and Donner, Statistics in Medicine 27, 2008), so that chance is not taken for over-fitting.
+The gap is a difference of two accuracies, for multi_label of two mean F1, for regression of two R squared. Its interval
+comes from the two intervals (MOVER: Newcombe, Statistics in Medicine 17, 1998; Zou and Donner, Statistics in Medicine
+27, 2008), so that chance is not taken for over-fitting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import hypot
+from typing import Literal
 
 from imagetune.evaluation.intervals import Estimate
 
@@ -18,6 +20,26 @@ TOLERATED_GAP = 0.10
 # A model that leaves more than half of the mistakes of always naming the largest class has not learned its pictures.
 UNDERFITTED_SHARE = 0.5
 
+Measure = Literal["accuracy", "f1", "r2"]
+_SUBJECTS: dict[Measure, tuple[str, str, str]] = {
+    "accuracy": ("The model is right on", "of", "pictures"),
+    "f1": ("The labels' mean F1 is", "on", "pictures"),
+    "r2": ("R squared is", "on", "pictures"),
+}
+_UNDERFITTED: dict[Measure, str] = {
+    "accuracy": (
+        "Always naming the largest class would be right on {baseline} of the training pictures; the model leaves more "
+        "than half of those mistakes, even on pictures that it learned from."
+    ),
+    "f1": (
+        "Giving every picture every label would reach {baseline}; the model comes less than half of the way from there "
+        "to 100%, even on pictures that it learned from."
+    ),
+    "r2": (
+        "Always answering the mean would reach {baseline}; the model comes less than half of the way from there to "
+        "100%, even on pictures that it learned from."
+    ),
+}
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
 _ADVICE = {
     "over-fitted": (
@@ -43,15 +65,22 @@ _TITLES = {
 
 
 def judge(
-    accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], *, baseline: float, confidence: float
+    accuracies: Mapping[str, Estimate],
+    pictures: Mapping[str, int],
+    *,
+    baseline: float,
+    confidence: float,
+    measure: Measure = "accuracy",
 ) -> dict[str, str] | None:
     """Say what the gap between the splits means.
 
     Args:
-        accuracies: Accuracy with interval by split: train, test, and val where there is one.
+        accuracies: Accuracy with interval by split: train, test, and val where there is one; or what ``measure`` says.
         pictures: Number of pictures by split.
-        baseline: Accuracy of always naming the largest class of the training pictures.
+        baseline: Accuracy of always naming the largest class of the training pictures; or what an answer that looks at
+            no picture reaches by the measure.
         confidence: Coverage of the intervals.
+        measure: Which figure it is; 1 is the best of each.
 
     Returns:
         ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the figures, and
@@ -59,10 +88,13 @@ def judge(
     """
     if "train" not in accuracies or "test" not in accuracies:
         return None
+    if accuracies["train"].value is None or accuracies["test"].value is None:
+        return None
     train, test = accuracies["train"], accuracies["test"]
     gap = difference(train, test)
     code = _code(train, gap, baseline)
-    sentences = [_figures(accuracies, pictures, confidence), _meaning(code, gap, baseline), *_validation(accuracies)]
+    told = _figures(accuracies, pictures, confidence, measure)
+    sentences = [told, _meaning(code, gap, baseline, measure), *_validation(accuracies)]
     return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
 
 
@@ -88,17 +120,20 @@ def _code(train: Estimate, gap: Estimate, baseline: float) -> str:
     return "too-few"
 
 
-def _figures(accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], confidence: float) -> str:
+def _figures(
+    accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], confidence: float, measure: Measure
+) -> str:
+    subject, of, things = _SUBJECTS[measure]
     told = [
-        f"{_percent(accuracies[split])} of {pictures[split]:,} {name} pictures ({_range(accuracies[split])})"
+        f"{_percent(accuracies[split])} {of} {pictures[split]:,} {name} {things} ({_range(accuracies[split])})"
         for split, name in _NAMES.items()
         if split in accuracies
     ]
     level = f"in brackets: {100 * confidence:g}% intervals"
-    return f"The model is right on {', '.join(told[:-1])} and {told[-1]}; {level}."
+    return f"{subject} {', '.join(told[:-1])} and {told[-1]}; {level}."
 
 
-def _meaning(code: str, gap: Estimate, baseline: float) -> str:
+def _meaning(code: str, gap: Estimate, baseline: float, measure: Measure) -> str:
     value = gap.value or 0.0
     points = f"{_points(abs(value))} points"
     span = f"{_points(gap.low or 0.0)} to {_points(gap.high or 0.0)}"
@@ -108,10 +143,7 @@ def _meaning(code: str, gap: Estimate, baseline: float) -> str:
             f"training pictures better than what they share with others."
         )
     if code == "under-fitted":
-        return (
-            f"Always naming the largest class would be right on {100 * baseline:.1f}% of the training pictures; the "
-            f"model leaves more than half of those mistakes, even on pictures that it learned from."
-        )
+        return _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%")
     if code == "test-easier":
         return f"Test is {points} above training (training minus test: interval {span})."
     if code == "close":
@@ -138,13 +170,14 @@ def _ends(figure: Estimate) -> tuple[float, float, float]:
 
 
 def _percent(figure: Estimate) -> str:
-    return f"{100 * (figure.value or 0.0):.1f}%"
+    return f"{_points(figure.value or 0.0)}%"
 
 
 def _range(figure: Estimate) -> str:
     low, _, high = _ends(figure)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{_points(low)} to {_points(high)}"
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+    # Adding 0 makes -0 plain.
+    return f"{round(100 * share, 1) + 0.0:.1f}"

@@ -1,4 +1,4 @@
-"""The model: preprocessing, backbone and head in one, from raw pixels to probabilities."""
+"""The model: preprocessing, backbone and head in one, from raw pixels to probabilities or a number."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ from typing import Any
 
 import keras
 
+from imagetune.data.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone, get_backbone
+from imagetune.model.drop_path import with_drop_path
 from imagetune.model.efficientnet_lite0 import build_efficientnet_lite0
 from imagetune.model.naming import with_fresh_names
 from imagetune.model.preprocessing import preprocess
+from imagetune.recipe.data import Task
 from imagetune.recipe.model import HeadConfig, ModelConfig
 
 IMAGE = "image"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
+VALUE = "value"
 
 
-def build_model(config: ModelConfig, *, num_classes: int, image_size: tuple[int, int]) -> keras.Model:
+def build_model(
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    image_size: tuple[int, int],
+    task: Task = "single_label",
+    scale: ValueScale | None = None,
+) -> keras.Model:
     """Return the whole model with random weights; ``load_weights`` gives it the pretrained ones.
 
     The number format follows Keras's global policy, except that preprocessing, logits and probabilities are always
@@ -26,22 +37,40 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: tuple[int,
 
     Args:
         config: Backbone and head.
-        num_classes: Number of outputs, at least 2.
+        num_classes: Number of outputs: at least 2, 1 for regression, any for multi_label.
         image_size: Height and width in pixels, fixed from here on.
+        task: What a label is.
+        scale: Of regression: takes the normalised value of the layer ``logits`` to the labels' units.
 
     Returns:
         A functional model. Input ``image``: (batch, height, width, 3) uint8 or float, RGB, 0..255. Output:
-        (batch, num_classes) float32, probabilities. The backbone is one nested layer, called as in the recipe.
+        (batch, num_classes) float32: probabilities that sum to 1, each for itself with multi_label, or for regression
+        the number in the labels' units. The backbone is one nested layer, called as in the recipe.
 
     Raises:
         RecipeError: Unknown backbone, or pictures smaller than it takes.
     """
     backbone = get_backbone(config.backbone)
     inputs = keras.Input((*image_size, 3), name=IMAGE)
-    features = build_backbone(backbone, image_size)(preprocess(inputs, backbone.preprocessing))
+    network = build_backbone(backbone, image_size)
+    if config.drop_path is not None:
+        network = with_drop_path(network, config.drop_path)
+    features = network(preprocess(inputs, backbone.preprocessing))
     logits = _add_head(features, config.head, num_classes)
-    outputs = keras.layers.Activation("softmax", dtype="float32", name=PROBABILITIES)(logits)
-    return keras.Model(inputs, outputs, name="imagetune")
+    return keras.Model(inputs, _answer_layer(task, scale or ValueScale())(logits), name="imagetune")
+
+
+def value_scale_of(model: keras.Model) -> ValueScale | None:
+    """Return what takes the logit of a regression to the labels' units; None for a model of classes."""
+    layer = model.layers[-1]
+    return ValueScale(float(layer.offset), float(layer.scale)) if layer.name == VALUE else None
+
+
+def _answer_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
+    if task == "regression":
+        return keras.layers.Rescaling(scale.std, offset=scale.mean, dtype="float32", name=VALUE)
+    activation = "sigmoid" if task == "multi_label" else "softmax"
+    return keras.layers.Activation(activation, dtype="float32", name=PROBABILITIES)
 
 
 def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Model:
@@ -78,7 +107,7 @@ def backbone_of(model: keras.Model) -> keras.Model:
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """Return the same model up to the logits: (batch, classes) float32, before the softmax. Weights are shared."""
+    """Return the same model up to the logits: (batch, outputs) float32, before the last layer. Weights are shared."""
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import keras
 import numpy as np
+
+from imagetune.model.views import apply_view
+from imagetune.recipe.tracking import View
 
 
 class PictureBatch(Protocol):
@@ -17,14 +20,19 @@ class PictureBatch(Protocol):
         """(batch, height, width, 3) uint8, RGB."""
 
 
-def predict_probabilities(model: keras.Model, batches: Iterable[PictureBatch]) -> np.ndarray:
+def predict_probabilities(
+    model: keras.Model, batches: Iterable[PictureBatch], *, views: Sequence[View] = ()
+) -> np.ndarray:
     """Return the probabilities of every picture, in the order of the batches.
 
     Smaller batches, such as the last one, are filled up to the size of the first, so that the model is compiled once.
+    With views, the answer is the mean of what the model says of the picture and of each view (test-time augmentation;
+    Krizhevsky et al., NIPS 2012, averaged ten crops so), at the cost of a forward pass each.
 
     Args:
         model: (batch, height, width, 3) uint8 RGB to (batch, classes) probabilities.
         batches: Batches of at most the first one's size.
+        views: Versions of each picture beside itself.
 
     Returns:
         (pictures, classes) float32.
@@ -33,11 +41,14 @@ def predict_probabilities(model: keras.Model, batches: Iterable[PictureBatch]) -
     size = 0
     for batch in batches:
         size = size or len(batch.images)
-        results.append(_predict(model, batch.images, size))
+        results.append(_predict(model, batch.images, size, views))
     return np.concatenate(results) if results else np.zeros((0, model.output_shape[-1]), np.float32)
 
 
-def _predict(model: keras.Model, images: np.ndarray, size: int) -> np.ndarray:
+def _predict(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View]) -> np.ndarray:
     filling = np.zeros((max(size - len(images), 0), *images.shape[1:]), images.dtype)
-    outputs = model.predict_on_batch(np.concatenate([images, filling]) if len(filling) else images)
-    return np.asarray(outputs, np.float32)[: len(images)]
+    filled = np.concatenate([images, filling]) if len(filling) else images
+    outputs = np.asarray(model.predict_on_batch(filled), np.float32)
+    for view in views:
+        outputs = outputs + np.asarray(model.predict_on_batch(apply_view(view, filled)), np.float32)
+    return (outputs / (1 + len(views)))[: len(images)]

@@ -11,23 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import keras
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 import imagetune
+from imagetune.data.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, WeightsError
 from imagetune.files import disk_errors, sha256_file, write_json
-from imagetune.model.build import build_model
+from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.matching import assign, match_layers
 from imagetune.model.trainable import leaf_layers
+from imagetune.model.views import unfit_views
 from imagetune.model.weight_files import open_weights
-from imagetune.recipe.base import PositiveInt, Section
+from imagetune.recipe.base import Fraction, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.data import ImageSettings, Task
 from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.tracking import View
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.weights.h5"
@@ -53,14 +58,43 @@ class Manifest(Section):
     """Architecture; ``weights`` is only where training started from."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Number format of the computation."""
-    class_names: Annotated[ListOf[str], Field(min_length=2)]
-    """Label of each output, in order."""
+    task: Task = "single_label"
+    """What the model answers; a manifest without the field is of one class of several."""
+    class_names: Annotated[ListOf[str], Field(min_length=1)]
+    """Label of each output, in order; for regression what the number is called."""
+    thresholds: ListOf[Fraction] = ()
+    """Of multi_label: from which probability on each label is given; 0.5 where there are none."""
+    label_separator: Annotated[str, Field(min_length=1)] = ";"
+    """Of multi_label: what stands between the labels of an answer."""
+    value_mean: Finite = 0.0
+    """Of regression: mean of the training labels, added to the normalised value."""
+    value_std: Annotated[Finite, Field(gt=0)] = 1.0
+    """Of regression: standard deviation of the training labels, the normalised value's unit."""
     image: ImageSettings
     """How a picture becomes the model's input."""
     max_pixels: PositiveInt
     """Larger pictures are refused."""
+    views: ListOf[View] = ()
+    """Versions of each picture beside itself whose answers are averaged; a manifest without the field has none."""
     weights_sha256: str
     """Hash of ``model.weights.h5``."""
+
+    @model_validator(mode="after")
+    def _fitting_outputs(self) -> Self:
+        outputs = len(self.class_names)
+        if self.task == "regression" and outputs != 1:
+            raise ValueError(f"class_names: regression has one output, not {outputs}")
+        if self.task in ("single_label", "ordinal") and outputs < 2:
+            raise ValueError(f"class_names: {self.task} needs at least 2 classes, not {outputs}")
+        if self.thresholds and len(self.thresholds) != outputs:
+            raise ValueError(f"{len(self.thresholds)} thresholds for {outputs} outputs")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_views(self) -> Self:
+        if unfit := unfit_views(self.views, self.image):
+            raise ValueError(f"{unfit[0]} needs square pictures, not {self.image.height}x{self.image.width}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,12 +102,16 @@ class LoadedModel:
     """A model with what is needed to use it.
 
     Attributes:
-        model: (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities.
+        model: (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities, or (batch, 1) numbers.
         class_names: Label of each output.
         image: How a picture becomes the input.
         config: Backbone and head.
         max_pixels: Larger pictures are refused.
         sha256: Hash of the weights.
+        views: Versions of each picture beside itself whose answers are averaged.
+        task: What a label is.
+        thresholds: Of multi_label: from which probability on each label is given.
+        label_separator: Of multi_label: what stands between the labels of an answer.
     """
 
     model: keras.Model
@@ -82,9 +120,13 @@ class LoadedModel:
     config: ModelConfig
     max_pixels: int
     sha256: str
+    views: tuple[View, ...] = ()
+    task: Task = "single_label"
+    thresholds: tuple[float, ...] = ()
+    label_separator: str = ";"
 
 
-def save_model(
+def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     model: keras.Model,
     folder: Path,
     *,
@@ -92,6 +134,10 @@ def save_model(
     class_names: Sequence[str],
     image: ImageSettings,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    views: Sequence[View] = (),
+    task: Task = "single_label",
+    thresholds: Sequence[float] = (),
+    label_separator: str = ";",
 ) -> None:
     """Write ``folder`` with weights and manifest; it takes the place of an earlier one when complete.
 
@@ -100,6 +146,7 @@ def save_model(
         ResourceError: The disk is full or can't be written.
     """
     _require_finite(model)
+    scale = value_scale_of(model) or ValueScale()
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
@@ -111,9 +158,15 @@ def save_model(
                 keras=keras.__version__,
                 config=config,
                 precision=_precision(model),
+                task=task,
                 class_names=tuple(class_names),
+                thresholds=tuple(thresholds),
+                label_separator=label_separator,
+                value_mean=scale.mean,
+                value_std=scale.std,
                 image=image,
                 max_pixels=max_pixels,
+                views=tuple(views),
                 weights_sha256=sha256_file(fresh / WEIGHTS),
             )
             write_json(fresh / MANIFEST, manifest.model_dump(mode="json"))
@@ -138,13 +191,28 @@ def load_model(folder: Path) -> LoadedModel:
     try:
         _require_plausible(manifest, weights.stat().st_size)
         with _precision_policy(manifest.precision):
-            model = build_model(manifest.config, num_classes=len(manifest.class_names), image_size=size)
+            model = build_model(
+                manifest.config,
+                num_classes=len(manifest.class_names),
+                image_size=size,
+                task=manifest.task,
+                scale=ValueScale(manifest.value_mean, manifest.value_std),
+            )
         with open_weights(weights) as stored:
             assign(match_layers(model, stored))
     except (RecipeError, WeightsError) as error:
         raise ModelFileError(error.what, where=str(place), hint="train again, or copy the folder again") from error
     return LoadedModel(
-        model, manifest.class_names, manifest.image, manifest.config, manifest.max_pixels, manifest.weights_sha256
+        model,
+        manifest.class_names,
+        manifest.image,
+        manifest.config,
+        manifest.max_pixels,
+        manifest.weights_sha256,
+        manifest.views,
+        manifest.task,
+        manifest.thresholds,
+        manifest.label_separator,
     )
 
 

@@ -106,6 +106,7 @@ def set_trainable(
     unfreeze: str | tuple[str, ...],
     *,
     batch_norm: Literal["frozen", "train"],
+    freeze_head: bool = False,
 ) -> TrainableSummary:
     """Make the layers named by ``unfreeze`` and the head learn, and nothing else.
 
@@ -118,6 +119,7 @@ def set_trainable(
         backbone: Its row in the table.
         unfreeze: A value as in a stage of the recipe.
         batch_norm: ``train`` lets the BatchNorm layers of unfrozen blocks learn too.
+        freeze_head: True keeps the head as it is.
 
     Raises:
         RecipeError: A name matches nothing, or there are fewer blocks than asked for.
@@ -126,6 +128,9 @@ def set_trainable(
     network = _network(model, backbone)
     # Setting it on a model sets it on every layer inside, so this comes first.
     network.trainable = bool(chosen)
+    for layer in model.layers:
+        if model is not network and layer is not network:
+            layer.trainable = not freeze_head
     blocks = _blocks(model, backbone)
     for block in blocks:
         for layer in block.layers:

@@ -77,7 +77,8 @@ class DataConfig(Section):
     """Pictures, labels and splits."""
 
     source: str
-    """A folder of class folders, a folder already split into train/val/test, or a .csv or .parquet table with
+    """A folder of class folders, a folder already split into train/val/test, a folder of pictures with a NAME.json
+    beside each ({"label": ...}, {"labels": [...]} or {"value": ...}), or a .csv or .parquet table with
     path,label[,split,group]. Relative to the recipe's folder."""
     task: Task = "single_label"
     """What a label is: one class of several; any number of classes (`multi_label`: several in a cell, split at

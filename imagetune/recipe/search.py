@@ -17,7 +17,7 @@ class SearchConfig(Section):
 
     algorithm: Literal["random", "grid", "bayesian", "hyperband"] = "bayesian"
     """KerasTuner's oracle that proposes the trials."""
-    objective: Literal["loss", "accuracy", "precision", "recall", "f1"] = "f1"
+    objective: Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"] = "f1"
     """Validation figure to optimise; the best epoch of a trial counts."""
     trials: PositiveInt = 20
     """Most trials to run; hyperband decides itself."""

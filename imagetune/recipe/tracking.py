@@ -8,7 +8,27 @@ from pydantic import Field, model_validator
 
 from imagetune.recipe.base import PositiveInt, Section, Sequence
 
-Metric = Literal["accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc"]
+Metric = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "top_k_accuracy",
+    "log_loss",
+    "roc_auc",
+    "quadratic_weighted_kappa",
+    "within_one_rank",
+    "mean_average_precision",
+    "micro_f1",
+    "subset_accuracy",
+    "hamming_loss",
+    "r2",
+    "spearman",
+    "mae",
+    "rmse",
+]
+LOWER_IS_BETTER = frozenset(("log_loss", "hamming_loss", "mae", "rmse"))
 View = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in"]
 
 
@@ -35,7 +55,7 @@ class Requirement(Section):
     """A bar that a test figure has to reach."""
 
     metric: Metric
-    """Name of a headline figure."""
+    """Name of a headline figure; which there are depends on data.task."""
     lower_bound: float | None = None
     """The lower end of the figure's interval must be at least this."""
     value: float | None = None
@@ -45,8 +65,8 @@ class Requirement(Section):
     def _one_bar(self) -> Self:
         if (self.lower_bound is None) == (self.value is None):
             raise ValueError("give either lower_bound or value")
-        if self.metric == "log_loss":
-            raise ValueError("log_loss is better when lower, so it can't be required to be at least something")
+        if self.metric in LOWER_IS_BETTER:
+            raise ValueError(f"{self.metric} is better when lower, so it can't be required to be at least something")
         return self
 
 

@@ -162,8 +162,8 @@ class TrainConfig(Section):
     regularisation: RegularisationConfig = RegularisationConfig()
     """Penalties on the backbone's weights."""
     batch_norm_statistics: Literal["keep", "reestimate"] = "keep"
-    """`reestimate` takes means and variances of BatchNorm anew from the training pictures, before the last
-    validation (Li et al. 2016); for pictures far from ImageNet and for averaged weights."""
+    """`reestimate` takes means and variances of BatchNorm anew from the training pictures before training starts
+    (Li et al. 2016), for pictures far from those that the backbone has seen."""
     teacher: TeacherConfig | None = None
     """A finished run to learn from."""
     class_weights: Literal["none", "balanced", "effective_number"] | dict[str, Positive] = "none"

@@ -27,6 +27,8 @@ _DIRECTIONS: dict[str, Literal["min", "max"]] = {
     "precision": "max",
     "recall": "max",
     "f1": "max",
+    "mae": "min",
+    "r2": "max",
 }
 
 

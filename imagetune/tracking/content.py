@@ -29,12 +29,22 @@ _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "ki
 HEADLINES = (
     "accuracy",
     "balanced_accuracy",
+    "mean_average_precision",
     "f1",
+    "micro_f1",
     "precision",
     "recall",
     "top_k_accuracy",
     "roc_auc",
     "log_loss",
+    "subset_accuracy",
+    "hamming_loss",
+    "mae",
+    "rmse",
+    "r2",
+    "spearman",
+    "quadratic_weighted_kappa",
+    "within_one_rank",
 )
 
 
@@ -140,8 +150,18 @@ def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
         source=source,
         digest=digest.hexdigest()[:16],
         counts=dict(Counter(row.get("split") or "" for row in rows)),
-        classes=len({row.get("label") for row in rows}),
+        classes=len(_class_names({row.get("label") or "" for row in rows}, recipe.get("data") or {})),
     )
+
+
+def _class_names(labels: set[str], data: Mapping[str, Any]) -> set[str]:
+    """Return the classes in labels' texts: several in each for multi_label, none for regression."""
+    if data.get("task") == "regression":
+        return set()
+    if data.get("task") != "multi_label":
+        return labels
+    separator = str(data.get("label_separator") or ";")
+    return {part for label in labels for part in label.split(separator)} - {""}
 
 
 def metric_lines(run_dir: Path) -> list[dict[str, Any]]:

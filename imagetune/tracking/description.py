@@ -7,7 +7,11 @@ from typing import Any
 
 from imagetune.tracking.content import Figure, PictureSet
 
-_SHOWN = ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss")
+_SHOWN = (
+    *("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss"),
+    *("mean_average_precision", "micro_f1", "subset_accuracy", "hamming_loss"),
+    *("mae", "rmse", "r2", "spearman", "quadratic_weighted_kappa", "within_one_rank"),
+)
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -51,6 +55,12 @@ def _table(figures: list[Figure], evaluation: Mapping[str, Any]) -> str:
         return ""
     confidence = (evaluation.get("bootstrap") or {}).get("confidence", 0.95)
     names = {"top_k_accuracy": f"top-{evaluation.get('top_k', 'k')} accuracy", "roc_auc": "ROC AUC", "f1": "F1 (macro)"}
+    names |= {
+        "micro_f1": "micro F1",
+        "r2": "R squared",
+        "mae": "mean absolute error",
+        "rmse": "root mean squared error",
+    }
     rows = [
         f"| {names.get(figure.name, figure.name.replace('_', ' '))} | **{figure.value:.3f}** | {_interval(figure)} |"
         for figure in shown
@@ -86,7 +96,8 @@ def _facts(recipe: Mapping[str, Any], pictures: PictureSet | None) -> str:
     ]
     if pictures:
         counts = ", ".join(f"{pictures.counts[key]} {name}" for key, name in _SPLITS if pictures.counts.get(key))
-        lines.append(f"- pictures: {pictures.name}, {pictures.classes} classes; {counts}")
+        classes = f", {pictures.classes} classes" if pictures.classes else ""
+        lines.append(f"- pictures: {pictures.name}{classes}; {counts}")
     return "\n".join(lines)
 
 

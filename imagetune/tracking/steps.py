@@ -35,6 +35,7 @@ _FILES = (
     "audit.json",
     "search.csv",
     "best.yaml",
+    "soup.json",
     "evaluation.json",
     "report.html",
     "predictions/*.csv",

@@ -13,13 +13,15 @@ import keras
 
 from imagetune.errors import DivergedError
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
+from imagetune.training.averaging import KeptWeights
 from imagetune.training.checkpoints import TrainingState, commit_checkpoint, prune_checkpoints
 from imagetune.training.events import EpochRecord, Listener, StepDone
-from imagetune.training.metrics import figures_of
 from imagetune.training.optimizer import scale_rate
 from imagetune.training.schedules import PlateauRate
 from imagetune.training.stages import StageSetup
 from imagetune.training.stopping import StopRequest
+
+LOWER_IS_BETTER = ("loss", "mae")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class StageContext:
         early_stopping: The stage's own, or that of all stages.
         start: Position before the stage.
         best: What earlier stages reached, whose weights this stage starts from; it has to be beaten.
-        steps_per_epoch: Optimizer steps an epoch.
+        steps_per_epoch: Passes an epoch.
+        accumulation: Passes an optimizer step.
         train_pictures: Number of training pictures.
         validate: Gives the validation figures of the model as it is.
         folder: Where checkpoints go.
@@ -62,6 +65,7 @@ class StageContext:
     start: Position
     best: Best | None
     steps_per_epoch: int
+    accumulation: int
     train_pictures: int
     validate: Callable[[], dict[str, float]]
     folder: Path
@@ -77,13 +81,14 @@ class StageCallback(keras.callbacks.Callback):
         best: The best epoch so far, of this stage or of those before it.
     """
 
-    def __init__(self, context: StageContext, setup: StageSetup) -> None:
+    def __init__(self, context: StageContext, setup: StageSetup, weights: KeptWeights) -> None:
         super().__init__()
         self.context = context
         self.setup = setup
+        self.weights = weights
         self.position = context.start
         self.best = context.best
-        self._plateau = PlateauRate(context.stage.schedule, context.stage.peak_rate)
+        self._plateau = PlateauRate(setup.schedule)
         self._stalled_epochs = 0
         self._began = 0.0
 
@@ -91,6 +96,17 @@ class StageCallback(keras.callbacks.Callback):
         """Start the clock."""
         del epoch, logs
         self._began = time.perf_counter()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the rate of plateau, which depends on how training goes."""
+        del batch, logs
+        if self.context.stage.schedule.name != "plateau":
+            return
+        factor = self._plateau.before_step((self.position.step - self.context.start.step) // self.context.accumulation)
+        if factor != 1.0:
+            if keras.backend.backend() == "jax":  # its state lives outside the variables during an epoch
+                self.model.jax_state_sync()
+            scale_rate(self.model.optimizer, factor)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Refuse a loss that is no number, tell the listener, and stop if asked to."""
@@ -106,12 +122,13 @@ class StageCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Validate, commit, and decide how to go on."""
-        del epoch
         seconds = time.perf_counter() - self._began
         self.position = Position(self.position.epoch + 1, self.position.step)
-        record = self._record(float((logs or {})["loss"]), seconds)
+        self.weights.epoch_ended(epoch + 1)
+        with self.weights.shown():
+            record = self._record(float((logs or {})["loss"]), seconds)
+            checkpoint = self._commit(record.figure(self.context.early_stopping.metric))
         improved = self._improves(record)
-        checkpoint = self.commit(record.figure(self.context.early_stopping.metric))
         if improved or self.best is None:
             self.best = Best(record, checkpoint)
         prune_checkpoints(self.context.folder, best=self.best.checkpoint)
@@ -120,7 +137,11 @@ class StageCallback(keras.callbacks.Callback):
         self.context.stop.check()
 
     def commit(self, figure: float | None) -> Path:
-        """Commit a checkpoint of the weights as they are."""
+        """Commit a checkpoint of the weights as they would be kept now."""
+        with self.weights.shown():
+            return self._commit(figure)
+
+    def _commit(self, figure: float | None) -> Path:
         state = TrainingState(self.context.stage.name, self.position.epoch, self.position.step, figure)
         return commit_checkpoint(self.context.folder, self.context.model, state)
 
@@ -132,7 +153,7 @@ class StageCallback(keras.callbacks.Callback):
             stage=self.context.stage.name,
             epoch=self.position.epoch,
             step=self.position.step,
-            train=figures_of(self.setup.tally.matrix(), loss),
+            train=self.setup.tally.figures(loss),
             val=val,
             learning_rate=self._rate(),
             images_per_second=self.context.train_pictures / max(seconds, 1e-9),
@@ -143,22 +164,20 @@ class StageCallback(keras.callbacks.Callback):
             return True
         watched = self.context.early_stopping
         gain = record.figure(watched.metric) - self.best.record.figure(watched.metric)
-        return (-gain if watched.metric == "loss" else gain) > watched.min_delta
+        return (-gain if watched.metric in LOWER_IS_BETTER else gain) > watched.min_delta
 
     def _decide(self, *, improved: bool) -> None:
         self._stalled_epochs = 0 if improved else self._stalled_epochs + 1
         patience = self.context.early_stopping.patience
         if patience is not None and self._stalled_epochs > patience:
             self.model.stop_training = True
-        if self.context.stage.schedule.name == "plateau":
-            factor = self._plateau.after_epoch(improved=improved)
-            if factor != 1.0:
-                scale_rate(self.model.optimizer, factor)
+        self._plateau.after_epoch(improved=improved)
 
     def _rate(self) -> float:
         if self.context.stage.schedule.name == "plateau":
             return self._plateau.rate
-        return self.setup.schedule.rate_at(max(self.position.step - self.context.start.step - 1, 0))
+        passes = max(self.position.step - self.context.start.step - 1, 0)
+        return self.setup.schedule.rate_at(passes // self.context.accumulation)
 
     def _diverged(self, loss: float) -> DivergedError:
         rate = self._rate()

@@ -20,6 +20,7 @@ class StageStarted:
         rates: Peak learning rate of each group of layers, input to output.
         trainable_parameters: Parameters that learn.
         parameters: All parameters.
+        found_rate: Learning rate of the head where the recipe says ``auto``: what the range test found.
     """
 
     name: str
@@ -31,6 +32,7 @@ class StageStarted:
     rates: dict[str, float]
     trainable_parameters: int
     parameters: int
+    found_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,69 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.pipeline import Batch
-from imagetune.errors import DataError, ImagetuneError
-from imagetune.recipe.problems import did_you_mean
+from imagetune.errors import ImagetuneError
+from imagetune.recipe.learning import MixConfig
+from imagetune.training.mixing import mix_batch
+from imagetune.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model should answer for each training picture.
+
+    Attributes:
+        targets: (n, t) float32, by the picture's index.
+        weights: (n,) float32 weight of each picture in the loss, or None when all are 1.
+        mix: Blending of pictures and labels.
+        teacher: Whose answers are learned from too, or None.
+        seed: Seed of the blending.
+    """
+
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32] | None = None
+    mix: MixConfig = field(default_factory=MixConfig)
+    teacher: Teacher | None = None
+    seed: int = 0
 
 
 class Feed:
-    """Turns batches into (images, one-hot labels[, weights]) and remembers why it failed.
+    """Turns batches into (images, targets[, weights]) and remembers why it failed.
 
     TensorFlow runs a Python generator behind its own error types, which keep only the text of what went wrong.
 
     Args:
         batches: Batches of uint8 pictures.
-        weights: (k,) weight of each class, or None.
-        num_classes: Number of classes k.
+        answers: What the model should say of them.
+        first_step: Number of the first batch; together with the seed it decides how that batch is blended.
     """
 
-    def __init__(self, batches: Iterable[Batch], weights: NDArray[np.float32] | None, num_classes: int) -> None:
+    def __init__(self, batches: Iterable[Batch], answers: Answers, *, first_step: int = 0) -> None:
         self.batches = batches
-        self.weights = weights
-        self.num_classes = num_classes
+        self.answers = answers
+        self.first_step = first_step
         self.failure: ImagetuneError | None = None
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield the batches."""
-        one_hot = np.eye(self.num_classes, dtype=np.float32)
         try:
-            for batch in self.batches:
-                labels = one_hot[batch.labels]
-                if self.weights is None:
-                    yield batch.images, labels
-                else:
-                    yield batch.images, labels, self.weights[batch.labels]
+            for step, batch in enumerate(self.batches, start=self.first_step):
+                yield self._prepared(batch, step)
         except ImagetuneError as error:
             self.failure = error
             raise
 
-
-def class_weights(
-    setting: str | Mapping[str, float], labels: Iterable[str], class_names: tuple[str, ...]
-) -> NDArray[np.float32] | None:
-    """Return the (k,) weight of each class, or None when all are 1.
-
-    ``balanced`` is n / (k * count of the class), as in scikit-learn.
-
-    Raises:
-        DataError: A weight for a class that doesn't exist.
-    """
-    if setting == "none":
-        return None
-    if isinstance(setting, str):
-        position = {name: index for index, name in enumerate(class_names)}
-        counts = np.bincount([position[label] for label in labels], minlength=len(class_names))
-        balanced: NDArray[np.float32] = (counts.sum() / (len(class_names) * np.maximum(counts, 1))).astype(np.float32)
-        return balanced
-    for name in setting:
-        if name not in class_names:
-            raise DataError(
-                f"no class is called {name!r}", where="train.class_weights", hint=did_you_mean(name, class_names)
-            )
-    return np.array([setting.get(name, 1.0) for name in class_names], dtype=np.float32)
+    def _prepared(self, batch: Batch, step: int) -> tuple[NDArray[Any], ...]:
+        answers = self.answers
+        images, targets = batch.images, answers.targets[batch.indices]
+        weights = None if answers.weights is None else answers.weights[batch.indices]
+        if answers.mix.name != "none":
+            # The weights travel as one more column, so that they are blended like the labels.
+            columns = targets if weights is None else np.column_stack([targets, weights])
+            random = np.random.default_rng((answers.seed, step))
+            images, columns = mix_batch(images, columns, answers.mix, random)
+            targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])
+        if answers.teacher is not None:
+            targets = np.concatenate([targets, answers.teacher.answer(images)], axis=1)
+        return (images, targets) if weights is None else (images, targets, weights)

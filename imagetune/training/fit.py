@@ -2,70 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
-from imagetune.data.catalog import Record
-from imagetune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from imagetune.data.pipeline import Batch, evaluation_batches, steps_per_epoch
+from imagetune.data.targets import encode_targets
 from imagetune.errors import ImagetuneError
-from imagetune.model.backbones import Backbone
+from imagetune.model.build import value_scale_of
 from imagetune.model.inference import predict_probabilities
-from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.train import StageConfig
+from imagetune.training.averaging import KeptWeights
+from imagetune.training.batch_norm import reestimate_statistics
 from imagetune.training.callback import Best, Position, StageCallback, StageContext
 from imagetune.training.checkpoints import TrainingState, commit_checkpoint, load_checkpoint
-from imagetune.training.events import EpochRecord, Listener, StageStarted
+from imagetune.training.events import EpochRecord, StageStarted
 from imagetune.training.faults import memory_errors
-from imagetune.training.feed import Feed, class_weights
-from imagetune.training.metrics import confusion_matrix, figures_of, log_loss
-from imagetune.training.stages import StageSetup, prepare_stage
-from imagetune.training.stopping import StopRequest
+from imagetune.training.feed import Answers, Feed
+from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
+from imagetune.training.lr_find import find_rate
+from imagetune.training.metrics import figures_of_answers
+from imagetune.training.optimizer import Slots, slots_of, trainable_by_place
+from imagetune.training.stages import Objective, StageSetup, prepare_stage
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the model learns from and is selected by. The test split has no place here.
+class Progress:
+    """What one stage hands to the next.
 
     Attributes:
-        train: Training records.
-        val: Validation records, maybe none.
-        class_names: Label map, by position.
-        config: How pictures are read and augmented.
+        position: Where training stands.
+        best: The best epoch so far.
+        slots: What the optimizer remembers.
     """
 
-    train: Sequence[Record]
-    val: Sequence[Record]
-    class_names: tuple[str, ...]
-    config: DataConfig
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What all stages share.
-
-    Attributes:
-        model: Raw RGB pictures (batch, height, width, 3) to probabilities (batch, k); trained in place.
-        backbone: What the model is built on.
-        config: Stages, optimizer and when to stop.
-        pictures: Training and validation records.
-        folder: Where checkpoints go.
-        seed: Seed of order and augmentation.
-        listener: Hears of progress.
-        stop: Asked after every step.
-    """
-
-    model: keras.Model
-    backbone: Backbone
-    config: TrainConfig
-    pictures: Pictures
-    folder: Path
-    seed: int
-    listener: Listener
-    stop: StopRequest
+    position: Position = field(default_factory=Position)
+    best: Best | None = None
+    slots: Slots = field(default_factory=Slots)
 
 
 def train(job: TrainingJob) -> EpochRecord:
@@ -83,48 +58,48 @@ def train(job: TrainingJob) -> EpochRecord:
         DataError: A picture vanished.
     """
     first = job.config.stages[0]
+    objective, answers = objective_of(job), answers_of(job)
+    if job.config.batch_norm_statistics == "reestimate":
+        _reestimate(job, first, job.model)
     # Even a run that diverges in its first epoch leaves finite weights behind.
     commit_checkpoint(job.folder, job.model, TrainingState(first.name, 0, 0, None))
-    position, best = Position(), None
+    progress = Progress()
     for index in range(len(job.config.stages)):
-        position, best = _run_stage(job, index, position, best)
-    if best is None:
+        progress = _run_stage(job, index, progress, objective, answers)
+    if progress.best is None:
         raise ImagetuneError("training ended without an epoch")
-    return best.record
+    return progress.best.record
 
 
-def _run_stage(job: TrainingJob, index: int, start: Position, best: Best | None) -> tuple[Position, Best | None]:
+def _run_stage(job: TrainingJob, index: int, before: Progress, objective: Objective, answers: Answers) -> Progress:
     """Train a stage, put the best weights so far into the model, and return where it ended and what is best."""
     stage = job.config.stages[index]
     steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
-    setup = prepare_stage(job.model, job.backbone, stage, job.config, steps_per_epoch=steps)
-    job.listener.stage_started(_announcement(setup, stage, index, len(job.config.stages), start, steps))
-    callback = StageCallback(_context(job, stage, start, best, steps), setup)
+    model = stage_model(job, stage)
+    found = None
+    if stage.learning_rate == "auto":
+        found = find_rate(job, model, stage, objective=objective, slots=before.slots).suggestion
+        stage = stage.model_copy(update={"learning_rate": found})
+    setup = prepare_stage(
+        model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective, slots=before.slots
+    )
+    job.listener.stage_started(_announcement(job, setup, index, before.position, steps, found))
+    callback = StageCallback(_context(job, stage, before, steps), setup, _kept_weights(job, stage, model, setup))
     with memory_errors(job.config.pass_size), job.stop.deferred():
-        _fit_stage(job, stage, setup, callback)
+        _fit_stage(job, stage, setup, callback, answers)
+    slots = slots_of(setup.learner.optimizer, trainable_by_place(model))
     if callback.best is not None:
         load_checkpoint(callback.best.checkpoint, job.model)
-    return callback.position, callback.best
+    return Progress(callback.position, callback.best, slots)
 
 
-def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback: StageCallback) -> None:
+def _fit_stage(
+    job: TrainingJob, stage: StageConfig, setup: StageSetup, callback: StageCallback, answers: Answers
+) -> None:
     start, steps = callback.context.start, callback.context.steps_per_epoch
-    pictures, data = job.pictures, job.pictures.config
-    labels = (record.label for record in pictures.train)
-    weights = class_weights(job.config.class_weights, labels, pictures.class_names)
-    with training_batches(
-        pictures.train,
-        pictures.class_names,
-        image=data.image,
-        augmentation=data.augmentation,
-        batch_size=job.config.pass_size,
-        seed=job.seed,
-        epochs=start.epoch + stage.epochs,
-        start_step=start.epoch * steps,
-        workers=data.workers,
-        max_pixels=data.max_pixels,
-    ) as batches:
-        feed = Feed(batches, weights, len(pictures.class_names))
+    first_step = start.epoch * steps
+    with stage_batches(job, stage, epochs=start.epoch + stage.epochs, start_step=first_step) as batches:
+        feed = Feed(batches, answers, first_step=first_step)
         try:
             setup.learner.fit(
                 iter(feed), epochs=stage.epochs, steps_per_epoch=steps, callbacks=[callback], shuffle=False, verbose=0
@@ -139,20 +114,44 @@ def _fit_stage(job: TrainingJob, stage: StageConfig, setup: StageSetup, callback
             raise
 
 
-def _context(job: TrainingJob, stage: StageConfig, start: Position, best: Best | None, steps: int) -> StageContext:
+def _context(job: TrainingJob, stage: StageConfig, before: Progress, steps: int) -> StageContext:
     return StageContext(
         model=job.model,
         stage=stage,
         early_stopping=stage.early_stopping or job.config.early_stopping,
-        start=start,
-        best=best,
+        start=before.position,
+        best=before.best,
         steps_per_epoch=steps,
+        accumulation=job.config.accumulation,
         train_pictures=len(job.pictures.train),
         validate=lambda: _validation_figures(job),
         folder=job.folder,
         listener=job.listener,
         stop=job.stop,
     )
+
+
+def _kept_weights(job: TrainingJob, stage: StageConfig, model: keras.Model, setup: StageSetup) -> KeptWeights:
+    moving = stage.batch_norm == "train" and job.config.average.name == "swa"
+    return KeptWeights(
+        setup.learner,
+        kept=job.model,
+        trained=model,
+        config=job.config.average,
+        epochs=stage.epochs,
+        refresh=(lambda averaged: _reestimate(job, stage, averaged)) if moving else None,
+    )
+
+
+def _reestimate(job: TrainingJob, stage: StageConfig, model: keras.Model) -> None:
+    """Take BatchNorm's statistics anew from training pictures as they are, in random order."""
+    with stage_batches(job, stage, epochs=1, augmentation="none", workers=0) as batches:
+        reestimate_statistics(model, _images(batches))
+
+
+def _images(batches: Iterable[Batch]) -> Iterator[np.ndarray]:
+    for batch in batches:
+        yield batch.images
 
 
 def _validation_figures(job: TrainingJob) -> dict[str, float]:
@@ -168,23 +167,25 @@ def _validation_figures(job: TrainingJob) -> dict[str, float]:
         workers=data.workers,
         max_pixels=data.max_pixels,
     ) as batches:
-        probabilities = predict_probabilities(job.model, batches)
-    position = {name: index for index, name in enumerate(pictures.class_names)}
-    labels = np.array([position[record.label] for record in pictures.val], dtype=np.int32)
-    return figures_of(confusion_matrix(labels, probabilities), log_loss(labels, probabilities))
+        answers = predict_probabilities(job.model, batches)
+    labels = [record.label for record in pictures.val]
+    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
+    return figures_of_answers(data.task, targets, answers, value_scale_of(job.model))
 
 
 def _announcement(
-    setup: StageSetup, stage: StageConfig, index: int, stages: int, start: Position, steps: int
+    job: TrainingJob, setup: StageSetup, index: int, start: Position, steps: int, found_rate: float | None
 ) -> StageStarted:
+    stage = job.config.stages[index]
     return StageStarted(
         name=stage.name,
         index=index,
-        stages=stages,
+        stages=len(job.config.stages),
         epochs=stage.epochs,
         first_epoch=start.epoch + 1,
         steps_per_epoch=steps,
         rates=setup.rates,
         trainable_parameters=setup.trainable_parameters,
         parameters=setup.parameters,
+        found_rate=found_rate,
     )

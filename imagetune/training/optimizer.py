@@ -1,42 +1,143 @@
-"""Keras optimizers with decay on kernels only and a rate for each block."""
+"""Keras optimizers with decay on kernels only, a rate for each group of layers, and slots that outlive a stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
+from imagetune.recipe.learning import AverageConfig
 from imagetune.recipe.train import OptimizerConfig
 
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+# Slots that mean nothing outside their stage.
+_OF_ONE_STAGE = ("gradient_accumulator", "average")
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What an optimizer remembers of each variable: momentum and the like.
+
+    A variable is known by its place among the model's weights, which is the same in a model built again for another
+    picture size.
+
+    Attributes:
+        values: Array of each slot, by place and kind (``momentum``).
+        steps: Updates that a variable has had, by place: Adam's bias correction needs it.
+    """
+
+    values: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variables that share a rate and an age.
+
+    Attributes:
+        rate: Learning rate, or its schedule.
+        variables: Trainable variables, by their place among the model's weights.
+        steps: Updates that they have had in earlier stages.
+    """
+
+    rate: Rate
+    variables: Mapping[int, keras.Variable]
+    steps: int = 0
+
+
+class GroupedOptimizer(keras.optimizers.MultiOptimizer):
+    """An optimizer for each group, under one bound on the norm of all gradients together.
+
+    Args:
+        select: Gives the optimizer of a variable.
+        clip_norm: Largest global norm; None leaves gradients alone.
+    """
+
+    def __init__(self, select: Callable[[keras.Variable], keras.optimizers.Optimizer], clip_norm: float | None) -> None:
+        super().__init__(select)
+        self.clip_norm = clip_norm
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Clip all gradients together, then let each group's optimizer apply its own."""
+        if self.clip_norm is not None:
+            squares = [keras.ops.sum(keras.ops.square(keras.ops.cast(grad, "float32"))) for grad in grads]
+            norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
+            scale = self.clip_norm / keras.ops.maximum(norm, self.clip_norm)
+            grads = [grad * keras.ops.cast(scale, grad.dtype) for grad in grads]
+        super().apply(grads, trainable_variables)
 
 
 def build_optimizer(
-    config: OptimizerConfig, rates: Mapping[str, Rate], variables_of: Mapping[str, list[keras.Variable]]
+    config: OptimizerConfig,
+    groups: Sequence[Group],
+    *,
+    slots: Slots | None = None,
+    average: AverageConfig | None = None,
+    accumulation: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Return one optimizer, or one for each group of layers where rates differ.
+    """Return one optimizer, or one for each group where there are several.
 
     Args:
-        config: Algorithm and its settings. ``clip_norm`` holds for each group by itself.
-        rates: Learning rate of each group.
-        variables_of: Trainable variables of each group, of the same names.
+        config: Algorithm and its settings. ``clip_norm`` holds for all groups together; with accumulation and more
+            than one group, for the gradients of each pass.
+        groups: Every trainable variable in exactly one.
+        slots: What is remembered of earlier stages.
+        average: With ``ema``, the optimizer also keeps averaged weights; ``finalize_variable_values`` puts them into
+            the variables.
+        accumulation: Passes whose mean gradient makes one update.
     """
-    optimizers = {group: _one_optimizer(config, rate, variables_of[group]) for group, rate in rates.items()}
-    if len(optimizers) == 1:
-        return next(iter(optimizers.values()))
-    group_of = {id(variable): group for group, variables in variables_of.items() for variable in variables}
-    return keras.optimizers.MultiOptimizer(lambda variable: optimizers[group_of[id(variable)]])
+    ema = average.decay if average is not None and average.name == "ema" else None
+    several = len(groups) > 1
+    optimizers = [_one_optimizer(config, group, ema, accumulation, clip=not several) for group in groups]
+    for optimizer, group in zip(optimizers, groups, strict=True):
+        optimizer.build(list(group.variables.values()))
+        _restore(optimizer, group, slots or Slots(), accumulation)
+    if not several:
+        return optimizers[0]
+    position = {id(variable): index for index, group in enumerate(groups) for variable in group.variables.values()}
+    grouped = GroupedOptimizer(lambda variable: optimizers[position[id(variable)]], config.clip_norm)
+    everything = {place: variable for group in groups for place, variable in group.variables.items()}
+    grouped.build([everything[place] for place in sorted(everything)])
+    return grouped
+
+
+def slots_of(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]) -> Slots:
+    """Return what ``optimizer`` remembers of ``variables``, given by place, for the next stage's."""
+    values: dict[tuple[int, str], np.ndarray] = {}
+    steps: dict[int, int] = {}
+    for inner in inner_optimizers(optimizer):
+        updates = int(keras.ops.convert_to_numpy(inner.iterations))
+        for (place, kind), slot in _slots(inner, variables).items():
+            if kind not in _OF_ONE_STAGE:
+                values[place, kind] = keras.ops.convert_to_numpy(slot).copy()
+                steps[place] = updates
+    return Slots(values, steps)
+
+
+def trainable_by_place(model: keras.Model) -> dict[int, keras.Variable]:
+    """Return the trainable variables by their place among the model's weights, in the order of the optimizer."""
+    places = {id(variable): place for place, variable in enumerate(model.weights)}
+    return {places[id(variable)]: variable for variable in model.trainable_variables}
+
+
+def inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers that do the work, inside loss scaling and groups."""
+    scaled = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(getattr(scaled, "optimizers", None) or [scaled])
 
 
 def scale_rate(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
     """Multiply the constant learning rate of ``optimizer``, and of all inside it, by ``factor``."""
-    inner = getattr(optimizer, "optimizers", None) or [optimizer]
-    for one in inner:
+    for one in inner_optimizers(optimizer):
         one.learning_rate = float(keras.ops.convert_to_numpy(one.learning_rate)) * factor
 
 
-def _one_optimizer(config: OptimizerConfig, rate: Rate, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
+def _one_optimizer(
+    config: OptimizerConfig, group: Group, ema: float | None, accumulation: int, *, clip: bool
+) -> keras.optimizers.Optimizer:
     builders: dict[str, Callable[..., Any]] = {
         "adamw": keras.optimizers.AdamW,
         "adam": keras.optimizers.Adam,
@@ -45,11 +146,43 @@ def _one_optimizer(config: OptimizerConfig, rate: Rate, variables: list[keras.Va
         "rmsprop": keras.optimizers.RMSprop,
     }
     optimizer = builders[config.name](
-        learning_rate=rate, weight_decay=config.weight_decay, global_clipnorm=config.clip_norm, **_own(config)
+        learning_rate=group.rate,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.clip_norm if clip else None,
+        clipvalue=config.clip_value if config.clip_norm is None else None,
+        use_ema=ema is not None,
+        ema_momentum=0.99 if ema is None else ema,
+        gradient_accumulation_steps=accumulation if accumulation > 1 else None,
+        **_own(config),
     )
     # Biases, normalisation and scales are the variables with at most one dimension.
-    optimizer.exclude_from_weight_decay(var_list=[variable for variable in variables if len(variable.shape) <= 1])
+    optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if len(one.shape) <= 1])
     return optimizer
+
+
+def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:
+    """Put the slots and the age of a group back; averages start at the weights as they are."""
+    for (place, kind), slot in _slots(optimizer, group.variables).items():
+        if kind == "average":
+            slot.assign(group.variables[place])
+        elif group.steps and (place, kind) in slots.values:
+            slot.assign(slots.values[place, kind])
+    optimizer.variables[0].assign(group.steps * accumulation)  # the count of iterations is always the first
+
+
+def _slots(
+    optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]
+) -> dict[tuple[int, str], keras.Variable]:
+    """Return the optimizer's variables by the place of their reference and their kind: Keras names them so."""
+    names = {slot.name: slot for slot in optimizer.variables}
+    kinds = ("momentum", "velocity", "average", "gradient_accumulator")
+    found = {}
+    for place, variable in variables.items():
+        for kind in kinds:
+            slot = names.get(f"{variable.path.replace('/', '_')}_{kind}")
+            if slot is not None:
+                found[place, kind] = slot
+    return found
 
 
 def _own(config: OptimizerConfig) -> dict[str, Any]:

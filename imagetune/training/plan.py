@@ -7,12 +7,14 @@ import sys
 import time
 from dataclasses import dataclass
 
-from imagetune.data.pipeline import steps_per_epoch, training_batches
+from imagetune.data.pipeline import steps_per_epoch
 from imagetune.recipe.train import StageConfig
 from imagetune.training.faults import memory_errors
 from imagetune.training.feed import Feed
-from imagetune.training.fit import Pictures, TrainingJob
+from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
 from imagetune.training.stages import prepare_stage
+
+SOME_RATE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class StagePlan:
         stage: The stage's values.
         steps_per_epoch: Optimizer steps an epoch.
         seconds_per_step: Measured on one batch, reading left out.
-        rates: Peak learning rate of each group of layers, input to output.
+        rates: Peak learning rate of each group of layers, input to output; with ``auto`` the share that each would have
+            of what is measured.
         trainable_parameters: Parameters that would learn.
         parameters: All parameters.
     """
@@ -43,37 +46,32 @@ class StagePlan:
 
 def plan_stages(job: TrainingJob) -> list[StagePlan]:
     """Run one batch through each stage and time it. The model's weights change; nothing is written."""
-    batch = _one_batch(job.pictures, job.config.pass_size, job.seed)
     steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+    objective, answers = objective_of(job), answers_of(job)
     plans = []
     for stage in job.config.stages:
-        setup = prepare_stage(job.model, job.backbone, stage, job.config, steps_per_epoch=steps)
+        with stage_batches(job, stage, epochs=1, workers=0) as batches:
+            batch = next(iter(Feed(batches, answers)))
+        model = stage_model(job, stage)
+        timed = _with_some_rate(stage)
+        setup = prepare_stage(model, job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective)
         with memory_errors(job.config.pass_size):
             setup.learner.train_on_batch(*batch)  # the first step also compiles
             began = time.perf_counter()
             setup.learner.train_on_batch(*batch)
             seconds = time.perf_counter() - began
-        plans.append(StagePlan(stage, steps, seconds, setup.rates, setup.trainable_parameters, setup.parameters))
+        unit = SOME_RATE if stage.learning_rate == "auto" else 1.0
+        rates = {group: rate / unit for group, rate in setup.rates.items()}
+        plans.append(StagePlan(stage, steps, seconds, rates, setup.trainable_parameters, setup.parameters))
     return plans
+
+
+def _with_some_rate(stage: StageConfig) -> StageConfig:
+    """Return the stage with a number for ``auto``: what a step costs doesn't depend on it."""
+    return stage.model_copy(update={"learning_rate": SOME_RATE}) if stage.learning_rate == "auto" else stage
 
 
 def peak_memory_bytes() -> int:
     """Return the most memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _one_batch(pictures: Pictures, batch_size: int, seed: int) -> tuple[object, ...]:
-    data = pictures.config
-    with training_batches(
-        pictures.train,
-        pictures.class_names,
-        image=data.image,
-        augmentation=data.augmentation,
-        batch_size=batch_size,
-        seed=seed,
-        epochs=1,
-        workers=0,
-        max_pixels=data.max_pixels,
-    ) as batches:
-        return next(iter(Feed(batches, None, len(pictures.class_names))))

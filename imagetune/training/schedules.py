@@ -9,73 +9,164 @@ import numpy as np
 
 from imagetune.recipe.train import ScheduleConfig
 
+ONE_CYCLE_START = 1 / 25  # Smith's ratio of the highest to the first rate
+
 
 class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warmup, then constant, cosine (Loshchilov and Hutter 2017, arXiv 1608.03983) or exponential decay.
+    """A linear warmup, then a shape that falls step by step; one_cycle's rise is its own warmup.
+
+    Over the steps after the warmup, from 0 to 1:
+
+    - ``cosine``: half a cosine down to ``final_fraction`` (Loshchilov and Hutter 2017, arXiv 1608.03983).
+    - ``linear``, ``polynomial``: (1 - progress) to the power of 1 or ``power``, down to ``final_fraction``.
+    - ``exponential``: the same ratio every step, down to ``final_fraction``.
+    - ``inverse_sqrt``: with the square root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
+    - ``constant``, and ``plateau``, which PlateauRate lowers.
+
+    Over the whole stage:
+
+    - ``one_cycle``: half a cosine from a 25th of the peak up for ``rise_fraction`` of the steps, then another down to
+      ``final_fraction`` (Smith 2018, arXiv 1803.09820).
+    - ``step``: times ``factor`` every ``step_epochs``, at the nearest step.
 
     Args:
-        peak: Learning rate at the end of the warmup.
-        config: Shape of the schedule. ``plateau`` is constant here; PlateauRate lowers it.
-        steps_per_epoch: Steps that an epoch has.
+        peak: The highest learning rate.
+        config: Shape of the schedule; keys of other shapes have no effect.
+        steps_per_epoch: Optimizer steps an epoch; a fraction where accumulated batches don't fill the last one.
         epochs: Epochs of the stage.
+        first_step: Optimizer steps before the stage.
+        accumulation: What the optimizer counts in a step: Keras counts every pass whose gradients it accumulates, and
+            asks its schedule with that count.
     """
 
-    def __init__(self, peak: float, config: ScheduleConfig, *, steps_per_epoch: int, epochs: int) -> None:
+    def __init__(
+        self,
+        peak: float,
+        config: ScheduleConfig,
+        *,
+        steps_per_epoch: float,
+        epochs: int,
+        first_step: int = 0,
+        accumulation: int = 1,
+    ) -> None:
         self.peak = peak
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
+        self.first_step = first_step
+        self.accumulation = accumulation
+
+    @property
+    def total_steps(self) -> float:
+        """Steps of the stage."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def warmup_steps(self) -> float:
+        """Steps of the linear rise: never more than half of the stage, and none for one_cycle, which rises itself."""
+        if self.config.name == "one_cycle":
+            return 0.0
+        return min(self.config.warmup_epochs * self.steps_per_epoch, self.total_steps / 2)
 
     def __call__(self, step: Any) -> Any:
-        """Return the rate at ``step`` as a backend scalar."""
-        return self._rate(keras.ops.cast(step, "float32"), keras.ops)
+        """Return the rate at the optimizer's count ``step`` as a backend scalar."""
+        taken = keras.ops.floor_divide(step, self.accumulation) - self.first_step
+        return self._rate(keras.ops.cast(taken, "float32"), keras.ops)
 
-    def rate_at(self, step: int) -> float:
-        """Return the rate at ``step`` (from 0 in the stage) as a number."""
+    def rate_at(self, step: float) -> float:
+        """Return the rate at ``step``, counted from 0 in the stage, as a number."""
         return float(self._rate(np.float64(step), np))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, for Keras."""
-        shape = self.config.model_dump()
-        return {"peak": self.peak, "config": shape, "steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
+        return {
+            "peak": self.peak,
+            "config": self.config.model_dump(),
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": self.epochs,
+            "first_step": self.first_step,
+            "accumulation": self.accumulation,
+        }
 
     def _rate(self, step: Any, ops: Any) -> Any:
-        total = self.steps_per_epoch * self.epochs
-        warmup = min(self.config.warmup_epochs * self.steps_per_epoch, total / 2)
-        progress = ops.minimum((step - warmup) / max(total - warmup, 1.0), 1.0)
-        progress = ops.maximum(progress, 0.0)
+        step = ops.maximum(step, 0.0)
         # The first step already moves: a rate of exactly zero would waste it.
-        rising = ops.minimum((step + 1.0) / (warmup + 1.0), 1.0)
-        return self.peak * rising * self._decay(progress, ops)
+        rising = ops.minimum((step + 1.0) / (self.warmup_steps + 1.0), 1.0)
+        return self.peak * rising * self._shape(step, ops)
 
-    def _decay(self, progress: Any, ops: Any) -> Any:
-        final = self.config.final_fraction
-        if self.config.name == "cosine":
-            return final + (1.0 - final) * 0.5 * (1.0 + ops.cos(np.pi * progress))
-        if self.config.name == "exponential":
-            return ops.exp(progress * np.log(max(final, 1e-6)))
-        return progress * 0.0 + 1.0
+    def _shape(self, step: Any, ops: Any) -> Any:
+        """Return the share of the peak at ``step``, warmup aside."""
+        config, warmup = self.config, self.warmup_steps
+        falling = ops.maximum(step - warmup, 0.0)
+        left = 1.0 - ops.minimum(falling / max(self.total_steps - warmup, 1.0), 1.0)
+        match config.name:
+            case "cosine":
+                return _from_to(config.final_fraction, 1.0, _half_cosine(left, ops))
+            case "linear":
+                return _from_to(config.final_fraction, 1.0, left)
+            case "polynomial":
+                return _from_to(config.final_fraction, 1.0, left**config.power)
+            case "exponential":
+                return ops.exp((1.0 - left) * np.log(max(config.final_fraction, 1e-6)))
+            case "inverse_sqrt":
+                scale = max(warmup, 1.0)
+                return ops.sqrt(scale / (scale + falling))
+            case "step":
+                return config.factor ** ops.floor((step + 0.5) / (config.step_epochs * self.steps_per_epoch))
+            case "one_cycle":
+                return self._cycle(step, ops)
+            case "constant" | "plateau":
+                return left * 0.0 + 1.0
+
+    def _cycle(self, step: Any, ops: Any) -> Any:
+        rise = self.config.rise_fraction * self.total_steps
+        up = _half_cosine(ops.minimum(step / rise, 1.0), ops)
+        left = 1.0 - ops.minimum(ops.maximum(step - rise, 0.0) / (self.total_steps - rise), 1.0)
+        down = _from_to(self.config.final_fraction, 1.0, _half_cosine(left, ops))
+        return ops.where(step < rise, _from_to(ONE_CYCLE_START, 1.0, up), down)
 
 
 class PlateauRate:
-    """Lowers a constant rate when a watched figure stops improving.
+    """The rate of ``plateau``: a warmup, then constant until a watched figure stops improving.
+
+    It is asked before each step and told after each epoch. Epochs that end in the warmup don't count as stalled: the
+    rate there is low because it still rises.
 
     Args:
-        config: ``factor``, ``patience`` and ``final_fraction``, the least share of the rate.
-        peak: The rate at the start.
+        schedule: The stage's schedule, which has the warmup, ``factor``, ``patience`` and ``final_fraction``, the
+            least share of the peak.
     """
 
-    def __init__(self, config: ScheduleConfig, peak: float) -> None:
-        self.config = config
-        self.rate = peak
-        self._floor = peak * config.final_fraction
+    def __init__(self, schedule: StageSchedule) -> None:
+        self.schedule = schedule
+        self.rate = schedule.peak
+        self._share = 1.0
+        self._step = 0
         self._stalled_epochs = 0
 
-    def after_epoch(self, *, improved: bool) -> float:
-        """Return the share by which the rate changes now: 1 or ``factor``."""
-        self._stalled_epochs = 0 if improved else self._stalled_epochs + 1
-        if self._stalled_epochs <= self.config.patience or self.rate * self.config.factor < self._floor:
-            return 1.0
-        self._stalled_epochs = 0
-        self.rate *= self.config.factor
-        return self.config.factor
+    def before_step(self, step: int) -> float:
+        """Return what to multiply the rate with for ``step``, counted from 0 in the stage; 1 leaves it.
+
+        The first call starts from the peak.
+        """
+        before, self._step = self.rate, step
+        self.rate = self.schedule.rate_at(step) * self._share
+        return self.rate / before
+
+    def after_epoch(self, *, improved: bool) -> None:
+        """Count an epoch, and lower the rate of the next step where ``patience`` is over."""
+        config = self.schedule.config
+        warming = self._step + 1 < self.schedule.warmup_steps
+        self._stalled_epochs = 0 if improved or warming else self._stalled_epochs + 1
+        if self._stalled_epochs > config.patience and self._share * config.factor >= config.final_fraction:
+            self._stalled_epochs = 0
+            self._share *= config.factor
+
+
+def _half_cosine(share: Any, ops: Any) -> Any:
+    """Return 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
+    return 0.5 * (1.0 - ops.cos(np.pi * share))
+
+
+def _from_to(low: float, high: float, share: Any) -> Any:
+    return low + (high - low) * share

@@ -14,7 +14,8 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.data.decode import load_picture
-from imagetune.evaluation.metrics import evaluate_predictions, evaluation_document
+from imagetune.evaluation.document import evaluation_document
+from imagetune.evaluation.metrics import evaluate_predictions
 from imagetune.evaluation.predictions import Predictions, write_predictions
 from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.data import ImageSettings

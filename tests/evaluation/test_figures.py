@@ -31,7 +31,7 @@ def texts(svg):
 
 def test_pictures_are_written_for_the_tracker(run_folder):
     written = write_figures(run_folder)
-    assert [path.name for path in written] == ["learning_curves.png", "confusion_matrix.png"]
+    assert [path.name for path in written] == ["learning_curves.png", "schedule.png", "confusion_matrix.png"]
     for path in written:
         height, width, _ = cv2.imread(str(path)).shape
         assert min(height, width) > 500
@@ -46,12 +46,11 @@ def test_a_run_without_figures_gets_no_pictures(run_folder):
     assert not (run_folder / "plots").exists()
 
 
-def test_curves_show_loss_accuracy_f1_and_rate():
+def test_curves_show_loss_accuracy_and_f1():
     drawings = curve_drawings(epochs(8))
-    assert [drawing.title for drawing in drawings] == ["Loss", "Accuracy", "F1 (mean of the classes)", "Learning rate"]
-    for drawing in drawings[:3]:
+    assert [drawing.title for drawing in drawings] == ["Loss", "Accuracy", "F1 (mean of the classes)"]
+    for drawing in drawings:
         assert {"training", "validation"} <= set(texts(drawing.svg))
-    assert "Learning rate (log scale)" in texts(drawings[3].svg)
 
 
 def test_stages_are_named_where_there_are_several():
@@ -128,4 +127,4 @@ def test_an_empty_row_is_no_division_by_zero():
 
 def test_figures_stand_without_the_pictures(run_folder):
     shutil.rmtree(run_folder / "predictions")
-    assert len(write_figures(run_folder)) == 2
+    assert len(write_figures(run_folder)) == 3

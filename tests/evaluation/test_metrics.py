@@ -9,7 +9,8 @@ from scipy.stats import beta
 from sklearn import metrics as sk
 
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.metrics import HEADLINES, evaluate_predictions, evaluation_document, failed_requirements
+from imagetune.evaluation.document import evaluation_document, failed_requirements
+from imagetune.evaluation.metrics import HEADLINES, evaluate_predictions
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 

@@ -194,3 +194,37 @@ def rewrite_recipe(folder, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_classes_of_unequal_size_are_told_by_their_share_of_the_loss(run_folder, evaluation):
+    recipe = (run_folder / "recipe.yaml").read_text()
+    assert "Classes by size" not in page_of(run_folder).text
+    changed = recipe.replace("class_weights: none", "class_weights: balanced")
+    changed = changed.replace("logit_adjustment: 0.0", "logit_adjustment: 1.0")
+    (run_folder / "recipe.yaml").write_text(changed)
+    text = page_of(run_folder).text
+    assert "Classes by size" in text
+    assert "the recipe sets class_weights: balanced, loss.logit_adjustment: 1." in text
+    assert "rank correlation of training pictures and recall" in text
+    classes = len(evaluation["class_names"])
+    assert text.count(f" {100 / classes:.1f}%") >= classes  # each has the same share of the loss
+
+
+def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
+    def step(run, kept):
+        return {"added": run, "members": [run], "val": {"accuracy": 0.81, "loss": 0.6}, "kept": kept}
+
+    members = [{"run": "runs/a b", "kept": True}, {"run": "runs/c", "kept": False}]
+    document = {"members": members, "steps": [step("runs/a b", True), step("runs/c", False)], "batch_norm": "averaged"}
+    (run_folder / "soup.json").write_text(json.dumps(document))
+    (run_folder / "metrics.jsonl").unlink()
+    text = page_of(run_folder).text
+    assert "the mean of 1 of 2 runs" in text
+    assert "runs/c accuracy 0.810, loss 0.6000 left out" in text
+    assert "imagetune soup 'runs/a b' runs/c" in text
+    assert "Learning curves" not in text
+
+
+def test_views_are_told(run_folder):
+    rewrite(run_folder / "evaluation.json", views=["horizontal_flip", "zoom_in"])
+    assert "the mean over the picture and its views: horizontal flip, zoom in." in page_of(run_folder).text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from imagetune.model.inference import predict_probabilities
@@ -40,3 +41,35 @@ def test_every_batch_reaches_the_model_in_one_size(random_pictures):
 
 def test_no_pictures_give_no_rows(build):
     assert predict_probabilities(build("vgg16"), []).shape == (0, 3)
+
+
+def mean_of_columns():
+    """A model whose two answers are the brightness of the left and of the right half: a flip swaps them."""
+    inputs = keras.Input((4, 4, 3))
+    halves = keras.layers.AveragePooling2D((4, 2))(keras.layers.Rescaling(1 / 255)(inputs))
+    colours = keras.layers.Reshape((2, 3))(halves)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(data_format="channels_first")(colours))
+
+
+def test_the_answer_is_the_mean_over_the_picture_and_its_views():
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    images[0, :2, :2] = 240  # a bright top left corner
+    model = mean_of_columns()
+    left, right = 240 / 255 / 2, 0.0
+    plain = predict_probabilities(model, [Pictures(images)])
+    np.testing.assert_allclose(plain, [[left, right]], atol=1e-6)
+    # A turn to the left puts the corner at the bottom left; upside down it is at the bottom right.
+    views = ("horizontal_flip", "rotate_90", "rotate_180")
+    found = predict_probabilities(model, [Pictures(images)], views=views)
+    np.testing.assert_allclose(found, [[left / 2, left / 2]], atol=1e-6)
+    assert found.dtype == np.float32
+    thirds = predict_probabilities(model, [Pictures(images)], views=("vertical_flip", "rotate_270", "vertical_flip"))
+    np.testing.assert_allclose(thirds, [[left * 3 / 4, left / 4]], atol=1e-6)
+
+
+def test_views_reach_a_smaller_last_batch_too(random_pictures):
+    images = random_pictures(5, 4)
+    model = mean_of_columns()
+    found = predict_probabilities(model, [Pictures(images[:4]), Pictures(images[4:])], views=("horizontal_flip",))
+    np.testing.assert_allclose(found[:, 0], found[:, 1], atol=1e-6)
+    np.testing.assert_allclose(found[:, 0], images.mean((1, 2, 3)) / 255, atol=1e-6)

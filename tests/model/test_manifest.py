@@ -148,6 +148,23 @@ def test_changed_manifests_are_refused(folder, values, message):
     refused(folder, message)
 
 
+def test_views_are_kept_and_a_manifest_without_them_has_none(folder, build, tmp_path):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "views"}))
+    assert load_model(folder).views == ()
+    views = ("horizontal_flip", "zoom_in")
+    save_model(build(), tmp_path / "with", config=ModelConfig(), class_names=CLASSES, image=settings(32), views=views)
+    assert load_model(tmp_path / "with").views == views
+
+
+def test_views_that_the_pictures_can_not_have_are_refused(folder):
+    image = {"height": 32, "width": 64, "resize": "pad", "background": [0, 0, 0]}
+    change(folder, image=image, views=["rotate_270"])
+    refused(folder, "rotate_270 needs square pictures, not 32x64")
+    change(folder, views=["sideways"])
+    refused(folder, "views")
+
+
 def test_text_is_not_a_manifest(folder):
     (folder / "manifest.json").write_text("{")
     refused(folder, "not a manifest that imagetune")

@@ -10,7 +10,8 @@ from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.checkpoints import checkpoints_in
-from imagetune.training.fit import Pictures, TrainingJob, train
+from imagetune.training.fit import train
+from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
 
 

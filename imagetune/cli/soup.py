@@ -1,0 +1,32 @@
+"""`imagetune soup`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imagetune.cli.options import say
+from imagetune.cli.quiet import quiet_start
+
+
+@click.command(epilog="Example: imagetune soup runs/clipart-a runs/clipart-b runs/clipart-c --run-dir runs/soup")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--run-dir", type=click.Path(path_type=Path), help="The soup's run folder; runs/NAME-TIME-ID by default.")
+def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
+    """Average the weights of RUNs of one architecture that were trained on the same pictures.
+
+    The best run by validation comes first; each next one stays in while validation gets no worse. The result is tested
+    once and is a run like any other.
+    """
+    with quiet_start():
+        from imagetune import soups
+        from imagetune.runs import enforce_requirements
+    from imagetune.cli.results import evaluation_lines
+
+    soup = soups.soup(runs, run_dir=run_dir, say=say)
+    for line in evaluation_lines(soup.evaluation):
+        click.echo(line)
+    click.echo(f"report      {soup.folder / 'report.html'}")
+    enforce_requirements(soup)
+    click.echo(f"use         imagetune predict {soup.folder} PICTURES...")

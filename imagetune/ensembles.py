@@ -1,0 +1,79 @@
+"""Several runs that answer together: the mean of what they say, and a test of it that none of them has prepared for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from imagetune.data.catalog import Record, find_pictures
+from imagetune.data.holdout import open_holdout
+from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.evaluation.ensemble import combined, mean_picture, mean_predictions
+from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
+from imagetune.evaluation.predictions import Predictions
+from imagetune.members import Member, hash_pictures, open_members, refuse_seen
+from imagetune.model.manifest import load_model
+from imagetune.runs import labelled_records, predict_labelled
+
+
+def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePrediction]:
+    """Yield the mean of several runs' predictions for each picture in files, folders and globs.
+
+    Each run sees the picture in its own size and through its own views.
+
+    Raises:
+        ModelFileError: The runs' classes differ.
+        DataError: There is no picture.
+    """
+    members = open_members(runs)
+    pictures = find_pictures(paths)
+    models = [load_model(member.folder.model) for member in members]
+    together = combined(models)
+    for answers in zip(*(predict_pictures(model, pictures) for model in models), strict=True):
+        yield mean_picture(answers, together)
+
+
+def evaluate(runs: Sequence[str], *, data: Path | None) -> dict[str, Any]:
+    """Return the evaluation document of several runs together, as `imagetune.runs.evaluate` does of one.
+
+    Args:
+        runs: The first one's test split is used, and its ``evaluate`` section.
+        data: Other labelled pictures instead.
+
+    Returns:
+        The document, with ``members``: each run's name and views.
+
+    Raises:
+        ModelFileError: The runs' classes differ.
+        DataError: Some run was trained or selected with a picture of the test.
+    """
+    members = open_members(runs)
+    first = members[0]
+    records = _unseen_records(members, data)
+    predictions = mean_predictions([_predict(member, records) for member in members])
+    evaluation = evaluate_split(predictions, config=first.recipe.evaluate, seed=first.recipe.seed)
+    document = evaluation_document({"test": evaluation}, config=first.recipe.evaluate)
+    told = [{"run": member.name, "views": list(member.recipe.evaluate.views)} for member in members]
+    return {**document, "members": told}
+
+
+def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[Record, ...]:
+    """Return the pictures to test on, none of which a member learned from."""
+    first, *others = members
+    if data is None:
+        records = open_holdout(first.splits)
+        hashes = first.hashes
+    else:
+        records = labelled_records(data, first.recipe)
+        hashes = hash_pictures(records)
+        others = [*members]
+    for member in others:
+        refuse_seen(member, records, hashes)
+    return records
+
+
+def _predict(member: Member, records: Sequence[Record]) -> Predictions:
+    model = load_model(member.folder.model).model
+    manifest = member.manifest
+    return predict_labelled(model, records, manifest.class_names, member.recipe, thresholds=manifest.thresholds)

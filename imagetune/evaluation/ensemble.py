@@ -1,0 +1,83 @@
+"""Several models as one: the mean of their probabilities, or of their numbers.
+
+A deep ensemble (Lakshminarayanan et al. 2017, arXiv 1612.01474) is usually more accurate than its members and better
+calibrated; it costs a forward pass of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from imagetune.evaluation.pictures import PicturePrediction, picture_prediction
+from imagetune.evaluation.predictions import Predictions
+from imagetune.model.manifest import LoadedModel
+
+
+def mean_predictions(members: Sequence[Predictions]) -> Predictions:
+    """Return the mean of what several models say of the same pictures.
+
+    Args:
+        members: For the same n pictures in the same order; the same k class names, in whatever order.
+
+    Returns:
+        Paths, labels and the order of the classes are those of the first; thresholds of multi_label are averaged, too.
+
+    Raises:
+        ValueError: The pictures or the classes differ.
+    """
+    first = members[0]
+    total = np.zeros_like(first.probabilities)
+    for member in members:
+        if member.paths != first.paths:
+            raise ValueError("the members' pictures differ")
+        total += member.probabilities[:, column_order(first.class_names, member.class_names)]
+    return replace(first, probabilities=total / len(members), thresholds=_mean_thresholds(members))
+
+
+def combined(models: Sequence[LoadedModel]) -> LoadedModel:
+    """Return the first model with the mean thresholds of all, to put the mean of their outputs into words."""
+    return replace(models[0], thresholds=_mean_thresholds(models))
+
+
+def mean_picture(answers: Sequence[PicturePrediction], together: LoadedModel) -> PicturePrediction:
+    """Return the mean of what several models say of one picture, or why some model could not read it.
+
+    Args:
+        answers: Of the same picture.
+        together: What `combined` returned: the order of the classes, and from when on a label is given.
+    """
+    for answer in answers:
+        if answer.error is not None:
+            return answer
+    rows = [
+        [answer.probabilities[name] for name in together.class_names] if answer.value is None else [answer.value]
+        for answer in answers
+    ]
+    return picture_prediction(answers[0].path, np.mean(rows, axis=0), together)
+
+
+def column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:
+    """Return where each of the ``wanted`` names stands among those ``present``.
+
+    Raises:
+        ValueError: The names are not the same.
+    """
+    if sorted(wanted) != sorted(present):
+        raise ValueError(f"the classes {sorted(present)} are not {sorted(wanted)}")
+    place = {name: index for index, name in enumerate(present)}
+    return [place[name] for name in wanted]
+
+
+def _mean_thresholds(members: Sequence[Predictions] | Sequence[LoadedModel]) -> tuple[float, ...]:
+    """Return the mean of the members' thresholds in the first one's order; none where no member has any."""
+    if not any(member.thresholds for member in members):
+        return ()
+    wanted = members[0].class_names
+    rows = [
+        np.array(member.thresholds or [0.5] * len(wanted))[column_order(wanted, member.class_names)]
+        for member in members
+    ]
+    return tuple(float(value) for value in np.mean(rows, axis=0))

@@ -1,0 +1,249 @@
+"""Every figure of a split with its interval, where a picture has any number of labels; and the labels' thresholds.
+
+Averages are over the labels that occur in the split. A label that is never given has precision 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.findings import counted, shortened
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.intervals import Bootstrap, Estimate, effective_pictures, estimate, resampled_weights
+from imagetune.evaluation.metrics import FEW, ClassEvaluation
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.scores import AUC_STEPS, mean_over
+from imagetune.recipe.data import Task
+from imagetune.recipe.tracking import EvaluateConfig
+
+DEFAULT_THRESHOLD = 0.5
+HEADLINES = ("mean_average_precision", "f1", "micro_f1", "precision", "recall", "subset_accuracy", "hamming_loss")
+LABEL_FIGURES = ("average_precision", "f1", "precision", "recall")
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelEvaluation:
+    """The figures of one split.
+
+    Attributes:
+        class_names: The k labels.
+        pictures: Pictures that were tested, those without any label included.
+        figures: The headline figures, by the names in `HEADLINES`; macro where averaged, but for micro_f1.
+        classes: The figures of each label, by the names in `LABEL_FIGURES`, with its threshold.
+        bootstrap: How the intervals were made.
+        notes: What a reader should know about these figures.
+        baseline: Macro F1 of giving every picture every label.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    figures: Mapping[str, Estimate]
+    classes: tuple[ClassEvaluation, ...]
+    bootstrap: Bootstrap
+    notes: tuple[str, ...]
+    baseline: float
+    task: ClassVar[Task] = "multi_label"
+    left_out: ClassVar[int] = 0
+
+
+def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
+    """Return for each label the threshold at which its F1 is highest, to be given predictions for validation.
+
+    Of equally good ones it is the one nearest to 0.5; half-way between two probabilities, so that rounding decides
+    nothing. A label without pictures keeps 0.5.
+    """
+    true = predictions.targets >= 0.5
+    return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
+
+
+def evaluate_labels(predictions: Predictions, *, config: EvaluateConfig, seed: int) -> LabelEvaluation:
+    """Compute every figure with its interval; resampling draws pictures whatever their labels.
+
+    Raises:
+        DataError: There is no picture, or none has a label that the model knows.
+        DivergedError: A probability is not a finite number.
+    """
+    true, given = predictions.targets >= 0.5, predictions.given
+    _require_figures(predictions, true)
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
+    values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
+    with_ranking = true.size * bootstrap.samples <= AUC_STEPS
+    chunks = [
+        _figures(true, given, rankings if with_ranking else [], weights)
+        for weights in resampled_weights(np.zeros(len(true), np.int64), bootstrap, cells_a_sample=true.shape[1])
+    ]
+    samples = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
+    label_samples = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
+    counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
+    classes = tuple(
+        _label_evaluation(predictions, label, counts, by_label, label_samples, bootstrap)
+        for label in range(true.shape[1])
+    )
+    shares = counts[0][counts[0] > 0] / len(true)
+    return LabelEvaluation(
+        class_names=predictions.class_names,
+        pictures=len(true),
+        figures=_headline_estimates(values, samples, counts[0], bootstrap, len(true)),
+        classes=classes,
+        bootstrap=bootstrap,
+        notes=tuple(_notes(classes, true, predictions.unknown)),
+        baseline=float((2 * shares / (1 + shares)).mean()),
+    )
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The pictures of one label's positives and negatives in the order of their probability.
+
+    Attributes:
+        order: (n,) pictures, the likeliest first.
+        true: (n,) whether each has the label, in that order.
+        last: (n,) place of the last picture that is as likely, in that order.
+    """
+
+    order: NDArray[np.int64]
+    true: Bools
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, true: Bools, probabilities: Floats) -> _Ranking:
+        order = np.argsort(-probabilities, kind="stable")
+        fallen = -probabilities[order]
+        return cls(order, true[order], np.searchsorted(fallen, fallen, side="right") - 1)
+
+    def average_precision(self, weights: Floats) -> NDArray[np.float64]:
+        """Return (b,) the mean precision at each positive, from weights (n, b); equals come together, as in sklearn."""
+        drawn = weights[self.order]
+        found = np.cumsum(np.where(self.true[:, None], drawn, 0), axis=0, dtype=np.float64)
+        places = self.last[self.true]
+        seen = np.cumsum(drawn, axis=0, dtype=np.float64)[places]
+        precision = found[places] / np.maximum(seen, 1e-12)
+        total = found[-1]
+        summed = (drawn[self.true] * precision).sum(axis=0)
+        mean: NDArray[np.float64] = np.divide(summed, total, out=np.full_like(total, np.nan), where=total > 0)
+        return mean
+
+
+def _figures(
+    true: Bools, given: Bools, rankings: Sequence[_Ranking], weights: Floats
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """Return headline figures (b,) and those of each label (k, b), from weights (n, b); NaN where not defined."""
+    right, positives, answers = (
+        (matrix.T.astype(np.float32) @ weights).astype(np.float64) for matrix in (true & given, true, given)
+    )
+    present = positives > 0
+    by_label = {
+        "precision": right / np.maximum(answers, 1e-12),
+        "recall": right / np.maximum(positives, 1e-12),
+        "f1": 2 * right / np.maximum(positives + answers, 1e-12),
+    }
+    by_label = {name: np.where(present, values, np.nan) for name, values in by_label.items()}
+    by_label["average_precision"] = (
+        np.stack([ranking.average_precision(weights) for ranking in rankings])
+        if rankings
+        else np.full(present.shape, np.nan)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = {name: mean_over(values, present) for name, values in by_label.items()}
+    total = weights.sum(axis=0, dtype=np.float64)
+    wrong = true != given
+    pairs = (positives + answers).sum(axis=0)
+    headline = {
+        "mean_average_precision": means["average_precision"],
+        "f1": means["f1"],
+        "micro_f1": np.divide(2 * right.sum(axis=0), pairs, out=np.full_like(pairs, np.nan), where=pairs > 0),
+        "precision": means["precision"],
+        "recall": means["recall"],
+        "subset_accuracy": (~wrong.any(axis=1)).astype(np.float64) @ weights / total,
+        "hamming_loss": wrong.mean(axis=1) @ weights / total,
+    }
+    return headline, by_label
+
+
+def _headline_estimates(
+    values: Mapping[str, Floats],
+    samples: Mapping[str, NDArray[np.float64]],
+    positives: NDArray[np.int64],
+    bootstrap: Bootstrap,
+    pictures: int,
+) -> dict[str, Estimate]:
+    macro = effective_pictures(positives[positives > 0].astype(np.float64))
+    effective: dict[str, float | None] = {"subset_accuracy": float(pictures), "micro_f1": float(positives.sum())}
+    # No wrong label among n x k is as if n pictures had been looked at: labels of one picture go together.
+    effective["hamming_loss"] = float(pictures)
+    return {
+        name: estimate(float(values[name][0]), samples[name], bootstrap, pictures=effective.get(name, macro))
+        for name in HEADLINES
+    }
+
+
+def _label_evaluation(
+    predictions: Predictions,
+    label: int,
+    counts: Sequence[NDArray[np.int64]],
+    values: Mapping[str, Floats],
+    samples: Mapping[str, NDArray[np.float64]],
+    bootstrap: Bootstrap,
+) -> ClassEvaluation:
+    positives, given, right = (int(count[label]) for count in counts)
+    figures = {}
+    for name in LABEL_FIGURES:
+        value = float(values[name][label, 0])
+        figures[name] = estimate(
+            None if np.isnan(value) else value,
+            samples[name][label],
+            bootstrap,
+            pictures=float(given if name == "precision" else positives),
+            reason="no pictures with this label",
+        )
+    threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
+    return ClassEvaluation(predictions.class_names[label], positives, given, right, figures, threshold)
+
+
+def _best_threshold(true: Bools, probabilities: Floats) -> float:
+    if not true.any():
+        return DEFAULT_THRESHOLD
+    levels = np.unique(probabilities)
+    cuts = np.concatenate([[levels[0] / 2], (levels[1:] + levels[:-1]) / 2, [DEFAULT_THRESHOLD]])
+    given = probabilities[:, None] >= cuts
+    right = (given & true[:, None]).sum(axis=0)
+    scores = 2 * right / (given.sum(axis=0) + true.sum())
+    best = cuts[scores == scores.max()]
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
+
+
+def _require_figures(predictions: Predictions, true: Bools) -> None:
+    if not true.any():
+        what = f"none of {len(true)} pictures has one of the labels {shortened(predictions.class_names)}"
+        hint = "test pictures must be labelled with the names that the model was trained on"
+        raise DataError(what, hint=hint)
+    finite = np.isfinite(predictions.probabilities).all(axis=1)
+    if not finite.all():
+        where = predictions.paths[int(np.flatnonzero(~finite)[0])]
+        hint = "train again with a smaller learning rate"
+        raise DivergedError("the model's probabilities are not finite numbers", where=where, hint=hint)
+
+
+def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Iterator[str]:
+    absent = [found.name for found in classes if not found.pictures]
+    unused = [found.name for found in classes if found.pictures and not found.predicted]
+    few = [found.name for found in classes if 0 < found.pictures < FEW]
+    if bare := int((~true.any(axis=1)).sum()):
+        yield f"{counted(bare, 'picture')} without any label; to give none is right there"
+    if unknown:
+        yield f"{counted(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
+    if absent:
+        yield f"no pictures of {shortened(absent)}: left out of the averages"
+    if unused:
+        yield f"never given: {shortened(unused)}; the precision counts as 0"
+    if few:
+        yield f"fewer than {FEW} pictures of {shortened(few)}: the figures of so few say little"

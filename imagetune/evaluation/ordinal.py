@@ -1,0 +1,63 @@
+"""How far off the answers are where classes are ordered: figures that count a miss by its distance in ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, resampled_weights
+from imagetune.evaluation.scores import weighted_confusion
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+
+
+def rank_figures(labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with intervals.
+
+    Args:
+        labels: (n,) true classes in [0, k), by rank.
+        predicted: (n,) answers in [0, k).
+        classes: k.
+        bootstrap: How intervals are made.
+    """
+    whole = np.ones((len(labels), 1), np.float32)
+    values = _from_counts(weighted_confusion(labels, predicted, classes, whole))
+    chunks = [
+        _from_counts(weighted_confusion(labels, predicted, classes, weights))
+        for weights in resampled_weights(labels, bootstrap, cells_a_sample=classes * classes)
+    ]
+    samples = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
+    pictures: Mapping[str, float | None] = {"within_one_rank": float(len(labels))}
+    return {
+        name: estimate(
+            None if np.isnan(value[0]) else float(value[0]),
+            samples[name],
+            bootstrap,
+            pictures=pictures.get(name),
+            reason="all pictures are of one class, and all answers are that class",
+        )
+        for name, value in values.items()
+    }
+
+
+def _from_counts(counts: Floats) -> dict[str, NDArray[np.float64]]:
+    """Return each figure as (b,), from (k, k, b) counts, rows true and columns predicted.
+
+    The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968); NaN where chance agrees fully.
+    """
+    confusion = counts.astype(np.float64)
+    ranks = np.arange(len(confusion))
+    distance = np.abs(ranks[:, None] - ranks)[:, :, None]
+    total = confusion.sum(axis=(0, 1))
+    expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
+    chance = (distance**2 * expected).sum(axis=(0, 1))
+    misses = (distance**2 * confusion).sum(axis=(0, 1))
+    ratio = np.divide(misses, chance, out=np.full_like(misses, np.nan), where=chance > 0)
+    return {
+        "mae": (distance * confusion).sum(axis=(0, 1)) / total,
+        "quadratic_weighted_kappa": 1 - ratio,
+        "within_one_rank": np.where(distance <= 1, confusion, 0).sum(axis=(0, 1)) / total,
+    }

@@ -1,0 +1,147 @@
+"""Every figure of a split with its interval, where a label is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, resampled_weights
+from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.data import Task
+from imagetune.recipe.tracking import EvaluateConfig
+
+HEADLINES = ("mae", "rmse", "r2", "spearman")
+# Fewer pictures than this make any correlation.
+FEW = 10
+
+Floats = NDArray[np.float64]
+Weights = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class ValueEvaluation:
+    """The figures of one split.
+
+    Attributes:
+        class_names: What the number is called, alone.
+        pictures: Pictures that were tested.
+        figures: mae and rmse in the labels' units, r2 (at most 1, below 0 where the mean would do better), and
+            spearman, the rank correlation.
+        bootstrap: How the intervals were made.
+        notes: What a reader should know about these figures.
+        baseline: R squared of always answering the mean.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    figures: Mapping[str, Estimate]
+    bootstrap: Bootstrap
+    notes: tuple[str, ...]
+    baseline: ClassVar[float] = 0.0
+    task: ClassVar[Task] = "regression"
+    left_out: ClassVar[int] = 0
+
+
+def evaluate_values(predictions: Predictions, *, config: EvaluateConfig, seed: int) -> ValueEvaluation:
+    """Compute every figure with its interval.
+
+    Raises:
+        DataError: There is no picture.
+        DivergedError: An answer is not a finite number.
+    """
+    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    if not len(true):
+        raise DataError("there are no pictures to test")
+    if not np.isfinite(given).all():
+        where = predictions.paths[int(np.flatnonzero(~np.isfinite(given))[0])]
+        hint = "train again with a smaller learning rate"
+        raise DivergedError("the model's answer is not a finite number", where=where, hint=hint)
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    ranks = (_Ranks.of(true), _Ranks.of(given))
+    values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
+    chunks = [
+        _figures(true, given, ranks, weights)
+        for weights in resampled_weights(np.zeros(len(true), np.int64), bootstrap, cells_a_sample=4 * len(true))
+    ]
+    reasons = {
+        "r2": "all labels are the same number",
+        "spearman": "all labels are the same number, or all answers are",
+    }
+    figures = {
+        name: estimate(
+            None if np.isnan(values[name][0]) else float(values[name][0]),
+            np.concatenate([chunk[name] for chunk in chunks]),
+            bootstrap,
+            pictures=None,
+            reason=reasons.get(name, ""),
+        )
+        for name in HEADLINES
+    }
+    return ValueEvaluation(predictions.class_names, len(true), figures, bootstrap, tuple(_notes(true)))
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """Numbers in order, for ranks in many resamplings.
+
+    Attributes:
+        order: (n,) positions, the smallest number first.
+        first: (n,) place of the first number that equals each, by position.
+        last: (n,) place after the last such number, by position.
+    """
+
+    order: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, numbers: Floats) -> _Ranks:
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        return cls(order, np.searchsorted(ordered, numbers), np.searchsorted(ordered, numbers, side="right"))
+
+    def in_samples(self, weights: Weights) -> Floats:
+        """Return the rank (n, b) of each number in each resampling, equals sharing the mean of theirs."""
+        below = np.zeros((len(self.order) + 1, weights.shape[1]))
+        np.cumsum(weights[self.order], axis=0, out=below[1:])
+        ranks: Floats = (below[self.first] + below[self.last] + 1) / 2
+        return ranks
+
+
+def _figures(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
+    """Return each figure as (b,), from weights (n, b); NaN where it is not defined."""
+    drawn = weights.astype(np.float64)
+    total = drawn.sum(axis=0)
+    squared = np.square(given - true) @ drawn
+    # Sums of squares about a fixed centre keep the digits of labels far from 0.
+    centred = true - true.mean()
+    spread = np.square(centred) @ drawn - np.square(centred @ drawn) / total
+    enough = spread > 1e-12 * max(float(np.square(centred).sum()), 1e-300)
+    ratio = np.divide(squared, spread, out=np.full_like(squared, np.nan), where=enough)
+    return {
+        "mae": np.abs(given - true) @ drawn / total,
+        "rmse": np.sqrt(squared / total),
+        "r2": 1 - ratio,
+        "spearman": _correlation(ranks[0].in_samples(drawn), ranks[1].in_samples(drawn), drawn),
+    }
+
+
+def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
+    """Return Pearson's correlation (b,) of (n, b) numbers with (n, b) weights."""
+    total = weights.sum(axis=0)
+    first, second = one - (weights * one).sum(axis=0) / total, other - (weights * other).sum(axis=0) / total
+    covariance = (weights * first * second).sum(axis=0)
+    spread = np.sqrt((weights * first**2).sum(axis=0) * (weights * second**2).sum(axis=0))
+    correlation: Floats = np.divide(covariance, spread, out=np.full_like(spread, np.nan), where=spread > 1e-9)
+    return correlation
+
+
+def _notes(true: Floats) -> Iterator[str]:
+    yield f"the labels are {true.mean():.4g} in the mean, from {true.min():.4g} to {true.max():.4g}"
+    if len(true) < FEW:
+        yield f"only {len(true)} pictures: the figures of so few say little"

@@ -1,0 +1,146 @@
+"""Finished runs that work together: what they must have in common, and what they must not have seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from imagetune.data.catalog import Record
+from imagetune.data.findings import counted, shortened
+from imagetune.data.holdout import open_holdout
+from imagetune.data.splits import Splits
+from imagetune.errors import DataError, ModelFileError
+from imagetune.files import sha256_file
+from imagetune.model.manifest import Manifest, read_manifest
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder import RunFolder
+from imagetune.runs import find_run, run_splits
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run.
+
+    Attributes:
+        name: As the user gave it.
+        folder: Its folder.
+        manifest: What its model is.
+    """
+
+    name: str
+    folder: RunFolder
+    manifest: Manifest
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Its resolved recipe."""
+        return load_recipe(self.folder.recipe).recipe
+
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """Content of lock.json; empty without one."""
+        try:
+            content = json.loads((self.folder.path / "lock.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """SHA-256 of its pictures by path, as far as they are known."""
+        hashes: Mapping[str, str] = self.lock.get("pictures", {})
+        return hashes
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Its pictures as they were split.
+
+        Raises:
+            DataError: splits.csv is missing or damaged.
+        """
+        return run_splits(self.folder, self.recipe, self.manifest.class_names)
+
+
+def open_members(runs: Sequence[str]) -> list[Member]:
+    """Return the runs, all with the same class names, though perhaps in another order.
+
+    Args:
+        runs: Run folders, or runs:/ or models:/ addresses.
+
+    Raises:
+        ModelFileError: One is no finished run, or its classes are others than those of the first.
+    """
+    folders = [(run, find_run(run)) for run in runs]
+    members = [Member(run, folder, read_manifest(folder.model)) for run, folder in folders]
+    for other in members[1:]:
+        _require_same_classes(members[0], other)
+    return members
+
+
+def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> None:
+    """Make sure that a run was neither trained nor selected with pictures that it is to be tested on.
+
+    Args:
+        member: The run.
+        records: The test pictures.
+        hashes: Their SHA-256 by path, as far as known: a copy elsewhere is the same picture.
+
+    Raises:
+        DataError: It has seen some, and how many; or it doesn't say which it has seen.
+    """
+    if not member.folder.splits.is_file():
+        what = "has no splits.csv, so it can't be told whether it learned from the test pictures"
+        raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
+    seen = 0
+    learned = (*member.splits.train, *member.splits.val)
+    paths = {_resolved(record.path) for record in learned}
+    contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
+    for record in records:
+        seen += _resolved(record.path) in paths or hashes.get(record.path) in contents
+    if seen:
+        what = f"{seen} of {counted(len(records), 'test picture')} are among its training or validation pictures"
+        hint = "use runs that share their splits, or pictures that none of them has seen"
+        raise DataError(what, where=member.name, hint=hint)
+
+
+def hash_pictures(records: Sequence[Record]) -> dict[str, str]:
+    """Return the SHA-256 of each picture by path; one that can't be read is left out, for whoever decodes it."""
+    hashes = {}
+    for record in records:
+        try:
+            hashes[record.path] = sha256_file(Path(record.path))
+        except OSError:
+            continue
+    return hashes
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).resolve())
+
+
+def _require_same_classes(first: Member, other: Member) -> None:
+    if first.manifest.task != other.manifest.task:
+        what = f"it is a model for {other.manifest.task}, {first.name} is one for {first.manifest.task}"
+        raise ModelFileError(what, where=other.name, hint="take runs of the same task")
+    wanted, found = set(first.manifest.class_names), set(other.manifest.class_names)
+    if wanted == found:
+        return
+    parts = [f"lacks {shortened(sorted(wanted - found))}"] if wanted - found else []
+    parts += [f"has {shortened(sorted(found - wanted))} besides"] if found - wanted else []
+    what = f"its classes are not those of {first.name}: it {' and '.join(parts)}"
+    raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
+
+
+def different_pictures(first: Member, other: Member, split: Literal["val", "test"]) -> int:
+    """Return how many pictures, with their labels, only one of two runs has in a split."""
+    return len(_identities(first, split) ^ _identities(other, split))
+
+
+def _identities(member: Member, split: Literal["val", "test"]) -> set[tuple[str, str]]:
+    records = member.splits.val if split == "val" else open_holdout(member.splits)
+    return {(member.hashes.get(record.path) or record.path, record.label) for record in records}

@@ -1,0 +1,95 @@
+"""The mean of several models' weights, and which models to take into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = Sequence[NDArray[Any]]
+Rank = tuple[float, ...]
+"""How good a model is: larger is better, the first number decides, the next ones break ties."""
+
+
+@dataclass(frozen=True)
+class SoupStep:
+    """One model tried in the soup.
+
+    Attributes:
+        added: Position of the model.
+        members: The models whose mean was tried, it included.
+        rank: How good that mean is.
+        kept: Whether it stayed in.
+    """
+
+    added: int
+    members: tuple[int, ...]
+    rank: Rank
+    kept: bool
+
+
+def mean_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
+    """Return the mean of the weights of models of one architecture.
+
+    Sums are taken in float64, so that the mean of equal models is that model, to the last bit.
+
+    Args:
+        members: For each model its arrays, in the same order and of the same shapes. Arrays that are not floating
+            point, such as counters, are taken from the first model.
+
+    Returns:
+        The arrays, each with the shape and dtype of the first model's.
+
+    Raises:
+        ValueError: There is no model, or the shapes differ.
+    """
+    first = members[0] if members else None
+    if first is None or any([array.shape for array in other] != [array.shape for array in first] for other in members):
+        raise ValueError("a mean needs models whose arrays have the same shapes")
+    return [_mean(arrays) for arrays in zip(*members, strict=True)]
+
+
+def greedy_soup(ranks: Sequence[Rank], rank_of: Callable[[tuple[int, ...]], Rank]) -> tuple[SoupStep, ...]:
+    """Choose the models whose weights are averaged: the greedy soup of Wortsman et al. (2022, arXiv 2203.05482).
+
+    The models are tried from the best to the worst; one stays in when the mean with it is at least as good as without.
+    So the soup is never worse than the best model, by what it is chosen by.
+
+    Args:
+        ranks: How good each model is by itself; of equals the earlier one counts as better.
+        rank_of: How good the mean of some models, by position, is; asked for two models and more.
+
+    Returns:
+        A step for each model, in the order in which they were tried; the first is the best model, which stays.
+    """
+    best, *others = sorted(range(len(ranks)), key=lambda index: ranks[index], reverse=True)
+    steps = [SoupStep(best, (best,), ranks[best], kept=True)]
+    kept: tuple[int, ...] = (best,)
+    standing = ranks[best]
+    for index in others:
+        tried = (*kept, index)
+        rank = rank_of(tried)
+        stays = rank >= standing
+        steps.append(SoupStep(index, tried, rank, stays))
+        if stays:
+            kept, standing = tried, rank
+    return tuple(steps)
+
+
+def _mean(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    first = arrays[0]
+    if not _is_floating(first):
+        return first
+    total = np.zeros(first.shape, np.float64)
+    for array in arrays:
+        total += array.astype(np.float64)
+    mean: NDArray[Any] = (total / len(arrays)).astype(first.dtype)
+    return mean
+
+
+def _is_floating(array: NDArray[Any]) -> bool:
+    # bfloat16 is an extension type, whose kind is V; everything else but whole numbers has the kind f.
+    return array.dtype.kind not in "iub"

@@ -1,0 +1,78 @@
+"""Views of pictures for test-time augmentation: other looks at the same picture, made without chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.tracking import View
+
+ZOOM_SHARE = 0.875
+"""Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""
+
+Pictures = NDArray[np.uint8]
+
+
+def apply_view(view: View, images: Pictures) -> Pictures:
+    """Return one view of every picture of a batch.
+
+    Flips and turns move pixels; turns are counter-clockwise. ``zoom_in`` is the middle of the picture, 87.5% of each
+    side, enlarged by bilinear interpolation to the old size; being NumPy, its pixels are the same on every backend.
+
+    Args:
+        view: Which view.
+        images: (batch, height, width, 3) uint8, RGB; square for ``rotate_90`` and ``rotate_270``.
+
+    Returns:
+        (batch, height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: The view would change the shape.
+    """
+    seen = _MAKERS[view](images)
+    if seen.shape != images.shape:
+        raise ValueError(f"{view} makes {seen.shape} of pictures of the shape {images.shape}")
+    return np.ascontiguousarray(seen)
+
+
+def unfit_views(views: Iterable[View], image: ImageSettings) -> tuple[View, ...]:
+    """Return those of ``views`` that a picture of this size can't have: quarter turns where it isn't square."""
+    turning = ("rotate_90", "rotate_270") if image.height != image.width else ()
+    return tuple(view for view in views if view in turning)
+
+
+def _turned(quarters: int) -> Callable[[Pictures], Pictures]:
+    return lambda images: np.rot90(images, quarters, axes=(1, 2))
+
+
+def _zoomed_in(images: Pictures) -> Pictures:
+    rows = _enlarged(images.astype(np.float32), axis=1)
+    return np.rint(_enlarged(rows, axis=2)).astype(np.uint8)
+
+
+def _enlarged(images: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return the middle of one axis, stretched to the whole; pixel centres lie half a pixel from the edges."""
+    size = images.shape[axis]
+    middle = (size - 1) / 2
+    places = middle + (np.arange(size) - middle) * ZOOM_SHARE
+    low = np.floor(places).astype(np.int64)
+    high = np.minimum(low + 1, size - 1)
+    shape: list[Any] = [1] * images.ndim
+    shape[axis] = size
+    share = (places - low).astype(np.float32).reshape(shape)
+    stretched: NDArray[np.float32] = images.take(low, axis) * (1 - share) + images.take(high, axis) * share
+    return stretched
+
+
+_MAKERS: Mapping[View, Callable[[Pictures], Pictures]] = {
+    "horizontal_flip": lambda images: images[:, :, ::-1],
+    "vertical_flip": lambda images: images[:, ::-1],
+    "rotate_90": _turned(1),
+    "rotate_180": _turned(2),
+    "rotate_270": _turned(3),
+    "zoom_in": _zoomed_in,
+}

@@ -1,0 +1,302 @@
+"""A model soup: the mean of several runs' weights, chosen on validation, tested once, as a run of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagetune.data.findings import counted
+from imagetune.data.pipeline import evaluation_batches, training_batches
+from imagetune.data.splits import Splits
+from imagetune.data.targets import encode_targets
+from imagetune.errors import DataError, ModelFileError, RecipeError
+from imagetune.evaluation.document import failed_requirements
+from imagetune.files import write_json
+from imagetune.members import Member, different_pictures, open_members
+from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
+from imagetune.model.inference import predict_probabilities
+from imagetune.model.manifest import Manifest, load_model
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder import (
+    RunFolder,
+    RunRecorder,
+    check_run_place,
+    create_run_folder,
+    failure_noted,
+    failure_state,
+    lock_document,
+)
+from imagetune.runs import Say, SilentListener, evaluate_splits, finish_tracking, write_model, write_pages
+from imagetune.tracking.tracker import start_tracking
+from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
+from imagetune.training.metrics import figures_of_answers
+from imagetune.training.stopping import StopRequest, listen_for_stop
+
+# Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
+_FREE = frozenset({"imagetune", "keras", "precision", "max_pixels", "views", "thresholds", "weights_sha256"})
+_FREE_SETTINGS = frozenset(
+    {"config.weights", "config.drop_path", "config.head.dropout", "config.head.l1", "config.head.l2"}
+)
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A finished soup.
+
+    Attributes:
+        folder: Its run folder.
+        document: Content of soup.json.
+        evaluation: Content of evaluation.json.
+        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+    evaluation: dict[str, Any]
+    missed: tuple[str, ...]
+
+
+def soup(runs: Sequence[str], *, run_dir: Path | None, say: Say) -> Soup:
+    """Average the weights of finished runs as a greedy soup (Wortsman et al. 2022, arXiv 2203.05482), and test it once.
+
+    The runs are tried from the best to the worst by validation accuracy, by loss where that is equal (where the task
+    has no accuracy, by loss alone), seen without views. The result is a run folder with the best one's recipe, and
+    ``soup.json``::
+
+        {"members": [{"run": "runs/a", "weights_sha256": "...", "val": {"loss": 0.5, "accuracy": 0.9, ...},
+                      "kept": true}],
+         "steps": [{"added": "runs/a", "members": ["runs/a"], "val": {...}, "kept": true}],
+         "batch_norm": "averaged" | "reestimated"}
+
+    BatchNorm statistics that all members share stay. Where members have trained them, their means belong to no model:
+    they are taken anew from training pictures, as Izmailov et al. (2018, arXiv 1803.05407) do.
+
+    Args:
+        runs: At least two run folders, or runs:/ or models:/ addresses.
+        run_dir: The soup's run folder; one is named and made under runs/ by default.
+        say: Prints a line for the user.
+
+    Raises:
+        RecipeError: Fewer than two runs.
+        ModelFileError: The runs' architectures, inputs or classes differ.
+        DataError: Their validation or test pictures differ, or there are none to validate with.
+    """
+    if len(runs) < 2:
+        raise RecipeError("a soup takes at least two runs", where="RUN", hint="name several: imagetune soup RUN RUN")
+    with listen_for_stop() as stop:
+        members = open_members(runs)
+        for other in members[1:]:
+            _require_alike(members[0], other)
+        if not members[0].splits.val:
+            raise DataError("has no validation pictures to choose by", where=members[0].name)
+        check_run_place(run_dir)
+        pot = _Pot(members, [_weights_of(member) for member in members], stop, say)
+        return _serve(pot, *pot.cook(), run_dir=run_dir)
+
+
+class _Pot:
+    """Members and what their means reach on validation."""
+
+    def __init__(self, members: Sequence[Member], weights: Sequence[Weights], stop: StopRequest, say: Say) -> None:
+        self.members = members
+        self.weights = weights
+        self.stop = stop
+        self.say = say
+        # One set of pictures judges all, whatever the other recipes say about reading them.
+        self.recipe = members[0].recipe
+        self.splits = members[0].splits
+        self.model = load_model(members[0].folder.model).model
+        self.figures: dict[tuple[int, ...], dict[str, float]] = {}
+
+    def cook(self) -> tuple[Member, tuple[SoupStep, ...]]:
+        """Choose the members whose mean does best, leave it in ``model``, and return the best member and all steps."""
+        ranks = [self.rank_of((index,)) for index in range(len(self.members))]
+        steps = greedy_soup(ranks, self.rank_of)
+        for step in steps:
+            self.say(f"{'kept' if step.kept else 'left out':<11} {self.members[step.added].name}: {self._told(step)}")
+        best = self.members[steps[0].added]
+        self.model = load_model(best.folder.model).model
+        self.fill(kept_members(steps))
+        return best, steps
+
+    def rank_of(self, chosen: tuple[int, ...]) -> Rank:
+        """Return how good the mean of some members is on validation."""
+        self.stop.check()
+        self.fill(chosen)
+        self.figures[chosen] = _validation_figures(self.model, self.splits, self.recipe)
+        return rank(self.figures[chosen])
+
+    def fill(self, chosen: tuple[int, ...]) -> None:
+        """Put the mean of some members into ``model``."""
+        members = [self.weights[index] for index in chosen]
+        self.model.set_weights(mean_weights(members))
+        if layers := differing_statistics(self.model, members):
+            reestimate_statistics(self.model, _training_images(self.splits, self.recipe), only=layers)
+
+    def _told(self, step: SoupStep) -> str:
+        figures = ", ".join(f"{name} {self.figures[step.members][name]:.4f}" for name in _shown(self.figures[(0,)]))
+        return f"{figures} on validation" if len(step.members) == 1 else f"{figures} with it"
+
+
+def rank(figures: Mapping[str, float]) -> Rank:
+    """Return accuracy, where there is one, and then the negative loss, which decides between equals."""
+    return tuple(figures[name] if name == "accuracy" else -figures[name] for name in _shown(figures))
+
+
+def kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
+    """Return the positions of the models that a soup is made of."""
+    return next(step.members for step in reversed(steps) if step.kept)
+
+
+def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list[keras.layers.Layer]:
+    """Return the BatchNorm layers whose means or variances are not the same in all members.
+
+    Args:
+        model: Of the members' architecture.
+        members: Their weights, in its order.
+    """
+    place = {id(weight): index for index, weight in enumerate(model.weights)}
+
+    def differs(layer: keras.layers.Layer) -> bool:
+        moving = [place[id(layer.moving_mean)], place[id(layer.moving_variance)]]
+        return any(not np.array_equal(member[index], members[0][index]) for member in members for index in moving)
+
+    return [layer for layer in batch_norm_layers(model) if differs(layer)]
+
+
+def _shown(figures: Mapping[str, float]) -> tuple[str, ...]:
+    return ("accuracy", "loss") if "accuracy" in figures else ("loss",)
+
+
+def _weights_of(member: Member) -> Weights:
+    weights: Weights = load_model(member.folder.model).model.get_weights()
+    return weights
+
+
+def _validation_figures(model: keras.Model, splits: Splits, recipe: Recipe) -> dict[str, float]:
+    data = recipe.data
+    with evaluation_batches(
+        splits.val,
+        splits.class_names,
+        image=data.image,
+        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
+        workers=data.workers,
+        max_pixels=data.max_pixels,
+    ) as batches:
+        answers = predict_probabilities(model, batches)
+    labels = [record.label for record in splits.val]
+    targets = encode_targets(labels, splits.class_names, data.task, separator=data.label_separator)
+    return figures_of_answers(data.task, targets, answers)
+
+
+def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
+    """Yield batches of the training pictures in random order, not augmented."""
+    with training_batches(
+        splits.train,
+        splits.class_names,
+        image=recipe.data.image,
+        augmentation="none",
+        batch_size=recipe.train.pass_size,
+        seed=recipe.seed,
+        epochs=1,
+        workers=0,
+        max_pixels=recipe.data.max_pixels,
+    ) as batches:
+        for batch in batches:
+            yield batch.images
+
+
+def _serve(pot: _Pot, best: Member, steps: Sequence[SoupStep], *, run_dir: Path | None) -> Soup:
+    """Make the run folder of a soup, test it once, and record it as any run."""
+    recipe, say = best.recipe, pot.say
+    folder = create_run_folder(recipe, run_dir)
+    say(f"run folder  {folder.path}")
+    document = _document(pot, steps)
+    with failure_noted(folder):
+        _write_inputs(folder, best, document)
+        tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name)
+    recorder = RunRecorder(folder, SilentListener(), lambda _: None)
+    try:
+        pot.stop.check()
+        write_model(folder, pot.model, recipe, best.splits)
+        evaluation = evaluate_splits(folder, pot.model, recipe, best.splits, say=say)
+        recorder.end("finished")
+        write_pages(folder)
+    except BaseException as error:
+        recorder.end(failure_state(error), error)
+        finish_tracking(tracker, say)
+        raise
+    finish_tracking(tracker, say)
+    return Soup(folder.path, document, evaluation, failed_requirements(evaluation, recipe.evaluate.require))
+
+
+def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
+    kept = kept_members(steps)
+    names = [member.name for member in pot.members]
+    moved = differing_statistics(pot.model, [pot.weights[index] for index in kept])
+    return {
+        "members": [
+            {
+                "run": member.name,
+                "weights_sha256": member.manifest.weights_sha256,
+                "val": pot.figures[(index,)],
+                "kept": index in kept,
+            }
+            for index, member in enumerate(pot.members)
+        ],
+        "steps": [
+            {
+                "added": names[step.added],
+                "members": [names[index] for index in step.members],
+                "val": pot.figures[step.members],
+                "kept": step.kept,
+            }
+            for step in steps
+        ],
+        "batch_norm": "reestimated" if moved else "averaged",
+    }
+
+
+def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) -> None:
+    kept = [member for member in document["members"] if member["kept"]]
+    note = f"the mean of the weights of {counted(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
+    weights = {"source": "soup", "sha256": None, "note": note}
+    write_json(folder.path / "lock.json", lock_document(best.recipe, weights=weights, pictures=best.hashes))
+    write_json(folder.path / "soup.json", document)
+    for name in ("splits.csv", "audit.json"):
+        if (best.folder.path / name).is_file():
+            shutil.copyfile(best.folder.path / name, folder.path / name)
+
+
+def _require_alike(first: Member, other: Member) -> None:
+    """Make sure that weights of two runs can be averaged and judged by the same pictures."""
+    one, two = (dict(_settings(member.manifest)) for member in (first, other))
+    for name in one | two:
+        if one.get(name) != two.get(name):
+            what = f"its {name} is {two.get(name)!r}, that of {first.name} is {one.get(name)!r}"
+            raise ModelFileError(what, where=other.name, hint="average runs that differ only in how they were trained")
+    for split in ("val", "test"):
+        if count := different_pictures(first, other, split):
+            name = "validation" if split == "val" else "test"
+            what = f"its {name} pictures are not those of {first.name}: {counted(count, 'difference')}"
+            raise DataError(what, where=other.name, hint="average runs with the same pictures, seed and split")
+
+
+def _settings(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    """Yield what the models of a soup must have in common, as dotted name and value."""
+
+    def walk(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            place = f"{before}{name}"
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{place}.")
+            elif place not in _FREE_SETTINGS:
+                yield place, value
+
+    yield from walk(manifest.model_dump(mode="json", exclude=set(_FREE)), "")

@@ -1,0 +1,57 @@
+"""Stages and backbone checked against each other, without starting Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imagetune.data.augmentation import augmentation_problems
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import Backbone, get_backbone
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.train import StageConfig
+
+# Backbones that were published with stochastic depth.
+DROP_PATH_FAMILIES = ("efficientnet", "convnext")
+
+
+def stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    """Return what of the stages and of ``model.drop_path`` the backbone doesn't take, each with its place."""
+    backbone = get_backbone(loaded.recipe.model.backbone)
+    errors = [*_drop_path_errors(loaded, backbone)]
+    for index, stage in enumerate(loaded.recipe.train.stages):
+        at: NodePath = ("train", "stages", index)
+        errors += [*_size_errors(loaded, stage, at, backbone), *_augmentation_errors(loaded, stage, at)]
+    return errors
+
+
+def _drop_path_errors(loaded: LoadedRecipe, backbone: Backbone) -> Iterator[RecipeError]:
+    if loaded.recipe.model.drop_path is not None and not backbone.name.startswith(DROP_PATH_FAMILIES):
+        what = f"{backbone.name} has no stochastic depth"
+        yield loaded.error(("model", "drop_path"), what, hint="EfficientNets and ConvNeXts have it; leave it out here")
+
+
+def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbone: Backbone) -> Iterator[RecipeError]:
+    if stage.image_size is None:
+        return
+    place = (*at, "image_size")
+    sides = (stage.image_size,) if isinstance(stage.image_size, int) else stage.image_size
+    if min(sides) < backbone.min_size:
+        what = f"{backbone.name} takes pictures of at least {backbone.min_size} pixels, not {min(sides)}"
+        yield loaded.error(place, what, hint=f"its usual size is {backbone.usual_size}")
+    if loaded.recipe.model.head.pooling == "flatten":
+        what = "a head with pooling: flatten fits one picture size only"
+        yield loaded.error(place, what, hint="use pooling: avg or max, or leave the stage's image_size out")
+
+
+def _augmentation_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath) -> Iterator[RecipeError]:
+    data = loaded.recipe.data
+    own = stage.image_size is not None
+    if stage.augmentation is None and not own:
+        return
+    image = data.model_copy(update={"image_size": stage.image_size}).image if own else data.image
+    augmentation = data.augmentation if stage.augmentation is None else stage.augmentation
+    place = (*at, "image_size") if stage.augmentation is None else (*at, "augmentation")
+    for problem in augmentation_problems(augmentation, size=(image.height, image.width)):
+        where = () if stage.augmentation is None else problem.where
+        yield loaded.error((*place, *where), problem.what)

@@ -1,0 +1,89 @@
+"""What a recipe asks for checked against what its task has: losses, figures, and settings that need classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.data import Task
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.problems import did_you_mean
+
+LOSSES: Mapping[Task, tuple[str, ...]] = {
+    "single_label": ("cross_entropy", "focal"),
+    "multi_label": ("cross_entropy", "focal"),
+    "ordinal": ("squared_emd", "cross_entropy"),
+    "regression": ("huber", "mse", "mae"),
+}
+_CLASS_FIGURES = ("loss", "accuracy", "precision", "recall", "f1")
+EPOCH_FIGURES: Mapping[Task, tuple[str, ...]] = {
+    "single_label": _CLASS_FIGURES,
+    "multi_label": _CLASS_FIGURES,
+    "ordinal": (*_CLASS_FIGURES, "mae"),
+    "regression": ("loss", "mae", "r2"),
+}
+_CLASS_TEST = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "roc_auc")
+TEST_FIGURES: Mapping[Task, tuple[str, ...]] = {
+    "single_label": _CLASS_TEST,
+    "multi_label": ("mean_average_precision", "f1", "micro_f1", "precision", "recall", "subset_accuracy"),
+    "ordinal": (*_CLASS_TEST, "quadratic_weighted_kappa", "within_one_rank"),
+    "regression": ("r2", "spearman"),
+}
+_NO_CLASSES = ("multi_label", "regression")
+
+
+def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    """Return what doesn't fit ``data.task``, each with its place in the file."""
+    return [*_loss_errors(loaded), *_setting_errors(loaded), *_watched_errors(loaded), *_required_errors(loaded)]
+
+
+def _loss_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
+    task, loss = loaded.recipe.data.task, loaded.recipe.train.loss.name
+    if loss != "auto" and loss not in LOSSES[task]:
+        what = f"the loss {loss} is not for {task}"
+        yield loaded.error(("train", "loss"), what, hint=f"use {' or '.join(LOSSES[task])}, or leave it out")
+
+
+def _setting_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
+    task, train = loaded.recipe.data.task, loaded.recipe.train
+    if task in _NO_CLASSES:
+        asked: dict[NodePath, bool] = {
+            ("train", "class_weights"): train.class_weights != "none",
+            ("train", "sampling"): train.sampling != "natural",
+            ("train", "loss", "logit_adjustment"): train.loss.logit_adjustment > 0,
+            ("train", "teacher"): train.teacher is not None,
+        }
+        for path, set_ in asked.items():
+            if set_:
+                yield loaded.error(path, f"needs one class a picture; the task is {task}", hint="leave it out")
+    if task == "ordinal" and train.loss.logit_adjustment > 0 and train.loss.name != "cross_entropy":
+        hint = "set train.loss to cross_entropy, or leave it out"
+        yield loaded.error(("train", "loss", "logit_adjustment"), "is made for cross_entropy", hint=hint)
+    if task == "regression" and train.label_smoothing:
+        yield loaded.error(("train", "label_smoothing"), "has no meaning for numbers", hint="leave it out")
+    if task == "regression" and loaded.recipe.data.classes is not None:
+        yield loaded.error(("data", "classes"), "regression has no classes", hint="leave it out")
+
+
+def _watched_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
+    recipe = loaded.recipe
+    task = recipe.data.task
+    watched: dict[NodePath, str] = {("train", "early_stopping", "metric"): recipe.train.early_stopping.metric}
+    for index, stage in enumerate(recipe.train.stages):
+        if stage.early_stopping is not None:
+            watched["train", "stages", index, "early_stopping", "metric"] = stage.early_stopping.metric
+    if loaded.spaces:
+        watched["search", "objective"] = recipe.search.objective
+    for path, metric in watched.items():
+        if metric not in EPOCH_FIGURES[task]:
+            what = f"{task} has no {metric}"
+            yield loaded.error(path, what, hint=f"use {', '.join(EPOCH_FIGURES[task])}")
+
+
+def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
+    task = loaded.recipe.data.task
+    for index, bar in enumerate(loaded.recipe.evaluate.require):
+        if bar.metric not in TEST_FIGURES[task]:
+            hint = did_you_mean(bar.metric, TEST_FIGURES[task])
+            yield loaded.error(("evaluate", "require", index, "metric"), f"{task} has no {bar.metric}", hint=hint)

@@ -1,0 +1,84 @@
+"""The weights that are validated and kept: those just learned, or an average of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from imagetune.recipe.learning import AverageConfig
+
+
+class KeptWeights:
+    """Shows averaged weights for validation and checkpoints, and gives the learner its own back.
+
+    EMA (Polyak and Juditsky 1992) is kept by the optimizer, step by step; SWA (Izmailov et al. 2018,
+    arXiv 1803.05407) is the mean over the ends of the last epochs, kept here.
+
+    Args:
+        learner: The compiled model that is being trained.
+        kept: The model that is validated and saved: it shares its layers with the learner, or has the same layers for
+            another picture size and gets copies of its weights.
+        trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
+        config: What is averaged.
+        epochs: Epochs of the stage.
+        refresh: Takes BatchNorm's statistics anew after averaging; None where they don't move.
+    """
+
+    def __init__(
+        self,
+        learner: keras.Model,
+        *,
+        kept: keras.Model,
+        trained: keras.Model,
+        config: AverageConfig,
+        epochs: int,
+        refresh: Callable[[keras.Model], object] | None = None,
+    ) -> None:
+        self.learner = learner
+        self.kept = kept
+        self.trained = trained
+        self.config = config
+        self.refresh = refresh
+        self._first_averaged = epochs - round(epochs * config.last_fraction) + 1
+        self._sum: list[np.ndarray] = []
+        self._count = 0
+
+    def epoch_ended(self, epoch: int) -> None:
+        """Take the weights at the end of the stage's ``epoch``, counted from 1, into the average of SWA."""
+        if self.config.name != "swa" or epoch < self._first_averaged:
+            return
+        weights = [weight.astype(np.float64) for weight in self.trained.get_weights()]
+        self._sum = [a + b for a, b in zip(self._sum, weights, strict=True)] if self._sum else weights
+        self._count += 1
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Put the weights to keep into the kept model for a while."""
+        if keras.backend.backend() == "jax":  # during an epoch its state lives outside the variables
+            self.learner.jax_state_sync()
+        learned = self._average_in()
+        if self.kept is not self.trained:
+            self.kept.set_weights(self.trained.get_weights())
+        try:
+            yield
+        finally:
+            if learned is not None:
+                self.trained.set_weights(learned)
+
+    def _average_in(self) -> list[np.ndarray] | None:
+        """Put averaged weights into the trained model; return those that it had, or None where nothing is averaged."""
+        ema = self.config.name == "ema" and self.learner.optimizer.built
+        if not ema and not self._count:
+            return None
+        learned: list[np.ndarray] = self.trained.get_weights()
+        if ema:
+            self.learner.optimizer.finalize_variable_values(self.learner.trainable_variables)
+        else:
+            mean = zip(self._sum, learned, strict=True)
+            self.trained.set_weights([(total / self._count).astype(own.dtype) for total, own in mean])
+        if self.refresh is not None:
+            self.refresh(self.trained)
+        return learned

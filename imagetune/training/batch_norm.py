@@ -1,0 +1,72 @@
+"""Means and variances of BatchNorm, taken anew from the training pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from imagetune.model.trainable import leaf_layers
+
+MOST_BATCHES = 32
+
+
+def reestimate_statistics(
+    model: keras.Model, batches: Iterable[np.ndarray], *, only: Sequence[keras.layers.Layer] | None = None
+) -> int:
+    """Replace the statistics of BatchNorm layers by the mean over batches of what each sees.
+
+    Adaptive BatchNorm (Li et al. 2016, arXiv 1603.04779), and what averaged weights need (Izmailov et al. 2018,
+    arXiv 1803.05407). At most ``MOST_BATCHES`` batches are looked at. Nothing else of the model changes.
+
+    Args:
+        model: (batch, height, width, 3) pictures to anything.
+        batches: Pictures (batch, height, width, 3) uint8; at least one batch.
+        only: The BatchNorm layers to change, the others working as they do in use; all by default.
+
+    Returns:
+        Number of BatchNorm layers.
+    """
+    present = batch_norm_layers(model)
+    layers = present if only is None else list(only)
+    if not layers:
+        return 0
+    with _learning_statistics(present, layers), _without_dropout(model):
+        for index, images in enumerate(batches):
+            for layer in layers:
+                layer.momentum = index / (index + 1.0)
+            model(images, training=True)
+            if index + 1 == MOST_BATCHES:
+                break
+    return len(layers)
+
+
+def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the BatchNorm layers anywhere in a model."""
+    return [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@contextmanager
+def _learning_statistics(present: list[keras.layers.Layer], learning: list[keras.layers.Layer]) -> Iterator[None]:
+    before = [(layer.trainable, layer.momentum) for layer in present]
+    for layer in present:
+        layer.trainable = any(layer is one for one in learning)
+    try:
+        yield
+    finally:
+        for layer, (trainable, momentum) in zip(present, before, strict=True):
+            layer.trainable, layer.momentum = trainable, momentum
+
+
+@contextmanager
+def _without_dropout(model: keras.Model) -> Iterator[None]:
+    before = [(layer, layer.rate) for layer in leaf_layers(model) if isinstance(layer, keras.layers.Dropout)]
+    for layer, _ in before:
+        layer.rate = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in before:
+            layer.rate = rate

@@ -1,0 +1,170 @@
+"""What a training works with: pictures, model, values; and the batches that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from imagetune.data.catalog import Record
+from imagetune.data.pipeline import Batches, training_batches
+from imagetune.data.targets import encode_targets
+from imagetune.model.backbones import Backbone
+from imagetune.model.build import backbone_of, value_scale_of
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.training.events import Listener
+from imagetune.training.feed import Answers
+from imagetune.training.imbalance import class_counts, class_weights, sampling_weights
+from imagetune.training.penalties import pretrained_anchors
+from imagetune.training.stages import Objective
+from imagetune.training.stopping import StopRequest
+from imagetune.training.teacher import Teacher
+
+CLASS_TASKS = ("single_label", "ordinal")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the model learns from and is selected by. The test split has no place here.
+
+    Attributes:
+        train: Training records.
+        val: Validation records, maybe none.
+        class_names: Label map, by position.
+        config: How pictures are read and augmented, and what a label is.
+    """
+
+    train: Sequence[Record]
+    val: Sequence[Record]
+    class_names: tuple[str, ...]
+    config: DataConfig
+
+    @property
+    def train_labels(self) -> list[str]:
+        """The label of each training record."""
+        return [record.label for record in self.train]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What all stages share.
+
+    Attributes:
+        model: Raw RGB pictures (batch, height, width, 3) to probabilities (batch, k); trained in place.
+        backbone: What the model is built on.
+        config: Stages, optimizer and when to stop.
+        pictures: Training and validation records.
+        folder: Where checkpoints go.
+        seed: Seed of order, augmentation and blending.
+        listener: Hears of progress.
+        stop: Asked after every step.
+        rebuild: Builds the same model with random weights for another (height, width), for stages with a picture size
+            of their own.
+        teacher: Whose answers are learned from too, or None.
+    """
+
+    model: keras.Model
+    backbone: Backbone
+    config: TrainConfig
+    pictures: Pictures
+    folder: Path
+    seed: int
+    listener: Listener
+    stop: StopRequest
+    rebuild: Callable[[tuple[int, int]], keras.Model] | None = None
+    teacher: Teacher | None = None
+
+
+def objective_of(job: TrainingJob) -> Objective:
+    """Return what the model is to answer; the backbone still has its pretrained weights."""
+    task, pictures = job.pictures.config.task, job.pictures
+    priors = None
+    if task in CLASS_TASKS:
+        counts = class_counts(pictures.train_labels, pictures.class_names)
+        priors = counts / counts.sum()
+    anchors = pretrained_anchors(backbone_of(job.model), job.config.regularisation)
+    return Objective(task, priors, anchors, value_scale_of(job.model))
+
+
+def answers_of(job: TrainingJob) -> Answers:
+    """Return the answer to each training picture.
+
+    Raises:
+        DataError: A weight for a class that doesn't exist.
+    """
+    pictures, labels = job.pictures, job.pictures.train_labels
+    data = pictures.config
+    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
+    if (scale := value_scale_of(job.model)) is not None:
+        # Numbers are learned without their units.
+        targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
+    weights = None
+    if job.config.class_weights != "none":
+        counts = class_counts(labels, pictures.class_names)
+        of_classes = class_weights(job.config.class_weights, counts, pictures.class_names)
+        weights = None if of_classes is None else of_classes[targets.argmax(axis=1)]
+    return Answers(targets, weights, job.config.mix, job.teacher, job.seed)
+
+
+def stage_batches(
+    job: TrainingJob,
+    stage: StageConfig,
+    *,
+    epochs: int,
+    start_step: int = 0,
+    augmentation: str | None = None,
+    workers: int | None = None,
+) -> Batches:
+    """Return the shuffled, augmented batches of a stage.
+
+    Args:
+        job: What all stages share.
+        stage: Picture size and augmentation may be its own.
+        epochs: Passes over the pictures, counted from the beginning of training.
+        start_step: First step, counted from the beginning of training.
+        augmentation: Replaces the stage's.
+        workers: Replaces the recipe's.
+    """
+    data = job.pictures.config
+    own = stage.augmentation if stage.augmentation is not None else data.augmentation
+    return training_batches(
+        job.pictures.train,
+        job.pictures.class_names,
+        image=stage_data(data, stage).image,
+        augmentation=own if augmentation is None else augmentation,
+        batch_size=job.config.pass_size,
+        seed=job.seed,
+        epochs=epochs,
+        workers=data.workers if workers is None else workers,
+        max_pixels=data.max_pixels,
+        start_step=start_step,
+        chances=_chances(job),
+    )
+
+
+def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
+    """Return the model that a stage trains: the job's own, or a copy of it for the stage's picture size."""
+    image = stage_data(job.pictures.config, stage).image
+    size = (image.height, image.width)
+    if size == tuple(job.model.input_shape[1:3]):
+        return job.model
+    if job.rebuild is None:
+        raise ValueError("a stage with a picture size of its own needs `rebuild`")
+    copy = job.rebuild(size)
+    copy.set_weights(job.model.get_weights())
+    return copy
+
+
+def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
+    """Return the data section with the stage's picture size."""
+    return data if stage.image_size is None else data.model_copy(update={"image_size": stage.image_size})
+
+
+def _chances(job: TrainingJob) -> np.ndarray | None:
+    if job.config.sampling == "natural":
+        return None
+    return sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)

@@ -1,0 +1,118 @@
+"""What training minimises: a loss a picture, from logits and maybe soft labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.recipe.data import Task
+from imagetune.recipe.learning import LossConfig, TeacherConfig
+
+SampleLoss: TypeAlias = Callable[[Any, Any], Any]
+DEFAULT_LOSS = {
+    "single_label": "cross_entropy",
+    "multi_label": "cross_entropy",
+    "ordinal": "squared_emd",
+    "regression": "huber",
+}
+
+
+class PictureLoss(keras.losses.Loss):
+    """A loss a picture, averaged over the batch.
+
+    Args:
+        of_pictures: Takes targets (batch, t) and logits (batch, k), gives (batch,).
+    """
+
+    def __init__(self, of_pictures: SampleLoss) -> None:
+        super().__init__(name="loss", dtype="float32")
+        self.of_pictures = of_pictures
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return (batch,) losses."""
+        return self.of_pictures(y_true, y_pred)
+
+
+def build_loss(
+    config: LossConfig,
+    task: Task,
+    *,
+    label_smoothing: float = 0.0,
+    priors: NDArray[np.float64] | None = None,
+    teacher: TeacherConfig | None = None,
+) -> PictureLoss:
+    """Return the loss of a training.
+
+    Args:
+        config: Its name and settings.
+        task: What a label is.
+        label_smoothing: Share of each label's weight spread over all classes (Szegedy et al. 2016).
+        priors: (k,) shares of the classes in training; needed for ``logit_adjustment``.
+        teacher: With one, targets are (batch, 2k): labels, then the teacher's softened probabilities.
+    """
+    name = DEFAULT_LOSS[task] if config.name == "auto" else config.name
+    loss = _named_loss(name, task, gamma=config.gamma, smoothing=label_smoothing)
+    if config.logit_adjustment and priors is not None:
+        loss = _adjusted(loss, config.logit_adjustment, priors)
+    return PictureLoss(_with_teacher(loss, teacher) if teacher else loss)
+
+
+def squared_emd(y_true: Any, y_pred: Any) -> Any:
+    """Return the squared earth mover's distance of ordered classes (Hou et al. 2016, arXiv 1611.05916), (batch,).
+
+    Args:
+        y_true: (batch, k) labels, maybe soft.
+        y_pred: (batch, k) logits.
+    """
+    gap = keras.ops.cumsum(keras.ops.softmax(y_pred) - keras.ops.cast(y_true, "float32"), axis=-1)
+    return keras.ops.sum(keras.ops.square(gap), axis=-1)
+
+
+def _named_loss(name: str, task: Task, *, gamma: float, smoothing: float) -> SampleLoss:
+    losses = keras.losses
+    if name == "squared_emd":
+        return lambda y, z: squared_emd(_smoothed(y, smoothing), z)
+    if name in {"huber", "mse", "mae"}:
+        numbers: dict[str, SampleLoss] = {
+            "huber": losses.huber,
+            "mse": losses.mean_squared_error,
+            "mae": losses.mean_absolute_error,
+        }
+        return numbers[name]
+    if task == "multi_label":
+        power = gamma if name == "focal" else 0.0
+        return lambda y, z: losses.binary_focal_crossentropy(
+            y, z, gamma=power, from_logits=True, label_smoothing=smoothing
+        )
+    if name == "focal":
+        # Lin et al. 2017, arXiv 1708.02002; class weights are a setting of their own, so alpha is 1.
+        return lambda y, z: losses.categorical_focal_crossentropy(
+            y, z, alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=smoothing
+        )
+    return lambda y, z: losses.categorical_crossentropy(y, z, from_logits=True, label_smoothing=smoothing)
+
+
+def _smoothed(y_true: Any, share: float) -> Any:
+    return y_true * (1.0 - share) + share / y_true.shape[-1] if share else y_true
+
+
+def _adjusted(loss: SampleLoss, strength: float, priors: NDArray[np.float64]) -> SampleLoss:
+    """Add the log priors to the logits while training (Menon et al. 2021, arXiv 2007.07314)."""
+    shift = (strength * np.log(np.maximum(priors, 1e-12))).astype(np.float32)
+    return lambda y, z: loss(y, z + shift)
+
+
+def _with_teacher(loss: SampleLoss, teacher: TeacherConfig) -> SampleLoss:
+    """Add cross-entropy with the teacher's softened answers, times T^2 (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    def blended(y_true: Any, logits: Any) -> Any:
+        classes = logits.shape[-1]
+        labels, answers = y_true[:, :classes], y_true[:, classes:]
+        soft = keras.losses.categorical_crossentropy(answers, logits / teacher.temperature, from_logits=True)
+        return (1.0 - teacher.weight) * loss(labels, logits) + teacher.weight * teacher.temperature**2 * soft
+
+    return blended

@@ -1,0 +1,69 @@
+"""Penalties on the backbone's weights: small ones (L1, L2), or near the pretrained ones (L2-SP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagetune.recipe.learning import RegularisationConfig
+
+Anchors = Sequence[np.ndarray]
+
+
+class WeightPenalty(keras.regularizers.Regularizer):
+    """``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2``.
+
+    Args:
+        config: The three strengths.
+        anchor: w0, the pretrained value, of the variable's shape; None without L2-SP.
+    """
+
+    def __init__(self, config: RegularisationConfig, anchor: keras.Variable | None) -> None:
+        self.config = config
+        self.anchor = anchor
+
+    def __call__(self, weights: Any) -> Any:
+        """Return the penalty, a scalar."""
+        weights = keras.ops.cast(weights, "float32")
+        total = self.config.l1 * keras.ops.sum(keras.ops.absolute(weights))
+        total += self.config.l2 * keras.ops.sum(keras.ops.square(weights))
+        if self.anchor is not None:
+            total += self.config.l2_sp * keras.ops.sum(keras.ops.square(weights - self.anchor))
+        return total
+
+
+def pretrained_anchors(network: keras.Model, config: RegularisationConfig) -> Anchors:
+    """Return the backbone's weights in order, for L2-SP (Li et al. 2018, arXiv 1802.01483); empty without it."""
+    if not config.l2_sp:
+        return ()
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in network.weights]
+
+
+def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: Anchors) -> None:
+    """Put the penalties on what of the backbone learns now, and take them off the rest.
+
+    L1 and L2 hold kernels only; L2-SP also holds biases and scales, as published.
+
+    Args:
+        network: The backbone; which layers learn is already set.
+        config: Strengths.
+        anchors: As from ``pretrained_anchors``.
+    """
+    for variable in network.weights:
+        variable.regularizer = None
+    place = {id(variable): index for index, variable in enumerate(network.weights)}
+    for variable in _penalised(network.trainable_variables, config):
+        anchor = None
+        if config.l2_sp:
+            anchor = keras.Variable(anchors[place[id(variable)]], trainable=False, dtype="float32")
+        kernels = config if len(variable.shape) > 1 else config.model_copy(update={"l1": 0.0, "l2": 0.0})
+        variable.regularizer = WeightPenalty(kernels, anchor)
+
+
+def _penalised(variables: Iterable[keras.Variable], config: RegularisationConfig) -> list[keras.Variable]:
+    if config.l2_sp:
+        return list(variables)
+    return [variable for variable in variables if len(variable.shape) > 1] if config.l1 or config.l2 else []

@@ -1,0 +1,188 @@
+"""Each task from the recipe to the report, on drawn pictures, through the command line."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+RECIPE = """\
+name: {name}
+seed: 3
+data:
+  source: {source}
+  task: {task}
+  image_size: 32
+  workers: 0
+  split: {{val: 0.25, test: 0.25}}
+{data}
+  augmentation: none
+model: {{backbone: efficientnet_lite0, weights: imagenet, head: {{dropout: 0.0}}}}
+train:
+  batch_size: 8
+  stages:
+    - {{name: head, unfreeze: none, epochs: 4, learning_rate: 1e-2}}
+evaluate: {{bootstrap_samples: 100, mistakes: 3}}
+tracking: {{enabled: false}}
+"""
+COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
+
+
+def draw(path, patches, random):
+    """Write a picture of coarse noise with a coloured square for each patch."""
+    coarse = random.integers(90, 165, (8, 8, 3)).astype(np.uint8)
+    picture = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
+    for place, (colour, size) in enumerate(patches):
+        left = place % 2 * 16
+        top = place // 2 * 16
+        picture[top : top + size, left : left + size] = colour
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1])
+
+
+def write_recipe(workplace, name, source, task, data=""):
+    path = workplace / f"{name}.yaml"
+    path.write_text(RECIPE.format(name=name, source=source, task=task, data=data), encoding="utf-8")
+    return path
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def epochs_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def tagged(workplace):
+    """Forty pictures with none to three of the colours, and their table."""
+    random = np.random.default_rng(0)
+    lines = ["path,label"]
+    for index in range(40):
+        names = [name for name in COLOURS if random.random() < 0.5]
+        draw(workplace / "set" / f"{index:02}.png", [(COLOURS[name], 16) for name in names], random)
+        lines.append(f"{index:02}.png,{'; '.join(reversed(names))}")
+    (workplace / "set" / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return workplace / "set" / "labels.csv"
+
+
+def test_several_labels_a_picture(tagged, workplace, imagetune):
+    recipe = write_recipe(workplace, "tags", tagged, "multi_label")
+    run = workplace / "run"
+    outcome = imagetune("fit", recipe, "--run-dir", run)
+    assert outcome.code == 0, outcome.err
+    assert "3 labels: blue, green, red" in outcome.err
+    assert set(epochs_of(run)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}
+
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    assert (manifest["task"], manifest["class_names"]) == ("multi_label", ["blue", "green", "red"])
+    thresholds = dict(zip(manifest["class_names"], manifest["thresholds"], strict=True))
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    figures = evaluation["splits"]["test"]["figures"]
+    assert {"mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"} <= set(figures)
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
+    assert evaluation["splits"]["train"]["figures"]["mean_average_precision"]["value"] > 0.7
+    assert {row["class"]: row["threshold"] for row in evaluation["splits"]["test"]["per_class"]} == thresholds
+
+    for row in rows_of(run / "predictions" / "test.csv"):
+        given = [name for name in thresholds if float(row[name]) >= thresholds[name]]
+        assert row["predicted"] == ";".join(given)
+    truth = {row["path"]: row["label"] for row in rows_of(run / "splits.csv")}
+    assert any(label == "" for label in truth.values())
+
+    lines = imagetune("predict", run, workplace / "set", "--json").out.splitlines()
+    for line in map(json.loads, lines):
+        assert set(line) == {"path", "label", "probabilities", "error"}
+        given = [name for name in thresholds if line["probabilities"][name] >= thresholds[name]]
+        assert line["label"] == ";".join(given)
+    page = (run / "report.html").read_text()
+    assert "Label by label" in page
+    assert "Mean average precision" in page
+    assert "Confusion matrix" not in page
+
+
+@pytest.mark.slow
+def test_ordered_classes(workplace, imagetune):
+    random = np.random.default_rng(1)
+    sizes = {"small": 4, "medium": 10, "large": 16}
+    for name, size in sizes.items():
+        for index in range(12):
+            draw(workplace / "set" / name / f"{index}.png", [(COLOURS["red"], size)], random)
+    recipe = write_recipe(workplace, "sizes", workplace / "set", "ordinal")
+    refused = imagetune("fit", recipe, "--run-dir", workplace / "none")
+    assert refused.code == 2
+    assert "data.classes" in refused.err
+    assert not (workplace / "none").exists()
+
+    recipe = write_recipe(workplace, "sizes", workplace / "set", "ordinal", "  classes: [small, medium, large]")
+    run = workplace / "run"
+    outcome = imagetune("fit", recipe, "-o", "train.early_stopping.metric=mae", "--run-dir", run)
+    assert outcome.code == 0, outcome.err
+    assert {"accuracy", "mae"} <= set(epochs_of(run)[-1]["val"])
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["class_names"] == ["small", "medium", "large"]
+    figures = evaluation["splits"]["test"]["figures"]
+    assert {"accuracy", "mae", "quadratic_weighted_kappa", "within_one_rank"} <= set(figures)
+
+    assert evaluation["splits"]["train"]["figures"]["quadratic_weighted_kappa"]["value"] > 0.2
+
+    names = evaluation["class_names"]
+    for row in rows_of(run / "predictions" / "test.csv"):
+        reached = np.cumsum([float(row[name]) for name in names])
+        assert row["predicted"] == names[int((reached < 0.5).sum())]
+    lines = [json.loads(line) for line in imagetune("predict", run, workplace / "set", "--json").out.splitlines()]
+    for line in lines:
+        reached = np.cumsum([line["probabilities"][name] for name in names])
+        assert line["label"] == names[int((reached < 0.5).sum())]
+    again = imagetune("evaluate", run, "--data", workplace / "set", "--json").json()
+    assert again["splits"]["test"]["pictures"] == 36
+    assert "quadratic_weighted_kappa" in again["splits"]["test"]["figures"]
+    page = (run / "report.html").read_text()
+    assert "Weighted kappa" in page
+    assert "Confusion matrix" in page
+
+
+@pytest.mark.slow
+def test_numbers(workplace, imagetune):
+    import keras
+
+    random = np.random.default_rng(2)
+    for index in range(40):
+        size = int(random.integers(2, 32))
+        draw(workplace / "set" / f"{index:02}.png", [(COLOURS["blue"], size)], random)
+        (workplace / "set" / f"{index:02}.json").write_text(json.dumps({"value": 100 + 5 * size}))
+    recipe = write_recipe(workplace, "numbers", workplace / "set", "regression")
+    run = workplace / "run"
+    outcome = imagetune("fit", recipe, "-o", "data.split.method=stratified", "--run-dir", run)
+    assert outcome.code == 0, outcome.err
+    assert set(epochs_of(run)[-1]["train"]) == set(epochs_of(run)[-1]["val"]) == {"loss", "mae", "r2"}
+    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    truth = {row["path"]: float(row["label"]) for row in rows_of(run / "splits.csv") if row["split"] == "train"}
+    assert manifest["value_mean"] == pytest.approx(np.mean(list(truth.values())), rel=1e-6)
+    assert manifest["value_std"] == pytest.approx(np.std(list(truth.values())), rel=1e-6)
+
+    rows = rows_of(run / "predictions" / "test.csv")
+    assert list(rows[0]) == ["path", "label", "predicted", "value"]
+    figures = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["figures"]
+    assert set(figures) == {"mae", "rmse", "r2", "spearman"}
+    assert json.loads((run / "evaluation.json").read_text())["splits"]["train"]["figures"]["r2"]["value"] > 0.2
+    errors = [abs(float(row["predicted"]) - float(row["label"])) for row in rows]
+    assert figures["mae"]["value"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+    lines = [json.loads(line) for line in imagetune("predict", run, workplace / "set", "--json").out.splitlines()]
+    assert len(lines) == 40
+    assert set(lines[0]) == {"path", "label", "probabilities", "error", "value"}
+    assert lines[0]["probabilities"] == {}
+    assert float(lines[0]["label"]) == lines[0]["value"]
+    by_name = {line["path"].rsplit("/", 1)[-1]: line["value"] for line in lines}
+    told = by_name[rows[0]["path"]]
+    assert told == pytest.approx(float(rows[0]["predicted"]), rel=1e-4)
+    plain = keras.models.load_model(run / "model.keras")
+    picture = cv2.imread(str(workplace / "set" / rows[0]["path"]))[None, ..., ::-1]
+    assert float(np.asarray(plain(picture))[0, 0]) == pytest.approx(told, rel=1e-4)
+    page = (run / "report.html").read_text()
+    assert "Predicted and true" in page
+    assert "R squared" in page

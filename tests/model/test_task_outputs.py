@@ -1,0 +1,89 @@
+"""What models of several labels, ordered classes and numbers put out, and what their manifests keep."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from imagetune.data.targets import ValueScale
+from imagetune.errors import ModelFileError
+from imagetune.model.build import build_model, logits_model, value_scale_of
+from imagetune.model.manifest import load_model, read_manifest, save_model
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.model import ModelConfig
+
+IMAGE = ImageSettings(height=32, width=32)
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+
+
+def build(task, outputs, scale=None):
+    model = build_model(ModelConfig(), num_classes=outputs, image_size=(32, 32), task=task, scale=scale)
+    # Fresh heads are almost the same for all pictures; larger weights tell them apart.
+    kernel = model.get_layer("logits").kernel
+    kernel.assign(np.random.default_rng(1).normal(0, 20, kernel.shape))
+    return model
+
+
+def answers(model):
+    return np.asarray(model(PICTURES)), np.asarray(logits_model(model)(PICTURES))
+
+
+def test_each_label_has_its_own_probability():
+    found, logits = answers(build("multi_label", 4))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_ordered_classes_share_theirs():
+    found, _ = answers(build("ordinal", 4))
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_number_is_in_the_labels_units_and_its_logit_is_not():
+    model = build("regression", 1, ValueScale(50.0, 10.0))
+    found, logits = answers(model)
+    np.testing.assert_allclose(found, 50 + 10 * logits, rtol=1e-5)
+    assert value_scale_of(model) == ValueScale(50.0, 10.0)
+    assert value_scale_of(build("single_label", 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "scale", "values"),
+    [
+        ("multi_label", ("a", "b"), None, {"thresholds": (0.25, 0.5), "label_separator": "|"}),
+        ("regression", ("age",), ValueScale(50.0, 10.0), {}),
+        ("ordinal", ("low", "mid", "high"), None, {}),
+    ],
+)
+def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values):
+    model = build(task, len(names), scale)
+    save_model(model, tmp_path / "model", config=ModelConfig(), class_names=names, image=IMAGE, task=task, **values)
+    loaded = load_model(tmp_path / "model")
+    np.testing.assert_allclose(np.asarray(loaded.model(PICTURES)), np.asarray(model(PICTURES)), rtol=1e-5)
+    assert (loaded.task, loaded.class_names) == (task, names)
+    for name, value in values.items():
+        assert getattr(loaded, name) == value
+    assert value_scale_of(loaded.model) == scale
+    model.save(tmp_path / "model.keras")
+    plain = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(np.asarray(plain(PICTURES)), np.asarray(model(PICTURES)), rtol=1e-5)
+
+    manifest = tmp_path / "model" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "thresholds": [0.5]}))
+    if len(names) != 1:
+        with pytest.raises(ModelFileError, match="1 thresholds"):
+            read_manifest(tmp_path / "model")
+    manifest.write_text(json.dumps({**content, "value_std": 0.0}))
+    with pytest.raises(ModelFileError, match="value_std"):
+        read_manifest(tmp_path / "model")
+
+
+def test_a_manifest_of_old_is_of_one_class_a_picture(tmp_path):
+    save_model(build("single_label", 2), tmp_path / "model", config=ModelConfig(), class_names=("a", "b"), image=IMAGE)
+    manifest = tmp_path / "model" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for name in ("task", "thresholds", "label_separator", "value_mean", "value_std"):
+        del content[name]
+    manifest.write_text(json.dumps(content))
+    assert load_model(tmp_path / "model").task == "single_label"
