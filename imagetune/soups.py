@@ -20,6 +20,7 @@ from imagetune.evaluation.document import failed_requirements
 from imagetune.files import write_json
 from imagetune.members import Member, different_pictures, open_members
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
+from imagetune.model.build import value_scale_of
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import Manifest, load_model
 from imagetune.recipe.schema import Recipe
@@ -192,7 +193,7 @@ def _validation_figures(model: keras.Model, splits: Splits, recipe: Recipe) -> d
         answers = predict_probabilities(model, batches)
     labels = [record.label for record in splits.val]
     targets = encode_targets(labels, splits.class_names, data.task, separator=data.label_separator)
-    return figures_of_answers(data.task, targets, answers)
+    return figures_of_answers(data.task, targets, answers, value_scale_of(model))
 
 
 def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:

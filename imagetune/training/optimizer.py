@@ -164,7 +164,8 @@ def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, 
     """Put the slots and the age of a group back; averages start at the weights as they are."""
     for (place, kind), slot in _slots(optimizer, group.variables).items():
         if kind == "average":
-            slot.assign(group.variables[place])
+            # A copy: JAX refuses to update two variables that share a buffer.
+            slot.assign(keras.ops.convert_to_numpy(group.variables[place]).copy())
         elif group.steps and (place, kind) in slots.values:
             slot.assign(slots.values[place, kind])
     optimizer.variables[0].assign(group.steps * accumulation)  # the count of iterations is always the first
