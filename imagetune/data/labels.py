@@ -49,10 +49,11 @@ class LabelRule:
         return counts
 
     def told(self, label: str) -> str:
-        """Return a label as people read it: ``cat, dog`` for two labels, ``none`` for no label."""
+        """Return a label as people read it: ``cat, dog`` for two labels, ``none`` for none, few digits."""
         if self.task == "multi_label":
             return ", ".join(self.names(label)) or "none"
-        return label
+        number = number_of(label) if self.task == "regression" else None
+        return label if number is None else f"{number:.6g}"
 
 
 ONE_CLASS = LabelRule()

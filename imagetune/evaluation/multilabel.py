@@ -57,8 +57,8 @@ class LabelEvaluation:
 def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
     """Return for each label the threshold at which its F1 is highest, to be given predictions for validation.
 
-    Of equally good ones it is the one nearest to 0.5; half-way between two probabilities, so that rounding decides
-    nothing. A label without pictures keeps 0.5.
+    Of equally good ones it is the one nearest to 0.5: 0.5 itself, or else half-way between two probabilities, so that
+    rounding decides nothing. A label without pictures keeps 0.5.
     """
     true = predictions.targets >= 0.5
     return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
@@ -212,11 +212,14 @@ def _label_evaluation(
 def _best_threshold(true: Bools, probabilities: Floats) -> float:
     if not true.any():
         return DEFAULT_THRESHOLD
-    levels = np.unique(probabilities)
-    cuts = np.concatenate([[levels[0] / 2], (levels[1:] + levels[:-1]) / 2, [DEFAULT_THRESHOLD]])
-    given = probabilities[:, None] >= cuts
-    right = (given & true[:, None]).sum(axis=0)
-    scores = 2 * right / (given.sum(axis=0) + true.sum())
+    order = np.argsort(-probabilities, kind="stable")
+    falling = probabilities[order].astype(np.float64)
+    # Pictures that are equally likely are given the label together.
+    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
+    scores = 2 * np.cumsum(true[order])[ends] / (ends + 1 + true.sum())
+    above, below = falling[ends], np.append(falling[ends[1:]], 0.0)
+    middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
+    cuts = np.where(middle, DEFAULT_THRESHOLD, (above + below) / 2)
     best = cuts[scores == scores.max()]
     return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
 

@@ -73,9 +73,11 @@ class KeptWeights:
         ema = self.config.name == "ema" and self.learner.optimizer.built
         if not ema and not self._count:
             return None
-        learned: list[np.ndarray] = self.trained.get_weights()
+        learned = [weight.copy() for weight in self.trained.get_weights()]
         if ema:
             self.learner.optimizer.finalize_variable_values(self.learner.trainable_variables)
+            # On JAX the averages would now share their buffers with the weights, and validation gives those away.
+            self.trained.set_weights([weight.copy() for weight in self.trained.get_weights()])
         else:
             mean = zip(self._sum, learned, strict=True)
             self.trained.set_weights([(total / self._count).astype(own.dtype) for total, own in mean])

@@ -71,6 +71,7 @@ def test_labels_are_told_as_people_read_them() -> None:
     assert LabelRule("multi_label").told("a;b") == "a, b"
     assert LabelRule("multi_label").told("") == "none"
     assert LabelRule().told("a;b") == "a;b"
+    assert LabelRule("regression").told("160.191666") == "160.192"
 
 
 def test_ordered_classes_need_an_order_unless_they_are_numbers() -> None:
