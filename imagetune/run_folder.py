@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +108,10 @@ class RunFolder:
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append an epoch to metrics.jsonl."""
         append_json_line(self.metrics, line)
+
+    def append_stage(self, line: Mapping[str, Any]) -> None:
+        """Append a stage, with the rate of each block, to stages.jsonl."""
+        append_json_line(self.path / "stages.jsonl", line)
 
 
 def check_run_place(run_dir: Path | None) -> None:
@@ -260,8 +264,9 @@ class RunRecorder:
         self._last_write = 0.0
 
     def stage_started(self, event: StageStarted) -> None:
-        """Note the stage."""
+        """Note the stage, and append what it trains with to stages.jsonl."""
         self.stage = event.name
+        self.folder.append_stage(asdict(event))
         self._write()
         self.listener.stage_started(event)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import absl.flags
 import grain
 import numpy as np
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
@@ -264,10 +265,17 @@ def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bo
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads if workers else threads + 1)
     dataset = grain.MapDataset.range(steps.start, max(steps.stop, steps.start)).map(loader).to_iter_dataset(options)
     if workers:
+        _let_grain_read_its_flags()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED_BATCHES)
         dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)
     return Batches(dataset, len(steps), keep_going=keep_going)
+
+
+def _let_grain_read_its_flags() -> None:
+    """With JAX installed, Grain asks for a command-line flag, which fails where no absl program has parsed any."""
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()
 
 
 def _worker_count(workers: Workers, pictures: int) -> int:

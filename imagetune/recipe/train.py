@@ -55,7 +55,7 @@ class ScheduleConfig(Section):
     first rises for rise_fraction of the stage; `step` falls by factor every step_epochs; `inverse_sqrt` falls with the
     square root of the steps after the warmup; `plateau` falls by factor when validation stalls."""
     warmup_epochs: NonNegative = 0.5
-    """Epochs (fractions allowed) of linear rise from zero."""
+    """Epochs (fractions allowed) of linear rise from zero; one_cycle rises by itself."""
     final_fraction: Fraction = 0.01
     """Share of the learning rate left at the end of the stage."""
     power: Positive = 2.0
@@ -145,7 +145,8 @@ class TrainConfig(Section):
     """Stages in order, or a preset: linear_probe, head_then_top, lp_ft, gradual, full. A preset takes `epochs` (of
     each of its stages) and `learning_rate` (of the head) beside it. The default is head_then_top."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
-    """Pictures that go through the model at a time; `auto` tries which power of two still fits in memory."""
+    """Pictures that go through the model at a time; `auto` tries what fits in memory: a whole step, or a power of two
+    that divides it."""
     effective_batch: PositiveInt | None = None
     """Pictures an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
     batch_size, or 32 where that is `auto`."""
@@ -173,9 +174,6 @@ class TrainConfig(Section):
     """How often pictures come in an epoch: `balanced` shows every class equally often, `square_root` in between."""
     jit_compile: Literal["auto"] | bool = "auto"
     """XLA: `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
-    gradient_checkpointing: bool = False
-    """Compute activations of the backbone again in the backward pass instead of keeping them: less memory, more
-    time."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Number format of the computation; weights stay float32."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

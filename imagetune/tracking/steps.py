@@ -41,8 +41,8 @@ _FILES = (
     "predictions/*.csv",
     "plots/*.png",
 )
-# It grows all the time: it goes when the run has ended.
-_FINAL_FILES = ("metrics.jsonl",)
+# They grow all the time: they go when the run has ended.
+_FINAL_FILES = ("metrics.jsonl", "stages.jsonl")
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 

@@ -100,7 +100,7 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
     for size in sizes:
         if fits(size):
             return size
-    hint = "set a smaller data.image_size, train.gradient_checkpointing: true, or fewer trainable layers"
+    hint = "set a smaller data.image_size, or let fewer layers train"
     what = f"no batch size fits in memory, not even {sizes[-1]}"
     if sizes[-1] > 1:
         hint = f"set a train.effective_batch that can be halved, such as {1 << (sizes[-1].bit_length() - 1)}"

@@ -53,7 +53,7 @@ class EpochRecord:
     Attributes:
         stage: Name of the stage.
         epoch: Number from 1 over all stages.
-        step: Optimizer steps so far over all stages.
+        step: Passes so far over all stages; optimizer steps where nothing is accumulated.
         train: loss, accuracy, precision, recall and f1 (macro) as seen while learning, augmented and with dropout.
         val: The same of the validation pictures after the epoch; empty without validation pictures.
         learning_rate: Rate of the head at the last step.

@@ -77,6 +77,24 @@ def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
     assert same(whole[5:], gathered(rest))
 
 
+def test_chances_decide_how_often_a_picture_comes(records: list[Record]) -> None:
+    chances = np.full(len(records), 0.5 / (len(records) - 1))
+    chances[4] = 0.5
+    batches = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
+    drawn = np.concatenate([batch.indices for batch in batches])
+    assert len(drawn) == 4 * len(records)
+    assert np.mean(drawn == 4) == pytest.approx(0.5, abs=0.05)
+    again = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
+    assert same(batches, again)
+
+
+def test_a_picture_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
+    chances = np.zeros(len(records))
+    chances[0] = 1.0
+    (batch, *_) = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=chances))
+    assert len(np.unique(batch.images.reshape(len(batch.images), -1), axis=0)) > 1
+
+
 def test_starting_after_the_end_gives_nothing(records: list[Record]) -> None:
     assert gathered(training_batches(records, NAMES, **TRAINING, workers=0, start_step=8)) == []
 

@@ -52,7 +52,7 @@ def test_when_nothing_fits_the_error_says_what_to_do():
     with pytest.raises(ResourceError, match="not even 1; set a smaller data.image_size") as caught:
         largest_fitting([2, 1], lambda size: False)
     assert caught.value.exit_code == 5
-    assert "gradient_checkpointing" in caught.value.hint
+    assert "image_size" in caught.value.hint
 
 
 def test_the_step_stays_what_the_recipe_asked_for():

@@ -1,0 +1,29 @@
+"""The same tests on another backend, each in a process of its own: Keras chooses its backend once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def tests_on_jax(*words):
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", *words]
+    return subprocess.run(
+        command, cwd=HERE.parents[1], env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True
+    )
+
+
+def test_losses_optimizers_and_a_whole_training_work_on_jax():
+    mixture = f"{HERE / 'test_strategies.py'}::test_mixing_sampling_focal_loss_and_clipping_go_together"
+    outcome = tests_on_jax(HERE / "test_losses.py", HERE / "test_optimizer.py", mixture)
+    assert outcome.returncode == 0, outcome.stdout
+
+
+@pytest.mark.slow
+def test_every_strategy_works_on_jax():
+    outcome = tests_on_jax(HERE / "test_strategies.py", HERE / "test_fit.py", HERE / "test_lr_find.py")
+    assert outcome.returncode == 0, outcome.stdout
