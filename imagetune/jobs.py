@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 
+from imagetune.data.holdout import open_holdout
+from imagetune.data.splits import Splits
 from imagetune.data.targets import ValueScale, value_scale
+from imagetune.errors import DataError
+from imagetune.finished import find_run
+from imagetune.members import open_members, seen_pictures
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.manifest import load_model
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import open_run_folder
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.batch_size import Load, fitting_batch_size
-from imagetune.training.events import Listener
+from imagetune.training.events import SilentListener
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
@@ -35,7 +39,8 @@ def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[k
     model = _build(recipe, pictures.class_names, (image.height, image.width), scale)
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
     if is_mlflow_uri(config.weights):
-        config = config.model_copy(update={"weights": str(_local(config.weights, recipe))})
+        local = resolve_run(config.weights, uri=recipe.tracking.uri)
+        config = config.model_copy(update={"weights": str(local)})
     report = load_weights(model, config)
     say(f"model       {report.note}")
     return model, report
@@ -55,17 +60,40 @@ def settle_batch_size(recipe: Recipe, pictures: Pictures, *, say: Say) -> Recipe
     return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
 
 
-def training_job(
-    recipe: Recipe, pictures: Pictures, model: keras.Model, *, folder: Path, listener: Listener, stop: StopRequest
-) -> TrainingJob:
-    """Return the training that a recipe describes.
+def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, str], *, say: Say) -> None:
+    """Make sure that no run which this one learns from has learned from the pictures that this one is tested on.
+
+    Args:
+        recipe: Its teacher and its starting weights may be runs; ``data.audit.on_leak`` says what a leak means.
+        splits: Its pictures; the test split is opened only to be compared.
+        hashes: Their SHA-256 by path, as far as known.
+        say: Prints a line for the user.
+
+    Raises:
+        DataError: One has.
+    """
+    if recipe.data.audit.on_leak == "ignore":
+        return
+    for where, run in _ancestors(recipe).items():
+        tested = open_holdout(splits)
+        (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
+        if not ancestor.folder.splits.is_file():
+            say(f"warning     {where}: {run} doesn't say which pictures it has learned from")
+        elif seen := seen_pictures(ancestor, tested, hashes):
+            what = f"{run} has learned from {seen} of this run's {len(tested)} test pictures"
+            if recipe.data.audit.on_leak == "error":
+                hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
+                raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
+            say(f"warning     {where}: {what}: the test flatters")
+
+
+def training_job(recipe: Recipe, pictures: Pictures, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
+    """Return the training that a recipe describes, without a folder for its checkpoints and with nobody listening.
 
     Args:
         recipe: The resolved recipe.
         pictures: What training may see.
         model: From ``build_pretrained``.
-        folder: Where checkpoints go.
-        listener: Hears of progress.
         stop: Asked after every step.
 
     Raises:
@@ -77,9 +105,9 @@ def training_job(
         backbone=get_backbone(recipe.model.backbone),
         config=recipe.train,
         pictures=pictures,
-        folder=folder,
+        folder=Path(),
         seed=recipe.seed,
-        listener=listener,
+        listener=SilentListener(),
         stop=stop,
         rebuild=lambda size: _build(recipe, pictures.class_names, size, value_scale_of(model)),
         teacher=_teacher(recipe, pictures.class_names),
@@ -96,9 +124,14 @@ def _teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | None:
     config = recipe.train.teacher
     if config is None:
         return None
-    folder = open_run_folder(_local(config.run, recipe))
+    folder = find_run(config.run, uri=recipe.tracking.uri)
     return make_teacher(load_model(folder.model), class_names, config.temperature)
 
 
-def _local(run: str, recipe: Recipe) -> Path:
-    return resolve_run(run, uri=recipe.tracking.uri) if is_mlflow_uri(run) else Path(run)
+def _ancestors(recipe: Recipe) -> dict[str, str]:
+    """Return the runs that this one learns from, by the key that names them."""
+    teacher, weights = recipe.train.teacher, recipe.model.weights
+    found = {"train.teacher": teacher.run} if teacher is not None else {}
+    if is_mlflow_uri(weights) or Path(weights).is_dir():
+        found["model.weights"] = weights
+    return found

@@ -10,7 +10,7 @@ from imagetune.evaluation.rate_plot import write_rate_plot
 from imagetune.jobs import build_pretrained, settle_batch_size, training_job
 from imagetune.recipe.problems import did_you_mean
 from imagetune.recipe.train import StageConfig
-from imagetune.runs import Say, SilentListener, read_data
+from imagetune.runs import Say, read_data
 from imagetune.training.job import stage_model
 from imagetune.training.lr_find import MOST_STEPS, RateSearch, find_rate
 from imagetune.training.stopping import listen_for_stop
@@ -39,8 +39,7 @@ def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | Non
         pictures = data.pictures(recipe)
         recipe = settle_batch_size(recipe, pictures, say=say)
         model, _ = build_pretrained(recipe, pictures, say=say)
-        nowhere = Path()  # a range test commits no checkpoint
-        job = training_job(recipe, pictures, model, folder=nowhere, listener=SilentListener(), stop=stop)
+        job = training_job(recipe, pictures, model, stop=stop)
         say(
             f"stage       {chosen.name}: up to {MOST_STEPS} steps of {recipe.train.step_size} pictures at a rising rate"
         )

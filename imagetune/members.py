@@ -15,11 +15,11 @@ from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.files import sha256_file
+from imagetune.finished import find_run, run_splits
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder
-from imagetune.runs import find_run, run_splits
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,24 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
     if not member.folder.splits.is_file():
         what = "has no splits.csv, so it can't be told whether it learned from the test pictures"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
-    seen = 0
-    learned = (*member.splits.train, *member.splits.val)
-    paths = {_resolved(record.path) for record in learned}
-    contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
-    for record in records:
-        seen += _resolved(record.path) in paths or hashes.get(record.path) in contents
-    if seen:
+    if seen := seen_pictures(member, records, hashes):
         what = f"{seen} of {counted(len(records), 'test picture')} are among its training or validation pictures"
         hint = "use runs that share their splits, or pictures that none of them has seen"
         raise DataError(what, where=member.name, hint=hint)
+
+
+def seen_pictures(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
+    """Return how many of the pictures a run was trained or selected with.
+
+    Args:
+        member: The run; it has a splits.csv.
+        records: Pictures.
+        hashes: Their SHA-256 by path, as far as known.
+    """
+    learned = (*member.splits.train, *member.splits.val)
+    paths = {_resolved(record.path) for record in learned}
+    contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
+    return sum(_resolved(record.path) in paths or hashes.get(record.path) in contents for record in records)
 
 
 def hash_pictures(records: Sequence[Record]) -> dict[str, str]:

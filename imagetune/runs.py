@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
 from imagetune.data.labels import label_rule
-from imagetune.data.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
+from imagetune.data.splits import Splits, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.figures import write_figures
@@ -27,9 +27,10 @@ from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions, predict_records, write_predictions
 from imagetune.evaluation.report import write_report
 from imagetune.files import atomic_path, write_json
-from imagetune.jobs import build_pretrained, settle_batch_size, training_job
+from imagetune.finished import open_run, run_splits
+from imagetune.jobs import build_pretrained, refuse_inherited_leaks, settle_batch_size, training_job
 from imagetune.model.backbones import get_backbone
-from imagetune.model.manifest import LoadedModel, load_model, read_manifest, save_model
+from imagetune.model.manifest import read_manifest, save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.model.weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
@@ -44,7 +45,6 @@ from imagetune.run_folder import (
     lock_document,
     open_run_folder,
 )
-from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -129,10 +129,7 @@ def plan(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> tuple[Reci
         data = read_data(recipe, say=say)
         recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
         model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
-        folder = Path()  # a plan commits no checkpoint
-        return recipe, plan_stages(
-            training_job(recipe, data.pictures(recipe), model, folder=folder, listener=SilentListener(), stop=stop)
-        )
+        return recipe, plan_stages(training_job(recipe, data.pictures(recipe), model, stop=stop))
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
@@ -174,8 +171,11 @@ def run_recipe(
         parent_run_id: MLflow run of the search that this is a trial of.
         test: False leaves the test split closed, as a search's trials do.
     """
-    recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
-    model, weights = build_pretrained(recipe, data.pictures(recipe), say=say)
+    pictures = data.pictures(recipe)
+    recipe = settle_batch_size(recipe, pictures, say=say)
+    refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
+    model, weights = build_pretrained(recipe, pictures, say=say)
+    job = training_job(recipe, pictures, model, stop=stop)
     folder = create_run_folder(recipe, run_dir)
     say(f"run folder  {folder.path}")
     with failure_noted(folder):
@@ -183,9 +183,7 @@ def run_recipe(
         tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
     recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
-        best = train(
-            training_job(recipe, data.pictures(recipe), model, folder=folder.checkpoints, listener=recorder, stop=stop)
-        )
+        best = train(replace(job, folder=folder.checkpoints, listener=recorder))
         say(f"best        epoch {best.epoch}, of stage {best.stage!r}")
         write_model(folder, model, recipe, data.splits)
         evaluation = evaluate_splits(folder, model, recipe, data.splits, say=say) if test else None
@@ -229,25 +227,8 @@ def sync(run_dir: Path) -> str:
     return sync_run(run_dir).message()
 
 
-def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
-    """Return a run's folder and model; ``run`` is a folder, or a runs:/ or models:/ address."""
-    folder = find_run(run)
-    return folder, load_model(folder.model)
-
-
-def find_run(run: str) -> RunFolder:
-    """Return a finished run's folder; ``run`` is a folder, or a runs:/ or models:/ address.
-
-    Raises:
-        ModelFileError: It is no run folder, or has no model yet.
-        TrackingError: The address leads nowhere.
-    """
-    return open_run_folder(resolve_run(run, uri=None) if is_mlflow_uri(run) else Path(run))
-
-
 def _write_inputs(folder: RunFolder, recipe: Recipe, data: Data, weights: WeightsReport) -> None:
-    hashes = {fact.path: fact.sha256 for fact in data.audit.facts}
-    write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures=hashes))
+    write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures=data.audit.hashes))
     write_splits_csv(data.splits, folder.splits)
     write_json(folder.path / "audit.json", audit_document(data.catalog, data.audit, data.splits))
 
@@ -323,17 +304,6 @@ def predict_labelled(
     )
 
 
-def run_splits(folder: RunFolder, recipe: Recipe, class_names: tuple[str, ...]) -> Splits:
-    """Return the pictures of a finished run, split as they were then.
-
-    Raises:
-        DataError: splits.csv is missing or damaged.
-    """
-    source = Path(recipe.data.source)
-    root = source if source.is_dir() else source.parent
-    return read_splits_csv(folder.splits, root=root, class_names=class_names)
-
-
 def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
     """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
     config = recipe.data.model_copy(update={"source": str(path.absolute())})
@@ -357,16 +327,3 @@ def finish_tracking(tracker: Tracker, say: Say) -> None:
     message = tracker.finish()
     if message:
         say(f"warning     {message}")
-
-
-class SilentListener:
-    """A listener for work whose progress nobody watches."""
-
-    def stage_started(self, event: object) -> None:
-        """Ignore it."""
-
-    def step_done(self, event: object) -> None:
-        """Ignore it."""
-
-    def epoch_done(self, record: object) -> None:
-        """Ignore it."""

@@ -33,9 +33,10 @@ from imagetune.run_folder import (
     failure_state,
     lock_document,
 )
-from imagetune.runs import Say, SilentListener, evaluate_splits, finish_tracking, write_model, write_pages
+from imagetune.runs import Say, evaluate_splits, finish_tracking, write_model, write_pages
 from imagetune.tracking.tracker import start_tracking
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
+from imagetune.training.events import SilentListener
 from imagetune.training.metrics import figures_of_answers
 from imagetune.training.stopping import StopRequest, listen_for_stop
 

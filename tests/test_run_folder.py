@@ -4,8 +4,7 @@ from imagetune.errors import TrackingError
 from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder, RunRecorder, failure_noted, write_recipe
-from imagetune.runs import SilentListener
-from imagetune.training.events import StageStarted
+from imagetune.training.events import SilentListener, StageStarted
 
 
 def test_the_password_of_a_tracking_address_is_not_written(tmp_path):

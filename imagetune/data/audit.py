@@ -55,6 +55,11 @@ class Audit:
         """The pictures that can't be used."""
         return tuple(dict.fromkeys(fact.path for fact in self.facts if fact.error is not None))
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each picture by path; empty for one that can't be read."""
+        return {fact.path: fact.sha256 for fact in self.facts}
+
 
 def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     """Open every picture once.

@@ -107,7 +107,11 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     weights = recipe.model.weights
     if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
         weights = _tidy(folder / Path(weights).expanduser())
-    return recipe.model_copy(update={"data": data, "model": recipe.model.model_copy(update={"weights": weights})})
+    model, train = recipe.model.model_copy(update={"weights": weights}), recipe.train
+    if train.teacher is not None and not train.teacher.run.startswith(("runs:/", "models:/")):
+        run = _tidy(folder / Path(train.teacher.run).expanduser())
+        train = train.model_copy(update={"teacher": train.teacher.model_copy(update={"run": run})})
+    return recipe.model_copy(update={"data": data, "model": model, "train": train})
 
 
 def _tidy(path: Path) -> str:

@@ -88,3 +88,16 @@ class Listener(Protocol):
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Hear that an epoch is done and its checkpoint committed."""
+
+
+class SilentListener:
+    """A listener for work whose progress nobody watches."""
+
+    def stage_started(self, event: StageStarted) -> None:
+        """Ignore it."""
+
+    def step_done(self, event: StepDone) -> None:
+        """Ignore it."""
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Ignore it."""

@@ -1,0 +1,42 @@
+"""Finished runs: where they are, what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imagetune.data.splits import Splits, read_splits_csv
+from imagetune.model.manifest import LoadedModel, load_model
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder import RunFolder, open_run_folder
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
+
+
+def find_run(run: str, *, uri: str | None = None) -> RunFolder:
+    """Return a finished run's folder.
+
+    Args:
+        run: A folder, or a runs:/ or models:/ address.
+        uri: Where such an address leads; by default MLflow's own setting.
+
+    Raises:
+        ModelFileError: It is no run folder, or has no model yet.
+        TrackingError: The address leads nowhere.
+    """
+    return open_run_folder(resolve_run(run, uri=uri) if is_mlflow_uri(run) else Path(run))
+
+
+def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
+    """Return a run's folder and model; ``run`` is a folder, or a runs:/ or models:/ address."""
+    folder = find_run(run)
+    return folder, load_model(folder.model)
+
+
+def run_splits(folder: RunFolder, recipe: Recipe, class_names: tuple[str, ...]) -> Splits:
+    """Return the pictures of a finished run, split as they were then.
+
+    Raises:
+        DataError: splits.csv is missing or damaged.
+    """
+    source = Path(recipe.data.source)
+    root = source if source.is_dir() else source.parent
+    return read_splits_csv(folder.splits, root=root, class_names=class_names)
