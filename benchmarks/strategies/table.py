@@ -28,7 +28,8 @@ class Comparison:
     Attributes:
         differences: Test figure of the row minus that of the baseline, in points, a pair each.
         log_loss: Mean difference of the test log loss in nats; below zero is better.
-        time_ratio: Geometric mean of the ratios of processor seconds.
+        time_ratio: Geometric mean over the sets of the ratio of processor seconds, each the least of its seeds: other
+            work on the machine only ever adds to them.
     """
 
     differences: tuple[float, ...]
@@ -69,7 +70,10 @@ def compare(row: Row, results: Results) -> Comparison | None:
     if not pairs:
         return None
     differences = tuple(100 * (figure(row, one) - figure(row, other)) for one, other in pairs)
-    ratios = [one.cpu_seconds / other.cpu_seconds for one, other in pairs]
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    for one, other in pairs:
+        seconds.setdefault(one.set_name, []).append((one.cpu_seconds, other.cpu_seconds))
+    ratios = [min(own for own, _ in of_set) / min(base for _, base in of_set) for of_set in seconds.values()]
     losses = [(one.log_loss or 0.0) - (other.log_loss or 0.0) for one, other in pairs]
     return Comparison(differences, statistics.fmean(losses), statistics.geometric_mean(ratios))
 
