@@ -79,7 +79,7 @@ DEPTH_ROWS = (
     Row("everything in stage two", "depth and rates", _ALL),
     Row("everything, layer_decay 0.8", "depth and rates", {**_ALL, "train.stages.1.layer_decay": 0.8}),
     Row("layer_decay 0.8", "depth and rates", {"train.stages.1.layer_decay": 0.8}),
-    Row("rates / 3, the default", "depth and rates", {_HEAD_LR: 1e-3, _TOP_LR: 1e-4}),
+    Row("rates / 3", "depth and rates", {_HEAD_LR: 1e-3, _TOP_LR: 1e-4}),
     Row("learning_rate auto", "depth and rates", {"train.stages.*.learning_rate": "auto"}),
 )
 

@@ -28,8 +28,8 @@ def test_a_minimal_recipe_gets_every_default(write, tmp_path):
     recipe = load_recipe(write(MINIMAL)).recipe
     assert recipe.name == "flowers"
     assert recipe.data.source == str(tmp_path / "pictures")
-    assert [stage.name for stage in recipe.train.stages] == ["head", "top"]
-    assert recipe.train.stages[0].learning_rate >= 10 * recipe.train.stages[1].learning_rate
+    (stage,) = recipe.train.stages
+    assert (stage.name, stage.unfreeze) == ("all", "all")
 
 
 def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
@@ -48,7 +48,7 @@ def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
         "9:20 train.stages[0].unfreeze: 'last 0 blocks' trains nothing: write `none`",
         "9:45 train.stages[0].epochs: True is wrong: expected a whole number",
         "9:59 train.stages[0].lr: unknown key; did you mean 'learning_rate'?",
-        "9:69 train.stages[0].learning_rate: nan is wrong: expected a finite number",
+        "9:69 train.stages[0].learning_rate: nan is wrong: expected a finite number or 'auto'",
         "10:16 model.head.dropout: 1.5 is wrong: expected at most 1.0",
     ]
 
@@ -79,7 +79,7 @@ def test_overrides_win_and_are_validated(write):
     path = write(MINIMAL)
     assert load_recipe(path, ["train.batch_size=64", "data.image_size=[96, 128]"]).recipe.data.image_size == (96, 128)
     (line,) = errors_of(path, "train.batch_size=x")
-    assert line.endswith("train.batch_size: 'x' is wrong: expected a whole number")
+    assert line.endswith("train.batch_size: 'x' is wrong: expected a whole number or 'auto'")
     (line,) = errors_of(path, "train.batchsize=64")
     assert "did you mean 'batch_size'?" in line
     (line,) = errors_of(path, "batch_size")
@@ -87,7 +87,7 @@ def test_overrides_win_and_are_validated(write):
 
 
 def test_an_override_reaches_into_a_preset(write):
-    recipe = load_recipe(write(MINIMAL), ["train.stages.1.epochs=2"]).recipe
+    recipe = load_recipe(write(MINIMAL), ["train.stages=head_then_top", "train.stages.1.epochs=2"]).recipe
     assert [stage.epochs for stage in recipe.train.stages] == [8, 2]
 
 

@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def tests_on_jax(*words):
+def outcome_on_jax(*words):
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", *words]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     return subprocess.run(command, check=False, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
@@ -18,11 +18,11 @@ def tests_on_jax(*words):
 
 def test_losses_optimizers_and_a_whole_training_work_on_jax():
     mixture = f"{HERE / 'test_strategies.py'}::test_mixing_sampling_focal_loss_and_clipping_go_together"
-    outcome = tests_on_jax(HERE / "test_losses.py", HERE / "test_optimizer.py", mixture)
+    outcome = outcome_on_jax(HERE / "test_losses.py", HERE / "test_optimizer.py", mixture)
     assert outcome.returncode == 0, outcome.stdout
 
 
 @pytest.mark.slow
 def test_every_strategy_works_on_jax():
-    outcome = tests_on_jax(HERE / "test_strategies.py", HERE / "test_fit.py", HERE / "test_lr_find.py")
+    outcome = outcome_on_jax(HERE / "test_strategies.py", HERE / "test_fit.py", HERE / "test_lr_find.py")
     assert outcome.returncode == 0, outcome.stdout
