@@ -173,8 +173,8 @@ if __name__ == "__main__":
     import multiprocessing
     next(batches)
     next(batches)  # of the other worker, which is up now as well
-    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
     try:
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)  # Ctrl-C comes from here on
         for _ in batches:
             time.sleep(0.01)
     except KeyboardInterrupt:
