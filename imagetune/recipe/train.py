@@ -143,7 +143,7 @@ class TrainConfig(Section):
 
     stages: Sequence[StageConfig] = ()
     """Stages in order, or a preset: linear_probe, head_then_top, lp_ft, gradual, full. A preset takes `epochs` (of
-    each of its stages) and `learning_rate` (of the head) beside it. The default is full."""
+    each of its stages) and `learning_rate` (of the head) beside it. The default is head_then_top."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
     """Pictures that go through the model at a time; `auto` tries what fits in memory: a whole step, or a power of two
     that divides it."""

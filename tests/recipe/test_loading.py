@@ -28,8 +28,8 @@ def test_a_minimal_recipe_gets_every_default(write, tmp_path):
     recipe = load_recipe(write(MINIMAL)).recipe
     assert recipe.name == "flowers"
     assert recipe.data.source == str(tmp_path / "pictures")
-    (stage,) = recipe.train.stages
-    assert (stage.name, stage.unfreeze) == ("all", "all")
+    assert [stage.name for stage in recipe.train.stages] == ["head", "top"]
+    assert recipe.train.stages[0].learning_rate >= 10 * recipe.train.stages[1].learning_rate
 
 
 def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
