@@ -12,16 +12,13 @@ import keras
 import numpy as np
 
 from imagetune.data.findings import counted
-from imagetune.data.pipeline import evaluation_batches, training_batches
+from imagetune.data.pipeline import training_batches
 from imagetune.data.splits import Splits
-from imagetune.data.targets import encode_targets
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.document import failed_requirements
 from imagetune.files import write_json
 from imagetune.members import Member, different_pictures, open_members
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
-from imagetune.model.build import value_scale_of
-from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import Manifest, load_model
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import (
@@ -37,7 +34,8 @@ from imagetune.runs import Say, evaluate_splits, finish_tracking, write_model, w
 from imagetune.tracking.tracker import start_tracking
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
 from imagetune.training.events import SilentListener
-from imagetune.training.metrics import figures_of_answers
+from imagetune.training.job import Pictures
+from imagetune.training.selection import validation_figures
 from imagetune.training.stopping import StopRequest, listen_for_stop
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
@@ -131,7 +129,10 @@ class _Pot:
         """Return how good the mean of some members is on validation."""
         self.stop.check()
         self.fill(chosen)
-        self.figures[chosen] = _validation_figures(self.model, self.splits, self.recipe)
+        recipe, splits = self.recipe, self.splits
+        pictures = Pictures(splits.train, splits.val, splits.class_names, recipe.data)
+        batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
+        self.figures[chosen] = validation_figures(self.model, pictures, batch_size=batch_size)
         return rank(self.figures[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:
@@ -179,22 +180,6 @@ def _shown(figures: Mapping[str, float]) -> tuple[str, ...]:
 def _weights_of(member: Member) -> Weights:
     weights: Weights = load_model(member.folder.model).model.get_weights()
     return weights
-
-
-def _validation_figures(model: keras.Model, splits: Splits, recipe: Recipe) -> dict[str, float]:
-    data = recipe.data
-    with evaluation_batches(
-        splits.val,
-        splits.class_names,
-        image=data.image,
-        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
-        workers=data.workers,
-        max_pixels=data.max_pixels,
-    ) as batches:
-        answers = predict_probabilities(model, batches)
-    labels = [record.label for record in splits.val]
-    targets = encode_targets(labels, splits.class_names, data.task, separator=data.label_separator)
-    return figures_of_answers(data.task, targets, answers, value_scale_of(model))
 
 
 def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:

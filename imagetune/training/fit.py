@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from imagetune.data.pipeline import Batch, evaluation_batches, steps_per_epoch
-from imagetune.data.targets import encode_targets
+from imagetune.data.pipeline import Batch, steps_per_epoch
 from imagetune.errors import ImagetuneError
-from imagetune.model.build import value_scale_of
-from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.train import StageConfig
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.batch_norm import reestimate_statistics
@@ -23,8 +20,8 @@ from imagetune.training.faults import memory_errors
 from imagetune.training.feed import Answers, Feed
 from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
 from imagetune.training.lr_find import find_rate
-from imagetune.training.metrics import figures_of_answers
 from imagetune.training.optimizer import Slots, slots_of, trainable_by_place
+from imagetune.training.selection import validation_figures
 from imagetune.training.stages import Objective, StageSetup, prepare_stage
 
 
@@ -124,7 +121,7 @@ def _context(job: TrainingJob, stage: StageConfig, before: Progress, steps: int)
         steps_per_epoch=steps,
         accumulation=job.config.accumulation,
         train_pictures=len(job.pictures.train),
-        validate=lambda: _validation_figures(job),
+        validate=lambda: validation_figures(job.model, job.pictures, batch_size=job.config.pass_size),
         folder=job.folder,
         listener=job.listener,
         stop=job.stop,
@@ -152,25 +149,6 @@ def _reestimate(job: TrainingJob, stage: StageConfig, model: keras.Model) -> Non
 def _images(batches: Iterable[Batch]) -> Iterator[np.ndarray]:
     for batch in batches:
         yield batch.images
-
-
-def _validation_figures(job: TrainingJob) -> dict[str, float]:
-    """Return the validation figures of the model as it is; empty without validation pictures."""
-    pictures, data = job.pictures, job.pictures.config
-    if not pictures.val:
-        return {}
-    with evaluation_batches(
-        pictures.val,
-        pictures.class_names,
-        image=data.image,
-        batch_size=job.config.pass_size,
-        workers=data.workers,
-        max_pixels=data.max_pixels,
-    ) as batches:
-        answers = predict_probabilities(job.model, batches)
-    labels = [record.label for record in pictures.val]
-    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
-    return figures_of_answers(data.task, targets, answers, value_scale_of(job.model))
 
 
 def _announcement(

@@ -1,0 +1,40 @@
+"""The figures that a model is selected by."""
+
+from __future__ import annotations
+
+import keras
+
+from imagetune.data.pipeline import evaluation_batches
+from imagetune.data.targets import encode_targets
+from imagetune.model.build import value_scale_of
+from imagetune.model.inference import predict_probabilities
+from imagetune.training.job import Pictures
+from imagetune.training.metrics import figures_of_answers
+
+
+def validation_figures(model: keras.Model, pictures: Pictures, *, batch_size: int) -> dict[str, float]:
+    """Return the validation figures of the model as it is; empty without validation pictures.
+
+    Args:
+        model: Raw pictures to probabilities, or to numbers for regression.
+        pictures: Its validation records, and how they are read; seen without views.
+        batch_size: Pictures a forward pass.
+
+    Raises:
+        DataError: A picture vanished or can't be decoded.
+    """
+    if not pictures.val:
+        return {}
+    data = pictures.config
+    with evaluation_batches(
+        pictures.val,
+        pictures.class_names,
+        image=data.image,
+        batch_size=batch_size,
+        workers=data.workers,
+        max_pixels=data.max_pixels,
+    ) as batches:
+        answers = predict_probabilities(model, batches)
+    labels = [record.label for record in pictures.val]
+    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
+    return figures_of_answers(data.task, targets, answers, value_scale_of(model))
