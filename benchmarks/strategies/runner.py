@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -171,7 +172,7 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
     try:
         pictures = data.pictures(recipe)
         model, _ = build_pretrained(recipe, pictures, say=_ignore)
-        best = train(training_job(recipe, pictures, model, folder=folder, listener=_Deaf(), stop=StopRequest()))
+        best = train(replace(training_job(recipe, pictures, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
         predictions = runs.predict_labelled(model, test, data.splits.class_names, recipe)
     finally:
@@ -220,16 +221,3 @@ def _machine() -> str:
 
 def _ignore(_line: str) -> None:
     """Say nothing."""
-
-
-class _Deaf:
-    """A listener for runs that nobody watches."""
-
-    def stage_started(self, event: object) -> None:
-        """Ignore it."""
-
-    def step_done(self, event: object) -> None:
-        """Ignore it."""
-
-    def epoch_done(self, record: object) -> None:
-        """Ignore it."""
