@@ -68,7 +68,8 @@ class Data:
 
     def pictures(self, recipe: Recipe) -> Pictures:
         """Return what training may see."""
-        return Pictures(self.splits.train, self.splits.val, self.splits.class_names, recipe.data)
+        splits = self.splits
+        return Pictures(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes)
 
 
 class Tested(Protocol):

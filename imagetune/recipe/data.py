@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from imagetune.recipe.base import Fraction, NonNegativeInt, PositiveInt, Section, Sequence
+from imagetune.recipe.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
 
 Resize = Literal["pad", "crop", "squash"]
 AugmentationPreset = Literal["none", "light", "medium", "strong", "randaugment"]
@@ -108,6 +108,17 @@ class DataConfig(Section):
     """Pictures with more pixels than this are refused from their header, unread."""
     workers: NonNegativeInt | Literal["auto"] = "auto"
     """Processes that decode and augment; 0 does it in the main process."""
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"
+    """Where pictures are kept, decoded and resized, so that later epochs need not decode them: in memory, on `disk` for
+    later runs too, or nowhere. `auto` decides by room and number of epochs."""
+    cache_gib: Positive = 20.0
+    """Most disk space in GiB that decoded pictures and features of all runs may take; what was not used for longest
+    makes room. They lie in the user's cache folder, or in $IMAGETUNE_CACHE."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Most bytes that decoded pictures and features may take."""
+        return int(self.cache_gib * 2**30)
 
     @property
     def image(self) -> ImageSettings:

@@ -108,6 +108,10 @@ class StageConfig(Section):
     the saved model keep data.image_size."""
     early_stopping: EarlyStoppingConfig | None = None
     """Overrides train.early_stopping in this stage."""
+    cache: str | None = None
+    """Overrides train.cache in this stage; the name of a frozen block means its output."""
+    views: PositiveInt | Literal["auto"] | None = None
+    """Overrides train.views in this stage."""
 
     @property
     def peak_rate(self) -> float:
@@ -176,6 +180,12 @@ class TrainConfig(Section):
     """XLA: `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Number format of the computation; weights stay float32."""
+    cache: Literal["auto", "off"] = "auto"
+    """Whether what the frozen part of the backbone makes of a picture is computed once and kept, instead of in every
+    epoch. `auto` does it where that saves time and changes little, and says so."""
+    views: PositiveInt | Literal["auto"] = "auto"
+    """Differently augmented versions of each picture that a cached stage takes in turn, an epoch each. More are nearer
+    to an augmentation that never repeats, and take longer."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When a stage ends early, and by which validation figure its best weights are chosen."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -36,12 +36,14 @@ class Pictures:
         val: Validation records, maybe none.
         class_names: Label map, by position.
         config: How pictures are read and augmented, and what a label is.
+        hashes: SHA-256 of each picture by path, as far as known: what caches know pictures by.
     """
 
     train: Sequence[Record]
     val: Sequence[Record]
     class_names: tuple[str, ...]
     config: DataConfig
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def train_labels(self) -> list[str]:

@@ -1,0 +1,268 @@
+"""Rows of one size that are made once and read often: decoded pictures, features of a frozen backbone.
+
+A table is a folder: keys, a checksum a row, and the rows themselves, which are read through a memory map. Tables are
+shared by threads, worker processes and later runs. A row is found by a key that names its content, so a stale one is
+never read; one whose checksum is wrong is made again. Whoever can't write goes on without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from imagetune.files import write_json
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+KEY_BYTES = 32
+_ROOT_VARIABLE = "IMAGETUNE_CACHE"
+_KEYS, _SUMS, _ROWS, _ABOUT = "keys.bin", "sums.bin", "rows.bin", "about.json"
+_SUM = np.dtype("<u4")
+_LOCK_SECONDS = 30.0
+
+
+class Rows(Protocol):
+    """Rows of one shape and type, some of which are there already."""
+
+    def __len__(self) -> int:
+        """Return how many rows there can be."""
+
+    def get(self, position: int) -> npt.NDArray[Any] | None:
+        """Return a copy of a row, or None where it isn't there yet."""
+
+    def put(self, position: int, row: npt.NDArray[Any]) -> None:
+        """Keep a row; silently not where there is no room."""
+
+
+class MemoryRows:
+    """Rows in the memory of this process, for its threads.
+
+    Args:
+        count: Number of rows.
+        shape: Of a row.
+        dtype: Of a row.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        # Pages that nobody has written take no memory.
+        self._rows = np.empty((count, *shape), dtype)
+        self._there = np.zeros(count, bool)
+
+    def __len__(self) -> int:
+        """Return how many rows there can be."""
+        return len(self._there)
+
+    def get(self, position: int) -> npt.NDArray[Any] | None:
+        """Return a copy of a row, or None where it isn't there yet."""
+        return self._rows[position].copy() if self._there[position] else None
+
+    def put(self, position: int, row: npt.NDArray[Any]) -> None:
+        """Keep a row."""
+        self._rows[position] = row
+        self._there[position] = True
+
+
+class StoredRows:
+    """Rows of a table on disk. Made by `open_rows`; a pickled copy opens the same files again.
+
+    Args:
+        folder: The table.
+        places: ``(n,)`` int64, row of the table for each position; -1 where it has no room.
+        shape: Of a row.
+        dtype: Of a row.
+    """
+
+    def __init__(self, folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> None:
+        self._folder, self._places, self._shape, self._dtype = folder, places, shape, np.dtype(dtype)
+        # The files are opened, and so held, even if another process removes the table meanwhile.
+        self._file = (folder / _ROWS).open("r+b", buffering=0)
+        count = (folder / _SUMS).stat().st_size // _SUM.itemsize
+        self._rows = np.memmap(self._file, self._dtype, "r", shape=(count, *shape))
+        self._sums = np.memmap(folder / _SUMS, _SUM, "r+", shape=(count,))
+        self._checked = np.zeros(count, bool)
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopened, (self._folder, self._places, self._shape, self._dtype.str))
+
+    def __len__(self) -> int:
+        """Return how many rows there can be."""
+        return len(self._places)
+
+    def get(self, position: int) -> npt.NDArray[Any] | None:
+        """Return a copy of a row, or None where it isn't there yet or is damaged."""
+        place = int(self._places[position])
+        if place < 0 or not self._sums[place]:
+            return None
+        row = np.array(self._rows[place])
+        if not self._checked[place]:
+            if _checksum(row) != self._sums[place]:
+                return None
+            self._checked[place] = True
+        return row
+
+    def put(self, position: int, row: npt.NDArray[Any]) -> None:
+        """Keep a row; silently not where there is no room or the disk is full."""
+        place = int(self._places[position])
+        if place < 0:
+            return
+        data = np.ascontiguousarray(row, self._dtype)
+        if data.shape != self._shape:
+            raise ValueError(f"a row of this table has the shape {self._shape}, not {data.shape}")
+        try:
+            # Writing through the map would kill the process on a full disk.
+            with self._lock:
+                self._file.seek(place * data.nbytes)
+                written = self._file.write(data.data.cast("B"))
+        except OSError:
+            return
+        if written == data.nbytes:
+            self._sums[place] = _checksum(data)
+            self._checked[place] = True
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cache_root() -> Path:
+    """Return the folder of all tables: ``$IMAGETUNE_CACHE``, or ``imagetune`` in the user's cache folder."""
+    given = os.environ.get(_ROOT_VARIABLE)
+    return Path(given) if given else user_cache_path("imagetune")
+
+
+def key_of(*parts: object) -> bytes:
+    """Return the key of the row that is made from ``parts``: texts, numbers, or values that JSON can write."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+
+
+def row_bytes(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    """Return the size of a row in bytes."""
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def open_rows(
+    about: Mapping[str, Any],
+    keys: Sequence[bytes],
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    budget_bytes: int,
+    root: Path | None = None,
+) -> StoredRows | None:
+    """Open the table of what ``about`` describes, with room for a row a key.
+
+    Args:
+        about: Everything but the key that a row's content depends on, ``kind`` among it; JSON values.
+        keys: 32 bytes each, from `key_of`; equal ones share a row.
+        shape: Of a row.
+        dtype: Of a row, as NumPy spells it.
+        budget_bytes: Most that all tables together may take. Tables that were not used for longest are removed; of a
+            table that alone is larger, the first rows are kept.
+        root: Folder of all tables; `cache_root` by default.
+
+    Returns:
+        The rows, by position among the keys; None where the folder can't be used.
+    """
+    root = root or cache_root()
+    whole = {**about, "shape": list(shape), "dtype": dtype}
+    folder = root / str(about["kind"]) / key_of(whole).hex()[:32]
+    size = row_bytes(shape, dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock", timeout=_LOCK_SECONDS):
+            places = _placed(folder, list(keys), size, budget_bytes)
+            write_json(folder / _ABOUT, whole)  # also says when the table was used
+            _make_room(root, folder, budget_bytes)
+        return StoredRows(folder, places, shape, dtype)
+    except (OSError, Timeout, ValueError):
+        return None
+
+
+def _reopened(folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> Rows:
+    try:
+        return StoredRows(folder, places, shape, dtype)
+    except (OSError, ValueError):  # removed meanwhile
+        return MemoryRows(len(places), shape, dtype)
+
+
+def _placed(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDArray[np.int64]:
+    """Return the row of each key, -1 without one; the table grows as far as the budget goes."""
+    known = _known_keys(folder, size)
+    fresh = list(dict.fromkeys(key for key in keys if key not in known))
+    if (len(known) + len(fresh)) * size > budget:
+        _empty(folder)
+        known, fresh = {}, list(dict.fromkeys(keys))[: budget // max(size, 1)]
+    first = len(known)
+    count = first + len(fresh)
+    if fresh:
+        for name, unit in ((_ROWS, size), (_SUMS, _SUM.itemsize)):
+            with (folder / name).open("ab") as file:
+                file.truncate(count * unit)
+        # Keys come last: whatever they name has its place.
+        with (folder / _KEYS).open("ab") as file:
+            file.write(b"".join(fresh))
+    known.update({key: place for place, key in enumerate(fresh, start=first)})
+    return np.array([known.get(key, -1) for key in keys], np.int64)
+
+
+def _known_keys(folder: Path, size: int) -> dict[bytes, int]:
+    """Return the rows by key; the files of a table that doesn't fit together are thrown away."""
+    try:
+        keys = (folder / _KEYS).read_bytes()
+        count = len(keys) // KEY_BYTES
+        whole = len(keys) == count * KEY_BYTES
+        whole = whole and (folder / _ROWS).stat().st_size >= count * size
+        whole = whole and (folder / _SUMS).stat().st_size >= count * _SUM.itemsize
+    except FileNotFoundError:
+        keys, whole, count = b"", False, 0
+    if whole:
+        return {keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]: at for at in range(count)}
+    _empty(folder)
+    return {}
+
+
+def _empty(folder: Path) -> None:
+    """Remove a table's files; a process that reads them keeps them until it is done."""
+    for name in (_KEYS, _SUMS, _ROWS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _make_room(root: Path, mine: Path, budget: int) -> None:
+    """Remove the tables that were not used for longest until all together fit."""
+    tables = sorted((about for about in root.glob(f"*/*/{_ABOUT}")), key=lambda about: about.stat().st_mtime)
+    sizes = {about.parent: _size_on_disk(about.parent) for about in tables}
+    total = sum(sizes.values())
+    for folder, size in sizes.items():
+        if total <= budget:
+            return
+        if folder != mine:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+def _size_on_disk(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _checksum(row: npt.NDArray[Any]) -> int:
+    """Return the CRC-32 of a row, never 0, which means that there is none."""
+    return zlib.crc32(row.data.cast("B")) or 1
