@@ -23,7 +23,7 @@ from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri
-from imagetune.training.events import EpochRecord, Listener, StageStarted, StepDone
+from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 
 RUNS = "runs"
 STATUS_SECONDS = 1.0
@@ -269,6 +269,10 @@ class RunRecorder:
         self.folder.append_stage(asdict(event))
         self._write()
         self.listener.stage_started(event)
+
+    def features_done(self, event: FeaturesDone) -> None:
+        """Pass it on."""
+        self.listener.features_done(event)
 
     def step_done(self, event: StepDone) -> None:
         """Note the step, at most once a second."""

@@ -61,3 +61,9 @@ def test_an_augmentation_of_a_stage_is_checked_like_that_of_all(errors_of):
 def test_an_effective_batch_is_a_multiple_of_the_batch(errors_of):
     (line,) = errors_of("train: {batch_size: 24, effective_batch: 64}")
     assert "effective_batch 64 is not a multiple of batch_size 24" in line
+
+
+def test_features_that_are_kept_and_blended_pictures_exclude_each_other(errors_of):
+    stages = "[{name: head, epochs: 1, learning_rate: 1e-3, cache: block4}]"
+    (line,) = errors_of(f"train: {{mix: mixup, stages: {stages}}}")
+    assert "keeps features of block4, but the mix mixup blends pictures of each epoch" in line

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.training.events import EpochRecord, StageStarted, StepDone
+from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
 class Screen:
@@ -46,6 +46,8 @@ class Screen:
             f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
             f"{event.parameters:,} parameters learn, at most {event.epochs} epochs of {event.steps_per_epoch} steps"
         )
+        if event.features:
+            self.say(f"features    {event.features}")
         if event.found_rate is not None:
             self.say(f"rate        {event.found_rate:.2g} found by a range test")
         if self._task is not None:
@@ -53,6 +55,12 @@ class Screen:
         self._first_epoch = event.first_epoch
         self._last_epoch = event.first_epoch + event.epochs - 1
         self._task = self._progress.add_task(event.name, total=event.epochs * event.steps_per_epoch, loss=0.0)
+
+    def features_done(self, event: FeaturesDone) -> None:
+        """Show how far the features are, in the bar of the stage's steps."""
+        if self._task is not None:
+            description = f"{event.stage} features {event.done:,}/{event.count:,}"
+            self._progress.update(self._task, description=description)
 
     def step_done(self, event: StepDone) -> None:
         """Move the bar."""

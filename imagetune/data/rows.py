@@ -42,6 +42,12 @@ class Rows(Protocol):
     def get(self, position: int) -> npt.NDArray[Any] | None:
         """Return a copy of a row, or None where it isn't there yet."""
 
+    def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the rows at ``positions``; LookupError where one isn't there."""
+
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Return which rows (n,) are there; a damaged one may count."""
+
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
         """Keep a row; silently not where there is no room."""
 
@@ -68,6 +74,17 @@ class MemoryRows:
         """Return a copy of a row, or None where it isn't there yet."""
         return self._rows[position].copy() if self._there[position] else None
 
+    def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the rows at ``positions``; LookupError where one isn't there."""
+        if not self._there[positions].all():
+            raise LookupError(f"row {positions[~self._there[positions]][0]} is not there")
+        taken: npt.NDArray[Any] = self._rows[positions]
+        return taken
+
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Return which rows (n,) are there."""
+        return self._there.copy()
+
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
         """Keep a row."""
         self._rows[position] = row
@@ -88,14 +105,17 @@ class StoredRows:
         self._folder, self._places, self._shape, self._dtype = folder, places, shape, np.dtype(dtype)
         # The files are opened, and so held, even if another process removes the table meanwhile.
         self._file = (folder / _ROWS).open("r+b", buffering=0)
-        count = (folder / _SUMS).stat().st_size // _SUM.itemsize
+        with (folder / _SUMS).open("r+b") as sums:
+            count = os.fstat(sums.fileno()).st_size // _SUM.itemsize
+            self._sums = np.memmap(sums, _SUM, "r+", shape=(count,))
+            # Tells these files from later ones of the same name, as long as they are open.
+            self.identity = (os.fstat(self._file.fileno()).st_ino, os.fstat(sums.fileno()).st_ino)
         self._rows = np.memmap(self._file, self._dtype, "r", shape=(count, *shape))
-        self._sums = np.memmap(folder / _SUMS, _SUM, "r+", shape=(count,))
         self._checked = np.zeros(count, bool)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopened, (self._folder, self._places, self._shape, self._dtype.str))
+        return (_reopened, (self._folder, self._places, self._shape, self._dtype.str, self.identity))
 
     def __len__(self) -> int:
         """Return how many rows there can be."""
@@ -112,6 +132,21 @@ class StoredRows:
                 return None
             self._checked[place] = True
         return row
+
+    def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return the rows at ``positions``; LookupError where one isn't there or is damaged."""
+        taken = np.empty((len(positions), *self._shape), self._dtype)
+        for number, position in enumerate(positions.tolist()):
+            row = self.get(position)
+            if row is None:
+                raise LookupError(f"row {position} is not there")
+            taken[number] = row
+        return taken
+
+    def there(self) -> npt.NDArray[np.bool_]:
+        """Return which rows (n,) are there; a damaged one may count."""
+        written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
+        return written & (self._places >= 0)
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
         """Keep a row; silently not where there is no room or the disk is full."""
@@ -192,16 +227,23 @@ def open_rows(
             places = _placed(folder, list(keys), size, budget_bytes)
             write_json(folder / _ABOUT, whole)  # also says when the table was used
             _make_room(root, folder, budget_bytes)
-        return StoredRows(folder, places, shape, dtype)
+            # Before others may fill the table anew, in another order.
+            return StoredRows(folder, places, shape, dtype)
     except (OSError, Timeout, ValueError):
         return None
 
 
-def _reopened(folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> Rows:
+def _reopened(
+    folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str, identity: tuple[int, int]
+) -> Rows:
     try:
-        return StoredRows(folder, places, shape, dtype)
-    except (OSError, ValueError):  # removed meanwhile
-        return MemoryRows(len(places), shape, dtype)
+        rows = StoredRows(folder, places, shape, dtype)
+        if rows.identity == identity:
+            return rows
+    except (OSError, ValueError):
+        pass
+    # Removed meanwhile, or made anew with rows in other places.
+    return MemoryRows(len(places), shape, dtype)
 
 
 def _placed(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDArray[np.int64]:
@@ -214,9 +256,12 @@ def _placed(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDAr
     first = len(known)
     count = first + len(fresh)
     if fresh:
-        for name, unit in ((_ROWS, size), (_SUMS, _SUM.itemsize)):
-            with (folder / name).open("ab") as file:
-                file.truncate(count * unit)
+        with (folder / _ROWS).open("ab") as file:
+            file.truncate(count * size)
+        with (folder / _SUMS).open("ab") as file:
+            # Zeros that are really there: sums are written through a map, which has no way to say that a disk is full.
+            file.truncate(first * _SUM.itemsize)
+            file.write(bytes(len(fresh) * _SUM.itemsize))
         # Keys come last: whatever they name has its place.
         with (folder / _KEYS).open("ab") as file:
             file.write(b"".join(fresh))

@@ -17,6 +17,7 @@ from imagetune.recipe.data import Task
 from imagetune.recipe.model import HeadConfig, ModelConfig
 
 IMAGE = "image"
+POOLING = "pooling"
 LOGITS = "logits"
 PROBABILITIES = "probabilities"
 VALUE = "value"
@@ -120,7 +121,7 @@ def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
 def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:
     layers = keras.layers
     pooling = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
-    x = pooling[head.pooling](name="pooling")(features)
+    x = pooling[head.pooling](name=POOLING)(features)
     for number, units in enumerate(head.hidden, start=1):
         x = _dropout(x, head, f"hidden{number}_dropout")
         x = layers.Dense(units, activation=head.activation, kernel_regularizer=_penalty(head), name=f"hidden{number}")(

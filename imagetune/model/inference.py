@@ -41,11 +41,12 @@ def predict_probabilities(
     size = 0
     for batch in batches:
         size = size or len(batch.images)
-        results.append(_predict(model, batch.images, size, views))
+        results.append(predict_filled(model, batch.images, size, views))
     return np.concatenate(results) if results else np.zeros((0, model.output_shape[-1]), np.float32)
 
 
-def _predict(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View]) -> np.ndarray:
+def predict_filled(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View] = ()) -> np.ndarray:
+    """Return a model's outputs (batch, ...) float32 for a batch that is filled up to ``size`` on the way."""
     filling = np.zeros((max(size - len(images), 0), *images.shape[1:]), images.dtype)
     filled = np.concatenate([images, filling]) if len(filling) else images
     outputs = np.asarray(model.predict_on_batch(filled), np.float32)

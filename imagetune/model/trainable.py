@@ -7,7 +7,7 @@ import fnmatch
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import keras
@@ -100,6 +100,18 @@ def blocks_of(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
     )
 
 
+def block_ends(model: keras.Model, backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """Yield the blocks from input to output: name, names of the layers, and the Keras tensor that leaves the last one.
+
+    Args:
+        model: A model made by ``build_model``, or a backbone made by ``build_backbone``.
+        backbone: Its row in the table.
+    """
+    ends = {name: layers[-1].output for name, layers in _top_layers(model, backbone).items()}
+    for block in _blocks(model, backbone):
+        yield block.name, tuple(layer.name for layer in block.layers), ends[block.name]
+
+
 def set_trainable(
     model: keras.Model,
     backbone: Backbone,
@@ -186,13 +198,27 @@ def _network(model: keras.Model, backbone: Backbone) -> keras.Model:
 
 
 def _blocks(model: keras.Model, backbone: Backbone) -> list[_Block]:
+    return [
+        _Block(
+            name,
+            tuple(
+                inside
+                for layer in layers
+                for inside in (leaf_layers(layer) if isinstance(layer, keras.Model) else [layer])
+            ),
+        )
+        for name, layers in _top_layers(model, backbone).items()
+    ]
+
+
+def _top_layers(model: keras.Model, backbone: Backbone) -> dict[str, list[keras.layers.Layer]]:
+    """Return the backbone's own layers by block, nested models whole."""
     layers = [layer for layer in _network(model, backbone).layers if not isinstance(layer, keras.layers.InputLayer)]
     names = backbone.scheme.assign([layer.name for layer in layers])
     members: dict[str, list[keras.layers.Layer]] = {}
     for layer, name in zip(layers, names, strict=True):
-        inside = leaf_layers(layer) if isinstance(layer, keras.Model) else [layer]
-        members.setdefault(name, []).extend(inside)
-    return [_Block(name, tuple(inside)) for name, inside in members.items()]
+        members.setdefault(name, []).append(layer)
+    return members
 
 
 def _silence_dropout(block: _Block, *, silent: bool) -> None:

@@ -247,6 +247,17 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _caches_that_can_be_kept(self) -> Self:
+        for stage in self.stages:
+            if stage.cache in (None, "auto", "off"):
+                continue
+            if self.mix.name != "none" or self.teacher is not None:
+                other = "teacher looks at" if self.mix.name == "none" else f"mix {self.mix.name} blends"
+                what = f"stage {stage.name!r} keeps features of {stage.cache}, but the {other} pictures of each epoch"
+                raise ValueError(f"{what}: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _whole_accumulation(self) -> Self:
         size, whole = self.batch_size, self.effective_batch
         if whole is not None and size != "auto" and whole % size:

@@ -14,7 +14,7 @@ import keras
 from imagetune.errors import DivergedError
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.training.averaging import KeptWeights
-from imagetune.training.checkpoints import TrainingState, commit_checkpoint, prune_checkpoints
+from imagetune.training.checkpoints import Start, TrainingState, commit_checkpoint, prune_checkpoints
 from imagetune.training.events import EpochRecord, Listener, StepDone
 from imagetune.training.optimizer import scale_rate
 from imagetune.training.schedules import PlateauRate
@@ -55,6 +55,7 @@ class StageContext:
         train_pictures: Number of training pictures.
         validate: Gives the validation figures of the model as it is.
         folder: Where checkpoints go.
+        weights_at_start: What training started with.
         listener: Hears of progress.
         stop: Asked after every step.
     """
@@ -69,6 +70,7 @@ class StageContext:
     train_pictures: int
     validate: Callable[[], dict[str, float]]
     folder: Path
+    weights_at_start: Start
     listener: Listener
     stop: StopRequest
 
@@ -143,7 +145,7 @@ class StageCallback(keras.callbacks.Callback):
 
     def _commit(self, figure: float | None) -> Path:
         state = TrainingState(self.context.stage.name, self.position.epoch, self.position.step, figure)
-        return commit_checkpoint(self.context.folder, self.context.model, state)
+        return commit_checkpoint(self.context.folder, self.context.model, state, self.context.weights_at_start)
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
         val = self.context.validate()

@@ -21,6 +21,7 @@ class StageStarted:
         trainable_parameters: Parameters that learn.
         parameters: All parameters.
         found_rate: Learning rate of the head where the recipe says ``auto``: what the range test found.
+        features: What is done about features of the frozen layers, and why.
     """
 
     name: str
@@ -33,6 +34,16 @@ class StageStarted:
     trainable_parameters: int
     parameters: int
     found_rate: float | None = None
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class FeaturesDone:
+    """Of the features that a stage learns from, ``done`` of ``count`` are there; each version of a picture counts."""
+
+    stage: str
+    done: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,9 @@ class Listener(Protocol):
     def stage_started(self, event: StageStarted) -> None:
         """Hear that a stage begins."""
 
+    def features_done(self, event: FeaturesDone) -> None:
+        """Hear how far a stage's features are."""
+
     def step_done(self, event: StepDone) -> None:
         """Hear that a step is done."""
 
@@ -94,6 +108,9 @@ class SilentListener:
     """A listener for work whose progress nobody watches."""
 
     def stage_started(self, event: StageStarted) -> None:
+        """Ignore it."""
+
+    def features_done(self, event: FeaturesDone) -> None:
         """Ignore it."""
 
     def step_done(self, event: StepDone) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.pipeline import Batch
 from imagetune.errors import ImagetuneError
 from imagetune.recipe.learning import MixConfig
 from imagetune.training.mixing import mix_batch
@@ -35,18 +34,30 @@ class Answers:
     seed: int = 0
 
 
+class IndexedBatch(Protocol):
+    """Pictures, or their features, whose answers are known by index; ``imagetune.data.pipeline.Batch`` is one."""
+
+    @property
+    def images(self) -> NDArray[Any]:
+        """(b, height, width, 3) uint8 RGB, or features (b, ...) float32."""
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(b,) int64, index into the records."""
+
+
 class Feed:
     """Turns batches into (images, targets[, weights]) and remembers why it failed.
 
     TensorFlow runs a Python generator behind its own error types, which keep only the text of what went wrong.
 
     Args:
-        batches: Batches of uint8 pictures.
+        batches: Batches of uint8 pictures, or of features.
         answers: What the model should say of them.
         first_step: Number of the first batch; together with the seed it decides how that batch is blended.
     """
 
-    def __init__(self, batches: Iterable[Batch], answers: Answers, *, first_step: int = 0) -> None:
+    def __init__(self, batches: Iterable[IndexedBatch], answers: Answers, *, first_step: int = 0) -> None:
         self.batches = batches
         self.answers = answers
         self.first_step = first_step
@@ -61,7 +72,7 @@ class Feed:
             self.failure = error
             raise
 
-    def _prepared(self, batch: Batch, step: int) -> tuple[NDArray[Any], ...]:
+    def _prepared(self, batch: IndexedBatch, step: int) -> tuple[NDArray[Any], ...]:
         answers = self.answers
         images, targets = batch.images, answers.targets[batch.indices]
         weights = None if answers.weights is None else answers.weights[batch.indices]

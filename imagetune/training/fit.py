@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import keras
@@ -14,14 +14,15 @@ from imagetune.recipe.train import StageConfig
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.batch_norm import reestimate_statistics
 from imagetune.training.callback import Best, Position, StageCallback, StageContext
-from imagetune.training.checkpoints import TrainingState, commit_checkpoint, load_checkpoint
+from imagetune.training.checkpoints import Start, TrainingState, commit_checkpoint, load_checkpoint, start_of
 from imagetune.training.events import EpochRecord, StageStarted
 from imagetune.training.faults import memory_errors
-from imagetune.training.feed import Answers, Feed
+from imagetune.training.feature_plan import plan_features
+from imagetune.training.feed import Answers, Feed, IndexedBatch
 from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
 from imagetune.training.lr_find import find_rate
 from imagetune.training.optimizer import Slots, slots_of, trainable_by_place
-from imagetune.training.selection import validation_figures
+from imagetune.training.source import stage_source
 from imagetune.training.stages import Objective, StageSetup, prepare_stage
 
 
@@ -59,16 +60,18 @@ def train(job: TrainingJob) -> EpochRecord:
     if job.config.batch_norm_statistics == "reestimate":
         _reestimate(job, first, job.model)
     # Even a run that diverges in its first epoch leaves finite weights behind.
-    commit_checkpoint(job.folder, job.model, TrainingState(first.name, 0, 0, None))
+    start = start_of(commit_checkpoint(job.folder, job.model, TrainingState(first.name, 0, 0, None)), job.model)
     progress = Progress()
     for index in range(len(job.config.stages)):
-        progress = _run_stage(job, index, progress, objective, answers)
+        progress = _run_stage(job, index, progress, objective, answers, start)
     if progress.best is None:
         raise ImagetuneError("training ended without an epoch")
     return progress.best.record
 
 
-def _run_stage(job: TrainingJob, index: int, before: Progress, objective: Objective, answers: Answers) -> Progress:
+def _run_stage(
+    job: TrainingJob, index: int, before: Progress, objective: Objective, answers: Answers, start: Start
+) -> Progress:
     """Train a stage, put the best weights so far into the model, and return where it ended and what is best."""
     stage = job.config.stages[index]
     steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
@@ -77,13 +80,23 @@ def _run_stage(job: TrainingJob, index: int, before: Progress, objective: Object
     if stage.learning_rate == "auto":
         found = find_rate(job, model, stage, objective=objective, slots=before.slots).suggestion
         stage = stage.model_copy(update={"learning_rate": found})
-    setup = prepare_stage(
-        model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective, slots=before.slots
-    )
-    job.listener.stage_started(_announcement(job, setup, index, before.position, steps, found))
-    callback = StageCallback(_context(job, stage, before, steps), setup, _kept_weights(job, stage, model, setup))
-    with memory_errors(job.config.pass_size), job.stop.deferred():
-        _fit_stage(job, stage, setup, callback, answers)
+    plan = plan_features(job, stage, model)
+    source = stage_source(job, stage, plan, model, first_epoch=before.position.epoch)
+    with memory_errors(job.config.pass_size), job.stop.deferred(), source:
+        setup = prepare_stage(
+            model,
+            job.backbone,
+            stage,
+            job.config,
+            steps_per_epoch=steps,
+            objective=objective,
+            slots=before.slots,
+            halves=plan.halves,
+        )
+        job.listener.stage_started(_announcement(job, setup, index, before.position, steps, found, plan.reason))
+        context = _context(job, stage, before, steps, source.validate, start)
+        callback = StageCallback(context, setup, _kept_weights(job, stage, model, setup))
+        _fit_stage(job, stage, setup, callback, answers, source.batches())
     slots = slots_of(setup.learner.optimizer, trainable_by_place(model))
     if callback.best is not None:
         load_checkpoint(callback.best.checkpoint, job.model)
@@ -91,27 +104,37 @@ def _run_stage(job: TrainingJob, index: int, before: Progress, objective: Object
 
 
 def _fit_stage(
-    job: TrainingJob, stage: StageConfig, setup: StageSetup, callback: StageCallback, answers: Answers
+    job: TrainingJob,
+    stage: StageConfig,
+    setup: StageSetup,
+    callback: StageCallback,
+    answers: Answers,
+    batches: Iterable[IndexedBatch],
 ) -> None:
     start, steps = callback.context.start, callback.context.steps_per_epoch
-    first_step = start.epoch * steps
-    with stage_batches(job, stage, epochs=start.epoch + stage.epochs, start_step=first_step) as batches:
-        feed = Feed(batches, answers, first_step=first_step)
-        try:
-            setup.learner.fit(
-                iter(feed), epochs=stage.epochs, steps_per_epoch=steps, callbacks=[callback], shuffle=False, verbose=0
-            )
-        except Exception:
-            # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
-            if job.stop.signal_number is not None:
-                callback.commit(None)
-                job.stop.check()
-            if feed.failure is not None:
-                raise feed.failure from None
-            raise
+    feed = Feed(batches, answers, first_step=start.epoch * steps)
+    try:
+        setup.learner.fit(
+            iter(feed), epochs=stage.epochs, steps_per_epoch=steps, callbacks=[callback], shuffle=False, verbose=0
+        )
+    except Exception:
+        # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
+        if job.stop.signal_number is not None:
+            callback.commit(None)
+            job.stop.check()
+        if feed.failure is not None:
+            raise feed.failure from None
+        raise
 
 
-def _context(job: TrainingJob, stage: StageConfig, before: Progress, steps: int) -> StageContext:
+def _context(
+    job: TrainingJob,
+    stage: StageConfig,
+    before: Progress,
+    steps: int,
+    validate: Callable[[], dict[str, float]],
+    start: Start,
+) -> StageContext:
     return StageContext(
         model=job.model,
         stage=stage,
@@ -121,8 +144,9 @@ def _context(job: TrainingJob, stage: StageConfig, before: Progress, steps: int)
         steps_per_epoch=steps,
         accumulation=job.config.accumulation,
         train_pictures=len(job.pictures.train),
-        validate=lambda: validation_figures(job.model, job.pictures, batch_size=job.config.pass_size),
+        validate=validate,
         folder=job.folder,
+        weights_at_start=start,
         listener=job.listener,
         stop=job.stop,
     )
@@ -152,7 +176,13 @@ def _images(batches: Iterable[Batch]) -> Iterator[np.ndarray]:
 
 
 def _announcement(
-    job: TrainingJob, setup: StageSetup, index: int, start: Position, steps: int, found_rate: float | None
+    job: TrainingJob,
+    setup: StageSetup,
+    index: int,
+    start: Position,
+    steps: int,
+    found_rate: float | None,
+    features: str,
 ) -> StageStarted:
     stage = job.config.stages[index]
     return StageStarted(
@@ -166,4 +196,5 @@ def _announcement(
         trainable_parameters=setup.trainable_parameters,
         parameters=setup.parameters,
         found_rate=found_rate,
+        features=features,
     )

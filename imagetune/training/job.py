@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from imagetune.data.catalog import Record
+from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import Batches, training_batches
 from imagetune.data.targets import encode_targets
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, value_scale_of
-from imagetune.recipe.data import DataConfig
+from imagetune.recipe.data import Augmentation, DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.events import Listener
 from imagetune.training.feed import Answers
@@ -37,6 +38,7 @@ class Pictures:
         class_names: Label map, by position.
         config: How pictures are read and augmented, and what a label is.
         hashes: SHA-256 of each picture by path, as far as known: what caches know pictures by.
+        caches: Of decoded pictures.
     """
 
     train: Sequence[Record]
@@ -44,6 +46,7 @@ class Pictures:
     class_names: tuple[str, ...]
     config: DataConfig
     hashes: Mapping[str, str] = field(default_factory=dict)
+    caches: PictureCaches = field(default_factory=lambda: PictureCaches({}))
 
     @property
     def train_labels(self) -> list[str]:
@@ -120,6 +123,7 @@ def stage_batches(
     start_step: int = 0,
     augmentation: str | None = None,
     workers: int | None = None,
+    natural: bool = False,
 ) -> Batches:
     """Return the shuffled, augmented batches of a stage.
 
@@ -130,13 +134,17 @@ def stage_batches(
         start_step: First step, counted from the beginning of training.
         augmentation: Replaces the stage's.
         workers: Replaces the recipe's.
+        natural: Every picture once an epoch, whatever ``train.sampling`` says.
     """
     data = job.pictures.config
-    own = stage.augmentation if stage.augmentation is not None else data.augmentation
+    own = stage_augmentation(job, stage)
+    sized = stage_data(data, stage)
+    # Validation or the final predictions read them once more.
+    cache = job.pictures.caches.opened(sized, reads=epochs + 1)
     return training_batches(
         job.pictures.train,
         job.pictures.class_names,
-        image=stage_data(data, stage).image,
+        image=sized.image,
         augmentation=own if augmentation is None else augmentation,
         batch_size=job.config.pass_size,
         seed=job.seed,
@@ -144,7 +152,8 @@ def stage_batches(
         workers=data.workers if workers is None else workers,
         max_pixels=data.max_pixels,
         start_step=start_step,
-        chances=_chances(job),
+        chances=None if natural else sampling_chances(job),
+        cache=cache,
     )
 
 
@@ -166,7 +175,13 @@ def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
     return data if stage.image_size is None else data.model_copy(update={"image_size": stage.image_size})
 
 
-def _chances(job: TrainingJob) -> np.ndarray | None:
+def stage_augmentation(job: TrainingJob, stage: StageConfig) -> Augmentation:
+    """Return the stage's augmentation: its own, or that of the data section."""
+    return job.pictures.config.augmentation if stage.augmentation is None else stage.augmentation
+
+
+def sampling_chances(job: TrainingJob) -> np.ndarray | None:
+    """Return each training picture's share (n,) of the draws of an epoch; None where each comes once."""
     if job.config.sampling == "natural":
         return None
     return sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)

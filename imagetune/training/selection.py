@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from imagetune.data.pipeline import evaluation_batches
 from imagetune.data.targets import encode_targets
@@ -33,8 +34,21 @@ def validation_figures(model: keras.Model, pictures: Pictures, *, batch_size: in
         batch_size=batch_size,
         workers=data.workers,
         max_pixels=data.max_pixels,
+        cache=pictures.caches.opened(data),
     ) as batches:
         answers = predict_probabilities(model, batches)
+    return figures_of_validation(answers, model, pictures)
+
+
+def figures_of_validation(answers: np.ndarray, model: keras.Model, pictures: Pictures) -> dict[str, float]:
+    """Return the validation figures of what a model says of the validation pictures.
+
+    Args:
+        answers: (n, k) outputs of the whole model, in the order of the records.
+        model: It knows what normalises numbers.
+        pictures: Its validation records, and what a label is.
+    """
+    data = pictures.config
     labels = [record.label for record in pictures.val]
     targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
     return figures_of_answers(data.task, targets, answers, value_scale_of(model))

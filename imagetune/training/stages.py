@@ -13,7 +13,8 @@ from imagetune.data.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
-from imagetune.model.trainable import blocks_of, chosen_layers, leaf_layers, set_trainable
+from imagetune.model.halves import Halves, frozen_boundaries
+from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 from imagetune.recipe.data import Task
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.losses import build_loss
@@ -47,7 +48,8 @@ class StageSetup:
     """What a stage trains with.
 
     Attributes:
-        learner: The compiled model from raw pictures to logits; shares its layers with the whole model.
+        learner: The compiled model from raw pictures, or from features of a frozen part, to logits; shares its layers
+            with the whole model.
         tally: The metric that counts the epoch's predictions.
         schedule: Learning rate of the head.
         rates: Peak learning rate of each group of layers, input to output.
@@ -72,6 +74,7 @@ def prepare_stage(
     steps_per_epoch: int,
     objective: Objective | None = None,
     slots: Slots | None = None,
+    halves: Halves | None = None,
 ) -> StageSetup:
     """Freeze and unfreeze layers for a stage and compile an optimizer for what is left trainable.
 
@@ -83,6 +86,7 @@ def prepare_stage(
         steps_per_epoch: Passes an epoch.
         objective: What the model is to answer; one class of several by default.
         slots: What the optimizer remembers of earlier stages.
+        halves: The model cut behind layers that are frozen: then the learner takes features for pictures.
 
     Raises:
         RecipeError: ``unfreeze`` names what the backbone doesn't have.
@@ -92,7 +96,7 @@ def prepare_stage(
     set_penalties(backbone_of(model), train.regularisation, objective.anchors)
     blocks = _variable_blocks(model, backbone, decayed=stage.layer_decay < 1.0)
     rates = block_rates(list(blocks), stage)
-    learner = logits_model(model)
+    learner = logits_model(model) if halves is None else halves.logits
     tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
     updates = steps_per_epoch / train.accumulation
     learner.compile(
@@ -124,16 +128,20 @@ def prepare_stage(
 
 
 def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
-    """Make sure that every stage's ``unfreeze`` finds its layers, before anything is written or trained.
+    """Make sure that every stage's ``unfreeze`` and ``cache`` find their layers, before anything is written or trained.
 
     Raises:
-        RecipeError: It names what the backbone doesn't have.
+        RecipeError: It names what the backbone doesn't have, or what learns in the stage.
     """
     for index, stage in enumerate(stages):
         try:
-            chosen_layers(model, backbone, stage.unfreeze)
+            boundaries = frozen_boundaries(model, backbone, stage.unfreeze)
         except RecipeError as error:
             raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
+        if stage.cache not in (None, "auto", "off", *boundaries):
+            what = f"{stage.cache!r} is no frozen part of {backbone.name} in stage {stage.name!r}"
+            there = ", ".join(["auto", "off", *boundaries])
+            raise RecipeError(what, where=f"train.stages[{index}].cache", hint=f"choose one of: {there}")
 
 
 def block_rates(groups: list[str], stage: StageConfig) -> dict[str, float]:

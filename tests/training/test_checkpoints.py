@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from imagetune.training.checkpoints import (
     commit_checkpoint,
     load_checkpoint,
     prune_checkpoints,
+    start_of,
 )
 
 
@@ -33,9 +35,10 @@ def test_a_checkpoint_brings_weights_and_place_back(tmp_path, model):
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path, model):
+@pytest.mark.parametrize("name", ["start.weights.h5", "changed.npz"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, model, name):
     path = commit_checkpoint(tmp_path, model, state(10))
-    weights = path / "model.weights.h5"
+    weights = path / name
     weights.write_bytes(weights.read_bytes()[:-20])
     with pytest.raises(CheckpointError, match="missing or damaged"):
         load_checkpoint(path, model)
@@ -52,6 +55,35 @@ def test_a_failed_write_leaves_earlier_checkpoints_and_nothing_temporary(tmp_pat
         commit_checkpoint(tmp_path, model, state(20))
     assert list(tmp_path.iterdir()) == [first]
     assert load_checkpoint(first, model).step == 10
+
+
+def test_only_what_has_changed_is_written_again(tmp_path, model):
+    first = commit_checkpoint(tmp_path, model, state(0))
+    start = start_of(first, model)
+    shutil.rmtree(first)
+    model.weights[1].assign([5.0, 6.0])
+    second = commit_checkpoint(tmp_path, model, state(10), start)
+    with np.load(second / "changed.npz") as changed:
+        assert changed.files == ["1"]
+    assert (second / "start.weights.h5").samefile(tmp_path / "start.weights.h5")
+    kept = model.get_weights()
+    model.set_weights([np.zeros_like(weight) for weight in kept])
+    load_checkpoint(second, model)
+    for old, new in zip(kept, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_where_links_can_not_be_made_the_start_is_copied(tmp_path, model, monkeypatch):
+    first = commit_checkpoint(tmp_path, model, state(0))
+    start = start_of(first, model)
+
+    def refused(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    second = commit_checkpoint(tmp_path, model, state(10), start)
+    assert not (second / "start.weights.h5").samefile(first / "start.weights.h5")
+    assert load_checkpoint(second, model).step == 10
 
 
 def test_the_same_step_may_be_committed_again(tmp_path, model):

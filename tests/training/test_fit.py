@@ -24,6 +24,9 @@ class Recorder:
     def stage_started(self, event):
         self.stages.append(event)
 
+    def features_done(self, event):
+        pass
+
     def step_done(self, event):
         self.steps.append(event)
 

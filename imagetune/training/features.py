@@ -1,0 +1,249 @@
+"""Features of a stage's frozen layers: computed once, kept for later runs, and fed to what learns in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.augmentation import PRESETS
+from imagetune.data.catalog import Record
+from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
+from imagetune.data.rows import MemoryRows, Rows, key_of, open_rows
+from imagetune.errors import ResourceError
+from imagetune.model.halves import Halves, weights_digest
+from imagetune.model.inference import predict_filled
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.train import StageConfig
+from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan
+from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, stage_batches, stage_data
+
+Progress = Callable[[int, int], None]
+# Raised whenever the same key and description would mean other numbers.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Features of some pictures.
+
+    Attributes:
+        images: (b, ...) float32: what the part of the model that learns takes for pictures.
+        indices: (b,) int64, index into the records.
+    """
+
+    images: NDArray[np.float32]
+    indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainFeatures:
+    """What a cached stage learns from.
+
+    Attributes:
+        rows: Features of n pictures, one version of all of them after the other.
+        count: n.
+        views: Number of versions; an epoch sees one of them.
+        first_epoch: Epoch that sees the first version, counted from 0 over all stages.
+    """
+
+    rows: Rows
+    count: int
+    views: int
+    first_epoch: int
+
+    def batches(
+        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, steps: range
+    ) -> Iterator[FeatureBatch]:
+        """Yield batches as the pipeline would.
+
+        Args:
+            order: Gives the positions (n,) of an epoch in their order.
+            batch_size: Pictures a batch; the last of an epoch may have fewer.
+            steps: Counted from the beginning of training.
+
+        Raises:
+            ResourceError: The table of the features is gone.
+        """
+        each = steps_per_epoch(self.count, batch_size)
+        for step in steps:
+            epoch, batch = divmod(step, each)
+            indices = order(epoch)[batch * batch_size : (batch + 1) * batch_size]
+            view = (epoch - self.first_epoch) % self.views
+            yield FeatureBatch(_taken(self.rows, view * self.count + indices), indices)
+
+
+@dataclass(frozen=True)
+class _Version:
+    """A version of some pictures: their keys (None where the picture's hash isn't known), and a way to load them."""
+
+    keys: Sequence[bytes | None]
+    load: Callable[[], Batches]
+
+
+def train_features(
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
+) -> TrainFeatures:
+    """Compute the features of the training pictures that aren't in their table yet.
+
+    Version v is what epoch ``first_epoch + v`` would have seen without a cache, so that as many views as epochs give
+    the same training.
+
+    Args:
+        job: What all stages share.
+        stage: The stage.
+        plan: From ``plan_features``.
+        halves: Of the plan.
+        first_epoch: Epochs before this stage.
+        progress: Called with the pictures that are done and their number.
+    """
+    pictures, data = job.pictures, stage_data(job.pictures.config, stage)
+    if plan.augmented:
+        versions = [_augmented(job, stage, data, first_epoch + view) for view in range(plan.views)]
+    else:
+        versions = [_plain(pictures.train, pictures, data, job.config.pass_size)]
+    rows = _computed(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory)
+    return TrainFeatures(rows, len(pictures.train), len(versions), first_epoch)
+
+
+def plain_features(
+    halves: Halves,
+    records: Sequence[Record],
+    pictures: Pictures,
+    *,
+    batch_size: int,
+    check: Callable[[], None],
+    progress: Progress | None = None,
+) -> list[FeatureBatch]:
+    """Return the features of pictures as they are, computing those that aren't in their table yet.
+
+    Args:
+        halves: Of a model for pictures of the final size.
+        records: Any pictures.
+        pictures: How they are read, and their hashes.
+        batch_size: Pictures a batch.
+        check: Called after every batch of pictures; may raise.
+        progress: Called with the pictures that are done and their number.
+    """
+    data = pictures.config
+    versions = [_plain(records, pictures, data, batch_size)]
+    rows = _computed(halves.lower, versions, data, check=check, progress=progress or _quiet, in_memory=True)
+    parts = (np.arange(first, min(first + batch_size, len(records))) for first in range(0, len(records), batch_size))
+    return [FeatureBatch(_taken(rows, part), part) for part in parts]
+
+
+def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
+    """Return the training pictures as an epoch would see them."""
+    own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
+    steps = steps_per_epoch(len(records), job.config.pass_size)
+    how = [data.image.model_dump(), PRESETS[own] if isinstance(own, str) else own, version("albumentations")]
+    keys = [
+        key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
+        for index, record in enumerate(records)
+    ]
+    return _Version(keys, lambda: stage_batches(job, stage, epochs=epoch + 1, start_step=epoch * steps, natural=True))
+
+
+def _plain(records: Sequence[Record], pictures: Pictures, data: DataConfig, batch_size: int) -> _Version:
+    """Return pictures as they are."""
+    image, hashes = data.image.model_dump(), pictures.hashes
+    keys = [key_of(hashes[record.path], image) if record.path in hashes else None for record in records]
+    return _Version(
+        keys,
+        lambda: evaluation_batches(
+            records,
+            pictures.class_names,
+            image=data.image,
+            batch_size=batch_size,
+            workers=data.workers,
+            max_pixels=data.max_pixels,
+        ),
+    )
+
+
+def _computed(
+    lower: keras.Model,
+    versions: Sequence[_Version],
+    data: DataConfig,
+    *,
+    check: Callable[[], None],
+    progress: Progress,
+    in_memory: bool,
+) -> Rows:
+    """Return the features of all versions, one after the other; what isn't stored yet is computed and stored."""
+    keys = [key for one in versions for key in one.keys]
+    shape = tuple(int(size) for size in lower.output_shape[1:])
+    stored = _stored(lower, keys, shape, data.cache_bytes)
+    if in_memory or stored is None:
+        rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
+    else:
+        rows = stored
+    first = 0
+    for one in versions:
+        _fill(lower, one, (rows, stored), first, check, lambda done: progress(done, len(keys)))
+        first += len(one.keys)
+    return rows
+
+
+def _stored(lower: keras.Model, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> Rows | None:
+    known = [key for key in keys if key is not None]
+    if len(known) < len(keys):
+        return None
+    about = {
+        "kind": "features",
+        "version": _VERSION,
+        "lower": weights_digest(lower),
+        "backend": keras.backend.backend(),
+    }
+    return open_rows(about, known, shape, FEATURE_TYPE, budget_bytes=budget)
+
+
+def _fill(
+    lower: keras.Model,
+    pictures: _Version,
+    tables: tuple[Rows, Rows | None],
+    first: int,
+    check: Callable[[], None],
+    progress: Callable[[int], None],
+) -> None:
+    """Put the rows of a version, which begin at ``first``, into both tables."""
+    rows, stored = tables
+    missing = set()
+    for position in range(first, first + len(pictures.keys)):
+        row = None if stored is None else stored.get(position)
+        if row is None:
+            missing.add(position)
+        elif rows is not stored:
+            rows.put(position, row)
+    progress(first + len(pictures.keys) - len(missing))
+    if not missing:
+        return
+    with pictures.load() as batches:
+        size = 0
+        for batch in batches:
+            size = size or len(batch.images)
+            positions = (batch.indices + first).tolist()
+            if missing.intersection(positions):
+                for position, feature in zip(positions, predict_filled(lower, batch.images, size), strict=True):
+                    for table in {id(table): table for table in tables if table is not None}.values():
+                        table.put(position, feature)
+                missing.difference_update(positions)
+                progress(first + len(pictures.keys) - len(missing))
+            check()
+
+
+def _taken(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    try:
+        taken: NDArray[np.float32] = rows.take(positions)
+    except LookupError as error:
+        hint = "is the disk full? raise data.cache_gib, or set train.cache: off"
+        raise ResourceError("cached features are gone", hint=hint) from error
+    return taken
+
+
+def _quiet(_done: int, _count: int) -> None:
+    """Tell nobody."""

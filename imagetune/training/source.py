@@ -1,0 +1,153 @@
+"""Where a stage's batches and validation figures come from: pictures, or features of its frozen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+import keras
+
+from imagetune.data.pipeline import epoch_order, steps_per_epoch
+from imagetune.model.halves import Halves, cut_model
+from imagetune.model.inference import predict_probabilities
+from imagetune.recipe.train import StageConfig
+from imagetune.training.events import FeaturesDone
+from imagetune.training.feature_plan import FeaturePlan
+from imagetune.training.features import FeatureBatch, plain_features, train_features
+from imagetune.training.feed import IndexedBatch
+from imagetune.training.job import TrainingJob, sampling_chances, stage_batches
+from imagetune.training.selection import figures_of_validation, validation_figures
+
+
+class StageSource(Protocol):
+    """What a stage learns from and is validated by; to be closed by its ``with`` block."""
+
+    def batches(self) -> Iterable[IndexedBatch]:
+        """Return the batches of all epochs of the stage."""
+
+    def validate(self) -> dict[str, float]:
+        """Return the validation figures of the model as it is; empty without validation pictures."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class PictureSource:
+    """Pictures, decoded and augmented anew in every epoch. Workers begin at once, before the model is ready.
+
+    Args:
+        job: What all stages share.
+        stage: The stage.
+        first_epoch: Epochs before it.
+    """
+
+    def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int) -> None:
+        self._job = job
+        first_step = first_epoch * steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+        self._batches = stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
+
+    def batches(self) -> Iterable[IndexedBatch]:
+        """Return the batches of all epochs of the stage."""
+        return self._batches
+
+    def validate(self) -> dict[str, float]:
+        """Return the validation figures of the model as it is; empty without validation pictures."""
+        return validation_figures(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._batches.close()
+
+
+class FeatureSource:
+    """Features of frozen layers, computed when the batches are asked for.
+
+    Args:
+        job: What all stages share.
+        stage: The stage.
+        plan: From ``plan_features``.
+        halves: Of the plan.
+        final: The model for pictures of the final size, cut at the same place.
+        first_epoch: Epochs before the stage.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        stage: StageConfig,
+        plan: FeaturePlan,
+        halves: Halves,
+        final: Halves,
+        *,
+        first_epoch: int,
+    ) -> None:
+        self._job, self._stage, self._plan = job, stage, plan
+        self._halves, self._final, self._first_epoch = halves, final, first_epoch
+        self._val: list[FeatureBatch] = []
+
+    def batches(self) -> Iterable[IndexedBatch]:
+        """Compute what isn't stored yet, and return the batches of all epochs of the stage.
+
+        Raises:
+            StoppedError: A signal came.
+            DataError: A picture vanished.
+        """
+        job, first, count = self._job, self._first_epoch, len(self._job.pictures.train)
+        size = job.config.pass_size
+
+        def progress(done: int, of: int) -> None:
+            job.listener.features_done(FeaturesDone(self._stage.name, done, of))
+
+        self._val = plain_features(
+            self._final, job.pictures.val, job.pictures, batch_size=size, check=job.stop.check, progress=progress
+        )
+        features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
+        chances = sampling_chances(job)
+        each = steps_per_epoch(count, size)
+        steps = range(first * each, (first + self._stage.epochs) * each)
+        return features.batches(
+            lambda epoch: epoch_order(count, job.seed, epoch, chances), batch_size=size, steps=steps
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Return the validation figures of the model as it is; empty without validation pictures."""
+        if not self._val:
+            return {}
+        answers = predict_probabilities(self._final.answers, self._val)
+        return figures_of_validation(answers, self._job.model, self._job.pictures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._val = []
+
+
+def stage_source(
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int
+) -> StageSource:
+    """Return what a stage learns from.
+
+    Args:
+        job: What all stages share.
+        stage: The stage.
+        plan: From ``plan_features``.
+        model: The model that the stage trains.
+        first_epoch: Epochs before the stage.
+    """
+    if plan.halves is None:
+        return PictureSource(job, stage, first_epoch=first_epoch)
+    final = plan.halves
+    if model is not job.model:
+        final = cut_model(job.model, job.backbone, plan.halves.boundary) or final
+    return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch)
