@@ -132,6 +132,14 @@ COMBINED_ROWS = (
     ),
 )
 
+# All other rows start every epoch from the pictures, so that they don't depend on what a cache does.
+CACHE_ROWS = (
+    Row("head from 1 view", "cached features", {"train.cache": "auto", "train.views": 1}),
+    Row("head from 4 views", "cached features", {"train.cache": "auto", "train.views": 4}),
+    Row("probe from 1 view", "cached features", {"train.cache": "auto", "train.views": 1}, preset="linear_probe"),
+    Row("probe from 4 views", "cached features", {"train.cache": "auto", "train.views": 4}, preset="linear_probe"),
+)
+
 IMBALANCE_ROWS = (
     Row(f"{BASELINE}, long tail", "imbalance", sets=LONG_TAIL_SETS),
     Row("class_weights balanced", "imbalance", {"train.class_weights": "balanced"}, sets=LONG_TAIL_SETS),
@@ -149,12 +157,15 @@ ROWS = (
     *REGULARISATION_ROWS,
     *PICTURE_ROWS,
     *COMBINED_ROWS,
+    *CACHE_ROWS,
     *IMBALANCE_ROWS,
 )
 
 
 def baseline_of(row: Row) -> str:
     """Return the name of the row that ``row`` is compared with."""
+    if row.group == "cached features":
+        return row.preset
     return IMBALANCE_ROWS[0].name if row.group == "imbalance" else BASELINE
 
 

@@ -199,7 +199,7 @@ def recipe_of(task: Task, work: Path) -> Recipe:
         "seed": task.seed,
         "data": data_section(task.set_name, task.seed, work),
         "model": {"backbone": "efficientnet_lite0", "weights": "imagenet"},
-        "train": {"batch_size": BATCH},
+        "train": {"batch_size": BATCH, "cache": "off"},
         "tracking": {"enabled": False},
     }
     return Recipe.model_validate(row.recipe(base))

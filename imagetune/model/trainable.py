@@ -101,13 +101,19 @@ def blocks_of(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
 
 
 def block_ends(model: keras.Model, backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """Yield the blocks from input to output: name, names of the layers, and the Keras tensor that leaves the last one.
+    """Yield the blocks from input to output: name, names of the layers, and the Keras tensor that leaves it.
 
     Args:
         model: A model made by ``build_model``, or a backbone made by ``build_backbone``.
         backbone: Its row in the table.
     """
-    ends = {name: layers[-1].output for name, layers in _top_layers(model, backbone).items()}
+    block_of = {layer.name: name for name, layers in _top_layers(model, backbone).items() for layer in layers}
+    ends: dict[str, Any] = {}
+    current = ""
+    # A sum of tensors is an operation and no layer; it belongs to the block that it closes.
+    for operation in _network(model, backbone).operations:
+        current = block_of.get(operation.name, current)
+        ends[current] = operation.output
     for block in _blocks(model, backbone):
         yield block.name, tuple(layer.name for layer in block.layers), ends[block.name]
 

@@ -248,7 +248,7 @@ def test_a_picture_that_vanished_is_named(job, tmp_path):
     assert error.value.where == moved[0].path
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v3_small", "inception_v3"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v3_small", "inception_v3", "convnext_tiny"])
 @pytest.mark.slow
 def test_both_halves_together_answer_as_the_whole_model(name):
     backbone = get_backbone(name)
