@@ -1,152 +1,295 @@
-"""How many pictures a second the pipeline delivers, against what its cores could do without it.
+"""How many augmented pictures a second the pipeline delivers: against its own parts on one core, and against tf.data.
 
-    python benchmarks/pipeline.py [--pictures 1500] [--size 224] [--repeats 5]
+    python -m benchmarks.pipeline [--rounds 4] [--seconds 2.5] [--size 224] [--sets 640x480 4000x3000] [--json OUT]
 
-The kernel is reading, decoding, resizing and augmenting one picture after the other on one core. A perfect pipeline of
-n workers would deliver n times that. Kernel and pipelines are measured in turn, several times, in seconds of the clock
-and of the processor: the latter tell what the pipeline itself costs even on a machine that others are using. The start
-of the worker processes is measured on its own.
+The kernel is reading, decoding, resizing and augmenting one picture after the other on one core; from the second epoch
+on, when decoded pictures come from the cache, it is augmenting alone. A perfect pipeline delivers cores times that.
+The peer is tf.data as most would write it: `decode_jpeg`, `resize_with_pad` and albumentations through
+`numpy_function`, mapped in parallel, batched and prefetched, everything that can be on AUTOTUNE. All sides make
+pictures of the same size with the same augmentation, and work in turn; the start of processes doesn't count.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
+import hashlib
+import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
-import psutil
+from numpy.typing import NDArray
 
-from imagetune.data.augmentation import build_augmenter
+from benchmarks.sets import write_jpegs
+from benchmarks.side_by_side import Comparison, Spread, machine_line, markdown_table, measure_in_turn, save_json, told
+from imagetune.data.augmentation import PRESETS, build_augmenter
 from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
-from imagetune.data.pipeline import training_batches
+from imagetune.data.picture_cache import PictureCache, open_picture_cache
+from imagetune.data.pipeline import Batches, evaluation_batches, training_batches
 from imagetune.data.processes import usable_cores
-from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.data import DataConfig, ImageSettings
 
-BATCH = 32
+CLASSES = 10
 SEED = 7
-EPOCHS = 3
 MAX_PIXELS = 10**8
+ENDLESS = 10**6
+EPOCHS = 10
+COUNTS = {"640x480": 1000, "4000x3000": 60}
+BATCHES = {"640x480": 32, "4000x3000": 8}
+BARS = {"640x480": 4.0, "4000x3000": 10.0}
+START_AHEAD_SECONDS = 8.0
 
-
-def main() -> None:
-    """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1500, help="JPEGs of 640 x 480 pixels to generate")
-    parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median is shown")
-    parser.add_argument("--augmentation", default="medium", help="a preset")
-    arguments = parser.parse_args()
-    image = ImageSettings(height=arguments.size, width=arguments.size)
-    with tempfile.TemporaryDirectory() as folder:
-        records = write_pictures(Path(folder), arguments.pictures)
-        measure(records, image, arguments.augmentation, arguments.repeats)
-
-
-def write_pictures(folder: Path, count: int) -> list[Record]:
-    """Write smooth pictures with some noise, about 80 kB each, as a camera's would be at this size."""
-    rng = np.random.default_rng(0)
-    records = []
-    for number in range(count):
-        coarse = rng.integers(0, 256, (12, 16, 3), np.uint8)
-        smooth = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-        pixels = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
-        path = folder / f"{number:05}.jpg"
-        cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        records.append(Record(str(path), str(number % 10)))
-    return records
+DECODE, AUGMENT, PEER = "kernel, one core: decode and augment", "kernel, one core: augment", "tf.data, albumentations"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Pictures a second of the clock and of the processor (all processes together), and seconds to the first batch."""
+class Work:
+    """What every side does: these pictures, of this size, with this augmentation, for so long."""
 
-    rate: float
-    cpu_rate: float
-    first_seconds: float
+    records: tuple[Record, ...]
+    image: ImageSettings
+    augmentation: str
+    batch: int
+    seconds: float
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return tuple(sorted({record.label for record in self.records}))
 
 
-def measure(records: list[Record], image: ImageSettings, augmentation: str, repeats: int) -> None:
-    """Run every measurement in turn and print the medians."""
-    cores = usable_cores()
-    tasks: dict[str, Callable[[], Figure]] = {
-        "kernel: decode": partial(kernel, records, image, "none"),
-        f"kernel: decode + {augmentation}": partial(kernel, records, image, augmentation),
+def main() -> None:
+    """Measure and print Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=4, help="the median is shown")
+    parser.add_argument("--seconds", type=float, default=2.5, help="that each side works in a round")
+    parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
+    parser.add_argument("--augmentation", default="medium", help="a preset of plain transforms")
+    parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS), help="size of the JPEGs")
+    parser.add_argument("--json", type=Path, help="where the figures go, too")
+    arguments = parser.parse_args()
+    image = ImageSettings(height=arguments.size, width=arguments.size)
+    found: dict[str, Any] = {}
+    print(f"{machine_line()}\n")
+    for name in arguments.sets:
+        with tempfile.TemporaryDirectory() as folder:
+            width, height = (int(side) for side in name.split("x"))
+            pictures = Path(folder, "pictures")
+            records = write_jpegs(pictures, classes=CLASSES, count=COUNTS[name], size=(height, width))
+            work = Work(tuple(records), image, arguments.augmentation, BATCHES[name], arguments.seconds)
+            comparison = measure_in_turn(
+                sides_of(work, Path(folder, "cache")), rounds=arguments.rounds, unit="pictures/s", lower_is_better=False
+            )
+            size = f"{arguments.size} x {arguments.size}, augmentation {arguments.augmentation}"
+            print(f"## {COUNTS[name]} JPEGs of {name} to {size}\n\n{markdown_table(comparison, base=PEER)}\n")
+            print(bars_table(comparison, BARS[name]))
+            found[name] = comparison.as_json(PEER)
+            if name == "640x480":
+                print(f"\n{start_table(work, arguments.rounds)}")
+    save_json(arguments.json, found)
+
+
+def sides_of(work: Work, cache_root: Path) -> dict[str, Callable[[], float]]:
+    """Return what is measured, each by its name."""
+    cache = filled_cache(work, cache_root)
+    sides: dict[str, Callable[[], float]] = {
+        DECODE: partial(kernel, work),
+        AUGMENT: partial(augment_kernel, work),
     }
-    for workers in sorted({0, 1, cores}):
-        tasks[f"pipeline: {workers} workers"] = partial(pipeline, records, image, augmentation, workers)
-    results: dict[str, list[Figure]] = {name: [] for name in tasks}
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            results[name].append(task())
-    print(
-        f"{len(records)} JPEGs of 640 x 480 to {image.width} x {image.height}; {cores} cores; {repeats} rounds; ",
-        end="",
-    )
-    print(f"load average {os.getloadavg()[0]:.1f}\n")
-    print("| | pictures/s, median | least - most | of kernel x cores | per CPU second | of kernel's | first batch, s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    whole = results[f"kernel: decode + {augmentation}"]
-    for name, found in results.items():
-        rate, cpu_rate = (statistics.median(getattr(one, field) for one in found) for field in ("rate", "cpu_rate"))
-        row = [f"{rate:,.0f}", f"{min(one.rate for one in found):,.0f} - {max(one.rate for one in found):,.0f}"]
-        ideal = statistics.median(one.rate for one in whole) * cores
-        row += [f"{rate / ideal:.0%}" if name.startswith("pipeline") else "", f"{cpu_rate:,.0f}"]
-        row += [f"{cpu_rate / statistics.median(one.cpu_rate for one in whole):.0%}"]
-        row += [f"{statistics.median(one.first_seconds for one in found):.1f}"]
-        print(f"| {name} | {' | '.join(row)} |")
+    for workers in (0, usable_cores()):
+        sides[first_side(workers)] = partial(pipeline, work, workers, None)
+        sides[later_side(workers)] = partial(pipeline, work, workers, cache)
+    sides[PEER] = partial(peer, work)
+    return sides
 
 
-def cpu_seconds() -> float:
-    """Return the processor time of this process and its children so far."""
-    process = psutil.Process()
-    times = [process.cpu_times(), *(child.cpu_times() for child in process.children())]
-    return sum(used.user + used.system for used in times)
+def first_side(workers: int) -> str:
+    """Return the name of the pipeline's first epoch."""
+    return f"first epoch, {_feeders(workers)}"
 
 
-def kernel(records: list[Record], image: ImageSettings, augmentation: str) -> Figure:
+def later_side(workers: int) -> str:
+    """Return the name of the pipeline's later epochs."""
+    return f"later epochs, {_feeders(workers)}"
+
+
+def _feeders(workers: int) -> str:
+    return f"{workers} processes" if workers else "threads"
+
+
+def filled_cache(work: Work, root: Path) -> PictureCache:
+    """Return a cache on disk that holds all pictures."""
+    size = (work.image.height, work.image.width)
+    config = DataConfig.model_validate({"source": "generated", "image_size": size, "cache": "disk"})
+    hashes = {one.path: hashlib.sha256(Path(one.path).read_bytes()).hexdigest() for one in work.records}
+    cache = open_picture_cache(config, hashes, root=root)
+    with evaluation_batches(
+        work.records,
+        work.class_names,
+        image=work.image,
+        batch_size=work.batch,
+        workers=0,
+        max_pixels=MAX_PIXELS,
+        cache=cache,
+    ) as batches:
+        for _ in batches:
+            pass
+    if cache.rows is None or not cache.rows.there().all():
+        raise SystemExit(f"the cache could not be filled: {cache.reason}")
+    return cache
+
+
+def kernel(work: Work) -> float:
     """Load and augment on one core."""
-    augmenter = build_augmenter(augmentation, image)
-    augmenter(load_picture(records[0].path, image, max_pixels=MAX_PIXELS), seed=(0, 0, 0))
-    started, used = time.perf_counter(), cpu_seconds()
-    for index, record in enumerate(records):
-        augmenter(load_picture(record.path, image, max_pixels=MAX_PIXELS), seed=(SEED, 0, index))
-    return Figure(len(records) / (time.perf_counter() - started), len(records) / (cpu_seconds() - used), 0.0)
+    augmenter = build_augmenter(work.augmentation, work.image)
+
+    def one(index: int) -> int:
+        path = work.records[index % len(work.records)].path
+        augmenter(load_picture(path, work.image, max_pixels=MAX_PIXELS), seed=(SEED, 0, index))
+        return 1
+
+    one(0)
+    return rate(map(one, itertools.count()), work.seconds)
 
 
-def pipeline(records: list[Record], image: ImageSettings, augmentation: str, workers: int) -> Figure:
-    """Take the batches of several epochs as fast as they come."""
-    names = [str(number) for number in range(10)]
-    started = time.perf_counter()
-    with training_batches(
-        records,
-        names,
-        image=image,
-        augmentation=augmentation,
-        batch_size=BATCH,
+def augment_kernel(work: Work) -> float:
+    """Augment decoded pictures on one core."""
+    augmenter = build_augmenter(work.augmentation, work.image)
+    some = [load_picture(record.path, work.image, max_pixels=MAX_PIXELS) for record in work.records[:40]]
+
+    def one(index: int) -> int:
+        augmenter(some[index % len(some)], seed=(SEED, 0, index))
+        return 1
+
+    one(0)
+    return rate(map(one, itertools.count()), work.seconds)
+
+
+def pipeline(work: Work, workers: int, cache: PictureCache | None) -> float:
+    """Take batches as fast as they come."""
+    with opened(work, workers, cache) as batches:
+        next(batches)
+        # What was buffered while the others started would flatter the rate.
+        for _ in itertools.islice(batches, 4 * max(1, workers)):
+            pass
+        return rate((len(batch.labels) for batch in batches), work.seconds)
+
+
+def opened(work: Work, workers: int, cache: PictureCache | None) -> Batches:
+    """Return the pipeline's batches of very many epochs."""
+    return training_batches(
+        work.records,
+        work.class_names,
+        image=work.image,
+        augmentation=work.augmentation,
+        batch_size=work.batch,
         seed=SEED,
-        epochs=EPOCHS,
+        epochs=ENDLESS,
         workers=workers,
         max_pixels=MAX_PIXELS,
-    ) as batches:
+        cache=cache,
+    )
+
+
+def peer(work: Work) -> float:
+    """Take tf.data's batches as fast as they come."""
+    batches = peer_batches(work)
+    for _ in itertools.islice(batches, 4):
+        pass
+    return rate((len(labels) for _, labels in batches), work.seconds)
+
+
+def peer_batches(work: Work) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Return the batches of a tf.data pipeline that augments with albumentations."""
+    import albumentations
+    import tensorflow as tf
+
+    def transform(entry: Any) -> Any:
+        ((name, options),) = entry.items()
+        fill = {"fill": work.image.background} if name == "Affine" else {}
+        return getattr(albumentations, name)(**(options or {}), **fill)
+
+    composition = albumentations.Compose([transform(entry) for entry in PRESETS[work.augmentation]])
+    shape = (work.image.height, work.image.width, 3)
+
+    def load(path: Any, label: Any) -> Any:
+        picture = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        picture = tf.image.resize_with_pad(picture, *shape[:2])
+        return tf.cast(tf.round(picture), tf.uint8), label
+
+    def augment(picture: Any, label: Any) -> Any:
+        changed = tf.numpy_function(lambda pixels: composition(image=pixels)["image"], [picture], tf.uint8)
+        return tf.ensure_shape(changed, shape), label
+
+    labels = [work.class_names.index(record.label) for record in work.records]
+    dataset = tf.data.Dataset.from_tensor_slices(([record.path for record in work.records], labels))
+    dataset = dataset.shuffle(len(labels), seed=SEED).repeat()
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    found: Iterator[Any] = dataset.batch(work.batch).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return found
+
+
+def rate(counts: Iterable[int], seconds: float) -> float:
+    """Return how many of what is counted come in a second, measured for ``seconds``."""
+    started, done = time.perf_counter(), 0
+    for count in counts:
+        done += count
+        if time.perf_counter() - started >= seconds:
+            break
+    return done / (time.perf_counter() - started)
+
+
+def bars_table(comparison: Comparison, peer_bar: float) -> str:
+    """Return the ratios that issue 4 sets bars for, of the better kind of feeders."""
+    cores = usable_cores()
+    feeders = max((0, cores), key=lambda workers: comparison.spread(later_side(workers)).median)
+    fast = max((0, cores), key=lambda workers: comparison.spread(first_side(workers)).median)
+    figures = comparison.figures
+    overall = [
+        EPOCHS / (1 / first + (EPOCHS - 1) / later)
+        for first, later in zip(figures[first_side(fast)], figures[later_side(feeders)], strict=True)
+    ]
+    whole = Comparison({PEER: figures[PEER], "ours": overall}, comparison.unit, lower_is_better=False)
+    lines = [
+        ("first epoch of kernel x cores", comparison.ratio(first_side(fast), DECODE), cores, 0.9),
+        ("later epochs of augmenting x cores", comparison.ratio(later_side(feeders), AUGMENT), cores, 0.9),
+        ("first epoch of tf.data", comparison.ratio(first_side(fast), PEER), 1, None),
+        ("later epochs of tf.data", comparison.ratio(later_side(feeders), PEER), 1, None),
+        (f"{EPOCHS} epochs of tf.data", whole.ratio("ours", PEER), 1, peer_bar),
+    ]
+    rows = [_bar_row(name, ratio, divisor, bar) for name, ratio, divisor, bar in lines]
+    return "\n".join(["| ratio | median | in each round | bar |", "| --- | ---: | ---: | ---: |", *rows])
+
+
+def _bar_row(name: str, ratio: Spread, divisor: int, bar: float | None) -> str:
+    each = f"{told(ratio.least / divisor)} to {told(ratio.most / divisor)}"
+    return f"| {name} | {told(ratio.median / divisor)} | {each} | {'' if bar is None else f'{bar:g}'} |"
+
+
+def start_table(work: Work, rounds: int) -> str:
+    """Return how long the first batch is waited for, asked for at once and when the model was built meanwhile."""
+    sides: dict[str, Callable[[], float]] = {}
+    for ahead in (0.0, START_AHEAD_SECONDS):
+        name = f"opened {ahead:g} s before" if ahead else "asked for at once"
+        sides[name] = partial(wait_for_first, work, usable_cores(), ahead)
+    waits = measure_in_turn(sides, rounds=min(rounds, 3), unit="s to the first batch")
+    return markdown_table(waits, base="asked for at once")
+
+
+def wait_for_first(work: Work, workers: int, ahead: float) -> float:
+    """Return how long the first batch is waited for, if the batches were opened some seconds before."""
+    with opened(work, workers, None) as batches:
+        time.sleep(ahead)
+        started = time.perf_counter()
         next(batches)
-        first = time.perf_counter() - started
-        # What was buffered while the others started would flatter the rate.
-        for _ in range(4 * max(1, workers)):
-            next(batches)
-        started, used, count = time.perf_counter(), cpu_seconds(), 0
-        for _ in range(len(batches) - 2 - 4 * max(1, workers)):
-            count += len(next(batches).labels)
-        seconds, spent = time.perf_counter() - started, cpu_seconds() - used
-    return Figure(count / seconds, count / spent, first)
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
@@ -25,6 +26,8 @@ from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher, make_teacher
+from imagetune.training.timing import on_accelerator, time_calls
+from imagetune.training.workers import choose_workers, measure_rates, training_reads
 
 Say = Callable[[str], None]
 
@@ -58,6 +61,38 @@ def settle_batch_size(recipe: Recipe, pictures: Pictures, *, say: Say) -> Recipe
         return recipe
     load = Load(model=recipe.model, train=recipe.train, data=recipe.data, outputs=len(pictures.class_names))
     return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
+
+
+def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say) -> Recipe:
+    """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few pictures.
+
+    Which pixels a model learns from doesn't depend on it.
+
+    Args:
+        recipe: Its batch size is a number.
+        pictures: What training may see.
+        model: The recipe's, for how fast it is where the choice depends on that; its weights stay as they are.
+        say: Prints a line for the user.
+
+    Raises:
+        BadPictureError: A picture vanished.
+    """
+    data = recipe.data
+    if data.workers != "auto":
+        return recipe
+
+    def step() -> float:
+        images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)
+        return time_calls(lambda: model.predict_on_batch(images), len(images))[0].least
+
+    choice = choose_workers(
+        measure_rates(pictures.train, data, data.augmentation),
+        training_reads(recipe.train, data, len(pictures.train)),
+        shared=not on_accelerator(),
+        step=step,
+    )
+    say(f"workers     {choice.workers}: {choice.reason}")
+    return recipe.model_copy(update={"data": data.model_copy(update={"workers": choice.workers})})
 
 
 def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, str], *, say: Say) -> None:

@@ -8,27 +8,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
 from imagetune.data.labels import label_rule
+from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.splits import Splits, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.figures import write_figures
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
-from imagetune.evaluation.predictions import Predictions, predict_records, write_predictions
+from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
 from imagetune.evaluation.report import write_report
 from imagetune.files import atomic_path, write_json
 from imagetune.finished import open_run, run_splits
-from imagetune.jobs import build_pretrained, refuse_inherited_leaks, settle_batch_size, training_job
+from imagetune.jobs import build_pretrained, refuse_inherited_leaks, settle_batch_size, settle_workers, training_job
 from imagetune.model.backbones import get_backbone
 from imagetune.model.manifest import read_manifest, save_model
 from imagetune.model.trainable import set_trainable
@@ -48,6 +51,7 @@ from imagetune.run_folder import (
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.training.answers import answers_from_features, keeps_features
 from imagetune.training.events import EpochRecord, Listener
 from imagetune.training.fit import train
 from imagetune.training.job import Pictures
@@ -66,10 +70,15 @@ class Data:
     audit: Audit
     splits: Splits
 
+    @cached_property
+    def caches(self) -> PictureCaches:
+        """Decoded pictures of all splits."""
+        return PictureCaches(self.audit.hashes)
+
     def pictures(self, recipe: Recipe) -> Pictures:
         """Return what training may see."""
         splits = self.splits
-        return Pictures(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes)
+        return Pictures(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
 
 
 class Tested(Protocol):
@@ -176,7 +185,8 @@ def run_recipe(
     recipe = settle_batch_size(recipe, pictures, say=say)
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     model, weights = build_pretrained(recipe, pictures, say=say)
-    job = training_job(recipe, pictures, model, stop=stop)
+    recipe = settle_workers(recipe, pictures, model, say=say)
+    job = training_job(recipe, data.pictures(recipe), model, stop=stop)
     folder = create_run_folder(recipe, run_dir)
     say(f"run folder  {folder.path}")
     with failure_noted(folder):
@@ -186,8 +196,10 @@ def run_recipe(
     try:
         best = train(replace(job, folder=folder.checkpoints, listener=recorder))
         say(f"best        epoch {best.epoch}, of stage {best.stage!r}")
-        write_model(folder, model, recipe, data.splits)
-        evaluation = evaluate_splits(folder, model, recipe, data.splits, say=say) if test else None
+        val = write_model(folder, model, recipe, data.splits, pictures=job.pictures)
+        evaluation = None
+        if test:
+            evaluation = evaluate_splits(folder, model, recipe, data.splits, say=say, val=val, pictures=job.pictures)
         recorder.end("finished")
         write_pages(folder)
     except BaseException as error:
@@ -234,14 +246,21 @@ def _write_inputs(folder: RunFolder, recipe: Recipe, data: Data, weights: Weight
     write_json(folder.path / "audit.json", audit_document(data.catalog, data.audit, data.splits))
 
 
-def write_model(folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits) -> None:
+def write_model(
+    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, pictures: Pictures | None = None
+) -> Predictions | None:
     """Write a run's model twice: ``model/`` for imagetune, and ``model.keras``, which is left all trainable.
 
     The thresholds of multi_label are chosen here, on validation.
+
+    Returns:
+        What the model says of the validation pictures, where that had to be known here.
     """
+    val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
     if recipe.data.task == "multi_label" and splits.val:
-        thresholds = choose_thresholds(predict_labelled(model, splits.val, splits.class_names, recipe))
+        val = predict_labelled(model, splits.val, splits.class_names, recipe, pictures=pictures)
+        thresholds = choose_thresholds(val)
     save_model(
         model,
         folder.model,
@@ -258,14 +277,31 @@ def write_model(folder: RunFolder, model: keras.Model, recipe: Recipe, splits: S
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
     with atomic_path(folder.keras_file) as temporary:
         model.save(temporary)
+    return val
 
 
 def evaluate_splits(
-    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, say: Say
+    folder: RunFolder,
+    model: keras.Model,
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    say: Say,
+    val: Predictions | None = None,
+    pictures: Pictures | None = None,
 ) -> dict[str, Any]:
     """Predict every split once and compute every figure from the predictions; the test split comes last.
 
     All splits are seen through the recipe's views, so that they can be compared.
+
+    Args:
+        folder: The run's, with its model.
+        model: What `write_model` has written.
+        recipe: The run's.
+        splits: Its pictures.
+        say: Prints a line for the user.
+        val: The validation predictions where `write_model` has made them already.
+        pictures: What training has seen, with what it has kept of them.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     evaluations = {}
@@ -273,7 +309,12 @@ def evaluate_splits(
     for name, records in sides.items():
         if not records:
             continue
-        predictions = predict_labelled(model, records, splits.class_names, recipe, thresholds=thresholds)
+        if name == "val" and val is not None:
+            predictions = replace(val, thresholds=thresholds)
+        else:
+            predictions = predict_labelled(
+                model, records, splits.class_names, recipe, thresholds=thresholds, pictures=pictures
+            )
         write_predictions(predictions, folder.predictions(name), root=splits.root)
         evaluations[name] = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed)
     document = evaluation_document(evaluations, config=recipe.evaluate)
@@ -289,19 +330,35 @@ def predict_labelled(
     recipe: Recipe,
     *,
     thresholds: Sequence[float] = (),
+    pictures: Pictures | None = None,
 ) -> Predictions:
-    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views."""
+    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views.
+
+    With ``pictures``, what training has kept is used: decoded pictures, and of a backbone that never learned, features.
+    """
+    batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
+    if pictures is not None and keeps_features(recipe.train) and not recipe.evaluate.views:
+        backbone = get_backbone(recipe.model.backbone)
+        return predictions_of(
+            [record.path for record in records],
+            [record.label for record in records],
+            answers_from_features(model, backbone, records, pictures, batch_size=batch_size).astype(np.float64),
+            class_names,
+            rule=label_rule(recipe.data),
+            thresholds=thresholds,
+        )
     return predict_records(
         model,
         records,
         class_names,
         image=recipe.data.image,
-        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
+        batch_size=batch_size,
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
         views=recipe.evaluate.views,
         rule=label_rule(recipe.data),
         thresholds=thresholds,
+        cache=pictures.caches.opened(recipe.data) if pictures else None,
     )
 
 

@@ -211,8 +211,8 @@ def _serve(pot: _Pot, best: Member, steps: Sequence[SoupStep], *, run_dir: Path 
     recorder = RunRecorder(folder, SilentListener(), lambda _: None)
     try:
         pot.stop.check()
-        write_model(folder, pot.model, recipe, best.splits)
-        evaluation = evaluate_splits(folder, pot.model, recipe, best.splits, say=say)
+        val = write_model(folder, pot.model, recipe, best.splits)
+        evaluation = evaluate_splits(folder, pot.model, recipe, best.splits, say=say, val=val)
         recorder.end("finished")
         write_pages(folder)
     except BaseException as error:

@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Say what pictures show.",
     "report": "Write the report of a run again.",
     "lr-find": "Measure which learning rate suits a recipe.",
+    "profile": "Say where the time of a training goes, and what would save most of it.",
     "data": "Check and preview pictures.",
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",

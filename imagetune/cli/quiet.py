@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,8 @@ def quiet_start() -> Iterator[None]:
     It writes to file descriptor 2 before its log level counts. If the import fails, all of it is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Each trial of a search is a new model, whose functions TensorFlow takes for ones that are made needlessly often.
+    logging.getLogger("tensorflow").addFilter(_says_more_than_retracing)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
@@ -29,3 +32,7 @@ def quiet_start() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _says_more_than_retracing(record: logging.LogRecord) -> bool:
+    return "tf.function retracing" not in record.getMessage()

@@ -13,18 +13,18 @@ from imagetune.errors import DataError
 ORDER = ("test", "val", "train")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Pictures that stay together.
 
     Attributes:
         members: Their positions.
-        labels: How many pictures it has of each class.
+        labels: How many pictures it has of each class; units may share it.
         draw: Its place in [0, 1), from the seed and its key alone.
     """
 
     members: tuple[int, ...]
-    labels: Counter[str]
+    labels: Mapping[str, int]
     draw: float
 
 
@@ -122,6 +122,8 @@ def _repair(
 ) -> None:
     """Move single units so that each class is in each split: those whose draw is nearest to what they are moved to."""
     counts = Counter((split, label) for split, unit in zip(made, units, strict=True) for label in unit.labels)
+    if len(counts) == len(wanted) * len({label for _, label in counts}):
+        return
     by_label: dict[str, list[int]] = {}
     for index, unit in enumerate(units):
         for label in unit.labels:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagetune.data.catalog import Catalog, Record
+from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.data.findings import Finding, Severity, counted, severity_of, shortened
-from imagetune.data.inspection import Inspection, PictureFacts, inspect_pictures
+from imagetune.data.inspection import inspect_pictures
 from imagetune.data.perceptual import near_pairs
 from imagetune.errors import DataError
 
@@ -62,18 +63,21 @@ class Audit:
 
 
 def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
-    """Open every picture once.
+    """Open every picture once; one that has not changed since an earlier audit is not opened again.
 
     Args:
         catalog: What `read_catalog` returned.
-        config: ``audit``, ``on_bad_picture``, ``max_pixels`` and ``background`` are used.
+        config: ``audit``, ``on_bad_picture``, ``max_pixels`` and ``background`` are used; with ``cache: off`` nothing
+            is taken from earlier audits or kept for later ones.
 
     Returns:
         Facts, findings and families. Findings with severity ``error`` are not raised here; see `enforce_audit`.
     """
     near = config.audit.near_duplicates
     paths = list(dict.fromkeys(record.path for record in catalog.records))
-    inspected = inspect_pictures(paths, background=config.background, max_pixels=config.max_pixels, look=near)
+    inspected = inspect_pictures(
+        paths, background=config.background, max_pixels=config.max_pixels, look=near, keep=config.cache != "off"
+    )
     position = {path: index for index, path in enumerate(paths)}
     where = [position[record.path] for record in catalog.records]
     facts = tuple(inspected[index].facts for index in where)

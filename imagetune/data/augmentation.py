@@ -258,7 +258,12 @@ def _build(entry: Mapping[str, Any], background: tuple[int, int, int]) -> Any:
     if name in _COMPOSITIONS:
         arguments["transforms"] = [_build(inner, background) for inner in arguments["transforms"]]
         return _transforms()[name](**arguments)
-    return _make(_transforms()[name], arguments, background)
+    kind = _transforms()[name]
+    if name == "Affine":
+        from imagetune.data.warping import QuickAffine
+
+        kind = QuickAffine
+    return _make(kind, arguments, background)
 
 
 def _make(kind: Any, arguments: dict[str, Any], background: tuple[int, int, int], **more: Any) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -29,9 +32,10 @@ def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
             yield first[key], position
 
 
-def members(roots: Sequence[int]) -> list[list[int]]:
-    """Return the positions of each component, in order of its first item."""
-    found: dict[int, list[int]] = {}
-    for position, root in enumerate(roots):
-        found.setdefault(root, []).append(position)
-    return list(found.values())
+def members(roots: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the positions of each component, in order of its first item."""
+    _, first, which = np.unique(np.array(roots, np.int64), return_index=True, return_inverse=True)
+    order = np.argsort(first[which], kind="stable")
+    ends = np.cumsum(np.bincount(which)[np.argsort(first)])
+    for start, end in pairwise([0, *ends.tolist()]):
+        yield order[start:end].tolist()

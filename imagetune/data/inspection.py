@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
 
 from imagetune.data.decode import decode_picture, read_picture_file
-from imagetune.data.perceptual import look_of
+from imagetune.data.facts import Inspection, PictureFacts
+from imagetune.data.facts_store import FactsStore, stamp_of
+from imagetune.data.perceptual import TRIM_SIDE, look_of
 from imagetune.data.processes import prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
 # Below this, starting processes takes longer than the work.
 _ALONE_BYTES = 48 << 20
 _ALONE_COUNT = 2000
-_LOOK_PIXELS = (128, 128)
+_CHUNK = 16
+# To be raised when the same file would give other facts than before.
+_VERSION = 1
+_DECODERS = ("simplejpeg", "opencv-python-headless", "pillow")
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -40,69 +46,36 @@ _SUFFIXES = {
 }
 # What libjpeg says while it goes on; it has no other way to tell.
 _CORRUPTION = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression", "Invalid SOS")
-_DECODERS = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureFacts:
-    """What one look at a file told.
-
-    Attributes:
-        path: The file.
-        sha256: Of the file's bytes, hexadecimal; "" when it can't be read.
-        size_bytes: Size of the file.
-        width: Columns as stored, before EXIF turns it; 0 when the header can't be read.
-        height: Rows as stored.
-        perceptual_hash: 64 bits, None for plain and for bad pictures.
-        error: Why it can't be used, or None.
-        notes: ``(code, text)`` pairs of what is odd about it.
-    """
-
-    path: str
-    sha256: str
-    size_bytes: int
-    width: int
-    height: int
-    perceptual_hash: int | None
-    error: str | None
-    notes: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """The facts, and the look that near-duplicates are compared by (see `perceptual.look_of`)."""
-
-    facts: PictureFacts
-    thumbnail: bytes
-    ratio: float
+_VOICES = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
 
 
 def inspect_pictures(
-    paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool
+    paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool, keep: bool = True
 ) -> list[Inspection]:
-    """Inspect every picture, in processes when there is much to do.
+    """Inspect every picture, in processes when there is much to do; what is known of an unchanged file is taken over.
 
     Args:
-        paths: Files.
+        paths: Files, each once.
         background: RGB under transparency.
         max_pixels: Larger pictures are bad, and are not decoded.
         look: Whether to compute perceptual hashes.
+        keep: Whether results of earlier calls are used, and these are kept for later ones.
 
     Raises:
         ResourceError: A process died, which memory is the usual cause of.
     """
     inspect = partial(inspect_picture, background=background, max_pixels=max_pixels, look=look)
-    cores = usable_cores()
-    if cores == 1 or (len(paths) < _ALONE_COUNT and _total_bytes(paths) < _ALONE_BYTES):
-        return [inspect(path) for path in paths]
-    pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
-    try:
-        return list(pool.map(inspect, paths, chunksize=16))
-    except BrokenProcessPool as error:
-        hint = "check one folder at a time, or lower data.max_pixels"
-        raise ResourceError("a process that was checking pictures died", hint=hint) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if not keep:
+        return _inspect_all(paths, inspect)
+    store = FactsStore([_VERSION, *map(version, _DECODERS), background, max_pixels, look])
+    stamps = [stamp_of(path) for path in paths]
+    known = store.read(paths, stamps)
+    places = [place for place, one in enumerate(known) if one is None]
+    fresh = _inspect_all([paths[place] for place in places], inspect)
+    if fresh:
+        store.write((one, stamps[place]) for one, place in zip(fresh, places, strict=True) if _lasts(one))
+    rest = iter(fresh)
+    return [next(rest) if one is None else one for one in known]
 
 
 def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
@@ -115,8 +88,9 @@ def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: 
     width, height, notes = _header_facts(data, path)
     with _native_stderr() as printed:
         try:
-            at_least = _LOOK_PIXELS
-            picture = decode_picture(data, where=path, background=background, max_pixels=max_pixels, at_least=at_least)
+            picture = decode_picture(
+                data, where=path, background=background, max_pixels=max_pixels, at_least=_look_size(width, height)
+            )
         except BadPictureError as error:
             return Inspection(PictureFacts(path, digest, len(data), width, height, None, error.what, notes), b"", 1.0)
         damage = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
@@ -124,6 +98,25 @@ def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: 
         notes = (*notes, ("corrupt-picture", damage.strip()))
     code, thumbnail, ratio = look_of(picture) if look else (None, b"", 1.0)
     return Inspection(PictureFacts(path, digest, len(data), width, height, code, None, notes), thumbnail, ratio)
+
+
+def _lasts(one: Inspection) -> bool:
+    """Return whether the same file would give the same facts again; memory may be there another time."""
+    return "memory" not in (one.facts.error or "")
+
+
+def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> list[Inspection]:
+    cores = usable_cores()
+    if cores == 1 or (len(paths) < _ALONE_COUNT and _total_bytes(paths) < _ALONE_BYTES):
+        return [inspect(path) for path in paths]
+    pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
+    try:
+        return list(pool.map(inspect, paths, chunksize=_CHUNK))
+    except BrokenProcessPool as error:
+        hint = "check one folder at a time, or lower data.max_pixels"
+        raise ResourceError("a process that was checking pictures died", hint=hint) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _total_bytes(paths: Sequence[str]) -> int:
@@ -136,6 +129,13 @@ def _total_bytes(paths: Sequence[str]) -> int:
         if total >= _ALONE_BYTES:
             break
     return total
+
+
+def _look_size(width: int, height: int) -> tuple[int, int]:
+    """Return the height and width, either way round, that leave the look its pixels on the longer side."""
+    shorter, longer = sorted((width, height))
+    needed = max(1, math.ceil(TRIM_SIDE * shorter / max(longer, 1)))
+    return needed, needed
 
 
 def _header_facts(data: bytes, path: str) -> tuple[int, int, tuple[tuple[str, str], ...]]:
@@ -171,6 +171,8 @@ def _native_stderr() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryFile() as catch:
 
         def printed() -> str:
+            if not os.fstat(catch.fileno()).st_size:  # nearly always
+                return ""
             catch.seek(0)
             return catch.read().decode(errors="replace")
 
@@ -179,10 +181,10 @@ def _native_stderr() -> Iterator[Callable[[], str]]:
             yield printed
         finally:
             os.dup2(real, 2)
-            foreign = [line for line in printed().splitlines(keepends=True) if not _of_a_decoder(line)]
-            os.write(real, "".join(foreign).encode())
+            if foreign := [line for line in printed().splitlines(keepends=True) if not _of_a_decoder(line)]:
+                os.write(real, "".join(foreign).encode())
             os.close(real)
 
 
 def _of_a_decoder(line: str) -> bool:
-    return not line.strip() or any(word in line for word in _DECODERS)
+    return not line.strip() or any(word in line for word in _VOICES)

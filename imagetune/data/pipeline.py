@@ -7,8 +7,8 @@ step can be the first, and the last batch of an epoch may be smaller.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,7 +20,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.data.augmentation import Augmenter, build_augmenter
 from imagetune.data.catalog import Record
-from imagetune.data.decode import load_picture
+from imagetune.data.picture_cache import PictureCache, PictureSource, picture_source
 from imagetune.data.processes import prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 Workers = int | Literal["auto"]
 
-# Starting processes takes about three seconds, in which the main process could load this many pictures itself.
-_ALONE_PICTURES = 4000
+# Seconds of one core, by which processes are worth their start of about three seconds: what a picture takes at 224
+# pixels where it must be decoded, augmented, or only copied, and up to how much work the main process does itself.
+DECODE_SECONDS, AUGMENT_SECONDS, COPY_SECONDS = 1.2e-3, 0.8e-3, 0.05e-3
+ALONE_SECONDS = 8.0
 _MOST_WORKERS = 32
 _BUFFERED_BATCHES = 2
 # Batches come back through pipes. Shared memory is a little faster, but a container has 64 MB of it, and a batch too
@@ -65,6 +67,10 @@ class Batches:
         self._iterator: Any = iter(dataset)
         self._count = count
         self._keep_going = keep_going
+        # Grain starts its workers when the first element is asked for. Asked now, they start while the caller goes on.
+        starter = ThreadPoolExecutor(1, "imagetune-first-batch")
+        self._first: Future[Any] | None = starter.submit(next, self._iterator, None)
+        starter.shutdown(wait=False)
 
     def __len__(self) -> int:
         """Return how many batches there are from the first step on."""
@@ -91,7 +97,7 @@ class Batches:
         if self._iterator is None:
             raise StopIteration
         try:
-            loaded = next(self._iterator)
+            loaded = self._loaded()
         except StopIteration:
             self.close()
             raise
@@ -111,8 +117,24 @@ class Batches:
     def close(self) -> None:
         """Stop the workers; a second call does nothing."""
         iterator, self._iterator = self._iterator, None
-        if iterator is not None:
-            iterator.close()
+        if iterator is None:
+            return
+        # An iterator that is closed while it starts its workers would leave them behind.
+        first, self._first = self._first, None
+        if first is not None:
+            wait([first])
+        iterator.close()
+
+    def _loaded(self) -> dict[str, Any]:
+        if self._first is None:
+            found: dict[str, Any] = next(self._iterator)
+            return found
+        # Asked for again if Ctrl-C comes while it is waited for.
+        first: dict[str, Any] | None = self._first.result()
+        self._first = None
+        if first is None:
+            raise StopIteration
+        return first
 
 
 def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its name
@@ -128,8 +150,9 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
     max_pixels: int,
     start_step: int = 0,
     chances: npt.NDArray[np.float64] | None = None,
+    cache: PictureCache | None = None,
 ) -> Batches:
-    """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other.
+    """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other; loading begins at once.
 
     Args:
         records: The training split.
@@ -144,11 +167,22 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
         start_step: The first step, counted from 0 over all epochs: resuming there gives the batches of a whole run.
         chances: ``(n,)`` share of an epoch's draws that each picture gets, summing to 1: a picture may then come
             several times, differently augmented, or not at all. By default each comes once.
+        cache: Decoded pictures of this size, for those that are there, and to keep the others in. Pixels are the same.
     """
+    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
+    work = loading_seconds(source, len(steps) * batch_size, augmented=True)
+    count = _worker_count(workers, work_seconds=work, cores=usable_cores())
     augmenter = build_augmenter(augmentation, image)
-    loader = _BatchLoader(records, class_names, image, batch_size, max_pixels, seed, augmenter, chances)
-    steps = steps_per_epoch(len(records), batch_size) * epochs
-    return _batches(loader, range(start_step, steps), _worker_count(workers, len(records) * epochs), keep_going=False)
+    loader = _BatchLoader(
+        source.for_processes() if count else source,
+        label_positions(records, class_names),
+        batch_size,
+        seed,
+        augmenter,
+        chances,
+    )
+    return _batches(loader, steps, count, keep_going=False)
 
 
 def evaluation_batches(
@@ -160,6 +194,7 @@ def evaluation_batches(
     workers: Workers,
     max_pixels: int,
     keep_going: bool = False,
+    cache: PictureCache | None = None,
 ) -> Batches:
     """Return the pictures once, in the order of the records, not augmented.
 
@@ -168,14 +203,19 @@ def evaluation_batches(
         class_names: In the order of the model's outputs.
         image: Size, resizing and background.
         batch_size: Pictures a batch.
-        workers: As for `training_batches`.
+        workers: As for `training_batches`, but none are started where that takes longer than the work.
         max_pixels: Larger pictures are refused.
         keep_going: Leave pictures that can't be loaded out of their batch and list them in ``errors``; a batch may then
             be empty.
+        cache: As for `training_batches`.
     """
-    loader = _BatchLoader(records, class_names, image, batch_size, max_pixels, 0, None)
-    steps = steps_per_epoch(len(records), batch_size)
-    return _batches(loader, range(steps), _worker_count(workers, len(records)), keep_going=keep_going)
+    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    work = loading_seconds(source, len(records), augmented=False)
+    count = 0 if work < ALONE_SECONDS else _worker_count(workers, work_seconds=work, cores=usable_cores())
+    loader = _BatchLoader(
+        source.for_processes() if count else source, label_positions(records, class_names), batch_size, 0, None
+    )
+    return _batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -188,32 +228,28 @@ class _BatchLoader:
 
     def __init__(
         self,
-        records: Sequence[Record],
-        class_names: Sequence[str],
-        image: ImageSettings,
+        source: PictureSource,
+        labels: npt.NDArray[np.int32],
         batch_size: int,
-        max_pixels: int,
         seed: int,
         augmenter: Augmenter | None,
         chances: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        positions = {name: position for position, name in enumerate(class_names)}
-        self._paths = tuple(record.path for record in records)
-        self._labels = np.array([positions.get(record.label, -1) for record in records], np.int32)
-        self._image = image
+        self._source = source
+        self._labels = labels
         self._batch_size = batch_size
-        self._max_pixels = max_pixels
         self._seed = seed
         self._augmenter = augmenter
         self._chances = chances
-        self._last_draw: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._last_order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __call__(self, step: int) -> dict[str, Any]:
-        epoch, batch = divmod(int(step), steps_per_epoch(len(self._paths), self._batch_size))
+        epoch, batch = divmod(int(step), steps_per_epoch(len(self._labels), self._batch_size))
         part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
         order = self._order(epoch)
         wanted = order[part]
-        images = np.empty((len(wanted), self._image.height, self._image.width, 3), np.uint8)
+        image = self._source.image
+        images = np.empty((len(wanted), image.height, image.width, 3), np.uint8)
         # An error would not survive the way back from a worker whole, so it travels as text.
         errors: list[tuple[int, str, str, str]] = []
         kept: list[int] = []
@@ -231,21 +267,37 @@ class _BatchLoader:
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._augmenter is None:
-            return np.arange(len(self._paths), dtype=np.int64)
-        if self._chances is not None:
-            if self._last_draw is None or self._last_draw[0] != epoch:
-                self._last_draw = (epoch, _drawn(self._chances, self._seed, epoch))
-            return self._last_draw[1]
-        return _shuffled(len(self._paths), self._seed, epoch)
+            return np.arange(len(self._labels), dtype=np.int64)
+        last = self._last_order
+        if last is None or last[0] != epoch:
+            last = (epoch, epoch_order(len(self._labels), self._seed, epoch, self._chances))
+            self._last_order = last
+        return last[1]
 
     def _load(self, index: int, epoch: int, view: int) -> npt.NDArray[np.uint8]:
-        picture = load_picture(self._paths[index], self._image, max_pixels=self._max_pixels)
+        picture = self._source.load(index)
         return picture if self._augmenter is None else self._augmenter(picture, seed=(self._seed, epoch, view))
 
 
-@functools.lru_cache(maxsize=4)
-def _shuffled(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the shuffled positions of one epoch."""
+def label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return the position ``(n,)`` of each record's label among the class names, -1 for one that is not there."""
+    positions = {name: position for position, name in enumerate(class_names)}
+    return np.array([positions.get(record.label, -1) for record in records], np.int32)
+
+
+def epoch_order(
+    count: int, seed: int, epoch: int, chances: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the positions ``(count,)`` of the pictures of an epoch in their order.
+
+    Args:
+        count: Number of pictures.
+        seed: Of the run.
+        epoch: From 0.
+        chances: As for `training_batches`.
+    """
+    if chances is not None:
+        return _drawn(chances, seed, epoch)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
 
 
@@ -278,9 +330,14 @@ def _let_grain_read_its_flags() -> None:
         absl.flags.FLAGS.mark_as_parsed()
 
 
-def _worker_count(workers: Workers, pictures: int) -> int:
+def loading_seconds(source: PictureSource, reads: int, *, augmented: bool) -> float:
+    """Return about how long one core takes to load pictures at 224 pixels, so many times in all."""
+    decoded = reads if source.rows is None else min(source.missing(), reads)
+    return decoded * DECODE_SECONDS + reads * (AUGMENT_SECONDS if augmented else COPY_SECONDS)
+
+
+def _worker_count(workers: Workers, *, work_seconds: float, cores: int) -> int:
     """Decide ``auto``: no processes where starting them takes longer than the work, else one a core."""
     if workers != "auto":
         return workers
-    cores = usable_cores()
-    return 0 if cores == 1 or pictures < _ALONE_PICTURES else min(cores, _MOST_WORKERS)
+    return 0 if cores == 1 or work_seconds < ALONE_SECONDS else min(cores, _MOST_WORKERS)

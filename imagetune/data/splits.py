@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,8 +96,7 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     _require_usable(catalog, good, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in(splits, good, catalog, audit, config, seed)
-    records = [replace(catalog.records[index], split=splits[index]) for index in good]
-    sides = {side: tuple(r for r in records if r.split == side) for side in ("train", "val", "test")}
+    sides = {side: tuple(_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
     class_names = _class_names(sides["train"], config, catalog.root)
     for side in ("val", "test"):
         _require_known(rule.counts(record.label for record in sides[side]), class_names, side, catalog.root)
@@ -136,6 +135,13 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
         what = f"is not a table of splits; expected the columns {', '.join(_COLUMNS)}"
         raise DataError(what, where=str(path)) from error
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+
+
+def _side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog: Catalog) -> Iterator[Record]:
+    for index in good:
+        if splits[index] == side:
+            record = catalog.records[index]
+            yield Record(record.path, record.label, side, record.group)
 
 
 def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> None:
@@ -179,13 +185,17 @@ def _make(
     rule, method = label_rule(config), config.split.method
     texts = [catalog.records[index].label for index in pool]
     binned = rule.task == "regression" and method == "stratified"
-    strata = _value_bins(texts) if binned else [rule.names(text) or ("",) for text in texts]
-    units = list(_units(pool, catalog, audit, seed, strata))
+    units = list(_units(pool, catalog, audit, seed, _value_bins(texts) if binned else _named(texts, rule)))
     sparse = binned or rule.task == "multi_label"
     made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
     for unit, side in zip(units, made, strict=True):
         for index in unit.members:
             splits[index] = side
+
+
+def _named(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
+    names = {text: rule.names(text) or ("",) for text in set(texts)}
+    return [names[text] for text in texts]
 
 
 def _value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -201,10 +211,14 @@ def _units(
 ) -> Iterable[Unit]:
     groups = [catalog.records[index].group for index in pool]
     families = [audit.families[index] for index in pool]
-    for unit in members(components(len(pool), [*equal_pairs(groups), *equal_pairs(families)])):
+    grouped = any(group is not None for group in groups)
+    roots = components(len(pool), [*equal_pairs(groups), *equal_pairs(families)]) if grouped else families
+    # Most units are one picture, and a million of them have few different labels.
+    alone = {names: Counter(names) for names in set(strata)}
+    for unit in members(roots):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
         key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
-        labels = Counter(name for at in unit for name in strata[at])
+        labels = alone[strata[unit[0]]] if len(unit) == 1 else Counter(name for at in unit for name in strata[at])
         yield Unit(tuple(pool[at] for at in unit), labels, draw_of(seed, key))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import keras
 
     from imagetune.data.catalog import Record
+    from imagetune.data.picture_cache import PictureCache
     from imagetune.recipe.data import ImageSettings
     from imagetune.recipe.tracking import View
 
@@ -129,6 +130,7 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     views: Sequence[View] = (),
     rule: LabelRule = ONE_CLASS,
     thresholds: Sequence[float] = (),
+    cache: PictureCache | None = None,
 ) -> Predictions:
     """Return the model's probabilities for labelled pictures, decoded as in training and not augmented.
 
@@ -143,6 +145,7 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
         views: Versions of each picture beside itself whose probabilities are averaged.
         rule: What a label is and how it is written.
         thresholds: Of multi_label: from which probability on each label is given.
+        cache: Decoded pictures of this size.
 
     Raises:
         DataError: A picture vanished or can't be decoded; its path is named.
@@ -152,7 +155,7 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     from imagetune.model.inference import predict_probabilities
 
     with evaluation_batches(
-        records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels
+        records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels, cache=cache
     ) as batches:
         probabilities = np.asarray(predict_probabilities(model, batches, views=views), dtype=np.float64)
     return predictions_of(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -15,6 +16,10 @@ from imagetune.model.backbones import Backbone
 from imagetune.model.build import LOGITS, POOLING, backbone_of
 from imagetune.model.preprocessing import preprocess
 from imagetune.model.trainable import block_ends, chosen_layers
+
+_lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
+# Ends of the names of layers' settings that don't change what a trained layer answers.
+_OF_LEARNING = ("name", "trainable", "regularizer", "initializer", "constraint")
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,7 @@ def cut_model(model: keras.Model, backbone: Backbone, boundary: str) -> Halves |
         The two parts; None where other ways lead around that block.
     """
     if boundary == POOLING:
-        lower = keras.Model(model.input, model.get_layer(POOLING).output, name="lower")
-        return _halves(boundary, lower, None, model)
+        return _halves(boundary, _up_to_pooling(model), None, model)
     network = backbone_of(model)
     end = next(tensor for block, _, tensor in block_ends(model, backbone) if block == boundary)
     try:
@@ -97,6 +101,13 @@ def weights_digest(model: keras.Model) -> str:
         digest.update(f"{value.dtype}{value.shape}".encode())
         digest.update(value.data.cast("B") if value.size else b"")
     return digest.hexdigest()
+
+
+def _up_to_pooling(model: keras.Model) -> keras.Model:
+    """Return the part below the head, the same one each time, so that it is compiled once."""
+    if model not in _lower_parts:
+        _lower_parts[model] = keras.Model(model.input, model.get_layer(POOLING).output, name="lower")
+    return _lower_parts[model]
 
 
 def _halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> Halves:
@@ -123,10 +134,12 @@ def _head(model: keras.Model, *, after_pooling: bool) -> Iterator[keras.layers.L
 
 
 def _architecture(model: keras.Model) -> list[Any]:
-    """Return kind and settings of each layer, without the names, which count up from model to model."""
-    settings = []
+    """Return kind and settings of each layer, as far as its output depends on them when it doesn't learn."""
+    settings: list[Any] = []
     for layer in model.layers:
-        inside = isinstance(layer, keras.Model)
-        config = _architecture(layer) if inside else {**layer.get_config(), "name": "", "trainable": None}
-        settings.append([type(layer).__name__, config])
+        if isinstance(layer, keras.Model):
+            settings.append(_architecture(layer))
+        elif not isinstance(layer, keras.layers.Dropout):
+            config = {key: value for key, value in layer.get_config().items() if not key.endswith(_OF_LEARNING)}
+            settings.append([type(layer).__name__, config])
     return settings

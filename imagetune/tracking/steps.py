@@ -136,7 +136,8 @@ def send_lines(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     first = copy.state.lines_sent
-    lines = content.metric_lines(copy.run_dir)[first:]
+    # An epoch that ended since the times were noted goes with the next call.
+    lines = content.metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
     batch: list[Metric] = []
     for place, line in enumerate(lines, start=first):
         when, epoch = copy.state.line_times[place], int(line.get("epoch") or place + 1)

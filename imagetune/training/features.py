@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from imagetune.data.augmentation import PRESETS
 from imagetune.data.catalog import Record
+from imagetune.data.picture_cache import DECODER_VERSION
 from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
 from imagetune.data.rows import MemoryRows, Rows, key_of, open_rows
 from imagetune.errors import ResourceError
@@ -116,7 +118,7 @@ def plain_features(
     pictures: Pictures,
     *,
     batch_size: int,
-    check: Callable[[], None],
+    check: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> list[FeatureBatch]:
     """Return the features of pictures as they are, computing those that aren't in their table yet.
@@ -131,7 +133,7 @@ def plain_features(
     """
     data = pictures.config
     versions = [_plain(records, pictures, data, batch_size)]
-    rows = _computed(halves.lower, versions, data, check=check, progress=progress or _quiet, in_memory=True)
+    rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
     parts = (np.arange(first, min(first + batch_size, len(records))) for first in range(0, len(records), batch_size))
     return [FeatureBatch(_taken(rows, part), part) for part in parts]
 
@@ -140,7 +142,7 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     """Return the training pictures as an epoch would see them."""
     own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
     steps = steps_per_epoch(len(records), job.config.pass_size)
-    how = [data.image.model_dump(), PRESETS[own] if isinstance(own, str) else own, version("albumentations")]
+    how = [_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")]
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
@@ -150,8 +152,8 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
 
 def _plain(records: Sequence[Record], pictures: Pictures, data: DataConfig, batch_size: int) -> _Version:
     """Return pictures as they are."""
-    image, hashes = data.image.model_dump(), pictures.hashes
-    keys = [key_of(hashes[record.path], image) if record.path in hashes else None for record in records]
+    how, hashes = _decoded(data), pictures.hashes
+    keys = [key_of(hashes[record.path], how) if record.path in hashes else None for record in records]
     return _Version(
         keys,
         lambda: evaluation_batches(
@@ -161,8 +163,14 @@ def _plain(records: Sequence[Record], pictures: Pictures, data: DataConfig, batc
             batch_size=batch_size,
             workers=data.workers,
             max_pixels=data.max_pixels,
+            cache=pictures.caches.opened(data, reads=1),
         ),
     )
+
+
+def _decoded(data: DataConfig) -> list[Any]:
+    """Return what a decoded picture's pixels depend on beside its file."""
+    return [DECODER_VERSION, data.image.model_dump()]
 
 
 def _computed(
@@ -243,6 +251,10 @@ def _taken(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         hint = "is the disk full? raise data.cache_gib, or set train.cache: off"
         raise ResourceError("cached features are gone", hint=hint) from error
     return taken
+
+
+def _go_on() -> None:
+    """Stop for nothing."""
 
 
 def _quiet(_done: int, _count: int) -> None:

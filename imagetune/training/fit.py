@@ -98,9 +98,15 @@ def _run_stage(
         callback = StageCallback(context, setup, _kept_weights(job, stage, model, setup))
         _fit_stage(job, stage, setup, callback, answers, source.batches())
     slots = slots_of(setup.learner.optimizer, trainable_by_place(model))
-    if callback.best is not None:
+    if callback.best is not None and not _already_best(job, model, callback.position, callback.best):
         load_checkpoint(callback.best.checkpoint, job.model)
     return Progress(callback.position, callback.best, slots)
+
+
+def _already_best(job: TrainingJob, model: keras.Model, position: Position, best: Best) -> bool:
+    """Tell whether the model has the weights of the best epoch as it is: the last one, learned in place."""
+    in_place = model is job.model and job.config.average.name == "none"
+    return in_place and best.record.epoch == position.epoch
 
 
 def _fit_stage(

@@ -69,11 +69,20 @@ def tagged(workplace):
     return workplace / "set" / "labels.csv"
 
 
-def test_several_labels_a_picture(tagged, workplace, imagetune):
+def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
+    from imagetune import runs
+
+    predicted, predict = [], runs.predict_records
+    monkeypatch.setattr(
+        runs, "predict_records", lambda *args, **more: (predicted.append(args[1]), predict(*args, **more))[1]
+    )
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
     run = workplace / "run"
     outcome = imagetune("fit", recipe, "--run-dir", run)
     assert outcome.code == 0, outcome.err
+    # The thresholds are chosen from the predictions that are written, not from others.
+    paths = [record.path for records in predicted for record in records]
+    assert len(paths) == len(set(paths)) == 40
     assert "3 labels: blue, green, red" in outcome.err
     assert set(epochs_of(run)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}
 

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,3 +168,29 @@ def test_the_module_starts_without_albumentations_and_without_network() -> None:
         "assert a.augmentation_problems([{'HorizontalFlip': {'p': 0.5}}]) == ()\n"
     )
     subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("interpolation", [cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
+@pytest.mark.parametrize("border", [cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101])
+@pytest.mark.parametrize("fill", [7, (250, 20, 30)])
+def test_the_quick_affine_gives_the_pixels_of_albumentations(
+    interpolation: int, border: int, fill: int | tuple[int, int, int]
+) -> None:
+    import albumentations
+
+    from imagetune.data.warping import QuickAffine
+
+    options: dict[str, Any] = {
+        "scale": (0.7, 1.3),
+        "rotate": (-30, 30),
+        "shear": (-9, 9),
+        "fit_output": False,
+        "p": 1.0,
+    }
+    options |= {"interpolation": interpolation, "border_mode": border, "fill": fill}
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 61, 83, 3), np.uint8)
+    quick, plain = (albumentations.Compose([kind(**options)]) for kind in (QuickAffine, albumentations.Affine))
+    for seed, pixels in enumerate(pictures):
+        for composition in (quick, plain):
+            composition.set_random_seed(seed)
+        assert np.array_equal(quick(image=pixels)["image"], plain(image=pixels)["image"])

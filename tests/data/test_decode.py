@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from imagetune.data.decode import decode_picture, load_picture, resize_picture
@@ -257,3 +259,107 @@ def test_shipped_drawings_lie_on_white() -> None:
     )
     assert np.all(pixels[0, 0] == 255)
     assert pixels.std() > 40
+
+
+def photograph(width: int = 640, height: int = 480) -> Image.Image:
+    """Smooth shapes with detail of every size, as far as the pixels can hold it."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((height, width, 3), 128, np.float32)
+    for cell in (3, 7, 20, 60):
+        coarse = rng.normal(0, 12, (height // cell + 2, width // cell + 2, 3)).astype(np.float32)
+        pixels += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"keep_rgb": True}, {"grey": True}])
+def test_jpeg_pixels_are_those_of_opencv(options: dict[str, bool]) -> None:
+    picture = photograph(321, 243)
+    grey = options.pop("grey", False)
+    data = encoded(picture.convert("L") if grey else picture, "JPEG", quality=90, **options)
+    flags = {
+        (243, 321): cv2.IMREAD_COLOR,
+        (121, 160): cv2.IMREAD_REDUCED_COLOR_2,
+        (60, 80): cv2.IMREAD_REDUCED_COLOR_4,
+        (30, 40): cv2.IMREAD_REDUCED_COLOR_8,
+    }
+    for least, flag in flags.items():
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), flag)[:, :, ::-1]
+        assert np.array_equal(decoded(data, at_least=least), expected)
+
+
+def test_a_lying_jpeg_keeps_the_pixels_that_it_needs_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(gradient(1600, 1200), "JPEG", quality=95, exif=exif)
+    assert decoded(data, at_least=(800, 100)).shape == (800, 600, 3)
+    assert decoded(data, at_least=(100, 800)).shape == (1600, 1200, 3)
+
+
+@pytest.fixture
+def decoded_shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and columns of every JPEG that was decoded, as it is stored."""
+    shapes: list[tuple[int, int]] = []
+    decode = simplejpeg.decode_jpeg
+
+    def remembered(*arguments: object, **options: object) -> np.ndarray:
+        pixels = decode(*arguments, **options)
+        shapes.append(pixels.shape[:2])
+        return pixels
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", remembered)
+    return shapes
+
+
+@pytest.mark.parametrize(("resize", "narrowest"), [("pad", min), ("crop", max), ("squash", max)])
+@pytest.mark.parametrize("stored", [(480, 640), (640, 480), (300, 1200), (1201, 907)])
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_jpeg_is_decoded_as_small_as_its_frame_shows_it_and_no_smaller(
+    resize: str,
+    narrowest: Callable[..., float],
+    stored: tuple[int, int],
+    turn: int,
+    tmp_path: Path,
+    decoded_shapes: list[tuple[int, int]],
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    (tmp_path / "a.jpg").write_bytes(encoded(gradient(*stored[::-1]), "JPEG", exif=exif))
+    rows, columns = stored if turn == 1 else stored[::-1]
+    for height, width in ((90, 160), (112, 112), (160, 160), (280, 200)):
+        settings = ImageSettings.model_validate({"height": height, "width": width, "resize": resize})
+        load_picture(str(tmp_path / "a.jpg"), settings, max_pixels=10**8)
+        shown = narrowest(height / rows, width / columns)
+        factor = round(stored[0] / decoded_shapes[-1][0])
+        assert factor * shown <= 1 or factor == 1
+        assert 2 * factor * shown > 1 or factor == 8
+
+
+@pytest.mark.parametrize("resize", ["pad", "squash"])
+def test_a_jpeg_that_is_decoded_small_looks_as_if_it_were_not(resize: str, tmp_path: Path) -> None:
+    data = encoded(photograph(), "JPEG", quality=95)
+    (tmp_path / "a.jpg").write_bytes(data)
+    for size in ((90, 160), (160, 160), (224, 224)):
+        settings = ImageSettings.model_validate({"height": size[0], "width": size[1], "resize": resize})
+        found = load_picture(str(tmp_path / "a.jpg"), settings, max_pixels=10**8).astype(int)
+        assert np.abs(found - resize_picture(decoded(data), settings)).mean() < 1.5
+
+
+def test_a_corrupt_jpeg_that_can_be_used_is_used(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded(photograph(), "JPEG", quality=90))
+    # A marker that no decoder expects there.
+    data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd3"
+    expected = cv2.imdecode(np.frombuffer(bytes(data), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert "Corrupt JPEG data" in capfd.readouterr().err
+    assert np.array_equal(decoded(bytes(data)), expected)
+    assert "Corrupt JPEG data" in capfd.readouterr().err
+
+
+def test_shrinking_gives_what_opencv_gives_for_areas() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        height, width = rng.integers(8, 120, 2).tolist()
+        rows, columns = (rng.integers(side, 3 * side) for side in (height, width))
+        picture = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+        settings = ImageSettings.model_validate({"height": height, "width": width, "resize": "squash"})
+        expected = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(resize_picture(picture, settings), expected)

@@ -85,7 +85,49 @@ def test_a_hundred_thousand_hashes_take_seconds() -> None:
     assert time.process_time() - started < 20
 
 
+def film(scenes: int, frames: int, seed: int = 0) -> tuple[list[int], list[bytes]]:
+    """Return hashes and thumbnails of scenes whose frames differ by a few bits and some noise."""
+    rng = np.random.default_rng(seed)
+    codes, thumbnails = [], []
+    for _ in range(scenes):
+        code = int(rng.integers(0, 2**63))
+        scene = cv2.resize(rng.integers(0, 256, (8, 8)).astype(np.uint8), (32, 32), interpolation=cv2.INTER_CUBIC)
+        for _ in range(frames):
+            flips = rng.choice(64, rng.integers(0, 4), replace=False)
+            codes.append(code ^ sum(1 << int(bit) for bit in flips))
+            thumbnails.append(np.clip(scene + rng.normal(0, 1, scene.shape), 0, 255).astype(np.uint8).tobytes())
+    return codes, thumbnails
+
+
+def test_pairs_connect_what_looks_alike_and_nothing_else() -> None:
+    codes, thumbnails = film(12, 9)
+    # The same hashes with other drawings: only the edges tell them apart.
+    codes, thumbnails = codes * 2, [*thumbnails, *film(12, 9, seed=1)[1]]
+    ratios = [1.0, 1.0, 1.3] * (len(codes) // 3)
+    wanted = [
+        (one, other)
+        for one in range(len(codes))
+        for other in range(one + 1, len(codes))
+        if (codes[one] ^ codes[other]).bit_count() <= 6
+        and max(ratios[one], ratios[other]) / min(ratios[one], ratios[other]) < 1.12
+        and edge_correlation(thumbnails[one], thumbnails[other]) >= 0.85
+    ]
+    found = list(near_pairs(codes, thumbnails, ratios))
+    assert components(len(codes), found) == components(len(codes), wanted)
+    assert set(map(tuple, map(sorted, found))) <= set(wanted)
+    assert len(found) < len(wanted)
+
+
+def test_a_long_film_takes_seconds() -> None:
+    codes, thumbnails = film(2, 2000)
+    started = time.process_time()
+    assert len(list(near_pairs(codes, thumbnails, [1.0] * len(codes)))) == len(codes) - 2
+    assert time.process_time() - started < 20
+
+
 def test_components_join_over_any_number_of_steps() -> None:
     assert components(6, [(4, 5), (1, 4), (0, 2)]) == [0, 1, 0, 3, 1, 1]
     assert list(equal_pairs(["a", None, "b", "a", None, "a"])) == [(0, 3), (0, 5)]
-    assert members([0, 1, 0, 3, 1]) == [[0, 2], [1, 4], [3]]
+    assert list(members([])) == []
+    assert list(members([9, 7, 9, 3, 7])) == [[0, 2], [1, 4], [3]]
+    assert list(members([0, 1, 0, 3, 1])) == [[0, 2], [1, 4], [3]]

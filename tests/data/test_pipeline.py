@@ -17,7 +17,14 @@ import pytest
 
 from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
-from imagetune.data.pipeline import Batch, _worker_count, evaluation_batches, steps_per_epoch, training_batches
+from imagetune.data.pipeline import (
+    Batch,
+    _worker_count,
+    epoch_order,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from imagetune.errors import BadPictureError, DataError, ResourceError
 from imagetune.recipe.data import ImageSettings
 
@@ -95,6 +102,28 @@ def test_a_picture_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Re
     assert len(np.unique(batch.images.reshape(len(batch.images), -1), axis=0)) > 1
 
 
+def test_the_order_of_an_epoch_can_be_asked_for(records: list[Record]) -> None:
+    chances = np.full(len(records), 1 / len(records))
+    for given in (None, chances):
+        batches = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=given))
+        for epoch in range(2):
+            order = np.concatenate([batch.indices for batch in batches[4 * epoch : 4 * epoch + 4]])
+            assert np.array_equal(order, epoch_order(len(records), TRAINING["seed"], epoch, given))
+
+
+def test_loading_begins_before_the_first_batch_is_asked_for(records: list[Record]) -> None:
+    with training_batches(records, NAMES, **{**TRAINING, "epochs": 100}, workers=1) as batches:
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert multiprocessing.active_children()
+    assert multiprocessing.active_children() == []
+    with training_batches(records, NAMES, **TRAINING, workers=0) as batches:
+        time.sleep(1)
+        Path(records[int(epoch_order(len(records), TRAINING["seed"], 0)[0])].path).unlink()
+        assert len(next(batches).labels) == 8
+
+
 def test_starting_after_the_end_gives_nothing(records: list[Record]) -> None:
     assert gathered(training_batches(records, NAMES, **TRAINING, workers=0, start_step=8)) == []
 
@@ -150,13 +179,11 @@ def test_a_worker_that_is_killed_is_reported(records: list[Record]) -> None:
             pass
 
 
-def test_automatic_workers_are_none_for_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagetune.data.pipeline.usable_cores", lambda: 6)
-    assert _worker_count("auto", 500) == 0
-    assert _worker_count("auto", 1_000_000) == 6
-    assert _worker_count(3, 5) == 3
-    monkeypatch.setattr("imagetune.data.pipeline.usable_cores", lambda: 1)
-    assert _worker_count("auto", 1_000_000) == 0
+def test_automatic_workers_are_none_for_little_work() -> None:
+    assert _worker_count("auto", work_seconds=1.0, cores=6) == 0
+    assert _worker_count("auto", work_seconds=2000.0, cores=6) == 6
+    assert _worker_count("auto", work_seconds=2000.0, cores=1) == 0
+    assert _worker_count(3, work_seconds=0.1, cores=6) == 3
 
 
 SCRIPT = """

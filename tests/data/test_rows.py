@@ -164,3 +164,23 @@ def test_the_place_of_the_tables_is_the_users_choice(monkeypatch, tmp_path):
 def test_keys_tell_their_parts_apart():
     different = [("a", "b"), ("ab",), ("a", ["b"]), ("b", "a"), ("a", 1), ("a", "1")]
     assert len({key_of(*parts) for parts in different}) == len(different)
+
+
+def test_a_pickled_table_that_was_made_anew_meanwhile_gives_none_of_its_rows(table, tmp_path):
+    rows = table("a", "b")
+    rows.put(0, row(1))
+    sent = pickle.dumps(rows)
+    (tmp_path / "pictures").rename(tmp_path / "gone")
+    other = table("b", "a")
+    other.put(0, row(2))
+    assert values(pickle.loads(sent)) == [None, None]
+    assert values(rows) == [1.0, None]
+
+
+def test_it_can_be_told_which_rows_are_there(table):
+    rows = table("a", "b", "c", budget=2 * ROW_BYTES)
+    rows.put(1, row(1))
+    assert rows.there().tolist() == [False, True, False]
+    memory = MemoryRows(2, SHAPE, "<f4")
+    memory.put(0, row(1))
+    assert memory.there().tolist() == [True, False]

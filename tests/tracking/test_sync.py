@@ -11,7 +11,7 @@ from tracking_helpers import CLASSES, add_epoch, end_run, evaluation, set_state,
 
 from imagetune.errors import TrackingError
 from imagetune.tracking.state import read_state
-from imagetune.tracking.sync import sync_run
+from imagetune.tracking.sync import Syncer, planned_state, sync_run
 
 
 def run_of(store: str, run_dir: Path):
@@ -58,6 +58,21 @@ def test_a_finished_run_is_in_mlflow_completely(store, run_dir):
         "predictions/test.csv",
         "plots/learning_curves.png",
     }
+
+
+def test_an_epoch_that_ends_during_a_copy_goes_with_the_next(store, run_dir):
+    added = []
+
+    def tick():
+        if not added:
+            added.append(4)
+            add_epoch(run_dir, 4)
+
+    syncer = Syncer(run_dir, store, planned_state(run_dir, uri=store), tick)
+    syncer.sync()
+    syncer.sync()
+    history = MlflowClient(store).get_metric_history(syncer.state.run_id, "val/f1")
+    assert [metric.step for metric in history] == [1, 2, 3, 4]
 
 
 def test_artifacts_of_a_sqlite_store_lie_beside_it(store, run_dir, tmp_path):

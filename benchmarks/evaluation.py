@@ -1,0 +1,133 @@
+"""Whether testing a model takes longer than its forward pass.
+
+    python -m benchmarks.evaluation [--backbones efficientnet_lite0 mobilenet_v3_small] [--pictures 512] [--rounds 5]
+
+A round is all pictures once. The forward pass has its batches in memory, ready; imagetune predicts the JPEGs of
+640 x 480 as every evaluation does, from the files to the predictions with their labels, while later batches are loaded.
+On the CPU both want the same cores, so loading can't be hidden whole: what it takes is told beside, and what is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.sets import write_jpegs
+from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
+from imagetune import runs
+from imagetune.data.catalog import Record
+from imagetune.data.decode import load_picture
+from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.pipeline import evaluation_batches
+from imagetune.data.processes import usable_cores
+from imagetune.data.timing import time_loading
+from imagetune.model.build import build_model
+from imagetune.recipe.schema import Recipe
+from imagetune.training.job import Pictures
+
+BACKBONES = ("efficientnet_lite0", "mobilenet_v3_small")
+CLASSES = 10
+FORWARD, OURS, KEPT = "forward pass", "imagetune", "imagetune, pictures kept decoded"
+
+
+def main() -> None:
+    """Measure and print a Markdown table a backbone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES)
+    parser.add_argument("--pictures", type=int, default=512, help="JPEGs of 640 x 480 pixels to generate")
+    parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a forward pass")
+    parser.add_argument("--rounds", type=int, default=5, help="the median is shown")
+    parser.add_argument("--json", type=Path, help="also write every figure to this file")
+    arguments = parser.parse_args()
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # What imagetune keeps of decoded pictures belongs to this benchmark alone.
+        os.environ["IMAGETUNE_CACHE"] = str(Path(folder) / "cache")
+        records = write_jpegs(Path(folder) / "pictures", classes=CLASSES, count=arguments.pictures)
+        print(f"{len(records)} JPEGs of 640 x 480 to {arguments.size} x {arguments.size}, batches of {arguments.batch}")
+        print(f"{machine_line()}\n")
+        for backbone in arguments.backbones:
+            recipe = recipe_of(backbone, folder, arguments.size, arguments.batch)
+            comparison = compare(recipe, records, arguments.rounds)
+            print(f"{backbone}\n\n{markdown_table(comparison, base=FORWARD)}\n")
+            print(f"{explained(comparison, recipe, records)}\n", flush=True)
+            results[backbone] = comparison.as_json(FORWARD)
+    save_json(arguments.json, {"backbones": results})
+
+
+def recipe_of(backbone: str, source: str, size: int, batch: int) -> Recipe:
+    """Return a recipe whose model is tested."""
+    return Recipe.model_validate(
+        {
+            "data": {"source": source, "image_size": size},
+            "model": {"backbone": backbone, "weights": "random"},
+            "train": {"batch_size": batch, "stages": "linear_probe", "epochs": 1},
+        }
+    )
+
+
+def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Comparison:
+    """Measure the forward pass and the evaluation of the same pictures with the same model, in pictures a second."""
+    names = tuple(sorted({record.label for record in records}))
+    image = recipe.data.image
+    keras.utils.set_random_seed(recipe.seed)
+    model = build_model(recipe.model, num_classes=len(names), image_size=(image.height, image.width))
+    ready = in_memory(recipe, records, names)
+
+    def forward() -> None:
+        for images in ready:
+            model.predict_on_batch(images)
+
+    # As in a run, whose training and validation pictures are kept decoded, and whose test pictures are not.
+    kept = PictureCaches({record.path: sha256(Path(record.path).read_bytes()).hexdigest() for record in records})
+
+    def ours(caches: PictureCaches | None) -> None:
+        pictures = Pictures((), (), names, recipe.data, caches=caches) if caches else None
+        found = runs.predict_labelled(model, records, names, recipe, pictures=pictures)
+        if len(found.paths) != len(records):
+            raise SystemExit(f"{len(found.paths)} predictions for {len(records)} pictures")
+
+    sides = {FORWARD: timed(forward), OURS: timed(partial(ours, None)), KEPT: timed(partial(ours, kept))}
+    rates = {name: (lambda seconds=seconds: len(records) / seconds()) for name, seconds in sides.items()}
+    return measure_in_turn(rates, rounds=rounds, warmups=1, unit="pictures/s", lower_is_better=False)
+
+
+def in_memory(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -> list[np.ndarray]:
+    """Return every batch, decoded."""
+    data = recipe.data
+    with evaluation_batches(
+        records,
+        names,
+        image=data.image,
+        batch_size=recipe.train.pass_size,
+        workers=0,
+        max_pixels=data.max_pixels,
+    ) as batches:
+        return [batch.images for batch in batches]
+
+
+def explained(comparison: Comparison, recipe: Recipe, records: Sequence[Record]) -> str:
+    """Say what loading takes of the cores, and what would be left for the forward pass if it took nothing else."""
+    data = recipe.data
+    load_picture(records[0].path, data.image, max_pixels=data.max_pixels)
+    loading = time_loading(records, data.image, "none", max_pixels=data.max_pixels).seconds / usable_cores()
+    forward = 1 / comparison.spread(FORWARD).median
+    most = forward / (forward + loading)
+    found = comparison.ratio(OURS, FORWARD)
+    return (
+        f"Loading takes {told(1e3 * loading)} ms a picture of all cores, the forward pass {told(1e3 * forward)} ms: at "
+        f"most {most:.3f} of its rate is left where they share them; measured {found}."
+    )
+
+
+if __name__ == "__main__":
+    main()

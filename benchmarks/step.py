@@ -1,0 +1,87 @@
+"""What imagetune's training costs beside the step itself, in stages that train the backbone.
+
+    python -m benchmarks.step [--backbones efficientnet_lite0 mobilenet_v3_small resnet50] [--size 96] [--rounds 2]
+
+Pictures a second of an epoch of `imagetune fit` (pipeline, callback, run folder; from the second epoch on, when the
+pictures are decoded) against a bare `model.fit` with the same model, optimizer, batch size and number of pictures on
+tensors in memory. Augmenting takes its share of the same cores. Bar: 0.97.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.side_by_side import Comparison, Measure, machine_line, markdown_table, measure_in_turn, save_json
+from imagetune.cli.quiet import quiet_start
+
+BAR = 0.97
+# An epoch of each takes some seconds: what begins and ends an epoch must not count for more than in a real one.
+PICTURES = {"efficientnet_lite0": 256, "mobilenet_v3_small": 1024, "resnet50": 128}
+BARE = "bare model.fit"
+
+
+def main() -> None:
+    """Measure and print a table for each backbone."""
+    arguments = parse_arguments()
+    with quiet_start():
+        from benchmarks import rates
+    print(f"JPEGs of 640 x 480 at {arguments.size} pixels, batches of {arguments.batch}, {arguments.epochs} epochs of "
+          "which the first doesn't count")  # fmt: skip
+    print(machine_line(), flush=True)
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["IMAGETUNE_CACHE"] = str(Path(folder) / "cache")
+        for backbone in arguments.backbones:
+            count = arguments.pictures or PICTURES.get(backbone, 256)
+            source = rates.write_pictures(Path(folder) / f"pictures{count}", count)
+            comparison = compare(backbone, arguments, source, Path(folder))
+            print(f"\n{backbone}, {count} pictures:\n\n{markdown_table(comparison, base=BARE)}\n", flush=True)
+            results[backbone] = {"pictures": count, **comparison.as_json(BARE)}
+    print(f"The bar is {BAR}.")
+    save_json(arguments.json, {"command": sys.argv[1:], "results": results})
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    backbones = ["efficientnet_lite0", "mobilenet_v3_small", "resnet50"]
+    parser.add_argument("--backbones", nargs="+", default=backbones)
+    parser.add_argument("--augmentations", nargs="+", default=["none", "medium"], help="presets")
+    parser.add_argument("--pictures", type=int, help=f"by default as many as are seconds of work: {PICTURES}")
+    parser.add_argument("--size", type=int, default=96, help="side of the model's input in pixels")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
+    parser.add_argument("--epochs", type=int, default=4, help="of each measurement; at least 2")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    return parser.parse_args()
+
+
+def compare(backbone: str, arguments: argparse.Namespace, source: Path, work: Path) -> Comparison:
+    """Measure one backbone, bare and with each augmentation, in turn."""
+    from benchmarks import rates
+    from imagetune.runs import read_data
+
+    sides: dict[str, Measure] = {}
+    for augmentation in arguments.augmentations:
+        recipe = rates.training_recipe(
+            source,
+            backbone=backbone,
+            size=arguments.size,
+            batch=arguments.batch,
+            epochs=arguments.epochs,
+            augmentation=augmentation,
+        )
+        data = read_data(recipe, say=lambda _line: None)
+        sides.setdefault(BARE, partial(rates.bare_rate, recipe, data))
+        sides[f"imagetune, augmentation {augmentation}"] = partial(rates.our_rate, recipe, data, work)
+    return measure_in_turn(sides, rounds=arguments.rounds, unit="pictures/s", lower_is_better=False)
+
+
+if __name__ == "__main__":
+    main()

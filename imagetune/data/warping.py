@@ -1,0 +1,29 @@
+"""albumentations' affine transform to the last pixel, in half the time. Imports albumentations: import it late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import albumentations
+import cv2
+import numpy as np
+
+
+class QuickAffine(albumentations.Affine):
+    """Moves, turns, scales and shears. OpenCV warps four channels side by side, but three one after the other."""
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, output_shape: tuple[int, int], **params: Any) -> np.ndarray:
+        """Return the warped picture.
+
+        Args:
+            img: ``(h, w, 3)`` uint8 goes the quick way, everything else albumentations' own.
+            matrix: ``(3, 3)`` from the output's pixels to the input's, as albumentations has it.
+            output_shape: Height and width.
+            params: What else albumentations hands around.
+        """
+        if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
+            other: np.ndarray = super().apply(img, matrix, output_shape, **params)
+            return other
+        four = super().apply(cv2.cvtColor(img, cv2.COLOR_RGB2RGBA), matrix, output_shape, **params)
+        warped: np.ndarray = cv2.cvtColor(four, cv2.COLOR_RGBA2RGB)
+        return warped

@@ -1,0 +1,341 @@
+"""Where the time of a recipe's training goes: every piece measured, and what would save most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.pipeline import steps_per_epoch
+from imagetune.data.processes import usable_cores
+from imagetune.data.rows import row_bytes
+from imagetune.data.timing import (
+    SAMPLE,
+    Augmentation,
+    LoadingTimes,
+    PipelineTimes,
+    Timing,
+    spread_sample,
+    time_loading,
+    time_pipeline,
+)
+from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
+from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.train import StageConfig
+from imagetune.runs import Say, read_data
+from imagetune.training.forecast import (
+    Advice,
+    Costs,
+    StageForecast,
+    best_advice,
+    bottleneck,
+    forecast,
+    rank_changes,
+)
+from imagetune.training.job import (
+    Pictures,
+    TrainingJob,
+    answers_of,
+    objective_of,
+    stage_augmentation,
+    stage_batches,
+    stage_data,
+)
+from imagetune.training.stopping import listen_for_stop
+from imagetune.training.timing import (
+    StageTimes,
+    first_batch,
+    on_accelerator,
+    time_forward,
+    time_stage,
+    time_transfer,
+)
+from imagetune.training.whatif import Measured, possible_changes, stage_costs
+from imagetune.validation import load_checked_recipe
+
+PIPELINE_SECONDS = 1.5
+# More epochs than anyone waits for.
+ENDLESS = 1000
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How the pictures of one or several stages are loaded.
+
+    Attributes:
+        stages: Names of the stages that load so.
+        image: The size that they get.
+        augmentation: As in the recipe.
+        times: Its pieces, on one core.
+        pipeline: The whole as configured, every picture decoded.
+        kept: The whole from pictures that are kept decoded; None where none are kept, or not by this process alone.
+    """
+
+    stages: tuple[str, ...]
+    image: ImageSettings
+    augmentation: Augmentation
+    times: LoadingTimes
+    pipeline: PipelineTimes
+    kept: PipelineTimes | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured of a recipe, and what follows.
+
+    Attributes:
+        recipe: With numbers for what was ``auto`` and measured.
+        backend: Of Keras.
+        device: What the model runs on.
+        costs: Of the training.
+        loading: Each way to load pictures that the stages have.
+        stages: Each stage on the device.
+        transfer: A picture into its batch and to the device.
+        forward: A forward pass for validation.
+        forecasts: Each stage as it would run.
+        bottleneck: The piece that takes the most, and its share of the training.
+        advice: What each setting would save, the largest saving first.
+        best: The one setting to change, if any is worth it.
+    """
+
+    recipe: Recipe
+    backend: str
+    device: str
+    costs: Costs
+    loading: tuple[Loading, ...]
+    stages: tuple[StageTimes, ...]
+    transfer: Timing
+    forward: Timing
+    forecasts: tuple[StageForecast, ...]
+    bottleneck: tuple[str, float]
+    advice: tuple[Advice, ...]
+    best: Advice | None
+
+    @property
+    def seconds(self) -> float:
+        """The whole training."""
+        return sum(stage.seconds for stage in self.forecasts)
+
+    def document(self) -> dict[str, Any]:
+        """Return every number as JSON values: seconds a picture, pictures a second on one core and on all."""
+        train, cores = self.recipe.train, self.costs.cores
+        return {
+            "format": FORMAT,
+            "recipe": self.recipe.name,
+            "backbone": self.recipe.model.backbone,
+            "backend": self.backend,
+            "device": self.device,
+            "cores": cores,
+            "batch_size": train.batch_size,
+            "workers": self.recipe.data.workers,
+            "pictures": {"train": self.costs.train_pictures, "val": self.costs.val_pictures},
+            "loading": [_loading_document(loading, cores) for loading in self.loading],
+            "transfer": _timing(self.transfer),
+            "validation_forward": _timing(self.forward),
+            "stages": [
+                _stage_document(config, times, found)
+                for config, times, found in zip(train.stages, self.stages, self.forecasts, strict=True)
+            ],
+            "seconds": self.seconds,
+            "bottleneck": {"piece": self.bottleneck[0], "share": self.bottleneck[1]},
+            "advice": [asdict(advice) for advice in self.advice],
+            "best": asdict(self.best) if self.best else None,
+        }
+
+
+def profile(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> Profile:
+    """Measure what each piece of a recipe's training costs, on its own pictures; nothing is written.
+
+    Args:
+        recipe_path: The recipe.
+        overrides: ``KEY=VALUE`` texts.
+        say: Prints a line for the user.
+
+    Raises:
+        ImagetuneError: As from ``fit``.
+    """
+    with listen_for_stop() as stop:
+        recipe = load_checked_recipe(recipe_path, overrides).recipe
+        data = read_data(recipe, say=say)
+        recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+        model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
+        recipe = settle_workers(recipe, data.pictures(recipe), model, say=say)
+        # Decoded pictures that are kept would be left behind, and hide what decoding costs.
+        plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": "off"})})
+        job = training_job(plain, data.pictures(plain), model, stop=stop)
+        return _measure(recipe, job, say)
+
+
+def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
+    say(f"measuring   loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
+    loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
+    objective, answers = objective_of(job), answers_of(job)
+    times = []
+    for stage in job.config.stages:
+        say(f"measuring   stage {stage.name}")
+        times.append(time_stage(job, stage, objective=objective, answers=answers))
+    say("measuring   validation")
+    images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
+    transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
+    costs = _costs(recipe, job, loading, times, transfer, forward)
+    say("measuring   what could be changed")
+    by_stage = [_loading_of(loading, stage) for stage in job.config.stages]
+    measured = Measured(costs, tuple(times), tuple(found.times for found in by_stage), recipe.data.cache)
+    advice = rank_changes(costs, possible_changes(job, measured))
+    forecasts = forecast(costs)
+    return Profile(
+        recipe,
+        keras.backend.backend(),
+        _device(),
+        costs,
+        loading,
+        tuple(times),
+        transfer,
+        forward,
+        tuple(forecasts),
+        bottleneck(forecasts),
+        tuple(advice),
+        best_advice(advice),
+    )
+
+
+def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
+    """Measure each way to load that the stages have, once."""
+    ways: dict[str, list[StageConfig]] = {}
+    for stage in job.config.stages:
+        way = f"{stage_data(job.pictures.config, stage).image} {stage_augmentation(job, stage)}"
+        ways.setdefault(way, []).append(stage)
+    return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
+
+
+def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool) -> Loading:
+    data, augmentation = stage_data(job.pictures.config, stages[0]), stage_augmentation(job, stages[0])
+    times = time_loading(job.pictures.train, data.image, augmentation, max_pixels=data.max_pixels)
+    job.stop.check()
+    workers = data.workers if isinstance(data.workers, int) else 0
+    # What lies finished in the buffers has cost nothing that is being measured.
+    buffered = 4 * workers if workers else min(usable_cores(), 8) + 2
+    batches = stage_batches(job, stages[0], epochs=ENDLESS)
+    pipeline = time_pipeline(batches, buffered=buffered, seconds=PIPELINE_SECONDS)
+    job.stop.check()
+    names = tuple(stage.name for stage in stages)
+    return Loading(
+        names, data.image, augmentation, times, pipeline, _measure_kept(job, stages[0], buffered) if kept else None
+    )
+
+
+def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> PipelineTimes | None:
+    """Load some pictures again and again that this process keeps in memory; a disk's pages are in memory as well."""
+    pictures, size = job.pictures, job.config.pass_size
+    sample = spread_sample(pictures.train, max(SAMPLE, 2 * size))
+    hashes = {record.path: pictures.hashes[record.path] for record in sample if record.path in pictures.hashes}
+    if len(hashes) < len(sample):
+        return None
+    config = pictures.config.model_copy(update={"cache": "ram"})
+    some = Pictures(sample, (), pictures.class_names, config, hashes, PictureCaches(hashes))
+    batches = stage_batches(replace(job, pictures=some), stage, epochs=ENDLESS, natural=True)
+    times = time_pipeline(batches, buffered=steps_per_epoch(len(sample), size) + buffered, seconds=PIPELINE_SECONDS)
+    job.stop.check()
+    return times
+
+
+def _loading_of(loading: Sequence[Loading], stage: StageConfig) -> Loading:
+    return next(found for found in loading if stage.name in found.stages)
+
+
+def _costs(
+    recipe: Recipe,
+    job: TrainingJob,
+    loading: Sequence[Loading],
+    times: Sequence[StageTimes],
+    transfer: Timing,
+    forward: Timing,
+) -> Costs:
+    stages, seen = [], set()
+    for config, measured in zip(job.config.stages, times, strict=True):
+        found = _loading_of(loading, config)
+        stages.append(
+            stage_costs(
+                config,
+                measured,
+                found.times,
+                pipeline=found.pipeline,
+                kept=found.kept,
+                transfer=transfer.seconds,
+                decoded=_kept_decoded(stage_data(recipe.data, config), len(job.pictures.train) + len(job.pictures.val)),
+                first_pass=found.image not in seen,
+            )
+        )
+        seen.add(found.image)
+    return Costs(
+        tuple(stages),
+        len(job.pictures.train),
+        len(job.pictures.val),
+        forward.seconds,
+        usable_cores(),
+        not on_accelerator(),
+    )
+
+
+def _kept_decoded(data: DataConfig, count: int) -> bool:
+    """Say whether so many pictures would be kept decoded; room is told from the recipe's own limit."""
+    image = data.image
+    return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
+
+
+def _device() -> str:
+    return str(next(iter(keras.distribution.list_devices()), "cpu"))
+
+
+def _timing(timing: Timing) -> dict[str, float | int]:
+    return {
+        "seconds": timing.seconds,
+        "least": timing.least,
+        "most": timing.most,
+        "rounds": len(timing.rounds),
+        "pictures_per_second": timing.rate,
+    }
+
+
+def _loading_document(loading: Loading, cores: int) -> dict[str, Any]:
+    times = loading.times
+    pieces = {"read": times.read, "decode": times.decode, "augment": times.augment}
+    augmentation = loading.augmentation
+    return {
+        "stages": list(loading.stages),
+        "image": loading.image.model_dump(mode="json"),
+        "augmentation": augmentation if isinstance(augmentation, str) else list(augmentation),
+        "one_core": {name: _timing(timing) for name, timing in pieces.items() if timing is not None},
+        "transforms": {name: _timing(timing) for name, timing in times.transforms},
+        "one_core_pictures_per_second": 1 / times.seconds,
+        "all_cores_pictures_per_second": cores / times.seconds,
+        "pipeline": {**_timing(loading.pipeline.each), "start_seconds": loading.pipeline.start_seconds},
+        "pipeline_of_kept_pictures": _timing(loading.kept.each) if loading.kept else None,
+    }
+
+
+def _stage_document(config: StageConfig, times: StageTimes, found: StageForecast) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "epochs": config.epochs,
+        "step": _timing(times.step),
+        "frozen_forward": _timing(times.frozen) if times.frozen else None,
+        "frozen_boundary": times.boundary,
+        "cached_step": _timing(times.cached_step) if times.cached_step else None,
+        "prepare": _timing(times.prepare) if times.prepare else None,
+        "features": times.plan.reason,
+        "views": times.plan.views if times.plan.halves is not None else None,
+        "compile_seconds": times.compile_seconds,
+        "pictures_per_second": found.pictures_per_second,
+        "epoch_seconds": found.epoch_seconds,
+        "seconds": found.seconds,
+        "seconds_by_piece": found.pieces,
+        "waits_for": found.waits_for,
+    }

@@ -1,0 +1,192 @@
+"""How long the work on the device takes: a stage's step and its frozen part, validation, and moving pictures there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from imagetune.data.pipeline import Batch, steps_per_epoch
+from imagetune.data.timing import Timing
+from imagetune.model.halves import cut_model, frozen_boundaries
+from imagetune.recipe.train import StageConfig
+from imagetune.training.faults import memory_errors
+from imagetune.training.feature_plan import FeaturePlan, plan_features
+from imagetune.training.feed import Answers, Feed
+from imagetune.training.job import TrainingJob, stage_batches, stage_model
+from imagetune.training.stages import Objective, prepare_stage
+
+SOME_RATE = 1e-4
+# Rounds of a call: until the seconds are over, but at least and at most so many; slow calls are heard twice.
+CALL_SECONDS = 1.2
+LEAST_ROUNDS, MOST_ROUNDS = 3, 7
+SLOW_SECONDS = 6.0
+# A smaller picture that is worth a try: this share of the side, in whole blocks of what networks halve five times.
+SMALLER_SHARE = 0.8
+SIDE_STEP = 32
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """What a stage costs on the device, measured on a batch in memory.
+
+    Attributes:
+        plan: What the stage does about the features of its frozen layers.
+        step: The whole training step from the pictures on, forward, backward and update.
+        compile_seconds: What the first calls of a training took beyond later ones.
+        boundary: The last place behind frozen layers alone where the model can be cut; empty where there is none.
+        frozen: Forward pass up to there.
+        cached_step: Training step from cached features on; None where the stage caches none.
+        prepare: Blending the batch and asking the teacher; None where there is neither.
+    """
+
+    plan: FeaturePlan
+    step: Timing
+    compile_seconds: float
+    boundary: str = ""
+    frozen: Timing | None = None
+    cached_step: Timing | None = None
+    prepare: Timing | None = None
+
+
+def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, answers: Answers) -> StageTimes:
+    """Time a stage on one of its own batches. The model's weights change.
+
+    Args:
+        job: What all stages share; its batch size is a number.
+        stage: Its learning rate doesn't matter.
+        objective: What the model is to answer.
+        answers: The answer to each training picture.
+
+    Raises:
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+        DataError: A picture vanished.
+    """
+    stage = stage.model_copy(update={"learning_rate": SOME_RATE})
+    batch, model = first_batch(job, stage), stage_model(job, stage)
+    count, steps = len(batch.images), steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+    prepared = next(iter(Feed([batch], answers)))
+    with _measuring(job):
+        plan = plan_features(job, stage, model)
+        setup = prepare_stage(model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective)
+        step, compiling = time_calls(lambda: setup.learner.train_on_batch(*prepared), count)
+        boundary, lower = _frozen_part(job, stage, model, plan)
+        frozen, cached_step, lower_compiling = None, None, 0.0
+        if lower is not None:
+            frozen, lower_compiling = time_calls(lambda: lower.predict_on_batch(batch.images), count)
+        if plan.halves is not None:
+            features = np.asarray(plan.halves.lower.predict_on_batch(batch.images), np.float32)
+            setup = prepare_stage(
+                model,
+                job.backbone,
+                stage,
+                job.config,
+                steps_per_epoch=steps,
+                objective=objective,
+                halves=plan.halves,
+            )
+            cached_step, compiling = time_calls(lambda: setup.learner.train_on_batch(features, *prepared[1:]), count)
+            compiling += lower_compiling
+    return StageTimes(plan, step, compiling, boundary, frozen, cached_step, _time_preparing(batch, answers))
+
+
+def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tuple[Timing, float]:
+    """Return what a forward pass without learning takes a picture, and what the first call took beyond the others.
+
+    Raises:
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+    """
+    with _measuring(job):
+        return time_calls(lambda: model.predict_on_batch(images), len(images))
+
+
+def time_transfer(images: np.ndarray) -> Timing:
+    """Return what putting a picture into its batch and the batch on the device takes.
+
+    Args:
+        images: (b, height, width, 3) uint8.
+    """
+    pictures = list(images)
+
+    def move() -> None:
+        batch = keras.ops.convert_to_tensor(np.stack(pictures))
+        # Reading one number back waits until all are there.
+        keras.ops.convert_to_numpy(batch[:1, :1, :1, :1])
+
+    return time_calls(move, len(images))[0]
+
+
+def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float]:
+    """Return what ``work`` takes a picture, and what its first call took beyond the others, in seconds.
+
+    Args:
+        work: Works on a batch and waits for the result.
+        pictures: How many the batch has.
+    """
+    first = _seconds(work)
+    rounds: list[float] = []
+    while len(rounds) < MOST_ROUNDS:
+        rounds.append(_seconds(work))
+        if sum(rounds) > (SLOW_SECONDS if len(rounds) < LEAST_ROUNDS else CALL_SECONDS):
+            break
+    timing = Timing(tuple(seconds / pictures for seconds in rounds))
+    return timing, max(first - timing.seconds * pictures, 0.0)
+
+
+def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
+    """Return the first batch of a stage."""
+    with stage_batches(job, stage, epochs=1, workers=0) as batches:
+        return next(batches)
+
+
+def smaller_size(size: tuple[int, int], least: int) -> tuple[int, int] | None:
+    """Return a smaller picture size that is worth a try, None where there is none.
+
+    Args:
+        size: Height and width in pixels.
+        least: Smallest side that the backbone takes.
+    """
+    height, width = (round(SMALLER_SHARE * side / SIDE_STEP) * SIDE_STEP for side in size)
+    return (height, width) if least <= min(height, width) and height < size[0] and width < size[1] else None
+
+
+def on_accelerator() -> bool:
+    """Say whether the model runs on a device of its own, so that loading and training don't share the cores."""
+    # Asked for a kind that isn't there, JAX raises; asked for none, both give the accelerators where there are any.
+    return not all(device.startswith("cpu") for device in keras.distribution.list_devices())
+
+
+def _frozen_part(
+    job: TrainingJob, stage: StageConfig, model: keras.Model, plan: FeaturePlan
+) -> tuple[str, keras.Model | None]:
+    if plan.halves is not None:
+        return plan.halves.boundary, plan.halves.lower
+    for boundary in reversed(frozen_boundaries(model, job.backbone, stage.unfreeze)):
+        if (halves := cut_model(model, job.backbone, boundary)) is not None:
+            return boundary, halves.lower
+    return "", None
+
+
+def _time_preparing(batch: Batch, answers: Answers) -> Timing | None:
+    if answers.teacher is None and answers.mix.name == "none":
+        return None
+    return time_calls(lambda: next(iter(Feed([batch], answers))), len(batch.images))[0]
+
+
+@contextmanager
+def _measuring(job: TrainingJob) -> Iterator[None]:
+    with memory_errors(job.config.pass_size), job.stop.deferred():
+        yield
+    job.stop.check()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
