@@ -166,8 +166,8 @@ def range_test(
         check()
         if not math.isfinite(losses[-1]):
             break
-        smoothed = smooth(np.array(losses))
-        if smoothed[-1] > EXPLODED * smoothed.min():
+        settled = smooth(np.array(losses))[UNSETTLED_STEPS:]
+        if len(settled) and settled[-1] > EXPLODED * settled.min():
             break
     return FIRST_RATE * np.exp(np.arange(len(losses)) * _growth()), np.array(losses)
 

@@ -153,6 +153,16 @@ def test_the_test_ends_where_the_loss_explodes():
     assert losses[-1] > losses[0]
 
 
+def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
+    model = line_through_two_layers()
+    model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
+    (pixels, target), *others = ones(MOST_STEPS)
+    lucky = (pixels, 0.99 * target)
+    _, losses = range_test(model, [lucky, *((pixels, 0 * target) for pixels, target in others)], check=lambda: None)
+    assert losses[0] < 0.001 < 0.9 < losses[1]
+    assert len(losses) > 50
+
+
 def test_accumulated_passes_are_one_step():
     single, model = line_through_two_layers(), line_through_two_layers(accumulation=2)
     _, losses = range_test(single, ones(MOST_STEPS), check=lambda: None)
