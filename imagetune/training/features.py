@@ -18,7 +18,7 @@ from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
 from imagetune.data.rows import MemoryRows, Rows, key_of, open_rows
 from imagetune.errors import ResourceError
 from imagetune.model.halves import Halves, weights_digest
-from imagetune.model.inference import predict_filled
+from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig
 from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan
@@ -231,16 +231,15 @@ def _fill(
     if not missing:
         return
     with pictures.load() as batches:
-        size = 0
-        for batch in batches:
-            size = size or len(batch.images)
+        # Whole batches that are there already need not go through the model.
+        wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))
+        for batch, features in outputs_of(lower, wanted):
             positions = (batch.indices + first).tolist()
-            if missing.intersection(positions):
-                for position, feature in zip(positions, predict_filled(lower, batch.images, size), strict=True):
-                    for table in {id(table): table for table in tables if table is not None}.values():
-                        table.put(position, feature)
-                missing.difference_update(positions)
-                progress(first + len(pictures.keys) - len(missing))
+            for position, feature in zip(positions, features, strict=True):
+                for table in {id(table): table for table in tables if table is not None}.values():
+                    table.put(position, feature)
+            missing.difference_update(positions)
+            progress(first + len(pictures.keys) - len(missing))
             check()
 
 

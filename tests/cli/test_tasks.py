@@ -72,9 +72,9 @@ def tagged(workplace):
 def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
     from imagetune import runs
 
-    predicted, predict = [], runs.predict_records
+    predicted, predict = [], runs.predict_labelled
     monkeypatch.setattr(
-        runs, "predict_records", lambda *args, **more: (predicted.append(args[1]), predict(*args, **more))[1]
+        runs, "predict_labelled", lambda *args, **more: (predicted.append(args[1]), predict(*args, **more))[1]
     )
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
     run = workplace / "run"
