@@ -158,6 +158,12 @@ def set_trainable(
     return _summary(model, blocks)
 
 
+def learning_places(model: keras.Model) -> frozenset[int]:
+    """Return the places among the model's weights of all that training may change, moving statistics included."""
+    moving = {id(weight) for layer in leaf_layers(model) if layer.trainable for weight in layer.weights}
+    return frozenset(place for place, weight in enumerate(model.weights) if id(weight) in moving)
+
+
 def chosen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> frozenset[str]:
     """Return the names of the backbone's layers that ``unfreeze`` means, BatchNorm included.
 

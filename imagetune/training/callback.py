@@ -56,6 +56,7 @@ class StageContext:
         validate: Gives the validation figures of the model as it is.
         folder: Where checkpoints go.
         weights_at_start: What training started with.
+        learned: Places of the weights that may have changed since.
         listener: Hears of progress.
         stop: Asked after every step.
     """
@@ -71,6 +72,7 @@ class StageContext:
     validate: Callable[[], dict[str, float]]
     folder: Path
     weights_at_start: Start
+    learned: frozenset[int]
     listener: Listener
     stop: StopRequest
 
@@ -145,7 +147,8 @@ class StageCallback(keras.callbacks.Callback):
 
     def _commit(self, figure: float | None) -> Path:
         state = TrainingState(self.context.stage.name, self.position.epoch, self.position.step, figure)
-        return commit_checkpoint(self.context.folder, self.context.model, state, self.context.weights_at_start)
+        context = self.context
+        return commit_checkpoint(context.folder, context.model, state, context.weights_at_start, context.learned)
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
         val = self.context.validate()

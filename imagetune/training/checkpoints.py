@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +62,13 @@ class Start:
     digests: tuple[bytes, ...]
 
 
-def commit_checkpoint(folder: Path, model: keras.Model, state: TrainingState, start: Start | None = None) -> Path:
+def commit_checkpoint(
+    folder: Path,
+    model: keras.Model,
+    state: TrainingState,
+    start: Start | None = None,
+    learned: Collection[int] | None = None,
+) -> Path:
     """Write a checkpoint and return its folder ``step-NNNNNNNN``.
 
     Args:
@@ -70,6 +76,7 @@ def commit_checkpoint(folder: Path, model: keras.Model, state: TrainingState, st
         model: Whose weights are kept.
         state: Where training stands.
         start: From `start_of` the first checkpoint; by default all weights are written.
+        learned: Places among the model's weights of all that may have changed since; by default every one.
 
     Raises:
         ResourceError: The disk is full; earlier checkpoints are untouched and nothing temporary is left.
@@ -79,7 +86,7 @@ def commit_checkpoint(folder: Path, model: keras.Model, state: TrainingState, st
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".tmp-"))
         try:
-            _write(temporary, model, state, start)
+            _write(temporary, model, state, start, learned)
             if target.exists():  # a stop right after an epoch commits the same step again
                 shutil.rmtree(target)
             temporary.rename(target)
@@ -95,7 +102,7 @@ def start_of(path: Path, model: keras.Model) -> Start:
     beside = path.parent / START
     beside.unlink(missing_ok=True)
     _link(path / START, beside)
-    return Start(beside, expected, tuple(_digest(value) for value in _values(model)))
+    return Start(beside, expected, tuple(_digest(_value(weight)) for weight in model.weights))
 
 
 def load_checkpoint(path: Path, model: keras.Model) -> TrainingState:
@@ -133,7 +140,9 @@ def prune_checkpoints(folder: Path, *, best: Path | None) -> None:
             shutil.rmtree(path)
 
 
-def _write(folder: Path, model: keras.Model, state: TrainingState, start: Start | None) -> None:
+def _write(
+    folder: Path, model: keras.Model, state: TrainingState, start: Start | None, learned: Collection[int] | None
+) -> None:
     changed: dict[str, NDArray[np.generic]] = {}
     if start is None:
         model.save_weights(folder / START)
@@ -142,17 +151,16 @@ def _write(folder: Path, model: keras.Model, state: TrainingState, start: Start 
     else:
         _link(start.weights, folder / START)
         digest = start.sha256
-        pairs = zip(_values(model), start.digests, strict=True)
-        changed = {str(place): value for place, (value, before) in enumerate(pairs) if _digest(value) != before}
+        values = {place: _value(model.weights[place]) for place in learned or range(len(model.weights))}
+        changed = {str(place): value for place, value in values.items() if _digest(value) != start.digests[place]}
     np.savez(folder / CHANGED, **changed)  # type: ignore[arg-type]  # its stubs take the names for options
     _sync(folder / CHANGED)
     hashes = {"start_sha256": digest, "changed_sha256": sha256_file(folder / CHANGED)}
     write_json(folder / STATE, {**asdict(state), **hashes})
 
 
-def _values(model: keras.Model) -> Iterator[NDArray[np.generic]]:
-    for weight in model.weights:
-        yield np.asarray(keras.ops.convert_to_numpy(weight))
+def _value(weight: keras.Variable) -> NDArray[np.generic]:
+    return np.asarray(keras.ops.convert_to_numpy(weight))
 
 
 def _digest(value: NDArray[np.generic]) -> bytes:

@@ -27,6 +27,8 @@ from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, st
 Progress = Callable[[int, int], None]
 # Raised whenever the same key and description would mean other numbers.
 _VERSION = 1
+# A head answers features in no time; more at once would only take memory where they are those of an early block.
+_ANSWERED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,15 @@ def plain_features(
         halves: Of a model for pictures of the final size.
         records: Any pictures.
         pictures: How they are read, and their hashes.
-        batch_size: Pictures a batch.
+        batch_size: Pictures a forward pass; of features there are more in a batch that is returned.
         check: Called after every batch of pictures; may raise.
         progress: Called with the pictures that are done and their number.
     """
     data = pictures.config
     versions = [_plain(records, pictures, data, batch_size)]
     rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
-    parts = (np.arange(first, min(first + batch_size, len(records))) for first in range(0, len(records), batch_size))
+    starts = range(0, len(records), _ANSWERED_AT_ONCE)
+    parts = (np.arange(first, min(first + _ANSWERED_AT_ONCE, len(records))) for first in starts)
     return [FeatureBatch(_taken(rows, part), part) for part in parts]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from imagetune.data.pipeline import Batch, steps_per_epoch
 from imagetune.errors import ImagetuneError
+from imagetune.model.trainable import learning_places
 from imagetune.recipe.train import StageConfig
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.batch_norm import reestimate_statistics
@@ -34,11 +35,13 @@ class Progress:
         position: Where training stands.
         best: The best epoch so far.
         slots: What the optimizer remembers.
+        learned: Places of the weights that stages have trained.
     """
 
     position: Position = field(default_factory=Position)
     best: Best | None = None
     slots: Slots = field(default_factory=Slots)
+    learned: frozenset[int] = frozenset()
 
 
 def train(job: TrainingJob) -> EpochRecord:
@@ -94,13 +97,14 @@ def _run_stage(
             halves=plan.halves,
         )
         job.listener.stage_started(_announcement(job, setup, index, before.position, steps, found, plan.reason))
-        context = _context(job, stage, before, steps, source.validate, start)
+        learned = before.learned | learning_places(model)
+        context = _context(job, stage, before, steps, source.validate, start, learned)
         callback = StageCallback(context, setup, _kept_weights(job, stage, model, setup))
         _fit_stage(job, stage, setup, callback, answers, source.batches())
     slots = slots_of(setup.learner.optimizer, trainable_by_place(model))
     if callback.best is not None and not _already_best(job, model, callback.position, callback.best):
         load_checkpoint(callback.best.checkpoint, job.model)
-    return Progress(callback.position, callback.best, slots)
+    return Progress(callback.position, callback.best, slots, learned)
 
 
 def _already_best(job: TrainingJob, model: keras.Model, position: Position, best: Best) -> bool:
@@ -140,6 +144,7 @@ def _context(
     steps: int,
     validate: Callable[[], dict[str, float]],
     start: Start,
+    learned: frozenset[int],
 ) -> StageContext:
     return StageContext(
         model=job.model,
@@ -153,6 +158,7 @@ def _context(
         validate=validate,
         folder=job.folder,
         weights_at_start=start,
+        learned=learned,
         listener=job.listener,
         stop=job.stop,
     )
