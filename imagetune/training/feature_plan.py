@@ -16,8 +16,8 @@ from imagetune.model.halves import Halves, cut_model, frozen_boundaries
 from imagetune.recipe.train import StageConfig
 from imagetune.training.job import TrainingJob, stage_augmentation, stage_batches
 
-# Measured (docs/performance.md): a head learned nearly as well from this many augmented versions of each picture as
-# from one that never repeats.
+# Measured (docs/strategies.md): a head learns as well from this many augmented versions of each picture as from ones
+# that never repeat; from a single one it doesn't.
 AUTO_VIEWS = 4
 FEATURE_TYPE = "<f4"
 # Features that are read as fast as a cheap disk gives them never cost more than this.
