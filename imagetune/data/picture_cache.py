@@ -6,7 +6,6 @@ room, or whose row was damaged is decoded as without a cache.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import psutil
 
 from imagetune.data.decode import load_picture
-from imagetune.data.rows import KEY_BYTES, MemoryRows, Rows, cache_root, open_rows, row_bytes
+from imagetune.data.rows import KEY_BYTES, MemoryRows, Rows, cache_root, free_disk, open_rows, row_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -154,7 +153,7 @@ def open_picture_cache(
         return PictureCache("off", "no picture's hash is known")
     numbers = {code: number for number, code in enumerate(keys)}
     root = root or cache_root()
-    room = _Room(config, len(keys), disk=_free_disk(root), memory=psutil.virtual_memory().available)
+    room = _Room(config, len(keys), disk=_room_on_disk(root), memory=psutil.virtual_memory().available)
     kind, reason = _decide(config, room)
     rows: Rows | None = None
     if kind == "disk":
@@ -225,10 +224,6 @@ def _shape(image: ImageSettings) -> tuple[int, int, int]:
     return (image.height, image.width, 3)
 
 
-def _free_disk(root: Path) -> int:
-    """Return how many bytes are free for tables, those that they take up already among them; 0 where none can be."""
-    place = next((folder for folder in (root, *root.parents) if folder.is_dir()), None)
-    if place is None:
-        return 0
-    held = sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())
-    return shutil.disk_usage(place).free + held
+def _room_on_disk(root: Path) -> int:
+    """Return how many bytes are free for tables, those that they take up already among them."""
+    return free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())

@@ -184,6 +184,12 @@ def cache_root() -> Path:
     return Path(given) if given else user_cache_path("imagetune")
 
 
+def free_disk(root: Path) -> int:
+    """Return how many bytes are free where ``root`` is or would be."""
+    place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(place).free
+
+
 def key_of(*parts: object) -> bytes:
     """Return the key of the row that is made from ``parts``: texts, numbers, or values that JSON can write."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()

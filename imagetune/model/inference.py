@@ -57,15 +57,15 @@ def outputs_of(
         views: Versions of each picture beside itself that the outputs are the mean over.
     """
     pending: deque[tuple[AnyBatch, Future[np.ndarray]]] = deque()
-    size = 0
-    with ThreadPoolExecutor(_side_by_side(), "imagetune-forward") as pool:
+    size, side_by_side = 0, _side_by_side()
+    with ThreadPoolExecutor(side_by_side, "imagetune-forward") as pool:
         for batch in batches:
             if not size:  # the first call compiles, which is done once
                 size = len(batch.images)
                 yield batch, _predict(model, batch.images, size, views)
                 continue
             pending.append((batch, pool.submit(_predict, model, batch.images, size, views)))
-            if len(pending) > _side_by_side():
+            if len(pending) > side_by_side:
                 done, outputs = pending.popleft()
                 yield done, outputs.result()
         for done, outputs in pending:

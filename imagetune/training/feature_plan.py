@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import psutil
 
-from imagetune.data.rows import cache_root, row_bytes
+from imagetune.data.rows import cache_root, free_disk, row_bytes
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model, frozen_boundaries
 from imagetune.recipe.train import StageConfig
@@ -90,7 +89,7 @@ def _at(job: TrainingJob, model: keras.Model, boundary: str, views: int, *, augm
     size = row_bytes(halves.feature_shape, FEATURE_TYPE)
     needed = size * (len(job.pictures.train) * views + len(job.pictures.val))
     in_memory = needed <= _MEMORY_SHARE * psutil.virtual_memory().available
-    if not in_memory and needed > min(job.pictures.config.cache_bytes, _free_disk() / 2):
+    if not in_memory and needed > min(job.pictures.config.cache_bytes, free_disk(cache_root()) / 2):
         return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
     versions = f" x {views} views" if views > 1 else ""
     what = f"features of {boundary}, {len(job.pictures.train)} pictures{versions}, computed once"
@@ -122,13 +121,6 @@ def _seconds_a_picture(job: TrainingJob, stage: StageConfig, lower: keras.Model)
     began = time.perf_counter()
     lower.predict_on_batch(images)
     return (time.perf_counter() - began) / len(images)
-
-
-def _free_disk() -> int:
-    folder = cache_root()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _amount(size: int) -> str:

@@ -61,24 +61,24 @@ class TrainFeatures:
     first_epoch: int
 
     def batches(
-        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, steps: range
+        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int
     ) -> Iterator[FeatureBatch]:
         """Yield batches as the pipeline would.
 
         Args:
             order: Gives the positions (n,) of an epoch in their order.
             batch_size: Pictures a batch; the last of an epoch may have fewer.
-            steps: Counted from the beginning of training.
+            epochs: How many, from the first one on.
 
         Raises:
             ResourceError: The table of the features is gone.
         """
-        each = steps_per_epoch(self.count, batch_size)
-        for step in steps:
-            epoch, batch = divmod(step, each)
-            indices = order(epoch)[batch * batch_size : (batch + 1) * batch_size]
-            view = (epoch - self.first_epoch) % self.views
-            yield FeatureBatch(_taken(self.rows, view * self.count + indices), indices)
+        for number in range(epochs):
+            positions = order(self.first_epoch + number)
+            view = number % self.views
+            for first in range(0, self.count, batch_size):
+                indices = positions[first : first + batch_size]
+                yield FeatureBatch(_taken(self.rows, view * self.count + indices), indices)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     """Return the training pictures as an epoch would see them."""
     own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
     steps = steps_per_epoch(len(records), job.config.pass_size)
-    how = [_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")]
+    how = key_of(_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")).hex()
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
@@ -155,7 +155,7 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
 
 def _plain(records: Sequence[Record], pictures: Pictures, data: DataConfig, batch_size: int) -> _Version:
     """Return pictures as they are."""
-    how, hashes = _decoded(data), pictures.hashes
+    how, hashes = key_of(_decoded(data)).hex(), pictures.hashes
     keys = [key_of(hashes[record.path], how) if record.path in hashes else None for record in records]
     return _Version(
         keys,
@@ -223,6 +223,7 @@ def _fill(
 ) -> None:
     """Put the rows of a version, which begin at ``first``, into both tables."""
     rows, stored = tables
+    kept_in = [rows] if stored is None or stored is rows else [rows, stored]
     missing = set()
     for position in range(first, first + len(pictures.keys)):
         row = None if stored is None else stored.get(position)
@@ -239,7 +240,7 @@ def _fill(
         for batch, features in outputs_of(lower, wanted):
             positions = (batch.indices + first).tolist()
             for position, feature in zip(positions, features, strict=True):
-                for table in {id(table): table for table in tables if table is not None}.values():
+                for table in kept_in:
                     table.put(position, feature)
             missing.difference_update(positions)
             progress(first + len(pictures.keys) - len(missing))

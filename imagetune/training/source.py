@@ -111,10 +111,8 @@ class FeatureSource:
         )
         features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
         chances = sampling_chances(job)
-        each = steps_per_epoch(count, size)
-        steps = range(first * each, (first + self._stage.epochs) * each)
         return features.batches(
-            lambda epoch: epoch_order(count, job.seed, epoch, chances), batch_size=size, steps=steps
+            lambda epoch: epoch_order(count, job.seed, epoch, chances), batch_size=size, epochs=self._stage.epochs
         )
 
     def validate(self) -> dict[str, float]:

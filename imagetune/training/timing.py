@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -73,7 +74,10 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, an
     prepared = next(iter(Feed([batch], answers)))
     with _measuring(job):
         plan = plan_features(job, stage, model)
-        setup = prepare_stage(model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective)
+        prepare = partial(
+            prepare_stage, model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective
+        )
+        setup = prepare()
         step, compiling = time_calls(lambda: setup.learner.train_on_batch(*prepared), count)
         boundary, lower = _frozen_part(job, stage, model, plan)
         frozen, cached_step, lower_compiling = None, None, 0.0
@@ -81,15 +85,7 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, an
             frozen, lower_compiling = time_calls(lambda: lower.predict_on_batch(batch.images), count)
         if plan.halves is not None:
             features = np.asarray(plan.halves.lower.predict_on_batch(batch.images), np.float32)
-            setup = prepare_stage(
-                model,
-                job.backbone,
-                stage,
-                job.config,
-                steps_per_epoch=steps,
-                objective=objective,
-                halves=plan.halves,
-            )
+            setup = prepare(halves=plan.halves)
             cached_step, compiling = time_calls(lambda: setup.learner.train_on_batch(features, *prepared[1:]), count)
             compiling += lower_compiling
     return StageTimes(plan, step, compiling, boundary, frozen, cached_step, _time_preparing(batch, answers))
