@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
+# From so many forward passes on, a model with folded BatchNorm wins back what making and compiling it takes.
+_WORTH_FOLDING = 1000
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,11 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     """
     # Reading predictions.csv for a report needs neither Keras nor Grain.
     from imagetune.data.pipeline import evaluation_batches
+    from imagetune.model.folding import folded
     from imagetune.model.inference import predict_probabilities
 
+    if len(records) * (1 + len(views)) >= _WORTH_FOLDING:
+        model = folded(model)
     with evaluation_batches(
         records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels, cache=cache
     ) as batches:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from imagetune.data.picture_cache import DECODER_VERSION
 from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
 from imagetune.data.rows import MemoryRows, Rows, key_of, open_rows
 from imagetune.errors import ResourceError
+from imagetune.model.folding import folded
 from imagetune.model.halves import Halves, weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
@@ -29,6 +32,8 @@ Progress = Callable[[int, int], None]
 _VERSION = 1
 # A head answers features in no time; more at once would only take memory where they are those of an early block.
 _ANSWERED_AT_ONCE = 256
+# The part of a model that is asked in the place of its lower half, and the digest of the weights that it is made from.
+_folded_parts: WeakKeyDictionary[keras.Model, tuple[str, keras.Model]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -188,33 +193,40 @@ def _computed(
     """Return the features of all versions, one after the other; what isn't stored yet is computed and stored."""
     keys = [key for one in versions for key in one.keys]
     shape = tuple(int(size) for size in lower.output_shape[1:])
-    stored = _stored(lower, keys, shape, data.cache_bytes)
+    digest = weights_digest(lower)
+    stored = _stored(digest, keys, shape, data.cache_bytes)
     if in_memory or stored is None:
         rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
     else:
         rows = stored
     first = 0
     for one in versions:
-        _fill(lower, one, (rows, stored), first, check, lambda done: progress(done, len(keys)))
+        _fill(
+            partial(_forward, lower, digest), one, (rows, stored), first, check, lambda done: progress(done, len(keys))
+        )
         first += len(one.keys)
     return rows
 
 
-def _stored(lower: keras.Model, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> Rows | None:
+def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> Rows | None:
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
         return None
-    about = {
-        "kind": "features",
-        "version": _VERSION,
-        "lower": weights_digest(lower),
-        "backend": keras.backend.backend(),
-    }
+    about = {"kind": "features", "version": _VERSION, "lower": digest, "backend": keras.backend.backend()}
     return open_rows(about, known, shape, FEATURE_TYPE, budget_bytes=budget)
 
 
+def _forward(lower: keras.Model, digest: str) -> keras.Model:
+    """Return the quickest model of the same features; the same one as long as the weights are, so compiled once."""
+    made_from, forward = _folded_parts.get(lower, ("", lower))
+    if made_from != digest:
+        forward = folded(lower)
+        _folded_parts[lower] = (digest, forward)
+    return forward
+
+
 def _fill(
-    lower: keras.Model,
+    forward: Callable[[], keras.Model],
     pictures: _Version,
     tables: tuple[Rows, Rows | None],
     first: int,
@@ -237,7 +249,7 @@ def _fill(
     with pictures.load() as batches:
         # Whole batches that are there already need not go through the model.
         wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))
-        for batch, features in outputs_of(lower, wanted):
+        for batch, features in outputs_of(forward(), wanted):
             positions = (batch.indices + first).tolist()
             for position, feature in zip(positions, features, strict=True):
                 for table in kept_in:
