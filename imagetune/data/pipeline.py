@@ -21,7 +21,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 from imagetune.data.augmentation import Augmenter, build_augmenter
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import PictureCache, PictureSource, picture_source
-from imagetune.data.processes import prepare_worker, usable_cores
+from imagetune.data.processes import keep_freed_memory, prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
 if TYPE_CHECKING:
@@ -318,6 +318,7 @@ def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bo
     dataset = grain.MapDataset.range(steps.start, max(steps.stop, steps.start)).map(loader).to_iter_dataset(options)
     if workers:
         _let_grain_read_its_flags()
+        keep_freed_memory()  # every batch arrives here anew
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED_BATCHES)
         dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)

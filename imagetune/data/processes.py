@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
+
+
+# Parameters of glibc's mallopt, and the largest size that it keeps out of its heaps when asked to.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_LARGEST = 32 * 2**20
 
 
 def usable_cores() -> int:
@@ -16,9 +22,24 @@ def usable_cores() -> int:
 
 
 def prepare_worker(*_: int) -> None:
-    """Leave Ctrl-C to the main process, and end when the main process is gone."""
+    """Leave Ctrl-C to the main process, end when the main process is gone, and keep freed memory for the next picture."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True, name="imagetune-parent-watch").start()
+
+
+def keep_freed_memory() -> None:
+    """Let malloc use freed memory again instead of returning each picture's to the system.
+
+    A picture is just large enough for malloc to get fresh pages from the system each time, and to give them back: a
+    fifth of the speed of processes that load pictures. Elsewhere than with glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter in (_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD):
+        mallopt(parameter, _LARGEST)
 
 
 def _end_with_parent() -> None:
