@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 
-
 # Parameters of glibc's mallopt, and the largest size that it keeps out of its heaps when asked to.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 32 * 2**20
@@ -22,7 +21,7 @@ def usable_cores() -> int:
 
 
 def prepare_worker(*_: int) -> None:
-    """Leave Ctrl-C to the main process, end when the main process is gone, and keep freed memory for the next picture."""
+    """Leave Ctrl-C to the main process, end when that is gone, and keep freed memory for the next picture."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True, name="imagetune-parent-watch").start()
