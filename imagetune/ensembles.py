@@ -14,7 +14,7 @@ from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.members import Member, hash_pictures, open_members, refuse_seen
 from imagetune.model.manifest import load_model
-from imagetune.runs import labelled_records, predict_labelled
+from imagetune.testing import labelled_records, predict_labelled
 
 
 def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePrediction]:

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
-import numpy as np
 
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import Catalog, Record, find_pictures, read_catalog
+from imagetune.data.catalog import Catalog, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
-from imagetune.data.labels import label_rule
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.splits import Splits, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError
@@ -27,13 +25,13 @@ from imagetune.evaluation.document import evaluate_split, evaluation_document, f
 from imagetune.evaluation.figures import write_figures
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
-from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
+from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import write_report
 from imagetune.files import atomic_path, write_json
 from imagetune.finished import open_run, run_splits
 from imagetune.jobs import build_pretrained, refuse_inherited_leaks, settle_batch_size, settle_workers, training_job
 from imagetune.model.backbones import get_backbone
-from imagetune.model.manifest import read_manifest, save_model
+from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.model.weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
@@ -48,10 +46,10 @@ from imagetune.run_folder import (
     lock_document,
     open_run_folder,
 )
+from imagetune.testing import evaluate_splits, labelled_records, predict_labelled
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
-from imagetune.training.answers import answers_from_features, keeps_features
 from imagetune.training.events import EpochRecord, Listener
 from imagetune.training.fit import train
 from imagetune.training.job import Pictures
@@ -278,94 +276,6 @@ def write_model(
     with atomic_path(folder.keras_file) as temporary:
         model.save(temporary)
     return val
-
-
-def evaluate_splits(
-    folder: RunFolder,
-    model: keras.Model,
-    recipe: Recipe,
-    splits: Splits,
-    *,
-    say: Say,
-    val: Predictions | None = None,
-    pictures: Pictures | None = None,
-) -> dict[str, Any]:
-    """Predict every split once and compute every figure from the predictions; the test split comes last.
-
-    All splits are seen through the recipe's views, so that they can be compared.
-
-    Args:
-        folder: The run's, with its model.
-        model: What `write_model` has written.
-        recipe: The run's.
-        splits: Its pictures.
-        say: Prints a line for the user.
-        val: The validation predictions where `write_model` has made them already.
-        pictures: What training has seen, with what it has kept of them.
-    """
-    sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
-    evaluations = {}
-    thresholds = read_manifest(folder.model).thresholds
-    for name, records in sides.items():
-        if not records:
-            continue
-        if name == "val" and val is not None:
-            predictions = replace(val, thresholds=thresholds)
-        else:
-            predictions = predict_labelled(
-                model, records, splits.class_names, recipe, thresholds=thresholds, pictures=pictures
-            )
-        write_predictions(predictions, folder.predictions(name), root=splits.root)
-        evaluations[name] = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed)
-    document = evaluation_document(evaluations, config=recipe.evaluate)
-    write_json(folder.evaluation, document)
-    say(f"evaluated   {', '.join(evaluations)}")
-    return document
-
-
-def predict_labelled(
-    model: keras.Model,
-    records: Sequence[Record],
-    class_names: tuple[str, ...],
-    recipe: Recipe,
-    *,
-    thresholds: Sequence[float] = (),
-    pictures: Pictures | None = None,
-) -> Predictions:
-    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views.
-
-    With ``pictures``, what training has kept is used: decoded pictures, and of a backbone that never learned, features.
-    """
-    batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
-    if pictures is not None and keeps_features(recipe.train) and not recipe.evaluate.views:
-        backbone = get_backbone(recipe.model.backbone)
-        return predictions_of(
-            [record.path for record in records],
-            [record.label for record in records],
-            answers_from_features(model, backbone, records, pictures, batch_size=batch_size).astype(np.float64),
-            class_names,
-            rule=label_rule(recipe.data),
-            thresholds=thresholds,
-        )
-    return predict_records(
-        model,
-        records,
-        class_names,
-        image=recipe.data.image,
-        batch_size=batch_size,
-        workers=recipe.data.workers,
-        max_pixels=recipe.data.max_pixels,
-        views=recipe.evaluate.views,
-        rule=label_rule(recipe.data),
-        thresholds=thresholds,
-        cache=pictures.caches.opened(recipe.data) if pictures else None,
-    )
-
-
-def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
-    """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
-    config = recipe.data.model_copy(update={"source": str(path.absolute())})
-    return read_catalog(config, least_classes=1).records
 
 
 def _pass_on(record: EpochRecord, folder: RunFolder, tracker: Tracker, recipe: Recipe) -> None:

@@ -30,7 +30,8 @@ from imagetune.run_folder import (
     failure_state,
     lock_document,
 )
-from imagetune.runs import Say, evaluate_splits, finish_tracking, write_model, write_pages
+from imagetune.runs import Say, finish_tracking, write_model, write_pages
+from imagetune.testing import evaluate_splits
 from imagetune.tracking.tracker import start_tracking
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
 from imagetune.training.events import SilentListener

@@ -10,7 +10,7 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "multi_label": {"f1": "F1", "precision": "precision", "recall": "recall", "average_precision": "average precision"},
 }
 SMALLER_IS_BETTER = ("loss", "mae")
+# Template of a section, and what it is drawn from: None where the run has nothing of it.
+SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {}
 MOST_MIX_UPS = 6
 MOST_PATHS = 5
 
@@ -119,6 +121,7 @@ def render_report(run: RunFiles) -> str:
         values=_values(run),
         balance=_balance(run),
         mistakes=_mistakes(run),
+        sections=[(f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None],
         pictures=_picture_counts(run),
         findings=[_finding(found) for found in run.audit.get("findings", [])],
         stages=[_stage(run, stage) for stage in run.recipe.train.stages],

@@ -47,6 +47,8 @@ class ColumnsConfig(Section):
     """Optional column with train, val or test."""
     group: str = "group"
     """Optional column with what must stay on one side of the split: a patient, a film, a shop."""
+    slices: Sequence[str] = ()
+    """Other columns by whose values the test is looked at: a camera, a site, a time of day."""
 
 
 class AuditConfig(Section):
@@ -56,6 +58,11 @@ class AuditConfig(Section):
     """The same or nearly the same picture in two splits that the source gave."""
     on_conflict: Literal["error", "warn", "ignore"] = "warn"
     """The same picture under two labels."""
+    fail_on: Sequence[str] = ()
+    """Codes of findings that stop the run (exit 3), beside those that on_leak and on_conflict make errors; the codes
+    are listed by `imagetune data check --codes`."""
+    allow: Sequence[str] = ()
+    """Codes of findings that are neither told nor stop anything, because someone has looked at them."""
     near_duplicates: bool = True
     """Also look for nearly identical pictures, and keep each family on one side of a split made here."""
 

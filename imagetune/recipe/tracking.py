@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from imagetune.recipe.base import PositiveInt, Section, Sequence
+from imagetune.recipe.base import NonNegative, PositiveInt, Section, Sequence
 
 Metric = Literal[
     "accuracy",
@@ -29,6 +29,26 @@ Metric = Literal[
     "rmse",
 ]
 LOWER_IS_BETTER = frozenset(("log_loss", "hamming_loss", "mae", "rmse"))
+Corruption = Literal[
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "rotation",
+    "jpeg_quality",
+    "resolution",
+]
 View = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in"]
 
 
@@ -70,6 +90,37 @@ class Requirement(Section):
         return self
 
 
+class RobustnessConfig(Section):
+    """How the model is tested on damaged versions of the test pictures; each is a forward pass over them."""
+
+    corruptions: Sequence[Corruption] | Literal["all"] = "all"
+    """The 15 common corruptions (Hendrycks and Dietterich 2019), and rotation, jpeg quality and resolution; `all` are
+    these 18."""
+    severities: Sequence[Annotated[int, Field(ge=1, le=5)]] = (1, 3, 5)
+    """How much, 1 to 5, as in the paper."""
+    pictures: PositiveInt = 200
+    """Most test pictures that are used, drawn with equal shares of every class."""
+
+
+class OperatingPointConfig(Section):
+    """From which probability on the answer is the class that matters; chosen on validation."""
+
+    positive: str
+    """The class that matters."""
+    maximise: Literal["f1", "youden"] = "f1"
+    """What the threshold is chosen for, where no least recall or precision is given."""
+    least_recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Instead: the highest precision with at least this recall."""
+    least_precision: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Instead: the highest recall with at least this precision."""
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if self.least_recall is not None and self.least_precision is not None:
+            raise ValueError("give either least_recall or least_precision")
+        return self
+
+
 class EvaluateConfig(Section):
     """The one test after all selection."""
 
@@ -86,5 +137,28 @@ class EvaluateConfig(Section):
     and predict."""
     mistakes: Annotated[int, Field(ge=0, le=100)] = 24
     """How many of the worst mistakes the report shows as pictures."""
+    baselines: bool = True
+    """Also test the majority class, the nearest neighbour and a linear probe, on the model's own features."""
+    label_errors: bool = True
+    """Also look for pictures that are probably mislabelled, by confident learning over the model's features."""
+    slices: bool = True
+    """Also look for parts of the test on which the model is worse: by size, brightness, blur, data.columns.slices."""
+    conformal_coverage: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
+    """Share of pictures whose true class is to be among those that a conformal set names."""
+    costs: Sequence[Sequence[NonNegative]] | None = None
+    """What each mistake costs: a row a true class, a column an answer, in the order of the classes; answers are then
+    also chosen by least expected cost."""
+    operating_point: OperatingPointConfig | None = None
+    """For one class that matters: the probability from which on it is the answer."""
+    out_of_distribution: Literal["energy", "mahalanobis", "off"] = "energy"
+    """The score that tells pictures unlike those of training; its threshold is chosen on validation."""
+    out_of_distribution_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Share of validation pictures that the threshold of that score turns away."""
+    explain: Annotated[int, Field(ge=0, le=100)] = 8
+    """Of how many of the worst mistakes the report shows where the model looked (Grad-CAM)."""
+    robustness: RobustnessConfig | None = None
+    """Also test on damaged pictures; a forward pass for each damage and severity."""
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """Also cross-validate: train on each of so many parts of the pictures left out in turn."""
     require: Sequence[Requirement] = ()
     """Bars that the test must reach: the command fails with exit code 10 when one is missed."""

@@ -23,7 +23,8 @@ from imagetune.model.folding import folded
 from imagetune.model.halves import Halves, weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan
 from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, stage_batches, stage_data
 
@@ -92,6 +93,13 @@ class _Version:
 
     keys: Sequence[bytes | None]
     load: Callable[[], Batches]
+
+
+def keeps_features(train: TrainConfig) -> bool:
+    """Tell whether a training leaves the backbone as it was, and may keep its features."""
+    return train.cache == "auto" and all(
+        parse_unfreeze(stage.unfreeze).nothing and stage.cache != "off" for stage in train.stages
+    )
 
 
 def train_features(

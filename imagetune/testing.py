@@ -1,0 +1,162 @@
+"""The one test after all choices: what a run's model says of every split, and every figure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+
+from imagetune.data.catalog import Record, read_catalog
+from imagetune.data.holdout import open_holdout
+from imagetune.data.labels import label_rule
+from imagetune.data.splits import Splits
+from imagetune.evaluation.depth import deep_document
+from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
+from imagetune.files import write_json
+from imagetune.model.backbones import get_backbone
+from imagetune.model.build import POOLING
+from imagetune.model.halves import Halves, cut_model
+from imagetune.model.inference import predict_probabilities
+from imagetune.model.manifest import read_manifest
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder import RunFolder
+from imagetune.training.features import FeatureBatch, keeps_features, plain_features
+from imagetune.training.job import Pictures
+
+_MEMORY_SHARE = 0.25
+
+
+def evaluate_splits(
+    folder: RunFolder,
+    model: keras.Model,
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    say: Callable[[str], None],
+    val: Predictions | None = None,
+    pictures: Pictures | None = None,
+) -> dict[str, Any]:
+    """Predict every split once and compute every figure from the predictions; the test split comes last.
+
+    All splits are seen through the recipe's views, so that they can be compared.
+
+    Args:
+        folder: The run's, with its model.
+        model: What ``write_model`` has written.
+        recipe: The run's.
+        splits: Its pictures.
+        say: Prints a line for the user.
+        val: The validation predictions where ``write_model`` has made them already.
+        pictures: What training has seen, with what it has kept of them.
+    """
+    sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
+    thresholds = read_manifest(folder.model).thresholds
+    pictures = pictures or Pictures(splits.train, splits.val, splits.class_names, recipe.data)
+    halves = _halves(model, recipe)
+    examined: dict[str, ExaminedSplit] = {}
+    for name, records in sides.items():
+        if not records:
+            continue
+        known = replace(val, thresholds=thresholds) if name == "val" and val is not None else None
+        examined[name] = _examine(model, halves, records, recipe, pictures, thresholds=thresholds, known=known)
+        write_predictions(examined[name].predictions, folder.predictions(name), root=splits.root)
+    document = evaluation_document(
+        {
+            name: evaluate_split(split.predictions, config=recipe.evaluate, seed=recipe.seed)
+            for name, split in examined.items()
+        },
+        config=recipe.evaluate,
+    )
+    # The figures of the splits stand, whatever happens to the rest.
+    write_json(folder.evaluation, document)
+    document |= deep_document(Examined(model, recipe, examined, splits.root, folder.path))
+    write_json(folder.evaluation, document)
+    say(f"evaluated   {', '.join(examined)}")
+    return document
+
+
+def predict_labelled(
+    model: keras.Model,
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    thresholds: Sequence[float] = (),
+    pictures: Pictures | None = None,
+) -> Predictions:
+    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views.
+
+    With ``pictures``, decoded pictures that training has kept are used.
+    """
+    return predict_records(
+        model,
+        records,
+        class_names,
+        image=recipe.data.image,
+        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
+        workers=recipe.data.workers,
+        max_pixels=recipe.data.max_pixels,
+        views=recipe.evaluate.views,
+        rule=label_rule(recipe.data),
+        thresholds=thresholds,
+        cache=pictures.caches.opened(recipe.data) if pictures else None,
+    )
+
+
+def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
+    """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
+    config = recipe.data.model_copy(update={"source": str(path.absolute())})
+    return read_catalog(config, least_classes=1).records
+
+
+def _halves(model: keras.Model, recipe: Recipe) -> Halves:
+    halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
+    if halves is None:  # the pooling is always the only way
+        raise ValueError(f"the model can't be cut behind {POOLING}")
+    return halves
+
+
+def _examine(
+    model: keras.Model,
+    halves: Halves,
+    records: Sequence[Record],
+    recipe: Recipe,
+    pictures: Pictures,
+    *,
+    thresholds: Sequence[float],
+    known: Predictions | None,
+) -> ExaminedSplit:
+    """Return a split with its features and predictions, which come from the features where the recipe has no views."""
+    batches = _features(halves, records, recipe, pictures)
+    features = np.concatenate([batch.images for batch in batches]) if batches else None
+    if known is None and batches and not recipe.evaluate.views:
+        known = predictions_of(
+            [record.path for record in records],
+            [record.label for record in records],
+            predict_probabilities(halves.answers, batches).astype(np.float64),
+            pictures.class_names,
+            rule=label_rule(recipe.data),
+            thresholds=thresholds,
+        )
+    predictions = known or predict_labelled(
+        model, records, pictures.class_names, recipe, thresholds=thresholds, pictures=pictures
+    )
+    return ExaminedSplit(records, predictions, features)
+
+
+def _features(halves: Halves, records: Sequence[Record], recipe: Recipe, pictures: Pictures) -> Sequence[FeatureBatch]:
+    """Return what the backbone says of pictures as they are; nothing where it would not fit into memory."""
+    size = len(records) * int(np.prod(halves.feature_shape)) * np.dtype(np.float32).itemsize
+    if size > _MEMORY_SHARE * psutil.virtual_memory().available:
+        return ()
+    # Features of a backbone that learned are those of this run alone: not worth the disk.
+    hashes: Mapping[str, str] = pictures.hashes if keeps_features(recipe.train) else {}
+    batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
+    return plain_features(halves, records, replace(pictures, hashes=hashes), batch_size=batch_size)
