@@ -22,6 +22,7 @@ from imagetune import runs
 from imagetune.jobs import build_pretrained, settle_workers, training_job
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import logits_model
+from imagetune.model.devices import tensorflow_on_cpu
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunRecorder, create_run_folder
@@ -156,13 +157,12 @@ def _bare_learner(recipe: Recipe, data: runs.Data) -> keras.Model:
     model, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
     learner = logits_model(model)
-    on_cpu = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
     learner.compile(
         optimizer=keras.optimizers.AdamW(RATE, weight_decay=recipe.train.optimizer.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # As imagetune decides: on the CPU XLA would make the bare side slower.
-        jit_compile=False if on_cpu else "auto",
+        jit_compile=False if tensorflow_on_cpu() else "auto",
     )
     return learner
 

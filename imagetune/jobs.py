@@ -16,6 +16,7 @@ from imagetune.finished import find_run
 from imagetune.members import open_members, seen_pictures
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model, value_scale_of
+from imagetune.model.devices import on_accelerator
 from imagetune.model.manifest import load_model
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
@@ -26,7 +27,7 @@ from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher, make_teacher
-from imagetune.training.timing import on_accelerator, time_calls
+from imagetune.training.timing import time_calls
 from imagetune.training.workers import choose_workers, measure_rates, training_reads
 
 Say = Callable[[str], None]

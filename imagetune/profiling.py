@@ -25,6 +25,7 @@ from imagetune.data.timing import (
     time_pipeline,
 )
 from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
+from imagetune.model.devices import on_accelerator
 from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
@@ -51,7 +52,6 @@ from imagetune.training.stopping import listen_for_stop
 from imagetune.training.timing import (
     StageTimes,
     first_batch,
-    on_accelerator,
     time_forward,
     time_stage,
     time_transfer,

@@ -12,8 +12,8 @@ import psutil
 from imagetune.data.rows import cache_root, free_disk, row_bytes
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model, frozen_boundaries
-from imagetune.recipe.train import StageConfig
-from imagetune.training.job import TrainingJob, stage_augmentation, stage_batches
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.training.job import TrainingJob, augments, stage_batches
 
 # Measured (docs/strategies.md): a head learns as well from this many augmented versions of each picture as from ones
 # that never repeat; from a single one it doesn't.
@@ -43,6 +43,17 @@ class FeaturePlan:
     in_memory: bool = True
 
 
+def cache_setting(train: TrainConfig, stage: StageConfig) -> str:
+    """Return where a stage keeps features: its own setting, or that of all stages."""
+    return stage.cache or train.cache
+
+
+def views_of(train: TrainConfig, stage: StageConfig, *, augmented: bool) -> int:
+    """Return how many versions of each picture a stage that keeps features looks at."""
+    views = stage.views or train.views
+    return min(stage.epochs, AUTO_VIEWS if views == "auto" else views) if augmented else 1
+
+
 def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> FeaturePlan:
     """Decide for a stage.
 
@@ -54,20 +65,19 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
         stage: Its ``unfreeze`` is known to fit the backbone.
         model: The model that the stage trains, as from ``stage_model``.
     """
-    setting = stage.cache or job.config.cache
+    setting = cache_setting(job.config, stage)
     if trouble := _trouble(job, setting):
         return FeaturePlan(trouble)
     boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
     if not boundaries:
         return FeaturePlan("the first layers learn")
-    views, asked = stage.views or job.config.views, (stage.views or job.config.views) != "auto"
-    augmented = stage_augmentation(job, stage) not in ("none", ())
-    count = min(stage.epochs, AUTO_VIEWS if views == "auto" else views) if augmented else 1
+    augmented = augments(job.pictures.config, stage)
+    count = views_of(job.config, stage, augmented=augmented)
     if setting in boundaries:
         return _at(job, model, setting, count, augmented=augmented)
     if boundaries[-1] == POOLING:
         return _at(job, model, POOLING, count, augmented=augmented)
-    if augmented and not asked:
+    if augmented and (stage.views or job.config.views) == "auto":
         return FeaturePlan("pictures are augmented anew in each epoch; train.views would let them take turns")
     return _deepest_that_pays(job, stage, model, boundaries, count, augmented=augmented)
 

@@ -25,7 +25,7 @@ from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan
+from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, cache_setting
 from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
@@ -97,8 +97,8 @@ class _Version:
 
 def keeps_features(train: TrainConfig) -> bool:
     """Tell whether a training leaves the backbone as it was, and may keep its features."""
-    return train.cache == "auto" and all(
-        parse_unfreeze(stage.unfreeze).nothing and stage.cache != "off" for stage in train.stages
+    return all(
+        parse_unfreeze(stage.unfreeze).nothing and cache_setting(train, stage) != "off" for stage in train.stages
     )
 
 

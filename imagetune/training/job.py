@@ -180,6 +180,12 @@ def stage_augmentation(job: TrainingJob, stage: StageConfig) -> Augmentation:
     return job.pictures.config.augmentation if stage.augmentation is None else stage.augmentation
 
 
+def augments(config: DataConfig, stage: StageConfig) -> bool:
+    """Tell whether a stage's epochs show pictures other than as they are."""
+    own = config.augmentation if stage.augmentation is None else stage.augmentation
+    return own not in ("none", ())
+
+
 def sampling_chances(job: TrainingJob) -> np.ndarray | None:
     """Return each training picture's share (n,) of the draws of an epoch; None where each comes once."""
     if job.config.sampling == "natural":

@@ -152,12 +152,6 @@ def smaller_size(size: tuple[int, int], least: int) -> tuple[int, int] | None:
     return (height, width) if least <= min(height, width) and height < size[0] and width < size[1] else None
 
 
-def on_accelerator() -> bool:
-    """Say whether the model runs on a device of its own, so that loading and training don't share the cores."""
-    # Asked for a kind that isn't there, JAX raises; asked for none, both give the accelerators where there are any.
-    return not all(device.startswith("cpu") for device in keras.distribution.list_devices())
-
-
 def _frozen_part(
     job: TrainingJob, stage: StageConfig, model: keras.Model, plan: FeaturePlan
 ) -> tuple[str, keras.Model | None]:

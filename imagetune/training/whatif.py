@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.data.timing import LoadingTimes, PipelineTimes
 from imagetune.recipe.train import StageConfig
-from imagetune.training.feature_plan import AUTO_VIEWS, plan_features
+from imagetune.training.feature_plan import AUTO_VIEWS, cache_setting, plan_features
 from imagetune.training.forecast import (
     AUGMENT,
     DECODE,
@@ -117,7 +117,7 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
 
 def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     stages = job.config.stages
-    off = [stage for stage in stages if (stage.cache or job.config.cache) == "off"]
+    off = [stage for stage in stages if cache_setting(job.config, stage) == "off"]
     if off:
         key = "train.cache" if job.config.cache == "off" else f"train.stages[{stages.index(off[0])}].cache"
         wanted = {stage.name: stage.model_copy(update={"cache": "auto"}) for stage in off}

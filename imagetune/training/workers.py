@@ -12,9 +12,9 @@ from imagetune.data.timing import Augmentation, spread_sample, thread_rate
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.feature_plan import AUTO_VIEWS
+from imagetune.training.feature_plan import cache_setting, views_of
 from imagetune.training.forecast import CACHED_SHARE, PROCESS_SHARE
-from imagetune.training.job import stage_data
+from imagetune.training.job import augments, stage_data
 
 MEASURED_PICTURES = 12
 # What disturbs a measurement makes it slower, so the fastest of a few is the nearest.
@@ -130,10 +130,8 @@ def training_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
     """
     passes = 0
     for stage in train.stages:
-        views = stage.views or train.views
-        most = AUTO_VIEWS if views == "auto" else views
-        cached = parse_unfreeze(stage.unfreeze).nothing and (stage.cache or train.cache) != "off"
-        passes += min(stage.epochs, most) if cached else stage.epochs
+        cached = parse_unfreeze(stage.unfreeze).nothing and cache_setting(train, stage) != "off"
+        passes += views_of(train, stage, augmented=augments(data, stage)) if cached else stage.epochs
     sizes = len({stage_data(data, stage).image for stage in train.stages})
     fresh = passes if data.cache == "off" else min(sizes, passes)
     return Reads(fresh * count, (passes - fresh) * count, len(train.stages))
