@@ -23,6 +23,7 @@ from imagetune.data.splits import Splits, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.figures import write_figures
+from imagetune.evaluation.model_card import write_model_card
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
@@ -285,8 +286,9 @@ def _pass_on(record: EpochRecord, folder: RunFolder, tracker: Tracker, recipe: R
 
 
 def write_pages(folder: RunFolder) -> Path:
-    """Draw the figures of a run and write its report, from the files in its folder."""
+    """Draw the figures of a run and write its report and model card, from the files in its folder."""
     write_figures(folder.path)
+    write_model_card(folder.path)
     return write_report(folder.path)
 
 

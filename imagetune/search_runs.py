@@ -150,7 +150,7 @@ def best_figure(folder: RunFolder, objective: str) -> float:
 def _check_spaces(loaded: LoadedRecipe) -> None:
     fixed = ("source", "split", "columns", "classes", "audit", "task", "label_separator")
     for path in loaded.spaces:
-        if path[0] in ("evaluate", "tracking", "search", "name") or (path[0] == "data" and path[1] in fixed):
+        if path[0] in ("evaluate", "tracking", "search", "card", "name") or (path[0] == "data" and path[1] in fixed):
             raise loaded.error(path, "can't be searched: it would change what trials are compared by")
     if loaded.recipe.data.split.val == 0:
         raise loaded.error(("data", "split"), "a search needs validation pictures, and val is 0")

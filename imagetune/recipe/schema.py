@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from imagetune.recipe.base import Section
+from imagetune.recipe.card import CardConfig
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.search import SearchConfig
@@ -31,5 +32,7 @@ class Recipe(Section):
     """What the final test measures and must reach."""
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow gets its copy."""
+    card: CardConfig = CardConfig()
+    """What people know of the model, for its card."""
     search: SearchConfig = SearchConfig()
     """How `imagetune search` explores the spaces of this recipe."""

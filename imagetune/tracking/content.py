@@ -21,7 +21,7 @@ MAX_PARAMETER = 6000
 MAX_TAG = 5000
 
 # These sections say how a run is looked after, not what it is: they would only crowd the comparison of runs.
-_LEFT_OUT = ("tracking", "search")
+_LEFT_OUT = ("tracking", "search", "card")
 # One value each: a nested list spread over dozens of numbered parameters says nothing.
 _WHOLE = ("data.augmentation", "data.classes", "evaluate.require")
 _KEY_LETTERS = re.compile(r"[^\w.\- ]")

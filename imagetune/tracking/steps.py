@@ -38,6 +38,9 @@ _FILES = (
     "soup.json",
     "evaluation.json",
     "report.html",
+    "model_card.md",
+    "label_errors.csv",
+    "explanations/*.jpg",
     "predictions/*.csv",
     "plots/*.png",
 )

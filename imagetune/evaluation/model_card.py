@@ -1,0 +1,117 @@
+"""model_card.md: what the model is for, how it was made, how good it is and for whom it is not (Mitchell et al. 2019).
+
+What was measured comes from the run folder; what only people know, from the recipe's ``card`` section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from imagetune.data.findings import counted
+from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
+from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
+from imagetune.files import write_text
+
+UNSAID = "Not said: the recipe's `card` section has no word on it."
+# Parts of evaluation.json that sum themselves up in sentences, in the order of the card.
+MEASURED = {
+    "gaps": "From training to test",
+    "folds": "Cross-validation",
+    "baselines": "Beside simple models",
+    "calibration": "Whether probabilities mean what they say",
+    "selective": "If it may decline to answer",
+    "conformal": "Sets instead of single answers",
+    "operating_point": "The class that matters",
+    "slices": "Parts of the test",
+    "robustness": "Damaged pictures",
+    "out_of_distribution": "Pictures unlike those of training",
+    "label_errors": "Labels that are probably wrong",
+}
+FEW = 30
+
+
+def write_model_card(run_dir: Path) -> Path:
+    """Write ``model_card.md`` into a run folder.
+
+    Args:
+        run_dir: A run folder in whatever state the run ended; only recipe.yaml has to be there.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelFileError: It is no run folder, or a file in it is damaged.
+        RecipeError: Its recipe can't be read.
+        ResourceError: The disk is full.
+    """
+    path = run_dir / "model_card.md"
+    write_text(path, render_model_card(read_run(run_dir)).encode("utf-8", "replace").decode("utf-8"))
+    return path
+
+
+def render_model_card(run: RunFiles) -> str:
+    """Return the card as Markdown."""
+    environment = Environment(
+        loader=PackageLoader("imagetune.evaluation"),
+        autoescape=False,  # noqa: S701 - Markdown; what is not ours is escaped by _plain
+        undefined=StrictUndefined,
+        finalize=_plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    tested = run.tested_split
+    image = run.recipe.data.image
+    return environment.get_template("model_card.md.jinja").render(
+        run=run,
+        card=run.recipe.card,
+        unsaid=UNSAID,
+        problem=problem_of(run),
+        verdict=run.evaluation.get("verdict"),
+        facts=list(facts_of(run)),
+        classes=run.evaluation.get("class_names", ()),
+        size=f"{image.height} x {image.width}",
+        counts=picture_counts(run),
+        findings=run.audit.get("findings", []),
+        tested=tested,
+        tested_name=SPLITS[run.tested_name],
+        confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
+        figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
+        per_class=tested.get("per_class", []) if tested else [],
+        measured=list(_measured(run)),
+        limits=list(_limits(run)),
+    )
+
+
+def _measured(run: RunFiles) -> Iterator[tuple[str, list[str]]]:
+    """Yield the title and the sentences of every deeper part of the evaluation."""
+    for key, title in MEASURED.items():
+        lines = (run.evaluation.get(key) or {}).get("summary", [])
+        if lines:
+            yield title, list(lines)
+
+
+def _limits(run: RunFiles) -> Iterator[str]:
+    """Yield what the figures themselves say about their limits."""
+    tested = run.tested_split
+    if tested is None:
+        return
+    if run.tested_name != "test":
+        yield "No pictures were held out for a test: the figures are those of validation, and flatter."
+    if few := [row["class"] for row in tested.get("per_class", []) if row["pictures"] < FEW]:
+        yield (
+            f"{counted(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} pictures, so "
+            f"that their own figures are rough: {', '.join(few)}."
+        )
+    yield "The figures hold for pictures like those of the test: same source, same cameras, same labelling."
+    yield from (f"{note}." for note in tested.get("notes", []))
+
+
+def _plain(value: object) -> object:
+    """Keep names of classes and files from being read as Markdown or HTML; a line stays a line."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split("\n"))
