@@ -54,7 +54,9 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
             measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
             shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
             yield f"  {group:<18} learning rate {shown} ({stage.schedule.name})"
-        yield f"  about {duration(plan.seconds)} at {plan.seconds_per_step:.2f} s a step"
+        yield f"  features           {plan.features}"
+        once = f", {duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
+        yield f"  about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"
     in_all = duration(sum(plan.seconds for plan in plans))
     yield f"in all      about {in_all} of training, reading and validation not counted"
     peak = peak_memory_bytes() / 2**30

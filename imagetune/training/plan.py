@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from dataclasses import dataclass
 
 from imagetune.data.pipeline import steps_per_epoch
 from imagetune.recipe.train import StageConfig
-from imagetune.training.faults import memory_errors
-from imagetune.training.feed import Feed
-from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
+from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_model
 from imagetune.training.stages import prepare_stage
-
-SOME_RATE = 1e-4
+from imagetune.training.timing import SOME_RATE, StageTimes, time_stage
 
 
 @dataclass(frozen=True)
@@ -24,46 +20,68 @@ class StagePlan:
     Attributes:
         stage: The stage's values.
         steps_per_epoch: Optimizer steps an epoch.
-        seconds_per_step: Measured on one batch, reading left out.
         rates: Peak learning rate of each group of layers, input to output; with ``auto`` the share that each would have
             of what is measured.
         trainable_parameters: Parameters that would learn.
         parameters: All parameters.
+        features: What is done about the features of frozen layers, and why.
+        features_seconds: Estimated time to compute them once; 0 where they are not kept.
+        epoch_seconds: Estimated time of an epoch after that, reading left out.
     """
 
     stage: StageConfig
     steps_per_epoch: int
-    seconds_per_step: float
     rates: dict[str, float]
     trainable_parameters: int
     parameters: int
+    features: str
+    features_seconds: float
+    epoch_seconds: float
 
     @property
     def seconds(self) -> float:
         """Estimated training time of the stage."""
-        return self.seconds_per_step * self.steps_per_epoch * self.stage.epochs
+        return self.features_seconds + self.epoch_seconds * self.stage.epochs
 
 
 def plan_stages(job: TrainingJob) -> list[StagePlan]:
-    """Run one batch through each stage and time it. The model's weights change; nothing is written."""
-    steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+    """Time each stage on a batch of its own. The model's weights change; nothing is written.
+
+    Raises:
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+        DataError: A picture vanished.
+    """
+    count = len(job.pictures.train)
+    steps = steps_per_epoch(count, job.config.pass_size)
     objective, answers = objective_of(job), answers_of(job)
     plans = []
     for stage in job.config.stages:
-        with stage_batches(job, stage, epochs=1, workers=0) as batches:
-            batch = next(iter(Feed(batches, answers)))
-        model = stage_model(job, stage)
+        times = time_stage(job, stage, objective=objective, answers=answers)
         timed = _with_some_rate(stage)
-        setup = prepare_stage(model, job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective)
-        with memory_errors(job.config.pass_size):
-            setup.learner.train_on_batch(*batch)  # the first step also compiles
-            began = time.perf_counter()
-            setup.learner.train_on_batch(*batch)
-            seconds = time.perf_counter() - began
+        setup = prepare_stage(
+            stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
+        )
         unit = SOME_RATE if stage.learning_rate == "auto" else 1.0
-        rates = {group: rate / unit for group, rate in setup.rates.items()}
-        plans.append(StagePlan(stage, steps, seconds, rates, setup.trainable_parameters, setup.parameters))
+        plans.append(
+            StagePlan(
+                stage,
+                steps,
+                {group: rate / unit for group, rate in setup.rates.items()},
+                setup.trainable_parameters,
+                setup.parameters,
+                times.plan.reason,
+                _features_seconds(times, count, len(job.pictures.val)),
+                count * (times.cached_step or times.step).seconds,
+            )
+        )
     return plans
+
+
+def _features_seconds(times: StageTimes, train: int, val: int) -> float:
+    if times.cached_step is None or times.frozen is None:
+        return 0.0
+    return times.frozen.seconds * (train * times.plan.views + val)
 
 
 def _with_some_rate(stage: StageConfig) -> StageConfig:

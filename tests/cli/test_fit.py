@@ -101,6 +101,8 @@ def test_a_dry_run_leaves_nothing_behind(recipe, workplace, imagetune):
     outcome = imagetune("fit", recipe, "--dry-run")
     assert outcome.code == 0
     assert "stage 2/2   top: unfreeze last 1 blocks" in outcome.out
+    assert "features of pooling" in outcome.out  # the head's stage computes them once, which its estimate knows
+    assert " of it for features" in outcome.out
     assert "nothing was written" in outcome.out
     assert sorted(workplace.rglob("*")) == before
 
