@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.audit_page import write_audit_page
 from imagetune.data.catalog import Catalog, read_catalog
 from imagetune.data.checking import audit_document, audit_lines
+from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
 from imagetune.data.preview import draw_contact_sheet, pick_records
 from imagetune.data.splits import split_catalog
 from imagetune.files import atomic_path
@@ -22,10 +25,11 @@ RECIPE_SUFFIXES = {".yaml", ".yml"}
 
 @dataclass(frozen=True)
 class Check:
-    """What an audit found."""
+    """What an audit found, with the section of the recipe that it was made by."""
 
     catalog: Catalog
     audit: Audit
+    config: DataConfig
 
     def document(self) -> dict[str, object]:
         """Return it as JSON."""
@@ -39,6 +43,43 @@ class Check:
         """Raise DataError if something stands in the way of training."""
         enforce_audit(self.audit)
 
+    def write_page(self, path: Path) -> None:
+        """Write it as a page with pictures; refuses a place among the pictures."""
+        require_outside(path, self.config)
+        write_audit_page(self.catalog, self.audit, self.config, path)
+
+    def fix(self, folder: Path) -> Fixed:
+        """Write a table of the pictures that can be trusted into a folder, and check it."""
+        cleaning = clean(self.catalog, self.audit)
+        cleaned, changes = write_cleaning(cleaning, folder, self.config)
+        return Fixed(cleaned, changes, cleaning, _checked(self.config.model_copy(update={"source": str(cleaned)})))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A cleaned table, what was changed for it, and the check of it."""
+
+    cleaned: Path
+    changes: Path
+    cleaning: Cleaning
+    check: Check
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON."""
+        counts = Counter(change.change for change in self.cleaning.changes)
+        return {
+            "cleaned": str(self.cleaned),
+            "changes": str(self.changes),
+            "rows": len(self.cleaning.records),
+            "changed": dict(sorted(counts.items())),
+            "ok": self.check.document()["ok"],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text."""
+        yield f"{self.cleaned}: {'; '.join(self.cleaning.lines())}"
+        yield f"{self.changes}: what was left out or moved, and why"
+
 
 def check(source: Path, overrides: Sequence[str]) -> Check:
     """Audit the pictures of a recipe, of a folder or of a table."""
@@ -46,8 +87,7 @@ def check(source: Path, overrides: Sequence[str]) -> Check:
         config = load_checked_recipe(source, overrides).recipe.data
     else:
         config = DataConfig(source=str(source.absolute()))
-    catalog = read_catalog(config)
-    return Check(catalog, audit_catalog(catalog, config))
+    return _checked(config)
 
 
 def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int, views: int) -> None:
@@ -65,3 +105,8 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int,
     )
     with atomic_path(out) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
+
+
+def _checked(config: DataConfig) -> Check:
+    catalog = read_catalog(config)
+    return Check(catalog, audit_catalog(catalog, config), config)

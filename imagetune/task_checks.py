@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from imagetune.data.findings import shortened
 from imagetune.errors import RecipeError
 from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.problems import did_you_mean
+from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.schema import Recipe
 
 LOSSES: Mapping[Task, tuple[str, ...]] = {
     "single_label": ("cross_entropy", "focal"),
@@ -35,7 +37,28 @@ _NO_CLASSES = ("multi_label", "regression")
 
 def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     """Return what doesn't fit ``data.task``, each with its place in the file."""
-    return [*_loss_errors(loaded), *_setting_errors(loaded), *_watched_errors(loaded), *_required_errors(loaded)]
+    return [
+        *_loss_errors(loaded),
+        *_setting_errors(loaded),
+        *_watched_errors(loaded),
+        *_required_errors(loaded),
+        *_decision_errors(loaded),
+    ]
+
+
+def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
+    """Check what the recipe says of classes against those that the pictures have.
+
+    Args:
+        recipe: The resolved recipe.
+        class_names: The classes in the order of the model's outputs.
+
+    Raises:
+        RecipeError: ``evaluate.costs`` or ``evaluate.operating_point`` doesn't fit them.
+    """
+    errors = [RecipeError(what, where=dotted(path), hint=hint) for path, what, hint in _misfits(recipe, class_names)]
+    if errors:
+        raise errors[0].with_also(tuple(errors[1:]))
 
 
 def _loss_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
@@ -87,3 +110,37 @@ def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
         if bar.metric not in TEST_FIGURES[task]:
             hint = did_you_mean(bar.metric, TEST_FIGURES[task])
             yield loaded.error(("evaluate", "require", index, "metric"), f"{task} has no {bar.metric}", hint=hint)
+
+
+def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
+    """Yield what is wrong with costs and operating point; that of the classes only where the recipe names them."""
+    recipe = loaded.recipe
+    task, evaluate = recipe.data.task, recipe.evaluate
+    if evaluate.costs is not None and task in _NO_CLASSES:
+        what = f"needs one class a picture; the task is {task}"
+        yield loaded.error(("evaluate", "costs"), what, hint="leave it out")
+    elif evaluate.costs is not None and (rough := _rough_rows(evaluate.costs)):
+        yield loaded.error(("evaluate", "costs"), rough, hint="give a row a true class, in it a cost for each answer")
+    if evaluate.operating_point is not None and task == "regression":
+        yield loaded.error(("evaluate", "operating_point"), "regression has no classes", hint="leave it out")
+    elif recipe.data.classes is not None and task != "regression":
+        yield from (loaded.error(path, what, hint=hint) for path, what, hint in _misfits(recipe, recipe.data.classes))
+
+
+def _rough_rows(costs: Sequence[Sequence[float]]) -> str:
+    """Return why rows of costs are no square table; empty where they are one."""
+    lengths = sorted({len(row) for row in costs})
+    if lengths == [len(costs)] and len(costs) > 1:
+        return ""
+    return f"is no square table: {len(costs)} rows of {' or '.join(map(str, lengths)) or 'no'} costs"
+
+
+def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodePath, str, str]]:
+    """Yield place, problem and hint of costs and an operating point that don't fit the classes."""
+    costs, point = recipe.evaluate.costs, recipe.evaluate.operating_point
+    if costs is not None and not _rough_rows(costs) and len(costs) != len(class_names):
+        what = f"is a table of {len(costs)} x {len(costs)} for {len(class_names)} classes"
+        yield ("evaluate", "costs"), what, f"the classes are, in order: {shortened(class_names)}"
+    if point is not None and point.positive not in class_names:
+        path: NodePath = ("evaluate", "operating_point", "positive")
+        yield path, f"there is no class {point.positive!r}", did_you_mean(point.positive, class_names)

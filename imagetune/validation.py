@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from imagetune.data.augmentation import augmentation_problems
+from imagetune.data.catalog import nearest
+from imagetune.data.findings import CODES
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.views import unfit_views
@@ -17,6 +19,7 @@ from imagetune.stage_checks import stage_errors
 from imagetune.task_checks import task_errors
 
 HED_BACKBONE = "vgg16"
+_CODES_HINT = "`imagetune data check --codes` lists them"
 
 
 def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
@@ -31,6 +34,7 @@ def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Load
     """
     loaded = load_recipe(path, overrides)
     errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_view_errors(loaded), *task_errors(loaded)]
+    errors += _audit_errors(loaded)
     if not any(error.where.endswith("model.backbone") for error in errors):
         errors += stage_errors(loaded)
     if errors:
@@ -70,3 +74,20 @@ def _view_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     ]
     twice = [view for view, count in Counter(views).items() if count > 1]
     return [*unfit, *(loaded.error(at, f"names {view} more than once", hint="name it once") for view in twice)]
+
+
+def _audit_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    audit = loaded.recipe.data.audit
+    at: NodePath = ("data", "audit")
+    unknown = [
+        loaded.error((*at, key, place), f"no finding has the code {code!r}", hint=nearest(code, CODES) or _CODES_HINT)
+        for key, codes in (("fail_on", audit.fail_on), ("allow", audit.allow))
+        for place, code in enumerate(codes)
+        if code not in CODES
+    ]
+    both = [
+        loaded.error((*at, "allow", place), f"{code!r} is in fail_on as well", hint="keep it in one of them")
+        for place, code in enumerate(audit.allow)
+        if code in audit.fail_on
+    ]
+    return [*unknown, *both]

@@ -1,6 +1,7 @@
 import pytest
 
 from imagetune.errors import RecipeError
+from imagetune.task_checks import check_classes
 from imagetune.validation import load_checked_recipe
 
 
@@ -83,3 +84,45 @@ def test_a_required_figure_must_be_one_of_the_task(tmp_path):
     assert problems(tmp_path, "data.task=ordinal", required) == []
     (found,) = problems(tmp_path, "evaluate.require=[{metric: rmse, value: 0.5}]")
     assert "better when lower" in found
+
+
+COSTS = "evaluate.costs=[[0, 1], [5, 0]]"
+
+
+def test_costs_are_a_square_table_of_the_classes(tmp_path):
+    assert problems(tmp_path, COSTS) == []
+    assert problems(tmp_path, COSTS, "data.classes=[a, b]") == []
+    (found,) = problems(tmp_path, COSTS, "data.classes=[a, b, c]")
+    assert "evaluate.costs: is a table of 2 x 2 for 3 classes; the classes are, in order: a, b, c" in found
+    (found,) = problems(tmp_path, "evaluate.costs=[[0, 1, 2], [5, 0]]")
+    assert "is no square table: 2 rows of 2 or 3 costs" in found
+    (found,) = problems(tmp_path, "evaluate.costs=[[0, 1, 2], [5, 0, 1]]")
+    assert "is no square table: 2 rows of 3 costs" in found
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_costs_need_one_class_a_picture(tmp_path, task):
+    (found,) = problems(tmp_path, f"data.task={task}", COSTS)
+    assert "needs one class a picture" in found
+
+
+def test_the_class_that_matters_must_be_one(tmp_path):
+    wanted = "evaluate.operating_point={positive: cta}"
+    (found,) = problems(tmp_path, wanted, "data.classes=[ant, cat]")
+    assert "evaluate.operating_point.positive: there is no class 'cta'; did you mean 'cat'?" in found
+    assert problems(tmp_path, wanted) == []
+    (found,) = problems(tmp_path, wanted, "data.task=regression")
+    assert "regression has no classes" in found
+
+
+def test_classes_that_only_the_pictures_tell_are_checked_before_training(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data: {source: x, image_size: 32}", encoding="utf-8")
+    recipe = load_checked_recipe(path, [COSTS, "evaluate.operating_point={positive: cat}"]).recipe
+    check_classes(recipe, ("ant", "cat"))
+    with pytest.raises(RecipeError) as caught:
+        check_classes(recipe, ("ant", "bee", "dog"))
+    told = [str(one) for one in (caught.value, *caught.value.also)]
+    assert len(told) == 2
+    assert "evaluate.costs: is a table of 2 x 2 for 3 classes" in told[0]
+    assert "evaluate.operating_point.positive: there is no class 'cat'" in told[1]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagetune.data.catalog import Catalog, Record
+from imagetune.data.class_sizes import class_sizes
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import Finding, Severity, counted, severity_of, shortened
+from imagetune.data.findings import CODES, Finding, Severity, counted, severity_of, shortened
 from imagetune.data.inspection import inspect_pictures
+from imagetune.data.oddities import odd_pictures, placeholders
 from imagetune.data.perceptual import near_pairs
+from imagetune.data.shift import split_shift
+from imagetune.data.shortcuts import Told, shortcuts, tell_labels
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
-    from imagetune.recipe.data import DataConfig
+    from imagetune.recipe.data import AuditConfig, DataConfig
 
 __all__ = ["Audit", "Finding", "PictureFacts", "audit_catalog", "enforce_audit"]
 
@@ -35,6 +39,10 @@ _NOTES: dict[str, tuple[Severity, str, str, str]] = {
     ),
     "many-frames": ("note", "{count} with several frames or pages", "only the first is used", ""),
 }
+_CONFLICTS = {
+    "conflict": "no model can be right about it",
+    "near-conflict": "one of the labels may be wrong",
+}
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,17 @@ class Audit:
 
     Attributes:
         facts: One for each record of the catalog, in its order.
-        findings: Those of the catalog first, then those of the pictures.
+        findings: Those of the catalog first, then those of the pictures, but for those that the recipe allows.
         families: For each record, the first record that is the same picture or nearly so; itself when it is alone.
+        allowed: Findings that ``data.audit.allow`` names.
+        told: How well each thing that has nothing to do with the content tells the label, by the finding's code.
     """
 
     facts: tuple[PictureFacts, ...]
     findings: tuple[Finding, ...]
     families: tuple[int, ...]
+    allowed: tuple[Finding, ...] = ()
+    told: Mapping[str, Told] = field(default_factory=dict)
 
     @property
     def bad_paths(self) -> tuple[str, ...]:
@@ -83,16 +95,24 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     facts = tuple(inspected[index].facts for index in where)
     copies = components(len(paths), equal_pairs([one.facts.sha256 or None for one in inspected]))
     alike = components(len(paths), [*enumerate(copies), *(_near(inspected) if near else ())])
-    findings = (
+    first = {root: index for index, root in reversed(list(enumerate(alike[index] for index in where)))}
+    families = tuple(first[alike[index]] for index in where)
+    told = tell_labels(catalog, facts, families)
+    found = (
         *catalog.findings,
         *_bad_pictures(facts, config),
-        *_odd_pictures(facts),
-        *_conflicts(catalog.records, [copies[index] for index in where], config),
-        *_leaks(catalog.records, facts, [alike[index] for index in where], config),
+        *_noted_pictures(facts),
+        *placeholders(inspected, members(alike)),
+        *odd_pictures(facts),
+        *_conflicts(catalog, [copies[index] for index in where], families, config),
+        *_leaks(catalog.records, facts, families, config),
         *_families(paths, inspected, copies, alike),
+        *class_sizes(catalog.records, facts, catalog.rule),
+        *shortcuts(told),
+        *split_shift(catalog, facts, families),
     )
-    first = {root: index for index, root in reversed(list(enumerate(alike[index] for index in where)))}
-    return Audit(facts, findings, tuple(first[alike[index]] for index in where))
+    findings, allowed = _ruled(found, config.audit)
+    return Audit(facts, findings, families, allowed, told)
 
 
 def enforce_audit(audit: Audit) -> None:
@@ -107,17 +127,29 @@ def enforce_audit(audit: Audit) -> None:
     first = errors[0]
     shown = ", ".join(f"{path} ({first.reasons[path]})" if path in first.reasons else path for path in first.paths[:3])
     more = f" and {len(first.paths) - 3:,} more" if len(first.paths) > 3 else ""
+    shown = f": {shown}{more}" if shown else ""
     others = f"; also: {'; '.join(finding.title for finding in errors[1:])}" if errors[1:] else ""
-    raise DataError(f"{first.title}: {shown}{more}{others}", hint=first.hint)
+    raise DataError(f"{first.title}{shown}{others}", hint=first.hint)
+
+
+def _ruled(found: Iterable[Finding], rules: AuditConfig) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """Return what is told, with the severity that the recipe asks for, and what it allows."""
+    told: list[Finding] = []
+    allowed: list[Finding] = []
+    for finding in found:
+        if finding.code in rules.allow:
+            allowed.append(finding)
+        elif finding.code in rules.fail_on:
+            way_out = f"take {finding.code} out of data.audit.fail_on"
+            hint = f"{finding.hint}, or {way_out}" if finding.hint else way_out
+            told.append(replace(finding, severity="error", hint=hint))
+        else:
+            told.append(finding)
+    return tuple(told), tuple(allowed)
 
 
 def _near(inspected: list[Inspection]) -> Iterator[tuple[int, int]]:
-    seen = [index for index, one in enumerate(inspected) if one.facts.perceptual_hash is not None]
-    hashes = [inspected[index].facts.perceptual_hash or 0 for index in seen]
-    thumbnails = [inspected[index].thumbnail for index in seen]
-    ratios = [inspected[index].ratio for index in seen]
-    for one, other in near_pairs(hashes, thumbnails, ratios):
-        yield seen[one], seen[other]
+    return near_pairs([one.thumbnail for one in inspected])
 
 
 def _bad_pictures(facts: Iterable[PictureFacts], config: DataConfig) -> Iterator[Finding]:
@@ -135,7 +167,7 @@ def _bad_pictures(facts: Iterable[PictureFacts], config: DataConfig) -> Iterator
         )
 
 
-def _odd_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
+def _noted_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
     reasons: dict[str, dict[str, str]] = {}
     for fact in facts:
         for code, text in fact.notes:
@@ -147,27 +179,44 @@ def _odd_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
             yield Finding(code, severity, words, explanation, tuple(found), hint, reasons=found)
 
 
-def _conflicts(records: tuple[Record, ...], copies: list[int], config: DataConfig) -> Iterator[Finding]:
-    groups = [group for group in members(copies) if len({records[index].label for index in group}) > 1]
+def _conflicts(
+    catalog: Catalog, copies: Sequence[int], families: Sequence[int], config: DataConfig
+) -> Iterator[Finding]:
+    records = catalog.records
+    groups = _of_several_labels(records, copies)
     if groups:
-        reasons: dict[str, str] = {}
-        for index in (index for group in groups for index in group):
-            path, label = records[index].path, records[index].label
-            reasons[path] = f"{reasons[path]}, {label}" if path in reasons else label
-        yield Finding(
-            "conflict",
-            severity_of(config.audit.on_conflict),
-            f"{counted(len(groups), 'picture')} under more than one label",
-            "no model can be right about it",
-            tuple(reasons),
-            "keep the right copy and remove the others",
-            tuple(_paths(records, group) for group in groups),
-            reasons,
-        )
+        title = f"{counted(len(groups), 'picture')} under more than one label"
+        hint = "keep the right copy and remove the others"
+        yield _conflict("conflict", severity_of(config.audit.on_conflict), title, hint, groups, records)
+    if catalog.rule.task in ("multi_label", "regression"):
+        return
+    known = {copies[index] for group in groups for index in group}
+    groups = [
+        group for group in _of_several_labels(records, families) if not known.intersection(copies[at] for at in group)
+    ]
+    if groups:
+        count = counted(len(groups), "family", "families")
+        title, hint = f"{count} of nearly identical pictures under more than one label", "look which label is right"
+        yield _conflict("near-conflict", CODES["near-conflict"].severity, title, hint, groups, records)
+
+
+def _of_several_labels(records: Sequence[Record], roots: Sequence[int]) -> list[list[int]]:
+    return [group for group in members(roots) if len({records[index].label for index in group}) > 1]
+
+
+def _conflict(
+    code: str, severity: Severity, title: str, hint: str, groups: list[list[int]], records: Sequence[Record]
+) -> Finding:
+    reasons: dict[str, str] = {}
+    for index in (index for group in groups for index in group):
+        path, label = records[index].path, records[index].label
+        reasons[path] = f"{reasons[path]}, {label}" if path in reasons else label
+    together = tuple(_paths(records, group) for group in groups)
+    return Finding(code, severity, title, _CONFLICTS[code], tuple(reasons), hint, together, reasons)
 
 
 def _leaks(
-    records: tuple[Record, ...], facts: tuple[PictureFacts, ...], alike: list[int], config: DataConfig
+    records: tuple[Record, ...], facts: tuple[PictureFacts, ...], alike: Sequence[int], config: DataConfig
 ) -> Iterator[Finding]:
     severity = severity_of(config.audit.on_leak)
     good = [index for index, fact in enumerate(facts) if fact.error is None]
@@ -228,5 +277,5 @@ def _families(paths: list[str], inspected: list[Inspection], copies: list[int], 
             yield Finding(code, "note", title, explanation, together, groups=groups)
 
 
-def _paths(records: tuple[Record, ...], group: list[int]) -> tuple[str, ...]:
+def _paths(records: Sequence[Record], group: list[int]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(records[index].path for index in group))

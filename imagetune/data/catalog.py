@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -35,12 +36,14 @@ class Record:
             where "" means none; a number's text for regression.
         split: ``train``, ``val`` or ``test`` when the source says so.
         group: What must stay on one side of the split, when the source says so.
+        slices: Name and value of each column of ``data.columns.slices``; "" for an empty cell.
     """
 
     path: str
     label: str
     split: str | None = None
     group: str | None = None
+    slices: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,13 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
     catalog = _with_labels(catalog, config, required=least_classes > 1)
     if not catalog.records:
         raise DataError("holds no pictures", where=str(source))
+    if config.columns.slices and not catalog.records[0].slices:
+        what = f"has no columns, but data.columns.slices names {shortened(config.columns.slices)}"
+        raise DataError(what, where=str(source), hint="slices by columns need a table; leave data.columns.slices out")
     _require_classes(catalog, source, least_classes)
     if config.classes is None:
         order_classes(catalog.labels, config)
-    return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog.labels))
+    return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog))
 
 
 def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
@@ -226,17 +232,19 @@ def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
     raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")
 
 
-def _lookalike_labels(labels: Sequence[str]) -> tuple[Finding, ...]:
+def _lookalike_labels(catalog: Catalog) -> tuple[Finding, ...]:
     by_fold: dict[str, list[str]] = {}
-    for label in labels:
-        by_fold.setdefault(" ".join(label.casefold().replace("_", " ").replace("-", " ").split()), []).append(label)
+    for label in catalog.labels:
+        folded = unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ")
+        by_fold.setdefault(" ".join(folded.split()), []).append(label)
     return tuple(
         Finding(
             "lookalike-labels",
             "warning",
             f"the classes {' and '.join(map(repr, names))} differ only in spelling",
             "they are trained as different classes",
-            hint="rename them alike if they mean the same",
+            tuple(one.path for one in catalog.records if not set(names).isdisjoint(catalog.rule.names(one.label))),
+            "rename them alike if they mean the same",
         )
         for names in by_fold.values()
         if len(names) > 1

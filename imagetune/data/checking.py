@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from imagetune.data.audit import Audit
 from imagetune.data.catalog import Catalog
-from imagetune.data.findings import Finding, counted
+from imagetune.data.findings import CODES, Finding, counted
 from imagetune.data.splits import Splits
 
 _SHOWN = 5
@@ -19,10 +21,13 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
 
     The keys: ``source``; ``pictures`` and ``usable`` (counts); ``bad`` (a list of ``path`` and ``error``); ``classes``
     (count of usable pictures by label); ``splits`` (count by split and label, null when not split); ``width`` and
-    ``height`` (``min``, ``median``, ``max`` in pixels); ``findings`` (see `Finding.to_dict`); ``ok`` (no error among
-    them).
+    ``height`` in pixels, ``brightness`` and ``sharpness`` as in `Appearance` (each ``min``, ``median``, ``max``);
+    ``file_types`` (count by type); ``shortcuts`` (how well size, shape and so on tell the label, see `Told`);
+    ``findings`` (see `Finding.to_dict`); ``allowed`` (the findings that data.audit.allow names); ``ok`` (no error among
+    the findings).
     """
     good = [fact for fact in audit.facts if fact.error is None]
+    looks = [fact.appearance for fact in good if fact.appearance is not None]
     usable = zip(catalog.records, audit.facts, strict=True)
     labels = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     bad = {fact.path: fact.error for fact in audit.facts if fact.error is not None}
@@ -36,7 +41,12 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
         "splits": splits.counts() if splits else None,
         "width": _spread([fact.width for fact in good]),
         "height": _spread([fact.height for fact in good]),
+        "brightness": _spread([look.brightness for look in looks]),
+        "sharpness": _spread([look.sharpness for look in looks]),
+        "file_types": dict(Counter(fact.kind for fact in good)),
+        "shortcuts": {code: asdict(told) for code, told in audit.told.items()},
         "findings": [finding.to_dict() for finding in audit.findings],
+        "allowed": [finding.to_dict() for finding in audit.allowed],
     }
 
 
@@ -53,10 +63,17 @@ def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) ->
     return lines
 
 
-def _spread(sides: list[int]) -> dict[str, float] | None:
-    if not sides:
+def code_lines() -> list[str]:
+    """Return every code that a finding may have, with its usual severity and its meaning."""
+    width = max(map(len, CODES))
+    settings = {code: f" ({one.policy} sets the severity)" if one.policy else "" for code, one in CODES.items()}
+    return [f"{code:<{width}}  {one.severity:<7}  {one.meaning}{settings[code]}" for code, one in CODES.items()]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
         return None
-    return {"min": min(sides), "median": statistics.median(sides), "max": max(sides)}
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
 def _class_table(catalog: Catalog, audit: Audit, splits: Splits | None) -> Iterator[str]:

@@ -15,11 +15,11 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.facts import Inspection, PictureFacts
+from imagetune.data.facts import Appearance, Inspection, PictureFacts
 from imagetune.data.rows import cache_root
 
 NAME = "facts-1.sqlite3"
@@ -150,7 +150,8 @@ def _content(one: Inspection) -> tuple[str, bytes, int]:
     """Return facts, thumbnail and their checksum."""
     facts = one.facts
     values = [facts.sha256, facts.size_bytes, facts.width, facts.height, facts.perceptual_hash, facts.error]
-    text = json.dumps([*values, facts.notes, one.ratio])
+    look = None if facts.appearance is None else astuple(facts.appearance)
+    text = json.dumps([*values, facts.notes, facts.kind, facts.camera, look])
     return text, one.thumbnail, _checksum(text, one.thumbnail)
 
 
@@ -159,9 +160,11 @@ def _inspection(path: str, row: tuple[str, bytes, int, int]) -> Inspection | Non
     text, thumbnail, checksum, _ = row
     if not isinstance(text, str) or not isinstance(thumbnail, bytes) or _checksum(text, thumbnail) != checksum:
         return None
-    sha256, size, width, height, code, error, notes, ratio = json.loads(text)
-    facts = PictureFacts(path, sha256, size, width, height, code, error, tuple((kind, words) for kind, words in notes))
-    return Inspection(facts, thumbnail, ratio)
+    sha256, size, width, height, code, error, notes, kind, camera, look = json.loads(text)
+    noted = tuple((name, words) for name, words in notes)
+    appearance = None if look is None else Appearance(*look)
+    facts = PictureFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
+    return Inspection(facts, thumbnail)
 
 
 def _checksum(text: str, thumbnail: bytes) -> int:

@@ -39,3 +39,29 @@ def members(roots: Sequence[int]) -> Iterator[list[int]]:
     ends = np.cumsum(np.bincount(which)[np.argsort(first)])
     for start, end in pairwise([0, *ends.tolist()]):
         yield order[start:end].tolist()
+
+
+class Families:
+    """What is connected so far.
+
+    Attributes:
+        names: ``(n,)`` one number for all items of a family; it changes as families are joined.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.names = np.arange(count)
+        self._members: dict[int, list[int]] = {}
+
+    def join(self, one: int, other: int, *, most: int | None = None) -> bool:
+        """Make one family of two; False where they are one already, or would have more than ``most`` items."""
+        names = sorted((int(self.names[one]), int(self.names[other])), key=lambda name: len(self._of(name)))
+        if names[0] == names[1] or (most is not None and sum(len(self._of(name)) for name in names) > most):
+            return False
+        moved = self._of(names[0])
+        self.names[moved] = names[1]
+        self._members[names[1]] = self._of(names[1]) + moved
+        self._members.pop(names[0], None)
+        return True
+
+    def _of(self, name: int) -> list[int]:
+        return self._members.get(name, [name])

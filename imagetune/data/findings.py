@@ -12,6 +12,60 @@ Policy = Literal["error", "warn", "ignore"]
 _SEVERITIES: dict[Policy, Severity] = {"error": "error", "warn": "warning", "ignore": "note"}
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a finding's code means.
+
+    Attributes:
+        severity: The usual one; ``data.audit.fail_on`` makes any an error.
+        meaning: One line, for `imagetune data check --codes`.
+        policy: The key of the recipe that sets the severity, for codes that have one.
+    """
+
+    severity: Severity
+    meaning: str
+    policy: str = ""
+
+
+CODES: dict[str, Code] = {
+    "bad-picture": Code("warning", "can't be opened or decoded; it is left out", "data.on_bad_picture"),
+    "corrupt-picture": Code("warning", "damage inside a picture that the decoder read around"),
+    "wrong-suffix": Code("note", "the name's suffix doesn't fit the content"),
+    "many-frames": Code("note", "an animation or several pages, of which the first is used"),
+    "identical-pictures": Code("note", "exact copies of one file"),
+    "near-duplicates": Code("note", "nearly the same picture several times"),
+    "leak": Code("error", "the same or nearly the same picture in two given splits", "data.audit.on_leak"),
+    "group-leak": Code("error", "a group in two given splits", "data.audit.on_leak"),
+    "conflict": Code("warning", "the same picture under two labels", "data.audit.on_conflict"),
+    "near-conflict": Code("warning", "nearly the same picture under two labels"),
+    "placeholder": Code("warning", "one nearly empty drawing that stands for several pictures"),
+    "blank-picture": Code("warning", "one flat colour, or hardly more than that"),
+    "too-dark": Code("warning", "nearly black, where the other pictures are not"),
+    "too-bright": Code("warning", "washed out, where the other pictures are not"),
+    "blurred": Code("warning", "without any sharp edge, where the other pictures have them"),
+    "odd-size": Code("note", "far fewer or far more pixels than the other pictures"),
+    "odd-aspect": Code("note", "far longer or narrower than the other pictures"),
+    "tiny-class": Code("warning", "a class with too few pictures to learn it or to test it"),
+    "class-imbalance": Code("note", "the largest class has many times the pictures of the smallest"),
+    "lookalike-labels": Code("warning", "labels that differ only in spelling: Dog and dog"),
+    "shortcut-size": Code("warning", "the size of the pictures alone tells the label"),
+    "shortcut-aspect": Code("note", "the shape (width to height) of the pictures alone tells the label"),
+    "shortcut-colour": Code("note", "the mean colour of the pictures alone tells the label"),
+    "shortcut-file-type": Code("warning", "the file type alone tells the label"),
+    "shortcut-camera": Code("warning", "the camera's name in the EXIF data alone tells the label"),
+    "shortcut-folder": Code("warning", "the folder that the pictures come from alone tells the label"),
+    "split-shift": Code("warning", "the given splits differ in size, brightness, file type or the like"),
+    "folder-left-out": Code("warning", "a folder of the source that is neither a class nor a split"),
+    "stray-picture": Code("warning", "a picture beside the class folders, without a label"),
+    "not-a-picture": Code("note", "a file of another kind"),
+    "link-loop": Code("warning", "a link that leads back to a folder above"),
+    "unreadable-folder": Code("warning", "a folder that may not be read"),
+    "name-not-utf8": Code("warning", "a file name that is no UTF-8 text"),
+    "class-left-out": Code("note", "classes that data.classes doesn't name"),
+    "repeated-row": Code("note", "a row of the table twice"),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was found, about any number of pictures.
@@ -25,6 +79,7 @@ class Finding:
         hint: What to do about it.
         groups: The paths again where they belong together: the copies of one picture, for example.
         reasons: What is wrong with each path, where that differs from one to the next.
+        figures: Numbers behind the words, for scripts.
     """
 
     code: str
@@ -35,6 +90,7 @@ class Finding:
     hint: str = ""
     groups: tuple[tuple[str, ...], ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding as plain JSON values."""
@@ -44,9 +100,11 @@ class Finding:
             "title": self.title,
             "explanation": self.explanation,
             "hint": self.hint,
+            "count": len(self.paths),
             "paths": list(self.paths),
             "groups": [list(group) for group in self.groups],
             "reasons": dict(self.reasons),
+            "figures": dict(self.figures),
         }
 
 

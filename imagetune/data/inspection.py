@@ -6,11 +6,13 @@ import hashlib
 import io
 import math
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -18,10 +20,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from imagetune.data.appearance import appearance_of, shrunk
 from imagetune.data.decode import decode_picture, read_picture_file
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.facts_store import FactsStore, stamp_of
-from imagetune.data.perceptual import TRIM_SIDE, look_of
+from imagetune.data.perceptual import LOOK_VERSION, TRIM_SIDE, look_of
 from imagetune.data.processes import prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
@@ -30,7 +33,7 @@ _ALONE_BYTES = 48 << 20
 _ALONE_COUNT = 2000
 _CHUNK = 16
 # To be raised when the same file would give other facts than before.
-_VERSION = 1
+_VERSION = 3
 _DECODERS = ("simplejpeg", "opencv-python-headless", "pillow")
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -44,6 +47,9 @@ _SUFFIXES = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "JPEG2000": (".jp2",),
 }
+_HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError)
+_MAKER, _MODEL = 0x010F, 0x0110
+_CAMERA_LENGTH = 80
 # What libjpeg says while it goes on; it has no other way to tell.
 _CORRUPTION = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression", "Invalid SOS")
 _VOICES = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
@@ -67,7 +73,7 @@ def inspect_pictures(
     inspect = partial(inspect_picture, background=background, max_pixels=max_pixels, look=look)
     if not keep:
         return _inspect_all(paths, inspect)
-    store = FactsStore([_VERSION, *map(version, _DECODERS), background, max_pixels, look])
+    store = FactsStore([_VERSION, LOOK_VERSION, *map(version, _DECODERS), background, max_pixels, look])
     stamps = [stamp_of(path) for path in paths]
     known = store.read(paths, stamps)
     places = [place for place, one in enumerate(known) if one is None]
@@ -83,21 +89,25 @@ def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: 
     try:
         data = read_picture_file(path)
     except BadPictureError as error:
-        return Inspection(PictureFacts(path, "", 0, 0, 0, None, error.what), b"", 1.0)
-    digest = hashlib.sha256(data).hexdigest()
-    width, height, notes = _header_facts(data, path)
+        return Inspection(PictureFacts(path, "", 0, 0, 0, None, error.what), b"")
+    header = _header_facts(data, path)
     with _native_stderr() as printed:
         try:
             picture = decode_picture(
-                data, where=path, background=background, max_pixels=max_pixels, at_least=_look_size(width, height)
+                data,
+                where=path,
+                background=background,
+                max_pixels=max_pixels,
+                at_least=_look_size(header.width, header.height),
             )
         except BadPictureError as error:
-            return Inspection(PictureFacts(path, digest, len(data), width, height, None, error.what, notes), b"", 1.0)
+            return Inspection(replace(header, error=error.what), b"")
         damage = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
     if damage:
-        notes = (*notes, ("corrupt-picture", damage.strip()))
-    code, thumbnail, ratio = look_of(picture) if look else (None, b"", 1.0)
-    return Inspection(PictureFacts(path, digest, len(data), width, height, code, None, notes), thumbnail, ratio)
+        header = replace(header, notes=(*header.notes, ("corrupt-picture", damage.strip())))
+    small = shrunk(picture)
+    code, thumbnail = look_of(small) if look else (None, b"")
+    return Inspection(replace(header, perceptual_hash=code, appearance=appearance_of(small)), thumbnail)
 
 
 def _lasts(one: Inspection) -> bool:
@@ -138,22 +148,35 @@ def _look_size(width: int, height: int) -> tuple[int, int]:
     return needed, needed
 
 
-def _header_facts(data: bytes, path: str) -> tuple[int, int, tuple[tuple[str, str], ...]]:
-    """Return width, height and notes; zeros for what is no picture, which the decoder will say better."""
-    notes: list[tuple[str, str]] = []
+def _header_facts(data: bytes, path: str) -> PictureFacts:
+    """Return what the header tells; zeros for what is no picture, which the decoder will say better."""
+    digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
             kind = str(header.format)
             frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError):
-        return 0, 0, ()
+            camera = _camera(header)
+    except _HEADER_ERRORS:
+        return PictureFacts(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
     if kind in _SUFFIXES and suffix not in _SUFFIXES[kind]:
         notes.append(("wrong-suffix", f"is {kind}"))
     if frames > 1:
         notes.append(("many-frames", f"{frames} frames or pages"))
-    return width, height, tuple(notes)
+    return PictureFacts(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
+
+
+def _camera(header: Image.Image) -> str:
+    """Return maker and model, which EXIF pads with blanks and zero bytes."""
+    if "exif" not in header.info:
+        return ""
+    try:
+        exif = header.getexif()
+        words = [str(exif.get(tag, "")).strip("\0 ") for tag in (_MAKER, _MODEL)]
+    except (*_HEADER_ERRORS, struct.error):
+        return ""
+    return " ".join(word for word in words if word)[:_CAMERA_LENGTH]
 
 
 @contextmanager

@@ -104,12 +104,19 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
 
 
 def write_splits_csv(splits: Splits, path: Path) -> None:
-    """Write ``path,label,split,group`` for every picture; paths below the root are relative to it."""
+    """Write ``path,label,split,group`` for every picture, and a column a slice; paths below the root are relative."""
+    records = (*splits.train, *splits.val, *splits._sealed_test)
+    # A slice by the label or the group is in the table already.
+    slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for record in (*splits.train, *splits.val, *splits._sealed_test):
-            writer.writerow((_told(record.path, splits.root), record.label, record.split, record.group or ""))
+        writer.writerow((*_COLUMNS, *slices))
+        for record in records:
+            cells = dict(record.slices)
+            told = _told(record.path, splits.root)
+            writer.writerow(
+                (told, record.label, record.split, record.group or "", *(cells.get(name, "") for name in slices))
+            )
 
 
 def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
@@ -127,8 +134,9 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                absolute = str(root / row["path"])
-                sides[row["split"]].append(Record(absolute, row["label"], row["split"], row["group"] or None))
+                absolute, split = str(root / row["path"]), row["split"]
+                slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
+                sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
@@ -141,7 +149,7 @@ def _side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog:
     for index in good:
         if splits[index] == side:
             record = catalog.records[index]
-            yield Record(record.path, record.label, side, record.group)
+            yield Record(record.path, record.label, side, record.group, record.slices)
 
 
 def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> None:
@@ -183,14 +191,30 @@ def _make(
     seed: int,
 ) -> None:
     rule, method = label_rule(config), config.split.method
-    texts = [catalog.records[index].label for index in pool]
     binned = rule.task == "regression" and method == "stratified"
-    units = list(_units(pool, catalog, audit, seed, _value_bins(texts) if binned else _named(texts, rule)))
+    units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     sparse = binned or rule.task == "multi_label"
     made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
     for unit, side in zip(units, made, strict=True):
         for index in unit.members:
             splits[index] = side
+
+
+def split_units(
+    pool: Sequence[int], catalog: Catalog, audit: Audit, rule: LabelRule, *, seed: int, binned: bool
+) -> list[Unit]:
+    """Return what must stay together among some pictures: groups, families of near-copies, single pictures.
+
+    Args:
+        pool: Positions of the pictures in the catalog.
+        catalog: All pictures.
+        audit: For the families.
+        rule: How labels are read.
+        seed: Of the units' draws.
+        binned: Whether labels are numbers, to be put into bins.
+    """
+    texts = [catalog.records[index].label for index in pool]
+    return list(_units(pool, catalog, audit, seed, _value_bins(texts) if binned else _named(texts, rule)))
 
 
 def _named(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:

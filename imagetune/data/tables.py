@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _HUGGING_FACE_PATH = "file_name"
+_SLICE = "slice "
 
 
 def read_table(table: Path, config: DataConfig) -> Catalog:
@@ -30,9 +31,7 @@ def read_table(table: Path, config: DataConfig) -> Catalog:
     Raises:
         DataError: Missing columns, empty cells, split words that are not understood, or a damaged table.
     """
-    names = config.columns
-    columns = {"path": names.path, "label": names.label, "split": names.split, "group": names.group}
-    rows = _read_rows(table, columns, config)
+    rows = _read_rows(table, _columns(config, path=config.columns.path), config)
     return Catalog(table.parent, _records(rows, table, table.parent, config))
 
 
@@ -47,8 +46,7 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
     Raises:
         DataError: As `read_table`, or a split folder without a metadata.csv.
     """
-    names = config.columns
-    columns = {"path": _HUGGING_FACE_PATH, "label": names.label, "split": names.split, "group": names.group}
+    columns = _columns(config, path=_HUGGING_FACE_PATH)
     records: list[Record] = []
     for top, split in tops.items():
         table = top / "metadata.csv"
@@ -58,7 +56,7 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
         if split is not None:
             rows.pop("split", None)
         found = _records(rows, table, top, config)
-        records += [Record(r.path, r.label, split or r.split, r.group) for r in found]
+        records += [Record(r.path, r.label, split or r.split, r.group, r.slices) for r in found]
     if all(record.split is None for record in records):
         records = _with_split_of_folder(records, source)
     return Catalog(source, tuple(records))
@@ -70,7 +68,14 @@ def _with_split_of_folder(records: list[Record], source: Path) -> list[Record]:
     splits = [split_of(first) for first in firsts]
     if None in splits or "train" not in splits or len(set(splits)) == 1:
         return records
-    return [Record(r.path, r.label, split, r.group) for r, split in zip(records, splits, strict=True)]
+    return [Record(r.path, r.label, split, r.group, r.slices) for r, split in zip(records, splits, strict=True)]
+
+
+def _columns(config: DataConfig, *, path: str) -> dict[str, str]:
+    """Return the names of the columns by what they mean."""
+    names = config.columns
+    meant = {"path": path, "label": names.label, "split": names.split, "group": names.group}
+    return meant | {_SLICE + name: name for name in names.slices}
 
 
 def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict[str, list[str | None]]:
@@ -84,10 +89,16 @@ def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=str(table)) from error
     present = {key: name for key, name in columns.items() if name in found.column_names}
-    return {
-        key: _labels(found[name], name, table, config) if key == "label" else _texts(found[name], name, table)
-        for key, name in present.items()
-    }
+    return {key: _cells(key, found[name], name, table, config) for key, name in present.items()}
+
+
+def _cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
+    if key == "label":
+        return _labels(column, name, table, config)
+    if key.startswith(_SLICE):
+        # A number, a date: whatever it is, its text tells the slices apart.
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    return _texts(column, name, table)
 
 
 def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
@@ -102,7 +113,7 @@ def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
     delimiter = max(",;\t", key=first.count)
     header = next(csv.reader([first], delimiter=delimiter))
     _require_columns(header, columns, table)
-    wanted = [name for name in columns.values() if name in header]
+    wanted = [name for name in dict.fromkeys(columns.values()) if name in header]
     return arrow_csv.read_csv(
         table,
         parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
@@ -119,15 +130,16 @@ def _read_parquet(table: Path, columns: dict[str, str]) -> pyarrow.Table:
 
     header = parquet.read_schema(table).names
     _require_columns(header, columns, table)
-    return parquet.read_table(table, columns=[name for name in columns.values() if name in header])
+    return parquet.read_table(table, columns=[name for name in dict.fromkeys(columns.values()) if name in header])
 
 
 def _require_columns(header: list[str], columns: dict[str, str], table: Path) -> None:
-    for key in ("path", "label"):
+    for key in ("path", "label", *(key for key in columns if key.startswith(_SLICE))):
         name = columns[key]
         if name not in header:
             guess = nearest(name, header)
-            hint = "" if name == _HUGGING_FACE_PATH else f"set data.columns.{key} to the column's name"
+            meant = "slices" if key.startswith(_SLICE) else key
+            hint = "" if name == _HUGGING_FACE_PATH else f"set data.columns.{meant} to the column's name"
             hint = f"{guess} {hint}".strip()
             what = f"has no column {name!r}; its columns are {shortened(map(repr, header), most=20)}"
             raise DataError(what, where=str(table), hint=hint)
@@ -182,9 +194,19 @@ def _records(rows: dict[str, list[str | None]], table: Path, folder: Path, confi
     # The same text of a million rows is kept once.
     shared: dict[str, str] = {label: unicodedata.normalize("NFC", label) for label in set(labels)}
     names = [shared[label] for label in labels]
-    if groups is None:
+    if groups is None and not config.columns.slices:
         return tuple(map(Record, absolute, names, splits))
-    return tuple(map(Record, absolute, names, splits, [group or None for group in groups]))
+    known = [None] * len(paths) if groups is None else [group or None for group in groups]
+    return tuple(map(Record, absolute, names, splits, known, _slices(rows, len(paths))))
+
+
+def _slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
+    """Return name and value of each slice column, row by row."""
+    columns = {key.removeprefix(_SLICE): values for key, values in rows.items() if key.startswith(_SLICE)}
+    if not columns:
+        return [()] * count
+    cells = [[(name, (value or "").strip()) for value in values] for name, values in columns.items()]
+    return list(zip(*cells, strict=True))
 
 
 def _filled(values: list[str | None], column: str, table: Path) -> list[str]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import cv2
+import pytest
 
 
 def test_a_clean_folder_passes(pictures, imagetune):
@@ -31,6 +32,54 @@ def test_checking_changes_no_picture(pictures, imagetune):
     assert {path: path.read_bytes() for path in pictures.rglob("*.png")} == before
 
 
+def test_codes_are_listed_without_a_source(imagetune):
+    outcome = imagetune("data", "check", "--codes")
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
+    assert any(line.startswith("blank-picture") and "warning" in line for line in lines)
+    assert any(line.startswith("leak ") and "data.audit.on_leak" in line for line in lines)
+
+
+@pytest.fixture
+def odd_recipe(pictures, recipe, workplace):
+    """A recipe on pictures of which one has the wrong suffix."""
+    shutil.copytree(pictures, workplace / "odd")
+    (workplace / "odd" / "red" / "red01.png").rename(workplace / "odd" / "red" / "suffix.jpg")
+    recipe.write_text(recipe.read_text().replace(str(pictures), "odd"))
+    return recipe
+
+
+def test_a_code_of_fail_on_stops_the_check_and_one_of_allow_is_not_shown(odd_recipe, imagetune):
+    recipe = odd_recipe
+    outcome = imagetune("data", "check", recipe, "-o", "data.audit.fail_on=[wrong-suffix]")
+    assert outcome.code == 3
+    assert "error[data] 1 picture with a suffix that does not fit the content: " in outcome.err
+    outcome = imagetune("data", "check", recipe, "-o", "data.audit.allow=[wrong-suffix]")
+    assert outcome.code == 0
+    assert "wrong-suffix" not in outcome.out
+    document = imagetune("data", "check", recipe, "-o", "data.audit.allow=[wrong-suffix]", "--json").json()
+    assert [found["code"] for found in document["allowed"]] == ["wrong-suffix"]
+
+
+def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe, workplace, imagetune):
+    from imagetune.runs import read_data
+    from imagetune.validation import load_checked_recipe
+
+    said = []
+    read_data(load_checked_recipe(odd_recipe).recipe, say=said.append)
+    assert "note        1 picture with a suffix that does not fit the content" in said
+    outcome = imagetune("fit", odd_recipe, "-o", "data.audit.fail_on=[wrong-suffix]", "--run-dir", "run")
+    assert outcome.code == 3
+    assert "take wrong-suffix out of data.audit.fail_on" in outcome.err
+    assert not list(workplace.glob("run/checkpoints"))
+
+
+def test_an_unknown_code_is_a_mistake_in_the_recipe(recipe, imagetune):
+    outcome = imagetune("data", "check", recipe, "-o", "data.audit.allow=[blured]")
+    assert outcome.code == 2
+    assert "did you mean 'blurred'?" in outcome.err
+
+
 def test_preview_draws_a_sheet(recipe, workplace, imagetune):
     outcome = imagetune("data", "preview", recipe, "--out", "sheet.png", "--pictures", "4", "--views", "3")
     assert outcome.code == 0
@@ -47,3 +96,56 @@ def test_neither_starts_keras(recipe, workplace):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)
     assert done.returncode == 0, done.stderr
+
+
+def make_dirty(pictures, folder):
+    """Coloured pictures with an unreadable one, a copy and a contradiction."""
+    shutil.copytree(pictures, folder)
+    (folder / "red" / "empty.png").touch()
+    shutil.copy(folder / "red" / "red02.png", folder / "red" / "copy.png")
+    shutil.copy(folder / "red" / "red01.png", folder / "blue" / "same.png")
+    return folder
+
+
+def test_a_page_shows_what_was_found(pictures, workplace, imagetune):
+    dirty = make_dirty(pictures, workplace / "dirty")
+    outcome = imagetune("data", "check", dirty, "--page", "check.html")
+    assert outcome.code == 0
+    page = (workplace / "check.html").read_text(encoding="utf-8")
+    assert "1 picture under more than one label" in page
+    assert page.count("data:image/jpeg;base64,") >= 4
+
+
+def test_a_page_is_not_written_among_the_pictures(pictures, workplace, imagetune):
+    dirty = make_dirty(pictures, workplace / "dirty")
+    outcome = imagetune("data", "check", dirty, "--page", dirty / "check.html")
+    assert outcome.code == 3
+    assert "nothing is ever written" in outcome.err
+    assert not (dirty / "check.html").exists()
+
+
+def test_fix_writes_a_source_that_passes_the_check(pictures, workplace, imagetune):
+    dirty = make_dirty(pictures, workplace / "dirty")
+    strict = ("-o", "data.audit.on_conflict=error", "-o", "data.on_bad_picture=error")
+    recipe = workplace / "strict.yaml"
+    recipe.write_text(f"name: strict\ndata: {{source: {dirty}}}\nmodel: {{backbone: efficientnet_lite0}}\n")
+    assert imagetune("data", "check", recipe, *strict).code == 3
+    outcome = imagetune("data", "check", recipe, *strict, "--fix", "fixed")
+    assert outcome.code == 0, outcome.err
+    assert "29 rows kept; 4 rows left out" in outcome.out
+    assert imagetune("data", "check", recipe, *strict, "-o", "data.source=fixed/cleaned.csv").code == 0
+    changes = (workplace / "fixed" / "changes.csv").read_text(encoding="utf-8").splitlines()
+    assert changes[0] == "path,label,split,change,why"
+    assert len(changes) == 5
+
+
+def test_fix_tells_its_files_as_json_and_writes_over_nothing(pictures, workplace, imagetune):
+    dirty = make_dirty(pictures, workplace / "dirty")
+    fixed = imagetune("data", "check", dirty, "--json", "--fix", "fixed").json()["fixed"]
+    assert fixed["cleaned"] == str(workplace / "fixed" / "cleaned.csv")
+    assert (fixed["rows"], fixed["changed"], fixed["ok"]) == (29, {"left out": 4}, True)
+    before = (workplace / "fixed" / "cleaned.csv").read_bytes()
+    again = imagetune("data", "check", dirty, "--fix", "fixed")
+    assert again.code == 3
+    assert "is there already" in again.err
+    assert (workplace / "fixed" / "cleaned.csv").read_bytes() == before

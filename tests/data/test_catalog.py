@@ -126,6 +126,15 @@ def test_lookalike_labels_are_a_warning(class_folders: Path, make_picture: MakeP
     finding = read_catalog(config_for(class_folders)).findings[-1]
     assert (finding.code, finding.severity) == ("lookalike-labels", "warning")
     assert "'Dog' and 'dog'" in finding.title
+    assert len(finding.paths) == 13
+
+
+def test_labels_that_only_look_the_same_are_a_warning(tmp_path: Path, config_for: ConfigFor) -> None:
+    rows = ["path,label", "a.png,\ufb01g", "b.png,fig", "c.png,bar"]
+    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
+    finding = read_catalog(config_for(tmp_path / "t.csv")).findings[-1]
+    assert finding.code == "lookalike-labels"
+    assert [Path(path).name for path in finding.paths] == ["a.png", "b.png"]
 
 
 def test_unknown_wanted_class_has_a_suggestion(class_folders: Path, config_for: ConfigFor) -> None:
