@@ -22,7 +22,6 @@ import numpy as np
 
 from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
-from imagetune import runs
 from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.picture_cache import PictureCaches
@@ -31,6 +30,7 @@ from imagetune.data.processes import usable_cores
 from imagetune.data.timing import time_loading
 from imagetune.model.build import build_model
 from imagetune.recipe.schema import Recipe
+from imagetune.testing import predict_labelled
 from imagetune.training.job import Pictures
 
 BACKBONES = ("efficientnet_lite0", "mobilenet_v3_small")
@@ -92,7 +92,7 @@ def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Compariso
 
     def ours(caches: PictureCaches | None) -> None:
         pictures = Pictures((), (), names, recipe.data, caches=caches) if caches else None
-        found = runs.predict_labelled(model, records, names, recipe, pictures=pictures)
+        found = predict_labelled(model, records, names, recipe, pictures=pictures)
         if len(found.paths) != len(records):
             raise SystemExit(f"{len(found.paths)} predictions for {len(records)} pictures")
 

@@ -14,7 +14,9 @@ from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.members import Member, hash_pictures, open_members, refuse_seen
 from imagetune.model.manifest import load_model
-from imagetune.testing import labelled_records, predict_labelled
+from imagetune.recipe.bars import with_bars
+from imagetune.recipe.tracking import Requirement
+from imagetune.testing import groups_of, labelled_records, predict_labelled
 
 
 def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePrediction]:
@@ -34,12 +36,13 @@ def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePredic
         yield mean_picture(answers, together)
 
 
-def evaluate(runs: Sequence[str], *, data: Path | None) -> dict[str, Any]:
+def evaluate(runs: Sequence[str], *, data: Path | None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
     """Return the evaluation document of several runs together, as `imagetune.runs.evaluate` does of one.
 
     Args:
         runs: The first one's test split is used, and its ``evaluate`` section.
         data: Other labelled pictures instead.
+        require: Bars besides those of the first run's recipe.
 
     Returns:
         The document, with ``members``: each run's name and views.
@@ -52,8 +55,10 @@ def evaluate(runs: Sequence[str], *, data: Path | None) -> dict[str, Any]:
     first = members[0]
     records = _unseen_records(members, data)
     predictions = mean_predictions([_predict(member, records) for member in members])
-    evaluation = evaluate_split(predictions, config=first.recipe.evaluate, seed=first.recipe.seed)
-    document = evaluation_document({"test": evaluation}, config=first.recipe.evaluate)
+    evaluation = evaluate_split(
+        predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
+    )
+    document = evaluation_document({"test": evaluation}, config=with_bars(first.recipe.evaluate, require))
     told = [{"run": member.name, "views": list(member.recipe.evaluate.views)} for member in members]
     return {**document, "members": told}
 

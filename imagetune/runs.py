@@ -6,9 +6,8 @@ recipe -> data -> model -> training -> evaluation -> report, with a copy of ever
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,7 @@ from imagetune.evaluation.document import evaluate_split, evaluation_document, f
 from imagetune.evaluation.figures import write_figures
 from imagetune.evaluation.model_card import write_model_card
 from imagetune.evaluation.multilabel import choose_thresholds
-from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
+from imagetune.evaluation.pictures import PLAIN_WAYS, AnswerWays, PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import write_report
 from imagetune.files import atomic_path, write_json
@@ -35,8 +34,10 @@ from imagetune.model.backbones import get_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.model.weights import WeightsReport
+from imagetune.recipe.bars import with_bars
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.tracking import Requirement
 from imagetune.run_folder import (
     RunFolder,
     RunRecorder,
@@ -47,7 +48,8 @@ from imagetune.run_folder import (
     lock_document,
     open_run_folder,
 )
-from imagetune.testing import evaluate_splits, labelled_records, predict_labelled
+from imagetune.task_checks import check_classes
+from imagetune.testing import evaluate_splits, groups_of, labelled_records, predict_labelled
 from imagetune.tracking.sync import sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -68,11 +70,7 @@ class Data:
     catalog: Catalog
     audit: Audit
     splits: Splits
-
-    @cached_property
-    def caches(self) -> PictureCaches:
-        """Decoded pictures of all splits."""
-        return PictureCaches(self.audit.hashes)
+    caches: PictureCaches
 
     def pictures(self, recipe: Recipe) -> Pictures:
         """Return what training may see."""
@@ -109,10 +107,28 @@ class RunResult:
     missed: tuple[str, ...]
 
 
+# What follows the test of a run, from its recipe, folder and tracker: more of evaluation.json.
+After = Callable[[Recipe, RunFolder, Tracker], dict[str, Any]]
+
+
 def fit(
-    recipe_path: Path, overrides: Sequence[str], *, run_dir: Path | None, listener: Listener, say: Say
+    recipe_path: Path,
+    overrides: Sequence[str],
+    *,
+    run_dir: Path | None,
+    listener: Listener,
+    say: Say,
+    prepare: Callable[[Recipe, Data, StopRequest], After | None] | None = None,
 ) -> RunResult:
     """Fine-tune as the recipe says, test once, and leave a run folder and its copy in the tracker.
+
+    Args:
+        recipe_path: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        listener: Hears of progress.
+        say: Prints a line for the user.
+        prepare: Called before training; what it returns follows the test.
 
     Raises:
         ImagetuneError: See the error tree; nothing is left behind when it comes before training.
@@ -121,7 +137,8 @@ def fit(
         recipe = load_checked_recipe(recipe_path, overrides).recipe
         check_run_place(run_dir)
         data = read_data(recipe, say=say)
-        return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop)
+        after = prepare(recipe, data, stop) if prepare else None
+        return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop, after=after)
 
 
 def enforce_requirements(result: Tested) -> None:
@@ -147,17 +164,19 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     audit = audit_catalog(catalog, recipe.data)
     enforce_audit(audit)
     splits = split_catalog(catalog, audit, recipe.data, seed=recipe.seed)
+    check_classes(recipe, splits.class_names)
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
     say(f"data        {counts} in {splits.told_labels()}")
     for note in splits.notes:
         say(f"note        {note}")
     for finding in audit.findings:
-        say(f"{finding.severity:<11} {finding.title}" + (f"; {finding.hint}" if finding.hint else ""))
-    return Data(catalog, audit, splits)
+        hint = f"; {finding.hint}" if finding.hint else ""
+        say(f"{finding.severity:<11} {finding.title}{hint} [{finding.code}]")
+    return Data(catalog, audit, splits, PictureCaches(audit.hashes))
 
 
-def run_recipe(
+def run_recipe(  # noqa: PLR0913 - a run's circumstances, each by its name
     recipe: Recipe,
     data: Data,
     *,
@@ -167,6 +186,7 @@ def run_recipe(
     stop: StopRequest,
     parent_run_id: str | None = None,
     test: bool = True,
+    after: After | None = None,
 ) -> RunResult:
     """Make one run in a folder of its own.
 
@@ -177,8 +197,9 @@ def run_recipe(
         listener: Hears of progress.
         say: Prints a line for the user.
         stop: Asked after every step.
-        parent_run_id: MLflow run of the search that this is a trial of.
+        parent_run_id: MLflow run of what this is a part of: a search's trial, a fold.
         test: False leaves the test split closed, as a search's trials do.
+        after: What follows the test.
     """
     pictures = data.pictures(recipe)
     recipe = settle_batch_size(recipe, pictures, say=say)
@@ -199,6 +220,9 @@ def run_recipe(
         evaluation = None
         if test:
             evaluation = evaluate_splits(folder, model, recipe, data.splits, say=say, val=val, pictures=job.pictures)
+        if evaluation is not None and after is not None:
+            evaluation |= after(recipe, folder, tracker)
+            write_json(folder.evaluation, evaluation)
         recorder.end("finished")
         write_pages(folder)
     except BaseException as error:
@@ -213,20 +237,44 @@ def run_recipe(
     return RunResult(folder.path, best, evaluation, missed)
 
 
-def evaluate(run: str, *, data: Path | None) -> dict[str, Any]:
-    """Return the evaluation document of a run on its own test split, or on other labelled pictures."""
+def evaluate(run: str, *, data: Path | None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
+    """Return the evaluation document of a run on its own test split, or on other labelled pictures.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        data: Other labelled pictures.
+        require: Bars besides those of the recipe.
+    """
     folder, loaded = open_run(run)
     recipe = load_recipe(folder.recipe).recipe
     records = labelled_records(data, recipe) if data else open_holdout(run_splits(folder, recipe, loaded.class_names))
     predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
-    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed)
-    return evaluation_document({"test": evaluation}, config=recipe.evaluate)
+    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(records))
+    return evaluation_document({"test": evaluation}, config=with_bars(recipe.evaluate, require))
 
 
-def predict(run: str, paths: Sequence[str]) -> Iterator[PicturePrediction]:
-    """Yield a prediction for each picture in files, folders and globs."""
+def enforce_bars(document: Mapping[str, Any], *, where: str) -> None:
+    """Raise GateError if a test missed a bar, saying by how much.
+
+    Args:
+        document: From `evaluate`.
+        where: The run.
+    """
+    missed = [bar["message"] for bar in document.get("requirements", []) if not bar["met"]]
+    if missed:
+        raise GateError("; ".join(missed), where=where)
+
+
+def predict(run: str, paths: Sequence[str], ways: AnswerWays = PLAIN_WAYS) -> Iterator[PicturePrediction]:
+    """Yield a prediction for each picture in files, folders and globs.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        paths: Of pictures.
+        ways: What of the model's manifest is applied to its answers.
+    """
     _, loaded = open_run(run)
-    yield from predict_pictures(loaded, find_pictures(paths))
+    yield from predict_pictures(loaded, find_pictures(paths), ways)
 
 
 def report(run: str) -> Path:

@@ -152,6 +152,9 @@ def _check_spaces(loaded: LoadedRecipe) -> None:
     for path in loaded.spaces:
         if path[0] in ("evaluate", "tracking", "search", "card", "name") or (path[0] == "data" and path[1] in fixed):
             raise loaded.error(path, "can't be searched: it would change what trials are compared by")
+    if loaded.recipe.evaluate.folds is not None:
+        hint = "search with -o evaluate.folds=null, then fit best.yaml with folds"
+        raise loaded.error(("evaluate", "folds"), "a search doesn't cross-validate", hint=hint)
     if loaded.recipe.data.split.val == 0:
         raise loaded.error(("data", "split"), "a search needs validation pictures, and val is 0")
 

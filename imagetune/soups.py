@@ -40,7 +40,21 @@ from imagetune.training.selection import validation_figures
 from imagetune.training.stopping import StopRequest, listen_for_stop
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
-_FREE = frozenset({"imagetune", "keras", "precision", "max_pixels", "views", "thresholds", "weights_sha256"})
+_FREE = frozenset(
+    {
+        "imagetune",
+        "keras",
+        "precision",
+        "max_pixels",
+        "views",
+        "thresholds",
+        "temperature",
+        "conformal",
+        "operating_point",
+        "out_of_distribution",
+        "weights_sha256",
+    }
+)
 _FREE_SETTINGS = frozenset(
     {"config.weights", "config.drop_path", "config.head.dropout", "config.head.l1", "config.head.l2"}
 )

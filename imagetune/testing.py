@@ -69,7 +69,9 @@ def evaluate_splits(
         write_predictions(examined[name].predictions, folder.predictions(name), root=splits.root)
     document = evaluation_document(
         {
-            name: evaluate_split(split.predictions, config=recipe.evaluate, seed=recipe.seed)
+            name: evaluate_split(
+                split.predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(split.records)
+            )
             for name, split in examined.items()
         },
         config=recipe.evaluate,
@@ -110,9 +112,16 @@ def predict_labelled(
     )
 
 
+def groups_of(records: Sequence[Record]) -> list[str | None]:
+    """Return the group of each picture: what goes together, so that intervals are made of it."""
+    return [record.group for record in records]
+
+
 def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
     """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
-    config = recipe.data.model_copy(update={"source": str(path.absolute())})
+    # Other pictures need not have the columns that the recipe's own are sliced by.
+    columns = recipe.data.columns.model_copy(update={"slices": ()})
+    config = recipe.data.model_copy(update={"source": str(path.absolute()), "columns": columns})
     return read_catalog(config, least_classes=1).records
 
 

@@ -157,7 +157,7 @@ def _outcome(task: Task, work: Path, code: str) -> Outcome:
 def _figures(task: Task, work: Path) -> dict[str, Any]:
     """Train as `imagetune fit` does and test once, without saving the model, drawing plots and writing the report."""
     with quiet_start():
-        from imagetune import runs
+        from imagetune import testing
     from imagetune.data.holdout import open_holdout
     from imagetune.jobs import build_pretrained, training_job
     from imagetune.training.fit import train
@@ -174,7 +174,7 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
         model, _ = build_pretrained(recipe, pictures, say=_ignore)
         best = train(replace(training_job(recipe, pictures, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
-        predictions = runs.predict_labelled(model, test, data.splits.class_names, recipe)
+        predictions = testing.predict_labelled(model, test, data.splits.class_names, recipe)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     targets = np.eye(len(data.splits.class_names), dtype=np.float32)[predictions.labels]

@@ -10,6 +10,16 @@ import click
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
 
 
+def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from imagetune.data.checking import code_lines
+
+    for line in code_lines():
+        click.echo(line)
+    context.exit()
+
+
 @click.group(epilog="Example: imagetune data check pictures/")
 def command() -> None:
     """Check and preview pictures."""
@@ -19,17 +29,37 @@ def command() -> None:
 @click.argument("source", type=click.Path(path_type=Path), metavar="RECIPE_OR_FOLDER")
 @overrides_option
 @json_option
-def check(source: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.option(
+    "--codes",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_codes,
+    help="List the codes of findings, for data.audit.fail_on and allow, and stop.",
+)
+@click.option("--page", type=click.Path(path_type=Path), help="Write an HTML page that shows the pictures, too.")
+@click.option(
+    "--fix",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write cleaned.csv, a source without what is wrong, and changes.csv into a folder. No picture is touched.",
+)
+def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | None, fix: Path | None) -> None:
     """Open every picture and say what is wrong: files, duplicates, labels, splits."""
     from imagetune import data_check
 
     checked = data_check.check(source, overrides)
+    if page is not None:
+        checked.write_page(page)
+    fixed = None if fix is None else checked.fix(fix)
     if as_json:
-        click.echo(json.dumps(checked.document(), ensure_ascii=False, indent=2))
+        document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
+        click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        for line in checked.lines():
+        for line in (*checked.lines(), *(() if fixed is None else ("", *fixed.lines()))):
             click.echo(line)
-    checked.enforce()
+    # What was fixed is judged by what it is now.
+    (checked if fixed is None else fixed.check).enforce()
 
 
 @command.command("preview", epilog="Example: imagetune data preview recipe.yaml --out sheet.png")

@@ -17,16 +17,62 @@ from imagetune.cli.quiet import quiet_start
     "--data", type=click.Path(path_type=Path), help="Other labelled pictures: a folder of class folders or a table."
 )
 @with_option
+@click.option(
+    "--robustness",
+    is_flag=True,
+    help="Instead test on damaged versions of the test pictures, and write that into the run's evaluation and report.",
+)
+@click.option(
+    "--require",
+    "bars",
+    multiple=True,
+    metavar="METRIC:BAR",
+    help="Fail with exit code 10 under this bar, such as balanced_accuracy:lower_bound=0.85; repeatable.",
+)
 @json_option
-def command(run: str, data: Path | None, others: tuple[str, ...], as_json: bool) -> None:
-    """Test RUN, a run folder or a runs:/ or models:/ address, on its test pictures."""
+def command(
+    run: str, data: Path | None, others: tuple[str, ...], robustness: bool, bars: tuple[str, ...], as_json: bool
+) -> None:
+    """Test RUN, a run folder or a runs:/ or models:/ address, on its test pictures.
+
+    The command fails with exit code 10 when a bar of the recipe's evaluate.require is missed, on other pictures too.
+
+    With --robustness: under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
+    evaluate.robustness says; each damage and severity is a forward pass over up to evaluate.robustness.pictures.
+    """
+    if robustness:
+        if data is not None or others or bars:
+            raise click.UsageError(
+                "--robustness is for the run's own test pictures, without --data, --with and --require"
+            )
+        _test_damaged(run, as_json=as_json)
+        return
+    from imagetune.recipe.bars import read_bar
+
+    require = [read_bar(bar) for bar in bars]
     with quiet_start():
         from imagetune import ensembles, runs
     from imagetune.cli.results import evaluation_lines
 
-    document = ensembles.evaluate((run, *others), data=data) if others else runs.evaluate(run, data=data)
+    document = (
+        ensembles.evaluate((run, *others), data=data, require=require)
+        if others
+        else runs.evaluate(run, data=data, require=require)
+    )
+    lines = [json.dumps(document, ensure_ascii=False)] if as_json else evaluation_lines(document)
+    for line in lines:
+        click.echo(line)
+    runs.enforce_bars(document, where=run)
+
+
+def _test_damaged(run: str, *, as_json: bool) -> None:
+    with quiet_start():
+        from imagetune import stress
+    from imagetune.cli.robustness_lines import robustness_lines, tell_tenths
+
+    document = stress.stress_run(run, progress=tell_tenths())
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
         return
-    for line in evaluation_lines(document):
+    for line in robustness_lines(document["robustness"]):
         click.echo(line)

@@ -18,7 +18,7 @@ from imagetune.cli.quiet import quiet_start
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
     with quiet_start():
-        from imagetune import runs
+        from imagetune import cross_validation, runs
     from imagetune.cli.results import evaluation_lines, plan_lines
     from imagetune.cli.screen import Screen
 
@@ -28,7 +28,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
             click.echo(line)
         return
     with screen.shown():
-        result = runs.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
+        result = cross_validation.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
     for line in evaluation_lines(result.evaluation or {}):
         click.echo(line)
     click.echo(f"report      {result.folder / 'report.html'}")

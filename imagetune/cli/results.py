@@ -27,9 +27,25 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
         if figure["value"] is not None:
             interval = f"  [{figure['low']:{style}}, {figure['high']:{style}}]" if figure["low"] is not None else ""
             yield f"  {name.replace('_', ' '):<{width}} {figure['value']:{style}}{interval}"
+    for bar in document.get("requirements", []):
+        if bar["met"]:
+            kind = "value" if bar["lower_bound"] is None else "lower_bound"
+            name, least = bar["metric"].replace("_", " "), f"{bar[kind]:g}"
+            yield f"required    {name}: {kind.replace('_', ' ')} {bar['found']:.4f} reaches {least}"
     verdict = document.get("verdict")
     if verdict:
         yield f"verdict     {verdict['text']}"
+    yield from _fold_lines(document.get("folds"), style)
+
+
+def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
+    """Yield what cross-validation says: the mean of the folds, its corrected interval, and their spread."""
+    if folds is None:
+        return
+    yield f"folds       {folds['count']}, {folds['pictures']} pictures, each answered by a model that hasn't seen it"
+    for name, figure in folds["figures"].items():
+        told = f"{figure['mean']:{style}}  [{figure['low']:{style}}, {figure['high']:{style}}]"
+        yield f"  {name.replace('_', ' '):<18} {told}  {figure['least']:{style}} to {figure['most']:{style}} by fold"
 
 
 def _answer_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -59,6 +75,8 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
         yield f"  about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"
     in_all = duration(sum(plan.seconds for plan in plans))
     yield f"in all      about {in_all} of training, reading and validation not counted"
+    if recipe.evaluate.folds is not None:
+        yield f"folds       {recipe.evaluate.folds} more trainings of about the same length"
     peak = peak_memory_bytes() / 2**30
     yield f"memory      {peak:.1f} GiB at batch size {recipe.train.batch_size}, workers not counted"
     yield "dry run     nothing was written"

@@ -5,10 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from imagetune.evaluation.baselines import baselines
+from imagetune.evaluation.calibration import calibration_part
+from imagetune.evaluation.conformal import conformal_part
+from imagetune.evaluation.costs import costs_part
 from imagetune.evaluation.examined import Examined
+from imagetune.evaluation.explanations import explained_mistakes
+from imagetune.evaluation.label_errors import label_errors
+from imagetune.evaluation.neighbours import neighbours
+from imagetune.evaluation.operating import operating_part
+from imagetune.evaluation.out_of_distribution import out_of_distribution
+from imagetune.evaluation.robustness import robustness_part
+from imagetune.evaluation.roc_curves import curves_part
+from imagetune.evaluation.selective import selective_part
+from imagetune.evaluation.worse_parts import slices_document
 
 # By its key in evaluation.json. A part that has nothing to say of a run returns None and is left out.
-PARTS: Mapping[str, Callable[[Examined], Mapping[str, Any] | None]] = {}
+PARTS: Mapping[str, Callable[[Examined], Mapping[str, Any] | None]] = {
+    "baselines": baselines,
+    "calibration": calibration_part,
+    "selective_prediction": selective_part,
+    "conformal": conformal_part,
+    "curves": curves_part,
+    "costs": costs_part,
+    "operating_point": operating_part,
+    "label_errors": label_errors,
+    "out_of_distribution": out_of_distribution,
+    "neighbours": neighbours,
+    "explanations": explained_mistakes,
+    "robustness": robustness_part,
+    "slices": slices_document,
+}
 
 
 def deep_document(run: Examined) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -10,25 +10,37 @@ from imagetune.evaluation.metrics import ClassEvaluation, SplitEvaluation, evalu
 from imagetune.evaluation.multilabel import LabelEvaluation, evaluate_labels
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.regression import ValueEvaluation, evaluate_values
+from imagetune.evaluation.resolution import gap_documents, resolution_document
 from imagetune.evaluation.verdict import Measure, judge
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 FORMAT = 1
+# Below this difference between two models nobody complains that a test can't see it.
+_NOTICED = 0.05
 Evaluation: TypeAlias = SplitEvaluation | LabelEvaluation | ValueEvaluation
 
 
-def evaluate_split(predictions: Predictions, *, config: EvaluateConfig, seed: int) -> Evaluation:
+def evaluate_split(
+    predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
+) -> Evaluation:
     """Compute every figure of the predictions' task with its interval.
+
+    Args:
+        predictions: Of one split.
+        config: How intervals are made.
+        seed: Of the resamplings.
+        groups: The group of each picture, None for one without; empty where there are none. Pictures of a group go
+            together, so that intervals are made of whole groups.
 
     Raises:
         DataError: No picture has a label among the classes.
         DivergedError: An answer is not a finite number.
     """
     if predictions.rule.task == "multi_label":
-        return evaluate_labels(predictions, config=config, seed=seed)
+        return evaluate_labels(predictions, config=config, seed=seed, groups=groups)
     if predictions.rule.task == "regression":
-        return evaluate_values(predictions, config=config, seed=seed)
-    return evaluate_predictions(predictions, config=config, seed=seed)
+        return evaluate_values(predictions, config=config, seed=seed, groups=groups)
+    return evaluate_predictions(predictions, config=config, seed=seed, groups=groups)
 
 
 def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig) -> dict[str, Any]:
@@ -43,19 +55,24 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
          "views": ["horizontal_flip"],         whose probabilities were averaged with those of the picture itself
          "bootstrap": {"method": "percentile", "samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
          "splits": {"train" | "val" | "test": {
-             "pictures": 120, "left_out": 0,
+             "pictures": 120, "left_out": 0, "groups": 0,      of how many groups intervals were made; 0: of pictures
              "figures": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
-                         | "log_loss" | "roc_auc": {"value": 0.9, "low": 0.85, "high": 0.94, ["reason": "..."]}},
+                         | "log_loss" | "roc_auc": {"value": 0.9, "low": 0.85, "high": 0.94,
+                                                    ["reason": "..."], ["method": "wilson"]}},
              "averages": {"macro" | "weighted": {"precision": 0.9, "recall": 0.9, "f1": 0.9}},
              "per_class": [{"class": "birds", "pictures": 12, "predicted": 11, "right": 10,
                             "figures": {"precision" | "recall" | "f1" | "roc_auc": {"value", "low", "high"}}}],
              "confusion_matrix": [[...]],      rows true, columns predicted, in the order of class_names
              "notes": ["..."]}},
+         "gaps": {"train_val" | "train_test" | "val_test": {"accuracy" | ...: {"value", "low", "high", "method"}}},
+         "resolution": {"pictures": 85, "least_difference": 0.13, "needed": [{"difference": 0.05, "pictures": 550}],
+                        "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},    not for regression
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
          "requirements": [{"metric": "f1", "lower_bound": 0.8, "value": null, "found": 0.85, "met": true,
                            "message": ""}]}    message: by how much the bar is missed
 
-    Averaged figures are macro: each class counts the same. log_loss is in nats.
+    Averaged figures are macro: each class counts the same. log_loss is in nats. A gap is the first split's figure minus
+    that of the second. `imagetune.evaluation.intervals` tells the methods of intervals; ``mover`` is for differences.
 
     ordinal has the figures mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
     figures mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a
@@ -74,9 +91,12 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),
         "views": list(config.views),
         "bootstrap": {"method": "percentile", **asdict(some.bootstrap)},
-        "splits": {name: _split_document(split) for name, split in evaluations.items()},
-        "verdict": _verdict(evaluations),
+        "splits": {name: split_document(split) for name, split in evaluations.items()},
+        "gaps": gap_documents({name: split.figures for name, split in evaluations.items()}),
     }
+    if "test" in evaluations and (resolution := _resolution(evaluations["test"])) is not None:
+        document["resolution"] = resolution
+    document["verdict"] = _verdict(evaluations, document.get("resolution", {}))
     if "test" in evaluations:
         document["requirements"] = [_requirement_document(document, bar) for bar in config.require]
     return document
@@ -117,7 +137,14 @@ def _requirement_document(document: Mapping[str, Any], bar: Requirement) -> dict
     return {**bar.model_dump(mode="json"), "found": found, "met": not message, "message": message}
 
 
-def _verdict(evaluations: Mapping[str, Evaluation]) -> dict[str, str] | None:
+def _resolution(test: Evaluation) -> dict[str, Any] | None:
+    right = test.figures.get("subset_accuracy" if test.task == "multi_label" else "accuracy")
+    if right is None:
+        return None
+    return resolution_document(right, test.pictures, confidence=test.bootstrap.confidence)
+
+
+def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any]) -> dict[str, str] | None:
     """Judge by accuracy, for multi_label by F1, for regression by R squared."""
     some = next(iter(evaluations.values()))
     measure: Measure = {"multi_label": "f1", "regression": "r2"}.get(some.task, "accuracy")  # type: ignore[assignment]
@@ -127,13 +154,16 @@ def _verdict(evaluations: Mapping[str, Evaluation]) -> dict[str, str] | None:
         baseline=evaluations["train"].baseline if "train" in evaluations else 0.0,
         confidence=some.bootstrap.confidence,
         measure=measure,
+        resolution=str(resolution["text"]) if resolution.get("least_difference", 0.0) > _NOTICED else "",
     )
 
 
-def _split_document(split: Evaluation) -> dict[str, Any]:
+def split_document(split: Evaluation) -> dict[str, Any]:
+    """Return the figures of one split as JSON values, as `evaluation_document` has them in ``splits``."""
     document: dict[str, Any] = {
         "pictures": split.pictures,
         "left_out": split.left_out,
+        "groups": split.groups,
         "figures": {name: figure.to_dict() for name, figure in split.figures.items()},
     }
     if isinstance(split, SplitEvaluation):

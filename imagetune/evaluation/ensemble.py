@@ -38,8 +38,12 @@ def mean_predictions(members: Sequence[Predictions]) -> Predictions:
 
 
 def combined(models: Sequence[LoadedModel]) -> LoadedModel:
-    """Return the first model with the mean thresholds of all, to put the mean of their outputs into words."""
-    return replace(models[0], thresholds=_mean_thresholds(models))
+    """Return the first model with the mean thresholds of all, to put the mean of their outputs into words.
+
+    What validation has settled of the first one alone is not true of all together, and is left out.
+    """
+    thresholds = _mean_thresholds(models)
+    return replace(models[0], thresholds=thresholds, temperature=None, conformal=None, operating_point=None)
 
 
 def mean_picture(answers: Sequence[PicturePrediction], together: LoadedModel) -> PicturePrediction:

@@ -22,10 +22,22 @@ from sklearn.metrics import (
 
 from imagetune.data.findings import counted, shortened
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.intervals import Bootstrap, Estimate, effective_pictures, estimate
+from imagetune.evaluation.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_pictures,
+    estimate,
+    f1_estimate,
+    group_codes,
+    group_notes,
+    precision_of,
+    share_estimate,
+)
 from imagetune.evaluation.ordinal import rank_figures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import TINY, resample
+from imagetune.evaluation.shares import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
 
@@ -77,6 +89,7 @@ class SplitEvaluation:
         bootstrap: How the intervals were made.
         notes: What a reader should know about these figures.
         task: What a label is: single_label or ordinal.
+        groups: Groups that the pictures come in, where some share one; else 0.
     """
 
     class_names: tuple[str, ...]
@@ -90,6 +103,7 @@ class SplitEvaluation:
     bootstrap: Bootstrap
     notes: tuple[str, ...]
     task: Task = "single_label"
+    groups: int = 0
 
     @property
     def baseline(self) -> float:
@@ -98,7 +112,12 @@ class SplitEvaluation:
 
 
 def evaluate_predictions(
-    predictions: Predictions, *, config: EvaluateConfig, seed: int, stratified: bool = True
+    predictions: Predictions,
+    *,
+    config: EvaluateConfig,
+    seed: int,
+    stratified: bool = True,
+    groups: Sequence[str | None] = (),
 ) -> SplitEvaluation:
     """Compute every figure with its interval.
 
@@ -107,6 +126,8 @@ def evaluate_predictions(
         config: k of the top-k accuracy, and the bootstrap's settings.
         seed: Of the bootstrap.
         stratified: Whether each resampling keeps the number of pictures of each class.
+        groups: The group of each picture, None for one without; empty where there are none. Pictures of a group go
+            together, so that intervals are made of whole groups.
 
     Raises:
         DataError: No picture has a label among the classes.
@@ -122,14 +143,20 @@ def evaluate_predictions(
         predictions.predicted[known],
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
-    samples = resample(labels, probabilities, predicted, top_k=config.top_k, bootstrap=bootstrap)
+    codes = group_codes([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
+    samples = resample(labels, probabilities, predicted, top_k=config.top_k, bootstrap=bootstrap, groups=codes)
     values = _class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
-    classes = _class_evaluations(predictions.class_names, confusion, values, samples.per_class, bootstrap)
+    precision = precision_of(labels, bootstrap, codes)
+    classes = _class_evaluations(
+        predictions.class_names, confusion, values, samples.per_class, bootstrap, precision, grouped=codes is not None
+    )
     headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
-    figures = _headline_estimates(headlines, samples.headline, confusion.sum(axis=1), bootstrap)
+    figures = _headline_estimates(
+        headlines, samples.headline, confusion.sum(axis=1), bootstrap, precision, grouped=codes is not None
+    )
     if predictions.rule.task == "ordinal":
-        figures |= rank_figures(labels, predicted, len(confusion), bootstrap)
+        figures |= rank_figures(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
     return SplitEvaluation(
         class_names=predictions.class_names,
@@ -141,8 +168,9 @@ def evaluate_predictions(
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
-        notes=tuple(_notes(classes, left_out)),
+        notes=(*_notes(classes, left_out), *group_notes(codes)),
         task=predictions.rule.task,
+        groups=0 if codes is None else int(codes.max()) + 1,
     )
 
 
@@ -192,25 +220,40 @@ def _headline_values(
 
 
 def _headline_estimates(
-    values: Mapping[str, float | None], samples: Mapping[str, Floats], counts: Ints, bootstrap: Bootstrap
+    values: Mapping[str, float | None],
+    samples: Mapping[str, Floats],
+    counts: Ints,
+    bootstrap: Bootstrap,
+    precision: Precision,
+    *,
+    grouped: bool,
 ) -> dict[str, Estimate]:
     pictures, classes = float(counts.sum()), len(counts)
     macro = effective_pictures(counts[counts > 0].astype(np.float64))
-    effective = {"accuracy": pictures, "top_k_accuracy": pictures}
+    effective = {"accuracy": pictures, "top_k_accuracy": pictures, "log_loss": None}
+    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
+    most = {**effective, "f1": 2 * macro, "roc_auc": None}
     reasons = {
         "top_k_accuracy": f"always 1: there are only {classes} classes",
         "roc_auc": "there are pictures of one class only",
     }
-    return {
+    found = {
         name: estimate(
             values.get(name),
             samples[name],
             bootstrap,
-            pictures=None if name == "log_loss" else effective.get(name, macro),
+            pictures=effective.get(name, macro),
             reason=reasons.get(name, ""),
+            precision=precision,
+            most=most.get(name, macro),
         )
         for name in HEADLINES
     }
+    for name in () if grouped else ("accuracy", "top_k_accuracy"):
+        value = values.get(name)
+        if value is not None:
+            found[name] = share_estimate(value * pictures, pictures, bootstrap.confidence)
+    return found
 
 
 def _class_evaluations(
@@ -219,22 +262,51 @@ def _class_evaluations(
     values: Mapping[str, Floats],
     samples: Mapping[str, Floats],
     bootstrap: Bootstrap,
+    precision: Precision,
+    *,
+    grouped: bool,
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
     for index, name in enumerate(names):
+        counts = int(true[index]), int(predicted[index]), int(right[index])
         figures = {}
         for figure in CLASS_FIGURES:
             value = values[figure][index]
+            pictures = float(predicted[index] if figure == "precision" else true[index])
             figures[figure] = estimate(
                 None if np.isnan(value) else float(value),
                 samples[figure][:, index],
                 bootstrap,
-                pictures=float(predicted[index] if figure == "precision" else true[index]),
+                pictures=pictures,
                 reason="no pictures of this class" if not true[index] else "no pictures of other classes",
+                precision=precision,
+                most={"f1": 2 * pictures, "roc_auc": None}.get(figure, pictures),
             )
-        evaluations.append(ClassEvaluation(name, int(true[index]), int(predicted[index]), int(right[index]), figures))
+        if true[index] and not grouped:
+            figures |= class_shares(*counts, bootstrap.confidence)
+        area, others = figures["roc_auc"].value, int(true.sum() - true[index])
+        if area is not None and not grouped:
+            ends = auc_interval(area, counts[0], others, two_sided_quantile(bootstrap.confidence))
+            figures["roc_auc"] = Estimate(area, *ends, method="newcombe")
+        evaluations.append(ClassEvaluation(name, *counts, figures))
     return tuple(evaluations)
+
+
+def class_shares(pictures: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
+    """Return precision, recall and F1 of a class, which are shares, with Wilson's intervals.
+
+    Args:
+        pictures: Pictures of the class, at least one.
+        predicted: Pictures that were taken for it; precision is left out where there are none.
+        right: Both.
+        confidence: Coverage of the intervals.
+    """
+    found = {
+        "recall": share_estimate(right, pictures, confidence),
+        "f1": f1_estimate(right, pictures, predicted, confidence),
+    }
+    return found | ({"precision": share_estimate(right, predicted, confidence)} if predicted else {})
 
 
 def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:

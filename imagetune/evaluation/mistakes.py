@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.decode import load_picture
-from imagetune.errors import BadPictureError
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.data import DataConfig, ImageSettings
+from imagetune.evaluation.thumbnails import thumbnail
+from imagetune.recipe.data import DataConfig
 
 THUMBNAIL_PIXELS = 208
-JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
     texts = list(predictions.texts())
     for index in wrong_pictures(predictions)[:most]:
         path = root / predictions.paths[index]
-        image, problem = _thumbnail(str(path), config)
+        image, problem = thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
         true, predicted = (predictions.rule.told(text) for text in texts[index])
         note, true_note = _notes(predictions, index)
         yield Mistake(
@@ -96,14 +92,3 @@ def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
     if predictions.rule.task == "multi_label":
         return "", ""
     return f"{row[predictions.predicted[index]]:.1%}", f"{row[predictions.labels[index]]:.1%}"
-
-
-def _thumbnail(path: str, config: DataConfig) -> tuple[str | None, str]:
-    """Return the whole picture, small, as a data address; or None and what is wrong."""
-    size = ImageSettings(height=THUMBNAIL_PIXELS, width=THUMBNAIL_PIXELS, background=config.background)
-    try:
-        picture = load_picture(path, size, max_pixels=config.max_pixels)
-    except BadPictureError as error:
-        return None, error.what
-    encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii"), ""

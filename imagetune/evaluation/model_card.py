@@ -11,25 +11,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from imagetune.data.findings import counted
+from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
 from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
 from imagetune.files import write_text
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
-# Parts of evaluation.json that sum themselves up in sentences, in the order of the card.
-MEASURED = {
-    "gaps": "From training to test",
-    "folds": "Cross-validation",
-    "baselines": "Beside simple models",
-    "calibration": "Whether probabilities mean what they say",
-    "selective": "If it may decline to answer",
-    "conformal": "Sets instead of single answers",
-    "operating_point": "The class that matters",
-    "slices": "Parts of the test",
-    "robustness": "Damaged pictures",
-    "out_of_distribution": "Pictures unlike those of training",
-    "label_errors": "Labels that are probably wrong",
-}
 FEW = 30
 
 
@@ -81,17 +68,9 @@ def render_model_card(run: RunFiles) -> str:
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
         figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
-        measured=list(_measured(run)),
+        measured=list(measured_sentences(run.evaluation)),
         limits=list(_limits(run)),
     )
-
-
-def _measured(run: RunFiles) -> Iterator[tuple[str, list[str]]]:
-    """Yield the title and the sentences of every deeper part of the evaluation."""
-    for key, title in MEASURED.items():
-        lines = (run.evaluation.get(key) or {}).get("summary", [])
-        if lines:
-            yield title, list(lines)
 
 
 def _limits(run: RunFiles) -> Iterator[str]:

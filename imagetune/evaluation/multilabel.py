@@ -5,7 +5,7 @@ Averages are over the labels that occur in the split. A label that is never give
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +14,19 @@ from numpy.typing import NDArray
 
 from imagetune.data.findings import counted, shortened
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.intervals import Bootstrap, Estimate, effective_pictures, estimate, resampled_weights
-from imagetune.evaluation.metrics import FEW, ClassEvaluation
+from imagetune.evaluation.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_pictures,
+    estimate,
+    group_codes,
+    group_notes,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+)
+from imagetune.evaluation.metrics import FEW, ClassEvaluation, class_shares
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import AUC_STEPS, mean_over
 from imagetune.recipe.data import Task
@@ -41,6 +52,7 @@ class LabelEvaluation:
         bootstrap: How the intervals were made.
         notes: What a reader should know about these figures.
         baseline: Macro F1 of giving every picture every label.
+        groups: Groups that the pictures come in, where some share one; else 0.
     """
 
     class_names: tuple[str, ...]
@@ -50,6 +62,7 @@ class LabelEvaluation:
     bootstrap: Bootstrap
     notes: tuple[str, ...]
     baseline: float
+    groups: int = 0
     task: ClassVar[Task] = "multi_label"
     left_out: ClassVar[int] = 0
 
@@ -64,8 +77,16 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
     return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
 
 
-def evaluate_labels(predictions: Predictions, *, config: EvaluateConfig, seed: int) -> LabelEvaluation:
+def evaluate_labels(
+    predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
+) -> LabelEvaluation:
     """Compute every figure with its interval; resampling draws pictures whatever their labels.
+
+    Args:
+        predictions: Of one split.
+        config: The bootstrap's settings.
+        seed: Of the bootstrap.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are drawn.
 
     Raises:
         DataError: There is no picture, or none has a label that the model knows.
@@ -77,27 +98,54 @@ def evaluate_labels(predictions: Predictions, *, config: EvaluateConfig, seed: i
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
     values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
+    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     chunks = [
         _figures(true, given, rankings if with_ranking else [], weights)
-        for weights in resampled_weights(np.zeros(len(true), np.int64), bootstrap, cells_a_sample=true.shape[1])
+        for weights in resampled_weights(strata, bootstrap, groups=codes, cells_a_sample=true.shape[1])
     ]
     samples = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
     label_samples = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
+    drawn = _Drawn(bootstrap, precision_of(strata, bootstrap, codes), grouped=codes is not None)
     classes = tuple(
-        _label_evaluation(predictions, label, counts, by_label, label_samples, bootstrap)
-        for label in range(true.shape[1])
+        _label_evaluation(predictions, label, counts, by_label, label_samples, drawn) for label in range(true.shape[1])
     )
     shares = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,
         pictures=len(true),
-        figures=_headline_estimates(values, samples, counts[0], bootstrap, len(true)),
+        figures=_headline_estimates(values, samples, counts[0], drawn, len(true)),
         classes=classes,
         bootstrap=bootstrap,
-        notes=tuple(_notes(classes, true, predictions.unknown)),
+        notes=(*_notes(classes, true, predictions.unknown), *group_notes(codes)),
         baseline=float((2 * shares / (1 + shares)).mean()),
+        groups=0 if codes is None else int(codes.max()) + 1,
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What resamplings were drawn, and what they can't show."""
+
+    bootstrap: Bootstrap
+    precision: Precision
+    grouped: bool
+
+
+def label_figures(
+    true: Bools, given: Bools, probabilities: Floats, *, with_ranking: bool = True
+) -> Callable[[Floats], tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
+    """Return what computes headline figures (b,) and those of each label (k, b) from weights (n, b).
+
+    Args:
+        true: (n, k) the labels.
+        given: (n, k) the answers.
+        probabilities: (n, k).
+        with_ranking: False leaves out the average precision, which takes most of the time.
+    """
+    labels = range(true.shape[1] if with_ranking else 0)
+    rankings = [_Ranking.of(true[:, label], probabilities[:, label]) for label in labels]
+    return lambda weights: _figures(true, given, rankings, weights)
 
 
 @dataclass(frozen=True)
@@ -173,17 +221,30 @@ def _headline_estimates(
     values: Mapping[str, Floats],
     samples: Mapping[str, NDArray[np.float64]],
     positives: NDArray[np.int64],
-    bootstrap: Bootstrap,
+    drawn: _Drawn,
     pictures: int,
 ) -> dict[str, Estimate]:
     macro = effective_pictures(positives[positives > 0].astype(np.float64))
-    effective: dict[str, float | None] = {"subset_accuracy": float(pictures), "micro_f1": float(positives.sum())}
+    effective: dict[str, float] = {"subset_accuracy": float(pictures), "micro_f1": float(positives.sum())}
     # No wrong label among n x k is as if n pictures had been looked at: labels of one picture go together.
     effective["hamming_loss"] = float(pictures)
-    return {
-        name: estimate(float(values[name][0]), samples[name], bootstrap, pictures=effective.get(name, macro))
+    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
+    most: dict[str, float] = {"subset_accuracy": float(pictures), "f1": 2 * macro, "precision": macro, "recall": macro}
+    found = {
+        name: estimate(
+            float(values[name][0]),
+            samples[name],
+            drawn.bootstrap,
+            pictures=effective.get(name, macro),
+            precision=drawn.precision,
+            most=most.get(name),
+        )
         for name in HEADLINES
     }
+    if not drawn.grouped:
+        hits = float(values["subset_accuracy"][0]) * pictures
+        found["subset_accuracy"] = share_estimate(hits, pictures, drawn.bootstrap.confidence)
+    return found
 
 
 def _label_evaluation(
@@ -192,19 +253,24 @@ def _label_evaluation(
     counts: Sequence[NDArray[np.int64]],
     values: Mapping[str, Floats],
     samples: Mapping[str, NDArray[np.float64]],
-    bootstrap: Bootstrap,
+    drawn: _Drawn,
 ) -> ClassEvaluation:
     positives, given, right = (int(count[label]) for count in counts)
     figures = {}
     for name in LABEL_FIGURES:
         value = float(values[name][label, 0])
+        pictures = float(given if name == "precision" else positives)
         figures[name] = estimate(
             None if np.isnan(value) else value,
             samples[name][label],
-            bootstrap,
-            pictures=float(given if name == "precision" else positives),
+            drawn.bootstrap,
+            pictures=pictures,
             reason="no pictures with this label",
+            precision=drawn.precision,
+            most={"f1": 2 * pictures, "average_precision": None}.get(name, pictures),
         )
+    if positives and not drawn.grouped:
+        figures |= class_shares(positives, given, right, drawn.bootstrap.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
     return ClassEvaluation(predictions.class_names[label], positives, given, right, figures, threshold)
 

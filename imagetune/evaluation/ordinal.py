@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, resampled_weights
+from imagetune.evaluation.intervals import (
+    Bootstrap,
+    Estimate,
+    estimate,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+)
 from imagetune.evaluation.scores import weighted_confusion
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 
 
-def rank_figures(labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap) -> dict[str, Estimate]:
+def rank_figures(
+    labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap, *, groups: Ints | None = None
+) -> dict[str, Estimate]:
     """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with intervals.
 
     Args:
@@ -22,28 +29,35 @@ def rank_figures(labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstr
         predicted: (n,) answers in [0, k).
         classes: k.
         bootstrap: How intervals are made.
+        groups: (n,) number of each picture's group where whole groups are drawn.
     """
     whole = np.ones((len(labels), 1), np.float32)
-    values = _from_counts(weighted_confusion(labels, predicted, classes, whole))
+    values = rank_values(weighted_confusion(labels, predicted, classes, whole))
     chunks = [
-        _from_counts(weighted_confusion(labels, predicted, classes, weights))
-        for weights in resampled_weights(labels, bootstrap, cells_a_sample=classes * classes)
+        rank_values(weighted_confusion(labels, predicted, classes, weights))
+        for weights in resampled_weights(labels, bootstrap, groups=groups, cells_a_sample=classes * classes)
     ]
     samples = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
-    pictures: Mapping[str, float | None] = {"within_one_rank": float(len(labels))}
-    return {
+    precision, pictures = precision_of(labels, bootstrap, groups), len(labels)
+    found = {
         name: estimate(
             None if np.isnan(value[0]) else float(value[0]),
             samples[name],
             bootstrap,
-            pictures=pictures.get(name),
+            pictures=pictures if name == "within_one_rank" else None,
             reason="all pictures are of one class, and all answers are that class",
+            precision=precision,
+            most=pictures,
         )
         for name, value in values.items()
     }
+    if groups is None:
+        near = float(values["within_one_rank"][0])
+        found["within_one_rank"] = share_estimate(near * pictures, pictures, bootstrap.confidence)
+    return found
 
 
-def _from_counts(counts: Floats) -> dict[str, NDArray[np.float64]]:
+def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
     """Return each figure as (b,), from (k, k, b) counts, rows true and columns predicted.
 
     The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968); NaN where chance agrees fully.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, resampled_weights
+from imagetune.evaluation.intervals import (
+    Bootstrap,
+    Estimate,
+    estimate,
+    group_codes,
+    group_notes,
+    precision_of,
+    resampled_weights,
+)
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
@@ -34,6 +42,7 @@ class ValueEvaluation:
             spearman, the rank correlation.
         bootstrap: How the intervals were made.
         notes: What a reader should know about these figures.
+        groups: Groups that the pictures come in, where some share one; else 0.
         baseline: R squared of always answering the mean.
     """
 
@@ -42,13 +51,22 @@ class ValueEvaluation:
     figures: Mapping[str, Estimate]
     bootstrap: Bootstrap
     notes: tuple[str, ...]
+    groups: int = 0
     baseline: ClassVar[float] = 0.0
     task: ClassVar[Task] = "regression"
     left_out: ClassVar[int] = 0
 
 
-def evaluate_values(predictions: Predictions, *, config: EvaluateConfig, seed: int) -> ValueEvaluation:
+def evaluate_values(
+    predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
+) -> ValueEvaluation:
     """Compute every figure with its interval.
+
+    Args:
+        predictions: Of one split.
+        config: The bootstrap's settings.
+        seed: Of the bootstrap.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are drawn.
 
     Raises:
         DataError: There is no picture.
@@ -64,9 +82,11 @@ def evaluate_values(predictions: Predictions, *, config: EvaluateConfig, seed: i
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     ranks = (_Ranks.of(true), _Ranks.of(given))
     values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
+    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
+    precision = precision_of(strata, bootstrap, codes)
     chunks = [
         _figures(true, given, ranks, weights)
-        for weights in resampled_weights(np.zeros(len(true), np.int64), bootstrap, cells_a_sample=4 * len(true))
+        for weights in resampled_weights(strata, bootstrap, groups=codes, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
@@ -79,10 +99,24 @@ def evaluate_values(predictions: Predictions, *, config: EvaluateConfig, seed: i
             bootstrap,
             pictures=None,
             reason=reasons.get(name, ""),
+            precision=precision,
         )
         for name in HEADLINES
     }
-    return ValueEvaluation(predictions.class_names, len(true), figures, bootstrap, tuple(_notes(true)))
+    count = 0 if codes is None else int(codes.max()) + 1
+    notes = (*_notes(true), *group_notes(codes))
+    return ValueEvaluation(predictions.class_names, len(true), figures, bootstrap, notes, count)
+
+
+def value_figures(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
+    """Return what computes each headline figure (b,) from weights (n, b); NaN where one is not defined.
+
+    Args:
+        true: (n,) the true numbers.
+        given: (n,) the answers.
+    """
+    ranks = (_Ranks.of(true), _Ranks.of(given))
+    return lambda weights: _figures(true, given, ranks, weights)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,27 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from imagetune.evaluation.baselines_page import baselines_view
 from imagetune.evaluation.curves import curve_drawings
 from imagetune.evaluation.drawing import Drawing
+from imagetune.evaluation.explanations_page import explanations_view
+from imagetune.evaluation.folds_page import folds_view
+from imagetune.evaluation.galleries import galleries_view
 from imagetune.evaluation.heatmap import confusion_drawing, shown_classes
 from imagetune.evaluation.imbalance import ClassBalance, class_balance
+from imagetune.evaluation.label_errors_page import label_errors_view
 from imagetune.evaluation.mistakes import worst_mistakes, wrong_pictures
+from imagetune.evaluation.out_of_distribution_page import out_of_distribution_view
+from imagetune.evaluation.probability_page import (
+    calibration_view,
+    conformal_view,
+    costs_view,
+    curves_view,
+    operating_view,
+    selective_view,
+)
+from imagetune.evaluation.resolution_page import resolution_view
+from imagetune.evaluation.robustness_page import robustness_view
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
 from imagetune.evaluation.run_views import (
     FIGURES,
@@ -33,6 +49,7 @@ from imagetune.evaluation.run_views import (
     task_of,
 )
 from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
+from imagetune.evaluation.slices_page import slices_view
 from imagetune.evaluation.value_plots import MOST_POINTS, value_drawings
 from imagetune.files import write_text
 from imagetune.recipe.train import StageConfig
@@ -49,7 +66,23 @@ CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
 }
 SMALLER_IS_BETTER = ("loss", "mae")
 # Template of a section, and what it is drawn from: None where the run has nothing of it.
-SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {}
+SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
+    "resolution": resolution_view,
+    "folds": folds_view,
+    "slices": slices_view,
+    "baselines": baselines_view,
+    "operating_point": operating_view,
+    "costs": costs_view,
+    "calibration": calibration_view,
+    "selective": selective_view,
+    "conformal": conformal_view,
+    "curves": curves_view,
+    "galleries": galleries_view,
+    "label_errors": label_errors_view,
+    "out_of_distribution": out_of_distribution_view,
+    "explanations": explanations_view,
+    "robustness": robustness_view,
+}
 MOST_MIX_UPS = 6
 MOST_PATHS = 5
 

@@ -42,6 +42,7 @@ def resample(
     *,
     top_k: int,
     bootstrap: Bootstrap,
+    groups: Ints | None = None,
 ) -> Resampled:
     """Compute every figure on every resampling.
 
@@ -51,6 +52,7 @@ def resample(
         predicted: (n,) answers in [0, k); by default the likeliest classes.
         top_k: k of the top-k accuracy.
         bootstrap: How many resamplings, and from which seed.
+        groups: (n,) number of each picture's group where whole groups are drawn.
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
@@ -59,7 +61,7 @@ def resample(
     rankings = list(_rankings(labels, probabilities)) if with_auc else []
     headlines: list[dict[str, Floats]] = []
     by_class: list[dict[str, Floats]] = []
-    for weights in resampled_weights(labels, bootstrap, cells_a_sample=classes * classes):
+    for weights in resampled_weights(labels, bootstrap, groups=groups, cells_a_sample=classes * classes):
         confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
         class_figures = {**figures_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
         present = confusion.sum(axis=1) > 0

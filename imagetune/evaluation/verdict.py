@@ -71,6 +71,7 @@ def judge(
     baseline: float,
     confidence: float,
     measure: Measure = "accuracy",
+    resolution: str = "",
 ) -> dict[str, str] | None:
     """Say what the gap between the splits means.
 
@@ -81,6 +82,7 @@ def judge(
             no picture reaches by the measure.
         confidence: Coverage of the intervals.
         measure: Which figure it is; 1 is the best of each.
+        resolution: A sentence on what the test can't tell apart, where it is too small.
 
     Returns:
         ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the figures, and
@@ -95,6 +97,7 @@ def judge(
     code = _code(train, gap, baseline)
     told = _figures(accuracies, pictures, confidence, measure)
     sentences = [told, _meaning(code, gap, baseline, measure), *_validation(accuracies)]
+    sentences += [resolution] if resolution else []
     return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
 
 
@@ -104,7 +107,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     value = one[1] - other[1]
     low = value - hypot(one[1] - one[0], other[2] - other[1])
     high = value + hypot(one[2] - one[1], other[1] - other[0])
-    return Estimate(value, low, high)
+    return Estimate(value, low, high, method="mover")
 
 
 def _code(train: Estimate, gap: Estimate, baseline: float) -> str:

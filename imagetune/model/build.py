@@ -112,6 +112,20 @@ def logits_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 
+def with_layer(model: keras.Model, name: str) -> keras.Model:
+    """Return the same model with the output of a layer of the head beside its answers. Weights are shared.
+
+    Args:
+        model: Made by ``build_model``.
+        name: `LOGITS`, or `POOLING` for the features.
+
+    Returns:
+        Pictures to (batch, outputs + width of the layer) float32.
+    """
+    seen = keras.ops.cast(model.get_layer(name).output, "float32")
+    return keras.Model(model.input, keras.ops.concatenate([model.output, seen], axis=-1), name=f"imagetune_and_{name}")
+
+
 def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
     if min(image_size) < backbone.min_size:
         what = f"{backbone.name} takes pictures of {backbone.min_size} pixels and more, not {min(image_size)}"

@@ -5,8 +5,9 @@ Nothing in it can run code: the manifest is plain data that our own functions bu
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,12 +22,14 @@ import imagetune
 from imagetune.data.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, WeightsError
 from imagetune.files import disk_errors, sha256_file, write_json
+from imagetune.model.answer_rules import ConformalRule, OperatingPoint
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.matching import assign, match_layers
+from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.views import unfit_views
 from imagetune.model.weight_files import open_weights
-from imagetune.recipe.base import Fraction, PositiveInt, Section
+from imagetune.recipe.base import Fraction, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task
 from imagetune.recipe.model import ModelConfig
@@ -76,6 +79,15 @@ class Manifest(Section):
     """Larger pictures are refused."""
     views: ListOf[View] = ()
     """Versions of each picture beside itself whose answers are averaged; a manifest without the field has none."""
+    temperature: Positive | None = None
+    """Of probabilities: what divides their logits to make them calibrated; fitted on validation, None where it could
+    not be."""
+    conformal: ConformalRule | None = None
+    """How sets of answers are made that hold the true one with a stated probability; chosen on validation."""
+    operating_point: OperatingPoint | None = None
+    """From which probability on the answer is the class that matters; chosen on validation."""
+    out_of_distribution: OutOfDistribution | None = None
+    """From which score on a picture is unlike those of training; None where no score was wanted or could be had."""
     weights_sha256: str
     """Hash of ``model.weights.h5``."""
 
@@ -88,6 +100,10 @@ class Manifest(Section):
             raise ValueError(f"class_names: {self.task} needs at least 2 classes, not {outputs}")
         if self.thresholds and len(self.thresholds) != outputs:
             raise ValueError(f"{len(self.thresholds)} thresholds for {outputs} outputs")
+        if self.operating_point is not None and self.operating_point.positive not in self.class_names:
+            raise ValueError(f"operating_point: {self.operating_point.positive!r} is no class of the model")
+        if self.task == "regression" and self.out_of_distribution and self.out_of_distribution.score == "energy":
+            raise ValueError("out_of_distribution: numbers have no energy")
         return self
 
     @model_validator(mode="after")
@@ -112,6 +128,10 @@ class LoadedModel:
         task: What a label is.
         thresholds: Of multi_label: from which probability on each label is given.
         label_separator: Of multi_label: what stands between the labels of an answer.
+        temperature: What divides the logits to make the probabilities calibrated; None where that isn't known.
+        conformal: How sets of answers are made; None where that isn't known.
+        operating_point: From which probability on the answer is the class that matters; None without such a class.
+        detector: What tells pictures unlike those of training; None where there is nothing that does.
     """
 
     model: keras.Model
@@ -124,6 +144,10 @@ class LoadedModel:
     task: Task = "single_label"
     thresholds: tuple[float, ...] = ()
     label_separator: str = ";"
+    temperature: float | None = None
+    conformal: ConformalRule | None = None
+    operating_point: OperatingPoint | None = None
+    detector: Detector | None = None
 
 
 def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
@@ -175,6 +199,25 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
             fresh.replace(folder)
 
 
+def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:
+    """Give ``manifest.json`` what is known only when the model has been looked at, atomically.
+
+    Args:
+        folder: The folder ``model/`` of a run, or the run folder.
+        values: Plain JSON values by the manifest's fields; the others, and the hash of the weights, stay.
+
+    Raises:
+        ModelFileError: There is no manifest, or it is damaged.
+        ResourceError: The disk is full or can't be written.
+        ValueError: A value is not one that its field can have.
+    """
+    place = find_manifest(folder)
+    content = {**read_manifest(place).model_dump(mode="json"), **values}
+    manifest = Manifest.model_validate_json(json.dumps(content))
+    write_json(place / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
 def load_model(folder: Path) -> LoadedModel:
     """Build the model of a run again and give it its weights.
 
@@ -213,6 +256,10 @@ def load_model(folder: Path) -> LoadedModel:
         manifest.task,
         manifest.thresholds,
         manifest.label_separator,
+        manifest.temperature,
+        manifest.conformal,
+        manifest.operating_point,
+        read_detector(place, manifest.out_of_distribution) if manifest.out_of_distribution else None,
     )
 
 

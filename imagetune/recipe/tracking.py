@@ -150,7 +150,7 @@ class EvaluateConfig(Section):
     also chosen by least expected cost."""
     operating_point: OperatingPointConfig | None = None
     """For one class that matters: the probability from which on it is the answer."""
-    out_of_distribution: Literal["energy", "mahalanobis", "off"] = "energy"
+    out_of_distribution: Literal["mahalanobis", "energy", "off"] = "mahalanobis"
     """The score that tells pictures unlike those of training; its threshold is chosen on validation."""
     out_of_distribution_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Share of validation pictures that the threshold of that score turns away."""

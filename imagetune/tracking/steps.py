@@ -41,6 +41,7 @@ _FILES = (
     "model_card.md",
     "label_errors.csv",
     "explanations/*.jpg",
+    "robustness/*.jpg",
     "predictions/*.csv",
     "plots/*.png",
 )

@@ -70,18 +70,25 @@ def tagged(workplace):
 
 
 def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
-    from imagetune import runs
+    from imagetune import runs, testing
 
-    predicted, predict = [], runs.predict_labelled
-    monkeypatch.setattr(
-        runs, "predict_labelled", lambda *args, **more: (predicted.append(args[1]), predict(*args, **more))[1]
-    )
+    paths, predict, from_features = [], runs.predict_labelled, testing.predictions_of
+
+    def seen(model, records, *args, **more):
+        paths.extend(record.path for record in records)
+        return predict(model, records, *args, **more)
+
+    def told(seen_paths, *args, **more):
+        paths.extend(seen_paths)
+        return from_features(seen_paths, *args, **more)
+
+    monkeypatch.setattr(runs, "predict_labelled", seen)
+    monkeypatch.setattr(testing, "predictions_of", told)
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
     run = workplace / "run"
     outcome = imagetune("fit", recipe, "--run-dir", run)
     assert outcome.code == 0, outcome.err
     # The thresholds are chosen from the predictions that are written, not from others.
-    paths = [record.path for records in predicted for record in records]
     assert len(paths) == len(set(paths)) == 40
     assert "3 labels: blue, green, red" in outcome.err
     assert set(epochs_of(run)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}

@@ -13,10 +13,13 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
+from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
+from imagetune.data.labels import label_rule
 from imagetune.evaluation.document import evaluation_document
+from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.metrics import evaluate_predictions
-from imagetune.evaluation.predictions import Predictions, write_predictions
+from imagetune.evaluation.predictions import Predictions, predictions_of, write_predictions
 from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
@@ -141,6 +144,92 @@ def evaluation(run_folder: Path) -> dict[str, Any]:
     """The content of its evaluation.json."""
     document: dict[str, Any] = json.loads((run_folder / "evaluation.json").read_text())
     return document
+
+
+Examiner = Callable[..., Examined]
+FEATURES_RECIPE = """
+name: features
+seed: 3
+data: {source: %s, image_size: 32, task: %s%s}
+model: {backbone: efficientnet_lite0, weights: random}
+train: {stages: [{name: head, unfreeze: %s, epochs: 1, learning_rate: 1e-3}]}
+evaluate: {bootstrap_samples: 200%s}
+"""
+
+
+@pytest.fixture
+def examined(tmp_path: Path) -> Examiner:
+    """Make a run of made-up features, with what its model answers."""
+
+    def make(
+        labels: dict[str, list[str]],
+        features: dict[str, np.ndarray],
+        outputs: dict[str, np.ndarray],
+        *,
+        task: str = "single_label",
+        classes: tuple[str, ...] = (),
+        unfreeze: str = "none",
+        evaluate: str = "",
+        model: Any = None,
+        groups: dict[str, list[str | None]] | None = None,
+    ) -> Examined:
+        root, folder = tmp_path / "pictures", tmp_path / "run"
+        root.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        order = f", classes: [{', '.join(classes)}]" if task == "ordinal" else ""
+        write_text(tmp_path / "recipe.yaml", FEATURES_RECIPE % (root, task, order, unfreeze, evaluate))
+        recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+        splits = {}
+        for name, texts in labels.items():
+            grouped = groups[name] if groups else [None] * len(texts)
+            records = [
+                Record(str(root / f"{name}-{place}.png"), text, name, group)
+                for place, (text, group) in enumerate(zip(texts, grouped, strict=True))
+            ]
+            paths = [record.path for record in records]
+            answers = np.asarray(outputs[name], np.float64)
+            predictions = predictions_of(paths, texts, answers, classes, rule=label_rule(recipe.data))
+            splits[name] = ExaminedSplit(records, predictions, features[name].astype(np.float32))
+        return Examined(model, recipe, splits, root, folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_features() -> dict[str, np.ndarray]:
+    """What the pretrained backbone says of all shipped pictures, of noise, and of crops of two photographs.
+
+    By ``paths`` (relative to the shipped set), ``clipart``, ``noise`` and ``photographs``; (n, 1280) float32.
+    """
+    from sklearn.datasets import load_sample_images
+
+    from imagetune.model.backbones import get_backbone
+    from imagetune.model.build import POOLING, build_model
+    from imagetune.model.halves import cut_model
+    from imagetune.model.weights import load_weights
+    from imagetune.recipe.model import ModelConfig
+
+    side = 160
+    config = ModelConfig(backbone="efficientnet_lite0", weights="imagenet")
+    model = build_model(config, num_classes=2, image_size=(side, side))
+    load_weights(model, config)
+    halves = cut_model(model, get_backbone("efficientnet_lite0"), POOLING)
+    assert halves is not None
+    paths = sorted(CLIPART.glob("*/*.png"))
+    image = ImageSettings(height=side, width=side)
+    clipart = np.stack([load_picture(str(path), image, max_pixels=10**8) for path in paths])
+    noise = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8)
+    corners = [(row, column) for row in range(0, 297, 99) for column in range(0, 500, 100)]
+    photographs = np.stack(
+        [
+            one[row : row + side, column : column + side]
+            for one in load_sample_images().images
+            for row, column in corners
+        ]
+    )
+    seen = {"clipart": clipart, "noise": noise, "photographs": photographs}
+    features = {name: halves.lower.predict(pixels, verbose=0) for name, pixels in seen.items()}
+    return {**features, "paths": np.array([str(path.relative_to(CLIPART)) for path in paths])}
 
 
 Maker = Callable[..., Predictions]

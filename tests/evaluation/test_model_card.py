@@ -53,9 +53,13 @@ def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(ru
     )
 
 
-def test_every_deeper_part_of_the_evaluation_sums_itself_up(run_folder):
-    rewrite(run_folder / "evaluation.json", robustness={"summary": ["Fog costs most."]})
-    assert "### Damaged pictures\n\n- Fog costs most.\n" in card_of(run_folder)
+def test_a_deeper_part_of_the_evaluation_has_its_sentences(run_folder):
+    assert "### Pictures unlike those of training" not in card_of(run_folder)
+    share = {"value": 0.05, "low": 0.02, "high": 0.1}
+    part = {"splits": {"test": {"pictures": 85, "turned_away": share}}}
+    rewrite(run_folder / "evaluation.json", out_of_distribution=part)
+    told = "- 5.0% (2.0 to 10.0) of the test pictures are told to be unlike those of training\n"
+    assert f"### Pictures unlike those of training\n\n{told}" in card_of(run_folder)
 
 
 def test_names_can_not_break_the_tables(run_folder):

@@ -12,7 +12,7 @@ from imagetune.errors import DivergedError, ModelFileError
 from imagetune.files import sha256_file
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
-from imagetune.model.manifest import load_model, save_model
+from imagetune.model.manifest import load_model, save_model, update_manifest
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.model import HeadConfig, ModelConfig
@@ -196,3 +196,35 @@ def test_a_model_of_another_build_does_not_load_the_wrong_weights(folder):
     other.save_weights(folder / "model.weights.h5")
     change(folder, weights_sha256=sha256_file(folder / "model.weights.h5"))
     refused(folder, "logits: 1280x4 4 in the file, 1280x3 3 needed")
+
+
+def test_what_is_known_later_is_added_and_the_rest_stays(build, tmp_path):
+    write(build(), tmp_path / "run/model")
+    before = json.loads((tmp_path / "run/model/manifest.json").read_text())
+    update_manifest(tmp_path / "run", {"temperature": 1.7})
+    update_manifest(tmp_path / "run", {"operating_point": {"positive": "bee", "threshold": 0.2}})
+    after = json.loads((tmp_path / "run/model/manifest.json").read_text())
+    assert after == before | {"temperature": 1.7, "operating_point": {"positive": "bee", "threshold": 0.2}}
+    loaded = load_model(tmp_path / "run")
+    assert (loaded.temperature, loaded.operating_point.positive, loaded.conformal) == (1.7, "bee", None)
+    assert names_in(tmp_path / "run/model") == ["manifest.json", "model.weights.h5"]
+
+
+def test_a_value_that_does_not_fit_changes_nothing(build, tmp_path):
+    write(build(), tmp_path / "model")
+    before = (tmp_path / "model/manifest.json").read_bytes()
+    for values in ({"temperature": -1.0}, {"operating_point": {"positive": "owl", "threshold": 0.2}}, {"unknown": 1}):
+        with pytest.raises(ValueError, match="temperature|owl|unknown"):
+            update_manifest(tmp_path, values)
+    assert (tmp_path / "model/manifest.json").read_bytes() == before
+
+
+def test_a_manifest_of_old_has_nothing_settled(build, tmp_path):
+    write(build(), tmp_path / "model")
+    path = tmp_path / "model/manifest.json"
+    content = json.loads(path.read_text())
+    for name in ("temperature", "conformal", "operating_point"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    loaded = load_model(tmp_path)
+    assert (loaded.temperature, loaded.conformal, loaded.operating_point) == (None, None, None)

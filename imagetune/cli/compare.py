@@ -1,0 +1,38 @@
+"""`imagetune compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from imagetune.cli.options import json_option
+
+
+@click.command(epilog="Example: imagetune compare runs/clipart-a runs/clipart-b --page compared.html")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--common", is_flag=True, help="Where test pictures differ, compare on those that are new to every run.")
+@click.option(
+    "--metric", metavar="NAME", help="The figure that decides, such as balanced_accuracy; by default the task's first."
+)
+@json_option
+@click.option("--page", type=click.Path(path_type=Path), help="Also write a self-contained HTML page.")
+def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bool, page: Path | None) -> None:
+    """Say which of RUNs is better on the same test pictures, and whether that is more than chance.
+
+    A RUN is a run folder or a runs:/ or models:/ address. What the runs answered is read from their folders.
+    """
+    from imagetune import comparing
+    from imagetune.cli.compare_lines import comparison_lines
+
+    compared = comparing.compare(runs, common=common, metric=metric)
+    if page is not None:
+        comparing.write_page(compared, page)
+    if as_json:
+        click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
+        return
+    for line in comparison_lines(compared.document):
+        click.echo(line)
+    if page is not None:
+        click.echo(f"page        {page}")

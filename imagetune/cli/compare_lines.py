@@ -1,0 +1,168 @@
+"""A comparison of runs as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from imagetune.data.labels import LabelRule
+from imagetune.evaluation.comparison_document import TITLES, p_text
+
+_MOST_CLASSES = 10
+_MOST_PATHS = 5
+_WITH_UNITS = ("mae", "rmse")
+
+
+def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield who was compared, the figures, where they differ and what it comes to."""
+    for run in document["runs"]:
+        yield f"{run['key']:<11} {run['run']} ({run['recipe']}, {run['backbone']})"
+    groups = f" in {document['groups']} groups" if document["groups"] else ""
+    yield f"pictures    {document['pictures']} test pictures{groups}, matched by {document['matched_by']}"
+    if len(document["pairs"]) == 1:
+        yield from _pair_lines(document, document["pairs"][0])
+    else:
+        yield from _runs_lines(document)
+        yield from _matrix_lines(document)
+    yield from _differing_lines(document["differing"], LabelRule(document["task"]))
+    yield f"verdict     {document['verdict']['text']}"
+    for note in document["notes"]:
+        yield f"note        {note}"
+
+
+def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
+    one, other = pair["first"], pair["second"]
+    level = f"{100 * document['confidence']:g}% interval"
+    rows = [("", one, other, f"{one} - {other}", level, "")]
+    for name, figure in pair["figures"].items():
+        difference = figure["difference"]
+        ahead = f"{figure['ahead']} ahead" if figure["ahead"] else ""
+        values = (_value(figure["first"], name), _value(figure["second"], name))
+        rows.append((TITLES[name], *values, _signed(difference["value"], name), _interval(difference, name), ahead))
+    yield from _table(rows)
+    yield f"test        {TITLES[document['metric']]}: {pair['test']['method']} {p_text(pair['test']['corrected'])}"
+    yield from _churn_lines(document, pair)
+    yield from _class_lines(document, pair)
+
+
+def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
+    churn, one, other = pair["churn"], pair["first"], pair["second"]
+    if "changed" not in churn:
+        yield (
+            f"answers     {churn['mean_change']:.4g} apart in the mean; {one} is closer on {churn['first_closer']}, "
+            f"{other} on {churn['second_closer']} pictures"
+        )
+        return
+    yield (
+        f"answers     {churn['changed']} of {document['pictures']} change from {one} to {other} "
+        f"({100 * churn['share']['value']:.1f}%): {churn['right_to_wrong']} right -> wrong, "
+        f"{churn['wrong_to_right']} wrong -> right"
+    )
+
+
+def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the classes that differ, the surest first."""
+    differing = [found for found in pair["per_class"] if found["difference"]["value"]]
+    differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
+    if not differing:
+        return
+    one, other, name = pair["first"], pair["second"], differing[0]["figure"]
+    rows = [
+        (
+            f"{'F1' if name == 'f1' else TITLES[name]} of",
+            one,
+            other,
+            f"{one} - {other}",
+            "interval",
+            "pictures",
+            f"only {one}",
+            f"only {other}",
+        )
+    ]
+    for found in differing[:_MOST_CLASSES]:
+        values = [_value(found[side], name) for side in ("first", "second")]
+        counts = ["" if found[side] is None else str(found[side]) for side in ("only_first", "only_second")]
+        difference = found["difference"]
+        rows.append(
+            (
+                found["class"],
+                *values,
+                _signed(difference["value"], name),
+                _interval(difference, name),
+                str(found["pictures"]),
+                *counts,
+            )
+        )
+    yield "where they differ" if differing[0]["p_value"] is None else _told_classes(pair, document["confidence"])
+    yield from _table(rows)
+    if len(differing) > _MOST_CLASSES:
+        yield f"  and {len(differing) - _MOST_CLASSES} more, see --json or --page"
+
+
+def _told_classes(pair: Mapping[str, Any], confidence: float) -> str:
+    level = 1 - confidence
+    sure = [
+        found["class"] for found in pair["per_class"] if found["corrected"] is not None and found["corrected"] < level
+    ]
+    told = ", ".join(sure) if sure else "none by itself"
+    return f"where they differ, surest first; more than chance after Holm's correction for all classes: {told}"
+
+
+def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    names = list(document["runs"][0]["figures"])
+    rows = [("", *(TITLES[name] for name in names))]
+    for run in document["runs"]:
+        figures = run["figures"]
+        rows.append((run["key"], *(_value(figures[name]["value"], name) for name in names)))
+    yield from _table(rows)
+
+
+def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each row's run minus each column's in the deciding figure; a star where it is more than chance."""
+    metric, keys = document["metric"], [run["key"] for run in document["runs"]]
+    pairs = len(document["pairs"])
+    yield f"{TITLES[metric]}: row minus column; * more than chance after Holm's correction for {pairs} pairs"
+    found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
+    rows = [("", *keys)]
+    for row in keys:
+        cells = []
+        for column in keys:
+            pair = found.get((row, column)) or found.get((column, row))
+            value = None if pair is None else pair["figures"][metric]["difference"]["value"]
+            sign = 1 if (row, column) in found else -1
+            star = "*" if pair is not None and pair["better"] else ""
+            cells.append("" if value is None else _signed(sign * value, metric) + star)
+        rows.append((row, *cells))
+    yield from _table(rows)
+
+
+def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[str]:
+    listed = differing["listed"]
+    if not listed:
+        return
+    shown = listed[:_MOST_PATHS]
+    yield f"differing   {differing['pictures']} pictures" + (", such as" if len(listed) > len(shown) else "")
+    for picture in shown:
+        answers = ", ".join(f"{key} says {rule.told(answer)}" for key, answer in picture["answers"].items())
+        yield f"  {picture['path']}: {rule.told(picture['label'])}; {answers}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for first, *rest in rows:
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        yield f"  {first:<{widths[0]}}  {'  '.join(cells)}".rstrip()
+
+
+def _value(value: float | None, name: str) -> str:
+    return "-" if value is None else f"{value:.4g}" if name in _WITH_UNITS else f"{value:.3f}"
+
+
+def _signed(value: float | None, name: str) -> str:
+    return "-" if value is None else f"{value + 0.0:+.3g}" if name in _WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
+
+
+def _interval(figure: Mapping[str, Any], name: str) -> str:
+    if figure["low"] is None:
+        return "-"
+    return f"[{_signed(figure['low'], name)}, {_signed(figure['high'], name)}]"

@@ -1,0 +1,357 @@
+"""Finished runs side by side on the pictures that all of them were tested on; no model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.findings import counted, shortened
+from imagetune.data.labels import label_rule
+from imagetune.errors import DataError, ModelFileError, RecipeError
+from imagetune.evaluation.comparison import compare_predictions
+from imagetune.evaluation.comparison_document import ComparedRun, comparison_document
+from imagetune.evaluation.comparison_page import write_comparison
+from imagetune.evaluation.intervals import Bootstrap, group_codes
+from imagetune.evaluation.paired_figures import FIGURES
+from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
+from imagetune.evaluation.run_files import RunFiles, read_run
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
+
+# A picture, and its how-manieth copy in the test split.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison.
+
+    Attributes:
+        document: Plain JSON values; see `imagetune.evaluation.comparison_document`.
+        root: Paths of pictures start here.
+        files: The first run's, for how its pictures are read.
+    """
+
+    document: dict[str, Any]
+    root: Path
+    files: RunFiles
+
+
+def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> Compared:
+    """Compare runs on the same test pictures, from the predictions in their folders.
+
+    Args:
+        runs: Two or more: run folders, or runs:/ or models:/ addresses.
+        common: Compare on the common part where the test pictures differ.
+        metric: The figure that decides; by default the first headline figure of the task.
+
+    Raises:
+        RecipeError: There are too few or too many runs, or no such figure.
+        ModelFileError: One is no run, or has no test predictions, or another task or other classes than the first.
+        DataError: Their test pictures differ, or one has learned from another's.
+    """
+    if not 2 <= len(runs) <= len(ascii_uppercase):
+        raise RecipeError(f"{len(runs)} given; from 2 to {len(ascii_uppercase)} runs can be compared", where="RUN")
+    members = [_Member.open(run, key) for run, key in zip(runs, ascii_uppercase, strict=False)]
+    for other in members[1:]:
+        _require_same_task(members[0], other)
+    _require_metric(metric, members[0])
+    shared = _shared(members, _identities(members))
+    if not common:
+        _require_same_pictures(members, shared)
+    return _compared(members, shared, metric)
+
+
+def write_page(compared: Compared, path: Path) -> Path:
+    """Write a comparison as a self-contained page with thumbnails, and return the file."""
+    return write_comparison(compared.document, path, root=compared.root, config=compared.files.recipe.data)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A run.
+
+    Attributes:
+        name: As the user gave it.
+        key: What it is called in the comparison.
+        files: Its folder.
+        predictions: Of its test split.
+    """
+
+    name: str
+    key: str
+    files: RunFiles
+    predictions: Predictions
+
+    @classmethod
+    def open(cls, run: str, key: str) -> _Member:
+        files = read_run(resolve_run(run) if is_mlflow_uri(run) else Path(run))
+        path = files.folder / "predictions" / "test.csv"
+        if not path.is_file():
+            state = files.status.get("state", "unknown")
+            what = f"has no test predictions (its state is {state})"
+            raise ModelFileError(what, where=run, hint="give finished runs with a test split")
+        if not files.rows:
+            what = "has no splits.csv, so it can't be told whether it learned from the others' test pictures"
+            raise ModelFileError(what, where=run, hint="give a run folder, or an address whose run still exists")
+        tested = files.evaluation.get("splits", {}).get("test", {})
+        thresholds = [found["threshold"] for found in tested.get("per_class", []) if "threshold" in found]
+        rule = label_rule(files.recipe.data)
+        return cls(run, key, files, read_predictions(path, rule=rule, thresholds=thresholds))
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Absolute path of each test picture."""
+        return tuple(str(self.files.pictures_root / path) for path in self.predictions.paths)
+
+    @cached_property
+    def learned(self) -> tuple[str, ...]:
+        """Absolute path of each picture that it was trained or selected with."""
+        rows = (row for row in self.files.rows if row["split"] in ("train", "val"))
+        return tuple(str(self.files.pictures_root / row["path"]) for row in rows)
+
+    @cached_property
+    def groups(self) -> Mapping[str, str]:
+        """The group of each picture that has one, by absolute path."""
+        root = self.files.pictures_root
+        return {str(root / row["path"]): row["group"] for row in self.files.rows if row.get("group")}
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """SHA-256 of its pictures by absolute path, as far as they are known."""
+        hashes: Mapping[str, str] = self.files.lock.get("pictures", {})
+        return hashes
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The true label of each test picture, as text."""
+        names = (label for label, _ in self.predictions.texts())
+        return tuple(";".join(self.predictions.rule.names(label)) if self._several else label for label in names)
+
+    @property
+    def _several(self) -> bool:
+        return self.predictions.rule.task == "multi_label"
+
+
+@dataclass(frozen=True)
+class _Identities:
+    """Who is who: equal keys are the same picture.
+
+    Attributes:
+        by_content: Whether pictures are told by their SHA-256; else by their path.
+        tested: For each run the place of each test picture among its predictions.
+        learned: For each run what it was trained or selected with.
+    """
+
+    by_content: bool
+    tested: tuple[Mapping[Key, int], ...]
+    learned: tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the runs' test splits have in common.
+
+    Attributes:
+        keys: Pictures that every run was tested on, in the first one's order.
+        relabelled: Those whose label is not the same everywhere.
+        seen: Those that some run learned from, as a copy in its training or validation split.
+        learned: For each run how many test pictures of others it learned from.
+        identities: Who is who.
+    """
+
+    keys: tuple[Key, ...]
+    relabelled: frozenset[Key]
+    seen: frozenset[Key]
+    learned: tuple[int, ...]
+    identities: _Identities
+
+    @property
+    def usable(self) -> tuple[Key, ...]:
+        """Pictures on which a comparison is fair."""
+        return tuple(key for key in self.keys if key not in self.relabelled and key not in self.seen)
+
+
+def _identities(members: Sequence[_Member]) -> _Identities:
+    """Tell pictures by content where every run knows its test pictures' hashes, else by path."""
+    by_content = all(member.hashes.get(path) for member in members for path in member.paths)
+
+    def identity(member: _Member, path: str) -> str:
+        return (by_content and member.hashes.get(path)) or str(Path(path).resolve())
+
+    return _Identities(
+        by_content,
+        tuple(_places(member, [identity(member, path) for path in member.paths]) for member in members),
+        tuple(frozenset(identity(member, path) for path in member.learned) for member in members),
+    )
+
+
+def _places(member: _Member, identities: Sequence[str]) -> Mapping[Key, int]:
+    """Number copies within the split by label and path, so that runs number them alike."""
+    copies: dict[str, count[int]] = {}
+    order = sorted(range(len(identities)), key=lambda place: (member.labels[place], member.paths[place]))
+    keys = {place: (identities[place], next(copies.setdefault(identities[place], count()))) for place in order}
+    return {keys[place]: place for place in range(len(identities))}
+
+
+def _shared(members: Sequence[_Member], identities: _Identities) -> _Shared:
+    first, *others = identities.tested
+    keys = tuple(key for key in first if all(key in other for other in others))
+    labels = [
+        {key: member.labels[place] for key, place in places.items()}
+        for member, places in zip(members, identities.tested, strict=True)
+    ]
+    everything = {identity for places in identities.tested for identity, _ in places}
+    return _Shared(
+        keys=keys,
+        relabelled=frozenset(key for key in keys if len({known[key] for known in labels}) > 1),
+        seen=frozenset(key for key in keys if any(key[0] in learned for learned in identities.learned)),
+        learned=tuple(len(everything & learned) for learned in identities.learned),
+        identities=identities,
+    )
+
+
+def _require_same_task(first: _Member, other: _Member) -> None:
+    tasks = [member.predictions.rule.task for member in (first, other)]
+    if tasks[0] != tasks[1]:
+        what = f"it is a run for {tasks[1]}, {first.name} is one for {tasks[0]}"
+        raise ModelFileError(what, where=other.name, hint="compare runs of the same task")
+    wanted, found = (set(member.predictions.class_names) for member in (first, other))
+    if wanted != found:
+        told = [f"lacks {shortened(sorted(wanted - found))}"] if wanted - found else []
+        told += [f"has {shortened(sorted(found - wanted))} besides"] if found - wanted else []
+        what = f"its classes are not those of {first.name}: it {' and '.join(told)}"
+        raise ModelFileError(what, where=other.name, hint="compare runs with the same classes")
+
+
+def _require_metric(metric: str | None, first: _Member) -> None:
+    names = FIGURES[first.predictions.rule.task]
+    if metric is not None and metric not in names:
+        raise RecipeError(f"{metric!r} is none of {', '.join(names)}", where="--metric", hint="choose one of them")
+
+
+def _require_same_pictures(members: Sequence[_Member], shared: _Shared) -> None:
+    """Refuse to compare on pictures that are not the same for all, or not new to all.
+
+    Raises:
+        DataError: With how many pictures could be compared on.
+    """
+    sizes = [len(member.paths) for member in members]
+    told = []
+    if any(size != len(shared.keys) for size in sizes):
+        each = ", ".join(f"{member.key} has {size}" for member, size in zip(members, sizes, strict=True))
+        told.append(f"their test pictures differ: {len(shared.keys)} are common to all ({each})")
+        told += [
+            f"{member.name} was trained or selected with {counted(seen, 'test picture')} of others"
+            for member, seen in zip(members, shared.learned, strict=True)
+            if seen
+        ]
+    elif shared.seen:
+        told.append(f"some run has learned from copies of {counted(len(shared.seen), 'test picture')}")
+    if shared.relabelled:
+        told.append(f"{counted(len(shared.relabelled), 'common picture')} not labelled alike")
+    if not told:
+        return
+    usable = len(shared.usable)
+    hint = (
+        f"add --common to compare on the {usable} that are new to all of them"
+        if usable
+        else "fit them with the same data and seed, or on a table with a split column"
+    )
+    raise DataError("; ".join(told), where=" ".join(member.name for member in members), hint=hint)
+
+
+def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -> Compared:
+    first, evaluate = members[0], members[0].files.recipe.evaluate
+    known = [key for key in shared.usable if _is_known(first, shared.identities.tested[0][key])]
+    if not known:
+        what = f"there is no test picture to compare on: {len(shared.keys)} are common to all"
+        hint = "fit them with the same data and seed, or on a table with a split column"
+        raise DataError(what, where=" ".join(member.name for member in members), hint=hint)
+    places = [np.array([tested[key] for key in known]) for tested in shared.identities.tested]
+    predictions = {
+        member.key: _picked(member.predictions, chosen, first.predictions.class_names)
+        for member, chosen in zip(members, places, strict=True)
+    }
+    groups = group_codes([_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
+    comparison = compare_predictions(
+        predictions,
+        groups=np.arange(len(known)) if groups is None else groups,
+        bootstrap=Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, first.files.recipe.seed),
+        metric=metric,
+    )
+    document = comparison_document(
+        comparison,
+        predictions,
+        runs=[_told(member) for member in members],
+        matched_by="content" if shared.identities.by_content else "path",
+        notes=tuple(_notes(members, shared, len(known))),
+    )
+    return Compared(document, first.files.pictures_root, first.files)
+
+
+def _is_known(member: _Member, place: int) -> bool:
+    single = member.predictions.rule.task in ("single_label", "ordinal")
+    return not single or bool(member.predictions.labels[place] != UNKNOWN)
+
+
+def _picked(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
+    """Return the predictions of some pictures, with the classes in another order."""
+    order = [predictions.class_names.index(name) for name in class_names]
+    position = {old: new for new, old in enumerate(order)}
+    labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
+    several = predictions.rule.task == "multi_label"
+    targets = predictions.targets[places] if len(predictions.targets) else predictions.targets
+    return replace(
+        predictions,
+        paths=tuple(predictions.paths[place] for place in places),
+        labels=np.array(labels, np.int64),
+        probabilities=predictions.probabilities[places][:, order],
+        class_names=tuple(class_names),
+        targets=targets[:, order] if several else targets,
+        thresholds=tuple(predictions.thresholds[index] for index in order) if predictions.thresholds else (),
+    )
+
+
+def _group(members: Sequence[_Member], places: Sequence[int]) -> str | None:
+    """Return the group of a picture, as the first run has it that has one."""
+    found = (member.groups.get(member.paths[place]) for member, place in zip(members, places, strict=True))
+    return next((group for group in found if group), None)
+
+
+def _told(member: _Member) -> ComparedRun:
+    recipe = member.files.recipe
+    return ComparedRun(
+        key=member.key,
+        name=member.name,
+        recipe=recipe.name,
+        backbone=recipe.model.backbone,
+        test_pictures=len(member.paths),
+    )
+
+
+def _notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterator[str]:
+    """Yield what a reader should know about the pictures and the runs."""
+    sizes = [len(member.paths) for member in members]
+    if any(size != len(shared.keys) for size in sizes):
+        each = ", ".join(f"{member.key} was tested on {size}" for member, size in zip(members, sizes, strict=True))
+        yield f"the test pictures differ ({each}); the comparison is on {compared} that all have in common"
+    if shared.seen:
+        yield f"{counted(len(shared.seen), 'picture')} left out: a copy is in some run's training or validation split"
+    if shared.relabelled:
+        yield f"{counted(len(shared.relabelled), 'picture')} left out: the runs don't have the same label for them"
+    if unknown := len(shared.usable) - compared:
+        yield f"{counted(unknown, 'picture')} left out: the label is not one of the classes"
+    folders = Counter(member.files.folder.resolve() for member in members)
+    if max(folders.values()) > 1:
+        yield "the same run is given twice"
+    if not shared.identities.by_content:
+        yield "pictures are told by their path: some run has no SHA-256 of its pictures, so copies would not be noticed"

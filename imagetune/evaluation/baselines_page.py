@@ -1,0 +1,81 @@
+"""The report's section on what the model has to be better than."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from imagetune.evaluation.run_files import RunFiles
+from imagetune.evaluation.run_views import FIGURES
+from imagetune.recipe.data import Task
+from imagetune.recipe.tracking import LOWER_IS_BETTER
+
+
+def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return what the report's section on baselines shows; None where evaluation.json has none."""
+    found = run.evaluation.get("baselines")
+    split = run.evaluation.get("splits", {}).get(found["tested"]) if found else None
+    if not found or not split:
+        return None
+    own = {"title": "This model", "how": "", "figures": split["figures"], "difference": None, "told": ""}
+    rows = [own, *(_row(model, found) for model in found["models"])]
+    signed = partial(_signed, name=found["compared"])
+    names = {name: FIGURES[name][0] for name in found["models"][0]["figures"]}
+    return {**found, "names": names, "rows": rows, "verdict": _verdict(found), "signed": signed}
+
+
+def _signed(value: float, name: str) -> str:
+    """Return a difference with its sign; those in the labels' units with their digits."""
+    return f"{value:+.4g}" if name == "mae" else f"{value:+.3f}"
+
+
+def _row(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    title, how = _words(model, found["task"])
+    return {**model, "title": title, "how": how, "told": _told(model, found["compared"])}
+
+
+def _words(model: Mapping[str, Any], task: Task) -> tuple[str, str]:
+    if model["name"] == "prior":
+        prior: Mapping[Task, tuple[str, str]] = {
+            "single_label": ("Largest class", "the same answer for every picture"),
+            "ordinal": ("Middle class", "the same answer for every picture"),
+            "multi_label": ("Shares of the labels", "the same answer for every picture"),
+            "regression": ("Median", "the same number for every picture"),
+        }
+        return prior[task]
+    if model["name"] == "neighbours":
+        count = int(model["chosen"]["neighbours"])
+        most = "the nearest training picture" if count == 1 else f"the {count} nearest training pictures"
+        return "Nearest neighbour" if count == 1 else "Nearest neighbours", f"{most} by features"
+    kind = "ridge" if task == "regression" else "logistic"
+    return "Linear probe", f"{kind} regression on the features"
+
+
+def _told(model: Mapping[str, Any], compared: str) -> str:
+    """Return whether the model is better than a baseline, in words."""
+    low, high = model["difference"]["low"], model["difference"]["high"]
+    if low is None or high is None:
+        return ""
+    if compared in LOWER_IS_BETTER:
+        low, high = -high, -low
+    return "better" if low > 0 else "worse" if high < 0 else "not to be told apart"
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    """Return the one sentence that matters most."""
+    told = {model["name"]: _told(model, found["compared"]) for model in found["models"]}
+    names = {"prior": "one answer for all pictures", "neighbours": "its nearest neighbours", "probe": "a linear probe"}
+    beaten = [names[name] for name, word in told.items() if word == "better"]
+    level = [names[name] for name, word in told.items() if word == "not to be told apart"]
+    lost = [names[name] for name, word in told.items() if word == "worse"]
+    return " ".join(_sentences(beaten, level, lost))
+
+
+def _sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator[str]:
+    if lost:
+        yield f"The model does worse than {' and '.join(lost)}: train longer, or use that."
+    if beaten:
+        yield f"The model is better than {' and '.join(beaten)}."
+    if level:
+        yield f"These pictures can't tell it from {' and '.join(level)}."

@@ -1,0 +1,124 @@
+"""The sentences of a model card, from the parts of evaluation.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Part = Mapping[str, Any]
+
+
+def measured_sentences(evaluation: Part) -> Iterator[tuple[str, list[str]]]:
+    """Yield a title and sentences for every deeper part that a run has.
+
+    Args:
+        evaluation: Content of evaluation.json; parts that it has not are left out.
+    """
+    for key, (title, tell) in _PARTS.items():
+        part = evaluation.get(key)
+        if part and (lines := [line for line in tell(part) if line]):
+            yield title, lines
+
+
+def _figure(value: Part | None, digits: int = 3) -> str:
+    if not value or value.get("value") is None:
+        return "unknown"
+    text = f"{value['value']:.{digits}f}"
+    low, high = value.get("low"), value.get("high")
+    return text if low is None or high is None else f"{text} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _percent(value: Part | None) -> str:
+    if not value or value.get("value") is None:
+        return "unknown"
+    text = f"{100 * value['value']:.1f}%"
+    low, high = value.get("low"), value.get("high")
+    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _gaps(part: Part) -> Iterator[str]:
+    found = part.get("train_test") or {}
+    for name in ("accuracy", "f1", "r2"):
+        if name in found:
+            yield f"{name}, training less test: {_figure(found[name])}"
+            return
+
+
+def _folds(part: Part) -> Iterator[str]:
+    for name in ("accuracy", "f1", "r2"):
+        if found := part["figures"].get(name):
+            spread = _figure({**found, "value": found["mean"]})
+            yield f"{name}, mean of {part['count']} folds: {spread}; from {found['least']:.3f} to {found['most']:.3f}"
+            return
+
+
+def _text(part: Part) -> Iterator[str]:
+    yield str(part.get("text", ""))
+
+
+def _baselines(part: Part) -> Iterator[str]:
+    names = {"prior": "one answer for all", "neighbours": "the nearest neighbours", "probe": "a linear probe"}
+    for model in part["models"]:
+        compared = f"{part['compared']} {_figure(model['figures'][part['compared']])}"
+        ahead = f"this model is ahead by {_figure(model['difference'])}"
+        yield f"{names.get(model['name'], model['name'])} of the same features: {compared}; {ahead}"
+
+
+def _calibration(part: Part) -> Iterator[str]:
+    tested = part["splits"].get("test")
+    if tested:
+        yield f"calibration error on the test: {_figure(tested['before']['ece'])}"
+        if tested["after"]:
+            temperature = _figure(part["temperature"], 2)
+            yield f"{_figure(tested['after']['ece'])} at the temperature {temperature} that validation gives"
+
+
+def _selective(part: Part) -> Iterator[str]:
+    for point in part.get("points", []):
+        if 0.7 < point["coverage"] < 1:
+            yield f"answering {_percent(point['answered'])} of the pictures, {_percent(point['accuracy'])} are right"
+
+
+def _conformal(part: Part) -> Iterator[str]:
+    if "covered" in part:
+        promised = f"sets that promise {100 * part['coverage']:.0f}%"
+        yield f"{promised} hold the truth for {_percent(part['covered'])} of the test pictures"
+
+
+def _label_errors(part: Part) -> Iterator[str]:
+    for side, where in (("learned", "training and validation"), ("test", "test")):
+        found = part.get(side)
+        if found:
+            sure = (
+                f", {found['confident']} of them surely enough for confident learning" if "confident" in found else ""
+            )
+            yield f"{found['found']} of {found['pictures']} {where} labels are doubted{sure}"
+
+
+def _out_of_distribution(part: Part) -> Iterator[str]:
+    tested = part["splits"].get("test")
+    if tested:
+        yield f"{_percent(tested['turned_away'])} of the test pictures are told to be unlike those of training"
+    if part.get("wrong"):
+        away, kept = part["wrong"].get("turned_away"), part["wrong"].get("kept")
+        yield f"of those it turns away {_percent(away)} are wrong, of those it keeps {_percent(kept)}"
+
+
+def _robustness(part: Part) -> Iterator[str]:
+    if part.get("mean_corruption_error"):
+        yield f"mean error under the 15 common corruptions: {_figure(part['mean_corruption_error'])}"
+
+
+_PARTS = {
+    "gaps": ("From training to test", _gaps),
+    "resolution": ("How much the test can tell", _text),
+    "folds": ("Cross-validation", _folds),
+    "baselines": ("Beside simple models", _baselines),
+    "calibration": ("Whether probabilities mean what they say", _calibration),
+    "selective_prediction": ("If it may decline to answer", _selective),
+    "conformal": ("Sets instead of single answers", _conformal),
+    "slices": ("Parts of the test", _text),
+    "robustness": ("Damaged pictures", _robustness),
+    "out_of_distribution": ("Pictures unlike those of training", _out_of_distribution),
+    "label_errors": ("Labels that are probably wrong", _label_errors),
+}

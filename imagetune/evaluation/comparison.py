@@ -1,0 +1,390 @@
+"""Two or more runs on the same test pictures: what they differ in, and whether it is more than chance.
+
+Everything is paired. A resampling draws pictures, with what all runs say of them; a test swaps the answers of two runs
+picture by picture. Most of what makes one test harder than another is the same for both runs and falls out of their
+difference, so that far smaller differences show than two separate intervals would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import wilcoxon
+
+from imagetune.evaluation.churn import answer_changes, differing_pictures
+from imagetune.evaluation.compared import (
+    ClassDifference,
+    Comparison,
+    FigureDifference,
+    PairComparison,
+    PairTest,
+    Power,
+)
+from imagetune.evaluation.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_pictures,
+    estimate,
+    flawless_bound,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+)
+from imagetune.evaluation.paired import (
+    SWAPS,
+    deviations_to_tell,
+    drawn_swap_p,
+    holm,
+    least_difference,
+    mcnemar_p,
+    pictures_to_tell,
+    swap_p,
+    swapped_differences,
+)
+from imagetune.evaluation.paired_figures import (
+    CLASS_FIGURE,
+    FIGURES,
+    SHARES,
+    Answers,
+    answers_of,
+    figures_of,
+    whole_scores,
+)
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.shares import two_sided_quantile
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+# Means over classes, as unsure as their small classes.
+_CLASS_MEANS = ("balanced_accuracy", "f1", "mean_average_precision")
+# Differences that are equal but for rounding count as equal.
+_NOTHING = 1e-12
+# Shares of pictures.
+_PICTURE_SHARES = ("accuracy", "subset_accuracy", "within_one_rank")
+
+
+def compare_predictions(
+    runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
+) -> Comparison:
+    """Compare runs on the same pictures.
+
+    Args:
+        runs: Predictions by the run's key: of the same n pictures in the same order, with the same labels, all known,
+            and the same order of classes.
+        groups: (n,) number of each picture's group, from 0; each its own where pictures are independent.
+        bootstrap: How intervals are made.
+        metric: The figure that decides; the first of `FIGURES` by default.
+    """
+    answers = {key: answers_of(predictions) for key, predictions in runs.items()}
+    task = next(iter(answers.values())).task
+    grouped = int(groups.max()) + 1 < len(groups)
+    bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
+    tested = _Tested(answers, groups, grouped, bootstrap, metric or FIGURES[task][0])
+    resampled = {key: _resample(tested, key) for key in answers}
+    pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
+    corrected = holm([pair.test.p_value for pair in pairs])
+    return Comparison(
+        task=task,
+        metric=tested.metric,
+        pictures=len(groups),
+        groups=tested.units if grouped else None,
+        bootstrap=bootstrap,
+        figures={key: _own_figures(tested, found) for key, found in resampled.items()},
+        pairs=tuple(
+            replace(pair, test=replace(pair.test, corrected=p)) for pair, p in zip(pairs, corrected, strict=True)
+        ),
+        differing=differing_pictures(list(answers.values())),
+    )
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What all parts of a comparison need.
+
+    Attributes:
+        answers: By the run's key.
+        groups: (n,) which pictures are drawn and swapped as one.
+        grouped: Whether some are.
+        bootstrap: How intervals are made.
+        metric: The figure that decides.
+    """
+
+    answers: Mapping[str, Answers]
+    groups: Ints
+    grouped: bool
+    bootstrap: Bootstrap
+    metric: str
+
+    @property
+    def some(self) -> Answers:
+        """Any run's answers, for what all have in common."""
+        return next(iter(self.answers.values()))
+
+    @property
+    def units(self) -> int:
+        """How many pictures or groups are drawn."""
+        return int(self.groups.max()) + 1
+
+    @property
+    def strata(self) -> int:
+        """In how many parts they are drawn."""
+        return len(np.unique(self.some.part)) if self.bootstrap.stratified else 1
+
+    def by_unit(self, scores: Ints) -> Ints:
+        """Return (u,) the sum of scores (n,) over each unit."""
+        return np.bincount(self.groups, weights=scores, minlength=self.units).round().astype(np.int64)
+
+    def precision(self, name: str) -> Precision | None:
+        """Return what the draws can't show of a headline figure; None where they show nothing of its spread."""
+        if name in _CLASS_MEANS and self.bootstrap.stratified:
+            counts = np.unique(self.some.part, return_counts=True)[1]
+            # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
+            free = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 0.5)).sum()
+            quantile = two_sided_quantile(self.bootstrap.confidence, max(1, round(free)) + 1)
+            return replace(precision_of(self.some.part, self.bootstrap), quantile=quantile)
+        return _precision(self.units, self.strata, self.bootstrap.confidence)
+
+    def worth(self, name: str) -> float:
+        """Return how many pictures a share is of; a mean over classes is as unsure as its small classes."""
+        if name not in _CLASS_MEANS:
+            return float(self.units)
+        true = self.some.true
+        counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
+        return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """A run's figures: as they are, and in m resamplings.
+
+    Attributes:
+        values: By name.
+        by_class: (k,).
+        samples: (m,) by name.
+        class_samples: (m, k).
+    """
+
+    values: Mapping[str, float]
+    by_class: Floats
+    samples: Mapping[str, Floats]
+    class_samples: Floats
+
+
+def _resample(tested: _Tested, key: str) -> _Resampled:
+    answers, bootstrap = tested.answers[key], tested.bootstrap
+    compute = figures_of(answers, samples=bootstrap.samples)
+    values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
+    cells = _cells(answers)
+    groups = tested.groups if tested.grouped else None
+    chunks = resampled_weights(answers.part, bootstrap, groups=groups, cells_a_sample=cells)
+    found = [compute(weights) for weights in chunks]
+    names = FIGURES[answers.task]
+    return _Resampled(
+        values={name: float(values[name][0]) for name in names},
+        by_class=by_class[:, 0],
+        samples={name: np.concatenate([chunk[0][name] for chunk in found]).astype(np.float64) for name in names},
+        class_samples=np.concatenate([chunk[1].T for chunk in found]).astype(np.float64),
+    )
+
+
+def _cells(answers: Answers) -> int:
+    """Return how many numbers a resampling holds; the ranks of regression take several a picture."""
+    classes = len(answers.names)
+    return {"ordinal": classes * classes, "regression": 4 * len(answers.part)}.get(answers.task, classes)
+
+
+def _own_figures(tested: _Tested, found: _Resampled) -> dict[str, Estimate]:
+    return {name: _own_figure(tested, name, value, found.samples[name]) for name, value in found.values.items()}
+
+
+def _own_figure(tested: _Tested, name: str, value: float, samples: Floats) -> Estimate:
+    """Return a run's own figure with the interval that its report gives it."""
+    if name in _PICTURE_SHARES and not tested.grouped:
+        return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
+    return estimate(
+        None if np.isnan(value) else value,
+        samples,
+        tested.bootstrap,
+        pictures=tested.worth(name) if name in SHARES else None,
+        reason="not defined on these pictures",
+        precision=tested.precision(name),
+    )
+
+
+def _pair(tested: _Tested, resampled: Mapping[str, _Resampled], first: str, second: str) -> PairComparison:
+    one, other = resampled[first], resampled[second]
+    figures = tuple(
+        FigureDifference(
+            name,
+            _defined(one.values[name]),
+            _defined(other.values[name]),
+            _difference(
+                one.values[name] - other.values[name],
+                one.samples[name] - other.samples[name],
+                tested.bootstrap.confidence,
+                precision=tested.precision(name),
+                worth=tested.worth(name) if name in SHARES else None,
+            ),
+        )
+        for name in one.values
+    )
+    pair = (tested.answers[first], tested.answers[second])
+    samples = one.samples[tested.metric] - other.samples[tested.metric]
+    return PairComparison(
+        first=first,
+        second=second,
+        figures=figures,
+        test=_test(tested, *pair, one.values[tested.metric] - other.values[tested.metric]),
+        churn=answer_changes(*pair, confidence=None if tested.grouped else tested.bootstrap.confidence),
+        classes=_class_differences(tested, *pair, one, other),
+        power=_power(tested, *pair, one.values[tested.metric] - other.values[tested.metric], samples),
+    )
+
+
+def _precision(units: int, strata: int, confidence: float) -> Precision | None:
+    free = units - strata
+    return Precision(units / free, two_sided_quantile(confidence, free + 1)) if free > 0 else None
+
+
+def _difference(
+    value: float, samples: Floats, confidence: float, *, precision: Precision | None, worth: float | None
+) -> Estimate:
+    """Return a difference with its interval: expanded percentiles, as of any figure.
+
+    Args:
+        value: The difference.
+        samples: (m,) resampled.
+        confidence: Coverage.
+        precision: What the draws can't show.
+        worth: How many pictures the shares are of, where they are shares.
+    """
+    if np.isnan(value):
+        return Estimate(None, reason="not defined on these pictures")
+    defined = samples[np.isfinite(samples)]
+    same = len(defined) > 0 and np.ptp(defined) < _NOTHING
+    if same and worth is None:
+        return Estimate(value, reason="every picture that was drawn says the same")
+    if same and worth is not None:
+        # Both runs may still differ on pictures of a kind that these hold none of.
+        bound = 1 - flawless_bound(worth, confidence)
+        how = "every picture that was drawn says the same: exact bound"
+        return Estimate(value, max(-1.0, value - bound), min(1.0, value + bound), how, "clopper-pearson")
+    if precision is None:
+        return Estimate(value, reason="too few pictures for an interval")
+    if not len(defined):
+        return Estimate(value, reason="no interval: too many pictures and classes to resample")
+    tail = float(ndtr(-precision.quantile * sqrt(precision.inflation)))
+    # This kind of quantile makes up for there being few resamplings, too: another one lies below it with that chance.
+    low, high = np.quantile(defined, [tail, 1 - tail], method="weibull")
+    return Estimate(value, float(low), float(high), method="paired bootstrap")
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _test(tested: _Tested, first: Answers, second: Answers, difference: float) -> PairTest:
+    """Test the deciding figure: over all swaps where it is a mean of whole numbers, else over drawn ones."""
+    name, by_group = tested.metric, " by group" if tested.grouped else ""
+    one, other = whole_scores(first, name), whole_scores(second, name)
+    if one is not None and other is not None:
+        p_value = swap_p(tested.by_unit(one - other))
+        binary = name in ("accuracy", "subset_accuracy", "within_one_rank")
+        method = "McNemar's exact test" if binary and not tested.grouped else f"exact swap test{by_group}"
+        return PairTest(method, p_value, p_value)
+    if np.isnan(difference):
+        return PairTest("not defined on these pictures", 1.0, 1.0)
+    compute = figures_of(first.followed_by(second), samples=2 * SWAPS)
+    swapped = swapped_differences(
+        tested.groups,
+        lambda weights: compute(weights)[0][name],
+        seed=tested.bootstrap.seed,
+        cells_a_sample=2 * _cells(first),
+    )
+    p_value = drawn_swap_p(difference, swapped)
+    return PairTest(f"swap test{by_group} ({SWAPS:,} draws)", p_value, p_value)
+
+
+def _class_differences(
+    tested: _Tested, first: Answers, second: Answers, one: _Resampled, other: _Resampled
+) -> tuple[ClassDifference, ...]:
+    found = [
+        _class_difference(tested, first, second, index, (one, other))
+        for index in range(len(first.names))
+        if _of_class(first, index).any()
+    ]
+    tests = [difference.p_value for difference in found]
+    if any(p is None for p in tests):
+        return tuple(found)
+    corrected = holm([p for p in tests if p is not None])
+    return tuple(replace(each, corrected=p) for each, p in zip(found, corrected, strict=True))
+
+
+def _of_class(answers: Answers, index: int) -> NDArray[np.bool_]:
+    chosen = answers.true[:, index] if answers.true.ndim == 2 else answers.part == index
+    return np.asarray(chosen, np.bool_)
+
+
+def _class_difference(
+    tested: _Tested, first: Answers, second: Answers, index: int, resampled: tuple[_Resampled, _Resampled]
+) -> ClassDifference:
+    one, other = resampled
+    task, pictures = first.task, _of_class(first, index)
+    value = float(one.by_class[index] - other.by_class[index])
+    of_class = len(np.unique(tested.groups[pictures]))
+    difference = _difference(
+        value,
+        one.class_samples[:, index] - other.class_samples[:, index],
+        tested.bootstrap.confidence,
+        # A label's F1 also hangs on the pictures that lack it.
+        precision=_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
+        worth=None if task == "regression" else float(of_class),
+    )
+    figure = FigureDifference(CLASS_FIGURE[task], float(one.by_class[index]), float(other.by_class[index]), difference)
+    counts, p_value = _class_test(tested, first, second, index)
+    return ClassDifference(first.names[index], int(pictures.sum()), figure, *counts, p_value)
+
+
+def _class_test(
+    tested: _Tested, first: Answers, second: Answers, index: int
+) -> tuple[tuple[int | None, int | None], float | None]:
+    """Return on how many pictures only one is right about a class, and the p-value of a test of that."""
+    if first.task == "regression":
+        return (None, None), None if tested.grouped else _signed_ranks(first, second, first.part == index)
+    if first.task == "multi_label":
+        right, also = (each.true[:, index] == each.given[:, index] for each in (first, second))
+    else:
+        chosen = first.part == index
+        right, also = first.right & chosen, second.right & chosen
+    difference = right.astype(np.int64) - also.astype(np.int64)
+    counts = (int((difference > 0).sum()), int((difference < 0).sum()))
+    return counts, swap_p(tested.by_unit(difference)) if tested.grouped else mcnemar_p(*counts)
+
+
+def _signed_ranks(first: Answers, second: Answers, chosen: NDArray[np.bool_]) -> float:
+    true, one, other = (each[chosen].astype(np.float64) for each in (first.true, first.given, second.given))
+    gain = np.abs(one - true) - np.abs(other - true)
+    return float(wilcoxon(gain).pvalue) if gain.any() else 1.0
+
+
+def _power(tested: _Tested, first: Answers, second: Answers, difference: float, samples: Floats) -> Power:
+    confidence, pictures = tested.bootstrap.confidence, len(tested.groups)
+    if tested.metric in ("accuracy", "subset_accuracy") and not tested.grouped:
+        discordant = float((first.right != second.right).mean())
+        least = least_difference(pictures, discordant, confidence=confidence)
+        return Power(pictures_to_tell(difference, discordant, confidence=confidence), least)
+    defined = samples[np.isfinite(samples)]
+    free = tested.units - tested.strata
+    if np.isnan(difference) or len(defined) < 2 or free < 1 or not defined.std():
+        return Power(None, None)
+    least = deviations_to_tell(confidence=confidence) * float(defined.std()) * sqrt(tested.units / free)
+    return Power(pictures * (least / difference) ** 2 if difference else None, least)

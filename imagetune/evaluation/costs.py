@@ -1,0 +1,91 @@
+"""The part ``costs``: what the mistakes cost by ``evaluate.costs``, and answers that cost less.
+
+The answer with the least expected cost is not always the likeliest one (Elkan, IJCAI 2001): missing a tumour costs more
+than a false alarm. Expected costs are only as good as the probabilities, so they are taken at the fitted temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imagetune.evaluation.calibration import fitted_temperature
+from imagetune.evaluation.confidence import Floats, Ints, draws_of, known_rows, known_split, tested_split
+from imagetune.evaluation.examined import Examined
+from imagetune.evaluation.temperature import scaled
+
+
+def costs_part(run: Examined) -> dict[str, Any] | None:
+    """Return what the model's answers cost on the tested split, and those with the least expected cost.
+
+    The document::
+
+        {"split": "test", "pictures": 150, "costs": [[0, 1], [5, 0]], "temperature": 1.3 | null,
+         "as_answered" | "least_cost": {"cost": {"value", "low", "high"},          mean a picture
+                                        "expected": 0.2,                           what the probabilities promise
+                                        "accuracy": {"value", "low", "high"}},
+         "saved": {"value", "low", "high"},                                        as_answered less least_cost
+         "changed": 12,                                                            pictures with another answer
+         "classes": [{"class": "cat", "pictures": 20, "as_answered": 0.4, "least_cost": 0.2}]}   cost a picture
+
+    Returns:
+        None where the recipe has no costs, where its costs are not those of the classes, and where no picture's truth
+        is known.
+    """
+    costs = np.array(run.recipe.evaluate.costs or (), np.float64)
+    name = tested_split(run)
+    split = known_split(run, name)
+    if split is None or costs.shape != (len(split.predictions.class_names),) * 2:
+        return None
+    predictions, draws = split.predictions, draws_of(split, run.recipe)
+    known = known_rows(predictions)
+    labels, temperature = predictions.labels[known], fitted_temperature(run).value
+    probabilities = predictions.probabilities[known]
+    if temperature is not None:
+        probabilities = scaled(probabilities, temperature, predictions.rule.task)
+    answers = {"as_answered": predictions.predicted[known], "least_cost": least_cost_answers(probabilities, costs)}
+    paid = {way: costs[labels, answer] for way, answer in answers.items()}
+    expected = probabilities @ costs
+    rows = np.arange(len(labels))
+    return {
+        "split": name,
+        "pictures": len(labels),
+        "costs": costs.tolist(),
+        "temperature": temperature,
+        **{
+            way: {
+                "cost": draws.mean(paid[way]).to_dict(),
+                "expected": float(expected[rows, answer].mean()),
+                "accuracy": draws.share(answer == labels).to_dict(),
+            }
+            for way, answer in answers.items()
+        },
+        "saved": draws.mean(paid["as_answered"] - paid["least_cost"]).to_dict(),
+        "changed": int((answers["as_answered"] != answers["least_cost"]).sum()),
+        "classes": [
+            {
+                "class": class_name,
+                "pictures": int((labels == index).sum()),
+                **{way: _mean(paid[way][labels == index]) for way in paid},
+            }
+            for index, class_name in enumerate(predictions.class_names)
+        ],
+    }
+
+
+def least_cost_answers(probabilities: Floats, costs: Floats) -> Ints:
+    """Return (n,) the answers with the least expected cost; of equals the likeliest.
+
+    Args:
+        probabilities: (n, k) of the true class.
+        costs: (k, k), a row a true class, a column an answer.
+    """
+    expected = probabilities @ costs
+    cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
+    answers: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
+    return answers
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,31 @@
+"""The section of the report about where the model looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imagetune.evaluation.run_files import RunFiles
+from imagetune.evaluation.tiles import tile_address
+
+MOST_SHOWN = 24
+"""More are in the run folder alone: the report stays small enough to be sent."""
+
+
+def explanations_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the report shows; None where nothing was explained."""
+    document: Mapping[str, Any] | None = run.evaluation.get("explanations")
+    if not document:
+        return None
+    shown = [_picture_view(run.folder, picture) for picture in document["pictures"][:MOST_SHOWN]]
+    return {**document, "shown": shown, "multi_label": run.recipe.data.task == "multi_label"}
+
+
+def _picture_view(folder: Path, picture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry with the addresses of its tiles in the place of their names."""
+    looks = [
+        {**look, **{method: tile_address(folder, look[method]) for method in ("grad_cam", "occlusion")}}
+        for look in picture["looks"]
+    ]
+    return {**picture, "image": tile_address(folder, picture["file"]), "looks": looks}

@@ -1,0 +1,99 @@
+"""Where the model looked: Grad-CAM and occlusion of the same pictures, how far they agree, and what they look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from imagetune.evaluation.grad_cam import grad_cam, heat_map
+from imagetune.evaluation.occlusion import GRID, occlusion
+from imagetune.model.gradients import PASS_SIZE, Sight, feature_maps
+
+Floats = NDArray[np.float32]
+Pictures = NDArray[np.uint8]
+
+# Where nothing speaks for the class, that much of the picture's brightness is left.
+_DIMMED = 0.45
+_STRONGEST = 0.72
+# From faint to strong, light enough to be told from the dimmed picture; brightness rises all the way.
+_HEAT_RGB = np.array([(90, 20, 110), (200, 40, 90), (245, 125, 20), (252, 215, 70)], np.float32)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What in a picture speaks for one output.
+
+    Attributes:
+        target: Index of the output.
+        grad_cam: (rows, columns) float32 of the last feature map; negative where it speaks against the output.
+        occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the picture is covered.
+        agreement: Spearman's rank correlation of both over the places of the occlusion, -1 to 1; None where one of
+            them is the same everywhere.
+    """
+
+    target: int
+    grad_cam: Floats
+    occlusion: Floats
+    agreement: float | None
+
+
+def look_at(sight: Sight, images: Pictures, targets: NDArray[np.int64]) -> list[tuple[Look, ...]]:
+    """Return, for each picture, a look for each of its targets.
+
+    Args:
+        sight: The model.
+        images: (n, height, width, 3) uint8, RGB.
+        targets: (n, t) outputs to explain.
+    """
+    if not len(images):
+        return []
+    parts = [images[first : first + PASS_SIZE] for first in range(0, len(images), PASS_SIZE)]
+    cams = grad_cam(sight, np.concatenate([feature_maps(sight, part) for part in parts]), targets)
+    falls = occlusion(sight, images, targets)
+    return [
+        tuple(
+            Look(int(target), cam, fall, rank_agreement(cam, fall))
+            for target, cam, fall in zip(targets[index], cams[index], falls[index], strict=True)
+        )
+        for index in range(len(images))
+    ]
+
+
+def rank_agreement(cam: Floats, falls: Floats) -> float | None:
+    """Return Spearman's correlation of a Grad-CAM and an occlusion map over the latter's places; None if undefined."""
+    seen = cv2.resize(cam, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
+    if np.ptp(seen) == 0 or np.ptp(falls) == 0:
+        return None
+    return float(spearmanr(seen.ravel(), falls.ravel()).statistic)
+
+
+def heated(image: Pictures, values: Floats) -> Pictures:
+    """Return a picture (height, width, 3) in grey with a map's heat over it, at its size.
+
+    Args:
+        image: uint8, RGB.
+        values: (rows, columns), of either sign; what is positive is drawn, the highest value strongest.
+    """
+    heat = heat_map(values, image.shape[:2])[:, :, None]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
+    place = heat * (len(_HEAT_RGB) - 1)
+    below = np.clip(place.astype(np.int64), 0, len(_HEAT_RGB) - 2)[:, :, 0]
+    share = place - below[:, :, None]
+    colour = _HEAT_RGB[below] * (1 - share) + _HEAT_RGB[below + 1] * share
+    strength = _STRONGEST * np.sqrt(heat)
+    dimmed = grey * (_DIMMED + (1 - _DIMMED) * heat)
+    shown: Pictures = np.rint(np.clip(dimmed * (1 - strength) + colour * strength, 0, 255)).astype(np.uint8)
+    return shown
+
+
+def fitted(image: Pictures, pixels: int) -> Pictures:
+    """Return a picture (height, width, 3) scaled so that its longer side has so many pixels."""
+    height, width = image.shape[:2]
+    scale = pixels / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    scaled: Pictures = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return scaled

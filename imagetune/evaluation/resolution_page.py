@@ -1,0 +1,45 @@
+"""The report's section on how sure its figures are: gaps between the splits, and what the test can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagetune.evaluation.run_files import SPLITS, RunFiles
+
+_METHODS = {
+    "wilson": "Wilson's, for a share of independent pictures",
+    "effective wilson": "Wilson's, of as many pictures as the bootstrap's variance says that the figure is worth",
+    "clopper-pearson": "the exact one of Clopper and Pearson, where nothing or everything is right",
+    "percentile": "the middle of the bootstrap's resamplings, widened for small samples",
+}
+
+
+def resolution_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return what the section is drawn from; None for runs from before gaps were computed."""
+    gaps = {pair: figures for pair, figures in run.evaluation.get("gaps", {}).items() if figures}
+    tested = run.tested_split
+    if not gaps or tested is None:
+        return None
+    return {
+        "gaps": {_told(pair): figures for pair, figures in gaps.items()},
+        "names": list(next(iter(gaps.values()))),
+        "resolution": run.evaluation.get("resolution"),
+        "groups": tested.get("groups", 0),
+        "methods": _methods(tested["figures"]),
+        "samples": run.evaluation["bootstrap"]["samples"],
+    }
+
+
+def _told(pair: str) -> str:
+    first, second = pair.split("_")
+    return f"{SPLITS[first]} minus {SPLITS[second]}"
+
+
+def _methods(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return how the intervals were made, and of which figures each way is."""
+    used: dict[str, list[str]] = {}
+    for name, figure in figures.items():
+        if method := figure.get("method"):
+            used.setdefault(method, []).append(name.replace("_", " "))
+    return [(", ".join(names), _METHODS[method]) for method, names in used.items() if method in _METHODS]

@@ -1,0 +1,75 @@
+"""Intervals of shares, and of figures that behave like one.
+
+A share near 0 or 1 of few pictures is where resampling fails: with 80 pictures, 95% of them right, percentile
+intervals of accuracy, balanced accuracy and macro F1 hold the truth in 89 to 91% of all cases. Wilson's interval
+doesn't have that weakness, and it carries over to means of shares and to pictures that come in groups by counting how
+many independent pictures the figure is worth (coverage by simulation: ``tests/evaluation/test_coverage.py``).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+
+
+def two_sided_quantile(confidence: float, groups: int | None = None) -> float:
+    """Return how many standard errors a two-sided interval reaches.
+
+    Args:
+        confidence: Coverage of the interval, in (0, 1).
+        groups: Number of independent groups where there are some: Student's t with one less; else the normal one.
+    """
+    upper = 1 - (1 - confidence) / 2
+    return float(ndtri(upper)) if groups is None else float(stdtrit(max(groups - 1, 1), upper))
+
+
+def wilson_interval(share: Number, pictures: Number, quantile: float) -> tuple[Number, Number]:
+    """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
+
+    Args:
+        share: In [0, 1]; one or (m,) of them.
+        pictures: How many pictures it is of, more than 0; need not be whole. An effective number takes clusters and
+            strata into account (Korn and Graubard, Survey Methodology 24, 1998; Franco, Little, Louis and Slud, Journal
+            of Survey Statistics and Methodology 7, 2019).
+        quantile: From `two_sided_quantile`.
+
+    Returns:
+        Lower and upper ends, in [0, 1].
+    """
+    squared = quantile**2 / pictures
+    centre = (share + squared / 2) / (1 + squared)
+    half = quantile / (1 + squared) * np.sqrt(np.maximum(share * (1 - share), 0) / pictures + squared / (4 * pictures))
+    # At 0 and 1 an end is exact but for rounding.
+    return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)
+
+
+def effective_count(share: float, variance: float) -> float | None:
+    """Return of how many independent pictures a share would vary as much; None where it doesn't vary."""
+    spread = share * (1 - share)
+    return spread / variance if variance > 0 and spread > 0 else None
+
+
+def auc_interval(area: float, positives: int, negatives: int, quantile: float) -> tuple[float, float]:
+    """Return the score interval of an area under the ROC curve (Newcombe, Statistics in Medicine 25, 2006, method 5).
+
+    The ends are the areas from which the one that was found is just ``quantile`` standard errors away, by the formula
+    of Hanley and McNeil (Radiology 143, 1982) with half of all pictures on either side.
+
+    Args:
+        area: In [0, 1].
+        positives: Pictures of the class, at least one.
+        negatives: Other pictures, at least one.
+        quantile: From `two_sided_quantile`.
+    """
+    half = (positives + negatives) / 2 - 1
+    areas = np.linspace(0.0, 1.0, 10_001)
+    spread = areas * (1 - areas) * (1 + half * (1 - areas) / (2 - areas) + half * areas / (1 + areas))
+    # The exact 0 and 1 have no spread of their own, and are possible only where they were found.
+    near = np.abs(area - areas) <= quantile * np.sqrt(spread / (positives * negatives))
+    possible = areas[near]
+    return (float(min(possible.min(), area)), float(max(possible.max(), area))) if len(possible) else (area, area)

@@ -1,0 +1,43 @@
+"""The ``slices`` of evaluation.json: on which parts of the test the model is worse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imagetune.evaluation.error_slices import compare_errors
+from imagetune.evaluation.examined import Examined
+from imagetune.evaluation.intervals import Bootstrap, group_codes
+from imagetune.evaluation.slices import attributes_of, compare_slices, right_answers
+
+
+def slices_document(run: Examined) -> dict[str, Any] | None:
+    """Return the ``slices`` of evaluation.json; None where the recipe wants none, or there is no test to look at.
+
+    The document: ``pictures``, ``right`` (share of them), ``looked_at`` (number of slices), ``attributes``, ``text``,
+    ``notes``, and ``slices``, the worst first: ``name``, ``attributes``, ``pictures``, ``right`` and ``rest`` (shares
+    with Wilson's intervals), ``difference`` (with interval), ``expected`` (share of right pictures if each class were
+    as hard as in the whole test), ``p`` and ``p_holm`` (Fisher, one-sided), ``p_classes`` and ``p_classes_holm`` (the
+    same within classes), ``worse`` and ``worse_classes`` (whether the corrected p-values are below 0.05). For numbers
+    there is ``error``, the mean absolute one, in the place of ``right``, and nothing of classes.
+    """
+    test = run.splits.get("test")
+    if not run.recipe.evaluate.slices or test is None:
+        return None
+    attributes, predictions = attributes_of(test, run.recipe.data), test.predictions
+    grouped = group_codes([record.group for record in test.records]) is not None
+    config = run.recipe.evaluate
+    if predictions.rule.task == "regression":
+        errors = np.abs(predictions.probabilities[:, 0] - predictions.targets[:, 0])
+        bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.recipe.seed, stratified=False)
+        return compare_errors(errors, attributes, bootstrap=bootstrap, grouped=grouped)
+    # A picture whose label isn't among the classes is neither right nor wrong.
+    known = (predictions.labels >= 0) | (predictions.rule.task == "multi_label")
+    return compare_slices(
+        right_answers(predictions)[known],
+        predictions.labels[known],
+        {name: values[known] for name, values in attributes.items()},
+        confidence=config.confidence,
+        grouped=grouped,
+    )

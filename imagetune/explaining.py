@@ -1,0 +1,146 @@
+"""Any picture explained by a finished run: where its model looks for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.catalog import find_pictures
+from imagetune.data.decode import load_picture
+from imagetune.data.targets import median_class
+from imagetune.errors import BadPictureError, RecipeError
+from imagetune.evaluation.looks import Look, fitted, heated, look_at
+from imagetune.evaluation.tiles import write_tile
+from imagetune.finished import open_run
+from imagetune.model.gradients import PASS_SIZE, Sight, sight_of
+from imagetune.model.inference import predict_probabilities
+from imagetune.model.manifest import LoadedModel
+
+PANEL_PIXELS = 320
+_GAP = 8
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found about a picture.
+
+    Attributes:
+        path: The picture.
+        target: The class that is explained; None where the picture can't be read.
+        probability: What the model gives it.
+        agreement: Rank correlation of Grad-CAM and occlusion, -1 to 1; None where it is not defined.
+        file: The picture, Grad-CAM and occlusion side by side.
+        error: Why the picture can't be read, or None.
+    """
+
+    path: str
+    target: str | None = None
+    probability: float | None = None
+    agreement: float | None = None
+    file: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
+
+    images: NDArray[np.uint8]
+
+
+def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = None) -> Iterator[Explanation]:
+    """Explain pictures, and write for each the picture, Grad-CAM and occlusion side by side as JPEG.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        paths: Files, folders and patterns.
+        out: Folder for the pictures; made where it isn't there.
+        target: The class to explain; by default each picture's answer.
+
+    Yields:
+        An explanation of each picture, in order; of one that can't be read, why.
+
+    Raises:
+        DataError: There is no picture.
+        RecipeError: The model has no such class, or predicts numbers.
+        ResourceError: ``out`` can't be written.
+    """
+    _, loaded = open_run(run)
+    output = _output(loaded, target)
+    sight = sight_of(loaded.model)
+    pictures = find_pictures(paths)
+    names = _file_names(pictures)
+    for first in range(0, len(pictures), PASS_SIZE):
+        part = slice(first, first + PASS_SIZE)
+        yield from _explain_batch(loaded, sight, pictures[part], [out / name for name in names[part]], output)
+
+
+def _output(loaded: LoadedModel, target: str | None) -> int | None:
+    if loaded.task == "regression":
+        raise RecipeError("this run predicts numbers; only classes can be explained", where="explain")
+    if target is None:
+        return None
+    if target not in loaded.class_names:
+        hint = f"its classes are {', '.join(loaded.class_names[:20])}"
+        raise RecipeError(f"the model has no class {target!r}", where="--class", hint=hint)
+    return loaded.class_names.index(target)
+
+
+def _file_names(pictures: Sequence[str]) -> list[str]:
+    """Return a name for each picture's file: its own, numbered where several share it."""
+    seen: dict[str, int] = {}
+    names = []
+    for picture in pictures:
+        stem = Path(picture).stem
+        seen[stem] = seen.get(stem, 0) + 1
+        names.append(f"{stem}.jpg" if seen[stem] == 1 else f"{stem}-{seen[stem]}.jpg")
+    return names
+
+
+def _explain_batch(
+    loaded: LoadedModel, sight: Sight, paths: Sequence[str], files: Sequence[Path], output: int | None
+) -> Iterator[Explanation]:
+    images, errors = [], {}
+    for path in paths:
+        try:
+            images.append(load_picture(path, loaded.image, max_pixels=loaded.max_pixels))
+        except BadPictureError as error:
+            errors[path] = Explanation(path, error=error.what)
+    stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
+    batches = [_Batch(stacked)] if images else []
+    probabilities = predict_probabilities(loaded.model, batches, views=loaded.views)
+    targets = _answers(loaded, probabilities) if output is None else np.full(len(images), output)
+    found = iter(zip(stacked, look_at(sight, stacked, targets[:, None]), probabilities, strict=True))
+    for path, file in zip(paths, files, strict=True):
+        if path in errors:
+            yield errors[path]
+            continue
+        image, (look,), row = next(found)
+        yield Explanation(
+            path=path,
+            target=loaded.class_names[look.target],
+            probability=float(row[look.target]),
+            agreement=look.agreement,
+            file=_write(image, look, file),
+        )
+
+
+def _answers(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the class (n,) that each picture is taken for, as `imagetune predict` does."""
+    if loaded.task == "ordinal":
+        return median_class(probabilities)
+    likeliest: NDArray[np.int64] = probabilities.argmax(axis=1).astype(np.int64)
+    return likeliest
+
+
+def _write(image: NDArray[np.uint8], look: Look, file: Path) -> str:
+    """Write the picture and its two maps side by side."""
+    picture = fitted(image, PANEL_PIXELS)
+    gap = np.full((len(picture), _GAP, 3), 255, np.uint8)
+    panels = [picture, gap, heated(picture, look.grad_cam), gap, heated(picture, look.occlusion)]
+    write_tile(np.concatenate(panels, axis=1), file.parent, file.name)
+    return str(file)

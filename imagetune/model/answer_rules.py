@@ -1,0 +1,32 @@
+"""What validation has settled about a model's answers, kept in its manifest: plain numbers, applied elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from imagetune.recipe.base import Fraction, NonNegative, Section
+
+ConformalMethod = Literal["least_ambiguous", "risk_control", "absolute_residual"]
+
+
+class ConformalRule(Section):
+    """How a set of answers is made that holds the true one with a stated probability."""
+
+    method: ConformalMethod
+    """`least_ambiguous`: the classes whose probability reaches the threshold; `risk_control`: the labels that do;
+    `absolute_residual`: the numbers within the threshold of the predicted one."""
+    coverage: Annotated[float, Field(gt=0.5, lt=1.0)]
+    """The stated probability; of risk_control the share of a picture's labels that are to be found."""
+    threshold: NonNegative | None
+    """None where validation had too few pictures to vouch for any set but that of all answers."""
+
+
+class OperatingPoint(Section):
+    """From which probability on the answer is the class that matters."""
+
+    positive: str
+    """The class."""
+    threshold: Fraction
+    """Of its probability, as the model gives it."""

@@ -1,0 +1,221 @@
+"""Scores that tell pictures unlike those that a model learned from; the larger, the stranger.
+
+Energy (Liu et al., NeurIPS 2020): minus the log of the summed exponentials of the logits. For several labels a picture
+it is summed over the labels (joint energy: Wang et al., NeurIPS 2021). Mahalanobis (Lee et al., NeurIPS 2018): the
+squared distance of the features to the nearest class mean, in the metric of a covariance that all classes share.
+Features are brought to length 1 first (Mahalanobis++: Mueller and Hein, ICML 2025): without that, pictures of noise,
+whose features are short, lie nearer than test pictures do. The covariance is shrunk as Ledoit and Wolf (Journal of
+Multivariate Analysis 88, 2004) say, as there are rarely more pictures than features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from imagetune.errors import ModelFileError
+from imagetune.files import atomic_path, sha256_file
+from imagetune.recipe.base import Section
+from imagetune.recipe.data import Task
+
+STATISTICS = "feature_statistics.npz"
+LARGEST_BYTES = 1 << 30
+# More directions than this are not kept apart: what is left varies little, and is told by its mean variance.
+MOST_DIRECTIONS = 1024
+# The covariance of a few thousand pictures is as good, and takes seconds.
+MOST_PICTURES = 3000
+_LEAST = 1e-12
+
+Floats = NDArray[np.floating]
+Score = Literal["energy", "mahalanobis"]
+
+
+class OutOfDistribution(Section):
+    """From which score on a picture counts as unlike those of training; chosen on validation."""
+
+    score: Score
+    """`energy`: of the logits; `mahalanobis`: the features' distance to the nearest class."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    """Larger scores are turned away."""
+    share: Annotated[float, Field(gt=0.0, lt=0.5)]
+    """Share of validation pictures that the threshold was to turn away."""
+    statistics_sha256: str | None = None
+    """Of mahalanobis: hash of ``feature_statistics.npz``."""
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Where the features of each class lie, brought to length 1, and how they vary about their class.
+
+    The covariance is ``directions.T @ diag(variances) @ directions`` plus ``rest`` in every direction that is
+    orthogonal to those.
+
+    Attributes:
+        means: (k, d) float32, mean of each class; one mean where labels are several or numbers.
+        directions: (r, d) float32, orthonormal.
+        variances: (r,) float32, along each direction, above 0.
+        rest: Variance in all other directions, above 0.
+    """
+
+    means: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    variances: NDArray[np.float32]
+    rest: float
+
+    def distances(self, features: Floats) -> NDArray[np.float64]:
+        """Return the squared Mahalanobis distance (m,) of features (m, d) to the nearest mean."""
+        middle = self.means.mean(axis=0, dtype=np.float64)
+        points = _unit(features) - middle
+        means = self.means - middle
+        turned, turned_means = points @ self.directions.T, means @ self.directions.T
+        scale = np.sqrt(self.variances.astype(np.float64))
+        along = _squared(turned / scale, turned_means / scale)
+        # Rounding may leave a little less than nothing.
+        beside = np.maximum(_squared(points, means) - _squared(turned, turned_means), 0.0)
+        nearest: NDArray[np.float64] = (along + beside / self.rest).min(axis=1)
+        return nearest
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What tells strange pictures.
+
+    Attributes:
+        rule: Score and threshold.
+        statistics: Of mahalanobis.
+    """
+
+    rule: OutOfDistribution
+    statistics: FeatureStatistics | None = None
+
+    def scores(self, evidence: Floats, task: Task) -> NDArray[np.float64]:
+        """Return (m,) scores of logits (m, k) for energy, or of features (m, ...) for mahalanobis."""
+        if self.statistics is None:
+            return energies(evidence, task)
+        return self.statistics.distances(evidence)
+
+    def turned_away(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which scores (m,) are those of pictures unlike the training pictures."""
+        strange: NDArray[np.bool_] = scores > self.rule.threshold
+        return strange
+
+
+def energies(logits: Floats, task: Task) -> NDArray[np.float64]:
+    """Return the energy (m,) of logits (m, k), at temperature 1.
+
+    Raises:
+        ValueError: The task is regression, whose output is no logit.
+    """
+    if task == "regression":
+        raise ValueError("numbers have no energy")
+    values = np.asarray(logits, np.float64)
+    if task == "multi_label":
+        return np.asarray(-np.logaddexp(0, values).sum(axis=1), np.float64)
+    return np.asarray(-np.logaddexp.reduce(values, axis=1), np.float64)
+
+
+def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, seed: int = 0) -> FeatureStatistics:
+    """Measure features about their class means.
+
+    Args:
+        features: (n, d) of training pictures; of more than `MOST_PICTURES` some are drawn for the covariance.
+        classes: (n,) class of each, in [0, k); None to measure about the mean of all.
+        seed: Of what is drawn.
+    """
+    flat = _unit(features)
+    codes = np.zeros(len(flat), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
+    means = np.stack([flat[codes == code].mean(axis=0) for code in range(int(codes.max()) + 1)])
+    centred = flat - means[codes]
+    if len(centred) > MOST_PICTURES:
+        centred = centred[np.random.default_rng(seed).choice(len(centred), MOST_PICTURES, replace=False)]
+    directions, variances = _principal(centred)
+    width = flat.shape[1]
+    share, mean = _shrinkage(centred), float(np.square(centred).sum() / centred.size)
+    kept = (1 - share) * variances + share * mean
+    left = width - len(variances)
+    unseen = max(width * mean - float(variances.sum()), 0.0)
+    rest = share * mean + (1 - share) * unseen / left if left else mean
+    floor = max(mean, _LEAST) * _LEAST
+    return FeatureStatistics(
+        means.astype(np.float32),
+        directions.astype(np.float32),
+        np.maximum(kept, floor).astype(np.float32),
+        max(rest, floor),
+    )
+
+
+def write_statistics(statistics: FeatureStatistics, folder: Path) -> str:
+    """Write ``feature_statistics.npz`` into a model's folder and return its SHA-256."""
+    path = folder / STATISTICS
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            means=statistics.means,
+            directions=statistics.directions,
+            variances=statistics.variances,
+            rest=np.float64(statistics.rest),
+        )
+    return sha256_file(path)
+
+
+def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
+    """Return what a manifest's rule says, with its statistics.
+
+    Args:
+        folder: The folder ``model/``.
+        rule: From the manifest in it.
+
+    Raises:
+        ModelFileError: The statistics are missing, damaged or replaced.
+    """
+    if rule.score == "energy":
+        return Detector(rule)
+    path = folder / STATISTICS
+    hint = "copy the folder again, or train again"
+    if not path.is_file():
+        raise ModelFileError("missing", where=str(path), hint=hint)
+    if path.stat().st_size > LARGEST_BYTES or sha256_file(path) != rule.statistics_sha256:
+        raise ModelFileError("damaged or replaced: not what the manifest was written with", where=str(path), hint=hint)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = FeatureStatistics(stored["means"], stored["directions"], stored["variances"], float(stored["rest"]))
+    except (KeyError, ValueError, OSError) as error:
+        raise ModelFileError(f"no feature statistics: {error}", where=str(path), hint=hint) from error
+    return Detector(rule, found)
+
+
+def _unit(features: Floats) -> NDArray[np.float64]:
+    """Return features (n, ...) as (n, d) of length 1."""
+    flat = np.asarray(features, np.float64).reshape(len(features), -1)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _LEAST), np.float64)
+
+
+def _squared(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the squared distances (m, k) of points (m, d) and (k, d)."""
+    lengths = np.square(one).sum(axis=1)[:, None] + np.square(other).sum(axis=1)
+    return np.asarray(lengths - 2 * one @ other.T, np.float64)
+
+
+def _principal(centred: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the directions (r, d) in which features vary most, and the variance (r,) along each, the largest first."""
+    count, width = centred.shape
+    small = count < width
+    # The smaller of the two matrices of products has the same eigenvalues.
+    products = centred @ centred.T if small else centred.T @ centred
+    values, vectors = np.linalg.eigh(products / count)
+    order = np.argsort(-values)[:MOST_DIRECTIONS]
+    order = order[values[order] > max(float(values[-1]), 0.0) * 1e-9]
+    directions = vectors[:, order].T @ centred if small else vectors[:, order].T
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions / np.maximum(lengths, _LEAST), values[order]
+
+
+def _shrinkage(centred: NDArray[np.float64]) -> float:
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    return float(ledoit_wolf_shrinkage(centred, assume_centered=True))

@@ -1,0 +1,39 @@
+"""Bars that a test must reach, as they are written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from pydantic import ValidationError
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.tracking import EvaluateConfig, Metric, Requirement
+
+_EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85"
+
+
+def read_bar(text: str) -> Requirement:
+    """Return the bar that a text such as ``balanced_accuracy:lower_bound=0.85`` names.
+
+    Raises:
+        RecipeError: It names no figure, or no number, or a figure that is better when lower.
+    """
+    metric, _, bar = text.partition(":")
+    kind, _, number = bar.partition("=")
+    if metric not in get_args(Metric):
+        raise RecipeError(f"{metric!r} is none of {', '.join(get_args(Metric))}", where="--require", hint=_EXPECTED)
+    if kind not in ("lower_bound", "value"):
+        raise RecipeError(f"{text!r} doesn't say what to require", where="--require", hint=_EXPECTED)
+    try:
+        return Requirement.model_validate({"metric": metric, kind: float(number)})
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise RecipeError(what, where=f"--require {text}") from None
+    except ValueError:
+        raise RecipeError(f"{number!r} is no number", where=f"--require {text}", hint=_EXPECTED) from None
+
+
+def with_bars(config: EvaluateConfig, require: Sequence[Requirement]) -> EvaluateConfig:
+    """Return the ``evaluate`` section with more bars."""
+    return config.model_copy(update={"require": (*config.require, *require)})

@@ -1,0 +1,57 @@
+"""A finished run tested on damaged versions of its own test pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imagetune.data.holdout import open_holdout
+from imagetune.errors import DataError, ModelFileError
+from imagetune.evaluation.robustness import Subject, measure_robustness
+from imagetune.files import write_json
+from imagetune.finished import open_run, run_splits
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.tracking import RobustnessConfig
+from imagetune.runs import write_pages
+
+
+def stress_run(run: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Test a run as its ``evaluate.robustness`` says, or in every way by default, and write that into its folder.
+
+    evaluation.json gets the part ``robustness``, and the report is written again; everything else stays.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        progress: Called with how many pictures the model has been given, and how many it gets in all.
+
+    Returns:
+        The whole of evaluation.json.
+
+    Raises:
+        ModelFileError: It is no finished run.
+        DataError: It has no test pictures, or one of them can't be read.
+    """
+    folder, loaded = open_run(run)
+    if not folder.evaluation.is_file():
+        raise ModelFileError("has no evaluation.json: the run ended before its test", where=str(folder.path))
+    recipe = load_recipe(folder.recipe).recipe
+    splits = run_splits(folder, recipe, loaded.class_names)
+    subject = Subject(
+        model=loaded.model,
+        recipe=recipe,
+        config=recipe.evaluate.robustness or RobustnessConfig(),
+        class_names=loaded.class_names,
+        thresholds=tuple(loaded.thresholds),
+        root=Path(splits.root),
+        folder=folder.path,
+    )
+    found = measure_robustness(subject, open_holdout(splits), progress=progress)
+    if found is None:
+        raise DataError("has no test pictures to damage", where=str(folder.path), hint="hold some out by data.split")
+    document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    document["robustness"] = found
+    write_json(folder.evaluation, document)
+    write_pages(folder)
+    return document

@@ -1,0 +1,82 @@
+"""What a fit tells from features, through the command line: baselines, doubtful labels, strange pictures, galleries."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+MISFILED = 6
+COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
+RECIPE = """\
+name: colours
+seed: 3
+data: {{source: {source}, image_size: 32, workers: 0, augmentation: none}}
+model: {{backbone: efficientnet_lite0, weights: imagenet}}
+train:
+  batch_size: 16
+  stages: [{{name: head, unfreeze: none, epochs: 6, learning_rate: 1e-2}}]
+evaluate: {{bootstrap_samples: 100, out_of_distribution: {score}}}
+tracking: {{enabled: false}}
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Three colours, 60 pictures each, and some reds among the blues."""
+    folder = tmp_path_factory.mktemp("features") / "colours"
+    random = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(60):
+            coarse = random.integers(-35, 35, (8, 8, 3)).astype(np.float32)
+            picture = np.clip(np.array(colour) + cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC), 0, 255)
+            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), picture.astype(np.uint8)[..., ::-1])
+    for index in range(MISFILED):
+        shutil.move(folder / "red" / f"red{index:02d}.png", folder / "blue" / f"misfiled{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("score", ["energy", "mahalanobis"])
+def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace, imagetune, score):
+    (workplace / "recipe.yaml").write_text(RECIPE.format(source=source, score=score), encoding="utf-8")
+    outcome = imagetune("fit", "recipe.yaml", "--run-dir", "run")
+    assert outcome.code == 0, outcome.err
+    run = workplace / "run"
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    models = {model["name"]: model for model in evaluation["baselines"]["models"]}
+    assert models["probe"]["figures"]["accuracy"]["value"] > 0.8
+    assert models["prior"]["figures"]["accuracy"]["value"] < 0.6
+    with (run / "label_errors.csv").open(newline="", encoding="utf-8") as file:
+        doubts = {row["path"]: row for row in csv.DictReader(file)}
+    misfiled = {path for path in doubts if "misfiled" in path}
+    assert len(misfiled) >= MISFILED - 1
+    assert {doubts[path]["likely_label"] for path in misfiled} == {"red"}
+    assert sum(doubts[path]["confident"] == "yes" for path in misfiled) >= MISFILED - 2
+    assert len(doubts) <= 25
+    assert evaluation["neighbours"]["compared"] == 180
+    assert (run / "model" / "feature_statistics.npz").exists() == (score == "mahalanobis")
+    _predict_strangers(workplace, imagetune, source)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for heading in ("What simpler models do", "Labels to look at", "Pictures unlike those of training"):
+        assert heading in page
+    (run / "report.html").unlink()
+    shutil.rmtree(run / "model.keras", ignore_errors=True)
+    assert imagetune("report", "run").code == 0
+    assert "What simpler models do" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def _predict_strangers(workplace, imagetune, source):
+    strange = workplace / "strange"
+    strange.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(20):
+        cv2.imwrite(str(strange / f"{index}.png"), random.integers(0, 256, (32, 32, 3), np.uint8))
+    known = [json.loads(line) for line in imagetune("predict", "run", source / "green", "--json").out.splitlines()]
+    found = [json.loads(line) for line in imagetune("predict", "run", strange, "--json").out.splitlines()]
+    assert {"out_of_distribution", "out_of_distribution_score"} <= set(found[0])
+    assert np.mean([line["out_of_distribution"] for line in known]) < 0.25
+    assert np.mean([line["out_of_distribution"] for line in found]) > 0.9
+    assert imagetune("predict", "run", strange).out.count("unlike the training pictures") > 18

@@ -1,0 +1,110 @@
+import csv
+import json
+
+import mlflow
+import numpy as np
+import pytest
+
+HEAD_ONLY = (
+    "-o",
+    "train.stages=[{name: head, unfreeze: none, epochs: 2, learning_rate: 1e-2}]",
+    "-o",
+    "data.augmentation=none",
+)
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_folds_are_runs_below_the_run(recipe, workplace, imagetune):
+    outcome = imagetune("fit", recipe, "--run-dir", "run", *HEAD_ONLY, "-o", "evaluate.folds=3")
+    assert outcome.code == 0, outcome.err
+    run = workplace / "run"
+    assert "folds       3, " in outcome.out
+    splits = rows_of(run / "splits.csv")
+    learned = {row["path"] for row in splits if row["split"] != "test"}
+    sealed = {row["path"] for row in splits if row["split"] == "test"}
+
+    found = json.loads((run / "evaluation.json").read_text())["folds"]
+    left_out = []
+    for number in (1, 2, 3):
+        fold = run / "folds" / f"fold-{number}"
+        assert json.loads((fold / "status.json").read_text())["state"] == "finished"
+        for name in ("recipe.yaml", "lock.json", "model.keras", "model/manifest.json", "report.html", "metrics.jsonl"):
+            assert (fold / name).is_file(), name
+        own = rows_of(fold / "splits.csv")
+        assert not sealed & {row["path"] for row in own}
+        assert {row["path"] for row in own} == learned
+        tested = {row["path"] for row in rows_of(fold / "predictions" / "test.csv")}
+        assert tested == {row["path"] for row in own if row["split"] == "test"}
+        left_out += tested
+        figures = json.loads((fold / "evaluation.json").read_text())["splits"]["test"]["figures"]
+        assert found["by_fold"][number - 1]["figures"]["accuracy"] == figures["accuracy"]["value"]
+    assert sorted(left_out) == sorted(learned)
+
+    pooled = rows_of(run / "predictions" / "folds.csv")
+    assert {row["path"] for row in pooled} == learned
+    accuracy = np.mean([row["label"] == row["predicted"] for row in pooled])
+    assert found["pooled"]["figures"]["accuracy"]["value"] == pytest.approx(accuracy)
+    page = (run / "report.html").read_text()
+    assert "Cross-validation" in page
+    assert "Nadeau and Bengio" in page
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("colours").experiment_id])
+    parent = json.loads((run / "tracking.json").read_text())["run_id"]
+    children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parent]
+    assert sorted(one.info.run_name for one in children) == ["fold-1", "fold-2", "fold-3"]
+    assert len(runs) == 4
+    assert all(one.info.status == "FINISHED" for one in runs)
+
+
+@pytest.mark.slow
+def test_the_run_itself_is_the_same_without_folds(recipe, workplace, imagetune):
+    off = ("-o", "tracking.enabled=false", *HEAD_ONLY)
+    assert imagetune("fit", recipe, "--run-dir", "plain", *off).code == 0
+    assert imagetune("fit", recipe, "--run-dir", "folded", *off, "-o", "evaluate.folds=2").code == 0
+    plain, folded = (workplace / name / "predictions" / "test.csv" for name in ("plain", "folded"))
+    assert plain.read_bytes() == folded.read_bytes()
+
+
+def test_impossible_folds_are_told_before_anything_is_trained(workplace, pictures, imagetune):
+    files = sorted(path for path in pictures.glob("*/*.png"))
+    lines = [f"{path},{path.parent.name},one patient" for path in files if path.parent.name == "blue"]
+    lines += [f"{path},{path.parent.name},{path.stem}" for path in files if path.parent.name != "blue"]
+    table = workplace / "t.csv"
+    table.write_text("path,label,split,group\n" + "\n".join(_with_split(lines)) + "\n")
+    recipe = workplace / "r.yaml"
+    recipe.write_text(
+        f"name: r\ndata: {{source: {table}, image_size: 32, workers: 0, split: {{val: 0}}}}\n"
+        "model: {backbone: efficientnet_lite0, weights: random}\n"
+        "train: {stages: [{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-2}]}\n"
+        "evaluate: {folds: 2}\ntracking: {enabled: false}\n"
+    )
+    outcome = imagetune("fit", recipe)
+    assert outcome.code == 3
+    assert "the class 'blue' can't be cross-validated" in outcome.err
+    assert not (workplace / "runs").exists()
+
+
+def _with_split(lines):
+    for place, line in enumerate(lines):
+        path, label, group = line.split(",")
+        side = "test" if label != "blue" and place % 10 == 0 else "train"
+        yield f"{path},{label},{side},{group}"
+
+
+def test_a_dry_run_tells_of_the_folds(recipe, imagetune):
+    outcome = imagetune("fit", recipe, "--dry-run", *HEAD_ONLY, "-o", "evaluate.folds=4")
+    assert outcome.code == 0, outcome.err
+    assert "4 more trainings" in outcome.out
+
+
+def test_a_search_does_not_cross_validate(recipe, imagetune):
+    space = "train.stages.0.learning_rate={search: log_uniform, low: 1e-4, high: 1e-1}"
+    outcome = imagetune("search", recipe, "-o", space, "-o", "evaluate.folds=3")
+    assert outcome.code == 2
+    assert "a search doesn't cross-validate" in outcome.err
