@@ -33,7 +33,14 @@ def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
     # The drawing is our own, its texts escaped by matplotlib.
     svg = Markup(drawing.svg)  # noqa: S704
-    return {**found, "svg": svg, "names": names, "tested_name": SPLITS[found["tested"]], "strangest": strangest}
+    return {
+        **found,
+        "svg": svg,
+        "width": drawing.width,
+        "names": names,
+        "tested_name": SPLITS[found["tested"]],
+        "strangest": strangest,
+    }
 
 
 def score_drawing(found: Mapping[str, Any]) -> Drawing:
@@ -56,7 +63,7 @@ def score_drawing(found: Mapping[str, Any]) -> Drawing:
         axes.set_xlabel(f"{found['score']} score: the further right, the stranger")
         axes.set_ylabel("share of pictures")
         axes.grid(color=GRID, linewidth=0.7)
-        axes.legend(frameon=False, loc="upper left" if _leans_right(found) else "upper right")
+        axes.legend(frameon=False, loc="upper center" if _leans_right(found) else "upper right")
         return inline_drawing(figure, TITLE)
 
 

@@ -7,6 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, browse
 
 MISFILED = 6
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
@@ -66,6 +67,12 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     shutil.rmtree(run / "model.keras", ignore_errors=True)
     assert imagetune("report", "run").code == 0
     assert "What simpler models do" in (run / "report.html").read_text(encoding="utf-8")
+    if CHROMIUM:
+        seen = browse(run / "report.html", width=500)
+        assert seen.console == ()
+        assert seen.drawn == seen.pictures > 0
+        assert seen.page_width <= seen.window_width
+        assert (run / "report.html").stat().st_size < 5_000_000
 
 
 def _predict_strangers(workplace, imagetune, source):

@@ -4,6 +4,7 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from browser import browse, needs_browser
 
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.report import write_report
@@ -233,3 +234,21 @@ def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
 def test_views_are_told(run_folder):
     rewrite(run_folder / "evaluation.json", views=["horizontal_flip", "zoom_in"])
     assert "the mean over the picture and its views: horizontal flip, zoom in." in page_of(run_folder).text
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_draws_every_picture_without_a_word_on_its_console(run_folder, width):
+    seen = browse(write_report(run_folder), width=width)
+    assert seen.console == ()
+    assert seen.drawn == seen.pictures > 0
+    assert seen.page_width <= seen.window_width
+
+
+def test_every_heading_that_sorts_can_be_reached_by_keyboard(run_folder):
+    text = write_report(run_folder).read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="sortable">.*?</thead>', text, re.DOTALL)
+    assert tables
+    for table in tables:
+        headings = re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)
+        assert all('<button type="button">' in heading for heading in headings if heading.strip())
