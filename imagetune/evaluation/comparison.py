@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import wilcoxon
 
+from imagetune.data.shift import holm
 from imagetune.evaluation.churn import answer_changes, differing_pictures
 from imagetune.evaluation.compared import (
     ClassDifference,
@@ -41,7 +42,6 @@ from imagetune.evaluation.paired import (
     SWAPS,
     deviations_to_tell,
     drawn_swap_p,
-    holm,
     least_difference,
     mcnemar_p,
     pictures_to_tell,

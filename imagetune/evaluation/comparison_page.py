@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from imagetune.data.labels import label_rule
 from imagetune.evaluation.comparison_document import TITLES, amount, p_text, rounded_up
+from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.paired_figures import SHARES
 from imagetune.evaluation.thumbnails import shown
-from imagetune.files import write_text
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.tracking import LOWER_IS_BETTER
 
@@ -39,24 +37,15 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
     Raises:
         ResourceError: It can't be written.
     """
-    page = render_comparison(document, root=root, config=config)
-    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
-    return path
+    return write_page(path, render_comparison(document, root=root, config=config))
 
 
 def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataConfig) -> str:
     """Return the page; the arguments are those of `write_comparison`."""
-    environment = Environment(
-        loader=PackageLoader("imagetune.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_environment()
     environment.filters["value"] = _value
     environment.filters["signed"] = _signed
     environment.filters["p"] = p_text
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     metric = document["metric"]
     pairs = [_pair_view(document, pair) for pair in document["pairs"]]
     return environment.get_template("comparison.html.jinja").render(

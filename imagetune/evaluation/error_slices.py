@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
+from imagetune.data.shift import holm
 from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, precision_of, resampled_weights
-from imagetune.evaluation.paired import holm
 from imagetune.evaluation.slices import LEVEL, Slice, pairs_of, slice_notes, slices_by
 from imagetune.evaluation.verdict import difference
 

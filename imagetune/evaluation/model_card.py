@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from imagetune.data.findings import counted
 from imagetune.evaluation.card_sentences import measured_sentences
+from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
 from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
-from imagetune.files import write_text
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
 FEW = 30
@@ -34,21 +32,13 @@ def write_model_card(run_dir: Path) -> Path:
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
-    path = run_dir / "model_card.md"
-    write_text(path, render_model_card(read_run(run_dir)).encode("utf-8", "replace").decode("utf-8"))
-    return path
+    return write_page(run_dir / "model_card.md", render_model_card(read_run(run_dir)))
 
 
 def render_model_card(run: RunFiles) -> str:
     """Return the card as Markdown."""
-    environment = Environment(
-        loader=PackageLoader("imagetune.evaluation"),
-        autoescape=False,  # noqa: S701 - Markdown; what is not ours is escaped by _plain
-        undefined=StrictUndefined,
-        finalize=_plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    # Markdown: what is not ours is escaped by _plain.
+    environment = html_environment().overlay(autoescape=False, finalize=_plain)
     environment.filters["number"] = number
     tested = run.tested_split
     image = run.recipe.data.image

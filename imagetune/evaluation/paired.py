@@ -6,7 +6,7 @@ large? McNemar's exact test is that question for right and wrong answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import sqrt
 
 import numpy as np
@@ -104,15 +104,6 @@ def _kept_answers(units: Ints, *, seed: int, cells_a_sample: int) -> Iterator[ND
     for start in range(0, SWAPS, chunk):
         own = generator.integers(0, 2, (count, min(chunk, SWAPS - start))).astype(np.float32)[units]
         yield np.concatenate([own, 1 - own])
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for being several (Holm, Scandinavian Journal of Statistics 6, 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    corrected = np.zeros(len(p_values))
-    factors = np.arange(len(p_values), 0, -1)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values, np.float64)[order] * factors))
-    return [float(p) for p in corrected]
 
 
 def pictures_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from imagetune.evaluation.baselines_page import baselines_view
@@ -27,6 +26,7 @@ from imagetune.evaluation.imbalance import ClassBalance, class_balance
 from imagetune.evaluation.label_errors_page import label_errors_view
 from imagetune.evaluation.mistakes import worst_mistakes, wrong_pictures
 from imagetune.evaluation.out_of_distribution_page import out_of_distribution_view
+from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.probability_page import (
     calibration_view,
     conformal_view,
@@ -51,7 +51,6 @@ from imagetune.evaluation.run_views import (
 from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
 from imagetune.evaluation.slices_page import slices_view
 from imagetune.evaluation.value_plots import MOST_POINTS, value_drawings
-from imagetune.files import write_text
 from imagetune.recipe.train import StageConfig
 
 CARDS: Mapping[str, tuple[str, ...]] = {
@@ -101,24 +100,14 @@ def write_report(run_dir: Path) -> Path:
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
-    path = run_dir / "report.html"
-    # A path with bytes that are no UTF-8 is still a path; on the page it gets question marks.
-    write_text(path, render_report(read_run(run_dir)).encode("utf-8", "replace").decode("utf-8"))
-    return path
+    return write_page(run_dir / "report.html", render_report(read_run(run_dir)))
 
 
 def render_report(run: RunFiles) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("imagetune.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_environment()
     environment.filters["number"] = number
     environment.filters["measure"] = measure
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     tested = run.tested_split
     return environment.get_template("report.html.jinja").render(
         run=run,

@@ -23,9 +23,9 @@ from scipy.special import gammaln, ndtr
 from imagetune.data.catalog import Record
 from imagetune.data.facts import PictureFacts
 from imagetune.data.inspection import inspect_pictures
+from imagetune.data.shift import holm
 from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
-from imagetune.evaluation.paired import holm
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.verdict import difference
 from imagetune.recipe.data import DataConfig

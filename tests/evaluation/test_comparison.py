@@ -4,13 +4,13 @@ from scipy.stats import permutation_test, wilcoxon
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, mean_absolute_error
 
 from imagetune.data.labels import LabelRule
+from imagetune.data.shift import holm
 from imagetune.evaluation.compared import Churn, Closeness
 from imagetune.evaluation.comparison import compare_predictions
 from imagetune.evaluation.comparison_document import ComparedRun, comparison_document, rounded_up
 from imagetune.evaluation.intervals import Bootstrap
 from imagetune.evaluation.paired import (
     drawn_swap_p,
-    holm,
     least_difference,
     mcnemar_p,
     pictures_to_tell,
