@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from imagetune.data.facts import Appearance
-from imagetune.data.perceptual import TRIM_SIDE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,20 +22,6 @@ _TOP = 255
 _LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
 # What is stored of each figure: more would be noise of the decoder.
 _DIGITS = 4
-
-
-def shrunk(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the picture with at most 128 pixels on its longer side, areas averaged; a smaller one as it is.
-
-    Args:
-        picture: ``(h, w, 3)`` uint8.
-    """
-    scale = TRIM_SIDE / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    small: npt.NDArray[np.uint8] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return small
 
 
 def appearance_of(picture: npt.NDArray[np.uint8]) -> Appearance:

@@ -75,6 +75,20 @@ _TRIM_MATTERS, _TRIM_LEAVES = 0.03, 0.15
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 12
 
 
+def shrunk(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the picture with at most 128 pixels on its longer side, areas averaged; a smaller one as it is.
+
+    Args:
+        picture: ``(h, w, 3)`` uint8.
+    """
+    scale = TRIM_SIDE / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    small: npt.NDArray[np.uint8] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return small
+
+
 def look_of(picture: npt.NDArray[np.uint8]) -> tuple[int | None, bytes]:
     """Return what `near_pairs` compares.
 
@@ -85,7 +99,7 @@ def look_of(picture: npt.NDArray[np.uint8]) -> tuple[int | None, bytes]:
         A 64-bit hash: the signs of the lowest 63 frequencies (None for a plain picture); and the looks as bytes (empty
         for one too plain to be told from any other).
     """
-    whole = _shrunk(picture)
+    whole = shrunk(picture)
     trimmed = _trim(whole)
     look = _look(trimmed)
     if min(trimmed.shape[:2]) < 4 or float(look["grey"].std()) < LEAST_CONTRAST:
@@ -292,15 +306,6 @@ def _frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
     lengths = np.linalg.norm(frequencies, axis=(1, 2), keepdims=True)
     scaled: Floats = frequencies / np.maximum(lengths, 1e-6)
     return scaled
-
-
-def _shrunk(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    scale = TRIM_SIDE / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    shrunk: npt.NDArray[np.uint8] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return shrunk
 
 
 def _trim(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

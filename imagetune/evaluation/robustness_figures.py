@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from imagetune.data.corruptions import COMMON
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.shares import two_sided_quantile, wilson_interval
 from imagetune.recipe.tracking import Corruption, EvaluateConfig
 
 Floats = NDArray[np.float64]
@@ -171,9 +171,9 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
 def _figure(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
     """Return a score with Wilson's interval where it is a share of independent pictures, else with a bootstrap one."""
     if measure == "accuracy" and not drawn.grouped:
-        test = binomtest(round(sums.over.sum()), len(sums.over))
-        ends = test.proportion_ci(drawn.confidence, method="wilson")
-        return _with_interval(sums.score, (float(ends.low), float(ends.high)))
+        share = round(sums.over.sum()) / len(sums.over)
+        low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
+        return _with_interval(sums.score, (float(low), float(high)))
     return _with_interval(sums.score, drawn.interval(sums.scores(drawn.weights)))
 
 

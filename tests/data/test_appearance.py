@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetune.data.appearance import appearance_of, shrunk
+from imagetune.data.appearance import appearance_of
 from imagetune.data.inspection import inspect_picture
+from imagetune.data.perceptual import shrunk
 
 
 def scene(seed: int, width: int = 320, height: int = 240) -> np.ndarray:

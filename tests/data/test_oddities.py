@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from imagetune.data.appearance import appearance_of, shrunk
+from imagetune.data.appearance import appearance_of
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.inspection import inspect_picture
 from imagetune.data.oddities import odd_pictures, placeholders
+from imagetune.data.perceptual import shrunk
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "clipart").glob("*/*.png"))
 
