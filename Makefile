@@ -46,7 +46,7 @@ format: install ## Format and mend what can be mended
 
 # In half an hour on two cores; each one's --help says how to measure more. benchmarks/gpu.py needs a GPU.
 bench: install ## Run the benchmarks of docs/performance.md
-	for name in start pipeline head_stage step evaluation scale; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in start pipeline head_stage search step evaluation scale oracles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 strategies: install ## Measure the table of docs/strategies.md; resumes (hours)
 	$(BIN)/python -m benchmarks.strategies --workers $(WORKERS) --write

@@ -9,7 +9,8 @@ Each part is left out with 0. Every measurement is a process of its own.
   the seconds but whose memory is in the peak.
 - Epochs: `imagetune fit` of a head on 48 pictures of 32 pixels, watched from outside: the memory of the process and its
   workers after epoch 10 and after the last one, with the caches and without.
-- Trials: `imagetune search` over the rate of a head, one epoch a trial, watched in the same way.
+- Trials: `imagetune search` over the rate of a head, one epoch a trial: the memory of its main process after trial 5
+  and after the last one. Trials' own processes end with them.
 - Pictures: batches of 64-pixel pictures from 1,000 files, listed once and listed so often that there are 100,000
   records. Both deliver equally many batches; the seconds until the first one are apart.
 """
@@ -217,20 +218,39 @@ def watch_fit(place: Path, epochs: int, *, caches: bool) -> GrowthFigures:
 
 
 def watch_search(place: Path, trials: int) -> GrowthFigures:
-    """Search with so many trials and note the memory of the process."""
+    """Search with so many trials and note the memory of the main process."""
     space = "{search: log_uniform, low: 1e-4, high: 1e-2}"
     recipe = RECIPE.replace("learning_rate: 1e-3", f"learning_rate: {space}")
-    recipe += f"search: {{algorithm: random, trials: {trials}}}\n"
+    recipe += f"search: {{algorithm: random, trials: {trials}, finalists: 0}}\n"
     (place / "search.yaml").write_text(recipe, encoding="utf-8")
     run = place / "search"
     command = [*COMMAND, "search", "search.yaml", "--run-dir", str(run)]
-    return watch("search: trials", command, place, run / "search.csv", min(_FIRST_TRIAL, trials), trials, headings=1)
+    table, first = run / "search.csv", min(_FIRST_TRIAL, trials)
+    return watch("search, main process: trials", command, place, table, first, trials, headings=1, alone=True)
 
 
 def watch(
-    name: str, command: list[str], place: Path, lines_of: Path, first: int, last: int, *, headings: int = 0
+    name: str,
+    command: list[str],
+    place: Path,
+    lines_of: Path,
+    first: int,
+    last: int,
+    *,
+    headings: int = 0,
+    alone: bool = False,
 ) -> GrowthFigures:
     """Run a command and note its memory when a file that it writes has ``first`` and ``last`` lines.
+
+    Args:
+        name: What is watched.
+        command: To run.
+        place: Its working folder, in which it also has its cache.
+        lines_of: The file.
+        first: Lines at the early mark.
+        last: Lines at the late mark.
+        headings: Lines of the file that don't count.
+        alone: Leave out the processes that it starts.
 
     Raises:
         SystemExit: The command failed.
@@ -244,7 +264,7 @@ def watch(
             done = _lines(lines_of) - headings
             for mark in (first, last):
                 if done >= mark and mark not in marks:
-                    marks[mark] = _memory_mib(process.pid)
+                    marks[mark] = _memory_mib(process.pid, alone=alone)
             time.sleep(_LOOK_SECONDS)
         if process.returncode or set(marks) != {first, last}:
             said.seek(0)
@@ -299,9 +319,10 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _memory_mib(pid: int) -> float:
+def _memory_mib(pid: int, *, alone: bool) -> float:
     process = psutil.Process(pid)
-    return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]) / MIB
+    family = [process] if alone else [process, *process.children(recursive=True)]
+    return float(sum(one.memory_info().rss for one in family) / MIB)
 
 
 def _peak_mib() -> float:

@@ -3,7 +3,8 @@
 The run comes first and is the same as without folds: training, its model, its one test. The folds follow in
 ``folds/fold-N`` of its folder, each a complete run folder whose test pictures are the part that was left out, and an
 MLflow run below the run's own. They use the pictures of training and validation; the test split stays closed to them.
-What they say together stands in the run's evaluation.json and report.
+A fold's recipe names the fold's own splits.csv as its source, so that fitting it again repeats the fold. What they say
+together stands in the run's evaluation.json and report.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from imagetune.data.splits import Splits
 from imagetune.evaluation.folds import Fold, folds_document, pooled_predictions
 from imagetune.evaluation.predictions import read_predictions, write_predictions
 from imagetune.model.manifest import read_manifest
+from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder
 from imagetune.runs import After, Data, RunResult, Say, run_recipe
@@ -43,11 +45,10 @@ def fit(
         if recipe.evaluate.folds is None:
             return None
         # Whatever is wrong with the folds shows before anything is trained.
-        folds = fold_splits(data.catalog, data.audit, data.splits, folds=recipe.evaluate.folds, seed=recipe.seed)
+        folds = fold_splits(data.catalog, data.audit, data.splits, folds=recipe.evaluate.folds, seed=recipe.split_seed)
         say(f"folds       {len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} pictures without test")
 
         def cross_validate(settled: Recipe, folder: RunFolder, tracker: Tracker) -> dict[str, Any]:
-            own = _fold_recipe(settled)
             parent = tracker.wait_for_run()
             done = []
             for number, splits in enumerate(folds, start=1):
@@ -55,10 +56,12 @@ def fit(
                     f"fold {number}/{len(folds)}    {len(splits.train)} train, {len(splits.val)} val, "
                     f"{splits.test_count} left out"
                 )
+                place = folder.path / "folds" / f"fold-{number}"
                 result = run_recipe(
-                    own,
-                    replace(data, splits=splits),
-                    run_dir=folder.path / "folds" / f"fold-{number}",
+                    _fold_recipe(settled, splits, place),
+                    # The fold's tables are read from its folder again, where pictures have no relative paths.
+                    replace(data, splits=replace(splits, root=place)),
+                    run_dir=place,
                     listener=listener,
                     say=say,
                     stop=stop,
@@ -73,8 +76,24 @@ def fit(
     return fit_once(recipe_path, overrides, run_dir=run_dir, listener=listener, say=say, prepare=prepare)
 
 
-def _fold_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of a fold: the same training, without what only the run itself needs to be told."""
+def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
+    """Return the recipe of a fold: the same training, without what only the run itself needs to be told.
+
+    Its source is the table of the fold's splits, which its run writes anyway.
+
+    Args:
+        recipe: The whole run's.
+        splits: The fold's.
+        place: The fold's run folder.
+    """
+    config = recipe.data
+    data = {
+        "source": str(RunFolder(place).splits),
+        "columns": ColumnsConfig(slices=config.columns.slices),
+        # The table alone decides, also where a fold has no validation pictures.
+        "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
+        "classes": config.classes if config.task == "regression" else splits.class_names,
+    }
     evaluate = {
         "folds": None,
         "require": (),
@@ -87,6 +106,7 @@ def _fold_recipe(recipe: Recipe) -> Recipe:
     }
     return recipe.model_copy(
         update={
+            "data": config.model_copy(update=data),
             "evaluate": recipe.evaluate.model_copy(update=evaluate),
             "tracking": recipe.tracking.model_copy(update={"log_model": False}),
         }

@@ -94,7 +94,7 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int,
     """Draw some training pictures of a recipe beside their augmented views, and write the sheet."""
     loaded = load_checked_recipe(recipe, overrides).recipe
     catalog = read_catalog(loaded.data)
-    splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.seed)
+    splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
     sheet = draw_contact_sheet(
         pick_records(splits.train, pictures),
         image=loaded.data.image,

@@ -23,6 +23,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.batch_size import Load, fitting_batch_size
 from imagetune.training.events import SilentListener
+from imagetune.training.features import keeps_features
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
@@ -64,7 +65,9 @@ def settle_batch_size(recipe: Recipe, pictures: Pictures, *, say: Say) -> Recipe
     return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
 
 
-def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say) -> Recipe:
+def settle_workers(
+    recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say, one_of_many: bool = False
+) -> Recipe:
     """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few pictures.
 
     Which pixels a model learns from doesn't depend on it.
@@ -74,6 +77,8 @@ def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, sa
         pictures: What training may see.
         model: The recipe's, for how fast it is where the choice depends on that; its weights stay as they are.
         say: Prints a line for the user.
+        one_of_many: Whether other trainings of the same pictures leave their features behind. Then only the first
+            training of a head loads pictures at all, and measuring how would take longer than most of the others.
 
     Raises:
         BadPictureError: A picture vanished.
@@ -81,6 +86,8 @@ def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, sa
     data = recipe.data
     if data.workers != "auto":
         return recipe
+    if one_of_many and keeps_features(recipe.train):
+        return recipe.model_copy(update={"data": data.model_copy(update={"workers": 0})})
 
     def step() -> float:
         images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)

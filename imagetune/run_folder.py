@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, RecipeError, ResourceError
-from imagetune.files import append_json_line, write_json, write_text
+from imagetune.files import append_json_line, read_json_lines, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri
@@ -105,13 +105,18 @@ class RunFolder:
             return {}
         return status if isinstance(status, dict) else {}
 
+    @property
+    def stages(self) -> Path:
+        """A line of JSON a stage."""
+        return self.path / "stages.jsonl"
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append an epoch to metrics.jsonl."""
         append_json_line(self.metrics, line)
 
     def append_stage(self, line: Mapping[str, Any]) -> None:
         """Append a stage, with the rate of each block, to stages.jsonl."""
-        append_json_line(self.path / "stages.jsonl", line)
+        append_json_line(self.stages, line)
 
 
 def check_run_place(run_dir: Path | None) -> None:
@@ -154,12 +159,24 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     return folder
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a resolved recipe, without the password of its tracking address: a run folder is sent about."""
-    if recipe.tracking.uri is not None:
-        tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
-        recipe = recipe.model_copy(update={"tracking": tracking})
-    write_text(path, recipe_yaml(recipe))
+def without_password(recipe: Recipe) -> Recipe:
+    """Return the recipe without the password of its tracking address."""
+    if recipe.tracking.uri is None:
+        return recipe
+    tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
+    return recipe.model_copy(update={"tracking": tracking})
+
+
+def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> None:
+    """Write a resolved recipe, without the password of its tracking address: a run folder is sent about.
+
+    Args:
+        recipe: The recipe.
+        path: The file.
+        heading: Lines of the comment at its head.
+    """
+    comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
+    write_text(path, comment + recipe_yaml(without_password(recipe)))
 
 
 @contextmanager
@@ -262,24 +279,46 @@ class RunRecorder:
         self.stage, self.epoch, self.step = "", 0, 0
         self._steps_before_epoch = 0
         self._last_write = 0.0
+        self._known_stages: frozenset[str] = frozenset()
+
+    def go_on_from(self, earlier: RunFolder) -> None:
+        """Take over the epochs and stages of an earlier training that this one goes on with.
+
+        Raises:
+            CheckpointError: They can't be read.
+        """
+        try:
+            epochs, stages = (read_json_lines(path) for path in (earlier.metrics, earlier.stages))
+            self._known_stages = frozenset(stage["name"] for stage in stages)
+            self._steps_before_epoch = int(epochs[-1]["step"]) if epochs else 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"its epochs can't be read: {error!r}", where=str(earlier.path)) from error
+        for path, lines in ((self.folder.metrics, epochs), (self.folder.stages, stages)):
+            write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def stage_started(self, event: StageStarted) -> None:
         """Note the stage, and append what it trains with to stages.jsonl."""
         self.stage = event.name
-        self.folder.append_stage(asdict(event))
+        if event.name not in self._known_stages:
+            self.folder.append_stage(asdict(event))
         self._write()
         self.listener.stage_started(event)
 
     def features_done(self, event: FeaturesDone) -> None:
-        """Pass it on."""
+        """Note that work goes on, and pass it on."""
+        self.beat()
         self.listener.features_done(event)
 
     def step_done(self, event: StepDone) -> None:
         """Note the step, at most once a second."""
         self.epoch, self.step = event.epoch, self._steps_before_epoch + event.step
+        self.beat()
+        self.listener.step_done(event)
+
+    def beat(self) -> None:
+        """Write the status again, at most once a second: whoever looks sees that the run is alive."""
         if time.monotonic() - self._last_write > STATUS_SECONDS:
             self._write()
-        self.listener.step_done(event)
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Append the epoch's figures."""

@@ -19,7 +19,7 @@ from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.splits import Splits, split_catalog, write_splits_csv
-from imagetune.errors import GateError, ImagetuneError
+from imagetune.errors import GateError, ImagetuneError, TrackingError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.figures import write_figures
 from imagetune.evaluation.model_card import write_model_card
@@ -50,7 +50,7 @@ from imagetune.run_folder import (
 )
 from imagetune.task_checks import check_classes
 from imagetune.testing import evaluate_splits, groups_of, labelled_records, predict_labelled
-from imagetune.tracking.sync import sync_run
+from imagetune.tracking.sync import is_tracked, sync_run
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import EpochRecord, Listener
@@ -163,7 +163,7 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     catalog = read_catalog(recipe.data)
     audit = audit_catalog(catalog, recipe.data)
     enforce_audit(audit)
-    splits = split_catalog(catalog, audit, recipe.data, seed=recipe.seed)
+    splits = split_catalog(catalog, audit, recipe.data, seed=recipe.split_seed)
     check_classes(recipe, splits.class_names)
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
@@ -277,9 +277,25 @@ def predict(run: str, paths: Sequence[str], ways: AnswerWays = PLAIN_WAYS) -> It
     yield from predict_pictures(loaded, find_pictures(paths), ways)
 
 
-def report(run: str) -> Path:
-    """Write report.html of a run again, from the files in its folder."""
-    return write_pages(open_run_folder(Path(run)))
+def report(run: str, *, say: Say) -> Path:
+    """Write report.html of a run again, from the files in its folder, and send what changed to MLflow."""
+    folder = open_run_folder(Path(run))
+    page = write_pages(folder)
+    send_changes(folder, say=say)
+    return page
+
+
+def send_changes(folder: RunFolder, *, say: Say) -> None:
+    """Send to MLflow what changed in the folder of an ended run that is there already; say so where that fails.
+
+    A run that goes on sends it itself, and one that was never tracked stays in its folder.
+    """
+    if not is_tracked(folder.path) or folder.read_status().get("state") == "running":
+        return
+    try:
+        sync_run(folder.path)
+    except TrackingError as error:
+        say(f"warning     MLflow has not got the new pages ({error}); later: imagetune sync {folder.path}")
 
 
 def sync(run_dir: Path) -> str:

@@ -51,6 +51,7 @@ _FREE = frozenset(
         "temperature",
         "conformal",
         "operating_point",
+        "costs",
         "out_of_distribution",
         "weights_sha256",
     }

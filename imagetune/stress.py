@@ -14,16 +14,18 @@ from imagetune.files import write_json
 from imagetune.finished import open_run, run_splits
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
-from imagetune.runs import write_pages
+from imagetune.runs import Say, send_changes, write_pages
 
 
-def stress_run(run: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Test a run as its ``evaluate.robustness`` says, or in every way by default, and write that into its folder.
 
-    evaluation.json gets the part ``robustness``, and the report is written again; everything else stays.
+    evaluation.json gets the part ``robustness``, and the report is written again; everything else stays. Where the run
+    is tracked, MLflow gets both.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
+        say: Prints a line for the user.
         progress: Called with how many pictures the model has been given, and how many it gets in all.
 
     Returns:
@@ -54,4 +56,5 @@ def stress_run(run: str, *, progress: Callable[[int, int], None] | None = None) 
     document["robustness"] = found
     write_json(folder.evaluation, document)
     write_pages(folder)
+    send_changes(folder, say=say)
     return document

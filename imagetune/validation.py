@@ -15,6 +15,7 @@ from imagetune.model.views import unfit_views
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.space_checks import space_errors
 from imagetune.stage_checks import stage_errors
 from imagetune.task_checks import task_errors
 
@@ -23,7 +24,7 @@ _CODES_HINT = "`imagetune data check --codes` lists them"
 
 
 def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
-    """Read a recipe and check the names in it.
+    """Read a recipe and check the names in it, and every value of its search spaces.
 
     Args:
         path: The YAML file.
@@ -32,7 +33,18 @@ def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Load
     Raises:
         RecipeError: Everything that is wrong, with its place in the file.
     """
-    loaded = load_recipe(path, overrides)
+    loaded = checked(load_recipe(path, overrides))
+    if errors := space_errors(loaded, checked):
+        raise errors[0].with_also(tuple(errors[1:]))
+    return loaded
+
+
+def checked(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return a recipe whose names are checked: as it was loaded, or with a trial's values in the place of its spaces.
+
+    Raises:
+        RecipeError: Everything that is wrong, with its place in the file.
+    """
     errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_view_errors(loaded), *task_errors(loaded)]
     errors += _audit_errors(loaded)
     if not any(error.where.endswith("model.backbone") for error in errors):

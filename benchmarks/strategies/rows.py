@@ -119,7 +119,7 @@ PICTURE_ROWS = (
 
 COMBINED_ROWS = (
     Row(
-        "as in the quickstart",
+        "deep, strongly augmented",
         "combined",
         {
             **_ALL,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, run_argument, with_option
+from imagetune.cli.options import json_option, run_argument, say, with_option
 from imagetune.cli.quiet import quiet_start
 
 
@@ -20,7 +20,8 @@ from imagetune.cli.quiet import quiet_start
 @click.option(
     "--robustness",
     is_flag=True,
-    help="Instead test on damaged versions of the test pictures, and write that into the run's evaluation and report.",
+    help="Instead test on damaged versions of the test pictures, and write that into the run's evaluation and report"
+    " (and its copy in MLflow).",
 )
 @click.option(
     "--require",
@@ -70,7 +71,7 @@ def _test_damaged(run: str, *, as_json: bool) -> None:
         from imagetune import stress
     from imagetune.cli.robustness_lines import robustness_lines, tell_tenths
 
-    document = stress.stress_run(run, progress=tell_tenths())
+    document = stress.stress_run(run, say=say, progress=tell_tenths())
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import signal
 import sys
 import traceback
 from typing import Any
@@ -73,6 +74,8 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit with the code of the outcome."""
     code = run(sys.argv[1:])
+    # One more Ctrl-C ends the end, without a traceback of whatever a library does then.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The process ends: looking through a million objects of TensorFlow for rubbish first takes two seconds (measured).
     gc.freeze()
     sys.exit(code)

@@ -32,15 +32,14 @@ SET_SEPARATOR = ";"
 @click.option("--calibrated", is_flag=True, help="Show probabilities as sure as validation says they may be.")
 @click.option("--sets", is_flag=True, help="Also show the set of answers that holds the true one, 9 of 10 times (say).")
 @click.option("--operating-point", is_flag=True, help="Answer by the threshold of evaluate.operating_point.")
+@click.option("--least-cost", is_flag=True, help="Answer with what evaluate.costs expects to cost least.")
 def command(
     run: str,
     paths: tuple[str, ...],
     others: tuple[str, ...],
     as_json: bool,
     csv_file: Path | None,
-    calibrated: bool,
-    sets: bool,
-    operating_point: bool,
+    **asked: bool,
 ) -> None:
     """Say what the pictures in PATHS (files, folders, patterns) show, by the model of RUN.
 
@@ -52,18 +51,23 @@ def command(
     --sets adds the answers among which the true one is with the probability of evaluate.conformal_coverage: "answers"
     in JSON, the likeliest first, and with ; between them in CSV; for regression "interval", two numbers.
     --operating-point answers with the class of evaluate.operating_point from its threshold on, and else with the
-    likeliest other one.
+    likeliest other one. --least-cost answers with the class whose expected cost by evaluate.costs is least, by the
+    probabilities at that temperature; evaluation.json says under "costs" what that is worth.
 
     A picture unlike those that the model learned from is told: its answer means little. JSON says so by
-    "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution is how.
+    "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution is how. With
+    --with the runs vote: it is told where more than half of those that can tell say so, and the score is their share.
     """
     with quiet_start():
         from imagetune import ensembles, runs
         from imagetune.evaluation.pictures import AnswerWays
 
-    ways = AnswerWays(calibrated=calibrated, sets=sets, operating_point=operating_point)
+    ways = AnswerWays(**asked)
+    if ways.operating_point and ways.least_cost:
+        raise click.UsageError("--operating-point and --least-cost are two answers: give one of them")
     if others and ways != AnswerWays():
-        raise click.UsageError("--calibrated, --sets and --operating-point are of one run: leave --with out")
+        what = "--calibrated, --sets, --operating-point and --least-cost are of one run"
+        raise click.UsageError(f"{what}: leave --with out")
     predictions = ensembles.predict((run, *others), paths) if others else runs.predict(run, paths, ways)
     if csv_file is not None:
         _write_csv(predictions, csv_file)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from imagetune.cli.results import duration
+from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.data.timing import Timing

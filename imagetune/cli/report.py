@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from imagetune.cli.options import run_argument
+from imagetune.cli.options import run_argument, say
 from imagetune.cli.quiet import quiet_start
 
 
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")
 @run_argument
 def command(run: str) -> None:
-    """Write report.html of RUN again from the files in its folder."""
+    """Write report.html of RUN again from the files in its folder; a tracked run's copy in MLflow gets it, too."""
     with quiet_start():
         from imagetune import runs
+        from imagetune.search_runs import pages
 
-    click.echo(runs.report(run))
+    write = pages.report if pages.is_search(Path(run)) else runs.report
+    click.echo(write(run, say=say))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from imagetune.recipe.problems import dotted
+from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
-    from imagetune.search.records import TrialResult
     from imagetune.training.plan import StagePlan
 
 
@@ -80,19 +79,3 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     peak = peak_memory_bytes() / 2**30
     yield f"memory      {peak:.1f} GiB at batch size {recipe.train.batch_size}, workers not counted"
     yield "dry run     nothing was written"
-
-
-def duration(seconds: float) -> str:
-    """Return ``12 s``, ``3 min`` or ``1 h 20 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def search_lines(results: Sequence[TrialResult]) -> Iterator[str]:
-    """Yield a line a trial, in their order."""
-    for result in results:
-        figure = f"{result.objective:.4f}" if result.objective is not None else "-"
-        values = ", ".join(f"{dotted(path)}={value}" for path, value in result.trial.values.items())
-        yield f"trial {result.trial.trial_id}   {result.status:<9} {figure:>8}  {values}"

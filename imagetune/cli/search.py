@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -14,21 +16,45 @@ from imagetune.cli.quiet import quiet_start
 @recipe_argument
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
-def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None) -> None:
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the search in --run-dir: ended trials stand, interrupted ones run again. With more search.trials"
+    " than before, a finished search goes on.",
+)
+def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
-    with quiet_start():
-        from imagetune import runs, search_runs
-    from imagetune.cli.results import evaluation_lines, search_lines
-    from imagetune.cli.screen import Screen
+    from imagetune.recipe.loading import load_recipe
+    from imagetune.search.processes import warm_up
 
-    screen = Screen()
+    if load_recipe(recipe, overrides).recipe.search.executor == "local":
+        warm_up()  # it imports Keras for all trials while this process does so for itself
+    with quiet_start():
+        from imagetune import runs
+        from imagetune.search_runs import session
+    from imagetune.cli.results import evaluation_lines
+    from imagetune.cli.screen import Screen
+    from imagetune.cli.search_lines import file_lines, search_lines
+    from imagetune.cli.search_screen import SearchScreen
+
+    screen = SearchScreen(Screen())
     with screen.shown():
-        search = search_runs.search(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
-    for line in search_lines(search.result.results):
+        search = session.search(
+            recipe,
+            overrides,
+            run_dir=run_dir,
+            resume=resume,
+            listener=screen.refit,
+            watcher=screen,
+            say=screen.say,
+        )
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in search_lines(search, width=width):
         click.echo(line)
     for line in evaluation_lines(search.best.evaluation or {}):
         click.echo(line)
-    click.echo(f"trials      {search.folder / 'search.csv'}")
-    click.echo(f"best        {search.folder / 'best.yaml'}")
-    click.echo(f"report      {search.best.folder / 'report.html'}")
+    for line in file_lines(search.folder, search.best.folder):
+        click.echo(line)
+    if not search.best.fresh and not search.added:
+        click.echo("nothing was left to do: raise search.trials for more, with -o search.trials=N")
     runs.enforce_requirements(search.best)

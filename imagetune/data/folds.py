@@ -1,7 +1,8 @@
 """Cross-validation: the pictures of training and validation, left out part by part.
 
-Each fold is a `Splits` of its own: its test split is the part that is left out, and a part of the rest is for
-validation, as in the run itself. The run's own test split is in none of them.
+Each fold is a `Splits` of its own. To test a run on more pictures, its test split is the part that is left out, and a
+part of the rest is for validation, as in the run itself. To choose between trials, its validation split is the part
+that is left out, and it has no test. The run's own test split is in none of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from imagetune.data.audit import Audit
 
 
-def fold_splits(catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int) -> tuple[Splits, ...]:
+def fold_splits(
+    catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int, key: str = "evaluate.folds"
+) -> tuple[Splits, ...]:
     """Return the folds, stratified by label; groups and families of near-copies stay together.
 
     Args:
@@ -30,21 +33,53 @@ def fold_splits(catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, s
             validation as of theirs.
         folds: How many.
         seed: The same seed gives the same folds.
+        key: Of the recipe, that asks for them.
 
     Raises:
         DataError: There are fewer groups of pictures than folds, or a class has pictures in one fold only.
     """
+    units, made = _parted(catalog, audit, splits, folds=folds, seed=seed, key=key)
+    share = len(splits.val) / (len(splits.train) + len(splits.val))
+    return tuple(_fold(catalog, splits, units, made, fold, share, seed) for fold in range(folds))
+
+
+def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int) -> tuple[Splits, ...]:
+    """Return the folds that trials are judged by: each validates on the part that it leaves out and has no test.
+
+    Args:
+        catalog: All pictures.
+        audit: For the families.
+        splits: Of the search; training and validation are put together again, the test split is in no fold.
+        folds: How many.
+        seed: The same seed gives the same folds.
+
+    Raises:
+        DataError: As `fold_splits`.
+    """
+    units, made = _parted(catalog, audit, splits, folds=folds, seed=seed, key="search.folds")
+    found = []
+    for fold in range(folds):
+        train = _records(catalog, [unit for unit, own in zip(units, made, strict=True) if own != fold], "train")
+        val = _records(catalog, [unit for unit, own in zip(units, made, strict=True) if own == fold], "val")
+        note = f"fold {fold + 1} of {folds}: its validation pictures are left out of training in turn"
+        found.append(Splits(splits.root, splits.class_names, train, val, (), (note,), splits.rule))
+    return tuple(found)
+
+
+def _parted(
+    catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int, key: str
+) -> tuple[list[Unit], list[int]]:
+    """Return what stays together among the pictures of training and validation, and the fold of each."""
     pool = _pool(catalog, audit, splits)
     rule, binned = catalog.rule, catalog.rule.task == "regression"
     units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     if len(units) < folds:
-        what = f"evaluate.folds is {folds}, but only {counted(len(units), 'group')} of pictures may be parted"
+        what = f"{key} is {folds}, but only {counted(len(units), 'group')} of pictures may be parted"
         raise DataError(what, where=str(catalog.root), hint="groups and near-copies stay together; use fewer folds")
     made = assign_folds(units, folds)
     if rule.task not in ("multi_label", "regression"):
-        _require_spread(units, made, str(catalog.root))
-    share = len(splits.val) / len(pool)
-    return tuple(_fold(catalog, splits, units, made, fold, share, seed) for fold in range(folds))
+        _require_spread(units, made, str(catalog.root), key)
+    return units, made
 
 
 def assign_folds(units: Sequence[Unit], folds: int) -> list[int]:
@@ -83,7 +118,7 @@ def _pool(catalog: Catalog, audit: Audit, splits: Splits) -> list[int]:
     ]
 
 
-def _require_spread(units: Sequence[Unit], made: Sequence[int], where: str) -> None:
+def _require_spread(units: Sequence[Unit], made: Sequence[int], where: str, key: str) -> None:
     """Make sure that every fold leaves some pictures of every class to learn from."""
     found: dict[str, set[int]] = {}
     for unit, fold in zip(units, made, strict=True):
@@ -92,7 +127,7 @@ def _require_spread(units: Sequence[Unit], made: Sequence[int], where: str) -> N
     for label, folds in sorted(found.items()):
         if len(folds) < 2:
             what = f"the class {label!r} can't be cross-validated: all its pictures are in one group"
-            raise DataError(what, where=where, hint="add some, or leave evaluate.folds out")
+            raise DataError(what, where=where, hint=f"add some, or leave {key} out")
 
 
 def _fold(

@@ -24,7 +24,12 @@ def prepare_worker(*_: int) -> None:
     """Leave Ctrl-C to the main process, end when that is gone, and keep freed memory for the next picture."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True, name="imagetune-parent-watch").start()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process at once when its parent is gone: one that is killed can't tell its workers."""
+    threading.Thread(target=_outlive_nobody, daemon=True, name="imagetune-parent-watch").start()
 
 
 def keep_freed_memory() -> None:
@@ -41,8 +46,7 @@ def keep_freed_memory() -> None:
         mallopt(parameter, _LARGEST)
 
 
-def _end_with_parent() -> None:
-    # A main process that is killed can't tell its workers, and they would hold their memory for ever.
+def _outlive_nobody() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

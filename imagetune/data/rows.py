@@ -13,7 +13,8 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -31,6 +32,7 @@ _ROOT_VARIABLE = "IMAGETUNE_CACHE"
 _KEYS, _SUMS, _ROWS, _ABOUT = "keys.bin", "sums.bin", "rows.bin", "about.json"
 _SUM = np.dtype("<u4")
 _LOCK_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
 
 
 class Rows(Protocol):
@@ -166,6 +168,24 @@ class StoredRows:
         if written == data.nbytes:
             self._sums[place] = _checksum(data)
             self._checked[place] = True
+
+    @contextmanager
+    def making(self, keys: Sequence[bytes | None], check: Callable[[], None]) -> Iterator[None]:
+        """Wait while another process makes the same rows; whoever comes next may find them.
+
+        Args:
+            keys: Of the rows, as in `open_rows`.
+            check: Called while waiting; may raise.
+        """
+        # A few locks for all sets of rows: that two sets share one costs a wait at worst.
+        name = hashlib.sha256(b"".join(key or b"-" for key in keys)).hexdigest()[:2]
+        lock = FileLock(self._folder / f".making-{name}")
+        try:
+            while not _taken(lock):
+                check()
+            yield
+        finally:
+            lock.release()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -312,6 +332,17 @@ def _make_room(root: Path, mine: Path, budget: int) -> None:
 
 def _size_on_disk(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _taken(lock: FileLock) -> bool:
+    """Try to take a lock for a moment; one that the file system doesn't offer counts as taken."""
+    try:
+        lock.acquire(timeout=_LOOK_SECONDS)
+    except Timeout:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _checksum(row: npt.NDArray[Any]) -> int:

@@ -1,4 +1,4 @@
-"""What the rules that validation has settled make of new answers: sets, calibrated probabilities, operating points."""
+"""What the rules in a model's manifest make of new answers: sets, operating points, answers of least cost."""
 
 from __future__ import annotations
 
@@ -62,3 +62,16 @@ def operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tup
     usual = predictions.thresholds or (0.5,) * len(predictions.class_names)
     names = predictions.class_names
     return tuple(point.threshold if name == point.positive else own for name, own in zip(names, usual, strict=True))
+
+
+def least_cost_answers(probabilities: Floats, costs: Floats) -> Ints:
+    """Return (n,) the answers with the least expected cost; of equals the likeliest.
+
+    Args:
+        probabilities: (n, k) of the true class.
+        costs: (k, k), a row a true class, a column an answer.
+    """
+    expected = probabilities @ costs
+    cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
+    answers: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
+    return answers

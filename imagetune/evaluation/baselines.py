@@ -104,7 +104,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
     known = None if val is None else _of_rows(run.splits["val"].predictions, val)
     with few_threads(learnt):
-        found = [_prior(taught, tested, val), _neighbours(learnt, tested, val), _probe(learnt, tested, val)]
+        found = [_prior(taught, tested, val), _neighbours(learnt, tested, val), linear_probe(learnt, tested, val)]
     made = [_document(model, predictions, known, run, groups) for model in found]
     return {
         "tested": tested_name,
@@ -157,6 +157,31 @@ def paired_difference(
     )
 
 
+def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+    """Return what a linear probe says, its penalty chosen by its loss on validation; a middling one without pictures.
+
+    Args:
+        taught: What it learns from.
+        tested: What is asked of it.
+        val: What the penalty is chosen by.
+    """
+    tried = strengths(taught)
+    if val is None:
+        middle = tried[len(tried) // 2]
+        answers = fit_probe(taught, middle)(tested.features)
+        return Baseline("probe", answers, np.zeros((0, answers.shape[1])), {"strength": middle})
+    best: tuple[float, Baseline] | None = None
+    for strength in tried:
+        model = fit_probe(taught, strength)
+        said = model(val.features)
+        loss = probe_loss(said, val)
+        if best is not None and loss >= best[0]:
+            break  # with less penalty it only gets worse from here on
+        best = (loss, Baseline("probe", model(tested.features), said, {"strength": strength}))
+    assert best is not None  # noqa: S101 - the first one is always better than none
+    return best[1]
+
+
 def _prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
     """Answer the same whatever the picture: the shares of the classes in training, or the median number."""
     middle = np.median if taught.task == "regression" else np.mean
@@ -174,24 +199,6 @@ def _neighbours(taught: LabelledFeatures, tested: LabelledFeatures, val: Labelle
     return Baseline(
         "neighbours", neighbour_answers(taught, tested.features, [best])[best], said[best], {"neighbours": best}
     )
-
-
-def _probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
-    tried = strengths(taught)
-    if val is None:
-        middle = tried[len(tried) // 2]
-        answers = fit_probe(taught, middle)(tested.features)
-        return Baseline("probe", answers, np.zeros((0, answers.shape[1])), {"strength": middle})
-    best: tuple[float, Baseline] | None = None
-    for strength in tried:
-        model = fit_probe(taught, strength)
-        said = model(val.features)
-        loss = probe_loss(said, val)
-        if best is not None and loss >= best[0]:
-            break  # with less penalty it only gets worse from here on
-        best = (loss, Baseline("probe", model(tested.features), said, {"strength": strength}))
-    assert best is not None  # noqa: S101 - the first one is always better than none
-    return best[1]
 
 
 def _mean_error(answers: Floats, truth: LabelledFeatures) -> float:

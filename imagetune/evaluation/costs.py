@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from imagetune.evaluation.answer_sets import least_cost_answers
 from imagetune.evaluation.calibration import fitted_temperature
-from imagetune.evaluation.confidence import Floats, Ints, draws_of, known_rows, known_split, tested_split
+from imagetune.evaluation.confidence import Floats, draws_of, known_rows, known_split, tested_split
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.temperature import scaled
+from imagetune.model.manifest import update_manifest
 
 
 def costs_part(run: Examined) -> dict[str, Any] | None:
+    """Keep the costs in the model's manifest, for `imagetune predict --least-cost`, and return `costs_document`."""
+    document = costs_document(run)
+    if document is not None:
+        update_manifest(run.folder, {"costs": document["costs"]})
+    return document
+
+
+def costs_document(run: Examined) -> dict[str, Any] | None:
     """Return what the model's answers cost on the tested split, and those with the least expected cost.
 
     The document::
@@ -72,19 +82,6 @@ def costs_part(run: Examined) -> dict[str, Any] | None:
             for index, class_name in enumerate(predictions.class_names)
         ],
     }
-
-
-def least_cost_answers(probabilities: Floats, costs: Floats) -> Ints:
-    """Return (n,) the answers with the least expected cost; of equals the likeliest.
-
-    Args:
-        probabilities: (n, k) of the true class.
-        costs: (k, k), a row a true class, a column an answer.
-    """
-    expected = probabilities @ costs
-    cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
-    answers: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
-    return answers
 
 
 def _mean(values: Floats) -> float | None:

@@ -53,7 +53,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
          "class_names": [...],
          "top_k": 3,
          "views": ["horizontal_flip"],         whose probabilities were averaged with those of the picture itself
-         "bootstrap": {"method": "percentile", "samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
+         "bootstrap": {"samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
          "splits": {"train" | "val" | "test": {
              "pictures": 120, "left_out": 0, "groups": 0,      of how many groups intervals were made; 0: of pictures
              "figures": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
@@ -72,7 +72,8 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
                            "message": ""}]}    message: by how much the bar is missed
 
     Averaged figures are macro: each class counts the same. log_loss is in nats. A gap is the first split's figure minus
-    that of the second. `imagetune.evaluation.intervals` tells the methods of intervals; ``mover`` is for differences.
+    that of the second. ``bootstrap`` is how pictures were drawn again; how an interval was made of that, or without it,
+    its own ``method`` says (`imagetune.evaluation.intervals`; ``mover`` is for differences).
 
     ordinal has the figures mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
     figures mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a
@@ -90,7 +91,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
         "class_names": list(some.class_names),
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),
         "views": list(config.views),
-        "bootstrap": {"method": "percentile", **asdict(some.bootstrap)},
+        "bootstrap": asdict(some.bootstrap),
         "splits": {name: split_document(split) for name, split in evaluations.items()},
         "gaps": gap_documents({name: split.figures for name, split in evaluations.items()}),
     }

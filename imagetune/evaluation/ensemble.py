@@ -43,11 +43,15 @@ def combined(models: Sequence[LoadedModel]) -> LoadedModel:
     What validation has settled of the first one alone is not true of all together, and is left out.
     """
     thresholds = _mean_thresholds(models)
-    return replace(models[0], thresholds=thresholds, temperature=None, conformal=None, operating_point=None)
+    first = replace(models[0], temperature=None, conformal=None, operating_point=None, costs=None, detector=None)
+    return replace(first, thresholds=thresholds)
 
 
 def mean_picture(answers: Sequence[PicturePrediction], together: LoadedModel) -> PicturePrediction:
     """Return the mean of what several models say of one picture, or why some model could not read it.
+
+    It is unlike the training pictures where more than half of the models that can tell say so: their scores have scales
+    of their own and can't be averaged, and a vote keeps the share of false alarms near that of one model.
 
     Args:
         answers: Of the same picture.
@@ -60,7 +64,12 @@ def mean_picture(answers: Sequence[PicturePrediction], together: LoadedModel) ->
         [answer.probabilities[name] for name in together.class_names] if answer.value is None else [answer.value]
         for answer in answers
     ]
-    return picture_prediction(answers[0].path, np.mean(rows, axis=0), together)
+    found = picture_prediction(answers[0].path, np.mean(rows, axis=0), together)
+    votes = [answer.out_of_distribution for answer in answers if answer.out_of_distribution is not None]
+    if not votes:
+        return found
+    share = sum(votes) / len(votes)
+    return replace(found, out_of_distribution=share > 1 / 2, out_of_distribution_score=share)
 
 
 def column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from imagetune.files import write_text
 
 
-def html_environment() -> Environment:
-    """Return what draws HTML: all texts are escaped, and a name that is missing is an error."""
+def html_environment(package: str = "imagetune.evaluation") -> Environment:
+    """Return what draws HTML: all texts are escaped, and a name that is missing is an error.
+
+    Args:
+        package: Where templates are looked for before those of this room, whose styles and scripts serve all pages.
+    """
     environment = Environment(
-        loader=PackageLoader("imagetune.evaluation"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("imagetune.evaluation")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,13 @@ from imagetune.data.catalog import Record
 from imagetune.data.labels import LabelRule, number_text
 from imagetune.data.pipeline import Batch, evaluation_batches
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.answer_sets import operating_answers, operating_thresholds, set_members, value_range
+from imagetune.evaluation.answer_sets import (
+    least_cost_answers,
+    operating_answers,
+    operating_thresholds,
+    set_members,
+    value_range,
+)
 from imagetune.evaluation.predictions import UNKNOWN, Predictions
 from imagetune.evaluation.temperature import scaled
 from imagetune.model.build import LOGITS, POOLING, with_layer
@@ -32,11 +38,13 @@ class AnswerWays:
         calibrated: Probabilities are those at the fitted temperature. Labels and sets stay the same.
         sets: Also the set of answers that holds the true one with a stated probability.
         operating_point: The label is the class that matters from its threshold on.
+        least_cost: The label is the answer with the least expected cost, by probabilities at the fitted temperature.
     """
 
     calibrated: bool = False
     sets: bool = False
     operating_point: bool = False
+    least_cost: bool = False
 
 
 PLAIN_WAYS = AnswerWays()
@@ -58,7 +66,8 @@ class PicturePrediction:
         interval: Of regression, the same: its ends.
         out_of_distribution: Whether the picture is unlike those that the model learned from, so that its answer means
             little; None where the model doesn't say, or the picture can't be read.
-        out_of_distribution_score: How unlike they are; the larger, the stranger.
+        out_of_distribution_score: How unlike they are; the larger, the stranger. Of several models together: the share
+            of those that call it a stranger.
     """
 
     path: str
@@ -157,7 +166,8 @@ def picture_prediction(
         shown = scaled(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
     named = {name: float(p) for name, p in zip(loaded.class_names, shown, strict=True)}
     answers = _answer_set(answer, loaded) if ways.sets else None
-    return PicturePrediction(path, _label(answer, loaded, ways), named, None, answers=answers)
+    label = _cheapest(outputs, loaded) if ways.least_cost else _label(answer, loaded, ways)
+    return PicturePrediction(path, label, named, None, answers=answers)
 
 
 def _label(answer: Predictions, loaded: LoadedModel, ways: AnswerWays) -> str:
@@ -169,6 +179,13 @@ def _label(answer: Predictions, loaded: LoadedModel, ways: AnswerWays) -> str:
         answer = replace(answer, thresholds=operating_thresholds(answer, point))
     _, label = next(answer.texts())
     return label
+
+
+def _cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
+    """Return the answer with the least expected cost, as the part ``costs`` of evaluation.json was computed."""
+    if loaded.temperature is not None:
+        outputs = scaled(outputs, loaded.temperature, loaded.task)
+    return loaded.class_names[int(least_cost_answers(outputs, np.array(loaded.costs, np.float64))[0])]
 
 
 def _answer_set(answer: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
@@ -200,6 +217,7 @@ def _require_ways(loaded: LoadedModel, ways: AnswerWays) -> None:
             "no operating point",
             "operating_point",
         ),
+        "--least-cost": (ways.least_cost and loaded.costs is None, "no costs of mistakes", "costs"),
     }
     for option, (lacks, what, part) in missing.items():
         if lacks:

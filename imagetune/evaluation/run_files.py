@@ -94,18 +94,23 @@ def read_run(folder: Path) -> RunFiles:
         folder=folder.absolute(),
         recipe=load_recipe(recipe).recipe,
         recipe_text=recipe.read_text(encoding="utf-8"),
-        status=_json(folder / "status.json"),
-        lock=_json(folder / "lock.json"),
+        status=read_json(folder / "status.json"),
+        lock=read_json(folder / "lock.json"),
         epochs=read_json_lines(folder / "metrics.jsonl"),
-        evaluation=_json(folder / "evaluation.json"),
-        audit=_json(folder / "audit.json"),
-        tracking=_json(folder / "tracking.json"),
-        soup=_json(folder / "soup.json"),
+        evaluation=read_json(folder / "evaluation.json"),
+        audit=read_json(folder / "audit.json"),
+        tracking=read_json(folder / "tracking.json"),
+        soup=read_json(folder / "soup.json"),
         rows=_rows(folder / "splits.csv"),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return an object of JSON; empty where there is none.
+
+    Raises:
+        ModelFileError: The file is damaged.
+    """
     if not path.exists():
         return {}
     try:

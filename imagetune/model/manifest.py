@@ -29,7 +29,7 @@ from imagetune.model.out_of_distribution import Detector, OutOfDistribution, rea
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.views import unfit_views
 from imagetune.model.weight_files import open_weights
-from imagetune.recipe.base import Fraction, Positive, PositiveInt, Section
+from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task
 from imagetune.recipe.model import ModelConfig
@@ -86,6 +86,8 @@ class Manifest(Section):
     """How sets of answers are made that hold the true one with a stated probability; chosen on validation."""
     operating_point: OperatingPoint | None = None
     """From which probability on the answer is the class that matters; chosen on validation."""
+    costs: ListOf[ListOf[NonNegative]] | None = None
+    """What each mistake costs: a row a true class, a column an answer; None where the recipe has no costs."""
     out_of_distribution: OutOfDistribution | None = None
     """From which score on a picture is unlike those of training; None where no score was wanted or could be had."""
     weights_sha256: str
@@ -102,6 +104,8 @@ class Manifest(Section):
             raise ValueError(f"{len(self.thresholds)} thresholds for {outputs} outputs")
         if self.operating_point is not None and self.operating_point.positive not in self.class_names:
             raise ValueError(f"operating_point: {self.operating_point.positive!r} is no class of the model")
+        if self.costs is not None and [len(row) for row in self.costs] != [outputs] * outputs:
+            raise ValueError(f"costs: no table of {outputs} x {outputs}")
         if self.task == "regression" and self.out_of_distribution and self.out_of_distribution.score == "energy":
             raise ValueError("out_of_distribution: numbers have no energy")
         return self
@@ -131,6 +135,7 @@ class LoadedModel:
         temperature: What divides the logits to make the probabilities calibrated; None where that isn't known.
         conformal: How sets of answers are made; None where that isn't known.
         operating_point: From which probability on the answer is the class that matters; None without such a class.
+        costs: What each mistake costs, (true class, answer); None where that wasn't said.
         detector: What tells pictures unlike those of training; None where there is nothing that does.
     """
 
@@ -147,6 +152,7 @@ class LoadedModel:
     temperature: float | None = None
     conformal: ConformalRule | None = None
     operating_point: OperatingPoint | None = None
+    costs: tuple[tuple[float, ...], ...] | None = None
     detector: Detector | None = None
 
 
@@ -259,6 +265,7 @@ def load_model(folder: Path) -> LoadedModel:
         manifest.temperature,
         manifest.conformal,
         manifest.operating_point,
+        manifest.costs,
         read_detector(place, manifest.out_of_distribution) if manifest.out_of_distribution else None,
     )
 

@@ -28,6 +28,8 @@ class SplitConfig(Section):
     method: Literal["hash", "stratified"] = "hash"
     """`hash`: each picture's content (or group) alone decides its split, so it stays there when others are added;
     class shares hold on average. `stratified`: class shares are exact, and adding pictures may move a few."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of the split, by default the recipe's: with one of its own, the recipe's seed changes only the training."""
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Self:

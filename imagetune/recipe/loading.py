@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
+from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import Document, NodePath, parse_document, parse_value
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.problems import dotted, recipe_error
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
+from imagetune.recipe.spaces import is_inside_space, moved, place_of, spaces_below, take_spaces
 
 _WEIGHT_FILES = (".h5", ".keras")
-
-
-class _SpaceField(BaseModel):
-    space: Space
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,20 @@ class LoadedRecipe:
     document: Document
     folder: Path
 
-    def with_values(self, values: Mapping[NodePath, Any]) -> Recipe:
-        """Return the recipe with other values at some paths, validated again.
+    def with_values(self, values: Mapping[NodePath, Any]) -> LoadedRecipe:
+        """Return the recipe with other values at some paths, validated again, and nothing left to search there.
 
         Raises:
             RecipeError: When the recipe doesn't allow them.
         """
-        root = copy.deepcopy(self.document.root)
+        root, locations = copy.deepcopy(self.document.root), self.document.locations
         for path, value in values.items():
-            _assign(root, path, value, Document(self.document.name, root, self.document.locations))
-        return _validate(Document(self.document.name, root, self.document.locations), self.folder)
+            if path in self.spaces:
+                locations = moved(locations, place_of(self.spaces[path], path, value), path)
+            _assign(root, path, copy.deepcopy(value), Document(self.document.name, root, locations))
+        document = Document(self.document.name, root, locations)
+        left = {path: space for path, space in self.spaces.items() if path not in values}
+        return LoadedRecipe(_validate(document, self.folder), left, document, self.folder)
 
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
         """Return an error about a value that only a real object could refuse, with its place in the file."""
@@ -69,9 +71,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe
     path = Path(path)
     document = parse_document(_read(path), name=str(path))
     document.root.setdefault("name", _default_name(path))
+    written = list(spaces_below(document.root))
     for override in overrides:
         _override(document, override)
-    spaces = _take_spaces(document)
+    spaces = take_spaces(document)
+    fixed = {path: _value_at(document.root, path) for path in written if path not in spaces}
+    spaces = settle_conditions(spaces, fixed)
+    check_conditions(spaces, document)
     folder = path.absolute().parent
     return LoadedRecipe(_validate(document, folder), spaces, document, folder)
 
@@ -102,16 +108,21 @@ def _validate(document: Document, folder: Path) -> Recipe:
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """Make paths absolute, so that the resolved recipe means the same from the run folder."""
+
+    def absolute(run: str) -> str:
+        return run if run.startswith(("runs:/", "models:/")) else _tidy(folder / Path(run).expanduser())
+
     source = folder / Path(recipe.data.source).expanduser()
     data = recipe.data.model_copy(update={"source": _tidy(source)})
     weights = recipe.model.weights
     if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
         weights = _tidy(folder / Path(weights).expanduser())
     model, train = recipe.model.model_copy(update={"weights": weights}), recipe.train
-    if train.teacher is not None and not train.teacher.run.startswith(("runs:/", "models:/")):
-        run = _tidy(folder / Path(train.teacher.run).expanduser())
-        train = train.model_copy(update={"teacher": train.teacher.model_copy(update={"run": run})})
-    return recipe.model_copy(update={"data": data, "model": model, "train": train})
+    if train.teacher is not None:
+        teacher = train.teacher.model_copy(update={"run": absolute(train.teacher.run)})
+        train = train.model_copy(update={"teacher": teacher})
+    search = recipe.search.model_copy(update={"warm_start": tuple(map(absolute, recipe.search.warm_start))})
+    return recipe.model_copy(update={"data": data, "model": model, "train": train, "search": search})
 
 
 def _tidy(path: Path) -> str:
@@ -151,12 +162,25 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
             raise RecipeError(problem, where=document.where(path))
         else:
             part = str(part)  # noqa: PLW2901  (a class called 3 is a key, not an index)
+            if depth and is_inside_space(node, part):
+                problem = f"{dotted(path[:depth])} is a search space, so that nothing in it can be set"
+                raise RecipeError(problem, where=document.where(path), hint="replace it as a whole, or set its default")
         if last:
             node[part] = value
         elif isinstance(node, dict):
             node = node.setdefault(part, {})
         else:
             node = node[part]
+
+
+def _value_at(node: Any, path: NodePath) -> Any:
+    """Return the value at a path, None where there is nothing."""
+    for part in path:
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not inside:
+            return None
+        node = node[part]
+    return node
 
 
 def _write_stages_out(root: dict[str, Any], document: Document) -> None:
@@ -166,33 +190,3 @@ def _write_stages_out(root: dict[str, Any], document: Document) -> None:
             root["train"] = expand_stages(train)
         except ValueError as error:
             raise RecipeError(str(error), where=document.where(("train", "stages"))) from error
-
-
-def _take_spaces(document: Document) -> dict[NodePath, Space]:
-    """Replace every search space in the document by its default value, and return the spaces."""
-    spaces: dict[NodePath, Space] = {}
-
-    def visit(node: Any, path: NodePath) -> Any:
-        if path and isinstance(node, dict) and isinstance(node.get("search"), str):
-            spaces[path] = _read_space(node, path, document)
-            return spaces[path].fallback
-        if isinstance(node, dict):
-            return {key: visit(value, (*path, key)) for key, value in node.items()}
-        if isinstance(node, list):
-            return [visit(value, (*path, index)) for index, value in enumerate(node)]
-        return node
-
-    taken = visit(document.root, ())
-    document.root.clear()
-    document.root.update(taken)
-    return spaces
-
-
-def _read_space(node: dict[str, Any], path: NodePath, document: Document) -> Space:
-    try:
-        return _SpaceField.model_validate({"space": node}).space
-    except ValidationError as error:
-        where = f"{document.where(path)} {dotted(path)}"
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"][2:])
-        raise RecipeError(f"search space: {key} {first['msg']}".replace("  ", " "), where=where) from error

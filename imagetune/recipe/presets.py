@@ -57,8 +57,9 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"unknown preset {stages!r}{guess} (presets: {', '.join(PRESETS)})")
     epochs = section.pop("epochs", None)
     rate = section.pop("learning_rate", HEAD_RATE)
-    if isinstance(rate, dict):
-        raise ValueError("`learning_rate` is a search space here, so the preset's stages can't be written out")
+    for key, value in (("epochs", epochs), ("learning_rate", rate)):
+        if isinstance(value, dict):
+            raise ValueError(f"`{key}` is a search space here, so the preset's stages can't be written out")
     section["stages"] = [_shaped(stage, epochs, rate) for stage in PRESETS[stages]]
     return section
 

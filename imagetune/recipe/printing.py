@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,12 +10,20 @@ import yaml
 from pydantic import TypeAdapter
 
 from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
 
-_SCALARS = {"string", "number", "integer", "boolean"}
+# Sections of a search, and top-level keys, in which the loader finds no use for a space.
+_WITHOUT_SPACES = {"SearchConfig", "BudgetConfig", "RayConfig"}
+_FIXED_KEYS = {"name", "seed", "evaluate", "tracking", "card", "search"}
+# Sections that may be written as their name alone.
+_BARE_NAMES = (
+    ("StageConfig", "schedule"),
+    *(("TrainConfig", key) for key in ("optimizer", "loss", "mix", "average")),
+)
 ABSENT = "(absent)"
 
 
@@ -26,6 +35,18 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
 def recipe_yaml(recipe: Recipe) -> str:
     """Return the recipe as YAML that reads back to an equal recipe."""
     return yaml.safe_dump(recipe_values(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def searchable_yaml(loaded: LoadedRecipe) -> str:
+    """Return a recipe as YAML that reads back to an equal one with the same spaces."""
+    values: Any = recipe_values(loaded.recipe)
+    for path in loaded.spaces:
+        if not _is_there(values, path):
+            # A key of a preset, which the resolved recipe has written out as stages.
+            values[str(path[0])] = copy.deepcopy(loaded.document.root[str(path[0])])
+    for path, space in loaded.spaces.items():
+        _value_at(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def flatten(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
@@ -53,13 +74,19 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     space = TypeAdapter(Space).json_schema(ref_template="#/$defs/{model}")
     definitions = {**schema["$defs"], **space.pop("$defs")}
-    own_scalars = set(space["discriminator"]["mapping"].values())
     for name, definition in schema["$defs"].items():
-        if f"#/$defs/{name}" not in own_scalars and name != "SearchConfig" and "properties" in definition:
+        if name not in _WITHOUT_SPACES and "properties" in definition:
             definition["properties"] = {key: _or_space(value) for key, value in definition["properties"].items()}
+    schema["properties"] = {
+        key: value if key in _FIXED_KEYS else _or_space(value) for key, value in schema["properties"].items()
+    }
+    for kind in space["discriminator"]["mapping"].values():
+        _allow_single_condition(definitions[kind.rsplit("/", 1)[-1]]["properties"]["when"])
     _allow_presets(definitions["TrainConfig"]["properties"])
-    for section, key in (("StageConfig", "schedule"), ("TrainConfig", "optimizer")):
+    for section, key in _BARE_NAMES:
         _allow_bare_name(definitions, definitions[section]["properties"], key)
+    definitions["TrainConfig"]["properties"]["teacher"]["anyOf"].insert(0, {"type": "string"})
+    _allow_single_run(definitions["SearchConfig"]["properties"])
     schema["$defs"] = {**definitions, "Space": space}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -69,14 +96,33 @@ def json_schema() -> dict[str, Any]:
 
 
 def _or_space(field: dict[str, Any]) -> dict[str, Any]:
-    """Allow a search space where a scalar is expected."""
-    kinds = {field.get("type"), *(choice.get("type") for choice in field.get("anyOf", ()))}
-    if not kinds & _SCALARS and "enum" not in field:
-        return field
+    """Allow a search space in the place of a value, and of every item of a list."""
     kept: dict[str, Any] = {key: field[key] for key in ("title", "description", "default") if key in field}
     rest = {key: value for key, value in field.items() if key not in kept}
-    choices = rest["anyOf"] if set(rest) == {"anyOf"} else [rest]
+    choices = [_with_space_items(choice) for choice in (rest["anyOf"] if set(rest) == {"anyOf"} else [rest])]
     return {**kept, "anyOf": [*choices, {"$ref": "#/$defs/Space"}]}
+
+
+def _with_space_items(choice: dict[str, Any]) -> dict[str, Any]:
+    choice = dict(choice)
+    if isinstance(choice.get("items"), dict):
+        choice["items"] = _or_space(choice["items"])
+    if "prefixItems" in choice:
+        choice["prefixItems"] = [_or_space(item) for item in choice["prefixItems"]]
+    if isinstance(choice.get("additionalProperties"), dict):
+        choice["additionalProperties"] = _or_space(choice["additionalProperties"])
+    return choice
+
+
+def _allow_single_condition(when: dict[str, Any]) -> None:
+    """Allow the one value in the place of a list; what a value is, only the other space knows."""
+    when["additionalProperties"] = {"description": "The value, or a list of values, that it must have."}
+
+
+def _allow_single_run(properties: dict[str, Any]) -> None:
+    field = properties["warm_start"]
+    kept: dict[str, Any] = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+    properties["warm_start"] = {**kept, "anyOf": [{"type": "string"}, dict(field)]}
 
 
 def _allow_presets(properties: dict[str, Any]) -> None:
@@ -84,14 +130,28 @@ def _allow_presets(properties: dict[str, Any]) -> None:
     kept: dict[str, Any] = {key: stages.pop(key) for key in ("title", "description") if key in stages}
     stages.pop("default", None)
     properties["stages"] = {**kept, "anyOf": [{"enum": list(PRESETS)}, stages]}
-    properties["epochs"] = {"description": "Epochs of each stage of a preset.", "type": "integer", "minimum": 1}
-    rate: dict[str, Any] = {"description": "Learning rate of the head in a preset; other stages get their share of it."}
-    properties["learning_rate"] = {**rate, "anyOf": [{"type": "number"}, {"$ref": "#/$defs/Space"}]}
+    epochs: dict[str, Any] = {"description": "Epochs of each stage of a preset.", "type": "integer", "minimum": 1}
+    properties["epochs"] = _or_space(epochs)
+    rate = "Learning rate of the head in a preset; other stages get their share of it."
+    properties["learning_rate"] = _or_space({"description": rate, "type": "number"})
 
 
 def _allow_bare_name(definitions: Mapping[str, Any], properties: dict[str, Any], key: str) -> None:
-    field = properties[key]
-    reference = field.pop("$ref")
+    choices = properties[key]["anyOf"]
+    reference = next(choice["$ref"] for choice in choices if "Config" in choice.get("$ref", ""))
     names = definitions[reference.rsplit("/", 1)[-1]]["properties"]["name"]
-    scalar = next(choice for choice in names["anyOf"] if "enum" in choice)
-    properties[key] = {**field, "anyOf": [scalar, {"$ref": reference}]}
+    choices.insert(0, next(choice for choice in names["anyOf"] if "enum" in choice))
+
+
+def _is_there(values: Any, path: NodePath) -> bool:
+    try:
+        _value_at(values, path)
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def _value_at(values: Any, path: NodePath) -> Any:
+    for part in path:
+        values = values[part]
+    return values

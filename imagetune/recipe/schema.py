@@ -36,3 +36,8 @@ class Recipe(Section):
     """What people know of the model, for its card."""
     search: SearchConfig = SearchConfig()
     """How `imagetune search` explores the spaces of this recipe."""
+
+    @property
+    def split_seed(self) -> int:
+        """Seed of the splits and of folds: which picture is for what."""
+        return self.seed if self.data.split.seed is None else self.data.split.seed

@@ -79,6 +79,8 @@ class EarlyStoppingConfig(Section):
     """Epochs without improvement before the stage ends; by default it runs all its epochs."""
     min_delta: NonNegative = 0.0
     """Smallest change that counts as an improvement."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights a stage leaves: those of the `best` so far, or those of its `last`, whatever its figure."""
 
 
 class StageConfig(Section):

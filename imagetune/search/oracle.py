@@ -5,167 +5,138 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras_tuner
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import Scalar, SearchConfig
-from imagetune.search.space import Spaces, hyperparameters_of, on_grid, proposal_of, values_of
+from imagetune.recipe.search import SearchConfig, Value
+from imagetune.search.bayesian import BayesianOracle
+from imagetune.search.finalists import Direction, direction_of
+from imagetune.search.keras_oracles import GridOracle, HyperbandOracle, RandomOracle
+from imagetune.search.proposals import Turn
+from imagetune.search.records import values_key
+from imagetune.search.space import Spaces, defaults_of, hyperparameters_of, on_grid, proposal_of, values_of
+from imagetune.search.trial import Known, Trial
 
 OBJECTIVE = "objective"
 _WORKER = "imagetune"
-_DIRECTIONS: dict[str, Literal["min", "max"]] = {
-    "loss": "min",
-    "accuracy": "max",
-    "precision": "max",
-    "recall": "max",
-    "f1": "max",
-    "mae": "min",
-    "r2": "max",
-}
 
 
-@dataclass(frozen=True)
-class Oracle:
-    """One of KerasTuner's oracles with the spaces that it draws from.
+class OracleProposer:
+    """One of KerasTuner's oracles as a proposer.
 
-    Attributes:
-        tuner: The ``keras_tuner.Oracle``.
-        spaces: The spaces as the oracle sees them: points instead of ranges on a grid.
-        direction: Whether a smaller or a larger objective is better.
-    """
-
-    tuner: Any
-    spaces: Spaces
-    direction: Literal["min", "max"]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What an oracle wants tried next.
-
-    Attributes:
-        number: Trials count from 1.
-        values: A recipe value for every space.
-        epochs: Hyperband: epochs in all for this trial; None leaves them to the recipe.
-        continues: Hyperband: number of the shorter trial with the same values.
-        handle: The ``keras_tuner.engine.trial.Trial`` to give back when telling.
-    """
-
-    number: int
-    values: dict[NodePath, Scalar]
-    epochs: int | None
-    continues: int | None
-    handle: Any
-
-
-def direction_of(objective: str) -> Literal["min", "max"]:
-    """Return whether a smaller or a larger figure is better."""
-    return _DIRECTIONS[objective]
-
-
-def build_oracle(config: SearchConfig, spaces: Spaces, *, seed: int, folder: Path) -> Oracle:
-    """Build the oracle of a search.
+    The first trial of random and Bayesian search and of hyperband is the recipe's default setting, or the best one that
+    earlier searches know: that one is trained again, so that it can win, and no other of theirs is.
 
     Args:
         config: Algorithm, objective and number of trials.
         spaces: What to search, by recipe path.
         seed: The same seed proposes the same trials, given the same objectives; 0 as well.
-        folder: KerasTuner keeps its own files in ``folder/oracle``; nothing reads them.
+        epochs: Of the recipe's stages together: hyperband's longest trials unless ``config.max_epochs`` says other.
+        known: What earlier searches found, each a setting of the spaces.
     """
-    if config.algorithm == "grid":
-        spaces = on_grid(spaces)
-    direction = direction_of(config.objective)
-    common = {
+
+    def __init__(
+        self, config: SearchConfig, spaces: Spaces, *, seed: int, epochs: int, known: Sequence[Known] = ()
+    ) -> None:
+        if config.max_epochs is None:
+            config = config.model_copy(update={"max_epochs": epochs})
+        self._spaces = on_grid(spaces) if config.algorithm == "grid" else spaces
+        self._direction = direction_of(config.objective)
+        known = sorted(known, key=lambda each: values_key(each.values))
+        known.sort(key=lambda each: each.objective, reverse=self._direction == "max")
+        self._oracle = _build(config, self._spaces, known, seed=seed, direction=self._direction)
+        # A grid can't be told what to leave out: its known points are ended as soon as they are proposed.
+        leave_out = known[1:] if config.algorithm == "grid" else ()
+        self._known = {values_key(each.values): each.objective for each in leave_out}
+        self._handles: dict[str, Any] = {}
+        self._trials: dict[str, Trial] = {}
+        self._originals: dict[tuple[str, int | None], str] = {}
+
+    def ask(self) -> Trial | Turn:
+        """Return the next trial."""
+        while True:
+            with _quiet():
+                handle = self._oracle.create_trial(f"{_WORKER}-{len(self._oracle.trials)}")
+            if handle.status == "IDLE":
+                return Turn.WAIT
+            if handle.status != "RUNNING":
+                return Turn.OVER
+            proposed = handle.hyperparameters.values
+            values = values_of(self._spaces, proposed)
+            if (objective := self._known.get(values_key(values))) is None:
+                return self._trial(handle, values)
+            self._end(handle, objective)
+
+    def tell(self, trial: Trial, objective: float | None) -> None:
+        """Close a trial."""
+        handle = self._handles.pop(trial.trial_id)
+        kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
+        handle.hyperparameters.values = {**proposal_of(self._spaces, trial.values), **kept}
+        self._remember(handle, trial)
+        self._end(handle, objective)
+
+    def _trial(self, handle: Any, values: Mapping[NodePath, Value]) -> Trial:
+        proposed = handle.hyperparameters.values
+        epochs, continues = proposed.get("tuner/epochs"), None
+        if (parent := proposed.get("tuner/trial_id")) is not None:
+            lower = self._trials[parent]
+            continues = self._originals[values_key(lower.values), lower.epochs]
+        trial = Trial(f"{len(self._trials) + 1:03d}", values, epochs=epochs, continues=continues)
+        self._handles[trial.trial_id] = handle
+        self._remember(handle, trial)
+        return trial
+
+    def _remember(self, handle: Any, trial: Trial) -> None:
+        self._trials[handle.trial_id] = trial
+        # Only the first of equal trials is really run.
+        self._originals.setdefault((values_key(trial.values), trial.epochs), trial.trial_id)
+
+    def _end(self, handle: Any, objective: float | None) -> None:
+        if objective is None and isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            # A rung with a FAILED trial in it never promotes anything; one with a trial in last place does.
+            objective = math.inf if self._direction == "min" else -math.inf
+        handle.status = "FAILED" if objective is None else "COMPLETED"
+        with _quiet():
+            if objective is not None:
+                self._oracle.update_trial(handle.trial_id, {OBJECTIVE: objective})
+            self._oracle.end_trial(handle)
+
+
+def _build(
+    config: SearchConfig, spaces: Spaces, known: Sequence[Known], *, seed: int, direction: Direction
+) -> keras_tuner.Oracle:
+    common: dict[str, Any] = {
         "objective": keras_tuner.Objective(OBJECTIVE, direction),
         "hyperparameters": hyperparameters_of(spaces),
         # KerasTuner takes 0 for "no seed", and the streams of neighbouring seeds overlap: spread them.
         "seed": int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
         "max_consecutive_failed_trials": sys.maxsize,
     }
-    tuner = _build(config, common, dimensions=len(spaces))
-    tuner.verbose = 0
-    # The public way to name the folder is KerasTuner's trial loop, which is not used here.
-    tuner._set_project_dir(str(folder), "oracle")
-    return Oracle(tuner, spaces, direction)
-
-
-def _build(config: SearchConfig, common: dict[str, Any], *, dimensions: int) -> Any:
-    if config.algorithm == "random":
-        return keras_tuner.oracles.RandomSearchOracle(max_trials=config.trials, **common)
     if config.algorithm == "grid":
-        return keras_tuner.oracles.GridSearchOracle(max_trials=config.trials, **common)
+        return GridOracle(**common)
+    best = [each.values for each in known] or [defaults_of(spaces)]
     if config.algorithm == "hyperband":
-        return keras_tuner.oracles.HyperbandOracle(max_epochs=config.max_epochs, factor=config.factor, **common)
-    # Three random points a dimension are KerasTuner's habit; in a short search they would leave the model no trial.
-    initial = max(3, min(3 * dimensions, config.trials // 2))
-    return keras_tuner.oracles.BayesianOptimizationOracle(
-        max_trials=config.trials, num_initial_points=initial, **common
-    )
-
-
-def ask(oracle: Oracle) -> Proposal | None:
-    """Return the next trial to run, or None when the search is over. One trial is open at a time."""
-    with _quiet():
-        trial = oracle.tuner.create_trial(_WORKER)
-    if trial.status != "RUNNING":
-        return None
-    proposed = trial.hyperparameters.values
-    parent = proposed.get("tuner/trial_id")
-    return Proposal(
-        number=int(trial.trial_id) + 1,
-        values=values_of(oracle.spaces, proposed),
-        epochs=proposed.get("tuner/epochs"),
-        continues=None if parent is None else int(parent) + 1,
-        handle=trial,
-    )
-
-
-def tell(
-    oracle: Oracle, proposal: Proposal, objective: float | None, *, values: dict[NodePath, Scalar] | None = None
-) -> None:
-    """Close a trial.
-
-    Args:
-        oracle: Where the proposal came from.
-        proposal: The open trial.
-        objective: The finite figure that was reached; None for a failed trial.
-        values: What was tried, where it differs from the proposal: a replayed trial of an earlier process.
-    """
-    trial = proposal.handle
-    if values is not None and values != proposal.values:
-        trial.hyperparameters.values.update(proposal_of(oracle.spaces, values))
-    objective = _stand_in(oracle) if objective is None else objective
-    trial.status = "FAILED" if objective is None else "COMPLETED"
-    with _quiet():
-        if objective is not None:
-            oracle.tuner.update_trial(trial.trial_id, {OBJECTIVE: objective})
-        oracle.tuner.end_trial(trial)
+        first = [proposal_of(spaces, values) for values in best[: config.factor]]
+        return HyperbandOracle(max_epochs=config.max_epochs, factor=config.factor, first=first, **common)
+    common |= {"first": [proposal_of(spaces, best[0])], "max_trials": config.trials}
+    common["tried"] = [proposal_of(spaces, each.values) for each in known[1:]]
+    if config.algorithm == "random":
+        return RandomOracle(**common)
+    # KerasTuner's habit of three random points a dimension would leave a short search no trial; with one and the
+    # defaults it found more on recorded surfaces (benchmarks/oracles.py).
+    initial = max(3, min(len(spaces) + 1, config.trials // 2))
+    told = [(each.values, each.objective) for each in known]
+    return BayesianOracle(spaces=spaces, known=told, num_initial_points=initial, **common)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the user what only KerasTuner can mend: its old calls, and remarks of its model of the objective."""
+    """Keep from the user what only KerasTuner can mend: its old calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)
         yield
-
-
-def _stand_in(oracle: Oracle) -> float | None:
-    """Return what a failed trial counts as, None for KerasTuner's own treatment of it."""
-    worst = max if oracle.direction == "min" else min
-    if isinstance(oracle.tuner, keras_tuner.oracles.HyperbandOracle):
-        # A rung with a FAILED trial in it never promotes anything; one with a trial in last place does.
-        return worst(math.inf, -math.inf)
-    if isinstance(oracle.tuner, keras_tuner.oracles.BayesianOptimizationOracle):
-        # The model of the objective leaves FAILED trials out, and so keeps proposing the place where they failed.
-        return worst((trial.score for trial in oracle.tuner.trials.values() if trial.score is not None), default=None)
-    return None

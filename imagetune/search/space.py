@@ -7,38 +7,46 @@ KerasTuner wants one type a choice and knows no null, so it is given the index o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-import keras_tuner
+import numpy as np
 
+from imagetune.recipe.conditions import conditions_of, in_force, is_met, parents_first
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
-from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Scalar, Space, UniformSpace
+from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, index_of
 
 Spaces = Mapping[NodePath, Space]
-Values = Mapping[NodePath, Scalar]
+Values = Mapping[NodePath, Value]
 
 GRID_POINTS = 5
 SIGNIFICANT_DIGITS = 6
 
 
 def hyperparameters_of(spaces: Spaces) -> Any:
-    """Return the spaces as ``keras_tuner.HyperParameters``, each named by its dotted path."""
+    """Return the spaces as ``keras_tuner.HyperParameters``, each named by its dotted path, under its conditions."""
+    import keras_tuner
+
     hyperparameters = keras_tuner.HyperParameters()
-    for path, space in spaces.items():
-        _add(hyperparameters, dotted(path), space)
+    for path in parents_first(spaces):
+        with ExitStack() as scopes:
+            for parent, wanted in conditions_of(spaces, path).items():
+                values = [_proposed(spaces[parent], value) for value in wanted]
+                scopes.enter_context(hyperparameters.conditional_scope(dotted(parent), values))
+            _add(hyperparameters, dotted(path), spaces[path])
     return hyperparameters
 
 
-def values_of(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath, Scalar]:
-    """Return the recipe values of a proposal.
+def values_of(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath, Value]:
+    """Return the recipe values of a proposal; those of spaces that aren't in force are left out.
 
     Args:
         spaces: The spaces that the proposal was made from.
         proposal: KerasTuner's values by name; names that are no space are left out.
     """
-    return {path: _value(space, proposal[dotted(path)]) for path, space in spaces.items()}
+    return {path: _value(space, proposal[dotted(path)]) for path, space in spaces.items() if dotted(path) in proposal}
 
 
 def proposal_of(spaces: Spaces, values: Values) -> dict[str, Any]:
@@ -47,7 +55,21 @@ def proposal_of(spaces: Spaces, values: Values) -> dict[str, Any]:
     Raises:
         ValueError: A value is none of its space's.
     """
-    return {dotted(path): _proposed(space, values[path]) for path, space in spaces.items()}
+    return {dotted(path): _proposed(space, values[path]) for path, space in spaces.items() if path in values}
+
+
+def defaults_of(spaces: Spaces) -> dict[NodePath, Value]:
+    """Return what `fit` would train with, for the spaces that are then in force."""
+    return in_force(spaces, {path: space.fallback for path, space in spaces.items()})
+
+
+def fits(spaces: Spaces, values: Values) -> bool:
+    """Tell whether values are a setting of the spaces: those in force have one of theirs, the others none."""
+    try:
+        proposal_of(spaces, values)
+        return in_force(spaces, values) == {path: values[path] for path in spaces if path in values}
+    except (ValueError, KeyError):
+        return False
 
 
 def on_grid(spaces: Spaces) -> dict[NodePath, Space]:
@@ -59,29 +81,103 @@ def on_grid(spaces: Spaces) -> dict[NodePath, Space]:
 
 
 def grid_size(spaces: Spaces) -> int:
-    """Return the number of points of spaces from ``on_grid``."""
-    return math.prod(_count(space) for space in spaces.values())
+    """Return the number of points of spaces from ``on_grid``; what isn't in force multiplies nothing."""
+    named = {parent for path in spaces for parent in conditions_of(spaces, path)}
+    order = parents_first(spaces)
+
+    def count(index: int, values: Values) -> int:
+        if index == len(order):
+            return 1
+        path = order[index]
+        if not is_met(spaces, path, values):
+            return count(index + 1, values)
+        offered = _offered(spaces[path])
+        if path not in named:
+            return len(offered) * count(index + 1, values)
+        return sum(count(index + 1, {**values, path: value}) for value in offered)
+
+    return count(0, {})
 
 
-def _count(space: Space) -> int:
+def draw(spaces: Spaces, random: np.random.Generator) -> dict[NodePath, Value]:
+    """Return a random setting."""
+    return _setting(spaces, lambda path: _drawn(spaces[path], random))
+
+
+def draw_near(spaces: Spaces, values: Values, random: np.random.Generator, *, width: float) -> dict[NodePath, Value]:
+    """Return a random setting near another.
+
+    Args:
+        spaces: What is searched.
+        values: The other setting.
+        random: Where numbers come from.
+        width: Standard deviation of a step in a range, as a share of it; a choice is drawn anew as often.
+    """
+
+    def near(path: NodePath) -> Value:
+        space = spaces[path]
+        if path not in values or (isinstance(space, ChoiceSpace) and random.random() < max(width, 1 / len(spaces))):
+            return _drawn(space, random)
+        if isinstance(space, ChoiceSpace):
+            return values[path]
+        place = position(space, values[path]) + random.normal(0.0, width)
+        return _at(space, float(np.clip(place, 0.0, 1.0)))
+
+    return _setting(spaces, near)
+
+
+def position(space: Space, value: Value) -> float:
+    """Return where a value lies between the ends of its space, in [0, 1]; a choice's values lie in their order."""
+    number = _proposed(space, value)
     if isinstance(space, ChoiceSpace):
-        return len(space.values)
+        return (number + 0.5) / len(space.values)
+    if isinstance(space, LogUniformSpace):
+        return math.log(number / space.low) / math.log(space.high / space.low)
+    return (number - space.low) / (space.high - space.low)
+
+
+def _setting(spaces: Spaces, value_for: Callable[[NodePath], Value]) -> dict[NodePath, Value]:
+    values: dict[NodePath, Value] = {}
+    for path in parents_first(spaces):
+        if is_met(spaces, path, values):
+            values[path] = value_for(path)
+    return {path: values[path] for path in spaces if path in values}
+
+
+def _drawn(space: Space, random: np.random.Generator) -> Value:
+    if isinstance(space, ChoiceSpace):
+        return space.values[int(random.integers(len(space.values)))]
     if isinstance(space, IntSpace):
-        return (space.high - space.low) // space.step + 1
+        return int(random.choice(space.points))
+    return _at(space, random.random())
+
+
+def _at(space: LogUniformSpace | UniformSpace | IntSpace, share: float) -> Value:
+    if isinstance(space, IntSpace):
+        return space.points[round(share * (len(space.points) - 1))]
+    return _rounded(space, _between(space, share))
+
+
+def _offered(space: Space) -> Sequence[Value]:
+    if isinstance(space, ChoiceSpace):
+        return space.values
+    if isinstance(space, IntSpace):
+        return space.points
     raise TypeError(f"{space!r} has no number of points")
 
 
 def _add(hyperparameters: Any, name: str, space: Space) -> None:
     if isinstance(space, ChoiceSpace):
-        hyperparameters.Choice(name, list(range(len(space.values))), default=_index(space, space.fallback))
+        hyperparameters.Choice(name, list(range(len(space.values))), default=_proposed(space, space.fallback))
     elif isinstance(space, IntSpace):
-        hyperparameters.Int(name, space.low, space.high, step=space.step)
+        default = space.fallback if space.fallback in space.points else space.low
+        hyperparameters.Int(name, space.low, space.high, step=space.step, default=default)
     else:
         sampling = "log" if isinstance(space, LogUniformSpace) else "linear"
-        hyperparameters.Float(name, space.low, space.high, sampling=sampling)
+        hyperparameters.Float(name, space.low, space.high, sampling=sampling, default=space.fallback)
 
 
-def _value(space: Space, proposed: Any) -> Scalar:
+def _value(space: Space, proposed: Any) -> Value:
     if isinstance(space, ChoiceSpace):
         return space.values[int(proposed)]
     if isinstance(space, IntSpace):
@@ -89,21 +185,15 @@ def _value(space: Space, proposed: Any) -> Scalar:
     return _rounded(space, float(proposed))
 
 
-def _proposed(space: Space, value: Scalar) -> int | float:
+def _proposed(space: Space, value: Value) -> int | float:
     if isinstance(space, ChoiceSpace):
-        return _index(space, value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not space.low <= value <= space.high:  # type: ignore[operator]
+        index = index_of(space.values, value)
+        if index is None:
+            raise ValueError(f"{value!r} is not among the values {list(space.values)}")
+        return index
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not space.low <= value <= space.high:
         raise ValueError(f"{value!r} is not between {space.low:g} and {space.high:g}")
-    return int(value) if isinstance(space, IntSpace) else float(value)  # type: ignore[arg-type]
-
-
-def _index(space: ChoiceSpace, value: Scalar) -> int:
-    for index, candidate in enumerate(space.values):
-        # 1, 1.0 and True are equal in Python and mean different things in a recipe.
-        if type(candidate) is type(value) and candidate == value:
-            return index
-    raise ValueError(f"{value!r} is not among the values {list(space.values)}")
+    return int(value) if isinstance(space, IntSpace) else float(value)
 
 
 def _points(space: Space) -> Space:
@@ -111,7 +201,7 @@ def _points(space: Space) -> Space:
         return space
     shares = [index / (GRID_POINTS - 1) for index in range(GRID_POINTS)]
     points = [_rounded(space, _between(space, share)) for share in shares]
-    return ChoiceSpace(search="choice", values=tuple(points))
+    return ChoiceSpace(search="choice", values=tuple(points), when=space.when)
 
 
 def _between(space: LogUniformSpace | UniformSpace, share: float) -> float:

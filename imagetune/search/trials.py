@@ -1,178 +1,208 @@
-"""The search: ask the oracle, run the trial, tell the oracle, write it down."""
+"""The loop of a search: ask for trials, run them beside each other, write down how they end, tell the proposer."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from imagetune.errors import ImagetuneError, RecipeError, SearchError, StoppedError
-from imagetune.recipe.document import NodePath
-from imagetune.recipe.search import Scalar, SearchConfig
-from imagetune.search.oracle import Proposal, ask, build_oracle, direction_of, tell
-from imagetune.search.records import (
-    TABLE_NAME,
-    Trial,
-    TrialResult,
-    append_result,
-    describe_search,
-    open_table,
-    read_results,
-)
-from imagetune.search.space import Spaces, grid_size, on_grid
+from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.files import disk_errors
+from imagetune.search.executor import Executor, Outcome, Task
+from imagetune.search.journal import Ended, Event, Journal, Proposed, unfinished
+from imagetune.search.proposals import Proposer, Turn
+from imagetune.search.records import Table, append_result, same_point
+from imagetune.search.trial import Trial, TrialResult
+
+_LOOK_SECONDS = 0.25
 
 
-class RunTrial(Protocol):
-    """Trains and judges one trial."""
+class SearchListener(Protocol):
+    """Hears of trials; must be quick and must not raise."""
 
-    def __call__(self, values: Mapping[NodePath, Scalar], *, trial_id: str, epochs: int | None) -> float:
-        """Return the best validation figure of the trial.
+    def trial_started(self, trial: Trial, task: Task) -> None:
+        """Hear that a trial starts; what its folder holds of an interrupted attempt is gone after this call."""
 
-        Args:
-            values: The value of each space, by recipe path.
-            trial_id: ``001``, ``002``, ...
-            epochs: Epochs in all for this trial; None leaves them to the recipe.
+    def trial_ended(self, result: TrialResult, task: Task | None) -> None:
+        """Hear that a trial ended; without a task it never ran."""
 
-        Raises:
-            ImagetuneError: The trial failed; the search goes on.
-        """
-        ...
+    def tick(self) -> None:
+        """Called several times a second while trials run."""
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """A finished search.
+class Runner:
+    """What the phases of a search share.
 
     Attributes:
-        best: The completed trial with the best objective; of equals the earliest.
-        results: Every trial in order, those of earlier sessions included.
-        direction: Whether a smaller or a larger objective is better.
+        executor: Runs the trials.
+        task_of: Makes the task of a trial; an ImagetuneError is a failed trial.
+        journal: Where events go.
+        table: Where ended trials go, for people.
+        listener: Hears of trials.
+        check: Called often; may raise to stop the search.
+        may_start: Whether one more trial may start, from what has ended so far; asked before each of the oracle's.
     """
 
-    best: TrialResult
-    results: tuple[TrialResult, ...]
-    direction: Literal["min", "max"]
+    executor: Executor
+    task_of: Callable[[Trial], Task]
+    journal: Journal
+    table: Table
+    listener: SearchListener
+    check: Callable[[], None]
+    may_start: Callable[[Sequence[TrialResult]], bool]
 
-    @property
-    def best_values(self) -> Mapping[NodePath, Scalar]:
-        """The recipe values of the best trial."""
-        return self.best.trial.values
 
+@dataclass
+class _Phase:
+    """Where a phase stands.
 
-def check_search(spaces: Spaces, config: SearchConfig) -> None:
-    """Check what can be checked before there is a folder.
-
-    Raises:
-        RecipeError: There is no space, or a grid has more points than ``search.trials``.
+    Attributes:
+        results: Of the whole search, in the order of their ends.
+        running: Tasks in work by trial.
+        interrupted: Trials of an earlier session that have to be run again.
+        over: Whether the proposer has no more.
     """
-    if not spaces:
-        hint = "replace a value by a space, such as learning_rate: {search: log_uniform, low: 1e-5, high: 1e-2}"
-        raise RecipeError("the recipe has nothing to search", hint=hint)
-    points = grid_size(on_grid(spaces)) if config.algorithm == "grid" else 0
-    if points > config.trials:
-        what = f"the grid has {points} points, search.trials allows {config.trials}, and part of a grid says little"
-        hint = "raise search.trials, offer fewer values, or use algorithm: random"
-        raise RecipeError(what, where="search.trials", hint=hint)
+
+    results: list[TrialResult]
+    running: dict[str, Trial] = field(default_factory=dict)
+    interrupted: list[Trial] = field(default_factory=list)
+    over: bool = False
 
 
-def run_search(
-    spaces: Spaces,
-    config: SearchConfig,
-    *,
-    seed: int,
-    folder: Path,
-    run_trial: RunTrial,
-    on_trial: Callable[[TrialResult], None] | None = None,
-    resume: bool = False,
-) -> SearchResult:
-    """Run trials until the oracle has had enough, one after the other.
+def run_trials(
+    proposer: Proposer, runner: Runner, *, known: Sequence[TrialResult], past: Sequence[Event] = ()
+) -> list[TrialResult]:
+    """Run trials until the proposer has had enough.
 
-    Every finished trial is in ``folder/search.csv`` before the next starts. Trials that are there already are not run
-    again when resuming: they are told to a fresh oracle in their order, which so comes to where the last one stopped.
+    An ended trial is in the journal before anything else happens. What the journal of an earlier session says has ended
+    is told again in its order and not run again; what was still running is run from its beginning.
 
     Args:
-        spaces: What to search, by recipe path.
-        config: Algorithm, objective and number of trials.
-        seed: The same seed proposes the same trials.
-        folder: Where the search keeps its files.
-        run_trial: Trains and judges one trial. An ImagetuneError or a figure that is not finite is a failed trial;
-            StoppedError, KeyboardInterrupt and everything unexpected end the search.
-        on_trial: Called after each trial that was run or repeated here.
-        resume: Go on with the search in ``folder``.
+        proposer: Says what to try.
+        runner: What all phases share.
+        known: How the trials of earlier phases ended.
+        past: Events of this phase in earlier sessions.
+
+    Returns:
+        ``known``, and how this phase's trials ended.
 
     Raises:
-        RecipeError: See ``check_search``.
-        CheckpointError: The folder has a search, and ``resume`` is false or the search is another one.
-        SearchError: Every trial failed.
+        CheckpointError: The proposer doesn't ask for the trials of the journal.
     """
-    check_search(spaces, config)
-    table = open_table(folder, describe_search(config, spaces, seed=seed), spaces, resume=resume)
-    earlier = read_results(table)
-    config = config.model_copy(update={"trials": max(config.trials, len(earlier))})
-    oracle = build_oracle(config, spaces, seed=seed, folder=folder)
-    results: list[TrialResult] = []
-    while proposal := ask(oracle):
-        if len(results) < len(earlier):
-            result = _replayed(proposal, earlier[len(results)])
-        else:
-            result = _run(_trial_of(proposal), results, run_trial)
-            append_result(table, result)
-            if on_trial is not None:
-                on_trial(result)
-        tell(oracle, proposal, result.objective, values=dict(result.trial.values))
-        results.append(result)
-    return SearchResult(_best(results, config, folder), tuple(results), oracle.direction)
+    phase = _Phase([*known])
+    _replay(proposer, past, phase)
+    while _start_some(proposer, runner, phase) or phase.running:
+        runner.check()
+        for task, outcome in runner.executor.wait(_LOOK_SECONDS):
+            trial = phase.running.pop(task.trial_id)
+            if outcome.status == "lost":
+                phase.interrupted.append(trial)
+            else:
+                _end(proposer, runner, phase, _result(trial, outcome), task)
+        runner.listener.tick()
+    return phase.results
 
 
-def _name(number: int) -> str:
-    return f"{number:03d}"
+def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
+    for event in past:
+        if isinstance(event, Ended):
+            proposer.tell(event.result.trial, event.result.objective)
+            phase.results.append(event.result)
+            continue
+        asked = proposer.ask()
+        if isinstance(asked, Turn) or asked.trial_id != event.trial.trial_id:
+            hint = "search again in another folder with --run-dir, with warm_start for what is known"
+            what = f"trial {event.trial.trial_id} of the journal is not what this version would try"
+            raise CheckpointError(what, hint=hint)
+    phase.interrupted.extend(unfinished(past))
 
 
-def _trial_of(proposal: Proposal) -> Trial:
-    continues = None if proposal.continues is None else _name(proposal.continues)
-    return Trial(_name(proposal.number), proposal.values, proposal.epochs, continues)
+def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
+    """Start trials while there is room; tell whether there may be more to start at once."""
+    while len(phase.running) < runner.executor.slots:
+        trial = _next(proposer, runner, phase)
+        if trial is None:
+            return False
+        runner.check()
+        if (result := _known_already(trial, phase.results)) is not None:
+            _end(proposer, runner, phase, result, None)
+            continue
+        _start(proposer, runner, phase, trial)
+    return True
 
 
-def _replayed(proposal: Proposal, recorded: TrialResult) -> TrialResult:
-    """Return the recorded result; its values stand, should another machine's arithmetic propose others."""
-    trial = replace(_trial_of(proposal), values=recorded.trial.values)
-    return replace(recorded, trial=trial)
+def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
+    if phase.interrupted:
+        return phase.interrupted.pop(0)
+    if phase.over or not runner.may_start(phase.results):
+        return None
+    asked = proposer.ask()
+    if isinstance(asked, Turn):
+        phase.over = asked is Turn.OVER
+        return None
+    runner.journal.add(Proposed(asked))
+    return asked
 
 
-def _run(trial: Trial, results: Sequence[TrialResult], run_trial: RunTrial) -> TrialResult:
-    for known in results:
-        if known.trial.trial_id == trial.continues and known.status == "failed":
-            return TrialResult(trial, "failed", None, 0.0, f"trial {trial.continues}, which it goes on from, failed")
-        if known.trial.same_point(trial):
-            return _repeated(trial, known)
-    start = time.monotonic()
+def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> None:
     try:
-        objective = float(run_trial(trial.values, trial_id=trial.trial_id, epochs=trial.epochs))
-    except StoppedError:
-        raise
+        task = runner.task_of(trial)
     except ImagetuneError as error:
-        return TrialResult(trial, "failed", None, time.monotonic() - start, " ".join(f"{error.code}: {error}".split()))
-    seconds = time.monotonic() - start
-    if not math.isfinite(objective):
-        return TrialResult(trial, "failed", None, seconds, f"the objective is {objective}")
-    return TrialResult(trial, "completed", objective, seconds)
+        failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=one_line(error))
+        _end(proposer, runner, phase, failed, None)
+        return
+    runner.listener.trial_started(trial, task)
+    if task.folder.exists():  # of an interrupted attempt
+        with disk_errors(task.folder):
+            shutil.rmtree(task.folder)
+    runner.executor.start(task)
+    phase.running[trial.trial_id] = trial
 
 
-def _repeated(trial: Trial, known: TrialResult) -> TrialResult:
-    """Take over the result of the same point: a small space makes Bayesian search propose points again."""
-    if known.status == "failed":
-        return TrialResult(trial, "failed", None, 0.0, f"the same as trial {known.trial.trial_id}, which failed")
-    return TrialResult(trial, "repeated", known.objective, 0.0)
+def _end(proposer: Proposer, runner: Runner, phase: _Phase, result: TrialResult, task: Task | None) -> None:
+    runner.journal.add(Ended(result))
+    append_result(runner.table, result)
+    proposer.tell(result.trial, result.objective)
+    phase.results.append(result)
+    runner.listener.trial_ended(result, task)
 
 
-def _best(results: Sequence[TrialResult], config: SearchConfig, folder: Path) -> TrialResult:
-    sign = 1.0 if direction_of(config.objective) == "min" else -1.0
-    scored = [(sign * result.objective, index) for index, result in enumerate(results) if result.objective is not None]
-    if scored:
-        return results[min(scored)[1]]
-    first = results[0]
-    what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"
-    raise SearchError(what, where=str(folder / TABLE_NAME), hint="mend the cause, or narrow the spaces")
+def _result(trial: Trial, outcome: Outcome) -> TrialResult:
+    began = time.time() - outcome.seconds
+    result = TrialResult(
+        trial,
+        "stopped" if outcome.status == "stopped" else "completed",
+        outcome.objective,
+        began,
+        outcome.seconds,
+        outcome.epochs,
+        outcome.best_epoch,
+        outcome.place,
+    )
+    if outcome.status == "failed":
+        return replace(result, status="failed", objective=None, error=outcome.error or "no reason was given")
+    if outcome.objective is None or not math.isfinite(outcome.objective):
+        return replace(result, status="failed", objective=None, error=f"the objective is {outcome.objective}")
+    return result
+
+
+def _known_already(trial: Trial, results: Iterable[TrialResult]) -> TrialResult | None:
+    """Return how a trial ends that need not run: it goes on from one that failed, or has been tried as it is."""
+    for known in results:
+        name, failed = known.trial.trial_id, known.status == "failed"
+        if name == trial.continues and failed:
+            return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"trial {name}, its lower rung, failed")
+        if same_point(known.trial, trial):
+            if failed:
+                return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"the same as trial {name}, failed")
+            return replace(known, trial=trial, status="repeated", began=time.time(), seconds=0.0, epochs=0)
+    return None
+
+
+def one_line(error: ImagetuneError) -> str:
+    """Return what went wrong in one line, with the error's code."""
+    return " ".join(f"{error.code}: {error}".split())

@@ -15,6 +15,7 @@ from typing import Any
 
 from imagetune.files import read_json_lines
 from imagetune.recipe.document import parse_document
+from imagetune.recipe.search import SMALLER_IS_BETTER
 
 MAX_KEY = 250
 MAX_PARAMETER = 6000
@@ -135,6 +136,22 @@ def figure_metrics(figures: list[Figure]) -> dict[str, float]:
     return found
 
 
+def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Return what a cross-validation found as metrics: name, value and step.
+
+    ``folds/accuracy`` is the mean over the folds and ``folds_interval/accuracy_low`` and ``_high`` its corrected
+    interval, at step 0; ``fold/accuracy`` has the figure of each fold at the fold's number.
+    """
+    folds = evaluation.get("folds") or {}
+    found: list[tuple[str, Any, int]] = []
+    for name, spread in (folds.get("figures") or {}).items():
+        ends = [(f"folds_interval/{_key(name)}_{end}", spread.get(end), 0) for end in ("low", "high")]
+        found += [(f"folds/{_key(name)}", spread.get("mean"), 0), *ends]
+    for fold in folds.get("by_fold") or ():
+        found += [(f"fold/{_key(name)}", value, int(fold["fold"])) for name, value in fold["figures"].items()]
+    return [(name, float(value), step) for name, value, step in found if _is_finite(value)]
+
+
 def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
     """Return what splits.csv says about the pictures; None while it isn't written."""
     path = run_dir / "splits.csv"
@@ -167,6 +184,34 @@ def _class_names(labels: set[str], data: Mapping[str, Any]) -> set[str]:
 def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
     """Return the complete lines of metrics.jsonl."""
     return read_json_lines(run_dir / "metrics.jsonl")
+
+
+def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
+    """Return what a search's journal says of its ended trials that have a figure, as metrics.
+
+    Returns:
+        For each its place among the ended trials from 1, ``trial_objective`` and ``best_objective``, and when it ended
+        in milliseconds since the epoch. Finalists' other seeds never make the best: they weren't chosen.
+    """
+    smaller = read_json(run_dir / "search.json").get("objective") in SMALLER_IS_BETTER
+    phases: dict[str, str] = {}
+    found: list[tuple[int, dict[str, float], int]] = []
+    ended = 0
+    best: float | None = None
+    for line in read_json_lines(run_dir / "journal.jsonl"):
+        name = str(line.get("trial_id"))
+        if line.get("event") == "proposed":
+            phases[name] = str(line.get("phase"))
+            continue
+        ended += 1
+        if not _is_finite(line.get("objective")):
+            continue
+        value = float(line["objective"])
+        if phases.get(name) == "search" and (best is None or (value < best) == smaller):
+            best = value
+        metrics = {"trial_objective": value} | ({} if best is None else {"best_objective": best})
+        found.append((ended, metrics, int(1000 * (line["began"] + line["seconds"]))))
+    return found
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ _SHOWN = (
     *("mean_average_precision", "micro_f1", "subset_accuracy", "hamming_loss"),
     *("mae", "rmse", "r2", "spearman", "quadratic_weighted_kappa", "within_one_rank"),
 )
+_MOST_OF_FOLDS = 3
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -27,6 +28,7 @@ def run_description(
         _state(status),
         _table(figures, evaluation),
         _missed(evaluation),
+        _folds(evaluation),
         _verdict(evaluation),
         _facts(recipe, pictures),
         "The whole report is among the artifacts: `report.html`." if status.get("state") == "finished" else "",
@@ -44,6 +46,8 @@ def _state(status: Mapping[str, Any]) -> str:
     state = status.get("state")
     if state == "failed":
         return f"**Failed:** {status.get('error') or 'see debug.log in the run folder'}"
+    if state == "killed" and not status.get("stage"):
+        return "**Stopped.**"
     if state == "killed":
         return f"**Stopped** in stage {status.get('stage')}, epoch {status.get('epoch')}."
     return ""
@@ -75,6 +79,17 @@ def _interval(figure: Figure) -> str:
 def _missed(evaluation: Mapping[str, Any]) -> str:
     missed = [bar for bar in evaluation.get("requirements") or () if not bar.get("met")]
     return "\n".join(f"**Bar missed:** {bar.get('message')}" for bar in missed)
+
+
+def _folds(evaluation: Mapping[str, Any]) -> str:
+    """Return what cross-validation found, of the figures that stand in the table's first rows."""
+    folds = evaluation.get("folds") or {}
+    spread = {name: entry for name, entry in (folds.get("figures") or {}).items() if name in _SHOWN}
+    told = [
+        f"{name.replace('_', ' ')} **{entry['mean']:.3f}** ({entry['low']:.3f} to {entry['high']:.3f})"
+        for name, entry in list(spread.items())[:_MOST_OF_FOLDS]
+    ]
+    return f"Cross-validation, {folds['count']} folds: {', '.join(told)}" if told else ""
 
 
 def _verdict(evaluation: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 KEY_TAG = "imagetune.key"
+PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages show what is for language models: traces, judges, prompts.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _VIEW = "imagetune"
@@ -78,6 +79,9 @@ def run_tags(
         tags["imagetune.backbone"] = str(backbone)
     if error := status.get("error"):
         tags["imagetune.error"] = str(error)
+    # The run may have been made while its parent could not be.
+    if state.parent_run_id:
+        tags[PARENT_TAG] = state.parent_run_id
     return clean_tags({name: value for name, value in {**tags, **state.tags}.items() if value})
 
 
@@ -128,7 +132,7 @@ def _introduced(client: MlflowClient, experiment_id: str) -> str:
 def _create_run(client: MlflowClient, run_dir: Path, state: TrackingState) -> str:
     tags = {KEY_TAG: state.key, "mlflow.user": _user()}
     if state.parent_run_id:
-        tags["mlflow.parentRunId"] = state.parent_run_id
+        tags[PARENT_TAG] = state.parent_run_id
     recipe = run_dir / "recipe.yaml"
     started = int(recipe.stat().st_mtime * 1000) if recipe.exists() else None
     run = client.create_run(state.experiment_id or "0", start_time=started, tags=tags, run_name=run_dir.name)

@@ -33,6 +33,8 @@ class TrackingState:
         parent_run_id: MLflow run of the search that this trial belongs to.
         tags: The user's tags.
         log_model: Whether the model itself goes to MLflow.
+        figures: Metrics that no file of the run folder holds: the objective of a search's trial.
+        note: What stands above the description made from the run folder, as Markdown.
         run_id: The MLflow run, once there is one.
         line_times: When each line of metrics.jsonl was first seen, in milliseconds since 1970: a line that is sent
             twice has the same time, so that MLflow keeps one.
@@ -46,6 +48,8 @@ class TrackingState:
     parent_run_id: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     log_model: bool = True
+    figures: dict[str, float] = field(default_factory=dict)
+    note: str = ""
     run_id: str | None = None
     experiment_id: str | None = None
     line_times: list[int] = field(default_factory=list)

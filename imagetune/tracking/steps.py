@@ -33,8 +33,12 @@ _FILES = (
     "lock.json",
     "splits.csv",
     "audit.json",
+    "search.json",
     "search.csv",
+    "warm_start.json",
     "best.yaml",
+    "sweep.csv",
+    "bakeoff.csv",
     "soup.json",
     "evaluation.json",
     "report.html",
@@ -46,7 +50,7 @@ _FILES = (
     "plots/*.png",
 )
 # They grow all the time: they go when the run has ended.
-_FINAL_FILES = ("metrics.jsonl", "stages.jsonl")
+_FINAL_FILES = ("metrics.jsonl", "stages.jsonl", "journal.jsonl")
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -110,7 +114,10 @@ def send_tags(copy: Copy) -> int:
     recipe, status = content.read_recipe(copy.run_dir), content.read_json(copy.run_dir / "status.json")
     evaluation = content.read_json(copy.run_dir / "evaluation.json")
     figures, pictures = content.test_figures(evaluation), content.picture_set(copy.run_dir, recipe)
-    text = run_description(recipe, status, evaluation, figures, pictures)
+    # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
+    about = {} if (copy.run_dir / "search.json").exists() else recipe
+    described = run_description(about, status, evaluation, figures, pictures)
+    text = "\n\n".join(part for part in (copy.state.note, described) if part)
     tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
     tags["mlflow.note.content"] = text[: content.MAX_TAG]
     rows = [RunTag(key, value) for key, value in tags.items()]
@@ -173,19 +180,48 @@ def send_model(copy: Copy) -> int:
 
 
 def send_figures(copy: Copy) -> int:
-    """Send the test figures of evaluation.json as metrics of the run and of its model."""
+    """Send the test figures of evaluation.json as metrics of the run and of its model, and what else is known."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / "evaluation.json"
-    values = content.figure_metrics(content.test_figures(content.read_json(path)))
+    values = {**copy.state.figures, **content.figure_metrics(content.test_figures(content.read_json(path)))}
     if not values:
         return 0
-    when = int(path.stat().st_mtime * 1000)
+    dated = path if path.exists() else copy.run_dir / "status.json"
+    when = int(dated.stat().st_mtime * 1000)
     model_id = copy.state.sent.get("model id")
     # At step 0 MLflow takes a figure for a single one: it compares runs by bars, not by lines of one point.
     metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]
     mark = _mark({**values, "model": model_id})
     return copy.once("figures", mark, lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
+
+
+def send_folds(copy: Copy) -> int:
+    """Send what cross-validation found as metrics of the whole run; each fold's own run has its own besides."""
+    from mlflow.entities import Metric
+
+    path = copy.run_dir / "evaluation.json"
+    found = content.fold_metrics(content.read_json(path))
+    if not found:
+        return 0
+    when = int(path.stat().st_mtime * 1000)
+    metrics = [Metric(name, value, when, step) for name, value, step in found]
+    return copy.once("folds", _mark(found), lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
+
+
+def send_trials(copy: Copy) -> int:
+    """Send the objective of a search's trials, and the best so far, with the number of ended trials as their step."""
+    from mlflow.entities import Metric
+
+    there = int(copy.state.sent.get("trials", "0"))
+    new = [found for found in content.trial_metrics(copy.run_dir) if found[0] > there]
+    for start in range(0, len(new), METRICS_PER_BATCH // 2):
+        part = new[start : start + METRICS_PER_BATCH // 2]
+        metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
+        copy.client.log_batch(copy.run_id, metrics=metrics)
+        copy.state.sent["trials"] = str(part[-1][0])
+        copy.save()
+    return len(new)
 
 
 def send_status(copy: Copy) -> int:
@@ -210,6 +246,8 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
     send_files,
     send_model,
     send_figures,
+    send_folds,
+    send_trials,
     send_status,
 )
 
@@ -234,7 +272,9 @@ def count_pending(run_dir: Path, state: TrackingState) -> int:
     files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in run_files(run_dir))
     model = run_dir / MODEL_FILE
     waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
-    return lines + files + waits + ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
+    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in content.trial_metrics(run_dir))
+    rest = ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
+    return lines + trials + files + waits + rest
 
 
 def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
 from imagetune.tracking import content
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
 from imagetune.tracking.runs import ensure_run
-from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
+from imagetune.tracking.state import FILE_NAME, LOCK_NAME, TrackingState, file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, Copy, count_pending
 from imagetune.tracking.store import open_client, store_errors
 
@@ -48,13 +48,16 @@ class SyncResult:
         return f"MLflow run {self.run_id} in experiment {self.experiment} at {self.page or self.uri}: {what}"
 
 
-def sync_run(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> SyncResult:
+def sync_run(
+    run_dir: Path, *, uri: str | None = None, experiment: str | None = None, children: Children | None = None
+) -> SyncResult:
     """Copy a run folder to MLflow. Repeating it changes nothing.
 
     Args:
         run_dir: The run folder, finished or not.
         uri: Another store than the recipe's.
         experiment: Another experiment than the recipe's.
+        children: Runs that are copied with it.
 
     Raises:
         TrackingError: The store can't be reached, or refuses; what was sent is remembered.
@@ -63,9 +66,14 @@ def sync_run(run_dir: Path, *, uri: str | None = None, experiment: str | None = 
         raise TrackingError("is not a run folder: it has no recipe.yaml", where=str(run_dir))
     with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
         state = planned_state(run_dir, uri=uri, experiment=experiment)
-        syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state)
+        syncer = Syncer(run_dir, resolve_uri(uri or state.uri), state, children=children)
         sent = syncer.sync()
     return syncer.result(sent)
+
+
+def is_tracked(run_dir: Path) -> bool:
+    """Return whether a run folder has been copied to MLflow before, in whole or in part."""
+    return (run_dir / FILE_NAME).is_file()
 
 
 def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
@@ -100,6 +108,23 @@ def run_lock(run_dir: Path, *, wait_seconds: float) -> AbstractContextManager[No
     return file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
 
 
+class Children(Protocol):
+    """Runs that are copied together with one: the trials of a search."""
+
+    def sync(self, parent: Syncer) -> int:
+        """Send what isn't in MLflow yet of each, and return how many records those were.
+
+        Args:
+            parent: Has a run in MLflow; its state may be added to, its connection be used.
+
+        Raises:
+            TrackingError: The store can't be reached, or refuses.
+        """
+
+    def pending(self) -> int:
+        """Return how many records wait in their folders; nothing is asked of the store."""
+
+
 class Syncer:
     """Copies one run folder to one store; `sync` may be called again and again, and after any failure.
 
@@ -108,18 +133,30 @@ class Syncer:
         uri: Complete address of the store, secrets included; it is never written anywhere.
         state: What is in MLflow already; written to tracking.json as it changes.
         tick: Called after everything that came through.
+        children: Runs that are copied with this one, before it is told to have ended.
+        client: A connection to the store that is open already.
 
     Attributes:
         ready: Whether the MLflow run is known to exist.
     """
 
-    def __init__(self, run_dir: Path, uri: str, state: TrackingState, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        uri: str,
+        state: TrackingState,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        children: Children | None = None,
+        client: MlflowClient | None = None,
+    ) -> None:
         self.run_dir = run_dir
         self.uri = uri
         self.state = state
         self.tick = tick
+        self.children = children
         self.ready = False
-        self._client: MlflowClient | None = None
+        self._client = client
 
     def connect(self) -> MlflowClient:
         """Return the connection, made at the first call.
@@ -151,11 +188,13 @@ class Syncer:
             ensure_run(copy.client, self.run_dir, self.uri, self.state)
             self.ready = True
             copy.save()
-            return sum(step(copy) for step in STEPS)
+            sent = self.children.sync(self) if self.children is not None else 0
+            return sent + sum(step(copy) for step in STEPS)
 
     def pending(self) -> int:
         """Return how many records wait in the run folder; nothing is asked of the store."""
-        return count_pending(self.run_dir, self.state)
+        of_children = self.children.pending() if self.children is not None else 0
+        return count_pending(self.run_dir, self.state) + of_children
 
     def result(self, sent: int) -> SyncResult:
         """Return the result of a call of `sync` that sent so many records."""

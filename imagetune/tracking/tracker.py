@@ -14,7 +14,7 @@ from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.tracking import TrackingConfig
 from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.state import read_state, write_state
-from imagetune.tracking.sync import Syncer, first_state, run_lock
+from imagetune.tracking.sync import Children, Syncer, first_state, run_lock
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -34,6 +34,7 @@ def start_tracking(
     *,
     recipe_name: str,
     parent_run_id: str | None = None,
+    children: Children | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Tracker:
     """Start to copy a run folder to MLflow in the background. Returns at once, unless tracking is required.
@@ -43,6 +44,7 @@ def start_tracking(
         config: Where to; with ``enabled: false`` the tracker does nothing.
         recipe_name: Name of the experiment when nothing else says it.
         parent_run_id: MLflow run of the search that this run is a trial of.
+        children: Runs that are copied with this one, by the same thread.
         warn: Gets a line when the store stops or begins to answer; called from the background thread.
 
     Raises:
@@ -59,7 +61,7 @@ def start_tracking(
         warn(f"MLflow: {error}; training goes on without it")
         return Tracker(None, warn)
     write_state(run_dir, state)
-    tracker = Tracker(Syncer(run_dir, uri, state), warn)
+    tracker = Tracker(Syncer(run_dir, uri, state, children=children), warn)
     if config.required:
         tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
     return tracker

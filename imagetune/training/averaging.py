@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from imagetune.recipe.learning import AverageConfig
 
@@ -24,6 +26,7 @@ class KeptWeights:
         trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
         config: What is averaged.
         epochs: Epochs of the stage.
+        learned: Places of the weights that may have changed since training began.
         refresh: Takes BatchNorm's statistics anew after averaging; None where they don't move.
     """
 
@@ -35,12 +38,14 @@ class KeptWeights:
         trained: keras.Model,
         config: AverageConfig,
         epochs: int,
+        learned: frozenset[int] = frozenset(),
         refresh: Callable[[keras.Model], object] | None = None,
     ) -> None:
         self.learner = learner
         self.kept = kept
         self.trained = trained
         self.config = config
+        self.learned = learned
         self.refresh = refresh
         self._first_averaged = epochs - round(epochs * config.last_fraction) + 1
         self._sum: list[np.ndarray] = []
@@ -53,6 +58,30 @@ class KeptWeights:
         weights = [weight.astype(np.float64) for weight in self.trained.get_weights()]
         self._sum = [a + b for a, b in zip(self._sum, weights, strict=True)] if self._sum else weights
         self._count += 1
+
+    @property
+    def averaged_epochs(self) -> int:
+        """Epochs in the average of SWA."""
+        return self._count
+
+    def remembered(self) -> dict[str, NDArray[Any]]:
+        """Return what going on needs beside the weights that are shown: the learned ones, and the sum of SWA."""
+        if self.config.name == "none":
+            return {}
+        learned = enumerate(self.trained.get_weights())
+        own = {f"own/{place}": np.array(weight) for place, weight in learned if place in self.learned}
+        return own | {f"sum/{place}": total for place, total in enumerate(self._sum) if place in self.learned}
+
+    def put_back(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
+        """Take up again what `remembered` returned, after so many averaged epochs."""
+        for place, weight in enumerate(self.trained.weights):
+            if f"own/{place}" in arrays:
+                weight.assign(arrays[f"own/{place}"])
+        self._count = averaged_epochs
+        if averaged_epochs:
+            # Weights that don't learn have added up to a multiple of themselves, which float64 holds exactly.
+            sums = (weight.astype(np.float64) * averaged_epochs for weight in self.trained.get_weights())
+            self._sum = [arrays.get(f"sum/{place}", total) for place, total in enumerate(sums)]
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -14,30 +14,25 @@ import keras
 from imagetune.errors import DivergedError
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.training.averaging import KeptWeights
-from imagetune.training.checkpoints import Start, TrainingState, commit_checkpoint, prune_checkpoints
+from imagetune.training.checkpoints import (
+    Start,
+    TrainingState,
+    checkpoint_path,
+    commit_checkpoint,
+    prune_checkpoints,
+)
 from imagetune.training.events import EpochRecord, Listener, StepDone
 from imagetune.training.optimizer import scale_rate
 from imagetune.training.schedules import PlateauRate
 from imagetune.training.stages import StageSetup
+from imagetune.training.standing import Best, Patience, Position, StageFacts, Standing, remembered
 from imagetune.training.stopping import StopRequest
 
 LOWER_IS_BETTER = ("loss", "mae")
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far training has come: finished epochs and optimizer steps over all stages."""
-
-    epoch: int = 0
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best epoch so far, and the checkpoint with its weights."""
-
-    record: EpochRecord
-    checkpoint: Path
+# Asked after every epoch; true ends the training there.
+Enough = Callable[[EpochRecord], bool]
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,10 @@ class StageContext:
         folder: Where checkpoints go.
         weights_at_start: What training started with.
         learned: Places of the weights that may have changed since.
+        facts: What the stage began with.
         listener: Hears of progress.
         stop: Asked after every step.
+        enough: Whether training ends with this epoch.
     """
 
     model: keras.Model
@@ -73,27 +70,41 @@ class StageContext:
     folder: Path
     weights_at_start: Start
     learned: frozenset[int]
+    facts: StageFacts
     listener: Listener
     stop: StopRequest
+    enough: Enough
 
 
 class StageCallback(keras.callbacks.Callback):
     """Watches the loss, validates, commits checkpoints, remembers the best epoch and stops early.
 
+    Args:
+        context: What it works with.
+        setup: What the stage trains with.
+        weights: What the stage trains and keeps.
+        standing: Where an earlier training of this stage stood that this one goes on with.
+
     Attributes:
         position: How far training has come.
         best: The best epoch so far, of this stage or of those before it.
+        enough: Whether training ends here, whatever stages are left.
     """
 
-    def __init__(self, context: StageContext, setup: StageSetup, weights: KeptWeights) -> None:
+    def __init__(
+        self, context: StageContext, setup: StageSetup, weights: KeptWeights, standing: Standing | None = None
+    ) -> None:
         super().__init__()
         self.context = context
         self.setup = setup
         self.weights = weights
-        self.position = context.start
-        self.best = context.best
-        self._plateau = PlateauRate(setup.schedule)
-        self._stalled_epochs = 0
+        self.position = context.start if standing is None else standing.position
+        self.best = context.best if standing is None else standing.best
+        self.enough = False
+        patience = Patience() if standing is None else standing.patience
+        self._plateau = PlateauRate(setup.schedule, patience.plateau)
+        self._stalled_epochs = patience.stalled_epochs
+        self._committed: tuple[int, Path] | None = None
         self._began = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -129,26 +140,50 @@ class StageCallback(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._began
         self.position = Position(self.position.epoch + 1, self.position.step)
         self.weights.epoch_ended(epoch + 1)
+        arrays = remembered(self.context.model, self.setup.learner.optimizer, self.weights)
         with self.weights.shown():
             record = self._record(float((logs or {})["loss"]), seconds)
-            checkpoint = self._commit(record.figure(self.context.early_stopping.metric))
-        improved = self._improves(record)
-        if improved or self.best is None:
-            self.best = Best(record, checkpoint)
-        prune_checkpoints(self.context.folder, best=self.best.checkpoint)
+            best = self._decide(record)
+            over = self._out_of_patience or epoch + 1 == self.context.stage.epochs
+            standing = self._standing(best, arrays, over=over)
+            self._commit(record.figure(self.context.early_stopping.metric), standing)
+        self.best = best
+        prune_checkpoints(self.context.folder, best=best.checkpoint)
         self.context.listener.epoch_done(record)
-        self._decide(improved=improved)
+        self.enough = self.context.enough(record)
+        self.model.stop_training = self.enough or self._out_of_patience
         self.context.stop.check()
 
     def commit(self, figure: float | None) -> Path:
-        """Commit a checkpoint of the weights as they would be kept now."""
+        """Commit a checkpoint of the weights as they would be kept now, unless that of the last epoch is it."""
+        if self._committed is not None and self._committed[0] == self.position.step:
+            return self._committed[1]
         with self.weights.shown():
             return self._commit(figure)
 
-    def _commit(self, figure: float | None) -> Path:
-        state = TrainingState(self.context.stage.name, self.position.epoch, self.position.step, figure)
+    def _commit(self, figure: float | None, standing: Standing | None = None) -> Path:
+        context, resume = self.context, None if standing is None else standing.as_resume()
+        state = TrainingState(context.stage.name, self.position.epoch, self.position.step, figure)
+        path = commit_checkpoint(
+            context.folder, context.model, state, context.weights_at_start, context.learned, resume
+        )
+        self._committed = self.position.step, path
+        return path
+
+    def _standing(self, best: Best, arrays: dict[str, Any], *, over: bool) -> Standing:
         context = self.context
-        return commit_checkpoint(context.folder, context.model, state, context.weights_at_start, context.learned)
+        return Standing(
+            stage=context.stage.name,
+            began=context.start,
+            position=self.position,
+            over=over,
+            best=best,
+            learned=context.learned,
+            patience=Patience(self._stalled_epochs, self._plateau.state),
+            averaged_epochs=self.weights.averaged_epochs,
+            facts=context.facts,
+            arrays=arrays,
+        )
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
         val = self.context.validate()
@@ -171,12 +206,19 @@ class StageCallback(keras.callbacks.Callback):
         gain = record.figure(watched.metric) - self.best.record.figure(watched.metric)
         return (-gain if watched.metric in LOWER_IS_BETTER else gain) > watched.min_delta
 
-    def _decide(self, *, improved: bool) -> None:
+    def _decide(self, record: EpochRecord) -> Best:
+        """Count an epoch for whatever waits for improvements, and return the best epoch so far."""
+        improved = self._improves(record)
         self._stalled_epochs = 0 if improved else self._stalled_epochs + 1
-        patience = self.context.early_stopping.patience
-        if patience is not None and self._stalled_epochs > patience:
-            self.model.stop_training = True
         self._plateau.after_epoch(improved=improved)
+        if self.best is None or improved or self.context.early_stopping.keep == "last":
+            return Best(record, checkpoint_path(self.context.folder, self.position.step))
+        return self.best
+
+    @property
+    def _out_of_patience(self) -> bool:
+        patience = self.context.early_stopping.patience
+        return patience is not None and self._stalled_epochs > patience
 
     def _rate(self) -> float:
         if self.context.stage.schedule.name == "plateau":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from imagetune.data.augmentation import PRESETS
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
 from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
-from imagetune.data.rows import MemoryRows, Rows, key_of, open_rows
+from imagetune.data.rows import MemoryRows, Rows, StoredRows, key_of, open_rows
 from imagetune.errors import ResourceError
 from imagetune.model.folding import folded
 from imagetune.model.halves import Halves, weights_digest
@@ -67,7 +68,7 @@ class TrainFeatures:
     first_epoch: int
 
     def batches(
-        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int
+        self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int, done: int = 0
     ) -> Iterator[FeatureBatch]:
         """Yield batches as the pipeline would.
 
@@ -75,11 +76,12 @@ class TrainFeatures:
             order: Gives the positions (n,) of an epoch in their order.
             batch_size: Pictures a batch; the last of an epoch may have fewer.
             epochs: How many, from the first one on.
+            done: How many of them to leave out at the beginning.
 
         Raises:
             ResourceError: The table of the features is gone.
         """
-        for number in range(epochs):
+        for number in range(done, epochs):
             positions = order(self.first_epoch + number)
             view = number % self.views
             for first in range(0, self.count, batch_size):
@@ -216,7 +218,7 @@ def _computed(
     return rows
 
 
-def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> Rows | None:
+def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
         return None
@@ -236,24 +238,47 @@ def _forward(lower: keras.Model, digest: str) -> keras.Model:
 def _fill(
     forward: Callable[[], keras.Model],
     pictures: _Version,
-    tables: tuple[Rows, Rows | None],
+    tables: tuple[Rows, StoredRows | None],
     first: int,
     check: Callable[[], None],
     progress: Callable[[int], None],
 ) -> None:
     """Put the rows of a version, which begin at ``first``, into both tables."""
     rows, stored = tables
-    kept_in = [rows] if stored is None or stored is rows else [rows, stored]
+    missing = _missing(range(first, first + len(pictures.keys)), rows, stored)
+    progress(first + len(pictures.keys) - len(missing))
+    if not missing:
+        return
+    # Trials beside each other need the same features: one computes them, the others wait.
+    with stored.making(pictures.keys, check) if stored is not None else nullcontext():
+        missing = _missing(missing, rows, stored)
+        if missing:
+            _compute(forward, pictures, tables, first, missing, check, progress)
+
+
+def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
+    """Return which rows aren't stored yet; those that are go into ``rows``."""
     missing = set()
-    for position in range(first, first + len(pictures.keys)):
+    for position in positions:
         row = None if stored is None else stored.get(position)
         if row is None:
             missing.add(position)
         elif rows is not stored:
             rows.put(position, row)
-    progress(first + len(pictures.keys) - len(missing))
-    if not missing:
-        return
+    return missing
+
+
+def _compute(
+    forward: Callable[[], keras.Model],
+    pictures: _Version,
+    tables: tuple[Rows, StoredRows | None],
+    first: int,
+    missing: set[int],
+    check: Callable[[], None],
+    progress: Callable[[int], None],
+) -> None:
+    rows, stored = tables
+    kept_in = [rows] if stored is None or stored is rows else [rows, stored]
     with pictures.load() as batches:
         # Whole batches that are there already need not go through the model.
         wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))

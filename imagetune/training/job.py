@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,8 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
         return job.model
     if job.rebuild is None:
         raise ValueError("a stage with a picture size of its own needs `rebuild`")
+    # Its dropout follows from the stage, not from what was drawn before: training can go on here in another process.
+    keras.utils.set_random_seed(zlib.crc32(f"{job.seed} {stage.name}".encode()))
     copy = job.rebuild(size)
     copy.set_weights(job.model.get_weights())
     return copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -126,6 +127,23 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < rise, _from_to(ONE_CYCLE_START, 1.0, up), down)
 
 
+@dataclass(frozen=True)
+class PlateauState:
+    """Where a plateau rate stands.
+
+    Attributes:
+        rate: Of the last step; None before the first.
+        share: Of the peak, what is left after the falls so far.
+        step: The last step.
+        stalled_epochs: Epochs without improvement since the last fall.
+    """
+
+    rate: float | None = None
+    share: float = 1.0
+    step: int = 0
+    stalled_epochs: int = 0
+
+
 class PlateauRate:
     """The rate of ``plateau``: a warmup, then constant until a watched figure stops improving.
 
@@ -135,14 +153,21 @@ class PlateauRate:
     Args:
         schedule: The stage's schedule, which has the warmup, ``factor``, ``patience`` and ``final_fraction``, the
             least share of the peak.
+        state: Where an earlier training stood that this one goes on with.
     """
 
-    def __init__(self, schedule: StageSchedule) -> None:
+    def __init__(self, schedule: StageSchedule, state: PlateauState | None = None) -> None:
+        state = state or PlateauState()
         self.schedule = schedule
-        self.rate = schedule.peak
-        self._share = 1.0
-        self._step = 0
-        self._stalled_epochs = 0
+        self.rate = schedule.peak if state.rate is None else state.rate
+        self._share = state.share
+        self._step = state.step
+        self._stalled_epochs = state.stalled_epochs
+
+    @property
+    def state(self) -> PlateauState:
+        """Where it stands."""
+        return PlateauState(self.rate, self._share, self._step, self._stalled_epochs)
 
     def before_step(self, step: int) -> float:
         """Return what to multiply the rate with for ``step``, counted from 0 in the stage; 1 leaves it.

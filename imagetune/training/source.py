@@ -43,11 +43,12 @@ class PictureSource:
         job: What all stages share.
         stage: The stage.
         first_epoch: Epochs before it.
+        done: Epochs of the stage that an earlier training has had.
     """
 
-    def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int) -> None:
+    def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
         self._job = job
-        first_step = first_epoch * steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+        first_step = (first_epoch + done) * steps_per_epoch(len(job.pictures.train), job.config.pass_size)
         self._batches = stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -77,6 +78,7 @@ class FeatureSource:
         halves: Of the plan.
         final: The model for pictures of the final size, cut at the same place.
         first_epoch: Epochs before the stage.
+        done: Epochs of the stage that an earlier training has had.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class FeatureSource:
         final: Halves,
         *,
         first_epoch: int,
+        done: int = 0,
     ) -> None:
         self._job, self._stage, self._plan = job, stage, plan
-        self._halves, self._final, self._first_epoch = halves, final, first_epoch
+        self._halves, self._final, self._first_epoch, self._done = halves, final, first_epoch, done
         self._val: list[FeatureBatch] = []
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -112,7 +115,10 @@ class FeatureSource:
         features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
         chances = sampling_chances(job)
         return features.batches(
-            lambda epoch: epoch_order(count, job.seed, epoch, chances), batch_size=size, epochs=self._stage.epochs
+            lambda epoch: epoch_order(count, job.seed, epoch, chances),
+            batch_size=size,
+            epochs=self._stage.epochs,
+            done=self._done,
         )
 
     def validate(self) -> dict[str, float]:
@@ -132,7 +138,7 @@ class FeatureSource:
 
 
 def stage_source(
-    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int
+    job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
     """Return what a stage learns from.
 
@@ -142,10 +148,11 @@ def stage_source(
         plan: From ``plan_features``.
         model: The model that the stage trains.
         first_epoch: Epochs before the stage.
+        done: Epochs of the stage that an earlier training has had.
     """
     if plan.halves is None:
-        return PictureSource(job, stage, first_epoch=first_epoch)
+        return PictureSource(job, stage, first_epoch=first_epoch, done=done)
     final = plan.halves
     if model is not job.model:
         final = cut_model(job.model, job.backbone, plan.halves.boundary) or final
-    return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch)
+    return FeatureSource(job, stage, plan, plan.halves, final, first_epoch=first_epoch, done=done)

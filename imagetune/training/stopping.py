@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -47,13 +47,17 @@ class StopRequest:
 
 
 @contextmanager
-def listen_for_stop() -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM during the block; outside the main thread signals stay as they are."""
+def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[StopRequest]:
+    """Handle SIGINT and SIGTERM during the block; outside the main thread signals stay as they are.
+
+    Args:
+        signals: Which of them; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    before = {number: signal.signal(number, request.receive) for number in signals}
     try:
         yield request
     finally:

@@ -14,6 +14,7 @@ SETTLED = {
     "temperature": 2.5,
     "conformal": {"method": "least_ambiguous", "coverage": 0.9, "threshold": 0.2},
     "operating_point": {"positive": "red", "threshold": 0.0},
+    "costs": [[0, 1, 1], [1, 0, 1], [9, 9, 0]],
 }
 
 
@@ -75,7 +76,20 @@ def test_the_operating_point_answers_with_the_class_that_matters(settled, pictur
     assert "red" not in {line["label"] for line in found}
 
 
-@pytest.mark.parametrize("option", ["--calibrated", "--sets", "--operating-point"])
+def test_the_answer_of_least_expected_cost_is_by_calibrated_probabilities(settled, pictures, imagetune):
+    plain = lines(imagetune("predict", settled, pictures, "--json"))
+    found = lines(imagetune("predict", settled, pictures, "--json", "--least-cost"))
+    np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
+    expected = scaled(rows(plain), 2.5, "single_label") @ np.array(SETTLED["costs"], float)
+    names = list(plain[0]["probabilities"])
+    assert [line["label"] for line in found] == [names[place] for place in expected.argmin(axis=1)]
+    assert [line["label"] for line in found] != [line["label"] for line in plain]
+    both = imagetune("predict", settled, pictures, "--least-cost", "--operating-point")
+    assert both.code == 2
+    assert "give one of them" in both.err
+
+
+@pytest.mark.parametrize("option", ["--calibrated", "--sets", "--operating-point", "--least-cost"])
 def test_what_the_manifest_lacks_is_refused(settled, pictures, imagetune, option):
     update_manifest(settled, dict.fromkeys(SETTLED))
     outcome = imagetune("predict", settled, pictures, option)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from browser import browse, needs_browser
+from browser import browse, needs_browser, sort_by_keyboard
 
 from imagetune.data.labels import LabelRule
 from imagetune.evaluation.document import evaluate_split, evaluation_document
@@ -233,6 +233,16 @@ def test_a_browser_draws_the_page_without_a_complaint(make, workplace, imagetune
     assert seen.console == ()
     assert seen.drawn == seen.pictures == 12
     assert seen.page_width <= seen.window_width
+
+
+@needs_browser
+def test_tables_of_the_page_are_sorted_by_keys_alone(make, workplace, imagetune):
+    make("one", wrong=2), make("two"), make("three", wrong=3)
+    assert imagetune("compare", "one", "two", "three", "--page", "page.html").code == 0
+    columns = sort_by_keyboard(workplace / "page.html", width=390)
+    assert columns
+    for column in columns:
+        column.check()
 
 
 def test_no_model_library_is_loaded(make, workplace):

@@ -7,7 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, browse
+from browser import CHROMIUM, browse, sort_by_keyboard
 
 MISFILED = 6
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
@@ -73,6 +73,8 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
         assert seen.drawn == seen.pictures > 0
         assert seen.page_width <= seen.window_width
         assert (run / "report.html").stat().st_size < 5_000_000
+        for column in sort_by_keyboard(run / "report.html", width=390):
+            column.check()
 
 
 def _predict_strangers(workplace, imagetune, source):

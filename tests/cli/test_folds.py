@@ -18,15 +18,23 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def figures_of(run):
+    return json.loads((run / "evaluation.json").read_text())["splits"]
+
+
 @pytest.mark.slow
-def test_folds_are_runs_below_the_run(recipe, workplace, imagetune):
+def test_folds_are_runs_below_the_run(recipe, workplace, pictures, imagetune):
     outcome = imagetune("fit", recipe, "--run-dir", "run", *HEAD_ONLY, "-o", "evaluate.folds=3")
     assert outcome.code == 0, outcome.err
     run = workplace / "run"
     assert "folds       3, " in outcome.out
     splits = rows_of(run / "splits.csv")
-    learned = {row["path"] for row in splits if row["split"] != "test"}
-    sealed = {row["path"] for row in splits if row["split"] == "test"}
+    learned = {str(pictures / row["path"]) for row in splits if row["split"] != "test"}
+    sealed = {str(pictures / row["path"]) for row in splits if row["split"] == "test"}
 
     found = json.loads((run / "evaluation.json").read_text())["folds"]
     left_out = []
@@ -46,7 +54,8 @@ def test_folds_are_runs_below_the_run(recipe, workplace, imagetune):
     assert sorted(left_out) == sorted(learned)
 
     pooled = rows_of(run / "predictions" / "folds.csv")
-    assert {row["path"] for row in pooled} == learned
+    assert {str(pictures / row["path"]) for row in pooled} == learned
+    assert not any(row["path"].startswith("/") for row in pooled)
     accuracy = np.mean([row["label"] == row["predicted"] for row in pooled])
     assert found["pooled"]["figures"]["accuracy"]["value"] == pytest.approx(accuracy)
     page = (run / "report.html").read_text()
@@ -60,6 +69,38 @@ def test_folds_are_runs_below_the_run(recipe, workplace, imagetune):
     assert sorted(one.info.run_name for one in children) == ["fold-1", "fold-2", "fold-3"]
     assert len(runs) == 4
     assert all(one.info.status == "FINISHED" for one in runs)
+    metrics = client.get_run(parent).data.metrics
+    assert metrics["folds/accuracy"] == pytest.approx(found["figures"]["accuracy"]["mean"])
+    assert metrics["folds_interval/accuracy_low"] == pytest.approx(found["figures"]["accuracy"]["low"])
+    history = client.get_metric_history(parent, "fold/accuracy")
+    told = {entry.step: entry.value for entry in history}
+    assert told == {one["fold"]: pytest.approx(one["figures"]["accuracy"]) for one in found["by_fold"]}
+
+
+@pytest.mark.slow
+def test_a_folds_recipe_repeats_the_fold(recipe, workplace, pictures, imagetune):
+    rows = ["file,species,patient,camera"]
+    for place, path in enumerate(sorted(pictures.glob("*/*.png"))):
+        rows.append(f"{path},{path.parent.name},p{place // 2},{'ab'[place % 2]}")
+    table = workplace / "t.csv"
+    table.write_text("\n".join(rows) + "\n")
+    columns = "data.columns={path: file, label: species, group: patient, slices: [camera]}"
+    off = ("-o", f"data.source={table}", "-o", columns, "-o", "tracking.enabled=false", *HEAD_ONLY)
+    outcome = imagetune("fit", recipe, "--run-dir", "run", *off, "-o", "evaluate.folds=2")
+    assert outcome.code == 0, outcome.err
+    fold = workplace / "run" / "folds" / "fold-2"
+    outcome = imagetune("fit", fold / "recipe.yaml", "--run-dir", "again")
+    assert outcome.code == 0, outcome.err
+    again = workplace / "again"
+    assert figures_of(again) == figures_of(fold)
+    for name in ("splits.csv", "metrics.jsonl", "predictions/val.csv", "predictions/test.csv"):
+        if name == "metrics.jsonl":
+            pairs = zip(*(lines_of(folder / name) for folder in (again, fold)), strict=True)
+            assert all((one["train"], one["val"]) == (two["train"], two["val"]) for one, two in pairs)
+        else:
+            assert (again / name).read_bytes() == (fold / name).read_bytes(), name
+    assert {row["group"] for row in rows_of(fold / "splits.csv")} >= {"p1"}
+    assert {row["camera"] for row in rows_of(fold / "splits.csv")} == {"a", "b"}
 
 
 @pytest.mark.slow

@@ -60,6 +60,8 @@ def test_a_poisoned_test_split_changes_nothing_that_is_settled(workplace, imaget
     assert manifests[0]["temperature"] is not None, documents[0]["calibration"]["temperature"]["reason"]
     assert manifests[0]["conformal"]["threshold"] is not None
     assert manifests[0]["operating_point"]["positive"] == "red"
+    assert manifests[0]["costs"] == [[0, 1, 1], [2, 0, 1], [5, 1, 0]]
+    assert imagetune("predict", "clean", "pictures", "--json", "--least-cost").code == 0
     assert answers[0] == answers[1]
     clean, poisoned = documents
     for point, other in zip(

@@ -9,7 +9,7 @@ import pytest
 from imagetune.data.assignment import Unit
 from imagetune.data.audit import Audit, PictureFacts
 from imagetune.data.catalog import Catalog, Record
-from imagetune.data.folds import assign_folds, fold_splits
+from imagetune.data.folds import assign_folds, fold_splits, selection_folds
 from imagetune.data.holdout import open_holdout
 from imagetune.data.labels import label_rule
 from imagetune.data.splits import Splits, split_catalog
@@ -129,3 +129,49 @@ def test_numbers_are_spread_by_their_size(config_for: ConfigFor) -> None:
     _, folds = made(listed, config_for(ROOT, task="regression", split={"method": "stratified"}))
     means = [sum(float(r.label) for r in open_holdout(fold)) / fold.test_count for fold in folds]
     assert all(abs(mean - 99.5) < 12 for mean in means)
+
+
+def chosen(
+    pictures: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
+) -> tuple[Splits, tuple[Splits, ...]]:
+    facts = tuple(PictureFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in pictures)
+    roots = tuple((families or {}).get(index, index) for index in range(len(pictures)))
+    catalog, audit = Catalog(ROOT, tuple(pictures), rule=label_rule(config)), Audit(facts, (), roots)
+    splits = split_catalog(catalog, audit, config, seed=seed)
+    return splits, selection_folds(catalog, audit, splits, folds=folds, seed=seed)
+
+
+def test_trials_are_judged_by_every_picture_but_those_of_the_test_once(config: DataConfig) -> None:
+    splits, folds = chosen(records({"a": 70, "b": 30}), config)
+    judged = [record.path for fold in folds for record in fold.val]
+    assert len(judged) == len(set(judged))
+    assert set(judged) == paths(splits.train) | paths(splits.val)
+    for fold in folds:
+        assert fold.test_count == 0
+        assert paths(fold.train) | paths(fold.val) == set(judged)
+        assert not paths(fold.train) & paths(fold.val)
+        assert {record.split for record in fold.val} == {"val"}
+        counts = Counter(record.label for record in fold.val)
+        assert abs(counts["a"] - len(judged) * 0.7 / 5) <= 2
+
+
+def test_groups_and_near_copies_stay_together_where_trials_are_judged(config: DataConfig) -> None:
+    _, folds = chosen(records({"a": 60, "b": 60}, groups=3), config, folds=4)
+    for fold in folds:
+        assert not {record.group for record in fold.train} & {record.group for record in fold.val}
+    pictures = records({"a": 60, "b": 60})
+    _, folds = chosen(pictures, config, families={1: 0, 2: 0, 61: 60})
+    family = [pictures[at].path for at in (0, 1, 2)]
+    for fold in folds:
+        assert len({path in paths(fold.val) for path in family}) == 1
+
+
+def test_the_seed_decides_where_trials_are_judged(config: DataConfig) -> None:
+    pictures = records({"a": 40, "b": 40})
+    first, again = chosen(pictures, config)[1], chosen(pictures, config)[1]
+    assert [fold.val for fold in first] == [fold.val for fold in again]
+
+
+def test_too_few_pictures_for_search_folds_are_named(config: DataConfig) -> None:
+    with pytest.raises(DataError, match=r"search\.folds is 50"):
+        chosen(records({"a": 20, "b": 20}), config, folds=50)

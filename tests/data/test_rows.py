@@ -2,6 +2,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -184,3 +186,42 @@ def test_it_can_be_told_which_rows_are_there(table):
     memory = MemoryRows(2, SHAPE, "<f4")
     memory.put(0, row(1))
     assert memory.there().tolist() == [True, False]
+
+
+def test_the_same_rows_are_made_by_one_at_a_time(table):
+    here, there = table("a"), table("a")
+    order = []
+    began = threading.Event()
+
+    def make():
+        began.set()
+        with there.making([*keys("a"), None], lambda: None):
+            order.append("second")
+
+    other = threading.Thread(target=make)
+    with here.making([*keys("a"), None], lambda: None):
+        other.start()
+        began.wait()
+        time.sleep(0.3)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_whoever_waits_for_rows_can_be_stopped(table):
+    def check():
+        raise KeyboardInterrupt
+
+    rows, wanted = table("a"), keys("a")
+    with rows.making(wanted, check), pytest.raises(KeyboardInterrupt), table("a").making(wanted, check):
+        raise AssertionError("it is made twice")
+    with table("a").making(wanted, check):
+        pass
+
+
+def test_other_rows_of_a_table_are_made_meanwhile(table):
+    def check():
+        raise AssertionError("it waits")
+
+    with table("a").making(keys("a"), check), table("b").making(keys("b"), check):
+        pass

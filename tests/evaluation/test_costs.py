@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from imagetune.evaluation.costs import costs_part, least_cost_answers
+from imagetune.evaluation.answer_sets import least_cost_answers
+from imagetune.evaluation.costs import costs_document
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -44,7 +45,7 @@ def test_no_other_answer_is_expected_to_cost_less():
 
 def test_costs_are_paid_on_the_test(examined):
     run = examined(*splits_of(), classes=CLASSES, evaluate=", costs: [[0, 10, 10], [1, 0, 1], [1, 1, 0]]")
-    part = costs_part(run)
+    part = costs_document(run)
     tested = run.splits["test"].predictions
     costs = np.array(part["costs"])
     paid = costs[tested.labels, tested.predicted]
@@ -60,11 +61,11 @@ def test_costs_are_paid_on_the_test(examined):
 
 def test_probabilities_that_are_too_sure_are_mended_first(examined):
     costs = ", costs: [[0, 10, 10], [1, 0, 1], [1, 1, 0]]"
-    right = costs_part(examined(*splits_of(), classes=CLASSES, evaluate=costs))
-    sure = costs_part(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
+    right = costs_document(examined(*splits_of(), classes=CLASSES, evaluate=costs))
+    sure = costs_document(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
     assert sure["temperature"] == pytest.approx(3 * right["temperature"], rel=1e-3)
     assert sure["least_cost"]["cost"]["value"] == pytest.approx(right["least_cost"]["cost"]["value"], rel=1e-6)
 
 
 def test_without_costs_there_is_nothing_to_tell(examined):
-    assert costs_part(examined(*splits_of(), classes=CLASSES)) is None
+    assert costs_document(examined(*splits_of(), classes=CLASSES)) is None

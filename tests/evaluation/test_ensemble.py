@@ -55,6 +55,29 @@ def test_one_picture_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
     assert mean_picture([one, bad], first) == bad
 
 
+@pytest.mark.parametrize(
+    ("told", "strange", "share"),
+    [
+        ([True, True, False], True, 2 / 3),
+        ([True, False, False], False, 1 / 3),
+        ([True, False], False, 1 / 2),
+        ([True, None, None], True, 1.0),
+        ([None, None], None, None),
+    ],
+)
+def test_a_picture_is_a_stranger_where_most_models_that_can_tell_say_so(told, strange, share):
+    first = LoadedModel(None, ("ant", "bee"), ImageSettings(height=32, width=32), ModelConfig(), 10, "")
+    answers = [
+        PicturePrediction(
+            "a.png", "ant", {"ant": 0.6, "bee": 0.4}, None, out_of_distribution=one, out_of_distribution_score=score
+        )
+        for one, score in zip(told, (900.0, 3.0, 0.1), strict=False)
+    ]
+    mean = mean_picture(answers, first)
+    assert mean.out_of_distribution is strange
+    assert mean.out_of_distribution_score == (share if share is None else pytest.approx(share))
+
+
 def test_numbers_are_averaged_too():
     image = ImageSettings(height=32, width=32)
     first = LoadedModel(None, ("age",), image, ModelConfig(), 10, "", task="regression")

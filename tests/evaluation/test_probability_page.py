@@ -6,7 +6,7 @@ import pytest
 from imagetune.data.catalog import Record
 from imagetune.evaluation.calibration import calibration_document
 from imagetune.evaluation.conformal import conformal_document
-from imagetune.evaluation.costs import costs_part
+from imagetune.evaluation.costs import costs_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.operating import operating_document
 from imagetune.evaluation.predictions import read_predictions
@@ -53,7 +53,7 @@ def told(run_folder, evaluation):
         "selective_prediction": selective_part(run),
         "conformal": conformal_document(run),
         "curves": curves_part(run),
-        "costs": costs_part(run),
+        "costs": costs_document(run),
         "operating_point": operating_document(run),
     }
     write_json(run_folder / "evaluation.json", evaluation | parts)

@@ -1,37 +1,13 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import pytest
-from browser import browse, needs_browser
+from browser import browse, needs_browser, sort_by_keyboard
+from words import Page
 
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.report import write_report
-
-
-class Page(HTMLParser):
-    """The words and the addresses of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.words, self.addresses, self.hidden = [], [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.hidden = tag in ("style", "script")
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
-
-    def handle_endtag(self, tag):
-        self.hidden = False
-
-    def handle_data(self, data):
-        if not self.hidden:
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
 
 
 def page_of(folder):
@@ -252,3 +228,14 @@ def test_every_heading_that_sorts_can_be_reached_by_keyboard(run_folder):
     for table in tables:
         headings = re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)
         assert all('<button type="button">' in heading for heading in headings if heading.strip())
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_every_table_is_sorted_by_keys_alone(run_folder, width):
+    columns = sort_by_keyboard(write_report(run_folder), width=width)
+    for column in columns:
+        column.check()
+    # Some column must really have moved its rows.
+    assert any(column.rows[0] != column.rows[1] for column in columns)
+    assert {"class", "pictures"} <= {column.heading for column in columns}

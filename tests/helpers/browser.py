@@ -1,4 +1,4 @@
-"""A page as headless Chromium sees it: what it says on the console, whether its pictures are drawn, how wide it is."""
+"""A page as headless Chromium sees it, and what it does when keys are pressed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from devtools import Window, open_window
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -42,6 +46,72 @@ addEventListener("load", () => {
 });
 </script>
 """
+
+# Where the focus is: the place among all elements, -1 where it is nowhere, and what of a sortable table is there.
+_FOCUS = """
+(() => {
+  const at = document.activeElement;
+  const place = at === document.body ? -1 : [...document.querySelectorAll("*")].indexOf(at);
+  const closed = at.matches("details:not([open]) > summary");
+  const heading = at.matches("table.sortable th button") ? at.closest("th") : null;
+  if (!heading) return {place, closed};
+  const style = getComputedStyle(at), box = at.getBoundingClientRect();
+  const frame = (at.closest(".scroll") ?? document.documentElement).getBoundingClientRect();
+  const column = [...heading.parentNode.children].indexOf(heading);
+  const rows = [...heading.closest("table").tBodies[0].rows];
+  return {
+    place, closed,
+    heading: at.textContent.trim(),
+    order: heading.getAttribute("aria-sort"),
+    marked: heading.parentNode.querySelectorAll("[aria-sort]").length,
+    values: rows.map((row) => row.children[column].dataset.value),
+    rows: rows.map((row) => row.textContent.trim().replace(/\\s+/g, " ")),
+    outlined: at.matches(":focus-visible") && style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1,
+    seen: box.width > 0 && box.top >= 0 && box.bottom <= innerHeight
+      && box.left >= Math.max(0, frame.left) && box.right <= Math.min(innerWidth, frame.right),
+  };
+})()
+"""
+_BUTTONS = 'document.querySelectorAll("table.sortable th button").length'
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A column that was reached by the tabulator key alone, then sorted by Enter and by the space bar.
+
+    Attributes:
+        heading: The words on its button.
+        outlined: Whether the focused button has an outline.
+        seen: Whether all of it is inside the window.
+        orders: ``aria-sort`` after Enter, and after the space bar.
+        marked: How many columns of the table say that they are sorted, each time.
+        values: What the column's cells are sorted by, from the first row to the last, each time.
+        rows: The words of the rows, each time.
+    """
+
+    heading: str
+    outlined: bool
+    seen: bool
+    orders: tuple[str | None, ...]
+    marked: tuple[int, ...]
+    values: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def check(self) -> None:
+        """Assert what every column of every page has to keep."""
+        assert self.outlined, f"{self.heading}: where the focus is can't be seen"
+        assert self.seen, f"{self.heading}: the focused button is outside the window"
+        assert set(self.orders) == {"ascending", "descending"}, (self.heading, self.orders)
+        assert self.marked == (1, 1), f"{self.heading}: {self.marked} columns say that they are sorted"
+        assert sorted(self.rows[0]) == sorted(self.rows[1])
+        for order, values in zip(self.orders, self.values, strict=True):
+            told = [value for value in values if value]
+            assert list(values[len(told) :]) == [""] * (len(values) - len(told)), f"{self.heading}: gaps aren't last"
+            if numbers := _numbers(told):
+                assert numbers == sorted(numbers, reverse=order == "descending"), (self.heading, order, numbers)
+            elif told:
+                first, last = (told[-1], told[0]) if order == "descending" else (told[0], told[-1])
+                assert first.casefold() <= last.casefold(), (self.heading, order, told)
 
 
 @dataclass(frozen=True)
@@ -84,6 +154,65 @@ def screenshot(page: Path, out: Path, *, width: int = 1200, height: int = 1600, 
     with tempfile.TemporaryDirectory() as folder:
         _run(folder, width, height, *mode, f"--screenshot={out.absolute()}", page.absolute().as_uri())
     return out
+
+
+@contextmanager
+def window(page: Path, *, width: int = 1200, height: int = 1600) -> Iterator[Window]:
+    """Open a page whose keys can be pressed, at any width; `needs_browser` marks tests that call this."""
+    assert CHROMIUM
+    with open_window((CHROMIUM, *_FLAGS), page, width=width, height=height) as opened:
+        yield opened
+
+
+def sort_by_keyboard(page: Path, *, width: int = 1200, height: int = 1600) -> tuple[Sorted, ...]:
+    """Go through a page by the tabulator key, open what is folded, and sort every column by Enter and the space bar.
+
+    Returns:
+        Every column of every ``table.sortable``, in the order of the page.
+
+    Raises:
+        AssertionError: A heading's button was not reached, or the console has something to say.
+    """
+    found = []
+    with window(page, width=width, height=height) as opened:
+        last = -1
+        while True:
+            opened.press("Tab")
+            focus = opened.ask(_FOCUS)
+            # Past the last element the focus leaves the page, or begins anew at its top.
+            if focus["place"] <= last:
+                break
+            last = focus["place"]
+            if focus["closed"]:
+                opened.press("Enter")
+            if "heading" in focus:
+                found.append(_sort_here(opened, focus))
+        assert len(found) == opened.ask(_BUTTONS)
+        assert not opened.console, opened.console
+    return tuple(found)
+
+
+def _sort_here(opened: Window, focus: dict[str, Any]) -> Sorted:
+    after = []
+    for key in ("Enter", " "):
+        opened.press(key)
+        after.append(opened.ask(_FOCUS))
+    return Sorted(
+        heading=focus["heading"],
+        outlined=focus["outlined"],
+        seen=focus["seen"],
+        orders=tuple(told["order"] for told in after),
+        marked=tuple(told["marked"] for told in after),
+        values=tuple(tuple(told["values"]) for told in after),
+        rows=tuple(tuple(told["rows"]) for told in after),
+    )
+
+
+def _numbers(values: list[str]) -> list[float] | None:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
 
 
 def _run(folder: str, width: int, height: int, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from imagetune.errors import RecipeError
@@ -121,16 +123,113 @@ def test_spaces_are_replaced_by_their_defaults(write):
     assert loaded.recipe.model.head.dropout == 0.1
     assert loaded.recipe.train.stages[0].learning_rate == 2e-3
     assert isinstance(loaded.spaces["train", "learning_rate"], LogUniformSpace)
-    tried = loaded.with_values({("train", "learning_rate"): 5e-3, ("model", "head", "dropout"): 0.3})
+    tried = loaded.with_values({("train", "learning_rate"): 5e-3, ("model", "head", "dropout"): 0.3}).recipe
     assert (tried.train.stages[0].learning_rate, tried.model.head.dropout) == (5e-3, 0.3)
     assert loaded.recipe.model.head.dropout == 0.1
 
 
-def test_a_broken_space_is_named(write):
-    text = "data: {source: x}\ntrain: {batch_size: {search: int, low: 9, high: 3}}\n"
-    (line,) = errors_of(write(text))
-    assert "train.batch_size: search space" in line
-    assert "low 9 is not below high 3" in line
+@pytest.mark.parametrize(
+    ("at", "values", "settled"),
+    [
+        (("train", "optimizer"), ["adamw", {"name": "sgd", "momentum": 0.5}], ["adamw", "sgd"]),
+        (("train", "stages"), ["linear_probe", [{"name": "a", "epochs": 1, "learning_rate": 1.0}]], ["head", "a"]),
+        (("train", "teacher"), [None, {"run": "/runs/a"}], [None, "/runs/a"]),
+        (("data", "augmentation"), ["none", [{"HorizontalFlip": {"p": 0.5}}]], ["none", "HorizontalFlip"]),
+        (("data", "image_size"), [96, [96, 128]], [96, (96, 128)]),
+        (("model", "head"), [{"hidden": [8]}, {"dropout": 0.5}], [(8,), ()]),
+    ],
+)
+def test_a_whole_section_or_list_is_one_choice(write, at, values, settled):
+    look = {
+        "optimizer": lambda recipe: recipe.train.optimizer.name,
+        "stages": lambda recipe: recipe.train.stages[0].name,
+        "teacher": lambda recipe: recipe.train.teacher and recipe.train.teacher.run,
+        "augmentation": lambda recipe: (
+            recipe.data.augmentation
+            if isinstance(recipe.data.augmentation, str)
+            else next(iter(*recipe.data.augmentation))
+        ),
+        "image_size": lambda recipe: recipe.data.image_size,
+        "head": lambda recipe: recipe.model.head.hidden,
+    }[at[1]]
+    loaded = load_recipe(write(MINIMAL), [f"{'.'.join(at)}={json.dumps({'search': 'choice', 'values': values})}"])
+    assert list(loaded.spaces) == [at]
+    assert [look(loaded.with_values({at: value}).recipe) for value in values] == settled
+    assert look(loaded.recipe) == settled[0]
+
+
+def test_a_strength_within_an_augmentation_list_is_a_space(write):
+    text = "data: {source: x, augmentation: [{Rotate: {limit: {search: int, low: 5, high: 45}, p: 0.5}}]}\n"
+    loaded = load_recipe(write(text))
+    (path,) = loaded.spaces
+    assert path == ("data", "augmentation", 0, "Rotate", "limit")
+    assert loaded.recipe.data.augmentation == ({"Rotate": {"limit": 5, "p": 0.5}},)
+    assert loaded.with_values({path: 30}).recipe.data.augmentation == ({"Rotate": {"limit": 30, "p": 0.5}},)
+
+
+def test_a_tried_value_cannot_be_changed_through_its_recipe(write):
+    loaded = load_recipe(write(MINIMAL), ["model.head={search: choice, values: [{hidden: [8]}]}"])
+    tried = loaded.with_values({("model", "head"): loaded.spaces["model", "head"].values[0]})
+    tried.document.root["model"]["head"]["hidden"].append(9)
+    assert loaded.spaces["model", "head"].values == ({"hidden": [8]},)
+
+
+@pytest.mark.parametrize(
+    ("space", "column", "message"),
+    [
+        ("{search: int, low: 9, high: 3}", 3, "low 9 is not below high 3"),
+        ("{search: int, low: 9}", 3, "high is missing"),
+        ("{search: uniform, low: 1, high: 3, defualt: 2}", 50, "unknown key 'defualt'; did you mean 'default'?"),
+        ("{search: log_unifrm, low: 1, high: 3}", 16, "unknown search space 'log_unifrm'; did you mean 'log_uniform'?"),
+        ("{search: choice, values: []}", 32, "values: list should have at least 1 item"),
+        ("{search: choice, values: [8, 16, 8]}", 3, "8 stands twice among the values"),
+        ("{search: choice, values: [1], default: true}", 3, "default True is not among the values [1]"),
+        (
+            "{search: choice, values: [8, {search: int, low: 1, high: 3}]}",
+            44,
+            "it holds another search space; write it at",
+        ),
+        ("{search: choice, values: [8, [{a: {search: int, low: 1, high: 3}}]]}", 46, "it holds another search space"),
+    ],
+)
+def test_a_broken_space_is_named_with_its_place(write, space, column, message):
+    path = write(f"data: {{source: x}}\ntrain:\n  batch_size: {space}\n")
+    (line,) = errors_of(path)
+    assert message in line
+    assert line.startswith(f"error[recipe] {path}:3:{column} train.batch_size: ")
+
+
+def test_all_broken_spaces_are_named(write):
+    text = (
+        "data: {source: x}\ntrain: {batch_size: {search: ints}, label_smoothing: {search: uniform, low: 1, high: 0}}\n"
+    )
+    first, second = errors_of(write(text))
+    assert "train.batch_size" in first
+    assert "train.label_smoothing" in second
+
+
+def test_nothing_can_be_set_inside_what_a_space_stands_for(write):
+    path = write("data: {source: x}\ntrain: {optimizer: {search: choice, values: [adamw, sgd]}}\n")
+    (line,) = errors_of(path, "train.optimizer.weight_decay=0.1")
+    assert "train.optimizer is a search space, so that nothing in it can be set" in line
+    assert load_recipe(path, ["train.optimizer.default=sgd"]).recipe.train.optimizer.name == "sgd"
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "epochs"])
+def test_a_preset_with_a_space_beside_it_is_not_written_out(write, key):
+    path = write(MINIMAL + f"train: {{stages: lp_ft, {key}: {{search: choice, values: [1, 2]}}}}\n")
+    first = ("learning_rate", 1) if key == "learning_rate" else ("epochs", 1)
+    assert getattr(load_recipe(path).recipe.train.stages[0], first[0]) == first[1]
+    (line,) = errors_of(path, "train.stages.1.unfreeze=last 1 blocks")
+    assert f"`{key}` is a search space here" in line
+
+
+def test_warm_start_takes_one_or_more_and_starts_at_the_recipe(write, tmp_path):
+    assert load_recipe(write(MINIMAL), ["search.warm_start=runs/first"]).recipe.search.warm_start == (
+        str(tmp_path / "runs" / "first"),
+    )
+    several = load_recipe(write(MINIMAL), ["search.warm_start=[/a/b, runs:/abc]"]).recipe.search.warm_start
+    assert several == ("/a/b", "runs:/abc")
 
 
 def test_the_resolved_recipe_reads_back_equal(write, tmp_path):

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
-from imagetune.search.space import grid_size, hyperparameters_of, on_grid, proposal_of, values_of
+from imagetune.search.space import (
+    defaults_of,
+    draw,
+    draw_near,
+    fits,
+    grid_size,
+    hyperparameters_of,
+    on_grid,
+    position,
+    proposal_of,
+    values_of,
+)
 
 RATE = ("train", "stages", 0, "learning_rate")
 MIXED = ("train", "stages", 0, "unfreeze")
@@ -52,3 +64,84 @@ def test_a_grid_has_both_ends_of_a_range_and_even_steps():
     assert grid[RATE].values == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     assert grid[dropout].values == (0.0, 0.1, 0.2, 0.3, 0.4)
     assert grid_size(grid) == 5 * 6 * 8 * 5
+
+
+OPTIMIZER = ("train", "optimizer")
+DECAY = ("train", "stages", 1, "layer_decay")
+SGD = {"name": "sgd", "momentum": 0.9}
+CONDITIONAL = {
+    DECAY: UniformSpace(search="uniform", low=0.5, high=1.0, default=0.8, when={"train.optimizer": [SGD, "lion"]}),
+    OPTIMIZER: ChoiceSpace(search="choice", values=("adamw", SGD, "lion", [1, {"a": None}])),
+}
+
+
+@pytest.mark.parametrize("value", CONDITIONAL[OPTIMIZER].values, ids=str)
+def test_a_whole_section_is_a_value(value):
+    spaces = {OPTIMIZER: CONDITIONAL[OPTIMIZER]}
+    assert values_of(spaces, proposal_of(spaces, {OPTIMIZER: value})) == {OPTIMIZER: value}
+
+
+def test_equal_numbers_within_sections_are_different_values():
+    spaces = {OPTIMIZER: ChoiceSpace(search="choice", values=({"nesterov": 1}, {"nesterov": True}, {"nesterov": 1.0}))}
+    assert [proposal_of(spaces, {OPTIMIZER: {"nesterov": value}}) for value in (1, True, 1.0)] == [
+        {"train.optimizer": index} for index in range(3)
+    ]
+
+
+def test_keras_tuner_knows_the_conditions():
+    spaces = CONDITIONAL
+    hyperparameters = hyperparameters_of(spaces)
+    assert [each.name for each in hyperparameters.space] == ["train.optimizer", "train.stages[1].layer_decay"]
+    active = []
+    for index in range(4):
+        hyperparameters.values = {"train.optimizer": index}
+        active.append(hyperparameters.is_active("train.stages[1].layer_decay"))
+    assert active == [False, True, True, False]
+
+
+def test_defaults_leave_out_what_is_not_in_force():
+    spaces = CONDITIONAL
+    assert defaults_of(spaces) == {OPTIMIZER: "adamw"}
+    sgd = ChoiceSpace(search="choice", values=("adamw", SGD), default=SGD)
+    assert defaults_of({**spaces, OPTIMIZER: sgd}) == {DECAY: 0.8, OPTIMIZER: SGD}
+
+
+@pytest.mark.parametrize(
+    ("values", "good"),
+    [
+        ({OPTIMIZER: "adamw"}, True),
+        ({OPTIMIZER: SGD, DECAY: 0.7}, True),
+        ({OPTIMIZER: SGD}, False),
+        ({OPTIMIZER: "adamw", DECAY: 0.7}, False),
+        ({OPTIMIZER: SGD, DECAY: 1.7}, False),
+        ({OPTIMIZER: "adam"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_setting_has_a_value_for_each_space_in_force_and_no_other(values, good):
+    assert fits(CONDITIONAL, values) == good
+
+
+def test_random_settings_and_their_neighbours_are_settings():
+    spaces = {**CONDITIONAL, **SPACES}
+    random = np.random.default_rng(0)
+    drawn = [draw(spaces, random) for _ in range(200)]
+    near = [draw_near(spaces, values, random, width=0.1) for values in drawn]
+    assert all(fits(spaces, values) for values in (*drawn, *near))
+    assert {values[OPTIMIZER] if isinstance(values[OPTIMIZER], str) else "" for values in drawn} == {
+        "adamw",
+        "lion",
+        "",
+    }
+    steps = [
+        abs(position(spaces[RATE], first[RATE]) - position(spaces[RATE], second[RATE]))
+        for first, second in zip(drawn, near, strict=True)
+    ]
+    assert 0.03 < np.mean(steps) < 0.1
+
+
+def test_a_space_that_is_not_in_force_multiplies_no_grid():
+    spaces = CONDITIONAL
+    assert grid_size(on_grid(spaces)) == 2 + 2 * 5
+    assert on_grid(spaces)[DECAY].when == spaces[DECAY].when

@@ -6,6 +6,7 @@ from imagetune.tracking.content import (
     clean_tags,
     epoch_metrics,
     figure_metrics,
+    fold_metrics,
     picture_set,
     read_recipe,
     recipe_parameters,
@@ -85,3 +86,26 @@ def test_a_folder_with_nothing_in_it_yet_is_no_error(tmp_path):
     assert read_recipe(tmp_path) == {}
     assert picture_set(tmp_path, {}) is None
     assert run_description({}, {}, {}, [], None) == ""
+
+
+def folded():
+    spread = {"mean": 0.75, "low": 0.6, "high": 0.9, "sd": 0.1, "least": 0.7, "most": 0.8}
+    folds = [{"fold": 1, "figures": {"accuracy": 0.7}}, {"fold": 2, "figures": {"accuracy": 0.8, "roc_auc": None}}]
+    return {"folds": {"count": 2, "figures": {"accuracy": spread}, "by_fold": folds}}
+
+
+def test_folds_give_their_mean_its_interval_and_a_step_each():
+    assert fold_metrics(folded()) == [
+        ("folds/accuracy", 0.75, 0),
+        ("folds_interval/accuracy_low", 0.6, 0),
+        ("folds_interval/accuracy_high", 0.9, 0),
+        ("fold/accuracy", 0.7, 1),
+        ("fold/accuracy", 0.8, 2),
+    ]
+    assert fold_metrics({}) == []
+
+
+def test_the_description_has_a_line_of_the_folds():
+    told = run_description({}, {}, folded(), [], None)
+    assert "Cross-validation, 2 folds: accuracy **0.750** (0.600 to 0.900)" in told
+    assert "Cross-validation" not in run_description({}, {}, {}, [], None)

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 
@@ -7,12 +8,16 @@ import numpy as np
 import pytest
 
 from imagetune.errors import CheckpointError, ResourceError
+from imagetune.files import sha256_file
 from imagetune.training.checkpoints import (
+    Resume,
     TrainingState,
     checkpoints_in,
     commit_checkpoint,
+    copy_checkpoint,
     load_checkpoint,
     prune_checkpoints,
+    reopen_checkpoint,
     start_of,
 )
 
@@ -35,7 +40,7 @@ def test_a_checkpoint_brings_weights_and_place_back(tmp_path, model):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["start.weights.h5", "changed.npz"])
+@pytest.mark.parametrize("name", ["start.npz", "changed.npz"])
 def test_a_damaged_checkpoint_is_refused(tmp_path, model, name):
     path = commit_checkpoint(tmp_path, model, state(10))
     weights = path / name
@@ -47,10 +52,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, model, name):
 def test_a_failed_write_leaves_earlier_checkpoints_and_nothing_temporary(tmp_path, model, monkeypatch):
     first = commit_checkpoint(tmp_path, model, state(10))
 
-    def full(path):
+    def full(path, **_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(model, "save_weights", full)
+    monkeypatch.setattr("imagetune.training.checkpoints.np.savez", full)
     with pytest.raises(ResourceError, match="No space left"):
         commit_checkpoint(tmp_path, model, state(20))
     assert list(tmp_path.iterdir()) == [first]
@@ -65,7 +70,7 @@ def test_only_what_has_changed_is_written_again(tmp_path, model):
     second = commit_checkpoint(tmp_path, model, state(10), start)
     with np.load(second / "changed.npz") as changed:
         assert changed.files == ["1"]
-    assert (second / "start.weights.h5").samefile(tmp_path / "start.weights.h5")
+    assert (second / "start.npz").samefile(tmp_path / "start.npz")
     kept = model.get_weights()
     model.set_weights([np.zeros_like(weight) for weight in kept])
     load_checkpoint(second, model)
@@ -82,7 +87,7 @@ def test_where_links_can_not_be_made_the_start_is_copied(tmp_path, model, monkey
 
     monkeypatch.setattr(os, "link", refused)
     second = commit_checkpoint(tmp_path, model, state(10), start)
-    assert not (second / "start.weights.h5").samefile(first / "start.weights.h5")
+    assert not (second / "start.npz").samefile(first / "start.npz")
     assert load_checkpoint(second, model).step == 10
 
 
@@ -96,3 +101,49 @@ def test_the_best_and_the_last_two_are_kept(tmp_path, model):
     paths = [commit_checkpoint(tmp_path, model, state(step)) for step in (10, 20, 30, 40)]
     prune_checkpoints(tmp_path, best=paths[0])
     assert checkpoints_in(tmp_path) == [paths[0], paths[2], paths[3]]
+
+
+def test_a_checkpoint_in_the_format_of_earlier_versions_loads(tmp_path, model):
+    path = commit_checkpoint(tmp_path, model, state(10))
+    kept = model.get_weights()
+    (path / "start.npz").unlink()
+    model.save_weights(path / "start.weights.h5")
+    content = json.loads((path / "state.json").read_text())
+    content["start_sha256"] = sha256_file(path / "start.weights.h5")
+    (path / "state.json").write_text(json.dumps(content))
+    model.set_weights([np.zeros_like(weight) for weight in kept])
+    assert load_checkpoint(path, model) == state(10)
+    for old, new in zip(kept, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_only_what_has_learned_is_put_back_where_that_is_known(tmp_path, model):
+    model.weights[1].assign([5.0, 6.0])
+    start = start_of(commit_checkpoint(tmp_path, model, state(0)), model)
+    kept = model.get_weights()
+    model.weights[0].assign(kept[0] + 1.0)
+    path = commit_checkpoint(tmp_path, model, state(10), start, [0])
+    model.set_weights([np.zeros_like(weight) for weight in kept])
+    load_checkpoint(path, model, [0])
+    np.testing.assert_array_equal(model.get_weights()[0], kept[0] + 1.0)
+    np.testing.assert_array_equal(model.get_weights()[1], 0.0)
+
+
+def test_what_going_on_needs_comes_back(tmp_path, model):
+    start = start_of(commit_checkpoint(tmp_path, model, state(0)), model)
+    resume = Resume({"over": False}, {"optimizer/0": np.arange(3)})
+    path = copy_checkpoint(commit_checkpoint(tmp_path, model, state(10), start, resume=resume), tmp_path / "other")
+    found, again, begun = reopen_checkpoint(path, model)
+    assert (found, again.values) == (state(10), {"over": False})
+    np.testing.assert_array_equal(again.arrays["optimizer/0"], np.arange(3))
+    assert begun.digests == start.digests
+    assert begun.weights == tmp_path / "other" / "start.npz"
+    with pytest.raises(CheckpointError, match="end of an epoch"):
+        reopen_checkpoint(tmp_path / "step-00000000", model)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, model):
+    path = commit_checkpoint(tmp_path, model, state(10))
+    larger = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.Dense(2)])
+    with pytest.raises(CheckpointError, match="holds 2 weights, the model has 4"):
+        load_checkpoint(path, larger)

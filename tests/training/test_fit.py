@@ -72,6 +72,14 @@ def test_a_stage_that_cannot_beat_its_start_leaves_the_model_as_it_was(job):
     assert f"step-{best.step:08d}" in {path.name for path in newest}
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so_however_bad_it_is(job):
+    ruinous = stage("ruin", unfreeze="all", learning_rate=5.0, schedule="constant")
+    training = job(stages=[stage("head", epochs=2), ruinous], early_stopping={"keep": "last"})
+    best = train(training)
+    assert best == training.listener.epochs[-1]
+    assert best.stage == "ruin"
+
+
 @pytest.mark.parametrize(
     ("optimizer", "schedule"), [("sgd", "plateau"), ("lion", "exponential"), ("rmsprop", "constant")]
 )

@@ -43,3 +43,16 @@ def test_a_second_signal_ends_the_process_at_once():
         "    time.sleep(30)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 130
+
+
+def test_a_signal_that_is_not_listened_for_stays_as_it_was():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with listen_for_stop((signal.SIGTERM,)) as stop:
+            signal.raise_signal(signal.SIGINT)
+            stop.check()
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            with pytest.raises(StoppedError):
+                signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)

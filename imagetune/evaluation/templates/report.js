@@ -18,3 +18,9 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     body.append(...rows);
   });
 }
+// A heading that is cut off at a table's edge is moved into sight when the keyboard reaches it.
+for (const box of document.querySelectorAll(".scroll")) {
+  box.addEventListener("focusin", (event) => {
+    if (event.target !== box) event.target.scrollIntoView({block: "nearest", inline: "nearest"});
+  });
+}

@@ -1,0 +1,145 @@
+"""Which oracle finds better settings in the same number of trials, on a recorded surface of real trainings?
+
+    python -m benchmarks.oracles [--seeds 20] [--first-seed 0] [--trials 10 20 30] [--stock]
+
+The surface is that of record_surface.py: a lookup in the place of a training. Every oracle proposes one trial at a time
+with imagetune's own settings; hyperband isn't among them, as a surface of finished trainings has no epochs. Bar:
+bayesian's median best is better than that of random. `--stock` adds KerasTuner's own Bayesian oracle, as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras_tuner
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.side_by_side import machine_line
+from benchmarks.surface import FIGURES, RECORDED, Surface
+from imagetune.recipe.search import SearchConfig
+from imagetune.search.oracle import OracleProposer
+from imagetune.search.space import hyperparameters_of, values_of
+from imagetune.search.trial import Trial
+
+# The best figure so far after each trial of a search.
+Run = Callable[[Surface, int, int], list[float]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one oracle has found.
+
+    Attributes:
+        best: Best figure so far, (seeds, trials).
+        seconds: Mean processor time of a trial, the lookup included.
+    """
+
+    best: NDArray[np.float64]
+    seconds: float
+
+    @property
+    def median(self) -> NDArray[np.float64]:
+        """Over the seeds, (trials)."""
+        return np.asarray(np.median(self.best, axis=0))
+
+
+def proposed(algorithm: str) -> Run:
+    """Return what searches a surface with one of imagetune's oracles."""
+
+    def run(surface: Surface, trials: int, seed: int) -> list[float]:
+        config = SearchConfig.model_validate({"algorithm": algorithm, "trials": trials, "objective": surface.figure})
+        proposer = OracleProposer(config, surface.spaces, seed=seed, epochs=1)
+        figures: list[float] = []
+        while isinstance(trial := proposer.ask(), Trial):
+            figures.append(surface(trial.values))
+            proposer.tell(trial, figures[-1])
+        return _best_so_far(surface, figures)
+
+    return run
+
+
+def stock_bayesian(surface: Surface, trials: int, seed: int) -> list[float]:
+    """Search a surface with KerasTuner's own Bayesian oracle."""
+    oracle = keras_tuner.oracles.BayesianOptimizationOracle(
+        objective=keras_tuner.Objective("figure", "max" if surface.sign > 0 else "min"),
+        max_trials=trials,
+        hyperparameters=hyperparameters_of(surface.spaces),
+        seed=seed + 1,
+    )
+    oracle.verbose = 0
+    oracle.save = oracle._save_trial = lambda *_: None
+    figures: list[float] = []
+    while (trial := oracle.create_trial("one")).status == "RUNNING":
+        figures.append(surface(values_of(surface.spaces, trial.hyperparameters.values)))
+        oracle.update_trial(trial.trial_id, {"figure": figures[-1]})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    return _best_so_far(surface, figures)
+
+
+ORACLES: dict[str, Run] = {
+    "random": proposed("random"),
+    "bayesian": proposed("bayesian"),
+    "KerasTuner's bayesian": stock_bayesian,
+}
+
+
+def measure(run: Run, surface: Surface, *, trials: int, seeds: Sequence[int]) -> Found:
+    """Search a surface once for each seed."""
+    began = time.process_time()
+    best = np.array([run(surface, trials, seed) for seed in seeds])
+    return Found(best, (time.process_time() - began) / best.size)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a table for each figure, and return 1 where the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, nargs="+", default=[10, 20, 30])
+    parser.add_argument("--figures", nargs="+", default=FIGURES, choices=FIGURES)
+    parser.add_argument("--surface", type=Path, default=RECORDED)
+    parser.add_argument("--stock", action="store_true", help="also KerasTuner's own Bayesian oracle, as it comes")
+    options = parser.parse_args(arguments)
+    print(machine_line())
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    met = True
+    for figure in options.figures:
+        surface = Surface(options.surface, figure)
+        names = [name for name in ORACLES if options.stock or name != "KerasTuner's bayesian"]
+        print(f"\n{figure} with {', '.join(surface.optimizers)}, best on the surface {surface.best:.4f}", flush=True)
+        found = {name: measure(ORACLES[name], surface, trials=max(options.trials), seeds=seeds) for name in names}
+        print(f"median (quartiles) of {options.seeds} seeds\n\n{_table(found, options.trials)}", flush=True)
+        better = surface.sign * (found["bayesian"].median - found["random"].median)
+        met = met and all(better[count - 1] > 0 for count in options.trials)
+    print(f"\nbar {'met' if met else 'MISSED'}: the median of bayesian is better than that of random everywhere")
+    return 0 if met else 1
+
+
+def _table(found: Mapping[str, Found], counts: Sequence[int]) -> str:
+    head = ["oracle", *(f"{count} trials" for count in counts), "processor time a trial"]
+    rows = [[name, *(_told(each, count) for count in counts), _time(each)] for name, each in found.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _best_so_far(surface: Surface, figures: Sequence[float]) -> list[float]:
+    return list(surface.sign * np.maximum.accumulate(surface.sign * np.array(figures)))
+
+
+def _told(found: Found, count: int) -> str:
+    low, middle, high = np.quantile(found.best[:, count - 1], [0.25, 0.5, 0.75])
+    return f"{middle:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _time(found: Found) -> str:
+    return f"{1000 * found.seconds:.0f} ms"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

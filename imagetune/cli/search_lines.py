@@ -1,0 +1,169 @@
+"""What a search has found, as lines of text: trials from best to worst, failures by reason, finalists, winner."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import stdev
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from imagetune.cli.trial_rows import Row, laid_out
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.problems import dotted
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import Value
+from imagetune.search.axes import short_names, text_of
+from imagetune.search.bakeoff import compared_by
+from imagetune.search.finalists import direction_of
+from imagetune.wording import duration
+
+if TYPE_CHECKING:
+    from imagetune.search.finalists import Candidate
+    from imagetune.search.trial import TrialResult
+    from imagetune.search_runs.session import Search
+
+_MOST_TRIALS = 20
+_INDENT = 12
+_NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
+STATUS_WORDS = {"completed": "done", "stopped": "stopped early", "repeated": "known already", "failed": "failed"}
+
+
+def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
+    """Yield what a search has found, and where its files are.
+
+    Args:
+        search: The finished search.
+        width: Columns of the screen; None for any number.
+    """
+    names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
+    yield f"trials      {len(search.results)}: {told_counts(search.results)}; by {objective} on validation"
+    algorithm = search.recipe.search.algorithm
+    judged = compared_by(search.results, algorithm)
+    yield from _trials(judged, objective, names, smaller=direction_of(objective) == "min", width=width)
+    yield from _failed(search.results)
+    if algorithm != "sweep":  # all of whose settings have several seeds
+        yield from _finalists(search.candidates, objective, names, width=width)
+    yield from search.summary
+    winner = search.candidates[0]
+    yield f"winner      trial {winner.trial.trial_id}, {told_figure(winner, objective)}"
+    yield from wrapped(told_settings(winner.trial.values, names), width)
+
+
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Return a text in lines below the words of the first one."""
+    room = max(_INDENT + 20, width or sys.maxsize)
+    return wrap(text, room, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT)
+
+
+def file_lines(folder: Path, best: Path) -> Iterator[str]:
+    """Yield where the files of a search are that its folder has."""
+    places = {
+        "all trials": folder / "search.csv",
+        "report": folder / "report.html",
+        "best recipe": folder / "best.yaml",
+        "best run": best / "report.html",
+    }
+    yield from (f"{name:<11} {path}" for name, path in places.items() if path.exists())
+
+
+def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
+    """Return a short name for each thing that is searched."""
+    short = short_names([dotted(path) for path in paths], [stage.name for stage in recipe.train.stages])
+    return {path: short[dotted(path)] for path in paths}
+
+
+def told_settings(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
+    """Return settings in one line."""
+    return ", ".join(f"{names.get(path, dotted(path))} {text_of(value)}" for path, value in values.items())
+
+
+def setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> tuple[str, ...]:
+    """Return a text for each thing that is searched, empty where it isn't in force."""
+    return tuple(text_of(values[path]) if path in values else "" for path in names)
+
+
+def told_counts(results: Sequence[TrialResult]) -> str:
+    """Return how many trials ended in which way."""
+    counts = Counter[str](result.status for result in results)
+    return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
+
+
+def told_figure(candidate: Candidate, objective: str) -> str:
+    """Return the figure of some settings, with its spread over seeds."""
+    figures = candidate.objectives
+    if len(figures) == 1:
+        return f"{objective} {figures[0]:.4f}"
+    return f"mean {objective} {candidate.mean:.4f} over {len(figures)} seeds, standard deviation {stdev(figures):.4f}"
+
+
+def _trials(
+    results: Sequence[TrialResult],
+    objective: str,
+    names: Mapping[NodePath, str],
+    *,
+    smaller: bool,
+    width: int | None,
+) -> Iterator[str]:
+    ended = [result for result in results if result.objective is not None and result.status != "repeated"]
+    ended.sort(key=lambda result: (result.objective or 0.0) * (1 if smaller else -1))
+    rows = [
+        Row(
+            (
+                result.trial.trial_id,
+                f"{result.objective:.4f}",
+                "" if result.best_epoch is None else str(result.best_epoch),
+                duration(result.seconds),
+                "early" if result.status == "stopped" else "",
+            ),
+            setting_cells(result.trial.values, names),
+        )
+        for result in ended[:_MOST_TRIALS]
+    ]
+    heads = ("trial", objective, "epoch", "time", "stopped" if any(row.cells[-1] for row in rows) else "")
+    yield from _indented(rows, heads, names, width)
+    if len(ended) > _MOST_TRIALS:
+        yield f"  and {len(ended) - _MOST_TRIALS} more in search.csv"
+
+
+def _failed(results: Sequence[TrialResult]) -> Iterator[str]:
+    """Yield the reasons of failures, each once: what differs only in its numbers is one reason."""
+    reasons: dict[str, list[TrialResult]] = {}
+    for result in results:
+        if result.status == "failed":
+            reasons.setdefault(_NUMBER.sub("#", result.error), []).append(result)
+    for failed in sorted(reasons.values(), key=len, reverse=True):
+        trials = ", ".join(result.trial.trial_id for result in failed)
+        yield f"failed      {trials}: {failed[0].error}"
+
+
+def _finalists(
+    candidates: Sequence[Candidate], objective: str, names: Mapping[NodePath, str], *, width: int | None
+) -> Iterator[str]:
+    several = [candidate for candidate in candidates if len(candidate.objectives) > 1]
+    if not several:
+        return
+    yield f"finalists   {len(several)} settings, each trained with several seeds; by the mean"
+    rows = [
+        Row(
+            (
+                candidate.trial.trial_id,
+                f"{candidate.mean:.4f}",
+                f"{min(candidate.objectives):.4f} to {max(candidate.objectives):.4f}",
+                str(len(candidate.objectives)),
+            ),
+            setting_cells(candidate.trial.values, names),
+        )
+        for candidate in several
+    ]
+    yield from _indented(rows, ("trial", f"mean {objective}", "from to", "seeds"), names, width)
+
+
+def _indented(
+    rows: Sequence[Row], heads: Sequence[str], names: Mapping[NodePath, str], width: int | None
+) -> Iterator[str]:
+    room = None if width is None else width - 2
+    yield from (f"  {line}" for line, _ in laid_out(rows, heads, list(names.values()), width=room))

@@ -1,0 +1,202 @@
+"""Progress of a search on the screen: a table that moves on a terminal, a line a trial elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from imagetune.cli.search_lines import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
+from imagetune.cli.trial_rows import Row, joined, laid_out
+from imagetune.recipe.document import NodePath
+from imagetune.search.bakeoff import compared_by
+from imagetune.search_runs.forecast import seconds_left
+from imagetune.wording import duration
+
+if TYPE_CHECKING:
+    from imagetune.cli.screen import Screen
+    from imagetune.search.executor import Task
+    from imagetune.search.finalists import Candidate
+    from imagetune.search.trial import Trial, TrialResult
+    from imagetune.search_runs.progress import ProgressReader
+    from imagetune.search_runs.watching import SearchPlan
+
+_LOOK_SECONDS = 0.5
+_BEST_ROWS = 5
+# Blank lines around the trials, and the line that the cursor stands on.
+_FRAME_LINES = 3
+
+
+@dataclass(frozen=True)
+class _Running:
+    trial: Trial
+    began: float
+    progress: ProgressReader
+
+
+class SearchScreen:
+    """A watcher that prints.
+
+    Args:
+        refit: Shows the progress of the refit, and has the console.
+
+    Attributes:
+        refit: The same.
+    """
+
+    def __init__(self, refit: Screen) -> None:
+        self.refit = refit
+        self._stack = ExitStack()
+        self._live: Live | None = None
+        self._plan: SearchPlan | None = None
+        self._results: list[TrialResult] = []
+        self._running: dict[str, _Running] = {}
+        self._looked = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator[SearchScreen]:
+        """Show progress during the block, and leave the terminal as it was, however it ends."""
+        with self._stack:
+            yield self
+
+    def say(self, text: str) -> None:
+        """Print a line above what moves."""
+        self.refit.say(text)
+
+    def search_started(self, plan: SearchPlan) -> None:
+        """Say what is coming, and begin to show it."""
+        self._plan = plan
+        self._results = [*plan.known]
+        self.say(f"search      {_told_plan(plan)}")
+        if plan.known:
+            self.say(f"resumed     {told_counts(self._results)} in earlier sessions; they stand")
+        console = self.refit.console
+        if console.is_terminal:
+            live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+            self._live = self._stack.enter_context(live)
+            # A second Ctrl-C ends the process at once: the cursor must not stay hidden.
+            console.show_cursor(True)
+
+    def trial_started(self, trial: Trial, task: Task) -> None:
+        """Begin to show a trial."""
+        from imagetune.search_runs.progress import ProgressReader
+
+        plan = self._planned()
+        progress = ProgressReader(task, plan.recipe.search.objective)
+        self._running[trial.trial_id] = _Running(trial, time.monotonic(), progress)
+        if self._live is None:
+            settings = told_settings(trial.values, names_of(plan.recipe, plan.paths))
+            self.say(f"trial {trial.trial_id:<5} started: {settings}")
+        self._show()
+
+    def trial_ended(self, result: TrialResult, task: Task | None) -> None:
+        """Say how a trial ended."""
+        del task
+        self._running.pop(result.trial.trial_id, None)
+        self._results.append(result)
+        if self._live is None:
+            self.say(f"trial {result.trial.trial_id:<5} {_ended(result)}; {'; '.join(self._standing())}")
+        elif result.status == "failed":
+            self.say(f"trial {result.trial.trial_id:<5} {_ended(result)}")
+        self._show()
+
+    def tick(self) -> None:
+        """Look again, at most twice a second."""
+        if self._live is not None and time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._show()
+
+    def refit_started(self, winner: Candidate) -> None:
+        """Make room for the refit's own progress."""
+        self._stack.close()
+        self._live = None
+        self.say(
+            f"winner      trial {winner.trial.trial_id}, {told_figure(winner, self._planned().recipe.search.objective)}"
+        )
+        self._stack.enter_context(self.refit.shown())
+
+    def _planned(self) -> SearchPlan:
+        if self._plan is None:
+            raise RuntimeError("the search hasn't started")
+        return self._plan
+
+    def _show(self) -> None:
+        if self._live is None:
+            return
+        self._looked = time.monotonic()
+        plan = self._planned()
+        names, width = names_of(plan.recipe, plan.paths), self.refit.console.width
+        heads = ("trial", "state", plan.recipe.search.objective, "time")
+        running = [self._running_row(one, names) for one in self._running.values()]
+        best = [_best_row(result, names) for result in self._best()]
+        standing = joined(self._standing(), " · ", width)
+        room = self.refit.console.height - len(standing) - _FRAME_LINES
+        lines: list[tuple[str, str]] = []
+        for count in range(len(best), -1, -1):  # as many of the best as the screen is high enough for
+            rows = [*running, *best[:count]]
+            lines = laid_out(rows, heads, list(names.values()), width=width) if rows else []
+            if len(lines) <= room:
+                break
+        shown = [Text(line, style, overflow="ellipsis", no_wrap=True) for line, style in lines[: max(0, room)]]
+        told = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in standing]
+        self._live.update(Group(Text(""), *shown, Text(""), *told), refresh=True)
+
+    def _running_row(self, running: _Running, names: Mapping[NodePath, str]) -> Row:
+        progress = running.progress.read()
+        state = f"{progress.stage} {progress.epoch}/{progress.epochs}" if progress.stage else "starts"
+        figure = "" if progress.objective is None else f"{progress.objective:.4f}"
+        took = duration(time.monotonic() - running.began)
+        return Row((running.trial.trial_id, state, figure, took), setting_cells(running.trial.values, names), "cyan")
+
+    def _best(self) -> list[TrialResult]:
+        sign = 1.0 if self._planned().direction == "min" else -1.0
+        judged = compared_by(self._results, self._planned().recipe.search.algorithm)
+        ended = [result for result in judged if result.objective is not None and result.status != "repeated"]
+        return sorted(ended, key=lambda result: sign * (result.objective or 0.0))[:_BEST_ROWS]
+
+    def _standing(self) -> list[str]:
+        """Return what there is to say of the whole: counts, best so far, time and budget left."""
+        plan = self._planned()
+        of = f" of {plan.expected.trials + plan.expected.finals}"
+        parts = [f"{len(self._results)}{of} ended: {told_counts(self._results)}" if self._results else f"0{of} ended"]
+        if self._live is not None and self._running:
+            parts.append(f"{len(self._running)} running")
+        if best := self._best():
+            objective = plan.recipe.search.objective
+            parts.append(f"best {objective} {best[0].objective:.4f}, trial {best[0].trial.trial_id}")
+        budget = plan.budget.seconds_left()
+        running = {name: (one.trial, time.monotonic() - one.began) for name, one in self._running.items()}
+        left = seconds_left(plan.expected, self._results, running, slots=plan.slots, budget_seconds=budget)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        if budget is not None:
+            parts.append(f"budget {duration(budget)}" if budget > 0 else "budget used up")
+        return parts
+
+
+def _best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
+    cells = (
+        result.trial.trial_id,
+        STATUS_WORDS[result.status],
+        f"{result.objective:.4f}",
+        duration(result.seconds),
+    )
+    return Row(cells, setting_cells(result.trial.values, names))
+
+
+def _ended(result: TrialResult) -> str:
+    if result.objective is None:
+        return f"failed: {result.error}"
+    epoch = f" at epoch {result.best_epoch}" if result.best_epoch is not None else ""
+    return f"{STATUS_WORDS[result.status]}: {result.objective:.4f}{epoch}, {duration(result.seconds)}"
+
+
+def _told_plan(plan: SearchPlan) -> str:
+    search, expected = plan.recipe.search, plan.expected
+    finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
+    return f"{search.algorithm} by {search.objective} on validation, {expected.trials} trials{finals}"

@@ -1,0 +1,167 @@
+"""Conditional spaces: which spaces a setting leaves in force, and what is wrong with a condition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.document import Document, NodePath
+from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, index_of
+
+Spaces = Mapping[NodePath, Space]
+# The spaces that must be in force with one of these values.
+Conditions = Mapping[NodePath, tuple[Value, ...]]
+
+_INDEX = re.compile(r"\[(\d+)\]")
+
+
+def conditions_of(spaces: Spaces, path: NodePath) -> Conditions:
+    """Return the conditions of a space by path, from spaces that `check_conditions` has passed."""
+    found = {_find(spaces, name): wanted for name, wanted in spaces[path].when.items()}
+    return {parent: wanted for parent, wanted in found.items() if parent is not None}
+
+
+def parents_first(spaces: Spaces) -> list[NodePath]:
+    """Return the paths in an order in which each comes after those that its conditions name."""
+    seen: set[NodePath] = set()
+    order: list[NodePath] = []
+
+    def visit(path: NodePath) -> None:
+        if path not in seen:
+            seen.add(path)
+            for parent in conditions_of(spaces, path):
+                visit(parent)
+            order.append(path)
+
+    for path in spaces:
+        visit(path)
+    return order
+
+
+def in_force(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath, Value]:
+    """Return the values of the spaces that are in force, in the order of the spaces.
+
+    Args:
+        spaces: All spaces.
+        values: A value for at least every space that is in force.
+    """
+    kept: dict[NodePath, Value] = {}
+    for path in parents_first(spaces):
+        if is_met(spaces, path, kept):
+            kept[path] = values[path]
+    return {path: kept[path] for path in spaces if path in kept}
+
+
+def is_met(spaces: Spaces, path: NodePath, values: Mapping[NodePath, Value]) -> bool:
+    """Tell whether a space is in force.
+
+    Args:
+        spaces: All spaces.
+        path: Of the one in question.
+        values: The values, in force all of them, of the spaces that it depends on.
+    """
+    conditions = conditions_of(spaces, path)
+    return all(parent in values and _among(wanted, values[parent]) for parent, wanted in conditions.items())
+
+
+def settings_with(spaces: Spaces, path: NodePath, value: Value) -> dict[NodePath, Value]:
+    """Return the fewest values that bring a space into force with a value.
+
+    Where its conditions allow several values of another space, that has its default if it is one of them, else the
+    first.
+    """
+    settings = {path: value}
+    for parent, wanted in conditions_of(spaces, path).items():
+        fallback = spaces[parent].fallback
+        settings = {**settings_with(spaces, parent, fallback if _among(wanted, fallback) else wanted[0]), **settings}
+    return settings
+
+
+def settle_conditions(spaces: Spaces, fixed: Mapping[NodePath, Value]) -> dict[NodePath, Space]:
+    """Return the spaces that may still come into force where an override has fixed some that others depend on.
+
+    Args:
+        spaces: The spaces that are left.
+        fixed: The value, by path, of what was a space in the file.
+    """
+    kept: dict[NodePath, Space] = {}
+    dropped: set[NodePath] = set()
+    for path in parents_first(spaces):
+        settled = {name: at for name in spaces[path].when if (at := _find([*fixed, *dropped], name)) is not None}
+        if all(at in fixed and _among(spaces[path].when[name], fixed[at]) for name, at in settled.items()):
+            left = {name: wanted for name, wanted in spaces[path].when.items() if name not in settled}
+            kept[path] = spaces[path].model_copy(update={"when": left})
+        else:
+            dropped.add(path)
+    return {path: kept[path] for path in spaces if path in kept}
+
+
+def check_conditions(spaces: Spaces, document: Document) -> None:
+    """Check every ``when``.
+
+    Args:
+        spaces: All spaces of a recipe.
+        document: Where they stand.
+
+    Raises:
+        RecipeError: A condition names no space, one of numbers between which there are others, a value that the space
+            hasn't, or leads back to its own space.
+    """
+    errors = [error for path in spaces for error in _errors_of(spaces, path, document)]
+    errors = errors or [error for path in spaces for error in _circles(spaces, path, document)]
+    if errors:
+        raise errors[0].with_also(tuple(errors[1:]))
+
+
+def _errors_of(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
+    for name, wanted in spaces[path].when.items():
+        where = f"{document.where((*path, 'when', name))} {dotted(path)}"
+        parent = _find(spaces, name)
+        if parent is None:
+            hint = did_you_mean(name, (dotted(other) for other in spaces if other != path))
+            yield RecipeError(f"search space: when names {name!r}, which is no search space", where=where, hint=hint)
+            continue
+        space = spaces[parent]
+        if not isinstance(space, (ChoiceSpace, IntSpace)):
+            what = f"search space: {name} is searched by {space.search}, which hardly ever gives the same value twice"
+            yield RecipeError(what, where=where, hint="a condition names a choice or int space")
+            continue
+        offered = list(space.values if isinstance(space, ChoiceSpace) else space.points)
+        for value in wanted:
+            if index_of(offered, value) is None:
+                what = f"search space: {value!r} is not among the values of {name}"
+                yield RecipeError(what, where=where, hint=_guess(value, offered))
+
+
+def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
+    """Yield an error for a space whose conditions lead back to it."""
+    waiting, seen = [*conditions_of(spaces, path)], set[NodePath]()
+    while waiting:
+        parent = waiting.pop()
+        if parent == path:
+            where = f"{document.where((*path, 'when'))} {dotted(path)}"
+            what = "search space: its conditions lead back to itself, so that none of them could come first"
+            yield RecipeError(what, where=where, hint="leave one of the conditions out")
+            return
+        if parent not in seen:
+            seen.add(parent)
+            waiting.extend(conditions_of(spaces, parent))
+
+
+def _guess(value: Value, offered: list[Value]) -> str:
+    if isinstance(value, str):
+        return did_you_mean(value, (other for other in offered if isinstance(other, str)))
+    shown = ", ".join(repr(other) for other in offered[:12]) + (", ..." if len(offered) > 12 else "")
+    return f"available: {shown}"
+
+
+def _find(spaces: Iterable[NodePath], name: str) -> NodePath | None:
+    """Return the space that ``train.stages.1.unfreeze`` or ``train.stages[1].unfreeze`` names."""
+    wanted = _INDEX.sub(r".\1", name)
+    return next((path for path in spaces if ".".join(map(str, path)) == wanted), None)
+
+
+def _among(values: tuple[Value, ...], value: Value) -> bool:
+    return index_of(values, value) is not None

@@ -1,0 +1,131 @@
+"""Search spaces in a recipe's raw values: found, read, and replaced by their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.document import Document, Location, NodePath
+from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, index_of
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "log_uniform": LogUniformSpace,
+    "uniform": UniformSpace,
+    "int": IntSpace,
+    "choice": ChoiceSpace,
+}
+_KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
+
+
+class _SpaceField(BaseModel):
+    space: Space
+
+
+def is_space(node: Any) -> bool:
+    """Tell whether a raw value is a search space."""
+    return isinstance(node, dict) and isinstance(node.get("search"), str)
+
+
+def is_inside_space(node: Any, key: Any) -> bool:
+    """Tell whether ``key`` would be set in what a space stands for, and not be a key of the space itself."""
+    return is_space(node) and key not in _KEYS
+
+
+def spaces_below(node: Any, path: NodePath = ()) -> Iterator[NodePath]:
+    """Yield the paths of the outermost spaces."""
+    if path and is_space(node):
+        yield path
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from spaces_below(value, (*path, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from spaces_below(value, (*path, index))
+
+
+def take_spaces(document: Document) -> dict[NodePath, Space]:
+    """Replace every search space in the document by its default value, and return the spaces.
+
+    Raises:
+        RecipeError: A space that can't be read, or one within another's values.
+    """
+    spaces: dict[NodePath, Space] = {}
+    errors: list[RecipeError] = []
+
+    def visit(node: Any, path: NodePath) -> Any:
+        if path and is_space(node):
+            try:
+                spaces[path] = _read(node, path, document)
+            except RecipeError as error:
+                errors.append(error)
+                return None
+            return spaces[path].fallback
+        if isinstance(node, dict):
+            return {key: visit(value, (*path, key)) for key, value in node.items()}
+        if isinstance(node, list):
+            return [visit(value, (*path, index)) for index, value in enumerate(node)]
+        return node
+
+    taken = visit(document.root, ())
+    if errors:
+        raise errors[0].with_also(tuple(errors[1:]))
+    document.root.clear()
+    document.root.update(taken)
+    return spaces
+
+
+def place_of(space: Space, path: NodePath, value: Value) -> NodePath:
+    """Return where a space's value is written: among its values, or as one of its ends."""
+    if isinstance(space, ChoiceSpace):
+        index = index_of(space.values, value)
+        return path if index is None else (*path, "values", index)
+    if value in (space.low, space.high):
+        return (*path, "low" if value == space.low else "high")
+    return path
+
+
+def moved(locations: Mapping[NodePath, Location], source: NodePath, target: NodePath) -> dict[NodePath, Location]:
+    """Return the locations with those from ``source`` on in the place of those from ``target`` on."""
+    if source == target or source not in locations:
+        return dict(locations)
+    kept = {path: place for path, place in locations.items() if path[: len(target)] != target}
+    new = {(*target, *path[len(source) :]): place for path, place in locations.items() if path[: len(source)] == source}
+    return {**kept, **new}
+
+
+def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
+    if node["search"] not in _KINDS:
+        where = f"{document.where((*path, 'search'))} {dotted(path)}"
+        raise RecipeError(
+            f"unknown search space {node['search']!r}", where=where, hint=did_you_mean(node["search"], _KINDS)
+        )
+    for inner in spaces_below({key: value for key, value in node.items() if key != "search"}):
+        where = f"{document.where((*path, *inner))} {dotted(path)}"
+        hint = "write it at its own key, outside of these values, with `when:` if it depends on which of them is tried"
+        raise RecipeError("search space: it holds another search space", where=where, hint=hint)
+    try:
+        return _SpaceField.model_validate({"space": node}).space
+    except ValidationError as error:
+        raise _space_error(error, node, path, document) from error
+
+
+def _space_error(error: ValidationError, node: dict[str, Any], path: NodePath, document: Document) -> RecipeError:
+    finding = error.errors(include_url=False)[0]
+    inner = tuple(part for part in finding["loc"][2:] if isinstance(part, (str, int)))
+    where = f"{document.where((*path, *inner))} {dotted(path)}"
+    key, hint = dotted(inner), ""
+    match finding["type"]:
+        case "missing":
+            what = f"{key} is missing"
+        case "extra_forbidden":
+            what = f"unknown key {key!r}"
+            hint = did_you_mean(str(inner[-1]), _KINDS[node["search"]].model_fields)
+        case "value_error":
+            what = str(finding["ctx"]["error"])
+        case _:
+            what = f"{key}: {finding['msg'][:1].lower()}{finding['msg'][1:]}".replace("tuple", "list")
+    return RecipeError(f"search space: {what}", where=where, hint=hint)

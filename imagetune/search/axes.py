@@ -1,0 +1,155 @@
+"""The spaces of a search as axes: where a value lies, between 0 and 1, and how it reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imagetune.recipe.search import Value
+
+_MOST_TEXT = 40
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One space, as search.json describes it.
+
+    Attributes:
+        name: Dotted path in the recipe.
+        kind: ``log_uniform``, ``uniform``, ``int`` or ``choice``.
+        low: Lowest value of a range; 0 for a choice.
+        high: Highest value of a range; 0 for a choice.
+        values: What a choice offers, in its order; empty for a range.
+    """
+
+    name: str
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+    values: tuple[Value, ...] = ()
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is one of several values."""
+        return self.kind == "choice"
+
+    def place(self, value: Value) -> float | None:
+        """Return where a value lies, in [0, 1]: a range by its own scale, a choice in equal steps.
+
+        None for what the space doesn't offer.
+        """
+        if self.is_choice:
+            index = self.index(value)
+            return None if index is None else (index + 0.5) / len(self.values)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return None
+        if self.kind == "log_uniform":
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def value(self, place: float) -> float:
+        """Return the value of a range at a place in [0, 1]."""
+        if self.kind == "log_uniform":
+            return float(self.low * (self.high / self.low) ** place)
+        return self.low + place * (self.high - self.low)
+
+    def index(self, value: Value) -> int | None:
+        """Return which of a choice's values it is; 1, 1.0 and true are different ones."""
+        texts = [json.dumps(offered, sort_keys=True) for offered in self.values]
+        text = json.dumps(value, sort_keys=True)
+        return texts.index(text) if text in texts else None
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return places with what to write there, from the lowest."""
+        if self.is_choice:
+            return [((index + 0.5) / len(self.values), text_of(value)) for index, value in enumerate(self.values)]
+        inner = self._powers() if self.kind == "log_uniform" else self._steps()
+        marks = [self.low, *inner, self.high]
+        return [(place, text_of(mark)) for mark in marks if (place := self.place(mark)) is not None]
+
+    def _powers(self) -> list[float]:
+        """Return powers of ten that keep off the ends."""
+        first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
+        powers = [10.0**power for power in range(first, last + 1)]
+        return [power for power in powers if self.low < power < self.high and 0.12 < (self.place(power) or 0) < 0.88]
+
+    def _steps(self) -> list[float]:
+        """Return round values that keep off the ends."""
+        span = self.high - self.low
+        step = 10.0 ** math.floor(math.log10(span / 2))
+        step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
+        if self.kind == "int":
+            step = max(1.0, step)
+        first = math.floor(self.low / step) + 1
+        marks = [round(step * (first + count), 10) for count in range(int(span / step) + 1)]
+        kept = [mark for mark in marks if self.low < mark < self.high and 0.12 < (mark - self.low) / span < 0.88]
+        return [int(mark) for mark in kept] if self.kind == "int" else kept
+
+
+def axes_of(description: Mapping[str, Any]) -> tuple[Axis, ...]:
+    """Return the axes of the spaces in search.json, in their order."""
+    return tuple(_axis(name, space) for name, space in description.get("spaces", {}).items())
+
+
+def short_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
+    """Return a name for each dotted path that is as short as it can be told from the others by.
+
+    Args:
+        names: Dotted paths.
+        stages: Names of the recipe's stages, which read better than their numbers.
+    """
+    parts = {name: _parts(name, stages) for name in names}
+    short: dict[str, str] = {}
+    for name, own in parts.items():
+        others = [part for other, part in parts.items() if other != name]
+        for length in range(1, len(own) + 1):
+            end = own[-length:]
+            if all(other[-length:] != end for other in others):
+                break
+        short[name] = ".".join(end)
+    return short if len(set(short.values())) == len(short) else {name: name for name in names}
+
+
+def text_of(value: Value) -> str:
+    """Return a value in a few letters."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return _number_text(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):  # a whole section: its values say enough
+        text = ", ".join(text_of(part) for part in value.values())
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
+
+
+def _number_text(value: float) -> str:
+    text = f"{value:.3g}"
+    if "e" not in text:
+        return text
+    digits, _, power = text.partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _axis(name: str, space: Mapping[str, Any]) -> Axis:
+    kind = str(space.get("search"))
+    if "values" in space:
+        return Axis(name, "choice", values=tuple(space["values"]))
+    low, high = space.get("low", 0.0), space.get("high", 1.0)
+    return Axis(name, kind, low, high)
+
+
+def _parts(name: str, stages: Sequence[str]) -> list[str]:
+    """Split a dotted path; a stage's number becomes its name."""
+    found: list[str] = []
+    for part in name.replace("[", ".[").split("."):
+        number = part[1:-1] if part.startswith("[") else ""
+        if number.isdigit() and found and found[-1] == "stages" and int(number) < len(stages):
+            found[-1] = stages[int(number)]
+        elif number and found:
+            found[-1] += part
+        elif part:
+            found.append(part)
+    return found

@@ -1,0 +1,133 @@
+"""How many trials run at a time on this machine, and on what."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imagetune.data.processes import usable_cores
+
+_LIST_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one trial at a time.
+
+    Attributes:
+        place: What people call it: ``gpu 0``, ``cpu 1 of 2``.
+        environment: Variables that its processes see, over those of this one.
+    """
+
+    place: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trials may use.
+
+    Attributes:
+        cores: Processor cores.
+        gpus: Names of GPUs as CUDA_VISIBLE_DEVICES takes them.
+        memory: Bytes of main memory that are free.
+    """
+
+    cores: int
+    gpus: tuple[str, ...]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a trial needs.
+
+    Attributes:
+        cores: That it keeps busy.
+        memory: Bytes of main memory, roughly.
+        most: Trials at a time beyond which the search itself suffers.
+    """
+
+    cores: int
+    memory: int
+    most: int
+
+
+def this_machine(memory: int) -> Machine:
+    """Return what this process may use, without touching a GPU: a process that has can't be forked any more.
+
+    Args:
+        memory: Bytes that are free.
+    """
+    return Machine(usable_cores(), visible_gpus(), memory)
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the GPUs that CUDA would show this process, by the names that CUDA_VISIBLE_DEVICES takes.
+
+    Args:
+        environment: CUDA_VISIBLE_DEVICES in it names them, or hides all; without it ``nvidia-smi`` is asked.
+    """
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    there = _installed_gpus() if named is None or named.strip() else ()
+    if named is None or not there:
+        return there
+    wanted = [name.strip() for name in named.split(",") if name.strip()]
+    # As CUDA does: what comes after the first name that says nothing isn't seen.
+    cut = next((place for place, name in enumerate(wanted) if name.startswith("-")), len(wanted))
+    return tuple(wanted[:cut])
+
+
+def slots_of(parallel: int | Literal["auto"], machine: Machine, needs: Needs) -> tuple[Slot, ...]:
+    """Return where trials run.
+
+    Threads of trials that share a processor aren't limited: with fewer threads sums are added in another order, so that
+    results would depend on how many trials run at a time; and the last trial of a search may have all cores.
+
+    Args:
+        parallel: As in the recipe.
+        machine: What there is.
+        needs: Of a trial; ``auto`` starts no more than that on processors, and one for each GPU.
+    """
+    if machine.gpus:
+        return _gpu_slots(len(machine.gpus) if parallel == "auto" else parallel, machine.gpus)
+    count = _processor_count(machine, needs) if parallel == "auto" else parallel
+    if count == 1:
+        return (Slot("cpu"),)
+    return tuple(Slot(f"cpu {number} of {count}") for number in range(1, count + 1))
+
+
+def _processor_count(machine: Machine, needs: Needs) -> int:
+    return max(1, min(machine.cores // needs.cores, machine.memory // needs.memory, needs.most))
+
+
+def _gpu_slots(count: int, gpus: Sequence[str]) -> tuple[Slot, ...]:
+    """Return slots that take turns on the GPUs; where several share one, none takes all of its memory at once."""
+    slots = []
+    for number in range(count):
+        gpu = number % len(gpus)
+        sharing = (count - gpu + len(gpus) - 1) // len(gpus)
+        environment = {"CUDA_VISIBLE_DEVICES": gpus[gpu], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi counts
+        if sharing > 1:
+            environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        turn = f" ({number // len(gpus) + 1} of {sharing})" if sharing > 1 else ""
+        slots.append(Slot(f"gpu {gpus[gpu]}{turn}", environment))
+    return tuple(slots)
+
+
+def _installed_gpus() -> tuple[str, ...]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    command = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(  # noqa: S603 - a fixed command
+            command, capture_output=True, text=True, check=True, timeout=_LIST_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit())

@@ -1,0 +1,21 @@
+"""What all trials of a search share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagetune.recipe.search import SearchConfig
+from imagetune.runs import Data
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every trial's process gets, pickled once.
+
+    Attributes:
+        data: The pictures and their splits; trials leave the test split closed.
+        config: The objective, folds and early stopping.
+    """
+
+    data: Data
+    config: SearchConfig

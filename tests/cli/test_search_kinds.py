@@ -1,0 +1,117 @@
+"""A sweep and a bake-off from the command line."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from statistics import fmean
+
+import pytest
+
+from imagetune.recipe.loading import load_recipe
+
+RECIPE = """\
+name: colours
+seed: 3
+data: {source: SOURCE, image_size: 32, workers: 0, augmentation: none}
+model: {backbone: mobilenet_v3_small, weights: random}
+train:
+  batch_size: 16
+  stages: [{name: head, unfreeze: none, epochs: 2, learning_rate: 1e-2}]
+evaluate: {bootstrap_samples: 100, explain: 0, label_errors: false}
+tracking: {enabled: false}
+"""
+RATES = "train.stages.0.learning_rate={search: choice, values: [1e-5, 1e-2], default: 1e-2}"
+MODELS = (
+    "model={search: choice, values: [{backbone: mobilenet_v3_small, weights: random}, "
+    "{backbone: efficientnet_lite0, weights: random}, {backbone: mobilenet_v2, weights: gone.weights.h5}]}"
+)
+SWEEP = ("-o", RATES, "-o", "search={algorithm: sweep, repeats: 2, objective: accuracy}")
+BAKEOFF = ("-o", MODELS, "-o", "search={algorithm: bakeoff, finalists: 1, repeats: 2, objective: loss}")
+
+
+def searched(place, pictures, arguments):
+    """Search in a process of its own, on a copy of the pictures."""
+    source = shutil.copytree(pictures, place / "pictures")
+    (place / "colours.yaml").write_text(RECIPE.replace("SOURCE", str(source)), encoding="utf-8")
+    command = [sys.executable, "-m", "imagetune", "search", "colours.yaml", "--run-dir", "found", *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return place / "found", done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, pictures):
+    return searched(tmp_path_factory.mktemp("sweep"), pictures, SWEEP)
+
+
+@pytest.fixture(scope="module")
+def bakeoff(tmp_path_factory, pictures):
+    return searched(tmp_path_factory.mktemp("bakeoff"), pictures, BAKEOFF)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_each_setting_with_each_seed(sweep):
+    folder, printed = sweep
+    rows = rows_of(folder / "search.csv")
+    assert [(row["trial"], row["seed"], row["train.stages[0].learning_rate"]) for row in rows] == [
+        *(("001", "", "0.01"), ("002", "", "1e-05")),
+        *(("003", "4", "0.01"), ("004", "4", "1e-05")),
+    ]
+    assert "4 trainings: 2 settings x 2 seeds" in printed
+    splits = {
+        (folder / "trials" / f"trial-{row['trial']}" / "recipe.yaml").read_text().count("seed: 4") for row in rows
+    }
+    assert splits == {0, 1}
+
+
+@pytest.mark.slow
+def test_the_effect_of_a_sweep_is_that_of_its_trials(sweep):
+    folder, printed = sweep
+    figures = {row["trial"]: float(row["objective"]) for row in rows_of(folder / "search.csv")}
+    default, changed = rows_of(folder / "sweep.csv")
+    gaps = [figures["002"] - figures["001"], figures["004"] - figures["003"]]
+    assert float(changed["difference"]) == pytest.approx(fmean(gaps))
+    assert (changed["key"], changed["value"], changed["default"]) == ("train.stages[0].learning_rate", "1e-05", "0.01")
+    assert float(default["mean"]) == pytest.approx(fmean([figures["001"], figures["003"]]))
+    assert "train.stages[0].learning_rate, default 0.01" in printed
+    assert "One variable at a time" in (folder / "report.html").read_text()
+    assert load_recipe(folder / "best.yaml").recipe.train.stages[0].learning_rate == 0.01
+
+
+@pytest.mark.slow
+def test_a_bake_off_goes_on_without_a_backbone_whose_weights_are_missing(bakeoff):
+    folder, printed = bakeoff
+    rows = {row["trial"]: row for row in rows_of(folder / "search.csv")}
+    assert [rows[name]["status"] for name in ("001", "002", "003")] == ["completed", "completed", "failed"]
+    assert "gone.weights.h5" in rows["003"]["error"]
+    table = rows_of(folder / "bakeoff.csv")
+    assert {row["backbone"] for row in table[:2]} == {"mobilenet_v3_small", "efficientnet_lite0"}
+    assert all(float(row["ms_alone"]) > 0 and float(row["megabytes"]) > 0 for row in table[:2])
+    assert "3 probes of backbones, then 2 trainings: the best 1 fine-tuned with 2 seeds" in printed
+    assert "Bake-off" in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_best_probe_of_a_bake_off_is_fine_tuned_and_tested(bakeoff):
+    folder, _ = bakeoff
+    rows = {row["trial"]: row for row in rows_of(folder / "search.csv")}
+    # The objective is a loss.
+    best = min(("001", "002"), key=lambda name: float(rows[name]["objective"]))
+    assert [name for name, row in rows.items() if row["phase"] == "final"] == [f"{best}-1", f"{best}-2"]
+    assert load_recipe(folder / "best.yaml").recipe.model.backbone == rows_of(folder / "bakeoff.csv")[0]["backbone"]
+    assert json.loads((folder / "best" / "evaluation.json").read_text())["splits"]["test"]["pictures"] > 0
+    assert not list((folder / "trials").rglob("test.csv"))
+
+
+def test_a_bake_off_of_anything_but_backbones_is_refused(recipe, workplace, imagetune):
+    outcome = imagetune("search", recipe, "-o", RATES, "-o", "search.algorithm=bakeoff")
+    assert outcome.code == 2
+    assert "compares backbones" in outcome.err
+    assert not (workplace / "runs").exists()

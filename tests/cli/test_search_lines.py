@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagetune.cli.search_lines import file_lines, search_lines
+from imagetune.recipe.loading import load_recipe
+from imagetune.search.finalists import ranking
+from imagetune.search.trial import Trial, TrialResult
+from imagetune.search_runs.refit import Refit
+from imagetune.search_runs.session import Search
+
+RATE = ("train", "stages", 0, "learning_rate")
+BATCH = ("train", "batch_size")
+RECIPE = """\
+name: drawings
+data: {source: pictures}
+train:
+  stages:
+    - {name: head, unfreeze: none, epochs: 4, learning_rate: 1e-3}
+search: {algorithm: random, objective: f1}
+"""
+
+
+def result(name, objective, *, rate=0.001, status="completed", error="", **about):
+    trial = Trial(name, {RATE: rate, BATCH: 32}, **about)
+    return TrialResult(trial, status, objective, 0.0, 75.0, 4, None if objective is None else 3, error=error)
+
+
+@pytest.fixture
+def told(tmp_path):
+    def told(*results, width=None):
+        (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+        recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+        candidates = tuple(ranking(results, "max"))
+        best = Refit(tmp_path / "best", None, ())
+        search = Search(tmp_path, recipe, (RATE, BATCH), results, candidates, best, len(results))
+        return list(search_lines(search, width=width))
+
+    return told
+
+
+def test_trials_come_from_best_to_worst(told):
+    lines = told(result("001", 0.5, rate=0.1), result("002", 0.9, rate=0.2), result("003", 0.7, rate=0.3))
+    assert lines[0] == "trials      3: 3 done; by f1 on validation"
+    assert [line.split()[:2] for line in lines if line.startswith("  00")] == [
+        ["002", "0.9000"],
+        ["003", "0.7000"],
+        ["001", "0.5000"],
+    ]
+    assert lines[-2:] == ["winner      trial 002, f1 0.9000", "            learning_rate 0.2, batch_size 32"]
+
+
+def test_failures_are_grouped_by_their_reason(told):
+    diverged = "diverged: stage 'head': the loss is nan at step {} with a learning rate of {}"
+    lines = told(
+        result("001", 0.5),
+        result("002", None, status="failed", error="resources: out of memory"),
+        result("003", None, status="failed", error=diverged.format(31, 0.5)),
+        result("004", None, status="failed", error=diverged.format(7, "1e-2")),
+    )
+    failed = [line for line in lines if line.startswith("failed")]
+    assert failed == [
+        f"failed      003, 004: {diverged.format(31, 0.5)}",
+        "failed      002: resources: out of memory",
+    ]
+
+
+def test_finalists_are_told_with_mean_and_spread(told):
+    lines = told(
+        result("001", 0.9, rate=0.1),
+        result("002", 0.8, rate=0.2),
+        result("001-2", 0.5, rate=0.1, phase="final", seed=8, repeats="001"),
+        result("002-2", 0.8, rate=0.2, phase="final", seed=8, repeats="002"),
+    )
+    at = lines.index("finalists   2 settings, each trained with several seeds; by the mean")
+    told_rows = [" ".join(line.split()) for line in lines[at + 1 :]]
+    assert "002 0.8000 0.8000 to 0.8000 2 0.2 32" in told_rows
+    assert "001 0.7000 0.5000 to 0.9000 2 0.1 32" in told_rows
+    assert "winner      trial 002, mean f1 0.8000 over 2 seeds, standard deviation 0.0000" in lines
+
+
+def test_a_hundred_trials_do_not_fill_the_screen(told):
+    lines = told(*(result(f"{number:03d}", number / 200, rate=number) for number in range(1, 101)))
+    assert len(lines) < 30
+    assert "  and 80 more in search.csv" in lines
+
+
+def test_only_files_that_are_there_are_named(tmp_path):
+    (tmp_path / "search.csv").touch()
+    assert list(file_lines(tmp_path, tmp_path / "best")) == [f"all trials  {Path(tmp_path / 'search.csv')}"]

@@ -1,0 +1,36 @@
+"""An executor that works in this process, so that the loop of a search can be tried in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from imagetune.search.executor import Outcome, Task, Work
+
+
+class Here:
+    """Runs each task when it is waited for.
+
+    Args:
+        work: Runs a trial.
+        slots: How many tasks are open at a time.
+        pick: Which of the open tasks ends next; by default the first that was started.
+    """
+
+    def __init__(self, work: Work, *, slots: int = 1, pick: Callable[[int], int] = lambda _open: 0) -> None:
+        self.slots = slots
+        self.most_open = 0
+        self._work = work
+        self._pick = pick
+        self._open: list[Task] = []
+
+    def start(self, task: Task) -> None:
+        self._open.append(task)
+        self.most_open = max(self.most_open, len(self._open))
+        assert len(self._open) <= self.slots
+
+    def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:
+        task = self._open.pop(self._pick(len(self._open)))
+        return [(task, self._work(task))]
+
+    def close(self) -> None:
+        self._open.clear()

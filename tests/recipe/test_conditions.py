@@ -1,0 +1,115 @@
+import pytest
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.conditions import in_force, parents_first, settings_with
+from imagetune.recipe.loading import load_recipe
+
+DEPTH = ("train", "stages", 1, "unfreeze")
+DECAY = ("train", "stages", 1, "layer_decay")
+NORM = ("train", "stages", 1, "batch_norm")
+TEXT = """\
+data: {{source: x}}
+train:
+  stages:
+    - {{name: head, epochs: 1, learning_rate: 1e-3}}
+    - name: top
+      epochs: 1
+      learning_rate: 1e-4
+      layer_decay: {{search: uniform, low: 0.5, high: 0.9, default: 0.7, when: {when}}}
+      batch_norm: {{search: choice, values: [frozen, train], when: {{train.stages.1.unfreeze: all}}}}
+      unfreeze: {{search: choice, values: [none, last 3 blocks, all]}}
+"""
+TOGETHER = "{train.stages.1.unfreeze: [last 3 blocks, all]}"
+CHAIN = "{'train.stages[1].batch_norm': train}"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(when, *overrides):
+        path = tmp_path / "r.yaml"
+        path.write_text(TEXT.format(when=when))
+        return load_recipe(path, overrides)
+
+    return load
+
+
+@pytest.mark.parametrize(("depth", "searched"), [("none", False), ("last 3 blocks", True), ("all", True)])
+def test_a_space_is_in_force_where_its_condition_is_met(load, depth, searched):
+    values = {DEPTH: depth, DECAY: 0.6, NORM: "train"}
+    assert (DECAY in in_force(load(TOGETHER).spaces, values)) == searched
+
+
+def test_a_space_whose_condition_is_not_in_force_is_not_either(load):
+    spaces = load(CHAIN).spaces
+    assert parents_first(spaces) == [DEPTH, NORM, DECAY]
+    assert list(in_force(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})) == [DECAY, NORM, DEPTH]
+    assert list(in_force(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})) == [DEPTH, NORM][::-1]
+    assert list(in_force(spaces, {DEPTH: "none", NORM: "train", DECAY: 0.6})) == [DEPTH]
+
+
+def test_several_conditions_must_all_be_met(load):
+    spaces = load("{train.stages.1.unfreeze: [last 3 blocks, all], train.stages.1.batch_norm: frozen}").spaces
+    assert DECAY in in_force(spaces, {DEPTH: "all", NORM: "frozen", DECAY: 0.6})
+    assert DECAY not in in_force(spaces, {DEPTH: "all", NORM: "train", DECAY: 0.6})
+    assert DECAY not in in_force(spaces, {DEPTH: "last 3 blocks", DECAY: 0.6})
+
+
+def test_the_fewest_values_that_bring_a_space_into_force(load):
+    spaces = load(CHAIN).spaces
+    assert settings_with(spaces, DECAY, 0.6) == {DEPTH: "all", NORM: "train", DECAY: 0.6}
+    assert settings_with(spaces, DEPTH, "none") == {DEPTH: "none"}
+
+
+def test_a_setting_without_a_space_keeps_its_default(load):
+    loaded = load(TOGETHER)
+    tried = loaded.with_values({DEPTH: "none"}).recipe.train.stages[1]
+    assert (tried.unfreeze, tried.layer_decay, tried.batch_norm) == ("none", 0.7, "frozen")
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("{train.stages.1.unfreze: all}", "no search space; did you mean 'train.stages[1].unfreeze'?"),
+        ("{train.stages.1.epochs: 1}", "'train.stages.1.epochs', which is no search space; did you mean"),
+        (
+            "{train.stages.1.unfreeze: [al]}",
+            "'al' is not among the values of train.stages.1.unfreeze; did you mean 'all'?",
+        ),
+        ("{train.stages.1.layer_decay: 0.5}", "is searched by uniform"),
+        ("{train.stages.1.batch_norm: true}", "True is not among the values of train.stages.1.batch_norm; available: "),
+    ],
+)
+def test_a_condition_that_cannot_be_is_named_with_its_place(load, tmp_path, when, message):
+    with pytest.raises(RecipeError) as caught:
+        load(when)
+    (line,) = caught.value.lines()
+    assert line.startswith(f"error[recipe] {tmp_path / 'r.yaml'}:8:80 train.stages[1].layer_decay: ")
+    assert message in line
+
+
+def test_conditions_in_a_circle_are_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "data:\n  source: x\n"
+        "  resize: {search: choice, values: [pad, crop], when: {data.augmentation: none}}\n"
+        "  augmentation: {search: choice, values: [none, light], when: {data.resize: pad}}\n"
+    )
+    with pytest.raises(RecipeError, match="lead back to itself") as caught:
+        load_recipe(path)
+    assert [line.split(" ")[1].rsplit(":", 2)[1] for line in caught.value.lines()] == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "left"),
+    [("all", [DECAY, NORM]), ("last 3 blocks", [DECAY]), ("none", [])],
+)
+def test_an_override_settles_the_conditions_that_name_it(load, fixed, left):
+    loaded = load(TOGETHER, f"train.stages.1.unfreeze={fixed}")
+    assert list(loaded.spaces) == left
+    assert all(not space.when for space in loaded.spaces.values())
+    assert loaded.recipe.train.stages[1].layer_decay == 0.7
+
+
+def test_an_override_takes_out_what_depended_on_a_space_that_it_took_out(load):
+    assert list(load(CHAIN, "train.stages.1.unfreeze=none").spaces) == []
+    assert list(load(CHAIN, "train.stages.1.unfreeze=all").spaces) == [DECAY, NORM]

@@ -1,0 +1,27 @@
+import pytest
+
+from imagetune.search.trial import Trial, TrialResult
+from imagetune.search_runs.clock import clock_of, duration
+
+
+def ran(began, seconds):
+    return TrialResult(Trial("001", {}), "completed", 0.5, began, seconds)
+
+
+def test_time_between_sessions_does_not_count():
+    clock = clock_of([ran(1000, 60), ran(1030, 60), ran(90_000, 10), ran(50, 0)])
+    assert clock.total == pytest.approx(100)
+    assert clock.seconds(1000) == 0
+    assert clock.seconds(1045) == pytest.approx(45)
+    assert clock.seconds(50_000) == pytest.approx(90)
+    assert clock.seconds(90_005) == pytest.approx(95)
+    assert clock.pauses == (pytest.approx(90),)
+
+
+def test_no_trial_no_time():
+    assert clock_of([]).total == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (3 * 3600, "3 h 0 min")])
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
