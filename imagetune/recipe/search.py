@@ -62,7 +62,7 @@ class SearchConfig(Section):
     the defaults. `bakeoff` ranks backbones by cross-validated linear probes on their features, and fine-tunes the best
     few."""
     objective: Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"] = "f1"
-    """Validation figure to optimise; the best epoch of a trial counts."""
+    """Validation figure to optimise, of the epoch whose weights a run keeps (`train.early_stopping.metric` decides)."""
     trials: PositiveInt = 20
     """Trials that random and bayesian search propose, and the most points of a grid; the others decide themselves."""
     budget: BudgetConfig = BudgetConfig()

@@ -44,7 +44,7 @@ class Baked:
         difference: Mean over the folds of its figure minus the best backbone's, with ends of its interval; None for the
             best and for the failed.
         front: Whether no other backbone is as good in figure, time and size and better in one of them.
-        fine_tuned: The best validation figure of each fine-tuning.
+        fine_tuned: The validation figure of each fine-tuning.
         tuning_error: Why a fine-tuning failed.
     """
 

@@ -19,7 +19,6 @@ from imagetune.run_folder import (
     lock_document,
     write_recipe,
 )
-from imagetune.search.finalists import direction_of
 from imagetune.search_runs.median_stopping import MedianStopping
 from imagetune.training.events import SilentListener
 from imagetune.training.faults import memory_errors
@@ -56,8 +55,8 @@ class Trained:
     """How a training ended.
 
     Attributes:
-        objective: The best figure of all its epochs, those of a lower rung among them.
-        best_epoch: The epoch that reached it, from 1 over all stages.
+        objective: The figure of the epoch whose weights are kept, maybe one of a lower rung: what a fit would reach.
+        best_epoch: That epoch, from 1 over all stages.
         epochs: Epochs that were trained here.
         stopped: Whether median stopping has ended it.
     """
@@ -101,13 +100,14 @@ def _train(lesson: Lesson, folder: RunFolder, recorder: RunRecorder, stop: StopR
             stop.check()
 
         median = MedianStopping(lesson.compared, lesson.objective, recipe.train.stages, beat)
-        train(
+        kept = train(
             replace(job, folder=folder.checkpoints, listener=recorder),
             start_from=None if lesson.continues is None else RunFolder(lesson.continues).checkpoints,
             until_epoch=lesson.until_epoch,
             enough=median,
         )
-    return _judged(folder, lesson.objective, before, stopped=median.stopped)
+    epochs = len(read_json_lines(folder.metrics)) - before
+    return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
 
 
 def _with_batch_size(lesson: Lesson) -> Recipe:
@@ -124,13 +124,6 @@ def _write_inputs(folder: RunFolder, recipe: Recipe, before: Recipe, weights: We
     if recipe != before:
         write_recipe(recipe, folder.recipe)
     write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures={}))
-
-
-def _judged(folder: RunFolder, objective: str, before: int, *, stopped: bool) -> Trained:
-    lines = read_json_lines(folder.metrics)
-    better = min if direction_of(objective) == "min" else max
-    best = better(lines, key=lambda line: float(line["val"][objective]))
-    return Trained(float(best["val"][objective]), int(best["epoch"]), len(lines) - before, stopped)
 
 
 def _quiet(_line: str) -> None:

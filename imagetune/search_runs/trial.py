@@ -1,4 +1,4 @@
-"""What the process of a trial does: train as its recipe says, and return the best validation figure.
+"""What the process of a trial does: train as its recipe says, and return its validation figure.
 
 A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat alone. What is the same for all trials, the
 check of the pictures and their splits, is in the search's folder once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,8 @@ import psutil
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SECONDS = 0.3
+"""Signals that come so soon after the first are part of it."""
 
 
 class StopRequest:
@@ -21,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._received = 0.0
         self._deferred = False
 
     def check(self) -> None:
@@ -39,9 +43,13 @@ class StopRequest:
 
     def receive(self, signal_number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal."""
+        now = time.monotonic()
         if self.signal_number is not None:
+            # `timeout` and job schedulers send one to the process and another to its group: they mean the same.
+            if now - self._received < SAME_SECONDS:
+                return
             _exit_now(signal_number)
-        self.signal_number = signal_number
+        self.signal_number, self._received = signal_number, now
         if not self._deferred:
             raise StoppedError(signal_number)
 

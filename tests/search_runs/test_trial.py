@@ -86,12 +86,19 @@ def test_a_rung_goes_on_where_the_lower_one_ended(shared, task, tmp_path):
 
 
 def test_the_best_epoch_of_a_lower_rung_counts(shared, task, tmp_path):
-    run_trial(shared, task("lower", epochs=2))
-    lines = read_json_lines(tmp_path / "lower" / "metrics.jsonl")
-    lines[1]["val"]["loss"] = 1e-9
-    (tmp_path / "lower" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    upper = run_trial(shared, task("upper", epochs=3, continues=tmp_path / "lower"))
-    assert (upper.objective, upper.best_epoch, upper.epochs) == (1e-9, 2, 1)
+    stages = [head(2), {**head(1, learning_rate=9.0), "name": "wild"}]
+    lower = run_trial(shared, task("lower", stages=stages, epochs=2))
+    upper = run_trial(shared, task("upper", stages=stages, epochs=3, continues=tmp_path / "lower"))
+    assert losses(tmp_path / "upper")[2] > lower.objective
+    assert (upper.objective, upper.best_epoch, upper.epochs) == (lower.objective, lower.best_epoch, 1)
+
+
+def test_the_epoch_that_is_kept_counts_not_a_luckier_one(shared, task, tmp_path):
+    by_f1 = replace(shared, config=shared.config.model_copy(update={"objective": "f1"}))
+    outcome = run_trial(by_f1, task("trial"))
+    lines = read_json_lines(tmp_path / "trial" / "metrics.jsonl")
+    kept = min(lines, key=lambda line: line["val"]["loss"])
+    assert (outcome.objective, outcome.best_epoch) == (kept["val"]["f1"], kept["epoch"])
 
 
 def test_a_lower_rung_that_is_missing_or_damaged_is_the_reason_of_the_failure(shared, task, tmp_path):

@@ -36,13 +36,22 @@ def test_handlers_are_put_back():
 def test_a_second_signal_ends_the_process_at_once():
     code = (
         "import os, signal, time\n"
-        "from imagetune.training.stopping import listen_for_stop\n"
+        "from imagetune.training.stopping import SAME_SECONDS, listen_for_stop\n"
         "with listen_for_stop() as stop, stop.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(SAME_SECONDS + 0.1)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 130
+
+
+def test_a_signal_that_comes_twice_at_the_same_moment_is_one():
+    with pytest.raises(StoppedError), listen_for_stop() as stop:
+        with stop.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        stop.check()
 
 
 def test_a_signal_that_is_not_listened_for_stays_as_it_was():
