@@ -1,7 +1,7 @@
 import pytest
 
 from imagetune.search.trial import Trial, TrialResult
-from imagetune.search_runs.clock import clock_of, duration
+from imagetune.search_runs.clock import clock_of
 
 
 def ran(began, seconds):
@@ -20,8 +20,3 @@ def test_time_between_sessions_does_not_count():
 
 def test_no_trial_no_time():
     assert clock_of([]).total == 0
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (3 * 3600, "3 h 0 min")])
-def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text
