@@ -113,7 +113,7 @@ def write_splits_csv(splits: Splits, path: Path) -> None:
         writer.writerow((*_COLUMNS, *slices))
         for record in records:
             cells = dict(record.slices)
-            told = _told(record.path, splits.root)
+            told = told_path(record.path, splits.root)
             writer.writerow(
                 (told, record.label, record.split, record.group or "", *(cells.get(name, "") for name in slices))
             )
@@ -274,6 +274,7 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     raise DataError(what + others, where=str(root), hint=hint)
 
 
-def _told(path: str, root: Path) -> str:
+def told_path(path: str, root: Path) -> str:
+    """Return a picture's path as splits.csv has it: relative to the root, where it lies below it."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path

@@ -16,7 +16,7 @@ from scipy.stats import mannwhitneyu
 
 from imagetune.data.shift import holm
 from imagetune.evaluation.intervals import Bootstrap, Estimate, estimate, precision_of, resampled_weights
-from imagetune.evaluation.slices import LEVEL, Slice, pairs_of, slice_notes, slices_by
+from imagetune.evaluation.slices import LEVEL, Slice, all_slices, slice_notes
 from imagetune.evaluation.verdict import difference
 
 Floats = NDArray[np.float64]
@@ -35,8 +35,7 @@ def compare_errors(
         bootstrap: How intervals are made.
         grouped: Whether pictures come in groups, which the tests don't know.
     """
-    singles = [part for name, values in attributes.items() for part in slices_by(name, values)]
-    found = [*singles, *pairs_of(singles)]
+    found = all_slices(attributes)
     if not found:
         return None
     plain = [
@@ -51,7 +50,7 @@ def compare_errors(
         "pictures": len(errors),
         "error": float(errors.mean()),
         "looked_at": len(rows),
-        "attributes": list(dict.fromkeys(name for part in singles for name in part.attributes)),
+        "attributes": list(dict.fromkeys(name for part in found for name in part.attributes)),
         "text": _text(rows, len(errors)),
         "notes": slice_notes(grouped=grouped),
         "slices": rows,

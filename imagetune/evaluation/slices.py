@@ -115,8 +115,7 @@ def compare_slices(
         confidence: Coverage of the intervals.
         grouped: Whether pictures come in groups, which the tests don't know.
     """
-    singles = [part for name, values in attributes.items() for part in slices_by(name, values)]
-    found = [*singles, *pairs_of(singles)]
+    found = all_slices(attributes)
     if not found:
         return None
     alike = np.zeros(len(right), np.int64)
@@ -133,11 +132,17 @@ def compare_slices(
         "pictures": len(right),
         "right": float(right.mean()),
         "looked_at": len(rows),
-        "attributes": list(dict.fromkeys(name for part in singles for name in part.attributes)),
+        "attributes": list(dict.fromkeys(name for part in found for name in part.attributes)),
         "text": _text(rows, len(right), several_classes=len(np.unique(classes)) > 1),
         "notes": slice_notes(grouped=grouped),
         "slices": rows,
     }
+
+
+def all_slices(attributes: Mapping[str, NDArray[Any]]) -> list[Slice]:
+    """Return the slices by each attribute, texts or numbers (n,) by name, and by pairs of them."""
+    singles = [part for name, values in attributes.items() for part in slices_by(name, values)]
+    return [*singles, *pairs_of(singles)]
 
 
 def slices_by(name: str, values: NDArray[Any]) -> Iterator[Slice]:

@@ -226,6 +226,16 @@ def resolve_scalar(text: str) -> str | bool | int | float | None:
     return text
 
 
+def value_at(node: Any, path: NodePath, absent: Any = None) -> Any:
+    """Return the value at a path of mappings and lists, ``absent`` where there is nothing."""
+    for part in path:
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not inside:
+            return absent
+        node = node[part]
+    return node
+
+
 def _feed(builder: _Builder, text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"has {len(text)} characters, the most is {MAX_CHARACTERS}", where=builder.name)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
-from imagetune.recipe.document import Document, NodePath, parse_document, parse_value
+from imagetune.recipe.document import Document, NodePath, parse_document, parse_value, value_at
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.problems import dotted, recipe_error
 from imagetune.recipe.schema import Recipe
@@ -75,7 +75,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe
     for override in overrides:
         _override(document, override)
     spaces = take_spaces(document)
-    fixed = {path: _value_at(document.root, path) for path in written if path not in spaces}
+    fixed = {path: value_at(document.root, path) for path in written if path not in spaces}
     spaces = settle_conditions(spaces, fixed)
     check_conditions(spaces, document)
     folder = path.absolute().parent
@@ -171,16 +171,6 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
             node = node.setdefault(part, {})
         else:
             node = node[part]
-
-
-def _value_at(node: Any, path: NodePath) -> Any:
-    """Return the value at a path, None where there is nothing."""
-    for part in path:
-        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
-        if not inside:
-            return None
-        node = node[part]
-    return node
 
 
 def _write_stages_out(root: dict[str, Any], document: Document) -> None:

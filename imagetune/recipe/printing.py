@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from imagetune.recipe.document import NodePath
+from imagetune.recipe.document import NodePath, value_at
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.presets import PRESETS
 from imagetune.recipe.problems import dotted
@@ -41,11 +41,11 @@ def searchable_yaml(loaded: LoadedRecipe) -> str:
     """Return a recipe as YAML that reads back to an equal one with the same spaces."""
     values: Any = recipe_values(loaded.recipe)
     for path in loaded.spaces:
-        if not _is_there(values, path):
+        if value_at(values, path, ABSENT) is ABSENT:
             # A key of a preset, which the resolved recipe has written out as stages.
             values[str(path[0])] = copy.deepcopy(loaded.document.root[str(path[0])])
     for path, space in loaded.spaces.items():
-        _value_at(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
+        value_at(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -141,17 +141,3 @@ def _allow_bare_name(definitions: Mapping[str, Any], properties: dict[str, Any],
     reference = next(choice["$ref"] for choice in choices if "Config" in choice.get("$ref", ""))
     names = definitions[reference.rsplit("/", 1)[-1]]["properties"]["name"]
     choices.insert(0, next(choice for choice in names["anyOf"] if "enum" in choice))
-
-
-def _is_there(values: Any, path: NodePath) -> bool:
-    try:
-        _value_at(values, path)
-    except (KeyError, IndexError, TypeError):
-        return False
-    return True
-
-
-def _value_at(values: Any, path: NodePath) -> Any:
-    for part in path:
-        values = values[part]
-    return values

@@ -91,7 +91,8 @@ class SearchConfig(Section):
     """Earlier searches of the same pictures, by their run folder or runs:/ address: their trials are known from the
     beginning, and not tried again but for the best, which comes first."""
     parallel: PositiveInt | Literal["auto"] = "auto"
-    """Trials at a time; `auto` is one for each GPU, and on processors as many as have measured faster."""
+    """Trials at a time; `auto` is one for each GPU, else one a core where only heads learn and one for four cores
+    where the backbone does, as far as memory goes."""
     executor: Literal["local", "ray"] = "local"
     """Where trials run: in processes of this machine, or on a Ray cluster."""
     ray: RayConfig = RayConfig()

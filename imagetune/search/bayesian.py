@@ -1,7 +1,7 @@
 """Bayesian optimisation: KerasTuner's oracle, with another search for the setting that promises most.
 
 KerasTuner 1.4.8 climbs from 50 random points along numerical gradients, with one prediction of its Gaussian process for
-each number; that takes seconds a trial. It treats unordered choices as places on a line, proposes points again that it
+each number. It treats unordered choices as places on a line, proposes points again that it
 has seen, and leaves failed trials out. Here the process predicts a thousand whole settings at once, random ones and
 neighbours of the best; unordered choices have a coordinate a value; a failed trial counts as the worst.
 """

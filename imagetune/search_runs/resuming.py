@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from imagetune.data.holdout import open_holdout
-from imagetune.data.splits import write_splits_csv
+from imagetune.data.splits import told_path, write_splits_csv
 from imagetune.errors import CheckpointError
 from imagetune.files import disk_errors, write_json
 from imagetune.recipe.loading import load_recipe
@@ -107,9 +106,9 @@ def _recorded(folder: RunFolder, lock: Path) -> dict[str, _Picture]:
 
 
 def _present(data: Data) -> dict[str, _Picture]:
-    splits, start = data.splits, f"{data.splits.root}{os.sep}"
+    splits = data.splits
     return {
-        record.path.removeprefix(start).replace(os.sep, "/"): _Picture(
+        told_path(record.path, splits.root): _Picture(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
         for record in (*splits.train, *splits.val, *open_holdout(splits))

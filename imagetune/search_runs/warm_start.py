@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.splits import Splits, write_splits_csv
+from imagetune.data.holdout import open_holdout
+from imagetune.data.splits import Splits, told_path
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.files import write_json
 from imagetune.recipe.conditions import is_met, parents_first
-from imagetune.recipe.document import NodePath
+from imagetune.recipe.document import NodePath, value_at
 from imagetune.recipe.loading import LoadedRecipe, load_recipe
 from imagetune.recipe.printing import flatten, recipe_values
 from imagetune.recipe.problems import dotted
@@ -85,7 +85,7 @@ class _Fitting:
 
     def _found(self, path: NodePath, was: Mapping[str, Any]) -> Any:
         """Return the value that stood at a path where nothing was searched then."""
-        found, space = _value_at(was, path), self.loaded.spaces[path]
+        found, space = value_at(was, path), self.loaded.spaces[path]
         if not isinstance(space, ChoiceSpace):
             return found
         if path not in self.offered:
@@ -93,7 +93,7 @@ class _Fitting:
         return next((value for value, complete in self.offered[path] if complete == found), found)
 
     def _complete(self, path: NodePath, value: Value) -> Any:
-        return _value_at(recipe_values(self.loaded.with_values({path: value}).recipe), path)
+        return value_at(recipe_values(self.loaded.with_values({path: value}).recipe), path)
 
     def _difference(self, values: Mapping[NodePath, Value], was: Mapping[str, Any]) -> str:
         now = dict(flatten(recipe_values(self.loaded.with_values(values).recipe)))
@@ -236,10 +236,8 @@ def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[N
 
 
 def _rows_of(splits: Splits) -> set[tuple[str, ...]]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "splits.csv"
-        write_splits_csv(splits, path)
-        return _rows_in(path)
+    records = (*splits.train, *splits.val, *open_holdout(splits))
+    return {(told_path(record.path, splits.root), record.label, record.split or "") for record in records}
 
 
 def _rows_in(path: Path) -> set[tuple[str, ...]]:
@@ -252,15 +250,6 @@ def _rows_in(path: Path) -> set[tuple[str, ...]]:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
-
-
-def _value_at(values: Any, path: NodePath) -> Any:
-    for part in path:
-        inside = part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
-        if not inside:
-            return None
-        values = values[part]
-    return values
 
 
 def _shown(value: Any) -> str:
