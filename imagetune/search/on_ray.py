@@ -167,12 +167,13 @@ class RayTasks:
             self._ray.cancel(reference)
         if self._open:
             self._ray.wait(list(self._open), num_returns=len(self._open), timeout=_STOP_SECONDS)
-        for reference, one in self._open.items():
-            self._ray.cancel(reference, force=True)
+        # Ray kills what still runs as its driver leaves. Cancelling by force what ends in the same moment would abort
+        # this process (Ray 2.60.0: "Check failed: it != submissible_tasks_.end()").
+        self._ray.shutdown()
+        for one in self._open.values():
             close_claim(one.task.folder)
             settled_log(one.task)
         self._open = {}
-        self._ray.shutdown()
 
     def _ended(self, reference: Any) -> tuple[Task, Outcome]:
         one = self._open.pop(reference)
