@@ -24,6 +24,7 @@ from imagetune.evaluation.intervals import Bootstrap, group_codes
 from imagetune.evaluation.paired_figures import FIGURES
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
 from imagetune.evaluation.run_files import RunFiles, read_run
+from imagetune.run_folder import RunFolder, told_state
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 # A picture, and its how-manieth copy in the test split.
@@ -96,8 +97,7 @@ class _Member:
         files = read_run(resolve_run(run) if is_mlflow_uri(run) else Path(run))
         path = files.folder / "predictions" / "test.csv"
         if not path.is_file():
-            state = files.status.get("state", "unknown")
-            what = f"has no test predictions (its state is {state})"
+            what = f"has no test predictions ({told_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")
         if not files.rows:
             what = "has no splits.csv, so it can't be told whether it learned from the others' test pictures"

@@ -91,8 +91,9 @@ def check(source: Path, overrides: Sequence[str]) -> Check:
 
 
 def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int, views: int) -> None:
-    """Draw some training pictures of a recipe beside their augmented views, and write the sheet."""
+    """Draw training pictures of a recipe beside their augmented views; refuses to write among the pictures."""
     loaded = load_checked_recipe(recipe, overrides).recipe
+    require_outside(out, loaded.data)
     catalog = read_catalog(loaded.data)
     splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
     sheet = draw_contact_sheet(

@@ -45,7 +45,7 @@ def evaluate(runs: Sequence[str], *, data: Path | None, require: Sequence[Requir
         require: Bars besides those of the first run's recipe.
 
     Returns:
-        The document, with ``members``: each run's name and views.
+        The document, with ``members``: each run's name and views; and ``unusable`` as of one run.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -53,29 +53,30 @@ def evaluate(runs: Sequence[str], *, data: Path | None, require: Sequence[Requir
     """
     members = open_members(runs)
     first = members[0]
-    records = _unseen_records(members, data)
+    records, unusable = _unseen_records(members, data)
     predictions = mean_predictions([_predict(member, records) for member in members])
     evaluation = evaluate_split(
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
     )
     document = evaluation_document({"test": evaluation}, config=with_bars(first.recipe.evaluate, require))
     told = [{"run": member.name, "views": list(member.recipe.evaluate.views)} for member in members]
-    return {**document, "members": told}
+    return document | {"members": told} | ({"unusable": unusable} if unusable else {})
 
 
-def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[Record, ...]:
-    """Return the pictures to test on, none of which a member learned from."""
+def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """Return the pictures to test on, none of which a member learned from, and those that can't be used."""
     first, *others = members
+    unusable: dict[str, str] = {}
     if data is None:
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:
-        records = labelled_records(data, first.recipe)
+        records, unusable = labelled_records(data, first.recipe)
         hashes = hash_pictures(records)
         others = [*members]
     for member in others:
         refuse_seen(member, records, hashes)
-    return records
+    return records, unusable
 
 
 def _predict(member: Member, records: Sequence[Record]) -> Predictions:

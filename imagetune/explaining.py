@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import find_pictures
+from imagetune.data.catalog import find_pictures, spare_pictures
 from imagetune.data.decode import load_picture
 from imagetune.data.targets import median_class
 from imagetune.errors import BadPictureError, RecipeError
@@ -21,6 +21,8 @@ from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
 PANEL_PIXELS = 320
+# What can be explained of a number: what makes it so.
+DIRECTIONS = ("higher", "lower")
 _GAP = 8
 
 
@@ -30,11 +32,12 @@ class Explanation:
 
     Attributes:
         path: The picture.
-        target: The class that is explained; None where the picture can't be read.
-        probability: What the model gives it.
+        target: The class that is explained, of numbers higher or lower; None where the picture can't be read.
+        probability: What the model gives it; None of numbers.
         agreement: Rank correlation of Grad-CAM and occlusion, -1 to 1; None where it is not defined.
         file: The picture, Grad-CAM and occlusion side by side.
         error: Why the picture can't be read, or None.
+        value: Of regression, the number.
     """
 
     path: str
@@ -43,6 +46,7 @@ class Explanation:
     agreement: float | None = None
     file: str | None = None
     error: str | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,15 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
         run: A run folder, or a runs:/ or models:/ address.
         paths: Files, folders and patterns.
         out: Folder for the pictures; made where it isn't there.
-        target: The class to explain; by default each picture's answer.
+        target: The class to explain; by default each picture's answer. Of a number, ``higher`` or ``lower``: what makes
+            it so; by default higher.
 
     Yields:
         An explanation of each picture, in order; of one that can't be read, why.
 
     Raises:
-        DataError: There is no picture.
-        RecipeError: The model has no such class, or predicts numbers.
+        DataError: There is no picture, or one would be written over.
+        RecipeError: The model has no such class.
         ResourceError: ``out`` can't be written.
     """
     _, loaded = open_run(run)
@@ -74,16 +79,20 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
     sight = sight_of(loaded.model)
     pictures = find_pictures(paths)
     names = _file_names(pictures)
+    spare_pictures((out / name for name in names), pictures)
     for first in range(0, len(pictures), PASS_SIZE):
         part = slice(first, first + PASS_SIZE)
         yield from _explain_batch(loaded, sight, pictures[part], [out / name for name in names[part]], output)
 
 
 def _output(loaded: LoadedModel, target: str | None) -> int | None:
-    if loaded.task == "regression":
-        raise RecipeError("this run predicts numbers; only classes can be explained", where="explain")
     if target is None:
         return None
+    if loaded.task == "regression":
+        if target not in DIRECTIONS:
+            hint = f"this run predicts numbers: use {' or '.join(DIRECTIONS)}"
+            raise RecipeError(f"the model has no class {target!r}", where="--class", hint=hint)
+        return DIRECTIONS.index(target)
     if target not in loaded.class_names:
         hint = f"its classes are {', '.join(loaded.class_names[:20])}"
         raise RecipeError(f"the model has no class {target!r}", where="--class", hint=hint)
@@ -113,19 +122,22 @@ def _explain_batch(
     stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
     batches = [_Batch(stacked)] if images else []
     probabilities = predict_probabilities(loaded.model, batches, views=loaded.views)
-    targets = _answers(loaded, probabilities) if output is None else np.full(len(images), output)
+    numbers = loaded.task == "regression"
+    targets = _answers(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
     found = iter(zip(stacked, look_at(sight, stacked, targets[:, None]), probabilities, strict=True))
     for path, file in zip(paths, files, strict=True):
         if path in errors:
             yield errors[path]
             continue
         image, (look,), row = next(found)
+        look = look.opposite if numbers and output else look
         yield Explanation(
             path=path,
-            target=loaded.class_names[look.target],
-            probability=float(row[look.target]),
+            target=DIRECTIONS[look.against] if numbers else loaded.class_names[look.target],
+            probability=None if numbers else float(row[look.target]),
             agreement=look.agreement,
             file=_write(image, look, file),
+            value=float(row[look.target]) if numbers else None,
         )
 
 

@@ -15,17 +15,33 @@ from typing import Any
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
+_FULL = "free some space, or choose another place"
+_REFUSED = "check who may write there, or choose another place"
+_IN_THE_WAY = "a file or folder of another kind is in the way: choose another place"
+_HINTS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _REFUSED,
+    errno.EPERM: _REFUSED,
+    errno.EROFS: _REFUSED,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.ENOTEMPTY: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "disk full" and "no permission" below ``path`` into a ResourceError that names the folder."""
+    """Turn what a disk or a place refuses below ``path`` into a ResourceError that names it and says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        hint = _HINTS.get(error.errno or 0)
+        if hint is None:
             raise
-        hint = "free some space or choose another folder with --run-dir"
         raise ResourceError(f"can't write: {error.strerror}", where=str(path), hint=hint) from error
 
 

@@ -148,7 +148,8 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
         ResourceError: The disk is full.
     """
     path = run_dir or Path(RUNS) / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder = RunFolder(path.absolute())
+    # Only a way over .. needs to be looked up: a link that the user named stays in the folder's name.
+    folder = RunFolder(path.resolve() if ".." in path.parts else path.absolute())
     try:
         folder.path.mkdir(parents=True, exist_ok=run_dir is not None)
     except OSError as error:
@@ -189,8 +190,12 @@ def failure_noted(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def open_run_folder(path: Path) -> RunFolder:
+def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     """Return an existing run's folder.
+
+    Args:
+        path: The folder.
+        trained: False also takes a run that ended before it had a model.
 
     Raises:
         ModelFileError: It is no run folder, or has no model yet.
@@ -199,9 +204,9 @@ def open_run_folder(path: Path) -> RunFolder:
     if not path.is_dir():
         hint = "give a run folder such as runs/NAME-TIME-ID, or runs:/ID or models:/NAME/VERSION"
         raise ModelFileError("no such run folder", where=str(path), hint=hint)
-    if not (folder.model / "manifest.json").is_file():
-        state = folder.read_status().get("state", "unknown")
-        raise ModelFileError(f"has no trained model (its state is {state})", where=str(path))
+    if not (folder.model / "manifest.json").is_file() and (trained or not folder.read_status()):
+        hint = f"train it again in a new folder: imagetune fit {folder.recipe}" if folder.recipe.is_file() else ""
+        raise ModelFileError(f"has no trained model ({told_state(folder)})", where=str(path), hint=hint)
     return folder
 
 
@@ -247,13 +252,32 @@ def _claim(folder: RunFolder) -> None:
 
 
 def _occupied(folder: RunFolder) -> CheckpointError:
+    if writer := _writer(folder):
+        return CheckpointError(
+            f"process {writer} is writing this run", where=str(folder.path), hint="wait for it to end"
+        )
+    state = folder.read_status().get("state")
+    held = "files of something else" if state is None else f"a run that is {state}"
+    if state == "running":
+        held = "a run whose process has died"
+    hint = "choose another --run-dir or an empty folder"
+    return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
+
+
+def _writer(folder: RunFolder) -> int | None:
+    """Return the process that is writing a run, None where there is none."""
     status = folder.read_status()
     pid = status.get("pid")
-    if status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid):
-        return CheckpointError(f"process {pid} is writing this run", where=str(folder.path), hint="wait for it to end")
-    state = f"a run that is {status['state']}" if "state" in status else "files of something else"
-    hint = "choose another --run-dir or an empty folder"
-    return CheckpointError(f"the folder holds {state}", where=str(folder.path), hint=hint)
+    alive = status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid)
+    return pid if alive else None
+
+
+def told_state(folder: RunFolder) -> str:
+    """Return a run's state in words; a process that was killed has left the word that it is running."""
+    state = folder.read_status().get("state")
+    if state == "running" and not _writer(folder):
+        return "its process has died"
+    return "it is no run folder" if state is None else f"its state is {state}"
 
 
 def _version(package: str) -> str | None:

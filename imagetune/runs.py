@@ -134,11 +134,13 @@ def fit(
         ImagetuneError: See the error tree; nothing is left behind when it comes before training.
     """
     with listen_for_stop() as stop:
-        recipe = load_checked_recipe(recipe_path, overrides).recipe
+        loaded = load_checked_recipe(recipe_path, overrides)
+        recipe = loaded.recipe
         check_run_place(run_dir)
-        data = read_data(recipe, say=say)
-        after = prepare(recipe, data, stop) if prepare else None
-        return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop, after=after)
+        with loaded.placing_errors():
+            data = read_data(recipe, say=say)
+            after = prepare(recipe, data, stop) if prepare else None
+            return run_recipe(recipe, data, run_dir=run_dir, listener=listener, say=say, stop=stop, after=after)
 
 
 def enforce_requirements(result: Tested) -> None:
@@ -151,11 +153,13 @@ def enforce_requirements(result: Tested) -> None:
 def plan(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> tuple[Recipe, list[StagePlan]]:
     """Do everything of ``fit`` up to one batch of each stage, and leave nothing behind."""
     with listen_for_stop() as stop:
-        recipe = load_checked_recipe(recipe_path, overrides).recipe
-        data = read_data(recipe, say=say)
-        recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
-        model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
-        return recipe, plan_stages(training_job(recipe, data.pictures(recipe), model, stop=stop))
+        loaded = load_checked_recipe(recipe_path, overrides)
+        with loaded.placing_errors():
+            recipe = loaded.recipe
+            data = read_data(recipe, say=say)
+            recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+            model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
+            return recipe, plan_stages(training_job(recipe, data.pictures(recipe), model, stop=stop))
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
@@ -244,13 +248,21 @@ def evaluate(run: str, *, data: Path | None, require: Sequence[Requirement] = ()
         run: A run folder, or a runs:/ or models:/ address.
         data: Other labelled pictures.
         require: Bars besides those of the recipe.
+
+    Returns:
+        The document; with ``unusable``, path and reason, where some of the other pictures had to be left out.
     """
     folder, loaded = open_run(run)
     recipe = load_recipe(folder.recipe).recipe
-    records = labelled_records(data, recipe) if data else open_holdout(run_splits(folder, recipe, loaded.class_names))
+    unusable: dict[str, str] = {}
+    if data:
+        records, unusable = labelled_records(data, recipe)
+    else:
+        records = open_holdout(run_splits(folder, recipe, loaded.class_names))
     predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
     evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(records))
-    return evaluation_document({"test": evaluation}, config=with_bars(recipe.evaluate, require))
+    document = evaluation_document({"test": evaluation}, config=with_bars(recipe.evaluate, require))
+    return document | ({"unusable": unusable} if unusable else {})
 
 
 def enforce_bars(document: Mapping[str, Any], *, where: str) -> None:
@@ -279,7 +291,7 @@ def predict(run: str, paths: Sequence[str], ways: AnswerWays = PLAIN_WAYS) -> It
 
 def report(run: str, *, say: Say) -> Path:
     """Write report.html of a run again, from the files in its folder, and send what changed to MLflow."""
-    folder = open_run_folder(Path(run))
+    folder = open_run_folder(Path(run), trained=False)
     page = write_pages(folder)
     send_changes(folder, say=say)
     return page

@@ -25,12 +25,20 @@ EPOCH_FIGURES: Mapping[Task, tuple[str, ...]] = {
     "ordinal": (*_CLASS_FIGURES, "mae"),
     "regression": ("loss", "mae", "r2"),
 }
-_CLASS_TEST = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "roc_auc")
+_CLASS_TEST = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "roc_auc", "log_loss")
 TEST_FIGURES: Mapping[Task, tuple[str, ...]] = {
     "single_label": _CLASS_TEST,
-    "multi_label": ("mean_average_precision", "f1", "micro_f1", "precision", "recall", "subset_accuracy"),
-    "ordinal": (*_CLASS_TEST, "quadratic_weighted_kappa", "within_one_rank"),
-    "regression": ("r2", "spearman"),
+    "multi_label": (
+        "mean_average_precision",
+        "f1",
+        "micro_f1",
+        "precision",
+        "recall",
+        "subset_accuracy",
+        "hamming_loss",
+    ),
+    "ordinal": (*_CLASS_TEST, "mae", "quadratic_weighted_kappa", "within_one_rank"),
+    "regression": ("mae", "rmse", "r2", "spearman"),
 }
 _NO_CLASSES = ("multi_label", "regression")
 

@@ -12,9 +12,12 @@ import numpy as np
 import psutil
 
 from imagetune.data.catalog import Record, read_catalog
+from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
+from imagetune.data.inspection import inspect_pictures
 from imagetune.data.labels import label_rule
 from imagetune.data.splits import Splits
+from imagetune.errors import DataError
 from imagetune.evaluation.depth import deep_document
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
@@ -117,12 +120,28 @@ def groups_of(records: Sequence[Record]) -> list[str | None]:
     return [record.group for record in records]
 
 
-def labelled_records(path: Path, recipe: Recipe) -> tuple[Record, ...]:
-    """Return the labelled pictures of another folder or table, laid out as the recipe's own."""
+def labelled_records(path: Path, recipe: Recipe) -> tuple[tuple[Record, ...], dict[str, str]]:
+    """Read the labelled pictures of another folder or table, laid out as the recipe's own.
+
+    Returns:
+        Those that can be used; path and reason of those that ``data.on_bad_picture: skip`` leaves out.
+
+    Raises:
+        DataError: None can be used, or one can't and ``data.on_bad_picture`` is ``error``; or there is no such source.
+    """
     # Other pictures need not have the columns that the recipe's own are sliced by.
     columns = recipe.data.columns.model_copy(update={"slices": ()})
     config = recipe.data.model_copy(update={"source": str(path.absolute()), "columns": columns})
-    return read_catalog(config, least_classes=1).records
+    records = read_catalog(config, least_classes=1).records
+    paths = list(dict.fromkeys(record.path for record in records))
+    inspected = inspect_pictures(paths, background=config.background, max_pixels=config.max_pixels, look=False)
+    unusable = {one.facts.path: one.facts.error for one in inspected if one.facts.error is not None}
+    if unusable and (config.on_bad_picture == "error" or len(unusable) == len(paths)):
+        told = shortened((f"{name} ({why})" for name, why in unusable.items()), most=3)
+        what = f"{len(unusable)} of {counted(len(paths), 'picture')} can't be used: {told}"
+        hint = "repair or remove them; `imagetune data check` names all, with --fix it writes a table without them"
+        raise DataError(what, where=str(path), hint=hint)
+    return tuple(record for record in records if record.path not in unusable), unusable
 
 
 def _halves(model: keras.Model, recipe: Recipe) -> Halves:

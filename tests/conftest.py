@@ -1,6 +1,7 @@
 """Pictures and command lines that tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,17 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 def _own_cache(tmp_path_factory):
     """Keep what tests cache away from the user's own."""
     os.environ["IMAGETUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_returned():
+    """Give back what Keras and TensorFlow keep of a module's models: over all tests it would be gigabytes."""
+    from imagetune.model.traces import graphs_freed
+
+    with graphs_freed():
+        yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
 
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}

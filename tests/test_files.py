@@ -45,3 +45,13 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
 def test_hash_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_in_the_way_is_a_resource_error_that_says_so(tmp_path):
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(ResourceError, match="in the way"):
+        write_json(tmp_path / "taken" / "a.json", {})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ResourceError, match="in the way"):
+        write_json(tmp_path / "folder", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "taken"]

@@ -1,9 +1,19 @@
+import subprocess
+import sys
+
 import pytest
 
-from imagetune.errors import TrackingError
-from imagetune.files import read_json_lines
+from imagetune.errors import CheckpointError, ModelFileError, TrackingError
+from imagetune.files import read_json_lines, write_json
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder, RunRecorder, failure_noted, write_recipe
+from imagetune.run_folder import (
+    RunFolder,
+    RunRecorder,
+    check_run_place,
+    failure_noted,
+    open_run_folder,
+    write_recipe,
+)
 from imagetune.training.events import SilentListener, StageStarted
 
 
@@ -32,3 +42,20 @@ def test_the_rate_of_every_block_is_stored(tmp_path):
     recorder.stage_started(StageStarted("top", 1, 2, 8, 9, 12, rates, trainable_parameters=10, parameters=90))
     (line,) = read_json_lines(tmp_path / "stages.jsonl")
     assert (line["name"], line["rates"]) == ("top", rates)
+
+
+def test_a_run_whose_process_was_killed_is_not_called_running(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    write_json(tmp_path / "status.json", {"state": "running", "pid": dead.pid})
+    with pytest.raises(CheckpointError, match="a run whose process has died"):
+        check_run_place(tmp_path)
+    with pytest.raises(ModelFileError, match="no trained model .its process has died"):
+        open_run_folder(tmp_path)
+    assert open_run_folder(tmp_path, trained=False).path == tmp_path
+
+
+def test_another_folder_is_no_run_folder(tmp_path):
+    for trained in (True, False):
+        with pytest.raises(ModelFileError, match="it is no run folder"):
+            open_run_folder(tmp_path, trained=trained)

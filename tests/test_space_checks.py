@@ -78,3 +78,23 @@ def test_transforms_of_an_augmentation_are_checked(tmp_path):
 
 def test_good_spaces_are_good(lines):
     assert lines("train: {optimizer: {search: choice, values: [adamw, {name: sgd, momentum: 0.9}]}}\n") == []
+
+
+@pytest.mark.parametrize(
+    "key", ["source", "max_pixels", "on_bad_picture", "classes", "split"], ids=lambda key: f"data.{key}"
+)
+def test_what_trials_are_compared_by_cannot_be_a_space(tmp_path, key):
+    values = {"source": "[x, y]", "max_pixels": "[100, 200]", "on_bad_picture": "[skip, error]"}
+    values |= {"classes": "[[a, b], [a, c]]", "split": "[{val: 0.1}, {val: 0.2}]"}
+    path = tmp_path / "r.yaml"
+    source = "" if key == "source" else "source: x, "
+    path.write_text(f"data: {{{source}{key}: {{search: choice, values: {values[key]}}}}}\n")
+    with pytest.raises(RecipeError, match=f"data.{key}: can't be searched: it would change what trials are compared"):
+        load_checked_recipe(path)
+
+
+def test_numbers_in_the_place_of_whole_ones_are_told_of_the_other_space(lines):
+    text = "train: {batch_size: {search: uniform, low: 8, high: 32, default: 16}}\n"
+    assert lines(text)[0].endswith(
+        "expected a whole number or 'auto' (the default of this uniform space); for whole numbers write search: int"
+    )

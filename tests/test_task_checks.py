@@ -82,8 +82,11 @@ def test_a_required_figure_must_be_one_of_the_task(tmp_path):
     (found,) = problems(tmp_path, "data.task=regression", required)
     assert "regression has no roc_auc" in found
     assert problems(tmp_path, "data.task=ordinal", required) == []
-    (found,) = problems(tmp_path, "evaluate.require=[{metric: rmse, value: 0.5}]")
+    assert problems(tmp_path, "data.task=regression", "evaluate.require=[{metric: rmse, upper_bound: 5}]") == []
+    (found,) = problems(tmp_path, "data.task=regression", "evaluate.require=[{metric: rmse, lower_bound: 5}]")
     assert "better when lower" in found
+    (found,) = problems(tmp_path, "evaluate.require=[{metric: rmse, value: 0.5}]")
+    assert "single_label has no rmse" in found
 
 
 COSTS = "evaluate.costs=[[0, 1], [5, 0]]"

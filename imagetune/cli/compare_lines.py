@@ -7,10 +7,10 @@ from typing import Any
 
 from imagetune.data.labels import LabelRule
 from imagetune.evaluation.comparison_document import TITLES, p_text
+from imagetune.recipe.tracking import WITH_UNITS
 
 _MOST_CLASSES = 10
 _MOST_PATHS = 5
-_WITH_UNITS = ("mae", "rmse")
 
 
 def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -105,7 +105,8 @@ def _told_classes(pair: Mapping[str, Any], confidence: float) -> str:
         found["class"] for found in pair["per_class"] if found["corrected"] is not None and found["corrected"] < level
     ]
     told = ", ".join(sure) if sure else "none by itself"
-    return f"where they differ, surest first; more than chance after Holm's correction for all classes: {told}"
+    what = "ranges" if pair["per_class"][0]["figure"] == "mae" else "classes"
+    return f"where they differ, surest first; more than chance after Holm's correction for all {what}: {told}"
 
 
 def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -155,11 +156,11 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _value(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value:.4g}" if name in _WITH_UNITS else f"{value:.3f}"
+    return "-" if value is None else f"{value:.4g}" if name in WITH_UNITS else f"{value:.3f}"
 
 
 def _signed(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value + 0.0:+.3g}" if name in _WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
+    return "-" if value is None else f"{value + 0.0:+.3g}" if name in WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _interval(figure: Mapping[str, Any], name: str) -> str:

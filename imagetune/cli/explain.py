@@ -20,7 +20,8 @@ from imagetune.cli.quiet import quiet_start
     "--class",
     "target",
     metavar="NAME",
-    help="The class to explain; by default each picture's answer; of several labels the likeliest.",
+    help="The class to explain; by default each picture's answer; of several labels the likeliest. Of numbers: higher"
+    " (the default) or lower.",
 )
 @json_option
 def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_json: bool) -> None:
@@ -40,4 +41,6 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
             click.echo(f"{found.path}\terror: {found.error}")
         else:
             agreement = "-" if found.agreement is None else f"{found.agreement:+.2f}"
-            click.echo(f"{found.path}\t{found.target}\t{found.probability:.3f}\tagreement {agreement}\t{found.file}")
+            # Probabilities need three decimals, numbers the digits that they have.
+            given = f"{found.value:.6g}" if found.probability is None else f"{found.probability:.3f}"
+            click.echo(f"{found.path}\t{found.target}\t{given}\tagreement {agreement}\t{found.file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import importlib
 import signal
@@ -46,12 +47,18 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        del ctx
         if cmd_name not in COMMANDS:
+            self._refuse(ctx, cmd_name)
             return None
         module = importlib.import_module(f"imagetune.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def _refuse(self, ctx: click.Context, word: str) -> None:
+        # Click knows no names to suggest, as no command is imported yet; words with a dash are options to it.
+        close = difflib.get_close_matches(word, COMMANDS, n=1)
+        if close and not word.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {word!r}. Did you mean {close[0]!r}?")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands without importing them."""
@@ -94,9 +101,9 @@ def run(arguments: list[str]) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except SystemExit:
+        # Click's answer to a reader, such as head, that has gone away: what SIGPIPE would have done.
+        return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001  (the last stop: a bug of ours still gets one line and its exit code)
         hint = "this is a bug of imagetune: run again with --debug and report what it prints"
         return _failed([f"error[internal] {type(error).__name__}: {error}; {hint}"], 70, debug=debug)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagetune.cli.options import run_argument, with_option
+from imagetune.cli.options import run_argument, say, with_option
 from imagetune.cli.quiet import quiet_start
+from imagetune.data.findings import counted
 from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def command(
     """
     with quiet_start():
         from imagetune import ensembles, runs
+        from imagetune.data.catalog import find_pictures, spare_pictures
         from imagetune.evaluation.pictures import AnswerWays
 
     ways = AnswerWays(**asked)
@@ -68,6 +70,8 @@ def command(
     if others and ways != AnswerWays():
         what = "--calibrated, --sets, --operating-point and --least-cost are of one run"
         raise click.UsageError(f"{what}: leave --with out")
+    if csv_file is not None:
+        spare_pictures([csv_file], find_pictures(paths))
     predictions = ensembles.predict((run, *others), paths) if others else runs.predict(run, paths, ways)
     if csv_file is not None:
         _write_csv(predictions, csv_file)
@@ -130,3 +134,5 @@ def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> None:
             values = [row.probabilities.get(name, "") for name in names]
             told = [of(row) for of in sets.values()]
             writer.writerow([row.path, row.label or "", *values, *told, row.error or ""])
+    unread = sum(row.error is not None for row in rows)
+    say(f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))

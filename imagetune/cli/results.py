@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from imagetune.data.findings import counted, shortened
 from imagetune.wording import duration
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield f"test        {test['pictures']} pictures"
+    yield f"test        {counted(test['pictures'], 'picture')}"
+    if unusable := document.get("unusable"):
+        told = shortened((f"{path} ({why})" for path, why in unusable.items()), most=3)
+        yield f"left out    {counted(len(unusable), 'picture')} that can't be used: {told}"
     yield from _answer_lines(document)
     # Numbers have units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -28,9 +32,9 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name.replace('_', ' '):<{width}} {figure['value']:{style}}{interval}"
     for bar in document.get("requirements", []):
         if bar["met"]:
-            kind = "value" if bar["lower_bound"] is None else "lower_bound"
-            name, least = bar["metric"].replace("_", " "), f"{bar[kind]:g}"
-            yield f"required    {name}: {kind.replace('_', ' ')} {bar['found']:.4f} reaches {least}"
+            kind = next(kind for kind in ("lower_bound", "upper_bound", "value") if bar.get(kind) is not None)
+            name, told = bar["metric"].replace("_", " "), f"{bar['found']:.4f} reaches {bar[kind]:g}"
+            yield f"required    {name}: {kind.replace('_', ' ')} {told}"
     verdict = document.get("verdict")
     if verdict:
         yield f"verdict     {verdict['text']}"

@@ -34,7 +34,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         from imagetune.search_runs import session
     from imagetune.cli.results import evaluation_lines
     from imagetune.cli.screen import Screen
-    from imagetune.cli.search_lines import file_lines, search_lines
+    from imagetune.cli.search_lines import file_lines, nothing_left_line, search_lines
     from imagetune.cli.search_screen import SearchScreen
 
     screen = SearchScreen(Screen())
@@ -56,5 +56,5 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     for line in file_lines(search.folder, search.best.folder):
         click.echo(line)
     if not search.best.fresh and not search.added:
-        click.echo("nothing was left to do: raise search.trials for more, with -o search.trials=N")
+        click.echo(nothing_left_line(search.recipe.search.algorithm))
     runs.enforce_requirements(search.best)

@@ -53,6 +53,14 @@ def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
     yield from wrapped(told_settings(winner.trial.values, names), width)
 
 
+def nothing_left_line(algorithm: str) -> str:
+    """Return what is said of a finished search that was gone on with: which key gives it more to do."""
+    keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}
+    key = keys.get(algorithm, "trials")
+    more = f": raise search.{key} for more, with -o search.{key}=N" if key else ""
+    return f"nothing was left to do{more}"
+
+
 def wrapped(text: str, width: int | None) -> list[str]:
     """Return a text in lines below the words of the first one."""
     room = max(_INDENT + 20, width or sys.maxsize)

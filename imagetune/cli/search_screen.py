@@ -198,5 +198,6 @@ def _ended(result: TrialResult) -> str:
 
 def _told_plan(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
+    trials = f"{expected.trials} trial{'' if expected.trials == 1 else 's'}"
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
-    return f"{search.algorithm} by {search.objective} on validation, {expected.trials} trials{finals}"
+    return f"{search.algorithm} by {search.objective} on validation, {trials}{finals}"

@@ -34,6 +34,8 @@ PATH_BYTES = 1 << 18
 MOST_PICTURES, MOST_FAMILIES, MOST_OF_FAMILY, MOST_PATHS, MOST_CLASSES = 24, 16, 6, 200, 200
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
+# Their paths are folders, links and other files: there is nothing to draw.
+_WITHOUT_PICTURES = ("link-loop", "unreadable-folder", "not-a-picture", "name-not-utf8")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class _Drawer:
     def finding(self, finding: Finding) -> dict[str, object]:
         """Return what the template draws of a finding."""
         families = list(self._families(finding))
-        pictures = [] if families else list(self._drawn(finding.paths[:MOST_PICTURES], finding))
+        shown = () if families or finding.code in _WITHOUT_PICTURES else finding.paths[:MOST_PICTURES]
+        pictures = list(self._drawn(shown, finding))
         paths = list(self._listed(finding))
         code = CODES.get(finding.code)
         return {
@@ -197,7 +200,7 @@ def _left(finding: Finding, families: Sequence[dict[str, object]], pictures: int
     if finding.groups:
         left = len(finding.groups) - len(families)
         return f"{counted(left, 'further family', 'further families')}" if left else ""
-    left = len(finding.paths) - pictures
+    left = 0 if finding.code in _WITHOUT_PICTURES else len(finding.paths) - pictures
     return counted(left, "further picture") if left else ""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -146,6 +147,19 @@ def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
         hint = "name files, folders or globs such as 'in/*.jpg'"
         raise DataError("no pictures found", where=shortened(paths), hint=hint)
     return tuple(found)
+
+
+def spare_pictures(outputs: Iterable[Path], pictures: Iterable[str]) -> None:
+    """Make sure that nothing is written over the pictures it is made of.
+
+    Raises:
+        DataError: One of ``outputs`` is one of ``pictures``, by whatever name.
+    """
+    spared = {os.path.realpath(picture) for picture in pictures}
+    for output in outputs:
+        if os.path.realpath(output) in spared:
+            what = "is one of the pictures, which are never written over"
+            raise DataError(what, where=str(output), hint="name another place")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -130,6 +130,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
     total = Walk()
     empty: list[str] = []
     for top, split in tops.items():
+        above = frozenset((_identity(str(source)), _identity(str(top))))
         classes = _folders_in(top)
         if not classes:
             raise _no_class_folders(top, split)
@@ -137,7 +138,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
         for folder in classes:
             label = unicodedata.normalize("NFC", folder.name)
             before = len(total.pictures)
-            _walk(str(folder), total, frozenset())
+            _walk_below(str(folder), total, above)
             records += [Record(path, label, split) for path in total.pictures[before:]]
             if len(total.pictures) == before and (config.classes is None or label in config.classes):
                 empty.append(str(folder))
@@ -175,12 +176,25 @@ def _passed_over(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LITTER
 
 
-def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
+def _identity(folder: str) -> tuple[int, int]:
     status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    return status.st_dev, status.st_ino
+
+
+def _leads_back(folder: str) -> bool:
+    """Return whether a folder is a link to one above it: all pictures there would get the label of its place."""
+    path = Path(folder)
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def _walk_below(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
+    if _identity(folder) in above or _leads_back(folder):
         walk.loops.append(folder)
-        return
+    else:
+        _walk(folder, walk, above)
+
+
+def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     inside: list[str] = []
     for entry in _entries(folder, walk):
         if entry.is_dir():
@@ -189,8 +203,9 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
             walk.pictures.append(entry.path)
         else:
             walk.others.append(entry.path)
+    below = above | {_identity(folder)}
     for path in inside:
-        _walk(path, walk, above | {here})
+        _walk_below(path, walk, below)
 
 
 def _entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
@@ -232,7 +247,8 @@ def _walk_findings(walk: Walk) -> Iterator[Finding]:
         hint = "convert HEIC pictures to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
         yield Finding("not-a-picture", "note", title, "", others, hint)
     if walk.loops:
-        title = f"{counted(len(walk.loops), 'link')} that lead back to a folder above left out"
+        verb = "leads" if len(walk.loops) == 1 else "lead"
+        title = f"{counted(len(walk.loops), 'link')} left out that {verb} back to a folder above"
         yield Finding("link-loop", "warning", title, "", tuple(walk.loops))
     if walk.unreadable:
         title = f"{counted(len(walk.unreadable), 'folder')} may not be read and left out"

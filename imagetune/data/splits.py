@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
+_DAMAGED = "copy the run folder again, or give labelled pictures: imagetune evaluate RUN --data"
 # Numbers are stratified in bins of equally many pictures: at most this many bins, of at least so many pictures.
 _MOST_BINS = 10
 _PICTURES_A_BIN = 10
@@ -133,15 +134,18 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
     sides: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            table = csv.DictReader(file)
+            if not set(_COLUMNS) <= set(table.fieldnames or ()):
+                raise KeyError(_COLUMNS)
+            for row in table:
                 absolute, split = str(root / row["path"]), row["split"]
                 slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
                 sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
-        raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_DAMAGED) from error
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
-        what = f"is not a table of splits; expected the columns {', '.join(_COLUMNS)}"
-        raise DataError(what, where=str(path)) from error
+        what = f"is not a table of splits, expected the columns {', '.join(_COLUMNS)}"
+        raise DataError(what, where=str(path), hint=_DAMAGED) from error
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
 
 

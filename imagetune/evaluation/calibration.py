@@ -131,8 +131,8 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     parts = brier_parts(probabilities, truth)
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
     document = {
-        "log_loss": draws.mean(_log_losses(probabilities, truth, task)).to_dict(),
-        "brier": draws.mean(_briers(probabilities, truth, task)).to_dict(),
+        "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
+        "brier": draws.mean(_briers(probabilities, truth, task), scale="loss").to_dict(),
         "ece": calibration_error(bins, draws).to_dict(),
         "overconfidence": draws.mean((claimed - happened).mean(axis=1)).to_dict(),
         "ece_plain": plain,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from imagetune.recipe.tracking import LOWER_IS_BETTER
+
 Part = Mapping[str, Any]
 
 
@@ -60,8 +62,17 @@ def _baselines(part: Part) -> Iterator[str]:
     names = {"prior": "one answer for all", "neighbours": "the nearest neighbours", "probe": "a linear probe"}
     for model in part["models"]:
         compared = f"{part['compared']} {_figure(model['figures'][part['compared']])}"
-        ahead = f"this model is ahead by {_figure(model['difference'])}"
+        ahead = f"this model is ahead by {_figure(_gain(model['difference'], part['compared']))}"
         yield f"{names.get(model['name'], model['name'])} of the same features: {compared}; {ahead}"
+
+
+def _gain(difference: Part, metric: str) -> Part:
+    """Return a difference as what the model gains, below 0 where it loses."""
+    if metric not in LOWER_IS_BETTER or difference.get("value") is None:
+        return difference
+    low, high = difference.get("low"), difference.get("high")
+    ends = {"low": None if high is None else -high, "high": None if low is None else -low}
+    return {**difference, "value": -difference["value"], **ends}
 
 
 def _calibration(part: Part) -> Iterator[str]:
@@ -81,7 +92,10 @@ def _selective(part: Part) -> Iterator[str]:
 
 def _conformal(part: Part) -> Iterator[str]:
     if "covered" in part:
-        promised = f"sets that promise {100 * part['coverage']:.0f}%"
+        sets = "sets that promise"
+        if part.get("method") == "absolute_residual" and part["threshold"] is not None:
+            sets = f"intervals of {part['threshold']:.4g} to either side that promise"
+        promised = f"{sets} {100 * part['coverage']:.0f}%"
         yield f"{promised} hold the truth for {_percent(part['covered'])} of the test pictures"
 
 
@@ -89,9 +103,8 @@ def _label_errors(part: Part) -> Iterator[str]:
     for side, where in (("learned", "training and validation"), ("test", "test")):
         found = part.get(side)
         if found:
-            sure = (
-                f", {found['confident']} of them surely enough for confident learning" if "confident" in found else ""
-            )
+            how = "also by the nearest pictures" if "beyond" in part else "surely enough for confident learning"
+            sure = f", {found['confident']} of them {how}" if "confident" in found else ""
             yield f"{found['found']} of {found['pictures']} {where} labels are doubted{sure}"
 
 
@@ -113,6 +126,9 @@ _PARTS = {
     "gaps": ("From training to test", _gaps),
     "resolution": ("How much the test can tell", _text),
     "folds": ("Cross-validation", _folds),
+    "residuals": ("How far off it is", _text),
+    "rank_errors": ("How many ranks off it is", _text),
+    "label_confusions": ("Labels that go wrong together", _text),
     "baselines": ("Beside simple models", _baselines),
     "calibration": ("Whether probabilities mean what they say", _calibration),
     "selective_prediction": ("If it may decline to answer", _selective),

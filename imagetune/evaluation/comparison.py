@@ -34,10 +34,14 @@ from imagetune.evaluation.intervals import (
     effective_pictures,
     estimate,
     flawless_bound,
+    left_out_estimate,
     precision_of,
     resampled_weights,
     share_estimate,
+    units_left_out,
+    weights_left_out,
 )
+from imagetune.evaluation.jackknife import SCALES, LeftOut
 from imagetune.evaluation.paired import (
     SWAPS,
     deviations_to_tell,
@@ -171,12 +175,14 @@ class _Resampled:
         by_class: (k,).
         samples: (m,) by name.
         class_samples: (m, k).
+        left_out: By name, without each picture or group.
     """
 
     values: Mapping[str, float]
     by_class: Floats
     samples: Mapping[str, Floats]
     class_samples: Floats
+    left_out: Mapping[str, LeftOut]
 
 
 def _resample(tested: _Tested, key: str) -> _Resampled:
@@ -187,12 +193,15 @@ def _resample(tested: _Tested, key: str) -> _Resampled:
     groups = tested.groups if tested.grouped else None
     chunks = resampled_weights(answers.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]
+    units = units_left_out(answers.part, bootstrap, groups)
+    without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
     names = FIGURES[answers.task]
     return _Resampled(
         values={name: float(values[name][0]) for name in names},
         by_class=by_class[:, 0],
         samples={name: np.concatenate([chunk[0][name] for chunk in found]).astype(np.float64) for name in names},
         class_samples=np.concatenate([chunk[1].T for chunk in found]).astype(np.float64),
+        left_out={name: LeftOut(np.concatenate([chunk[name] for chunk in without]), units.strata) for name in names},
     )
 
 
@@ -203,18 +212,27 @@ def _cells(answers: Answers) -> int:
 
 
 def _own_figures(tested: _Tested, found: _Resampled) -> dict[str, Estimate]:
-    return {name: _own_figure(tested, name, value, found.samples[name]) for name, value in found.values.items()}
+    return {name: _own_figure(tested, name, value, found) for name, value in found.values.items()}
 
 
-def _own_figure(tested: _Tested, name: str, value: float, samples: Floats) -> Estimate:
-    """Return a run's own figure with the interval that its report gives it."""
+def _own_figure(tested: _Tested, name: str, value: float, found: _Resampled) -> Estimate:
+    """Return a run's own figure with an interval of the kind that its report gives it."""
     if name in _PICTURE_SHARES and not tested.grouped:
         return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
+    if tested.grouped or name in SCALES or tested.some.task == "multi_label":
+        return left_out_estimate(
+            _defined(value),
+            found.left_out[name],
+            tested.bootstrap.confidence,
+            reason="not defined on these pictures",
+            flawless=tested.worth(name) if name in SHARES else None,
+            scale=SCALES.get(name, "plain"),
+        )
     return estimate(
-        None if np.isnan(value) else value,
-        samples,
+        _defined(value),
+        found.samples[name],
         tested.bootstrap,
-        pictures=tested.worth(name) if name in SHARES else None,
+        pictures=tested.worth(name),
         reason="not defined on these pictures",
         precision=tested.precision(name),
     )

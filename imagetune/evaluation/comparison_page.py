@@ -12,14 +12,13 @@ from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.paired_figures import SHARES
 from imagetune.evaluation.thumbnails import shown
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.tracking import LOWER_IS_BETTER
+from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
 
 THUMBNAIL_PIXELS = 176
 MOST_PICTURES = 36
 MOST_PATHS = 1000
 # Rows of classes on the whole page, however many pairs share them.
 MOST_CLASSES = 2000
-_WITH_UNITS = ("mae", "rmse")
 
 
 def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, config: DataConfig) -> Path:
@@ -144,7 +143,7 @@ def _pictures(document: Mapping[str, Any], root: Path, config: DataConfig) -> It
 
 
 def _value(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value:.4g}" if name in _WITH_UNITS else f"{value:.3f}"
+    return "-" if value is None else f"{value:.4g}" if name in WITH_UNITS else f"{value:.3f}"
 
 
 def _signed(value: float | None, name: str) -> str:
@@ -153,4 +152,4 @@ def _signed(value: float | None, name: str) -> str:
         return "-"
     if name in SHARES:
         return f"{round(100 * value, 1) + 0.0:+.1f}"
-    return f"{value + 0.0:+.3g}" if name in _WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
+    return f"{value + 0.0:+.3g}" if name in WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"

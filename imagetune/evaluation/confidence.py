@@ -14,13 +14,16 @@ from imagetune.evaluation.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    estimate,
     group_codes,
+    left_out_estimate,
+    mean_estimate,
     percentile_interval,
     precision_of,
     resampled_weights,
     share_estimate,
+    units_left_out,
 )
+from imagetune.evaluation.jackknife import Scale, left_out_means
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.schema import Recipe
 
@@ -76,11 +79,14 @@ class Draws:
         low, high = percentile_interval(samples, self.confidence) or (None, None)
         return Estimate(value, low, high, method="percentile")
 
-    def mean(self, values: Floats) -> Estimate:
-        """Return the mean of (n,) values with its interval."""
-        # The weights of a draw of groups need not sum up to n.
-        samples = np.concatenate([values @ weights / weights.sum(axis=0) for weights in self.weights()])
-        return self.figure(float(values.mean()), samples)
+    def mean(self, values: Floats, *, scale: Scale = "plain") -> Estimate:
+        """Return the mean of (n,) values with its interval, symmetric on the given scale."""
+        return mean_estimate(values, self.bootstrap, groups=self.groups, scale=scale)
+
+    def of(self, rows: Bools) -> Draws:
+        """Return how some of the pictures (n,) are drawn, their groups as they are."""
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        return Draws(int(rows.sum()), self.bootstrap, groups)
 
     def share(self, hits: Bools, among: Bools | None = None, *, reason: str = "no pictures") -> Estimate:
         """Return the share of hits with Wilson's interval, where there are groups of as many pictures as it is worth.
@@ -96,12 +102,13 @@ class Draws:
             return Estimate(None, reason=reason)
         if self.groups is None:
             return share_estimate(hit, total, self.bootstrap.confidence)
-        pairs = [((hits & among) @ weights, among @ weights) for weights in self.weights()]
-        ours, theirs = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
-        samples = np.divide(ours, theirs, out=np.full_like(ours, np.nan), where=theirs > 0)
-        value = hit / total
-        return estimate(
-            value, samples, self.bootstrap, pictures=float(total), precision=self.precision, most=float(total)
+        units = units_left_out(np.zeros(self.pictures, np.int64), self.bootstrap, self.groups)
+        return left_out_estimate(
+            hit / total,
+            left_out_means(hits.astype(np.float64), among.astype(np.float64), units),
+            self.bootstrap.confidence,
+            flawless=total * self.precision.worth,
+            most=float(total),
         )
 
 

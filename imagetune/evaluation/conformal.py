@@ -35,6 +35,8 @@ from imagetune.evaluation.confidence import (
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.regression import ranges_of
+from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
 from imagetune.model.answer_rules import ConformalMethod, ConformalRule
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
@@ -71,7 +73,8 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
          "alone": {"value", "low", "high"} | null,           how often the answer by itself is right
          "mean_size": {"value", "low", "high"},              classes or labels named; of a number the interval's width
          "sizes": [{"size": 1, "pictures": 120, "covered": {"value", "low", "high"}}],
-         "classes": [{"class": "cat", "pictures": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}]}
+         "classes": [{"class": "cat", "pictures": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}],
+         ["ranges": [{"range": "up to 12.5", "pictures": 30, "covered": {...}}]]}      of numbers, by the answer
 
     Returns:
         None without validation pictures, or where nothing's truth is known.
@@ -212,10 +215,20 @@ def _value_figures(split: ExaminedSplit, rule: ConformalRule, recipe: Recipe) ->
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
     low, high = value_range(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold
+    held = (true >= low) & (true <= high)
+    codes, names = ranges_of(given, most=MOST_RANGES, least=LEAST_PICTURES)
     return {
-        "covered": draws.share((true >= low) & (true <= high)).to_dict(),
+        "covered": draws.share(held).to_dict(),
         "alone": None,
         "mean_size": Estimate(width).to_dict(),
         "sizes": [],
         "classes": [],
+        "ranges": [
+            {
+                "range": name,
+                "pictures": int((codes == code).sum()),
+                "covered": draws.share(held, codes == code).to_dict(),
+            }
+            for code, name in enumerate(names if len(names) > 1 else ())
+        ],
     }

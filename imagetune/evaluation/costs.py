@@ -65,7 +65,7 @@ def costs_document(run: Examined) -> dict[str, Any] | None:
         "temperature": temperature,
         **{
             way: {
-                "cost": draws.mean(paid[way]).to_dict(),
+                "cost": draws.mean(paid[way], scale="loss").to_dict(),
                 "expected": float(expected[rows, answer].mean()),
                 "accuracy": draws.share(answer == labels).to_dict(),
             }

@@ -11,10 +11,13 @@ from imagetune.evaluation.conformal import conformal_part
 from imagetune.evaluation.costs import costs_part
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.explanations import explained_mistakes
+from imagetune.evaluation.label_confusions import label_confusions_part
 from imagetune.evaluation.label_errors import label_errors
 from imagetune.evaluation.neighbours import neighbours
 from imagetune.evaluation.operating import operating_part
 from imagetune.evaluation.out_of_distribution import out_of_distribution
+from imagetune.evaluation.rank_errors import rank_errors_part
+from imagetune.evaluation.residuals import residuals_part
 from imagetune.evaluation.robustness import robustness_part
 from imagetune.evaluation.roc_curves import curves_part
 from imagetune.evaluation.selective import selective_part
@@ -22,6 +25,9 @@ from imagetune.evaluation.worse_parts import slices_document
 
 # By its key in evaluation.json. A part that has nothing to say of a run returns None and is left out.
 PARTS: Mapping[str, Callable[[Examined], Mapping[str, Any] | None]] = {
+    "residuals": residuals_part,
+    "rank_errors": rank_errors_part,
+    "label_confusions": label_confusions_part,
     "baselines": baselines,
     "calibration": calibration_part,
     "selective_prediction": selective_part,

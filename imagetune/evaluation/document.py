@@ -10,9 +10,14 @@ from imagetune.evaluation.metrics import ClassEvaluation, SplitEvaluation, evalu
 from imagetune.evaluation.multilabel import LabelEvaluation, evaluate_labels
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.regression import ValueEvaluation, evaluate_values
-from imagetune.evaluation.resolution import gap_documents, resolution_document
+from imagetune.evaluation.resolution import (
+    ERROR_SHARES,
+    gap_documents,
+    resolution_document,
+    value_resolution_document,
+)
 from imagetune.evaluation.verdict import Measure, judge
-from imagetune.recipe.tracking import EvaluateConfig, Requirement
+from imagetune.recipe.tracking import WITH_UNITS, EvaluateConfig, Requirement
 
 FORMAT = 1
 # Below this difference between two models nobody complains that a test can't see it.
@@ -66,10 +71,11 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
              "notes": ["..."]}},
          "gaps": {"train_val" | "train_test" | "val_test": {"accuracy" | ...: {"value", "low", "high", "method"}}},
          "resolution": {"pictures": 85, "least_difference": 0.13, "needed": [{"difference": 0.05, "pictures": 550}],
-                        "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},    not for regression
+                        "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},
+                       of regression in the labels' units, with share_of_error and without discordant
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
-         "requirements": [{"metric": "f1", "lower_bound": 0.8, "value": null, "found": 0.85, "met": true,
-                           "message": ""}]}    message: by how much the bar is missed
+         "requirements": [{"metric": "f1", "lower_bound": 0.8, "upper_bound": null, "value": null, "found": 0.85,
+                           "met": true, "message": ""}]}    message: by how much the bar is missed
 
     Averaged figures are macro: each class counts the same. log_loss is in nats. A gap is the first split's figure minus
     that of the second. ``bootstrap`` is how pictures were drawn again; how an interval was made of that, or without it,
@@ -116,15 +122,25 @@ def failed_requirements(document: Mapping[str, Any], require: Iterable[Requireme
 
 def _shortfall(document: Mapping[str, Any], bar: Requirement) -> str:
     """Return by how much the test misses a bar; empty where it reaches it."""
-    figure = _tested_figure(document, bar.metric)
-    kind, needed = ("lower bound", bar.lower_bound) if bar.value is None else ("value", bar.value)
-    found = figure.get("low" if bar.value is None else "value")
-    if needed is None or (found is not None and found >= needed):
-        return ""
+    kind, needed = bar.bar
+    found, told = _found(document, bar), kind.replace("_", " ")
     if found is None:
-        reason = figure.get("reason") or "nothing was tested"
-        return f"test {bar.metric} has no {kind} ({reason}); required is {needed:g}"
-    return f"test {bar.metric}: its {kind} {found:.4f} is {needed - found:.4f} below the required {needed:g}"
+        reason = _tested_figure(document, bar.metric).get("reason") or "nothing was tested"
+        return f"test {bar.metric} has no {told} ({reason}); required is {needed:g}"
+    short = found - needed if bar.lower_is_better else needed - found
+    if short <= 0:
+        return ""
+    side = "above" if bar.lower_is_better else "below"
+    # Labels' units may be large or small: so many digits tell.
+    digits = ".6g" if bar.metric in WITH_UNITS else ".4f"
+    return f"test {bar.metric}: its {told} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
+
+
+def _found(document: Mapping[str, Any], bar: Requirement) -> float | None:
+    """Return what is held against a bar: the figure, or an end of its interval."""
+    end = {"lower_bound": "low", "upper_bound": "high", "value": "value"}[bar.bar[0]]
+    found: float | None = _tested_figure(document, bar.metric).get(end)
+    return found
 
 
 def _tested_figure(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -133,16 +149,16 @@ def _tested_figure(document: Mapping[str, Any], metric: str) -> Mapping[str, Any
 
 
 def _requirement_document(document: Mapping[str, Any], bar: Requirement) -> dict[str, Any]:
-    found = _tested_figure(document, bar.metric).get("low" if bar.value is None else "value")
-    message = _shortfall(document, bar)
+    found, message = _found(document, bar), _shortfall(document, bar)
     return {**bar.model_dump(mode="json"), "found": found, "met": not message, "message": message}
 
 
 def _resolution(test: Evaluation) -> dict[str, Any] | None:
-    right = test.figures.get("subset_accuracy" if test.task == "multi_label" else "accuracy")
-    if right is None:
-        return None
-    return resolution_document(right, test.pictures, confidence=test.bootstrap.confidence)
+    figures, confidence = test.figures, test.bootstrap.confidence
+    if test.task == "regression":
+        return value_resolution_document(figures["mae"], figures["rmse"], test.pictures, confidence=confidence)
+    right = figures["subset_accuracy" if test.task == "multi_label" else "accuracy"]
+    return resolution_document(right, test.pictures, confidence=confidence)
 
 
 def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any]) -> dict[str, str] | None:
@@ -155,8 +171,15 @@ def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any
         baseline=evaluations["train"].baseline if "train" in evaluations else 0.0,
         confidence=some.bootstrap.confidence,
         measure=measure,
-        resolution=str(resolution["text"]) if resolution.get("least_difference", 0.0) > _NOTICED else "",
+        resolution=str(resolution["text"]) if _is_rough(resolution) else "",
     )
+
+
+def _is_rough(resolution: Mapping[str, Any]) -> bool:
+    """Return whether the test is too small to see differences that people care about."""
+    if "share_of_error" in resolution:
+        return bool(resolution["share_of_error"] > ERROR_SHARES[-1])
+    return bool(resolution.get("least_difference", 0.0) > _NOTICED)
 
 
 def split_document(split: Evaluation) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from imagetune.data.decode import load_picture
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.looks import Look, fitted, heated, look_at
-from imagetune.evaluation.mistakes import wrong_pictures
+from imagetune.evaluation.mistakes import worst_label, wrong_pictures
 from imagetune.evaluation.occlusion import GRID, PATCH_SHARE
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.tiles import write_tile
-from imagetune.model.gradients import sight_of
+from imagetune.model.gradients import Sight, sight_of
 
 FOLDER = "explanations"
 METHODS = ("grad_cam", "occlusion")
@@ -27,17 +27,18 @@ TILE_PIXELS = 192
 def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     """Return Grad-CAM and occlusion of the worst mistakes, and write them as pictures; None where there are none.
 
-    Each wrong picture is explained for what it was taken for and for what it is.
+    Each wrong picture is explained for what it was taken for and for what it is; of a number it is told what makes it
+    higher and what makes it lower, first what makes the answer err as it does.
 
     Returns:
         ``split``, ``cells`` of the last feature map, ``grid`` and ``patch`` of the occlusion, ``agreement`` (median
         rank correlation of both maps), and ``pictures``: ``path``, ``true``, ``predicted``, ``file`` and ``looks``,
-        each with ``class``, ``probability``, ``agreement``, ``nothing_for_it`` (the methods by which no place speaks
-        for the class) and the files ``grad_cam`` and ``occlusion``. Files are told relative to the run folder.
+        each with ``class``, ``probability`` (None of numbers), ``agreement``, ``nothing_for_it`` (the methods by which
+        no place speaks for the class) and the files ``grad_cam`` and ``occlusion``. Files are told relative to the run
+        folder.
     """
     name = _tested(run)
-    task = run.recipe.data.task
-    if not run.recipe.evaluate.explain or task == "regression" or name not in run.splits:
+    if not run.recipe.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
     chosen = wrong_pictures(predictions)[: run.recipe.evaluate.explain]
@@ -48,8 +49,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
         [load_picture(predictions.paths[index], data.image, max_pixels=data.max_pixels) for index in chosen]
     )
     sight = sight_of(run.model)
-    targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
-    looks = look_at(sight, images, targets)
+    looks = _looks(sight, images, predictions, chosen)
     shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
     texts = list(predictions.texts())
     pictures = [
@@ -71,6 +71,29 @@ def _tested(run: Examined) -> str:
     return "test" if "test" in run.splits else "val"
 
 
+def _looks(
+    sight: Sight, images: NDArray[np.uint8], predictions: Predictions, chosen: NDArray[np.int64]
+) -> list[tuple[Look, ...]]:
+    """Return a look for the answer and one for the truth of each chosen picture."""
+    if predictions.rule.task != "regression":
+        targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
+        return look_at(sight, images, targets)
+    found = look_at(sight, images, np.zeros((len(chosen), 1), np.int64))
+    high = (predictions.probabilities > predictions.targets)[chosen, 0]
+    return [
+        (look, look.opposite) if too_high else (look.opposite, look)
+        for (look,), too_high in zip(found, high.tolist(), strict=True)
+    ]
+
+
+def look_name(look: Look, predictions: Predictions) -> str:
+    """Return what a look is for: a class; of a number that it is higher or lower."""
+    name = predictions.class_names[look.target]
+    if predictions.rule.task != "regression":
+        return name
+    return f"lower {name}" if look.against else f"higher {name}"
+
+
 def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
     """Return which two outputs explain a wrong picture: the answer, and the truth.
 
@@ -79,8 +102,7 @@ def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
     if predictions.rule.task != "multi_label":
         return int(predictions.predicted[index]), int(predictions.labels[index])
     row, true = predictions.probabilities[index], predictions.targets[index] >= 0.5
-    distances = np.abs(row - np.array(predictions.thresholds or 0.5))
-    wrong = int(np.where(true != predictions.given[index], distances, -1.0).argmax())
+    wrong = worst_label(predictions, index)
     others = true if true.any() else np.ones_like(true)
     others = others & (np.arange(len(row)) != wrong)
     return wrong, int(np.where(others, row, -1.0).argmax()) if others.any() else wrong
@@ -95,7 +117,8 @@ def _written(
     path = Path(predictions.paths[index])
     tile = fitted(image, TILE_PIXELS)
     # With one label, what is wrong and what is true can be the same output.
-    different = looks if looks[0].target != looks[-1].target else looks[:1]
+    alike = looks[0].target == looks[-1].target and looks[0].against == looks[-1].against
+    numbers = predictions.rule.task == "regression"
     return {
         "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
         "true": true,
@@ -103,14 +126,14 @@ def _written(
         "file": write_tile(tile, run.folder, f"{FOLDER}/{number:02}-picture.jpg"),
         "looks": [
             {
-                "class": predictions.class_names[look.target],
-                "probability": float(predictions.probabilities[index, look.target]),
+                "class": look_name(look, predictions),
+                "probability": None if numbers else float(predictions.probabilities[index, look.target]),
                 "agreement": look.agreement,
                 "nothing_for_it": [name for name in METHODS if float(getattr(look, name).max()) <= 0],
                 "grad_cam": _heat_tile(run, tile, look.grad_cam, f"{number:02}-{place}-grad-cam"),
                 "occlusion": _heat_tile(run, tile, look.occlusion, f"{number:02}-{place}-occlusion"),
             }
-            for place, look in enumerate(different, start=1)
+            for place, look in enumerate(looks[:1] if alike else looks, start=1)
         ],
     }
 

@@ -19,7 +19,7 @@ def explanations_view(run: RunFiles) -> dict[str, Any] | None:
     if not document:
         return None
     shown = [_picture_view(run.folder, picture) for picture in document["pictures"][:MOST_SHOWN]]
-    return {**document, "shown": shown, "multi_label": run.recipe.data.task == "multi_label"}
+    return {**document, "shown": shown, "task": run.recipe.data.task}
 
 
 def _picture_view(folder: Path, picture: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.thumbnails import shown
+from imagetune.recipe.data import Task
 
 # The whole page is to stay small: so many pairs, pictures of each, and so on.
 MOST_PAIRS = 4
@@ -114,10 +115,22 @@ def _picture(run: RunFiles, path: str, told: tuple[str, ...]) -> dict[str, Any]:
 def _mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
     root, config = run.pictures_root, run.recipe.data
     near = [
-        {**neighbour, **shown(neighbour["path"], root=root, config=config, pixels=SMALL)}
+        {
+            **neighbour,
+            **shown(neighbour["path"], root=root, config=config, pixels=SMALL),
+            "against": _speaks_against(neighbour["label"], mistake, config.task),
+        }
         for neighbour in mistake["nearest"]
     ]
     return {**mistake, **shown(mistake["path"], root=root, config=config, pixels=SMALL), "nearest": near}
+
+
+def _speaks_against(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
+    """Return whether a near picture's label is another one; of numbers, whether it is nearer to the answer."""
+    if task != "regression":
+        return bool(label != mistake["label"])
+    near, own, answer = (float(text) for text in (label, mistake["label"], mistake["predicted"]))
+    return abs(near - answer) < abs(near - own)
 
 
 def _alike(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ are drawn: pictures of a group go together. Drawing is done as counts: a resampl
 picture was drawn, and the figures are computed from such weights.
 
 What the interval is made of depends on the figure. One in [0, 1] that is a share or a mean of shares gets Wilson's, of
-as many pictures as the bootstrap's variance says that it is worth; any other the middle 95% of the resamplings, a
-little widened, as drawing n of n varies less than n new pictures would (expanded percentiles: Hesterberg, The American
+as many pictures as its variance says that it is worth. Losses, errors and correlations, and every figure of pictures in
+groups, are judged by leaving out pictures or groups one at a time (`imagetune.evaluation.jackknife`): for them
+simulations show resampling to promise too much. Any other figure gets the middle 95% of the resamplings, a little
+widened, as drawing n of n varies less than n new pictures would (expanded percentiles: Hesterberg, The American
 Statistician 69, 2015).
 """
 
@@ -20,10 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from imagetune.evaluation.jackknife import (
+    LeftOut,
+    Scale,
+    Units,
+    left_out_means,
+    left_out_weights,
+    scaled_interval,
+    spread_of,
+    units_of,
+)
 from imagetune.evaluation.shares import effective_count, two_sided_quantile, wilson_interval
 
 # Weights of this many cells (float32) are in memory at once: long vector operations, small memory.
 CHUNK_CELLS = 2_000_000
+# Figures that differ by less are the same.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class Estimate:
         low: Lower end of the interval; None where there is none.
         high: Upper end.
         reason: Why something is missing, or what is special about an interval.
-        method: How the interval was made: wilson, effective wilson, percentile, clopper-pearson, newcombe
+        method: How the interval was made: wilson, effective wilson, jackknife, percentile, clopper-pearson, newcombe
             (of an area under the ROC curve), mover (of a difference).
     """
 
@@ -76,10 +90,13 @@ class Precision:
     Attributes:
         inflation: Variance with new pictures over variance of the resamplings, at least 1.
         quantile: How many standard errors an interval reaches; more where there are few groups.
+        worth: As how many independent pictures one counts where no mistake was made: in groups less than 1, as then
+            nothing shows how alike their pictures are.
     """
 
     inflation: float
     quantile: float
+    worth: float = 1.0
 
 
 def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
@@ -111,8 +128,12 @@ def precision_of(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArra
         groups: (n,) from `group_codes`, or None.
     """
     if groups is not None:
-        count = len(np.unique(groups))
-        return Precision(count / max(count - 1, 1), two_sided_quantile(bootstrap.confidence, count))
+        sizes = np.unique(groups, return_counts=True)[1]
+        count = len(sizes)
+        # The design effect of a mean of alike pictures (Kish, Survey Sampling, 1965), half of whose variance lies
+        # between groups; a picture's own group is larger than the mean group.
+        worth = 1 / (1 + ((sizes**2).sum() / sizes.sum() - 1) / 2)
+        return Precision(count / max(count - 1, 1), two_sided_quantile(bootstrap.confidence, count), float(worth))
     counts = np.unique(labels, return_counts=True)[1] if bootstrap.stratified else np.array([len(labels)])
     # A class's share of a mean varies as 1 / pictures; with one picture of it, resampling shows nothing at all.
     inflation = (1 / np.maximum(counts - 1, 0.5)).sum() / (1 / counts).sum()
@@ -152,6 +173,16 @@ def resampled_weights(
         for members in strata:
             weights[members] = _draw_counts(generator, len(members), size)
         yield weights
+
+
+def units_left_out(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
+    """Return what is left out one at a time: as many units as resamplings at most; arguments as of `precision_of`."""
+    return units_of(labels, groups=groups, stratified=bootstrap.stratified, most=bootstrap.samples, seed=bootstrap.seed)
+
+
+def weights_left_out(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
+    """Yield (n, b) weights in chunks, a column a unit: all pictures but its own; see `resampled_weights`."""
+    yield from left_out_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
 
 
 def group_weights(
@@ -230,7 +261,7 @@ def estimate(
     precision: Precision | None = None,
     most: float | None = None,
 ) -> Estimate:
-    """Return a figure with its interval.
+    """Return a figure with the interval that follows from resampling.
 
     Args:
         value: The figure.
@@ -252,14 +283,81 @@ def estimate(
     if interval is None:
         return Estimate(value, reason="no interval: too many pictures and classes to resample")
     if pictures and np.ptp(defined) == 0 and round(value, 9) in (0.0, 1.0):
-        return _exact_estimate(value, pictures, bootstrap.confidence)
+        return _exact_estimate(value, pictures * precision.worth, bootstrap.confidence)
     if pictures and 0 <= value <= 1:
         count = effective_count(value, float(defined.var()) * precision.inflation)
         if count is not None:
-            count = count if most is None or count <= most else (count * most) ** 0.5
-            low, high = wilson_interval(value, count, precision.quantile)
+            low, high = wilson_interval(value, _believed(count, most), precision.quantile)
             return Estimate(value, float(low), float(high), method="effective wilson")
     return Estimate(value, *interval, method="percentile")
+
+
+def left_out_estimate(
+    value: float | None,
+    left_out: LeftOut,
+    confidence: float,
+    *,
+    reason: str = "",
+    flawless: float | None = None,
+    most: float | None = None,
+    scale: Scale = "plain",
+    quantile: float | None = None,
+) -> Estimate:
+    """Return a figure with the interval that follows from leaving out pictures or groups.
+
+    Args:
+        value: The figure.
+        left_out: The figure without each unit.
+        confidence: Coverage of the interval, in (0, 1).
+        reason: Why there is no value, where there is none.
+        flawless: How many independent pictures a share of 0 or 1 counts as; None for a figure that is no share.
+        most: As in `estimate`.
+        scale: On which scale the interval of a figure that is no share is symmetric.
+        quantile: How many standard errors it reaches; by default as many as the scatter of the variance asks for.
+    """
+    if value is None:
+        return Estimate(None, reason=reason)
+    if flawless and round(value, 9) in (0.0, 1.0):
+        return _exact_estimate(value, flawless, confidence)
+    spread = spread_of(left_out)
+    if spread is None:
+        what = (
+            "too many pictures and classes" if np.isnan(left_out.values).all() else "it rests on one picture or group"
+        )
+        return Estimate(value, reason=f"no interval: {what}")
+    if spread.error <= _ROUNDING * abs(value):
+        return Estimate(value, reason="no interval: no picture or group makes a difference")
+    reach = spread.quantile(confidence) if quantile is None else quantile
+    count = effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
+    if count is not None:
+        low, high = wilson_interval(value, _believed(count, most), reach)
+        return Estimate(value, float(low), float(high), method="effective wilson")
+    return Estimate(value, *scaled_interval(value, reach * spread.error, scale), method="jackknife")
+
+
+def mean_estimate(
+    values: NDArray[np.float64],
+    bootstrap: Bootstrap,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    scale: Scale = "plain",
+) -> Estimate:
+    """Return the mean of numbers that are no shares, with its interval.
+
+    Args:
+        values: (n,) of each picture.
+        bootstrap: For the confidence, and how many pictures or groups are left out singly at most; not stratified.
+        groups: (n,) from `group_codes`, or None.
+        scale: On which scale the interval is symmetric.
+    """
+    units = units_left_out(np.zeros(len(values), np.int64), bootstrap, groups)
+    left_out = left_out_means(values, np.ones(len(values)), units)
+    return left_out_estimate(float(values.mean()), left_out, bootstrap.confidence, scale=scale)
+
+
+def _believed(count: float, most: float | None) -> float:
+    """Return how many pictures a share is taken to be worth, by its variance and as `estimate` says of ``most``."""
+    return count if most is None or count <= most else (count * most) ** 0.5
 
 
 def share_estimate(hits: float, pictures: float, confidence: float) -> Estimate:

@@ -9,8 +9,6 @@ authors, does that estimate.
 from __future__ import annotations
 
 import csv
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.families import components, equal_pairs, members
 from imagetune.data.labels import join_labels
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
@@ -27,22 +24,15 @@ from imagetune.evaluation.feature_models import (
     few_threads,
     fit_probe,
     joined,
-    labelled_features,
     learns,
-    probe_loss,
     rows_to_learn_from,
-    strengths,
 )
-from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
+from imagetune.evaluation.predictions import Predictions, told_path
+from imagetune.evaluation.value_doubts import CSV_FILE, MOST_LISTED, value_doubts
 from imagetune.files import atomic_path
 
-CSV_FILE = "label_errors.csv"
-FOLDS = 5
-# evaluation.json names so many; the CSV file names all.
-MOST_LISTED = 200
 _HEADER = ("path", "split", "label", "likely_label", "self_confidence", "likely_confidence", "confident")
-# Findings of the picture check whose groups belong on one side of a fold.
-_ALIKE = frozenset(("identical-pictures", "near-duplicates", "leak", "conflict"))
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -72,21 +62,6 @@ class Doubt:
     confident: bool
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Pictures of some splits together.
-
-    Attributes:
-        taught: Their features and labels.
-        splits: (n,) index into ``names``.
-        names: Names of the splits.
-    """
-
-    taught: LabelledFeatures
-    splits: Ints
-    names: tuple[str, ...]
-
-
 def label_errors(run: Examined) -> dict[str, Any] | None:
     """Return the pictures whose label is doubted, and write all of them to ``label_errors.csv`` in the run folder.
 
@@ -104,15 +79,17 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
     ``doubts`` names the surest `MOST_LISTED`, the least self-confidence first; paths are relative to the root.
 
     Returns:
-        None where the recipe doesn't want it, where labels are numbers, or where features are missing.
+        None where the recipe doesn't want it, or where features are missing. Of numbers: `value_doubts`.
     """
-    learned = _pool(run, ("train", "val"))
-    if not run.recipe.evaluate.label_errors or learned is None or run.recipe.data.task == "regression":
+    learned = pool_of(run, ("train", "val"))
+    if not run.recipe.evaluate.label_errors or learned is None:
         return None
-    folds = deal_folds(_units(run, learned), learned.taught, folds=FOLDS, seed=run.recipe.seed)
+    if run.recipe.data.task == "regression":
+        return value_doubts(run, learned)
+    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.recipe.seed)
     if folds.max() < 1:
         return None
-    test, test_doubts = _pool(run, ("test",)), None
+    test, test_doubts = pool_of(run, ("test",)), None
     with few_threads(learned.taught):
         strength, judged = out_of_fold(learned.taught, folds, seed=run.recipe.seed)
         doubts = [*_doubts(run, learned, judged, wrong_labels(judged, learned.taught))]
@@ -127,62 +104,6 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         "learned": _document(learned, doubts, run.root),
         "test": None if test is None or test_doubts is None else _document(test, test_doubts, run.root),
     }
-
-
-def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, seed: int) -> Ints:
-    """Return the fold of each picture: classes are spread evenly, and what belongs together stays together.
-
-    Args:
-        units: For each of n pictures which unit it belongs to: those of one family or group have the same.
-        taught: The pictures' labels.
-        folds: How many folds at most.
-        seed: Of the order in which units are dealt.
-
-    Returns:
-        (n,) in [0, folds).
-    """
-    dealt = np.zeros(len(units), np.int64)
-    kinds = taught.labels if taught.task != "multi_label" else _rarest_label(taught.targets)
-    together = [*members(components(len(units), equal_pairs(units)))]
-    order = np.random.default_rng(seed).permutation(len(together))
-    # Large units first: small ones then fill up what those left uneven.
-    queue = sorted(order.tolist(), key=lambda place: -len(together[place]))
-    sizes = np.zeros(folds, np.int64)
-    counts: dict[int, Ints] = {}
-    for place in queue:
-        unit = together[place]
-        kind = Counter(kinds[unit].tolist()).most_common(1)[0][0]
-        known = counts.setdefault(kind, np.zeros(folds, np.int64))
-        fold = int(np.lexsort((sizes, known))[0])
-        dealt[unit] = fold
-        known[fold] += len(unit)
-        sizes[fold] += len(unit)
-    return dealt
-
-
-def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[float, Floats]:
-    """Return what a linear probe says of each picture that it did not learn from.
-
-    The penalty is the one that is best for the first fold.
-
-    Args:
-        taught: n pictures.
-        folds: (n,) the fold of each.
-        seed: Of the pictures that a probe learns from, where there are very many.
-
-    Returns:
-        The probe's strength, and probabilities (n, k).
-    """
-    answers = np.zeros_like(taught.targets)
-    chosen: float | None = None
-    for fold in range(int(folds.max()) + 1):
-        rest, held = taught.taken(np.flatnonzero(folds != fold)), taught.taken(np.flatnonzero(folds == fold))
-        rest = rest.taken(rows_to_learn_from(rest, seed=seed))
-        if chosen is None:
-            chosen, answers[folds == fold] = _best_probe(rest, held)
-        else:
-            answers[folds == fold] = fit_probe(rest, chosen)(held.features)
-    return chosen or strengths(taught)[0], answers
 
 
 def wrong_labels(answers: Floats, taught: LabelledFeatures) -> Bools:
@@ -228,19 +149,7 @@ def disagreements(answers: Floats, taught: LabelledFeatures) -> Bools:
     return other
 
 
-def _best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, Floats]:
-    best: tuple[float, float, Floats] | None = None
-    for strength in strengths(rest):
-        said = fit_probe(rest, strength)(held.features)
-        loss = probe_loss(said, held)
-        if best is not None and loss >= best[0]:
-            break
-        best = (loss, strength, said)
-    assert best is not None  # noqa: S101 - the first one is always better than none
-    return best[1], best[2]
-
-
-def _tested(run: Examined, learned: _Pool, judged: Floats, test: _Pool, strength: float) -> Iterator[Doubt]:
+def _tested(run: Examined, learned: Pool, judged: Floats, test: Pool, strength: float) -> Iterator[Doubt]:
     """Yield the doubts about test pictures, judged as if they had come after all others."""
     rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.recipe.seed))
     said = fit_probe(rest, strength)(test.taught.features)
@@ -249,41 +158,9 @@ def _tested(run: Examined, learned: _Pool, judged: Floats, test: _Pool, strength
     yield from _doubts(run, test, said, found)
 
 
-def _pool(run: Examined, names: Sequence[str]) -> _Pool | None:
-    found = [(name, labelled_features(run.splits.get(name))) for name in names]
-    present = [(name, part) for name, part in found if part is not None]
-    if not present:
-        return None
-    splits = np.concatenate([np.full(len(part), place) for place, (_, part) in enumerate(present)])
-    return _Pool(joined([part for _, part in present]), splits, tuple(name for name, _ in present))
-
-
-def _units(run: Examined, pool: _Pool) -> list[int]:
-    """Return the unit of each picture: pictures of one group, and copies that the check of the pictures found."""
-    records = [run.splits[pool.names[split]].records[row] for split, row in _places(pool)]
-    place = {record.path: index for index, record in enumerate(records)}
-    pairs = [*equal_pairs([record.group for record in records]), *equal_pairs([record.path for record in records])]
-    for group in _alike(run.folder / "audit.json"):
-        known = [place[path] for path in group if path in place]
-        pairs.extend((known[0], other) for other in known[1:])
-    return components(len(records), pairs)
-
-
-def _alike(audit: Path) -> Iterator[list[str]]:
-    """Yield the pictures that the check found to be copies of each other."""
-    if audit.exists():
-        for finding in json.loads(audit.read_text(encoding="utf-8")).get("findings", []):
-            if finding.get("code") in _ALIKE:
-                yield from finding.get("groups", [])
-
-
-def _places(pool: _Pool) -> Iterator[tuple[int, int]]:
-    return zip(pool.splits.tolist(), pool.taught.rows.tolist(), strict=True)
-
-
-def _doubts(run: Examined, pool: _Pool, answers: Floats, wrong: Bools) -> Iterator[Doubt]:
+def _doubts(run: Examined, pool: Pool, answers: Floats, wrong: Bools) -> Iterator[Doubt]:
     """Yield the doubted pictures, the least self-confidence first."""
-    places, doubts = list(_places(pool)), []
+    places, doubts = list(places_of(pool)), []
     other = disagreements(answers, pool.taught) | wrong
     for index in np.flatnonzero(other if other.ndim == 1 else other.any(axis=1)):
         split, row = places[index]
@@ -311,18 +188,10 @@ def _label_texts(predictions: Predictions, row: int, answers: Floats, found: Any
     return join_labels(names[given], separator), likely, own, 1 - own
 
 
-def _rarest_label(targets: Floats) -> Ints:
-    """Return for each picture the rarest of its labels; k where it has none."""
-    given = targets >= 0.5
-    sizes = np.where(given, given.sum(axis=0), len(given) + 1)
-    rarest: Ints = np.where(given.any(axis=1), sizes.argmin(axis=1), targets.shape[1]).astype(np.int64)
-    return rarest
-
-
-def _document(pool: _Pool, doubts: Sequence[Doubt], root: Path) -> dict[str, Any]:
+def _document(pool: Pool, doubts: Sequence[Doubt], root: Path) -> dict[str, Any]:
     listed = [
         {
-            "path": _told(doubt.path, root),
+            "path": told_path(doubt.path, root),
             "split": doubt.split,
             "label": doubt.label,
             "likely": doubt.likely,
@@ -347,9 +216,4 @@ def _write_csv(path: Path, doubts: Sequence[Doubt], root: Path) -> None:
         for doubt in doubts:
             shares = f"{doubt.self_confidence:.6g}", f"{doubt.likely_confidence:.6g}"
             sure = "yes" if doubt.confident else "no"
-            writer.writerow([_told(doubt.path, root), doubt.split, doubt.label, doubt.likely, *shares, sure])
-
-
-def _told(path: str, root: Path) -> str:
-    given = Path(path)
-    return given.relative_to(root).as_posix() if given.is_relative_to(root) else path
+            writer.writerow([told_path(doubt.path, root), doubt.split, doubt.label, doubt.likely, *shares, sure])

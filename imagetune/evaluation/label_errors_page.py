@@ -22,6 +22,7 @@ def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
     parts = [("learned", MOST_SHOWN), ("test", MOST_TESTED)]
     return {
         **found,
+        "numbers": run.recipe.data.task == "regression",
         "parts": {name: _part(run, found[name], most) for name, most in parts if found.get(name)},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -33,12 +33,19 @@ class Look:
         occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the picture is covered.
         agreement: Spearman's rank correlation of both over the places of the occlusion, -1 to 1; None where one of
             them is the same everywhere.
+        against: Whether it is shown what speaks against the output: of a number, what makes it lower.
     """
 
     target: int
     grad_cam: Floats
     occlusion: Floats
     agreement: float | None
+    against: bool = False
+
+    @property
+    def opposite(self) -> Look:
+        """What speaks against the output."""
+        return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
 
 
 def look_at(sight: Sight, images: Pictures, targets: NDArray[np.int64]) -> list[tuple[Look, ...]]:

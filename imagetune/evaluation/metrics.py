@@ -31,12 +31,15 @@ from imagetune.evaluation.intervals import (
     f1_estimate,
     group_codes,
     group_notes,
+    left_out_estimate,
     precision_of,
     share_estimate,
+    units_left_out,
 )
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.ordinal import rank_figures
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.scores import TINY, resample
+from imagetune.evaluation.scores import TINY, Resampled, resample
 from imagetune.evaluation.shares import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
@@ -144,17 +147,12 @@ def evaluate_predictions(
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     codes = group_codes([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
-    samples = resample(labels, probabilities, predicted, top_k=config.top_k, bootstrap=bootstrap, groups=codes)
+    redone = _redone(labels, probabilities, predicted, config.top_k, bootstrap, codes)
     values = _class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
-    precision = precision_of(labels, bootstrap, codes)
-    classes = _class_evaluations(
-        predictions.class_names, confusion, values, samples.per_class, bootstrap, precision, grouped=codes is not None
-    )
+    classes = _class_evaluations(predictions.class_names, confusion, values, redone)
     headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
-    figures = _headline_estimates(
-        headlines, samples.headline, confusion.sum(axis=1), bootstrap, precision, grouped=codes is not None
-    )
+    figures = _headline_estimates(headlines, confusion.sum(axis=1), redone)
     if predictions.rule.task == "ordinal":
         figures |= rank_figures(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
@@ -219,15 +217,56 @@ def _headline_values(
     }
 
 
-def _headline_estimates(
-    values: Mapping[str, float | None],
-    samples: Mapping[str, Floats],
-    counts: Ints,
-    bootstrap: Bootstrap,
-    precision: Precision,
-    *,
-    grouped: bool,
-) -> dict[str, Estimate]:
+@dataclass(frozen=True)
+class _Redone:
+    """The figures of other pictures, and what they can't show.
+
+    Attributes:
+        drawn: Of resamplings; the same as ``left_out`` where there are groups.
+        left_out: Without each picture or group.
+        strata: (u,) class of each of those.
+        grouped: Whether they are groups.
+    """
+
+    bootstrap: Bootstrap
+    precision: Precision
+    drawn: Resampled
+    left_out: Resampled
+    strata: Ints
+    grouped: bool
+
+    def without(
+        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+    ) -> Estimate:
+        """Return a figure with the interval that follows from what it is without each picture or group, ``others``."""
+        left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
+        flawless = None if pictures is None else pictures * self.precision.worth
+        return left_out_estimate(value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss")
+
+    def resampled(
+        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+    ) -> Estimate:
+        """Return a figure with the interval that follows from resampling, where it is ``others``."""
+        return estimate(
+            value, others, self.bootstrap, pictures=pictures, reason=reason, precision=self.precision, most=most
+        )
+
+
+def _redone(
+    labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
+) -> _Redone:
+    units = units_left_out(labels, bootstrap, groups)
+    left_out = resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, without=units)
+    drawn = (
+        left_out
+        if groups is not None
+        else resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, with_auc=False)
+    )
+    precision = precision_of(labels, bootstrap, groups)
+    return _Redone(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
+
+
+def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone: _Redone) -> dict[str, Estimate]:
     pictures, classes = float(counts.sum()), len(counts)
     macro = effective_pictures(counts[counts > 0].astype(np.float64))
     effective = {"accuracy": pictures, "top_k_accuracy": pictures, "log_loss": None}
@@ -237,34 +276,25 @@ def _headline_estimates(
         "top_k_accuracy": f"always 1: there are only {classes} classes",
         "roc_auc": "there are pictures of one class only",
     }
-    found = {
-        name: estimate(
+    found = {}
+    for name in HEADLINES:
+        leaving_out = redone.grouped or name in ("log_loss", "roc_auc")
+        found[name] = (redone.without if leaving_out else redone.resampled)(
             values.get(name),
-            samples[name],
-            bootstrap,
+            (redone.left_out if leaving_out else redone.drawn).headline[name],
             pictures=effective.get(name, macro),
-            reason=reasons.get(name, ""),
-            precision=precision,
             most=most.get(name, macro),
+            reason=reasons.get(name, ""),
         )
-        for name in HEADLINES
-    }
-    for name in () if grouped else ("accuracy", "top_k_accuracy"):
+    for name in () if redone.grouped else ("accuracy", "top_k_accuracy"):
         value = values.get(name)
         if value is not None:
-            found[name] = share_estimate(value * pictures, pictures, bootstrap.confidence)
+            found[name] = share_estimate(value * pictures, pictures, redone.bootstrap.confidence)
     return found
 
 
 def _class_evaluations(
-    names: Sequence[str],
-    confusion: Ints,
-    values: Mapping[str, Floats],
-    samples: Mapping[str, Floats],
-    bootstrap: Bootstrap,
-    precision: Precision,
-    *,
-    grouped: bool,
+    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], redone: _Redone
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
@@ -272,22 +302,19 @@ def _class_evaluations(
         counts = int(true[index]), int(predicted[index]), int(right[index])
         figures = {}
         for figure in CLASS_FIGURES:
-            value = values[figure][index]
             pictures = float(predicted[index] if figure == "precision" else true[index])
-            figures[figure] = estimate(
-                None if np.isnan(value) else float(value),
-                samples[figure][:, index],
-                bootstrap,
+            figures[figure] = redone.without(
+                None if np.isnan(values[figure][index]) else float(values[figure][index]),
+                redone.left_out.per_class[figure][:, index],
                 pictures=pictures,
                 reason="no pictures of this class" if not true[index] else "no pictures of other classes",
-                precision=precision,
                 most={"f1": 2 * pictures, "roc_auc": None}.get(figure, pictures),
             )
-        if true[index] and not grouped:
-            figures |= class_shares(*counts, bootstrap.confidence)
+        if true[index] and not redone.grouped:
+            figures |= class_shares(*counts, redone.bootstrap.confidence)
         area, others = figures["roc_auc"].value, int(true.sum() - true[index])
-        if area is not None and not grouped:
-            ends = auc_interval(area, counts[0], others, two_sided_quantile(bootstrap.confidence))
+        if area is not None and not redone.grouped:
+            ends = auc_interval(area, counts[0], others, two_sided_quantile(redone.bootstrap.confidence))
             figures["roc_auc"] = Estimate(area, *ends, method="newcombe")
         evaluations.append(ClassEvaluation(name, *counts, figures))
     return tuple(evaluations)

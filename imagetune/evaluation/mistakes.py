@@ -68,20 +68,33 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
 def wrong_pictures(predictions: Predictions) -> NDArray[np.int64]:
     """Return the pictures that the model was wrong about, those first that it was surest of.
 
-    With multi_label that is the wrong label furthest from its threshold; with regression all are wrong, and those with
-    the largest error come first.
+    With multi_label that is the wrong label furthest from its threshold; with ordinal those come first that are the
+    most ranks off; with regression all are wrong, and those with the largest error come first.
     """
     if predictions.rule.task == "regression":
         return np.argsort(-np.abs(predictions.probabilities - predictions.targets)[:, 0], kind="stable")
     if predictions.rule.task == "multi_label":
-        missed = (predictions.targets >= 0.5) != predictions.given
-        distances = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5))
-        sureness = np.where(missed, distances, -1.0).max(axis=1)
-        wrong = np.flatnonzero(missed.any(axis=1))
+        sureness = _wrong_label_distances(predictions).max(axis=1)
+        wrong = np.flatnonzero(sureness >= 0)
     else:
         wrong = np.flatnonzero((predictions.labels >= 0) & (predictions.labels != predictions.predicted))
         sureness = predictions.probabilities.max(axis=1)
-    return wrong[np.argsort(-sureness[wrong], kind="stable")]
+    far = np.zeros(len(sureness), np.int64)
+    if predictions.rule.task == "ordinal":
+        far = np.abs(predictions.predicted - predictions.labels)
+    return wrong[np.lexsort((-sureness[wrong], -far[wrong]))]
+
+
+def worst_label(predictions: Predictions, index: int) -> int:
+    """Return which wrong label of a picture of multi_label is furthest from its threshold; of none wrong the first."""
+    return int(_wrong_label_distances(predictions)[index].argmax())
+
+
+def _wrong_label_distances(predictions: Predictions) -> NDArray[np.float64]:
+    """Return how far each label (n, k) that is wrong lies from its threshold, -1 where it is right."""
+    missed = (predictions.targets >= 0.5) != predictions.given
+    distances = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5))
+    return np.where(missed, distances, -1.0)
 
 
 def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
@@ -90,5 +103,8 @@ def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
     if predictions.rule.task == "regression":
         return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""
     if predictions.rule.task == "multi_label":
-        return "", ""
+        worst = worst_label(predictions, index)
+        how = "given" if predictions.given[index, worst] else "missed"
+        threshold = (predictions.thresholds or (0.5,) * len(row))[worst]
+        return f"({predictions.class_names[worst]} {how}: {row[worst]:.0%}, threshold {threshold:.0%})", ""
     return f"{row[predictions.predicted[index]]:.1%}", f"{row[predictions.labels[index]]:.1%}"

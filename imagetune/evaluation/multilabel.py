@@ -17,18 +17,20 @@ from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    Precision,
     effective_pictures,
-    estimate,
     group_codes,
     group_notes,
+    left_out_estimate,
     precision_of,
-    resampled_weights,
     share_estimate,
+    units_left_out,
+    weights_left_out,
 )
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.metrics import FEW, ClassEvaluation, class_shares
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import AUC_STEPS, mean_over
+from imagetune.evaluation.shares import two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
 
@@ -80,13 +82,13 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
 def evaluate_labels(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> LabelEvaluation:
-    """Compute every figure with its interval; resampling draws pictures whatever their labels.
+    """Compute every figure with its interval; pictures are left out whatever their labels.
 
     Args:
         predictions: Of one split.
         config: The bootstrap's settings.
         seed: Of the bootstrap.
-        groups: The group of each picture, None for one without; empty where there are none. Whole groups are drawn.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
         DataError: There is no picture, or none has a label that the model knows.
@@ -99,22 +101,23 @@ def evaluate_labels(
     values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
+    units = units_left_out(strata, bootstrap, codes)
     chunks = [
         _figures(true, given, rankings if with_ranking else [], weights)
-        for weights in resampled_weights(strata, bootstrap, groups=codes, cells_a_sample=true.shape[1])
+        for weights in weights_left_out(units, cells_a_sample=true.shape[1])
     ]
-    samples = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
-    label_samples = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
+    others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
+    label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
-    drawn = _Drawn(bootstrap, precision_of(strata, bootstrap, codes), grouped=codes is not None)
+    without = _Without(units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None)
     classes = tuple(
-        _label_evaluation(predictions, label, counts, by_label, label_samples, drawn) for label in range(true.shape[1])
+        _label_evaluation(predictions, label, counts, by_label, label_others, without) for label in range(true.shape[1])
     )
     shares = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,
         pictures=len(true),
-        figures=_headline_estimates(values, samples, counts[0], drawn, len(true)),
+        figures=_headline_estimates(values, others, counts[0], without, len(true)),
         classes=classes,
         bootstrap=bootstrap,
         notes=(*_notes(classes, true, predictions.unknown), *group_notes(codes)),
@@ -124,12 +127,36 @@ def evaluate_labels(
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What resamplings were drawn, and what they can't show."""
+class _Without:
+    """What pictures or groups were left out, and what that can't show.
 
-    bootstrap: Bootstrap
-    precision: Precision
+    Attributes:
+        strata: (u,) of each.
+        confidence: Coverage of intervals.
+        worth: From `imagetune.evaluation.intervals.Precision`.
+        grouped: Whether they are groups.
+    """
+
+    strata: NDArray[np.int64]
+    confidence: float
+    worth: float
     grouped: bool
+
+    def estimate(
+        self, value: float, others: NDArray[np.float64], *, pictures: float, most: float | None, reason: str = ""
+    ) -> Estimate:
+        """Return a figure with its interval from what it is without each, ``others`` (u,)."""
+        # Wilson's interval of a mean of shares makes up for few mistakes; simulations show more to be too much.
+        plain = most is not None and not self.grouped
+        return left_out_estimate(
+            None if np.isnan(value) else value,
+            LeftOut(others, self.strata),
+            self.confidence,
+            reason=reason,
+            flawless=pictures * self.worth,
+            most=most,
+            quantile=two_sided_quantile(self.confidence) if plain else None,
+        )
 
 
 def label_figures(
@@ -219,9 +246,9 @@ def _figures(
 
 def _headline_estimates(
     values: Mapping[str, Floats],
-    samples: Mapping[str, NDArray[np.float64]],
+    others: Mapping[str, NDArray[np.float64]],
     positives: NDArray[np.int64],
-    drawn: _Drawn,
+    without: _Without,
     pictures: int,
 ) -> dict[str, Estimate]:
     macro = effective_pictures(positives[positives > 0].astype(np.float64))
@@ -231,19 +258,14 @@ def _headline_estimates(
     # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
     most: dict[str, float] = {"subset_accuracy": float(pictures), "f1": 2 * macro, "precision": macro, "recall": macro}
     found = {
-        name: estimate(
-            float(values[name][0]),
-            samples[name],
-            drawn.bootstrap,
-            pictures=effective.get(name, macro),
-            precision=drawn.precision,
-            most=most.get(name),
+        name: without.estimate(
+            float(values[name][0]), others[name], pictures=effective.get(name, macro), most=most.get(name)
         )
         for name in HEADLINES
     }
-    if not drawn.grouped:
+    if not without.grouped:
         hits = float(values["subset_accuracy"][0]) * pictures
-        found["subset_accuracy"] = share_estimate(hits, pictures, drawn.bootstrap.confidence)
+        found["subset_accuracy"] = share_estimate(hits, pictures, without.confidence)
     return found
 
 
@@ -252,25 +274,22 @@ def _label_evaluation(
     label: int,
     counts: Sequence[NDArray[np.int64]],
     values: Mapping[str, Floats],
-    samples: Mapping[str, NDArray[np.float64]],
-    drawn: _Drawn,
+    others: Mapping[str, NDArray[np.float64]],
+    without: _Without,
 ) -> ClassEvaluation:
     positives, given, right = (int(count[label]) for count in counts)
     figures = {}
     for name in LABEL_FIGURES:
-        value = float(values[name][label, 0])
         pictures = float(given if name == "precision" else positives)
-        figures[name] = estimate(
-            None if np.isnan(value) else value,
-            samples[name][label],
-            drawn.bootstrap,
+        figures[name] = without.estimate(
+            float(values[name][label, 0]),
+            others[name][label],
             pictures=pictures,
             reason="no pictures with this label",
-            precision=drawn.precision,
             most={"f1": 2 * pictures, "average_precision": None}.get(name, pictures),
         )
-    if positives and not drawn.grouped:
-        figures |= class_shares(positives, given, right, drawn.bootstrap.confidence)
+    if positives and not without.grouped:
+        figures |= class_shares(positives, given, right, without.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
     return ClassEvaluation(predictions.class_names[label], positives, given, right, figures, threshold)
 

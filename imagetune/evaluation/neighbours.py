@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import nearest
 from imagetune.evaluation.mistakes import wrong_pictures
+from imagetune.recipe.data import Task
 
 # Mistakes with their neighbours, neighbours of each, and pairs of like pictures with other labels.
 MOST_MISTAKES = 24
@@ -24,7 +25,7 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
     """Return the training pictures nearest to the worst mistakes, and like pictures that are labelled differently.
 
     Nearness is the cosine of the features. A pair is told where each of the two is the other's nearest picture; with
-    numbers for labels there are no pairs.
+    numbers for labels where they lie further apart than the standard deviation of all numbers, the furthest first.
 
     The document::
 
@@ -48,7 +49,7 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
         "mistakes": list(_mistakes(run, tested)),
         "compared": min(pictures, MOST_COMPARED),
         "pictures": pictures,
-        "pairs": [] if run.recipe.data.task == "regression" else list(_pairs(run))[:MOST_PAIRS],
+        "pairs": list(_pairs(run))[:MOST_PAIRS],
     }
 
 
@@ -105,20 +106,32 @@ def _pairs(run: Examined) -> Iterator[dict[str, Any]]:
     if len(places) > MOST_COMPARED:
         drawn = np.random.default_rng(run.recipe.seed).choice(len(places), MOST_COMPARED, replace=False)
         features, places = features[drawn], [places[index] for index in drawn.tolist()]
-    for one, other, cosine in mutual_pairs(features):
+    labels = [run.splits[name].records[row].label for name, row in places]
+    for one, other, cosine in _contradicting(mutual_pairs(features), labels, run.recipe.data.task):
         records = [(name, run.splits[name].records[row]) for name, row in (places[one], places[other])]
-        if records[0][1].label != records[1][1].label:
-            yield {
-                "cosine": round(cosine, 6),
-                "pictures": [
-                    {
-                        "path": _relative(run, record.path),
-                        "label": run.splits[name].predictions.rule.told(record.label),
-                        "split": name,
-                    }
-                    for name, record in records
-                ],
-            }
+        yield {
+            "cosine": round(cosine, 6),
+            "pictures": [
+                {
+                    "path": _relative(run, record.path),
+                    "label": run.splits[name].predictions.rule.told(record.label),
+                    "split": name,
+                }
+                for name, record in records
+            ],
+        }
+
+
+def _contradicting(
+    pairs: Iterator[tuple[int, int, float]], labels: Sequence[str], task: Task
+) -> list[tuple[int, int, float]]:
+    """Return the pairs whose labels differ; of numbers those far apart, the furthest first."""
+    if task != "regression":
+        return [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
+    numbers = np.array([float(label) for label in labels])
+    apart = {pair: abs(float(numbers[pair[0]] - numbers[pair[1]])) for pair in pairs}
+    least = float(numbers.std())
+    return sorted((pair for pair, gap in apart.items() if gap > least), key=lambda pair: -apart[pair])
 
 
 def _flat(features: NDArray[np.floating]) -> NDArray[np.float32]:

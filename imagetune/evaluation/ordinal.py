@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from imagetune.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    estimate,
+    left_out_estimate,
     precision_of,
-    resampled_weights,
     share_estimate,
+    units_left_out,
+    weights_left_out,
 )
+from imagetune.evaluation.jackknife import SCALES, LeftOut
 from imagetune.evaluation.scores import weighted_confusion
 
 Ints = NDArray[np.int64]
@@ -29,25 +31,27 @@ def rank_figures(
         predicted: (n,) answers in [0, k).
         classes: k.
         bootstrap: How intervals are made.
-        groups: (n,) number of each picture's group where whole groups are drawn.
+        groups: (n,) number of each picture's group where whole groups are left out.
     """
     whole = np.ones((len(labels), 1), np.float32)
     values = rank_values(weighted_confusion(labels, predicted, classes, whole))
+    units = units_left_out(labels, bootstrap, groups)
     chunks = [
         rank_values(weighted_confusion(labels, predicted, classes, weights))
-        for weights in resampled_weights(labels, bootstrap, groups=groups, cells_a_sample=classes * classes)
+        for weights in weights_left_out(units, cells_a_sample=classes * classes)
     ]
-    samples = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
-    precision, pictures = precision_of(labels, bootstrap, groups), len(labels)
+    pictures = float(len(labels))
+    worth = pictures * precision_of(labels, bootstrap, groups).worth
     found = {
-        name: estimate(
-            None if np.isnan(value[0]) else float(value[0]),
-            samples[name],
-            bootstrap,
-            pictures=pictures if name == "within_one_rank" else None,
-            reason="all pictures are of one class, and all answers are that class",
-            precision=precision,
+        name: Estimate(None, reason="all pictures are of one class, and all answers are that class")
+        if np.isnan(value[0])
+        else left_out_estimate(
+            float(value[0]),
+            LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
+            bootstrap.confidence,
+            flawless=worth if name == "within_one_rank" else None,
             most=pictures,
+            scale=SCALES.get(name, "plain"),
         )
         for name, value in values.items()
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.multilabel import label_figures
 from imagetune.evaluation.ordinal import rank_values
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.regression import value_figures
+from imagetune.evaluation.regression import ranges_of, value_figures
 from imagetune.evaluation.scores import AUC_STEPS, TINY, losses, mean_over, weighted_confusion
 from imagetune.recipe.data import Task
 
@@ -110,7 +109,7 @@ def answers_of(predictions: Predictions) -> Answers:
         return Answers(task, predictions.targets >= 0.5, predictions.given, predictions.probabilities, none, names)
     if task == "regression":
         true = predictions.targets[:, 0]
-        part, told = _parts(true)
+        part, told = ranges_of(true, most=PARTS, least=LEAST_PART)
         return Answers(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
     sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
     labels = predictions.labels
@@ -223,12 +222,3 @@ class _ClassSums:
         if len(self.classes):
             sums[self.classes] = np.add.reduceat(weights[self.order], self.starts, axis=0)
         return sums
-
-
-def _parts(true: Floats) -> tuple[Ints, tuple[str, ...]]:
-    """Return the part of each number, low to high, and what the parts are called."""
-    parts = min(PARTS, len(true) // LEAST_PART)
-    if parts < 2 or len(edges := np.unique(np.quantile(true, np.arange(1, parts) / parts))) < parts - 1:
-        return np.zeros(len(true), np.int64), ("all",)
-    told = [f"up to {edges[0]:.4g}", *(f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges))]
-    return np.searchsorted(edges, true).astype(np.int64), (*told, f"above {edges[-1]:.4g}")

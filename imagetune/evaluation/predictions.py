@@ -192,7 +192,7 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
             predictions.paths, predictions.texts(), predictions.probabilities, strict=True
         ):
             # Nine digits give back every float32 exactly.
-            writer.writerow([_told(picture, root), *texts, *(f"{p:.9g}" for p in outputs)])
+            writer.writerow([told_path(picture, root), *texts, *(f"{p:.9g}" for p in outputs)])
 
 
 def read_predictions(
@@ -246,6 +246,7 @@ def _positions(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[np.
     return np.array([position.get(label, UNKNOWN) for label in labels], dtype=np.int64)
 
 
-def _told(path: str, root: Path | None) -> str:
+def told_path(path: str, root: Path | None) -> str:
+    """Return a path relative to the pictures' root where it lies below it."""
     given = Path(path)
     return given.relative_to(root).as_posix() if root is not None and given.is_relative_to(root) else path

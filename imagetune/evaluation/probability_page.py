@@ -89,6 +89,7 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
         "verdict": verdict,
         "drawing": drawing,
         "classes": classes,
+        "uneven": [row for row in part.get("ranges", []) if row["covered"]["high"] < promised],
         "unit": " ".join(run.evaluation["class_names"]) if part["method"] == "absolute_residual" else "",
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -13,12 +14,13 @@ from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,
     Estimate,
-    estimate,
     group_codes,
     group_notes,
-    precision_of,
-    resampled_weights,
+    left_out_estimate,
+    units_left_out,
+    weights_left_out,
 )
+from imagetune.evaluation.jackknife import SCALES, LeftOut
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
@@ -66,7 +68,7 @@ def evaluate_values(
         predictions: Of one split.
         config: The bootstrap's settings.
         seed: Of the bootstrap.
-        groups: The group of each picture, None for one without; empty where there are none. Whole groups are drawn.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
         DataError: There is no picture.
@@ -83,23 +85,22 @@ def evaluate_values(
     ranks = (_Ranks.of(true), _Ranks.of(given))
     values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
-    precision = precision_of(strata, bootstrap, codes)
+    units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _figures(true, given, ranks, weights)
-        for weights in resampled_weights(strata, bootstrap, groups=codes, cells_a_sample=4 * len(true))
+        _figures(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
         "spearman": "all labels are the same number, or all answers are",
     }
     figures = {
-        name: estimate(
-            None if np.isnan(values[name][0]) else float(values[name][0]),
-            np.concatenate([chunk[name] for chunk in chunks]),
-            bootstrap,
-            pictures=None,
-            reason=reasons.get(name, ""),
-            precision=precision,
+        name: Estimate(None, reason=reasons.get(name, ""))
+        if np.isnan(values[name][0])
+        else left_out_estimate(
+            float(values[name][0]),
+            LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
+            bootstrap.confidence,
+            scale=SCALES[name],
         )
         for name in HEADLINES
     }
@@ -117,6 +118,33 @@ def value_figures(true: Floats, given: Floats) -> Callable[[Weights], dict[str, 
     """
     ranks = (_Ranks.of(true), _Ranks.of(given))
     return lambda weights: _figures(true, given, ranks, weights)
+
+
+def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return numbers in ranges of about as many pictures each, low to high, and what the ranges are called.
+
+    Args:
+        numbers: (n,).
+        most: How many ranges at most; there are fewer where equal numbers, which stay together, leave one too small.
+        least: Pictures that a range must have.
+
+    Returns:
+        The range (n,) of each number, from 0, and the names; one range, ``all``, where there can't be two.
+    """
+    parts = max(1, min(most, len(numbers) // least))
+    edges = np.unique(np.quantile(numbers, np.arange(1, parts) / parts))
+    edges = edges[edges < numbers.max()]
+    while len(edges):
+        codes = np.searchsorted(edges, numbers).astype(np.int64)
+        counts = np.bincount(codes, minlength=len(edges) + 1)
+        smallest = int(counts.argmin())
+        if counts[smallest] >= least:
+            told = [f"up to {edges[0]:.4g}", *(f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges))]
+            return codes, (*told, f"above {edges[-1]:.4g}")
+        # It joins the smaller one beside it.
+        beside = [place for place in (smallest - 1, smallest + 1) if 0 <= place < len(counts)]
+        edges = np.delete(edges, min(smallest, min(beside, key=lambda place: int(counts[place]))))
+    return np.zeros(len(numbers), np.int64), ("all",)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from imagetune.evaluation.probability_page import (
     operating_view,
     selective_view,
 )
+from imagetune.evaluation.residuals_page import residuals_view
 from imagetune.evaluation.resolution_page import resolution_view
 from imagetune.evaluation.robustness_page import robustness_view
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
@@ -46,11 +47,12 @@ from imagetune.evaluation.run_views import (
     number,
     picture_counts,
     problem_of,
+    requirement_views,
     task_of,
 )
 from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
 from imagetune.evaluation.slices_page import slices_view
-from imagetune.evaluation.value_plots import MOST_POINTS, value_drawings
+from imagetune.evaluation.task_pages import label_confusions_view, rank_errors_view
 from imagetune.recipe.train import StageConfig
 
 CARDS: Mapping[str, tuple[str, ...]] = {
@@ -66,6 +68,8 @@ CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
 SMALLER_IS_BETTER = ("loss", "mae")
 # Template of a section, and what it is drawn from: None where the run has nothing of it.
 SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
+    "rank_errors": rank_errors_view,
+    "label_confusions": label_confusions_view,
     "resolution": resolution_view,
     "folds": folds_view,
     "slices": slices_view,
@@ -118,6 +122,7 @@ def render_report(run: RunFiles) -> str:
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
         task=task_of(run),
         cards=[figure_view(run, name) for name in CARDS[task_of(run)]] if tested else [],
+        requirements=requirement_views(run),
         figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
         splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
         curves=_curves(run),
@@ -125,7 +130,7 @@ def render_report(run: RunFiles) -> str:
         mix_ups=list(_mix_ups(run)),
         classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
         class_columns=CLASS_COLUMNS.get(task_of(run), CLASS_COLUMNS["single_label"]),
-        values=_values(run),
+        values=residuals_view(run),
         balance=_balance(run),
         mistakes=_mistakes(run),
         sections=[(f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None],
@@ -184,17 +189,6 @@ def _mistakes(run: RunFiles) -> dict[str, Any] | None:
     single = predictions.rule.task in ("single_label", "ordinal")
     pictures = int((predictions.labels >= 0).sum()) if single else len(predictions.paths)
     return {"wrong": len(wrong_pictures(predictions)), "pictures": pictures, "shown": shown}
-
-
-def _values(run: RunFiles) -> dict[str, Any] | None:
-    """Return the drawings of predicted numbers; None where classes are predicted or there are no predictions."""
-    predictions = run.tested_predictions
-    if predictions is None or predictions.rule.task != "regression":
-        return None
-    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
-    drawings = value_drawings(true, given, predictions.class_names[0])
-    drawn = min(len(true), MOST_POINTS)
-    return {"drawings": [_markup(drawing) for drawing in drawings], "drawn": drawn, "pictures": len(true)}
 
 
 def _finding(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from imagetune.evaluation.run_files import SPLITS, RunFiles
 
 _METHODS = {
     "wilson": "Wilson's, for a share of independent pictures",
-    "effective wilson": "Wilson's, of as many pictures as the bootstrap's variance says that the figure is worth",
+    "effective wilson": "Wilson's, of as many pictures as the variance of the figure says that it is worth",
+    "jackknife": "from what the figure would be without each picture or group, longer where a few of them decide it",
     "clopper-pearson": "the exact one of Clopper and Pearson, where nothing or everything is right",
     "percentile": "the middle of the bootstrap's resamplings, widened for small samples",
 }

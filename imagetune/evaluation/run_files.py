@@ -96,7 +96,7 @@ def read_run(folder: Path) -> RunFiles:
         recipe_text=recipe.read_text(encoding="utf-8"),
         status=read_json(folder / "status.json"),
         lock=read_json(folder / "lock.json"),
-        epochs=read_json_lines(folder / "metrics.jsonl"),
+        epochs=_epochs(folder / "metrics.jsonl"),
         evaluation=read_json(folder / "evaluation.json"),
         audit=read_json(folder / "audit.json"),
         tracking=read_json(folder / "tracking.json"),
@@ -118,6 +118,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is damaged") from error
     return value if isinstance(value, dict) else {}
+
+
+def _epochs(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_json_lines(path)
+    except ValueError as error:
+        what = f"has a line that is not JSON: {error}"
+        raise ModelFileError(what, where=str(path), hint="the file is damaged") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from imagetune.data.labels import label_rule
 from imagetune.evaluation.run_files import SPLITS, RunFiles
+from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
 
 FIGURES = {
     "accuracy": ("Accuracy", "share of right answers"),
@@ -32,8 +33,6 @@ FIGURES = {
     "r2": ("R squared", "share of the variance that is explained"),
     "spearman": ("Spearman", "correlation of the ranks"),
 }
-# Those with the labels' units, where three decimals may be too few or too many.
-WITH_UNITS = ("mae", "rmse")
 
 
 def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
@@ -113,6 +112,22 @@ def picture_counts(run: RunFiles) -> dict[str, Any] | None:
         "rows": [(label, [counts[split][label] for split in splits]) for label in labels],
         "totals": [totals[split] for split in splits],
     }
+
+
+def requirement_views(run: RunFiles) -> list[dict[str, Any]]:
+    """Return the bars that the test had to reach, with words for what is held against which side of them."""
+    words = {"lower_bound": "lower end of the interval", "upper_bound": "upper end of the interval", "value": "value"}
+    return [
+        {
+            **bar,
+            "what": what,
+            "needed": bar[kind],
+            "side": "at most" if bar["metric"] in LOWER_IS_BETTER else "at least",
+        }
+        for bar in run.evaluation.get("requirements", [])
+        for kind, what in words.items()
+        if bar.get(kind) is not None
+    ]
 
 
 def number(value: float | None, digits: int = 3) -> str:

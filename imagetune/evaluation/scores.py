@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.intervals import Bootstrap, resampled_weights
+from imagetune.evaluation.intervals import Bootstrap, resampled_weights, weights_left_out
+from imagetune.evaluation.jackknife import Units
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -42,9 +43,10 @@ def resample(
     *,
     top_k: int,
     bootstrap: Bootstrap,
-    groups: Ints | None = None,
+    without: Units | None = None,
+    with_auc: bool = True,
 ) -> Resampled:
-    """Compute every figure on every resampling.
+    """Compute every figure on every resampling, or without each picture or group.
 
     Args:
         labels: (n,) in [0, k).
@@ -52,16 +54,22 @@ def resample(
         predicted: (n,) answers in [0, k); by default the likeliest classes.
         top_k: k of the top-k accuracy.
         bootstrap: How many resamplings, and from which seed.
-        groups: (n,) number of each picture's group where whole groups are drawn.
+        without: Instead of drawing pictures, leave out each of these units in turn.
+        with_auc: False leaves out the ROC AUC, which takes most of the time.
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
     columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
-    with_auc = len(labels) * classes * bootstrap.samples <= AUC_STEPS
-    rankings = list(_rankings(labels, probabilities)) if with_auc else []
+    bearable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
+    rankings = list(_rankings(labels, probabilities)) if with_auc and bearable else []
     headlines: list[dict[str, Floats]] = []
     by_class: list[dict[str, Floats]] = []
-    for weights in resampled_weights(labels, bootstrap, groups=groups, cells_a_sample=classes * classes):
+    cells = classes * classes
+    for weights in (
+        weights_left_out(without, cells_a_sample=cells)
+        if without is not None
+        else resampled_weights(labels, bootstrap, cells_a_sample=cells)
+    ):
         confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
         class_figures = {**figures_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
         present = confusion.sum(axis=1) > 0

@@ -28,5 +28,5 @@ def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def _is_worse(row: Mapping[str, Any]) -> bool:
-    """Return whether chance alone hardly makes a slice so bad, beside all pictures or beside those of its classes."""
-    return bool(row["worse"] or row.get("worse_classes"))
+    """Return whether chance hardly makes a slice so bad, beside all pictures or those of its classes or numbers."""
+    return bool(row["worse"] or row.get("worse_classes") or row.get("worse_ranges"))

@@ -9,6 +9,8 @@ import numpy as np
 from imagetune.evaluation.error_slices import compare_errors
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.intervals import Bootstrap, group_codes
+from imagetune.evaluation.regression import ranges_of
+from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
 from imagetune.evaluation.slices import attributes_of, compare_slices, right_answers
 
 
@@ -20,7 +22,8 @@ def slices_document(run: Examined) -> dict[str, Any] | None:
     with Wilson's intervals), ``difference`` (with interval), ``expected`` (share of right pictures if each class were
     as hard as in the whole test), ``p`` and ``p_holm`` (Fisher, one-sided), ``p_classes`` and ``p_classes_holm`` (the
     same within classes), ``worse`` and ``worse_classes`` (whether the corrected p-values are below 0.05). For numbers
-    there is ``error``, the mean absolute one, in the place of ``right``, and nothing of classes.
+    there is ``error``, the mean absolute one, in the place of ``right``, and ``p_ranges``, ``p_ranges_holm`` and
+    ``worse_ranges`` within ranges of the true number in that of classes.
     """
     test = run.splits.get("test")
     if not run.recipe.evaluate.slices or test is None:
@@ -31,7 +34,8 @@ def slices_document(run: Examined) -> dict[str, Any] | None:
     if predictions.rule.task == "regression":
         errors = np.abs(predictions.probabilities[:, 0] - predictions.targets[:, 0])
         bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.recipe.seed, stratified=False)
-        return compare_errors(errors, attributes, bootstrap=bootstrap, grouped=grouped)
+        ranges, _ = ranges_of(predictions.targets[:, 0], most=MOST_RANGES, least=LEAST_PICTURES)
+        return compare_errors(errors, ranges, attributes, bootstrap=bootstrap, grouped=grouped)
     # A picture whose label isn't among the classes is neither right nor wrong.
     known = (predictions.labels >= 0) | (predictions.rule.task == "multi_label")
     return compare_slices(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from imagetune.model.devices import tensorflow_on_cpu
+from imagetune.model.traces import graphs_freed
 from imagetune.model.views import apply_view
 from imagetune.recipe.tracking import View
 
@@ -63,7 +64,9 @@ def outputs_of(
         for batch in batches:
             if not size:  # the first call compiles, which is done once
                 size = len(batch.images)
-                yield batch, _predict(model, batch.images, size, views)
+                with graphs_freed():
+                    compiled = _predict(model, batch.images, size, views)
+                yield batch, compiled
                 continue
             pending.append((batch, pool.submit(_predict, model, batch.images, size, views)))
             if len(pending) > side_by_side:

@@ -10,20 +10,21 @@ from pydantic import ValidationError
 from imagetune.errors import RecipeError
 from imagetune.recipe.tracking import EvaluateConfig, Metric, Requirement
 
-_EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85"
+_KINDS = ("lower_bound", "upper_bound", "value")
+_EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85; where lower is better, mae:upper_bound=5"
 
 
 def read_bar(text: str) -> Requirement:
     """Return the bar that a text such as ``balanced_accuracy:lower_bound=0.85`` names.
 
     Raises:
-        RecipeError: It names no figure, or no number, or a figure that is better when lower.
+        RecipeError: It names no figure, or no number, or a bar that is not for the figure.
     """
     metric, _, bar = text.partition(":")
     kind, _, number = bar.partition("=")
     if metric not in get_args(Metric):
         raise RecipeError(f"{metric!r} is none of {', '.join(get_args(Metric))}", where="--require", hint=_EXPECTED)
-    if kind not in ("lower_bound", "value"):
+    if kind not in _KINDS:
         raise RecipeError(f"{text!r} doesn't say what to require", where="--require", hint=_EXPECTED)
     try:
         return Requirement.model_validate({"metric": metric, kind: float(number)})

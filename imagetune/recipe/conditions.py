@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.document import Document, NodePath
-from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.document import Document, NodePath, value_at
+from imagetune.recipe.problems import did_you_mean, dotted, shown
 from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, index_of
 
 Spaces = Mapping[NodePath, Space]
@@ -120,19 +120,24 @@ def _errors_of(spaces: Spaces, path: NodePath, document: Document) -> Iterator[R
         where = f"{document.where((*path, 'when', name))} {dotted(path)}"
         parent = _find(spaces, name)
         if parent is None:
-            hint = did_you_mean(name, (dotted(other) for other in spaces if other != path))
-            yield RecipeError(f"search space: when names {name!r}, which is no search space", where=where, hint=hint)
+            others = [dotted(other) for other in spaces if other != path]
+            hint = did_you_mean(name, others) if others else "leave `when` out: nothing else is searched"
+            what = f"search space: when names {name!r}, which {_told_place(document, name)}"
+            yield RecipeError(what, where=where, hint=hint)
             continue
         space = spaces[parent]
         if not isinstance(space, (ChoiceSpace, IntSpace)):
             what = f"search space: {name} is searched by {space.search}, which hardly ever gives the same value twice"
             yield RecipeError(what, where=where, hint="a condition names a choice or int space")
             continue
-        offered = list(space.values if isinstance(space, ChoiceSpace) else space.points)
         for value in wanted:
-            if index_of(offered, value) is None:
-                what = f"search space: {value!r} is not among the values of {name}"
-                yield RecipeError(what, where=where, hint=_guess(value, offered))
+            if not _offers(space, value):
+                what = f"search space: {shown(value)} is not among the values of {name}"
+                yield RecipeError(
+                    what,
+                    where=where,
+                    hint=_guess(value, space.values if isinstance(space, ChoiceSpace) else space.points),
+                )
 
 
 def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
@@ -150,17 +155,32 @@ def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[Rec
             waiting.extend(conditions_of(spaces, parent))
 
 
-def _guess(value: Value, offered: list[Value]) -> str:
+def _told_place(document: Document, name: str) -> str:
+    value = value_at(document.root, tuple(int(part) if part.isdigit() else part for part in _plain(name).split(".")))
+    return "is no search space" if value is None else f"is {shown(value)} and no search space"
+
+
+def _offers(space: ChoiceSpace | IntSpace, value: Value) -> bool:
+    if isinstance(space, ChoiceSpace):
+        return index_of(space.values, value) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and value in space.points
+
+
+def _guess(value: Value, offered: Sequence[Value]) -> str:
     if isinstance(value, str):
         return did_you_mean(value, (other for other in offered if isinstance(other, str)))
-    shown = ", ".join(repr(other) for other in offered[:12]) + (", ..." if len(offered) > 12 else "")
-    return f"available: {shown}"
+    known = ", ".join(map(shown, offered[:12])) + (", ..." if len(offered) > 12 else "")
+    return f"available: {known}"
 
 
 def _find(spaces: Iterable[NodePath], name: str) -> NodePath | None:
     """Return the space that ``train.stages.1.unfreeze`` or ``train.stages[1].unfreeze`` names."""
-    wanted = _INDEX.sub(r".\1", name)
+    wanted = _plain(name)
     return next((path for path in spaces if ".".join(map(str, path)) == wanted), None)
+
+
+def _plain(name: str) -> str:
+    return _INDEX.sub(r".\1", name)
 
 
 def _among(values: tuple[Value, ...], value: Value) -> bool:

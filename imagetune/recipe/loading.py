@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.problems import dotted, recipe_error
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
-from imagetune.recipe.spaces import is_inside_space, moved, place_of, spaces_below, take_spaces
+from imagetune.recipe.spaces import is_inside_space, moved, place_of, spaces_below, take_spaces, with_defaults_told
 
+_DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
 _WEIGHT_FILES = (".h5", ".keras")
 
 
@@ -53,6 +56,18 @@ class LoadedRecipe:
         left = {path: space for path, space in self.spaces.items() if path not in values}
         return LoadedRecipe(_validate(document, self.folder), left, document, self.folder)
 
+    @contextmanager
+    def placing_errors(self) -> Iterator[None]:
+        """Give an error that names a key of the recipe, such as ``train.stages[0].unfreeze``, its place in the file."""
+        try:
+            yield
+        except RecipeError as error:
+            if not _DOTTED.fullmatch(error.where):
+                raise
+            parts = re.findall(r"\w+", error.where)
+            path = tuple(int(part) if part.isdigit() else part for part in parts)
+            raise self.error(path, error.what, hint=error.hint) from error
+
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
         """Return an error about a value that only a real object could refuse, with its place in the file."""
         return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}", hint=hint)
@@ -79,7 +94,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe
     spaces = settle_conditions(spaces, fixed)
     check_conditions(spaces, document)
     folder = path.absolute().parent
-    return LoadedRecipe(_validate(document, folder), spaces, document, folder)
+    try:
+        recipe = _validate(document, folder)
+    except RecipeError as error:
+        raise with_defaults_told(error, spaces) from error
+    return LoadedRecipe(recipe, spaces, document, folder)
 
 
 def _read(path: Path) -> str:
@@ -88,7 +107,10 @@ def _read(path: Path) -> str:
     except FileNotFoundError as error:
         hint = "`imagetune recipe list` shows the recipes that are shipped, `imagetune recipe copy` copies one"
         raise RecipeError("no such file", where=str(path), hint=hint) from error
-    except (IsADirectoryError, PermissionError) as error:
+    except IsADirectoryError as error:
+        hint = "`imagetune recipe copy quickstart DIR` gives one; -o data.source=FOLDER names the pictures"
+        raise RecipeError("is a folder, not a recipe", where=str(path), hint=hint) from error
+    except OSError as error:
         raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise RecipeError("is not UTF-8 text", where=str(path), hint="save it as UTF-8") from error

@@ -43,7 +43,8 @@ def searchable_yaml(loaded: LoadedRecipe) -> str:
     for path in loaded.spaces:
         if value_at(values, path, ABSENT) is ABSENT:
             # A key of a preset, which the resolved recipe has written out as stages.
-            values[str(path[0])] = copy.deepcopy(loaded.document.root[str(path[0])])
+            section, written = values[str(path[0])], copy.deepcopy(loaded.document.root[str(path[0])])
+            section |= {key: value for key, value in written.items() if key == "stages" or key not in section}
     for path, space in loaded.spaces.items():
         value_at(values, path[:-1])[path[-1]] = space.model_dump(mode="json", exclude_unset=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

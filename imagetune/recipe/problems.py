@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -13,7 +14,17 @@ from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
 
 # What people type who come from other tools.
-_ALIASES = {"lr": "learning_rate", "bs": "batch_size", "arch": "backbone", "aug": "augmentation", "size": "image_size"}
+_ALIASES = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "arch": "backbone",
+    "aug": "augmentation",
+    "size": "image_size",
+    "min": "low",
+    "max": "high",
+    "choices": "values",
+    "options": "values",
+}
 _MANY = 12
 
 
@@ -28,9 +39,18 @@ def recipe_error(error: ValidationError, document: Document, root: type[BaseMode
     by_path: dict[NodePath, list[Mapping[str, Any]]] = {}
     for finding in error.errors(include_url=False):
         by_path.setdefault(_real_path(finding, document.root), []).append(finding)
-    in_order = sorted(by_path.items(), key=lambda item: document.place(item[0]))
+    meant = {path: found for path, found in by_path.items() if not _of_another_branch(path, found, by_path)}
+    in_order = sorted(meant.items(), key=lambda item: document.place(item[0]))
     found = [_one_error(path, findings, document, root) for path, findings in in_order]
     return found[0].with_also(tuple(found[1:]))
+
+
+def _of_another_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], paths: Iterable[NodePath]) -> bool:
+    """Return whether findings only say that a list is no word: what is wrong inside the list says more."""
+    words = ("literal_error", "string_type", "int_type", "float_type", "bool_type")
+    if any(finding["type"] not in words or not isinstance(finding["input"], (list, dict)) for finding in findings):
+        return False
+    return any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -53,6 +73,12 @@ def dotted(path: NodePath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def shown(value: Any) -> str:
+    """Return a value as a recipe spells it, cut where it is long."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _real_path(finding: Mapping[str, Any], root: Any) -> NodePath:
@@ -85,13 +111,13 @@ def _one_error(
             return RecipeError("unknown key", where=where, hint=did_you_mean(str(path[-1]), keys))
         case "value_error":
             return RecipeError(str(first["ctx"]["error"]), where=where)
-    expected = " or ".join(dict.fromkeys(_expected(finding) for finding in findings))
-    hint = _literal_hint(findings)
-    return RecipeError(f"{_shown(first['input'])} is wrong: expected {expected}", where=where, hint=hint)
+    wanted = " or ".join(dict.fromkeys(expected(finding) for finding in findings))
+    hint = _literal_hint(findings) or _section_hint(path, findings, root)
+    return RecipeError(f"{shown(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
 
 
-def _expected(finding: Mapping[str, Any]) -> str:
-    """Return what was expected, as words that go after "expected"."""
+def expected(finding: Mapping[str, Any]) -> str:
+    """Return what a finding of pydantic's expected, as words that go after "expected"."""
     context = finding.get("ctx", {})
     match finding["type"]:
         case "literal_error":
@@ -110,6 +136,8 @@ def _expected(finding: Mapping[str, Any]) -> str:
             return "keys and values"
         case "tuple_type":
             return "a list"
+        case "too_short":
+            return f"a list of at least {context['min_length']}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" | "multiple_of":
             return _bound(finding["type"], context)
     text = str(finding["msg"])
@@ -137,9 +165,15 @@ def _literal_hint(findings: list[Mapping[str, Any]]) -> str:
     return ""
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _section_hint(path: NodePath, findings: Iterable[Mapping[str, Any]], root: type[BaseModel]) -> str:
+    """Return which keys a section has where a value stands in its place."""
+    for finding in findings:
+        if finding["type"] in ("model_type", "model_attributes_type"):
+            keys = list(dict.fromkeys(_keys_at(root, path)))
+            return f"its keys are {', '.join(keys[:_MANY])}" + (", ..." if len(keys) > _MANY else "")
+        if finding["type"] == "dict_type" and isinstance(finding["input"], str):
+            return f"write `{finding['input']}: {{}}`"
+    return ""
 
 
 def _keys_at(root: type[BaseModel], path: NodePath) -> list[str]:

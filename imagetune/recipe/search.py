@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from imagetune.recipe.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.problems import shown
 
 # Of the objectives; of the others more is better.
 SMALLER_IS_BETTER = ("loss", "mae")
@@ -179,6 +180,8 @@ class IntSpace(_Conditional):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         _check_range(self.low, self.high, self.default)
+        if self.low + self.step > self.high:
+            raise ValueError(f"a step of {self.step} leaves only {self.low} between {self.low} and {self.high}")
         return self
 
     @property
@@ -204,14 +207,16 @@ class ChoiceSpace(_Conditional):
     @model_validator(mode="after")
     def _default_is_a_value(self) -> Self:
         if "default" in self.model_fields_set and index_of(self.values, self.default) is None:
-            raise ValueError(f"default {self.default!r} is not among the values {list(self.values)}")
+            raise ValueError(
+                f"default {shown(self.default)} is not among the values {', '.join(map(shown, self.values))}"
+            )
         return self
 
     @model_validator(mode="after")
     def _distinct_values(self) -> Self:
         for index, value in enumerate(self.values):
             if index_of(self.values, value) != index:
-                raise ValueError(f"{value!r} stands twice among the values")
+                raise ValueError(f"{shown(value)} stands twice among the values")
         return self
 
     @property

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, Location, NodePath
-from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.problems import did_you_mean, dotted, expected, shown
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value, index_of
 
 _KINDS: dict[str, type[BaseModel]] = {
@@ -18,6 +18,8 @@ _KINDS: dict[str, type[BaseModel]] = {
     "int": IntSpace,
     "choice": ChoiceSpace,
 }
+# A section with more spaces doesn't list them all.
+_MOST_DEFAULTS = 4
 _KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
 
 
@@ -26,8 +28,8 @@ class _SpaceField(BaseModel):
 
 
 def is_space(node: Any) -> bool:
-    """Tell whether a raw value is a search space."""
-    return isinstance(node, dict) and isinstance(node.get("search"), str)
+    """Tell whether a raw value is a search space, or meant as one: a number weighs a class of that name."""
+    return isinstance(node, dict) and "search" in node and not isinstance(node["search"], (int, float))
 
 
 def is_inside_space(node: Any, key: Any) -> bool:
@@ -88,6 +90,18 @@ def place_of(space: Space, path: NodePath, value: Value) -> NodePath:
     return path
 
 
+def with_defaults_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
+    """Return what is wrong with a recipe whose spaces are at their defaults, with those that the file doesn't show."""
+    told = [_default_told(each, spaces) for each in (error, *error.also)]
+    return told[0].with_also(tuple(told[1:]))
+
+
+def kind_hint(space: Space, error: RecipeError) -> str:
+    """Return which space to write in the place of numbers that may be no whole ones; empty where that is not amiss."""
+    numbers = isinstance(space, (LogUniformSpace, UniformSpace))
+    return "for whole numbers write search: int" if numbers and "a whole number" in error.what else ""
+
+
 def moved(locations: Mapping[NodePath, Location], source: NodePath, target: NodePath) -> dict[NodePath, Location]:
     """Return the locations with those from ``source`` on in the place of those from ``target`` on."""
     if source == target or source not in locations:
@@ -97,12 +111,27 @@ def moved(locations: Mapping[NodePath, Location], source: NodePath, target: Node
     return {**kept, **new}
 
 
+def _default_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
+    key = error.where.rsplit(" ", 1)[-1]
+    own = next((space for path, space in spaces.items() if dotted(path) == key), None)
+    if own is not None and not isinstance(own, ChoiceSpace):
+        what = f"{error.what} (the default of this {own.search} space)"
+        return RecipeError(what, where=error.where, hint=error.hint or kind_hint(own, error))
+    below = {dotted(path): space for path, space in spaces.items() if dotted(path).startswith((f"{key}.", f"{key}["))}
+    if not below:
+        return error
+    defaults = ", ".join(f"{name}: {shown(space.fallback)}" for name, space in [*below.items()][:_MOST_DEFAULTS])
+    rest = ", ..." if len(below) > _MOST_DEFAULTS else ""
+    return RecipeError(f"{error.what} (with the defaults {defaults}{rest})", where=error.where, hint=error.hint)
+
+
 def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
-    if node["search"] not in _KINDS:
+    kind = node["search"]
+    if not isinstance(kind, str) or kind not in _KINDS:
         where = f"{document.where((*path, 'search'))} {dotted(path)}"
-        raise RecipeError(
-            f"unknown search space {node['search']!r}", where=where, hint=did_you_mean(node["search"], _KINDS)
-        )
+        truth = kind in ("bool", "boolean")
+        hint = "write search: choice, values: [true, false]" if truth else did_you_mean(str(kind), _KINDS)
+        raise RecipeError(f"unknown search space {shown(kind)}", where=where, hint=hint)
     for inner in spaces_below({key: value for key, value in node.items() if key != "search"}):
         where = f"{document.where((*path, *inner))} {dotted(path)}"
         hint = "write it at its own key, outside of these values, with `when:` if it depends on which of them is tried"
@@ -114,7 +143,9 @@ def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
 
 
 def _space_error(error: ValidationError, node: dict[str, Any], path: NodePath, document: Document) -> RecipeError:
-    finding = error.errors(include_url=False)[0]
+    findings = error.errors(include_url=False)
+    # A key that is spelt otherwise says more than that the right one is missing.
+    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     inner = tuple(part for part in finding["loc"][2:] if isinstance(part, (str, int)))
     where = f"{document.where((*path, *inner))} {dotted(path)}"
     key, hint = dotted(inner), ""
@@ -127,5 +158,5 @@ def _space_error(error: ValidationError, node: dict[str, Any], path: NodePath, d
         case "value_error":
             what = str(finding["ctx"]["error"])
         case _:
-            what = f"{key}: {finding['msg'][:1].lower()}{finding['msg'][1:]}".replace("tuple", "list")
+            what = f"{key}: {shown(finding['input'])} is wrong: expected {expected(finding)}"
     return RecipeError(f"search space: {what}", where=where, hint=hint)

@@ -29,6 +29,8 @@ Metric = Literal[
     "rmse",
 ]
 LOWER_IS_BETTER = frozenset(("log_loss", "hamming_loss", "mae", "rmse"))
+# Those with the labels' units, where three decimals may be too few or too many.
+WITH_UNITS = frozenset(("mae", "rmse"))
 Corruption = Literal[
     "gaussian_noise",
     "shot_noise",
@@ -78,16 +80,30 @@ class Requirement(Section):
     """Name of a headline figure; which there are depends on data.task."""
     lower_bound: float | None = None
     """The lower end of the figure's interval must be at least this."""
+    upper_bound: float | None = None
+    """Of a figure that is better when lower: the upper end of its interval must be at most this."""
     value: float | None = None
-    """The figure itself must be at least this."""
+    """The figure itself must be at least this; one that is better when lower, at most."""
 
     @model_validator(mode="after")
     def _one_bar(self) -> Self:
-        if (self.lower_bound is None) == (self.value is None):
-            raise ValueError("give either lower_bound or value")
-        if self.metric in LOWER_IS_BETTER:
-            raise ValueError(f"{self.metric} is better when lower, so it can't be required to be at least something")
+        end = "upper_bound" if self.lower_is_better else "lower_bound"
+        other = self.lower_bound if self.lower_is_better else self.upper_bound
+        if other is not None or (getattr(self, end) is None) == (self.value is None):
+            better = "lower" if self.lower_is_better else "higher"
+            raise ValueError(f"{self.metric} is better when {better}: give either {end} or value")
         return self
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the bar is a ceiling."""
+        return self.metric in LOWER_IS_BETTER
+
+    @property
+    def bar(self) -> tuple[str, float]:
+        """What the test must reach: ``lower_bound``, ``upper_bound`` or ``value``, and the number."""
+        bars = (("lower_bound", self.lower_bound), ("upper_bound", self.upper_bound), ("value", self.value))
+        return next((kind, number) for kind, number in bars if number is not None)
 
 
 class RobustnessConfig(Section):

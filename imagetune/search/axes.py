@@ -11,6 +11,8 @@ from typing import Any
 from imagetune.recipe.search import Value
 
 _MOST_TEXT = 40
+# More powers of ten on one axis would touch each other.
+_MOST_POWERS = 6
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Axis:
     def _powers(self) -> list[float]:
         """Return powers of ten that keep off the ends."""
         first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-        powers = [10.0**power for power in range(first, last + 1)]
+        stride = 1 + (last - first) // _MOST_POWERS
+        powers = [10.0**power for power in range(first, last + 1) if power % stride == 0]
         return [power for power in powers if self.low < power < self.high and 0.12 < (self.place(power) or 0) < 0.88]
 
     def _steps(self) -> list[float]:
@@ -120,9 +123,14 @@ def text_of(value: Value) -> str:
     if isinstance(value, float):
         return _number_text(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):  # a whole section: its values say enough
-        text = ", ".join(text_of(part) for part in value.values())
+    if isinstance(value, dict):  # a whole section
+        text = ", ".join(_part_text(key, part) for key, part in value.items())
     return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
+
+
+def _part_text(key: str, value: Value) -> str:
+    """Return a key of a section with its value; a word says enough alone, a number doesn't."""
+    return value if isinstance(value, str) else f"{key} {text_of(value)}"
 
 
 def _number_text(value: float) -> str:

@@ -76,7 +76,7 @@ class Journal:
         for number, line in enumerate(complete.splitlines(), start=1):
             try:
                 event = _event(json.loads(line), trials)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 hint = "repair the line, or search again in another folder with --run-dir"
                 raise CheckpointError(f"can't be read: {error!r}", where=f"{self.path}:{number}", hint=hint) from error
             if isinstance(event, Proposed):

@@ -60,6 +60,11 @@ class _Start:
     log: Path
 
 
+def start_method() -> Any:
+    """Return the context of multiprocessing that trials' processes start with."""
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
 def warm_up() -> None:
     """Start the process that trials are forked from, so that it imports while this one does other things."""
     if sys.platform == "linux":
@@ -86,7 +91,7 @@ class Processes:
         self._stop_seconds = stop_seconds
         self._running: list[_Running] = []
         self._never_began: list[tuple[Task, Outcome]] = []
-        self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        self._context = start_method()
         warm_up()
 
     def start(self, task: Task) -> None:

@@ -148,7 +148,7 @@ def _drawn(space: Space, random: np.random.Generator) -> Value:
     if isinstance(space, ChoiceSpace):
         return space.values[int(random.integers(len(space.values)))]
     if isinstance(space, IntSpace):
-        return int(random.choice(space.points))
+        return space.points[int(random.integers(len(space.points)))]
     return _at(space, random.random())
 
 

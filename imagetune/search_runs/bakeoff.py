@@ -23,7 +23,7 @@ from imagetune.search.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.finalists import Direction
 from imagetune.search.trial import Trial, TrialResult
 from imagetune.search_runs.pareto import pareto_front
-from imagetune.search_runs.probe_file import read_probe
+from imagetune.search_runs.probe_file import PROBE_NAME, read_probe
 
 TABLE_NAME = "bakeoff.csv"
 _COLUMNS = (
@@ -40,7 +40,7 @@ class Baked:
     Attributes:
         result: How its probe ended.
         name: Backbone, with weights and picture size where backbones differ in those.
-        probe: Content of probe.json; None for a failed probe.
+        probe: Content of probe.json; None for a failed probe, and where the file is gone.
         difference: Mean over the folds of its figure minus the best backbone's, with ends of its interval; None for the
             best and for the failed.
         front: Whether no other backbone is as good in figure, time and size and better in one of them.
@@ -60,6 +60,11 @@ class Baked:
     def tuned(self) -> float | None:
         """Mean validation figure of its fine-tunings."""
         return fmean(self.fine_tuned) if self.fine_tuned else None
+
+    @property
+    def lost(self) -> bool:
+        """Whether its probe has a figure, and probe.json with the rest is gone."""
+        return self.probe is None and self.result.objective is not None
 
 
 def check_bakeoff(loaded: LoadedRecipe) -> None:
@@ -133,18 +138,27 @@ def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
 
 
 def _line(row: Baked) -> str:
+    name = row.result.trial.trial_id
     if row.probe is None:
-        return f"failed: trial {row.result.trial.trial_id}"
+        told = (
+            f"{row.result.objective:.4f}  trial {name} has lost its {PROBE_NAME}"
+            if row.lost
+            else f"failed: trial {name}"
+        )
+        return told + _tuning(row)
     cost = row.probe["cost"]
     figure = f"{row.probe['value']:.4f}  [{row.probe['low']:.4f}, {row.probe['high']:.4f}]"
     alone, batch = cost["milliseconds_one"]["value"], cost["milliseconds_batch"]["value"]
     told = f"{figure}  {alone:7.1f} ms ({batch:.1f})  {cost['megabytes']:7.1f} MB  {'front' if row.front else '     '}"
+    return (told + _tuning(row)).rstrip()
+
+
+def _tuning(row: Baked) -> str:
+    """Return what fine-tuning made of a backbone; empty where it was none of the best."""
     if row.tuned is not None:
         seeds = f", {len(row.fine_tuned)} seeds" if len(row.fine_tuned) > 1 else ""
-        told += f"  fine-tuned {row.tuned:.4f} (validation{seeds})"
-    elif row.tuning_error:
-        told += f"  fine-tuning failed: {row.tuning_error}"
-    return told.rstrip()
+        return f"  fine-tuned {row.tuned:.4f} (validation{seeds})"
+    return f"  fine-tuning failed: {row.tuning_error}" if row.tuning_error else ""
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -210,7 +224,7 @@ def _cells(row: Baked) -> dict[str, object]:
         names = ("to_best", "to_best_low", "to_best_high")
         cells |= {name: repr(value) for name, value in zip(names, row.difference, strict=True)}
     if row.probe is None:
-        return cells
+        return cells | ({"probe": repr(row.result.objective)} if row.lost else {})
     probe, cost = row.probe, row.probe["cost"]
     return cells | {
         "backbone": probe["backbone"],

@@ -7,23 +7,17 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.search.space import grid_size, on_grid
 from imagetune.search_runs.bakeoff import check_bakeoff
 
-_FIXED = ("source", "split", "columns", "classes", "audit", "task", "label_separator")
-_FIXED_SECTIONS = ("evaluate", "tracking", "search", "card", "name", "seed")
-
 
 def check_recipe(loaded: LoadedRecipe) -> None:
     """Check what can be checked before there is a folder.
 
     Raises:
-        RecipeError: There is no space, one stands where it can't, or a grid has more points than ``search.trials``.
+        RecipeError: There is no space, or a grid has more points than ``search.trials``.
     """
     recipe, config = loaded.recipe, loaded.recipe.search
     if not loaded.spaces:
         hint = "replace a value by a space, such as learning_rate: {search: log_uniform, low: 1e-5, high: 1e-2}"
         raise RecipeError("the recipe has nothing to search", where=loaded.document.name, hint=hint)
-    for path in loaded.spaces:
-        if path[0] in _FIXED_SECTIONS or path == ("data",) or (path[0] == "data" and path[1] in _FIXED):
-            raise loaded.error(path, "can't be searched: it would change what trials are compared by")
     if config.algorithm == "bakeoff":
         check_bakeoff(loaded)
     if recipe.evaluate.folds is not None:

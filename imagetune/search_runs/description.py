@@ -31,7 +31,7 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
     """
     best = candidates[0]
     parts = [
-        f"**Best of {trials} trials: trial {best.trial.trial_id}**, {objective} on validation {_figure(best)}",
+        f"**Best of {trials} trainings: trial {best.trial.trial_id}**, {objective} on validation {_figure(best)}",
         _settings(best.trial),
         _test(folder / BEST_FOLDER),
         _verdict(folder),

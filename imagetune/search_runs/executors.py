@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from imagetune.data.processes import usable_cores
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.runs import Data, Say
@@ -61,7 +62,7 @@ def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
 def _here(recipe: Recipe, work: Work, say: Say) -> Executor:
     slots = local_slots(recipe)
     if len(slots) > 1:
-        say(f"trials      {len(slots)} at a time: {', '.join(slot.place for slot in slots)}")
+        say(f"trials      {told_slots(slots, usable_cores())}")
     return Processes(work, slots)
 
 
@@ -69,6 +70,14 @@ def _on_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
     executor = RayTasks(work, search.ray, parallel=search.parallel)
     say(f"trials      {executor.slots} at a time on the Ray cluster")
     return executor
+
+
+def told_slots(slots: Sequence[Slot], cores: int) -> str:
+    """Return how many trials run at a time and on what, for people."""
+    if any(slot.environment for slot in slots):
+        return f"{len(slots)} at a time: {', '.join(slot.place for slot in slots)}"
+    crowded = "; more trials than cores, so that each takes longer" if len(slots) > cores else ""
+    return f"{len(slots)} at a time on {cores} core{'' if cores == 1 else 's'}{crowded}"
 
 
 def local_slots(recipe: Recipe) -> tuple[Slot, ...]:

@@ -1,4 +1,4 @@
-"""What a sweep or a bake-off plans, and what it has found beside its winner."""
+"""What a search plans where its recipe doesn't say it, and what a sweep or a bake-off finds beside its winner."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.schema import Recipe
 from imagetune.search.bakeoff import probes_of
 from imagetune.search.finalists import direction_of
 from imagetune.search.sweep import sweep_effects, sweep_settings
@@ -15,7 +16,7 @@ from imagetune.search_runs.sweep import sweep_lines, write_sweep
 
 
 def plan_line(loaded: LoadedRecipe) -> str:
-    """Return how many trials there will be, before they start; empty where the algorithm decides as it goes."""
+    """Return what to know of the trials before they start; empty where the recipe says it."""
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = len(sweep_settings(loaded.spaces))
@@ -27,6 +28,8 @@ def plan_line(loaded: LoadedRecipe) -> str:
         after = f", then {_counted(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
         seeds = f" with {config.repeats} seeds" if tuned and config.repeats > 1 else ""
         told = f"{_counted(planned, 'probe')} of backbones{after}{seeds}"
+    elif config.algorithm == "hyperband":
+        return _hyperband_note(loaded.recipe)
     else:
         return ""
     most = config.budget.trials
@@ -55,6 +58,16 @@ def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialRe
         write_bakeoff(folder, rows)
         return tuple(bakeoff_lines(rows, config.objective))
     return ()
+
+
+def _hyperband_note(recipe: Recipe) -> str:
+    """Return what is amiss where no trial can drop out, which is all that hyperband is about."""
+    config = recipe.search
+    most = config.max_epochs or sum(stage.epochs for stage in recipe.train.stages)
+    if most >= config.factor:
+        return ""
+    least = f"with {_counted(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
+    return f"note        {least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"
 
 
 def _counted(count: int, what: str) -> str:

@@ -65,7 +65,7 @@ def seconds_left(
     slots: int,
     budget_seconds: float | None = None,
 ) -> float | None:
-    """Return about how long a search still takes, its refit included; None while nothing says so.
+    """Return about how long a search still takes, its refit included; None before the first trial has a figure.
 
     Args:
         plan: What it will do.
@@ -75,8 +75,8 @@ def seconds_left(
         budget_seconds: How long new trials of the algorithm may still start.
     """
     ran = [result for result in results if result.seconds > 0]
-    if not ran:
-        return None
+    if all(result.objective is None for result in ran):
+        return None  # what fails at its start doesn't tell how long the others take
     own = [result for result in ran if result.trial.phase == "search"] or ran
     whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])
     searching = sum(trial.phase == "search" for trial, _ in running.values())

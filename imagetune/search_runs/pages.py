@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagetune.errors import ImagetuneError
+from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.run_folder import RunFolder
 from imagetune.runs import Say, send_changes
 from imagetune.search.journal import JOURNAL_NAME
@@ -47,5 +47,7 @@ def write_last_report(folder: Path, *, say: Say) -> None:
         return
     try:
         write_search_report(folder)
+    except StoppedError:
+        raise
     except ImagetuneError as error:
-        say(f"warning     there is no report.html: {error}")
+        say(f"warning     report.html could not be written: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,8 +19,10 @@ from imagetune.search_runs.search_files import SearchFiles
 
 _TOP, _BOTTOM, _UNUSED, _HEIGHT = 62.0, 330.0, 366.0, 386.0
 _LEFT, _RIGHT, _WIDTH, _LEAST_GAP = 46.0, 74.0, 1000.0, 96.0
-_LABEL_LETTERS = 14
-_LETTER = 6.6
+_MOST_TICK_LETTERS = 17
+_LETTER, _BOLD_LETTER = 6.6, 8.0
+# Where a name may go on in the next line.
+_SOFT = "\u200b"
 # From so many lines on, those of poor settings fade.
 _MANY = 40
 
@@ -57,14 +60,13 @@ def parallel_view(search: SearchFiles) -> Mapping[str, Any] | None:
 
 def _across(axes: Sequence[Axis]) -> list[float]:
     """Return where the axes stand, the objective's the last; the first has room for its ticks beside it."""
-    longest = max(len(_tick_text(text)) for _, text in axes[0].ticks())
+    longest = max(len(_tick_text(text, _MOST_TICK_LETTERS)) for _, text in axes[0].ticks())
     left = max(_LEFT, _LETTER * longest + 10)
     gap = max(_LEAST_GAP, (_WIDTH - left - _RIGHT) / len(axes))
     return [left + number * gap for number in range(len(axes) + 1)]
 
 
-def _tick_text(text: str) -> str:
-    most = _LABEL_LETTERS + 3
+def _tick_text(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -76,11 +78,20 @@ def _look(share: float, count: int) -> dict[str, float]:
 
 
 def _axes(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, Any]]:
+    gap = across[1] - across[0]
+    between, across_labels = int(gap / _LETTER), int(gap / _BOLD_LETTER)
     for axis, x in zip(search.axes, across, strict=False):
-        ticks = [(_height(place), _tick_text(text)) for place, text in axis.ticks()]
+        most = _MOST_TICK_LETTERS if x == across[0] else min(_MOST_TICK_LETTERS, between)
+        ticks = [(_height(place), _tick_text(text, most)) for place, text in axis.ticks()]
         if len(ticks) > 1 and not axis.is_choice:
             ticks = _apart(ticks)
-        yield {"x": x, "label": _wrapped(search.short[axis.name]), "title": axis.name, "ticks": ticks, "last": False}
+        yield {
+            "x": x,
+            "label": _wrapped(search.short[axis.name], across_labels),
+            "title": axis.name,
+            "ticks": ticks,
+            "last": False,
+        }
 
 
 def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -92,11 +103,12 @@ def _apart(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return [*kept, ticks[-1]]
 
 
-def _wrapped(name: str) -> list[str]:
-    spaced = name.replace(".", ". ").replace("_", "_ ")
-    lines = textwrap.wrap(spaced, _LABEL_LETTERS, break_long_words=True)
-    joined = [line.replace("_ ", "_").replace(". ", ".") for line in lines]
-    return joined if len(joined) <= 3 else [*joined[:2], joined[2][: _LABEL_LETTERS - 1] + "…"]
+def _wrapped(name: str, width: int) -> list[str]:
+    """Break a name into at most three lines, after dots and underscores and before capitals where that is possible."""
+    words = re.sub(r"(?<=[._])|(?<=[a-z])(?=[A-Z])", f"{_SOFT} ", name)
+    lines = textwrap.wrap(words, width + 1, break_long_words=True)
+    joined = [line.replace(f"{_SOFT} ", "").replace(_SOFT, "") for line in lines]
+    return joined if len(joined) <= 3 else [*joined[:2], joined[2][: width - 1] + "…"]
 
 
 def _line(

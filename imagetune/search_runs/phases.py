@@ -20,7 +20,7 @@ from imagetune.runs import Data, Say
 from imagetune.search.bakeoff import fine_tunings
 from imagetune.search.executor import Task
 from imagetune.search.finalists import Direction, direction_of, ranking, repeats_of
-from imagetune.search.journal import Event, Proposed, results_of
+from imagetune.search.journal import Event, Proposed, results_of, unfinished
 from imagetune.search.proposals import ListProposer
 from imagetune.search.trial import Phase, Trial, TrialResult
 from imagetune.search.trials import Runner, run_trials
@@ -157,8 +157,12 @@ def _final_trials(
     """Run those of the finalists' trials that no earlier session has; with more trials there may be other finalists."""
     before = results_of(session.past_of("final"))
     names = {result.trial.trial_id for result in before}
-    left = ListProposer(trial for trial in finals if trial.trial_id not in names)
-    return run_trials(left, runner, known=[*results, *before])
+    open_then = {trial.trial_id for trial in unfinished(session.past_of("final"))}
+    left = [trial for trial in finals if trial.trial_id not in names]
+    # Those that were interrupted come first, and are not proposed anew.
+    left.sort(key=lambda trial: trial.trial_id not in open_then)
+    begun = [Proposed(trial) for trial in left if trial.trial_id in open_then]
+    return run_trials(ListProposer(left), runner, known=[*results, *before], past=begun)
 
 
 @dataclass(frozen=True)

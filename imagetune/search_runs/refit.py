@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
-from imagetune.errors import DataError
+from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import failed_requirements
 from imagetune.files import atomic_path, disk_errors
 from imagetune.recipe.data import ColumnsConfig
@@ -22,7 +23,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder import RunFolder, write_recipe
-from imagetune.runs import Data, Say, read_data, run_recipe
+from imagetune.runs import Data, Say, read_data, run_recipe, send_changes, write_pages
 from imagetune.search.finalists import Candidate
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest
@@ -30,6 +31,7 @@ from imagetune.training.stopping import StopRequest
 BEST_RECIPE = "best.yaml"
 BEST_FOLDER = "best"
 PICTURES_TABLE = "pictures.csv"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,27 @@ def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
     best = RunFolder(folder)
     if best.read_status().get("state") != "finished" or not best.evaluation.is_file():
         return None
-    if not _trained_with(best, recipe):
-        return None
-    evaluation = json.loads(best.evaluation.read_text(encoding="utf-8"))
-    return Refit(folder, evaluation, failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
+    # What can't be read is made again, beside what is left of it.
+    with contextlib.suppress(OSError, ValueError, RecipeError):
+        evaluation = json.loads(best.evaluation.read_text(encoding="utf-8"))
+        if _trained_with(best, recipe):
+            return Refit(folder, evaluation, failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
+    return None
+
+
+def complete_refit(folder: Path, *, tracked: bool, say: Say) -> None:
+    """Write the page of a finished run, and send it to MLflow, where its session was cut short before that.
+
+    Args:
+        folder: The winner's run folder.
+        tracked: Whether this session may send anything.
+        say: Prints a line for the user.
+    """
+    best = RunFolder(folder)
+    if not (folder / REPORT_NAME).is_file():
+        write_pages(best)
+    if tracked:
+        send_changes(best, say=say)
 
 
 def make_room(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,21 @@ from imagetune.data.splits import told_path, write_splits_csv
 from imagetune.errors import CheckpointError
 from imagetune.files import disk_errors, write_json
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.printing import ABSENT, recipe_differences
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RUNS, RunFolder, lock_document
 from imagetune.runs import Data
+from imagetune.search.journal import JOURNAL_NAME, Event, Proposed
 from imagetune.search.records import STATE_NAME
 
 LOCK_NAME = ".search.lock"
+_LOST_PICTURES = "it says which pictures the search was of: put it back, or search without it in another folder"
+# What may differ without making it another training; the pictures and their splits are compared by themselves.
+_FREE = (
+    *("name", "search", "tracking", "card", "evaluate", "train.jit_compile"),
+    *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_picture", "data.max_pixels"),
+    *("data.workers", "data.cache", "data.cache_gib"),
+)
 
 
 def check_resumable(run_dir: Path | None) -> Path:
@@ -61,15 +70,66 @@ def only_search(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def record_pictures(folder: RunFolder, recipe: Recipe, data: Data) -> None:
-    """Write which pictures the search uses and how they are split, or check that they are still the same.
+def is_free(key: str) -> bool:
+    """Tell whether a key of a recipe, such as ``data.workers``, may differ without making it another training."""
+    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
+
+
+def check_same_training(folder: RunFolder, recipe: Recipe) -> None:
+    """Check that the trials still to come are trained as those that have been.
+
+    Args:
+        folder: The search's.
+        recipe: As it is now, spaces at their defaults.
 
     Raises:
-        CheckpointError: Pictures came, went, changed, or moved to another split since.
+        CheckpointError: What is the same for all trials is no longer what it was.
+        RecipeError: The recipe of the earlier sessions can't be read.
+    """
+    differences = recipe_differences(load_recipe(folder.recipe).recipe, recipe)
+    changed = [(key, then, now) for key, then, now in differences if not is_free(key)]
+    if changed:
+        key, then, now = changed[0]
+        others = f" (and {', '.join(each[0] for each in changed[1:])})" if len(changed) > 1 else ""
+        what = f"the recipe changed since: {key} was {_shown(then)}, now it is {_shown(now)}{others}"
+        hint = "undo the change, or search in another folder with --run-dir"
+        raise CheckpointError(what, where=str(folder.recipe), hint=hint)
+
+
+def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
+    """Check that the journal has not lost a trial that ended: it would be run again, over what it left.
+
+    Args:
+        folder: The search's.
+        past: What the journal says.
+
+    Raises:
+        CheckpointError: There are such trials.
+    """
+    known = {f"trial-{event.trial.trial_id}" for event in past if isinstance(event, Proposed)}
+    places = sorted((folder.path / "trials").glob("trial-*/"))
+    lost = [place.name for place in places if place.name not in known and _has_ended(place)]
+    if lost:
+        what = f"says nothing of {', '.join(lost)} below {folder.path / 'trials'}, which ended"
+        hint = "put the whole file back, or search in another folder with --run-dir"
+        raise CheckpointError(what, where=str(folder.path / JOURNAL_NAME), hint=hint)
+
+
+def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
+    """Write which pictures the search uses and how they are split, or check that they are still the same.
+
+    Args:
+        folder: The search's.
+        recipe: The one whose spaces are searched.
+        data: The pictures.
+        begun: Whether there are trials of these pictures already.
+
+    Raises:
+        CheckpointError: Pictures came, went, changed, or moved to another split since, or nobody can tell.
     """
     lock = folder.path / "lock.json"
-    if folder.splits.exists() and lock.exists():
-        _check_same(_recorded(folder, lock), _present(data), folder.splits)
+    if begun or (folder.splits.exists() and lock.exists()):
+        _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
     write_json(lock, lock_document(recipe, weights={}, pictures=data.audit.hashes))
 
@@ -82,40 +142,69 @@ def _name_it() -> str:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
+    """A picture of a search.
+
+    Attributes:
+        labelled: Its label and its group.
+        split: The split that it is in.
+        sha256: Of its content; empty where that was never noted.
+    """
+
     labelled: tuple[str, str]
     split: str
     sha256: str
 
 
-def _recorded(folder: RunFolder, lock: Path) -> dict[str, _Picture]:
-    """Return the pictures that the search began with, by path below their root."""
+def recorded_pictures(folder: RunFolder) -> dict[str, Picture]:
+    """Return the pictures that a search began with, by path below their root.
+
+    Raises:
+        CheckpointError: What it has noted of them can't be read.
+        RecipeError: Nor can its recipe.
+    """
+    source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
-        hashes = json.loads(lock.read_text(encoding="utf-8"))["pictures"]
-        source = Path(load_recipe(folder.recipe).recipe.data.source)
+        hashes = json.loads((folder.path / "lock.json").read_text(encoding="utf-8"))["pictures"]
         with folder.splits.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        # A table's pictures are told relative to its folder.
-        root = source if source.is_dir() else source.parent
         return {
-            row["path"]: _Picture((row["label"], row["group"]), row["split"], hashes.get(str(root / row["path"]), ""))
+            row["path"]: Picture((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
             for row in rows
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"can't be read: {error!r}", where=str(lock), hint="search in another folder") from error
+    except OSError as error:
+        raise CheckpointError(f"{error.strerror}", where=str(error.filename), hint=_LOST_PICTURES) from error
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        what = f"its splits.csv or lock.json can't be read: {error!r}"
+        raise CheckpointError(what, where=str(folder.path), hint=_LOST_PICTURES) from error
 
 
-def _present(data: Data) -> dict[str, _Picture]:
+def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:
+    """Return the hash of a picture of splits.csv, wherever its source has been moved to since."""
+    # A table's pictures are told relative to its folder.
+    return next((found for root in (source, source.parent) if (found := hashes.get(str(root / path)))), "")
+
+
+def present_pictures(data: Data) -> dict[str, Picture]:
+    """Return the pictures of a search that begins, by path below their root."""
     splits = data.splits
     return {
-        told_path(record.path, splits.root): _Picture(
+        told_path(record.path, splits.root): Picture(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
         for record in (*splits.train, *splits.val, *open_holdout(splits))
     }
 
 
-def _check_same(then: Mapping[str, _Picture], now: Mapping[str, _Picture], path: Path) -> None:
+def _has_ended(trial: Path) -> bool:
+    return RunFolder(trial).read_status().get("state") in ("finished", "failed")
+
+
+def _shown(value: object) -> str:
+    return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def _check_same(then: Mapping[str, Picture], now: Mapping[str, Picture], path: Path) -> None:
     both = sorted(then.keys() & now.keys())
     kinds = {
         "gone": sorted(then.keys() - now.keys()),

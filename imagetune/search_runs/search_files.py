@@ -106,9 +106,13 @@ class SearchFiles:
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Lines of metrics.jsonl of each trial that has some."""
+        """Lines of metrics.jsonl of each trial that has some.
+
+        Raises:
+            ModelFileError: One is damaged.
+        """
         names = [trial.trial_id for trial in self.trials]
-        found = {name: read_json_lines(self.folder_of(name) / "metrics.jsonl") for name in names}
+        found = {name: _curve(self.folder_of(name) / "metrics.jsonl") for name in names}
         return {name: lines for name, lines in found.items() if lines}
 
     @cached_property
@@ -155,6 +159,13 @@ class SearchFiles:
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""
         return {dotted(path): value for path, value in values.items()}
+
+
+def _curve(path: Path) -> Sequence[Mapping[str, Any]]:
+    try:
+        return read_json_lines(path)
+    except ValueError as error:
+        raise ModelFileError(f"is not lines of JSON: {error}", where=str(path), hint="the file is damaged") from error
 
 
 def read_search(folder: Path) -> SearchFiles:

@@ -26,16 +26,31 @@ from imagetune.search.journal import Event, Journal, results_of
 from imagetune.search.records import Table, describe_search, open_records, write_table
 from imagetune.search.trial import TrialResult
 from imagetune.search.trials import Runner
+from imagetune.search_runs.blocks import check_blocks
 from imagetune.search_runs.budget import Budget, busy_seconds
 from imagetune.search_runs.checks import check_recipe
 from imagetune.search_runs.executors import executor_of, prepare_executor
 from imagetune.search_runs.findings import plan_line, write_findings
 from imagetune.search_runs.pages import write_last_report
 from imagetune.search_runs.phases import Session, Watched, all_failed, run_phases
-from imagetune.search_runs.probe import probe_folds
-from imagetune.search_runs.refit import BEST_FOLDER, Refit, finished_refit, refit, refit_recipe, write_best
-from imagetune.search_runs.resuming import check_resumable, only_search, record_pictures
+from imagetune.search_runs.refit import (
+    BEST_FOLDER,
+    Refit,
+    complete_refit,
+    finished_refit,
+    refit,
+    refit_recipe,
+    write_best,
+)
+from imagetune.search_runs.resuming import (
+    check_journal,
+    check_resumable,
+    check_same_training,
+    only_search,
+    record_pictures,
+)
 from imagetune.search_runs.tracking import TrialCopies
+from imagetune.search_runs.trial_folds import check_folds
 from imagetune.search_runs.warm_start import keep_warm_start, warm_start_of
 from imagetune.search_runs.watching import Watcher, Watchers
 from imagetune.tracking.tracker import Tracker, start_tracking
@@ -113,15 +128,17 @@ def search(
         else:
             check_run_place(run_dir)
         prepare_executor(loaded.recipe)
+        check_blocks(loaded)
         data = read_data(loaded.recipe, say=say)
-        if loaded.recipe.search.algorithm == "bakeoff":
-            probe_folds(data, loaded.recipe)
+        check_folds(data, loaded.recipe)
         copies = TrialCopies(loaded.recipe)
-        warm = warm_start_of(loaded, data.splits, resumed=run_dir if resume else None, say=say)
+        warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
         with _opened(loaded, run_dir, resume=resume) as folder:
+            if not resume:
+                # Before search.json, with which there is a search to resume.
+                keep_warm_start(warm, folder.path)
             # What can't be gone on with is refused before anything of it is changed.
             records = _open_records(loaded, data, folder)
-            keep_warm_start(warm, folder.path)
             say(f"run folder  {folder.path}")
             if planned := plan_line(loaded):
                 say(planned)
@@ -181,6 +198,7 @@ def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Liste
     place = folder / BEST_FOLDER
     if (done := finished_refit(place, recipe)) is not None:
         say(f"finished    {place} was trained and tested in an earlier session")
+        complete_refit(place, tracked=recipe.tracking.enabled, say=say)
         return done
     return refit(
         recipe,
@@ -220,8 +238,6 @@ def _opened(loaded: LoadedRecipe, run_dir: Path | None, *, resume: bool) -> Iter
         folder = RunFolder(run_dir.absolute())
     else:
         folder = create_run_folder(loaded.recipe, run_dir)
-        searched = replace(loaded, recipe=without_password(loaded.recipe))
-        write_text(folder.recipe, searchable_yaml(searched))
     with only_search(folder.path):
         yield folder
 
@@ -230,12 +246,17 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     """Start the records of a search, or open those of its earlier sessions.
 
     Raises:
-        CheckpointError: They are damaged, or of another search or other pictures.
+        CheckpointError: They are damaged, or of another search, other trainings or other pictures.
     """
     config, spaces = loaded.recipe.search, loaded.spaces
     seed = loaded.recipe.seed if config.seed is None else config.seed
     journal, table = open_records(folder.path, describe_search(config, spaces, seed=seed), list(spaces))
     past = tuple(journal.read())
-    record_pictures(folder, loaded.recipe, data)
+    if past:
+        check_same_training(folder, loaded.recipe)
+    check_journal(folder, past)
+    record_pictures(folder, loaded.recipe, data, begun=bool(past))
+    # As this session has it: pictures may lie elsewhere now, and there may be more trials to come.
+    write_text(folder.recipe, searchable_yaml(replace(loaded, recipe=without_password(loaded.recipe))))
     write_table(table, results_of(past))
     return _Records(folder, journal, table, past)

@@ -91,6 +91,7 @@ class TrialCopies:
         self._search = recipe.search
         self._tags = recipe.tracking.tags
         self._results: list[TrialResult] = []
+        self._folder: Path | None = None
         # Added to by the search's thread, taken from by the tracker's: both go through copies of it.
         self._open: dict[Path, _Copied] = {}
         self._copying = threading.Lock()
@@ -99,6 +100,7 @@ class TrialCopies:
     def search_started(self, plan: SearchPlan) -> None:
         """Remember what earlier sessions did."""
         self._results = [*plan.known]
+        self._folder = plan.folder
 
     def trial_started(self, trial: Trial, task: Task) -> None:
         """Begin to copy a trial; of an earlier attempt, remember what is in MLflow."""
@@ -106,7 +108,7 @@ class TrialCopies:
         try:
             # A full disk must not end the search over what is only remembered.
             with contextlib.suppress(OSError, ImagetuneError):
-                if (aside := set_aside(task.folder)) is not None:
+                if (aside := set_aside(task.folder, task.folder.parents[1])) is not None:
                     self._open[aside] = _Copied(aside, None, ended=True)
             self._open[task.folder] = _Copied(task.folder, trial)
         finally:
@@ -138,7 +140,17 @@ class TrialCopies:
             self.poke()
 
     def refit_started(self, winner: Candidate) -> None:
-        """The refit has a tracker of its own."""
+        """Have an interrupted refit end in MLflow; the next one has a tracker of its own."""
+        del winner
+        if self._folder is None:
+            return
+        best = self._folder / BEST_FOLDER
+        if RunFolder(best).read_status().get("state") == "finished":
+            return
+        with contextlib.suppress(OSError, ImagetuneError):
+            if (aside := set_aside(best, self._folder)) is not None:
+                self._open[aside] = _Copied(aside, None, ended=True)
+                self.poke()
 
     def trials_stopped(self) -> None:
         """Hear that no trial runs any more: what hasn't ended was interrupted."""
@@ -204,18 +216,19 @@ def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | Non
     state.note = _trial_note(trial, result, objective)
 
 
-def set_aside(folder: Path) -> Path | None:
+def set_aside(folder: Path, search: Path) -> Path | None:
     """Keep what MLflow has of an interrupted attempt, as a small run folder whose state is killed.
 
     Args:
-        folder: The trial's, about to be removed.
+        folder: The trial's or the refit's, about to be removed.
+        search: The search's.
 
     Returns:
         The new folder; None where MLflow has nothing of the attempt.
     """
     if not (folder / FILE_NAME).exists():
         return None
-    root = folder.parents[1] / INTERRUPTED_FOLDER
+    root = search / INTERRUPTED_FOLDER
     number = 1
     while (aside := root / f"{folder.name}-{number}").exists():
         number += 1

@@ -14,13 +14,28 @@ from imagetune.files import write_json
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder, RunRecorder, create_run_folder, failure_state
+from imagetune.runs import Data
 from imagetune.search.executor import Outcome, Task
+from imagetune.search_runs.probe import probe_folds
 from imagetune.search_runs.shared import Shared
 from imagetune.search_runs.trained import Lesson, Trained, train_lesson
 from imagetune.training.events import SilentListener
 from imagetune.training.stopping import StopRequest
 
 FIGURES_NAME = "trial.json"
+
+
+def check_folds(data: Data, recipe: Recipe) -> None:
+    """Check that the pictures can be parted into the folds that probes and trials are judged by.
+
+    Raises:
+        DataError: They can't.
+    """
+    search = recipe.search
+    if search.algorithm == "bakeoff":
+        probe_folds(data, recipe)
+    if search.folds is not None:
+        selection_folds(data.catalog, data.audit, data.splits, folds=search.folds, seed=recipe.split_seed)
 
 
 def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:

@@ -7,15 +7,12 @@ in the search's own folder, so that a resumed search repeats its proposals whate
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.holdout import open_holdout
-from imagetune.data.splits import Splits, told_path
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.files import write_json
 from imagetune.recipe.conditions import is_met, parents_first
@@ -25,23 +22,19 @@ from imagetune.recipe.printing import flatten, recipe_values
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import ChoiceSpace, Value
-from imagetune.runs import Say
+from imagetune.run_folder import RunFolder
+from imagetune.runs import Data, Say
 from imagetune.search.finalists import Candidate, direction_of, ranking
 from imagetune.search.journal import JOURNAL_NAME, Journal, results_of
 from imagetune.search.records import STATE_NAME
 from imagetune.search.space import fits
 from imagetune.search.trial import Known
+from imagetune.search_runs.resuming import Picture, is_free, present_pictures, recorded_pictures
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 KEPT_NAME = "warm_start.json"
 _ORACLES = ("random", "grid", "bayesian", "hyperband")
 _AT: NodePath = ("search", "warm_start")
-# What may differ without making it another training; the pictures and their splits are compared by themselves.
-_FREE = (
-    *("name", "seed", "search", "tracking", "card", "evaluate", "train.jit_compile"),
-    *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_picture", "data.max_pixels"),
-    *("data.workers", "data.cache", "data.cache_gib"),
-)
 _ABSENT = object()
 
 
@@ -99,17 +92,17 @@ class _Fitting:
         now = dict(flatten(recipe_values(self.loaded.with_values(values).recipe)))
         then = dict(flatten(was))
         for key in [*now, *(key for key in then if key not in now)]:
-            if not _is_free(key) and now.get(key, _ABSENT) != then.get(key, _ABSENT):
+            if key != "seed" and not is_free(key) and now.get(key, _ABSENT) != then.get(key, _ABSENT):
                 return f"{key} was {_shown(then.get(key, _ABSENT))}, now it is {_shown(now.get(key, _ABSENT))}"
         return ""
 
 
-def warm_start_of(loaded: LoadedRecipe, splits: Splits, *, resumed: Path | None, say: Say) -> WarmStart:
+def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say: Say) -> WarmStart:
     """Read the earlier searches that a recipe names, or what the search's own folder has kept of them.
 
     Args:
         loaded: The recipe and its spaces.
-        splits: The pictures of this search.
+        data: The pictures of this search.
         resumed: Folder of the search that goes on; None for a new one.
         say: Told how many trials are taken over.
 
@@ -130,8 +123,8 @@ def warm_start_of(loaded: LoadedRecipe, splits: Splits, *, resumed: Path | None,
     if sources and algorithm not in _ORACLES:
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
         raise loaded.error(_AT, f"{algorithm} tries what it tries whatever is known", hint=hint)
-    rows = _rows_of(splits) if sources else set()
-    known = [each for source in sources for each in _taken_over(loaded, source, rows, say)]
+    pictures = present_pictures(data) if sources else {}
+    known = [each for source in sources for each in _taken_over(loaded, source, pictures, say)]
     return WarmStart(sources, tuple(known))
 
 
@@ -167,9 +160,12 @@ def kept_warm_start(folder: Path) -> WarmStart:
         raise CheckpointError(f"can't be read: {error!r}", where=str(path), hint=hint) from error
 
 
-def _taken_over(loaded: LoadedRecipe, source: str, rows: set[tuple[str, ...]], say: Say) -> list[Known]:
+def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Picture], say: Say) -> list[Known]:
     folder = resolve_run(source, uri=loaded.recipe.tracking.uri) if is_mlflow_uri(source) else Path(source)
-    _check_comparable(loaded, source, _description(folder), folder, rows)
+    _check_comparable(loaded, source, _description(source, folder))
+    _check_same_pictures(loaded, source, folder, pictures)
+    if not (folder / JOURNAL_NAME).is_file():
+        raise CheckpointError(f"has no {JOURNAL_NAME}", where=source, hint=_journal_hint(source))
     direction = direction_of(loaded.recipe.search.objective)
     fitting, known, reasons = _Fitting(loaded), list[Known](), list[str]()
     candidates = ranking(results_of(Journal(folder / JOURNAL_NAME).read(repair=False)), direction)
@@ -181,16 +177,14 @@ def _taken_over(loaded: LoadedRecipe, source: str, rows: set[tuple[str, ...]], s
             known.append(Known(setting, candidate.mean, f"{source} trial {candidate.trial.trial_id}"))
     if not known:
         first = f": in the first of {len(reasons)}, {reasons[0]}" if reasons else ", as none has a figure"
-        hint = "leave it out of warm_start, or change back what differs"
+        hint = "leave it out of warm_start" + (", or change back what differs" if reasons else "")
         raise loaded.error(_AT, f"no trial of {source} is a training of this recipe{first}", hint=hint)
     left = f"; {len(reasons)} don't fit: {reasons[0]}" if reasons else ""
     say(f"warm start  {len(known)} of {len(known) + len(reasons)} settings of {source}{left}")
     return known
 
 
-def _check_comparable(
-    loaded: LoadedRecipe, source: str, about: Mapping[str, Any], folder: Path, rows: set[tuple[str, ...]]
-) -> None:
+def _check_comparable(loaded: LoadedRecipe, source: str, about: Mapping[str, Any]) -> None:
     config = loaded.recipe.search
     if about.get("algorithm") not in _ORACLES:
         raise loaded.error(_AT, f"{source} is a {about.get('algorithm')}, whose trials are no settings to go on from")
@@ -198,20 +192,37 @@ def _check_comparable(
         if about.get(key) != now:
             what = f"{source} was judged by {key} {about.get(key)}, this search is by {now}"
             raise loaded.error(_AT, f"{what}: their figures can't be compared")
-    then = _rows_in(folder / "splits.csv")
-    if then != rows:
-        paths = sorted({row[0] for row in then ^ rows})
-        what = f"{source} has other pictures or splits: {len(paths)} differ, such as {paths[0]}"
+
+
+def _check_same_pictures(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Picture]) -> None:
+    """Check that an earlier search trained, chose and will test by the same pictures, down to their content."""
+    then = recorded_pictures(RunFolder(folder))
+    differ = sorted(name for name in then.keys() | now.keys() if not _alike(then.get(name), now.get(name)))
+    if differ:
+        what = f"{source} has other pictures or splits: {len(differ)} differ, such as {differ[0]}"
         raise loaded.error(_AT, what, hint="their figures can't be compared; leave it out of warm_start")
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def _alike(then: Picture | None, now: Picture | None) -> bool:
+    """Tell whether a picture has the content, label and split that it had; groups only decide about splits."""
+    if then is None or now is None:
+        return False
+    return (then.labelled[0], then.split, then.sha256) == (now.labelled[0], now.split, now.sha256)
+
+
+def _journal_hint(source: str) -> str:
+    if is_mlflow_uri(source):
+        return "MLflow gets it when the search ends: send it with imagetune sync FOLDER, or name the folder itself"
+    return "leave it out of warm_start"
+
+
+def _description(source: str, folder: Path) -> dict[str, Any]:
     path = folder / STATE_NAME
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "warm_start names the run folders of earlier searches"
-        raise CheckpointError(f"is no search: it has no {STATE_NAME}", where=str(folder), hint=hint) from error
+        hint = "warm_start names the run folders of earlier searches, or their runs:/ID in MLflow"
+        raise CheckpointError(f"is no search: it has no {STATE_NAME}", where=source, hint=hint) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
     return found
@@ -233,23 +244,6 @@ def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[N
         return fitting.setting_of(earlier, candidate.trial.values)
     except RecipeError as error:
         return f"its recipe is no longer good: {error.what}"
-
-
-def _rows_of(splits: Splits) -> set[tuple[str, ...]]:
-    records = (*splits.train, *splits.val, *open_holdout(splits))
-    return {(told_path(record.path, splits.root), record.label, record.split or "") for record in records}
-
-
-def _rows_in(path: Path) -> set[tuple[str, ...]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
-        raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,13 +188,23 @@ def send_figures(copy: Copy) -> int:
     values = {**copy.state.figures, **content.figure_metrics(content.test_figures(content.read_json(path)))}
     if not values:
         return 0
-    dated = path if path.exists() else copy.run_dir / "status.json"
-    when = int(dated.stat().st_mtime * 1000)
+    when = int(_seconds_of_figures(copy, path) * 1000)
     model_id = copy.state.sent.get("model id")
     # At step 0 MLflow takes a figure for a single one: it compares runs by bars, not by lines of one point.
     metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]
     mark = _mark({**values, "model": model_id})
     return copy.once("figures", mark, lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
+
+
+def _seconds_of_figures(copy: Copy, evaluation: Path) -> float:
+    """Return the time to note for the figures.
+
+    Of two figures with one time and step MLflow shows the larger, not the later; the objective of a search falls when
+    the finalists' other seeds are less lucky.
+    """
+    if evaluation.exists():
+        return evaluation.stat().st_mtime
+    return time.time() if "figures" in copy.state.sent else (copy.run_dir / "status.json").stat().st_mtime
 
 
 def send_folds(copy: Copy) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -34,8 +33,15 @@ Progress = Callable[[int, int], None]
 _VERSION = 1
 # A head answers features in no time; more at once would only take memory where they are those of an early block.
 _ANSWERED_AT_ONCE = 256
-# The part of a model that is asked in the place of its lower half, and the digest of the weights that it is made from.
-_folded_parts: WeakKeyDictionary[keras.Model, tuple[str, keras.Model]] = WeakKeyDictionary()
+_QUICKER = "_imagetune_quicker"
+
+
+@dataclass(frozen=True)
+class _Quicker:
+    """The model that is asked in the place of a lower half, and the digest of the weights that it is made from."""
+
+    digest: str
+    model: keras.Model
 
 
 @dataclass(frozen=True)
@@ -228,11 +234,12 @@ def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], b
 
 def _forward(lower: keras.Model, digest: str) -> keras.Model:
     """Return the quickest model of the same features; the same one as long as the weights are, so compiled once."""
-    made_from, forward = _folded_parts.get(lower, ("", lower))
-    if made_from != digest:
-        forward = folded(lower)
-        _folded_parts[lower] = (digest, forward)
-    return forward
+    known = getattr(lower, _QUICKER, None)
+    if not isinstance(known, _Quicker) or known.digest != digest:
+        # Where nothing is folded it is the model itself, which a dictionary with weak keys would hold for ever.
+        known = _Quicker(digest, folded(lower))
+        setattr(lower, _QUICKER, known)
+    return known.model
 
 
 def _fill(

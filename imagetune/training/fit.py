@@ -11,6 +11,7 @@ import numpy as np
 
 from imagetune.data.pipeline import Batch, steps_per_epoch
 from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.model.traces import graphs_freed
 from imagetune.model.trainable import learning_places
 from imagetune.recipe.train import StageConfig
 from imagetune.training.averaging import KeptWeights
@@ -86,7 +87,8 @@ def train(
         load_checkpoint(standing.best.checkpoint, job.model, standing.learned)
         return standing.best.record
     for index in range(first, len(job.config.stages)):
-        progress = _run_stage(job, index, progress, course, standing if index == first else None)
+        with graphs_freed():
+            progress = _run_stage(job, index, progress, course, standing if index == first else None)
         if progress.enough:
             break
     if progress.best is None:

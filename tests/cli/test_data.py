@@ -149,3 +149,29 @@ def test_fix_tells_its_files_as_json_and_writes_over_nothing(pictures, workplace
     assert again.code == 3
     assert "is there already" in again.err
     assert (workplace / "fixed" / "cleaned.csv").read_bytes() == before
+
+
+def test_what_was_found_is_told_where_nothing_can_be_fixed(pictures, workplace, imagetune):
+    shutil.copytree(pictures / "red", workplace / "twice" / "red")
+    shutil.copytree(pictures / "red", workplace / "twice" / "crimson")
+    outcome = imagetune("data", "check", workplace / "twice", "--fix", workplace / "fixed")
+    assert outcome.code == 3
+    assert "under more than one label" in outcome.out
+    assert "nothing would be left" in outcome.err
+
+
+def test_no_sheet_is_drawn_among_the_pictures(workplace, imagetune, recipe, pictures):
+    before = sorted(pictures.rglob("*"))
+    outcome = imagetune("data", "preview", recipe, "--out", pictures / "sheet.png")
+    assert (outcome.code, sorted(pictures.rglob("*"))) == (3, before)
+    assert "nothing is ever written" in outcome.err
+
+
+def test_what_is_no_picture_is_not_drawn_on_the_page(pictures, workplace, imagetune):
+    folder = workplace / "linked"
+    shutil.copytree(pictures, folder)
+    (folder / "red" / "loop").symlink_to(folder, target_is_directory=True)
+    assert imagetune("data", "check", folder, "--page", workplace / "check.html").code == 0
+    page = (workplace / "check.html").read_text()
+    assert "red/loop" in page
+    assert "Is a directory" not in page

@@ -32,3 +32,30 @@ def test_the_report_can_be_written_again(fitted, workplace, imagetune):
     (copy / "report.html").unlink()
     assert imagetune("report", copy).code == 0
     assert "<html" in (copy / "report.html").read_text()
+
+
+def test_other_pictures_that_cant_be_used_are_left_out_and_named(fitted, pictures, workplace, imagetune):
+    shutil.copytree(pictures, workplace / "other")
+    (workplace / "other" / "red" / "empty.png").touch()
+    told = imagetune("evaluate", fitted[1], "--data", "other")
+    assert told.code == 0, told.err
+    assert "left out    1 picture that can't be used:" in told.out
+    document = imagetune("evaluate", fitted[1], "--data", "other", "--json").json()
+    assert document["splits"]["test"]["pictures"] == 30
+    assert document["unusable"] == {str(workplace / "other" / "red" / "empty.png"): "the file is empty"}
+    for picture in (workplace / "other").rglob("*.png"):
+        picture.write_bytes(b"")
+    outcome = imagetune("evaluate", fitted[1], "--data", "other")
+    assert outcome.code == 3
+    assert "31 of 31 pictures can't be used" in outcome.err
+
+
+def test_damaged_files_of_a_run_are_named(fitted, workplace, imagetune):
+    run = workplace / "run"
+    shutil.copytree(fitted[1], run)
+    (run / "metrics.jsonl").write_text("nonsense\n")
+    (run / "splits.csv").write_text("nonsense\n")
+    report, test = imagetune("report", run), imagetune("evaluate", run)
+    assert (report.code, test.code) == (9, 3)
+    assert "metrics.jsonl: has a line that is not JSON" in report.err
+    assert "splits.csv: is not a table of splits, expected the columns path, label, split, group" in test.err

@@ -55,3 +55,25 @@ def test_a_model_that_was_changed_is_refused(fitted, pictures, workplace, imaget
     outcome = imagetune("predict", copy, pictures)
     assert outcome.code == 9
     assert outcome.err.startswith("error[model-file]")
+
+
+def test_no_picture_is_written_over(fitted, pictures, workplace, imagetune):
+    folder = workplace / "mine"
+    shutil.copytree(pictures / "red", folder)
+    (folder / "red00.png").rename(folder / "red00.jpg")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    (workplace / "link.csv").symlink_to(folder / "red00.jpg")
+    for place in (folder / "red01.png", workplace / "link.csv"):
+        outcome = imagetune("predict", fitted[1], folder, "--csv", place)
+        assert outcome.code == 3
+        assert "never written over" in outcome.err
+    outcome = imagetune("explain", fitted[1], folder, "--out", folder)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_csv_says_how_many_pictures_it_holds(fitted, pictures, workplace, imagetune):
+    shutil.copytree(pictures / "red", workplace / "mine")
+    (workplace / "mine" / "empty.png").touch()
+    outcome = imagetune("predict", fitted[1], "mine", "--csv", "out.csv")
+    assert outcome.err.strip() == "out.csv: 11 pictures, 1 of them can't be read"

@@ -79,3 +79,44 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(recipe, imag
         assert outcome.code == 2
         assert "the run folder can't be made here" in outcome.err
         assert "model" not in outcome.err
+
+
+def test_a_folder_in_the_place_of_a_recipe_is_told(pictures, imagetune):
+    outcome = imagetune("fit", pictures)
+    assert outcome.code == 2
+    assert "is a folder, not a recipe; `imagetune recipe copy quickstart DIR` gives one" in outcome.err
+
+
+def test_inside_a_list_only_what_is_wrong_there_is_told(recipe, imagetune):
+    outcome = imagetune("recipe", "validate", recipe, "-o", "data.augmentation=[{HorizontalFlip: {p: 0.5}}, Blur]")
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert "data.augmentation[1]: 'Blur' is wrong: expected keys and values; write `Blur: {}`" in line
+
+
+def test_a_value_in_the_place_of_a_section_gets_the_sections_keys(recipe, imagetune):
+    outcome = imagetune("recipe", "validate", recipe, "-o", "data.split=0.2")
+    assert "data.split: 0.2 is wrong: expected keys and values; its keys are val, test, method" in outcome.err
+
+
+def test_a_block_that_the_backbone_lacks_is_found_in_the_recipes_file(recipe, workplace, imagetune):
+    recipe.write_text(recipe.read_text().replace("last 1 blocks", "blok5"))
+    outcome = imagetune("fit", recipe, "--run-dir", workplace / "run")
+    line = 1 + recipe.read_text()[: recipe.read_text().index("blok5")].count("\n")
+    assert outcome.code == 2
+    assert f"{recipe}:{line}:" in outcome.err
+    assert "train.stages[1].unfreeze: efficientnet_lite0 has no block or layer 'blok5'" in outcome.err
+    assert not (workplace / "run").exists()
+
+
+def test_a_mistyped_command_gets_a_suggestion(imagetune):
+    outcome = imagetune("evalaute")
+    assert outcome.code == 2
+    assert "No such command 'evalaute'. Did you mean 'evaluate'?" in outcome.err
+
+
+def test_a_reader_that_goes_away_is_no_bug(start):
+    with start("recipe", "schema") as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.cli.search_lines import file_lines, search_lines
+from imagetune.cli.search_lines import file_lines, nothing_left_line, search_lines
 from imagetune.recipe.loading import load_recipe
 from imagetune.search.finalists import ranking
 from imagetune.search.trial import Trial, TrialResult
@@ -79,6 +79,14 @@ def test_finalists_are_told_with_mean_and_spread(told):
     assert "002 0.8000 0.8000 to 0.8000 2 0.2 32" in told_rows
     assert "001 0.7000 0.5000 to 0.9000 2 0.1 32" in told_rows
     assert "winner      trial 002, mean f1 0.8000 over 2 seeds, standard deviation 0.0000" in lines
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "key"), [("random", "search.trials=N"), ("grid", "search.trials=N"), ("sweep", "search.repeats=N")]
+)
+def test_a_finished_search_names_the_key_that_gives_it_more_to_do(algorithm, key):
+    assert nothing_left_line(algorithm).endswith(f"with -o {key}")
+    assert nothing_left_line("hyperband") == "nothing was left to do"
 
 
 def test_a_hundred_trials_do_not_fill_the_screen(told):

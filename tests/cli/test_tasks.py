@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import cv2
 import numpy as np
@@ -118,6 +119,11 @@ def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
     assert "Label by label" in page
     assert "Mean average precision" in page
     assert "Confusion matrix" not in page
+    assert "Worst mistakes" in page
+    # Each wrong picture says which label is wrong, and how clearly.
+    assert re.search(r"\((blue|green|red) (given|missed): \d+%, threshold \d+%\)", page)
+    confusions = evaluation.get("label_confusions")
+    assert confusions is None or "Labels that go wrong together" in page
 
 
 @pytest.mark.slow
@@ -158,7 +164,31 @@ def test_ordered_classes(workplace, imagetune):
     assert "quadratic_weighted_kappa" in again["splits"]["test"]["figures"]
     page = (run / "report.html").read_text()
     assert "Weighted kappa" in page
+    assert "How many ranks it is off" in page
+    ranks = evaluation["rank_errors"]
+    assert sum(row["pictures"] for row in ranks["distances"]) == ranks["pictures"]
+    far = sum(abs(row["off"]) * row["pictures"] for row in ranks["distances"])
+    assert figures["mae"]["value"] == pytest.approx(far / ranks["pictures"])
     assert "Confusion matrix" in page
+
+
+def explained_and_required(imagetune, run, picture, *, answer, mae):
+    """A number is explained by what makes it higher or lower, and its error can be given a ceiling."""
+    shown = imagetune("explain", run, picture, "--out", run / "looks", "--json")
+    (line,) = map(json.loads, shown.out.splitlines())
+    assert (line["target"], line["probability"]) == ("higher", None)
+    assert line["value"] == pytest.approx(answer, rel=1e-4)
+    lower = imagetune("explain", run, picture, "--out", run / "low", "--class", "lower")
+    assert "\tlower\t" in lower.out
+    wrong = imagetune("explain", run, picture, "--out", run / "low", "--class", "pink")
+    assert wrong.code == 2
+    assert "higher or lower" in wrong.err
+    met = imagetune("evaluate", run, "--require", f"mae:value={1.01 * mae}")
+    assert met.code == 0, met.err
+    assert "required    mae: value" in met.out
+    missed = imagetune("evaluate", run, "--require", f"mae:upper_bound={0.5 * mae}")
+    assert missed.code == 10
+    assert "above the required" in missed.err
 
 
 @pytest.mark.slow
@@ -202,3 +232,17 @@ def test_numbers(workplace, imagetune):
     page = (run / "report.html").read_text()
     assert "Predicted and true" in page
     assert "R squared" in page
+    for title in ("Residuals by answer", "Labels to look at", "Where it looked", "How wide an answer has to be"):
+        assert title in page
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    told = [float(row["predicted"]) - float(row["label"]) for row in rows]
+    assert evaluation["residuals"]["bias"]["value"] == pytest.approx(np.mean(told), rel=1e-4)
+    card = (run / "model_card.md").read_text()
+    assert evaluation["residuals"]["text"] in card
+    explained_and_required(
+        imagetune,
+        run,
+        workplace / "set" / rows[0]["path"],
+        answer=float(rows[0]["predicted"]),
+        mae=figures["mae"]["value"],
+    )

@@ -312,3 +312,14 @@ def test_a_million_rows_are_read_quickly(tmp_path: Path, config_for: ConfigFor) 
     assert len(catalog.records) == 1_000_000
     assert time.perf_counter() - started < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
+
+
+def test_a_link_to_the_source_brings_no_pictures_of_other_classes(class_folders: Path, config_for: ConfigFor) -> None:
+    before = {(record.path, record.label) for record in read_catalog(config_for(class_folders)).records}
+    (class_folders / "cat" / "again").symlink_to(class_folders, target_is_directory=True)
+    (class_folders / "dog" / "further up").symlink_to(class_folders.parent, target_is_directory=True)
+    catalog = read_catalog(config_for(class_folders))
+    assert {(record.path, record.label) for record in catalog.records} == before
+    (loops,) = [finding for finding in catalog.findings if finding.code == "link-loop"]
+    assert loops.paths == (str(class_folders / "cat" / "again"), str(class_folders / "dog" / "further up"))
+    assert loops.title == "2 links left out that lead back to a folder above"

@@ -141,7 +141,25 @@ def test_numbers_get_an_interval(examined):
     assert document["method"] == "absolute_residual"
     assert document["mean_size"]["value"] == pytest.approx(2 * document["threshold"])
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
+    assert sum(row["pictures"] for row in document["ranges"]) == 150
+    held = sum(row["pictures"] * row["covered"]["value"] for row in document["ranges"])
+    assert held == pytest.approx(150 * document["covered"]["value"])
     json.dumps(document, allow_nan=False)
+
+
+def test_where_errors_grow_high_answers_are_seldom_held(examined):
+    splits = {}
+    for seed, name in enumerate(("val", "test")):
+        random = np.random.default_rng(seed)
+        given = random.uniform(1, 100, 600)
+        true = given * (1 + 0.1 * random.normal(size=600))
+        texts = [str(value) for value in true]
+        paths = [f"{index}.png" for index in range(600)]
+        splits[name] = predictions_of(paths, texts, given[:, None], ("age",), rule=LabelRule("regression"))
+    document = conformal_document(examined(*columns(splits), classes=("age",), task="regression"))
+    assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
+    assert document["ranges"][0]["covered"]["value"] == 1.0
+    assert document["ranges"][-1]["covered"]["high"] < 0.9
 
 
 def test_without_validation_there_are_no_sets(examined):

@@ -67,14 +67,34 @@ def test_explaining_again_leaves_no_old_pictures(examined):
     assert len(list((examined.folder / "explanations").iterdir())) == 5
 
 
-def test_there_is_nothing_to_explain_without_mistakes_the_wish_or_classes(examined):
+def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
     evaluate = {"evaluate": EvaluateConfig(explain=0)}
     assert explained_mistakes(replace(examined, recipe=examined.recipe.model_copy(update=evaluate))) is None
     split = examined.splits["test"]
     right = replace(split.predictions, probabilities=np.eye(3)[split.predictions.labels])
     assert explained_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
+
+
+def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, pictures):
+    keras.utils.set_random_seed(2)
+    model = build_model(LITE0, num_classes=1, image_size=(64, 64), task="regression")
+    records = examined.splits["test"].records[:3]
+    rule = LabelRule("regression", value_name="age")
+    outputs = np.array([[9.0], [1.0], [5.0]])
+    predictions = predictions_of([one.path for one in records], ["5", "5", "5"], outputs, ("age",), rule=rule)
     data = examined.recipe.data.model_copy(update={"task": "regression"})
-    assert explained_mistakes(replace(examined, recipe=examined.recipe.model_copy(update={"data": data}))) is None
+    evaluate = EvaluateConfig(explain=2)
+    recipe = examined.recipe.model_copy(update={"data": data, "evaluate": evaluate})
+    run = replace(examined, model=model, recipe=recipe, splits={"test": ExaminedSplit(records, predictions, None)})
+    document = explained_mistakes(run)
+    json.dumps(document, allow_nan=False)
+    assert [picture["predicted"] for picture in document["pictures"]] == ["9", "1"]
+    named = [[look["class"] for look in picture["looks"]] for picture in document["pictures"]]
+    assert named == [["higher age", "lower age"], ["lower age", "higher age"]]
+    for picture in document["pictures"]:
+        assert [look["probability"] for look in picture["looks"]] == [None, None]
+        one, other = (look["agreement"] for look in picture["looks"])
+        assert one == other
 
 
 def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():

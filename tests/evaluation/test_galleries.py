@@ -1,6 +1,6 @@
 import numpy as np
 
-from imagetune.evaluation.galleries import confused_pairs, galleries_view, least_sure
+from imagetune.evaluation.galleries import _speaks_against, confused_pairs, galleries_view, least_sure
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import render_report
 from imagetune.evaluation.run_files import read_run
@@ -133,3 +133,15 @@ def _parts(folder):
             ],
         },
     }
+
+
+def test_a_near_number_speaks_against_a_label_that_it_is_further_from_than_from_the_answer():
+    mistake = {"label": "100", "predicted": "40"}
+    assert [_speaks_against(near, mistake, "regression") for near in ("45", "69", "71", "200")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert _speaks_against("cat", {"label": "dog"}, "single_label")
+    assert not _speaks_against("dog", {"label": "dog"}, "single_label")

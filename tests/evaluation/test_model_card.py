@@ -77,3 +77,20 @@ def test_a_run_that_failed_has_a_card_too(run_folder):
     card = card_of(run_folder)
     assert "It was not tested." in card
     assert "the loss is nan" in card
+
+
+def test_a_smaller_error_is_told_as_a_lead(run_folder):
+    difference = {"value": -3.0, "low": -5.0, "high": -1.0}
+    figures = {"mae": {"value": 9.0, "low": 7.0, "high": 11.0}}
+    part = {"compared": "mae", "models": [{"name": "prior", "figures": figures, "difference": difference}]}
+    rewrite(run_folder / "evaluation.json", baselines=part)
+    assert "this model is ahead by 3.000 (1.000 to 5.000)" in card_of(run_folder)
+    rewrite(
+        run_folder / "evaluation.json",
+        baselines={
+            **part,
+            "compared": "r2",
+            "models": [{"name": "prior", "figures": {"r2": figures["mae"]}, "difference": difference}],
+        },
+    )
+    assert "this model is ahead by -3.000 (-5.000 to -1.000)" in card_of(run_folder)

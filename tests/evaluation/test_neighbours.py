@@ -49,3 +49,17 @@ def test_like_pictures_with_different_labels_are_told(run):
 def test_without_training_features_there_are_none(examined):
     run = examined({"test": ["ant"]}, {"test": np.eye(1)}, {"test": np.array([[0.4, 0.6]])}, classes=("ant", "bee"))
     assert neighbours(run) is None
+
+
+def test_like_pictures_with_numbers_far_apart_are_told_the_furthest_first(examined):
+    angles = np.array([0.0, 0.01, 1.0, 1.01, 2.0, 2.01])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    run = examined(
+        {"train": ["1", "30", "1", "2", "5", "90"], "test": ["1"]},
+        {"train": features, "test": np.array([[-1.0, 0.0]])},
+        {"train": np.zeros((6, 1)), "test": np.zeros((1, 1))},
+        task="regression",
+        classes=("age",),
+    )
+    pairs = neighbours(run)["pairs"]
+    assert [[one["label"] for one in pair["pictures"]] for pair in pairs] == [["5", "90"]]

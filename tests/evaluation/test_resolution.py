@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.paired import pictures_to_tell
-from imagetune.evaluation.resolution import gap_documents, resolution_document
+from imagetune.evaluation.resolution import gap_documents, resolution_document, value_resolution_document
 
 
 def test_the_number_of_pictures_is_connors_in_a_published_example():
@@ -58,3 +58,23 @@ def test_gaps_are_the_first_split_minus_the_second():
             }
         }
     }
+
+
+def test_so_many_pictures_tell_two_errors_of_numbers_apart_four_times_of_five():
+    """Paired t tests of simulated absolute errors that correlate by half, as is assumed."""
+    random = np.random.default_rng(0)
+    errors = np.abs(random.normal(0, 3, 100_000))
+    mae, rmse = Estimate(float(errors.mean())), Estimate(float(np.sqrt(np.square(errors).mean())))
+    found = value_resolution_document(mae, rmse, 100, confidence=0.95)
+    row = found["needed"][1]
+    assert row["share"] == 0.1
+    assert row["difference"] == pytest.approx(0.1 * mae.value)
+    spread = errors.std()
+    shared, own, other = random.normal(0, spread * 0.5**0.5, (3, 1500, row["pictures"]))
+    pairs = (shared + own) - (shared + other) + row["difference"]
+    power = np.mean(ttest_1samp(pairs, 0.0, axis=1).pvalue < 0.05)
+    assert 0.77 <= power <= 0.83
+    again = value_resolution_document(mae, rmse, row["pictures"], confidence=0.95)
+    assert again["share_of_error"] == pytest.approx(0.1, rel=0.01)
+    assert "mean absolute errors differ by about" in found["text"]
+    assert value_resolution_document(Estimate(0.0), Estimate(0.0), 100, confidence=0.95) is None

@@ -2,9 +2,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import fisher_exact, hypergeom, mannwhitneyu
+from scipy.stats import fisher_exact, hypergeom, mannwhitneyu, rankdata
 
-from imagetune.evaluation.error_slices import compare_errors
+from imagetune.evaluation.error_slices import compare_errors, larger_within_p
 from imagetune.evaluation.intervals import Bootstrap
 from imagetune.evaluation.slices import column_values, compare_slices, pairs_of, slices_by, worse_p
 
@@ -124,7 +124,8 @@ def test_larger_errors_are_found_by_their_ranks():
     random = np.random.default_rng(6)
     camera = random.choice(["a", "b", "c"], 300).astype(object)
     errors = random.exponential(1.0, 300) * np.where(camera == "b", 2.5, 1.0)
-    found = compare_errors(errors, {"camera": camera}, bootstrap=Bootstrap(samples=200, stratified=False), grouped=True)
+    bootstrap, none = Bootstrap(samples=200, stratified=False), np.zeros(300, np.int64)
+    found = compare_errors(errors, none, {"camera": camera}, bootstrap=bootstrap, grouped=True)
     first = found["slices"][0]
     assert (first["name"], first["worse"]) == ("camera: b", True)
     inside = camera == "b"
@@ -133,3 +134,51 @@ def test_larger_errors_are_found_by_their_ranks():
     assert first["error"]["low"] > first["rest"]["high"]
     assert [row["worse"] for row in found["slices"][1:]] == [False, False]
     assert found["notes"]
+
+
+def test_with_one_stratum_van_elterens_test_is_mann_and_whitneys():
+    random = np.random.default_rng(7)
+    errors, inside = random.integers(0, 9, 80).astype(float), random.random(80) < 0.3
+    expected = mannwhitneyu(
+        errors[inside], errors[~inside], alternative="greater", method="asymptotic", use_continuity=False
+    )
+    assert larger_within_p(errors, inside, np.zeros(80, np.int64)) == pytest.approx(expected.pvalue)
+
+
+def test_within_strata_the_p_value_is_that_of_exchanging_pictures():
+    random = np.random.default_rng(8)
+    strata = np.repeat([0, 1, 2], [40, 25, 15])
+    inside = random.random(80) < np.array([0.2, 0.5, 0.7])[strata]
+    errors = random.exponential(np.array([1.0, 2.0, 4.0])[strata] * np.where(inside, 1.5, 1.0))
+
+    def statistic(chosen):
+        sums = 0.0
+        for stratum in range(3):
+            own = errors[strata == stratum]
+            sums += (rankdata(own)[chosen[strata == stratum]]).sum() / (len(own) + 1)
+        return sums
+
+    exchanged = []
+    for _ in range(4000):
+        chosen = inside.copy()
+        for stratum in range(3):
+            chosen[strata == stratum] = random.permutation(inside[strata == stratum])
+        exchanged.append(statistic(chosen))
+    expected = np.mean(np.array(exchanged) >= statistic(inside))
+    assert larger_within_p(errors, inside, strata) == pytest.approx(expected, abs=0.02)
+    assert larger_within_p(errors, strata == 0, strata) == 1.0
+
+
+def test_a_slice_of_hard_numbers_is_worse_but_not_beside_its_own():
+    random = np.random.default_rng(9)
+    ranges = np.repeat([0, 1], 150)
+    camera = np.where(random.random(300) < np.where(ranges == 1, 0.8, 0.2), "b", "a").astype(object)
+    errors = random.exponential(np.where(ranges == 1, 4.0, 1.0))
+    bootstrap = Bootstrap(samples=200, stratified=False)
+    found = compare_errors(errors, ranges, {"camera": camera}, bootstrap=bootstrap, grouped=False)
+    first = found["slices"][0]
+    assert (first["name"], first["worse"], first["worse_ranges"]) == ("camera: b", True, False)
+    assert "only its numbers are harder" in found["text"]
+    inside = camera == "b"
+    means = np.array([errors[ranges == one].mean() for one in (0, 1)])
+    assert first["expected"] == pytest.approx(means[ranges[inside]].mean())

@@ -19,13 +19,14 @@ from sklearn.metrics import (
 )
 
 from imagetune.data.labels import LabelRule, number_text
-from imagetune.errors import DataError, DivergedError
+from imagetune.errors import DataError, DivergedError, RecipeError
 from imagetune.evaluation import multilabel, regression
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
 from imagetune.evaluation.intervals import Bootstrap, resampled_weights
-from imagetune.evaluation.mistakes import wrong_pictures
+from imagetune.evaluation.mistakes import worst_label, wrong_pictures
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions, predictions_of, read_predictions, write_predictions
+from imagetune.recipe.bars import read_bar
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
@@ -211,6 +212,30 @@ def test_a_bar_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) 
     assert "below the required 0.99" in message
 
 
+def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.ndarray, np.ndarray]) -> None:
+    document = evaluation_document({"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG)
+    mae = document["splits"]["test"]["figures"]["mae"]
+    met = [Requirement(metric="mae", value=mae["value"]), Requirement(metric="mae", upper_bound=mae["high"])]
+    assert failed_requirements(document, met) == ()
+    (message,) = failed_requirements(document, [Requirement(metric="mae", upper_bound=mae["value"])])
+    assert message == (
+        f"test mae: its upper bound {mae['high']:.6g} is {mae['high'] - mae['value']:.6g} above the required "
+        f"{mae['value']:g}"
+    )
+    for wrong in ({"lower_bound": 1.0}, {"value": 1.0, "upper_bound": 2.0}, {}):
+        with pytest.raises(ValueError, match="better when lower: give either upper_bound or value"):
+            Requirement.model_validate({"metric": "mae", **wrong})
+    with pytest.raises(ValueError, match="better when higher: give either lower_bound or value"):
+        Requirement(metric="r2", upper_bound=1.0)
+
+
+def test_bars_are_read_from_the_command_line() -> None:
+    assert read_bar("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
+    assert read_bar("f1:lower_bound=0.5").bar == ("lower_bound", 0.5)
+    with pytest.raises(RecipeError, match="better when lower"):
+        read_bar("rmse:lower_bound=5")
+
+
 def test_predictions_of_labels_can_be_written_and_read(tags: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     thresholds = (0.3, 0.5, 0.4, 0.6)
     predictions = tagged(*tags, thresholds)
@@ -237,4 +262,6 @@ def test_the_worst_mistakes_come_first() -> None:
     true = np.array([[1, 0], [1, 1], [0, 0]])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.1], [0.55, 0.2]])
     np.testing.assert_array_equal(wrong_pictures(tagged(true, probabilities)), [1, 2])
+    # Of the second one 'ant' is missed by 0.1 and 'bee' by 0.4; of the third 'ant' is given.
+    assert [worst_label(tagged(true, probabilities), index) for index in (1, 2)] == [1, 0]
     np.testing.assert_array_equal(wrong_pictures(numbered(np.zeros(3), np.array([1.0, -5.0, 2.0]))), [1, 2, 0])

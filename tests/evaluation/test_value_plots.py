@@ -6,13 +6,24 @@ from imagetune.evaluation.curves import curve_drawings
 from imagetune.evaluation.value_plots import MOST_POINTS, drawn_points, value_drawings, value_figure
 
 
-def test_both_drawings_name_the_number_whatever_it_looks_like() -> None:
+def test_the_drawings_name_the_number_whatever_it_looks_like() -> None:
     true = np.linspace(0, 10, 30)
     drawings = value_drawings(true, true + 1, "price_$ & <b>")
-    assert [drawing.title for drawing in drawings] == ["Predicted and true", "Residuals"]
-    for drawing in drawings:
+    titles = ["Predicted and true", "Residuals by true number", "Residuals by answer", "How often they are off"]
+    assert [drawing.title for drawing in drawings] == titles
+    for drawing in drawings[:3]:
         assert "price_$ &amp; &lt;b" in drawing.svg
     assert "mean +1" in drawings[1].svg
+    assert "median +1" in drawings[3].svg
+
+
+def test_ranges_take_the_place_of_the_mean() -> None:
+    true = np.linspace(0, 10, 30)
+    ranges = [{"centre": 2.5, "bias": {"value": 1.0, "low": 0.5, "high": 1.5}}]
+    plain, ranged = (value_drawings(true, true + 1, "age", by_answer=rows) for rows in ((), ranges))
+    assert "mean +1" in plain[2].svg
+    assert "mean +1" not in ranged[2].svg
+    assert ranged[1].svg == plain[1].svg
 
 
 def test_many_points_are_drawn_by_lot_and_stay_pairs() -> None:
@@ -24,7 +35,7 @@ def test_many_points_are_drawn_by_lot_and_stay_pairs() -> None:
 
 
 def test_one_picture_and_equal_numbers_can_be_drawn() -> None:
-    assert len(value_drawings(np.array([3.0]), np.array([3.0]), "age")) == 2
+    assert len(value_drawings(np.array([3.0]), np.array([3.0]), "age")) == 4
     assert len(value_figure(np.full(5, 3.0), np.full(5, 3.0), "age").axes) == 2
 
 

@@ -70,13 +70,13 @@ def test_a_setting_without_a_space_keeps_its_default(load):
     ("when", "message"),
     [
         ("{train.stages.1.unfreze: all}", "no search space; did you mean 'train.stages[1].unfreeze'?"),
-        ("{train.stages.1.epochs: 1}", "'train.stages.1.epochs', which is no search space; did you mean"),
+        ("{train.stages.1.epochs: 1}", "'train.stages.1.epochs', which is 1 and no search space; did you mean"),
         (
             "{train.stages.1.unfreeze: [al]}",
             "'al' is not among the values of train.stages.1.unfreeze; did you mean 'all'?",
         ),
         ("{train.stages.1.layer_decay: 0.5}", "is searched by uniform"),
-        ("{train.stages.1.batch_norm: true}", "True is not among the values of train.stages.1.batch_norm; available: "),
+        ("{train.stages.1.batch_norm: true}", "true is not among the values of train.stages.1.batch_norm; available: "),
     ],
 )
 def test_a_condition_that_cannot_be_is_named_with_its_place(load, tmp_path, when, message):
@@ -113,3 +113,26 @@ def test_an_override_settles_the_conditions_that_name_it(load, fixed, left):
 def test_an_override_takes_out_what_depended_on_a_space_that_it_took_out(load):
     assert list(load(CHAIN, "train.stages.1.unfreeze=none").spaces) == []
     assert list(load(CHAIN, "train.stages.1.unfreeze=all").spaces) == [DECAY, NORM]
+
+
+def test_a_condition_of_the_only_space_has_nothing_to_name(tmp_path):
+    path = tmp_path / "r.yaml"
+    space = "{search: choice, values: [8, 16], when: {train.epochs: 3}}"
+    path.write_text(f"data: {{source: x}}\ntrain: {{batch_size: {space}}}\n")
+    with pytest.raises(RecipeError, match="which is no search space; leave `when` out: nothing else is searched"):
+        load_recipe(path)
+
+
+def test_a_condition_may_name_a_wide_range_of_whole_numbers(tmp_path):
+    path = tmp_path / "r.yaml"
+    text = (
+        "data: {{source: x, cache_gib: {{search: choice, values: [8.0, 9.0], when: {{train.batch_size: {value}}}}}}}\n"
+    )
+    space = "train: {batch_size: {search: int, low: 1, high: 1000000000000}}\n"
+    path.write_text(text.format(value=1000) + space)
+    assert len(load_recipe(path).spaces) == 2
+    path.write_text(text.format(value=0) + space)
+    with pytest.raises(
+        RecipeError, match=r"0 is not among the values of train.batch_size; available: 1, 2, 3, .*\.\.\."
+    ):
+        load_recipe(path)

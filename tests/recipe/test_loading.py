@@ -48,7 +48,7 @@ def test_all_mistakes_are_reported_in_the_order_of_the_file(write):
         "7:3 train.optimizer: 'adamm' is wrong: expected 'adamw', 'adam', 'sgd', 'rmsprop' or 'lion'; "
         "did you mean 'adam'?",
         "9:20 train.stages[0].unfreeze: 'last 0 blocks' trains nothing: write `none`",
-        "9:45 train.stages[0].epochs: True is wrong: expected a whole number",
+        "9:45 train.stages[0].epochs: true is wrong: expected a whole number",
         "9:59 train.stages[0].lr: unknown key; did you mean 'learning_rate'?",
         "9:69 train.stages[0].learning_rate: nan is wrong: expected a finite number or 'auto'",
         "10:16 model.head.dropout: 1.5 is wrong: expected at most 1.0",
@@ -179,11 +179,22 @@ def test_a_tried_value_cannot_be_changed_through_its_recipe(write):
     [
         ("{search: int, low: 9, high: 3}", 3, "low 9 is not below high 3"),
         ("{search: int, low: 9}", 3, "high is missing"),
+        ("{search: int, low: 8, high: 32, step: 25}", 3, "a step of 25 leaves only 8 between 8 and 32"),
+        ("{search: int, low: 9.5, high: 12}", 29, "low: 9.5 is wrong: expected a whole number"),
+        ("{search: log_uniform, low: 0, high: 1}", 37, "low: 0 is wrong: expected more than 0"),
+        ("{search: uniform, low: true, high: 1}", 33, "low: true is wrong: expected a number"),
+        ("{search: int, min: 1, max: 9}", 29, "unknown key 'min'; did you mean 'low'?"),
+        ("{search: choice, options: [1, 9]}", 32, "unknown key 'options'; did you mean 'values'?"),
+        ("{search: choice, values: 9}", 32, "values: 9 is wrong: expected a list"),
+        ("{search: choice, values: [8, 9], when: x}", 48, "when: 'x' is wrong: expected keys and values"),
+        ("{search: bool}", 16, "unknown search space 'bool'; write search: choice, values: [true, false]"),
+        ("{search: , low: 1, high: 9}", 16, "unknown search space null; available: choice, int"),
+        ("{search: {int: [1, 9]}}", 16, "unknown search space {'int': [1, 9]}; available: choice, int"),
         ("{search: uniform, low: 1, high: 3, defualt: 2}", 50, "unknown key 'defualt'; did you mean 'default'?"),
         ("{search: log_unifrm, low: 1, high: 3}", 16, "unknown search space 'log_unifrm'; did you mean 'log_uniform'?"),
-        ("{search: choice, values: []}", 32, "values: list should have at least 1 item"),
+        ("{search: choice, values: []}", 32, "values: [] is wrong: expected a list of at least 1"),
         ("{search: choice, values: [8, 16, 8]}", 3, "8 stands twice among the values"),
-        ("{search: choice, values: [1], default: true}", 3, "default True is not among the values [1]"),
+        ("{search: choice, values: [1], default: true}", 3, "default true is not among the values 1"),
         (
             "{search: choice, values: [8, {search: int, low: 1, high: 3}]}",
             44,
@@ -197,6 +208,26 @@ def test_a_broken_space_is_named_with_its_place(write, space, column, message):
     (line,) = errors_of(path)
     assert message in line
     assert line.startswith(f"error[recipe] {path}:3:{column} train.batch_size: ")
+
+
+def test_a_default_that_the_file_does_not_show_is_named_as_one(write):
+    (line,) = errors_of(write("data: {source: x}\ntrain: {batch_size: {search: uniform, low: 8, high: 32}}\n"))
+    assert "20.0 is wrong: expected a whole number or 'auto' (the default of this uniform space); " in line
+    assert line.endswith("for whole numbers write search: int")
+    stage = "{name: a, epochs: 1, learning_rate: 1, freeze_head: {search: choice, values: [true, false]}}"
+    (line,) = errors_of(write(f"data: {{source: x}}\ntrain: {{stages: [{stage}]}}\n"))
+    assert line.endswith("nothing is left to train (with the defaults train.stages[0].freeze_head: true)")
+
+
+def test_a_class_may_be_called_search(write):
+    recipe = load_recipe(write("data: {source: x}\ntrain: {class_weights: {search: 2, other: 1}}\n")).recipe
+    assert recipe.train.class_weights == {"search": 2, "other": 1}
+
+
+@pytest.mark.parametrize(("value", "shown"), [("", "null"), ("true", "true"), ("[1]", "[1]")])
+def test_a_wrong_value_is_shown_as_the_recipe_spells_it(write, value, shown):
+    (line,) = errors_of(write(f"data: {{source: x}}\nsearch: {{trials: {value}}}\n"))
+    assert f"search.trials: {shown} is wrong: expected a whole number" in line
 
 
 def test_all_broken_spaces_are_named(write):

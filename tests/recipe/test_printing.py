@@ -99,3 +99,16 @@ def test_a_searched_recipe_reads_back_with_its_spaces(tmp_path, stages):
     again = load_recipe(tmp_path / "again" / "recipe.yaml")
     assert again.spaces == loaded.spaces
     assert again.recipe == loaded.recipe
+
+
+def test_a_searched_preset_keeps_what_else_its_section_says(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "data: {source: pictures}\n"
+        "train: {stages: linear_probe, epochs: {search: int, low: 1, high: 3}, teacher: runs/bigger, batch_size: 8}\n"
+    )
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "recipe.yaml").write_text(searchable_yaml(loaded))
+    again = load_recipe(tmp_path / "again" / "recipe.yaml")
+    assert again.recipe.train.teacher.run == str(tmp_path / "runs" / "bigger")
+    assert (again.spaces, again.recipe) == (loaded.spaces, loaded.recipe)

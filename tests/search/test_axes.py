@@ -70,3 +70,19 @@ def test_values_read_well():
         "x",
     ]
     assert len(text_of("long " * 100)) == 40
+
+
+def test_a_section_reads_as_its_words_and_its_numbers_with_their_keys():
+    assert text_of({"pooling": "max"}) == "max"
+    assert text_of({"backbone": "vgg16", "head": {"hidden": [16]}}) == "vgg16, head hidden [16]"
+    assert text_of({"dropout": 0.1}) == "dropout 0.1"
+    assert text_of({"name": "sgd", "momentum": 0.95}) == "sgd, momentum 0.95"
+    assert text_of({"hidden": [32], "dropout": 0.3}) == "hidden [32], dropout 0.3"
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-5, 1e-1), (1e-12, 1e6), (3e-4, 1e-2)])
+def test_a_wide_logarithmic_axis_has_few_ticks(low, high):
+    places = [place for place, _ in Axis("rate", "log_uniform", low, high).ticks()]
+    assert 3 <= len(places) <= 8
+    assert places == sorted(places)
+    assert min(after - before for before, after in pairwise(places)) > 0.1

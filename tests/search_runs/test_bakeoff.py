@@ -81,6 +81,21 @@ def test_the_best_probe_comes_first_and_the_failed_last(tmp_path, results):
     assert [row.name for row in baked(tmp_path, results, "min")] == ["small", "slow", "large", "gone"]
 
 
+def test_a_probe_whose_details_are_gone_keeps_its_figure(tmp_path, results):
+    (tmp_path / "trials" / "trial-004" / "probe.json").unlink()
+    rows = baked(tmp_path, results, "max")
+    assert [(row.name, row.lost) for row in rows] == [
+        *(("slow", False), ("small", False), ("gone", False), ("large", True)),
+    ]
+    (line,) = [line for line in bakeoff_lines(rows, "f1") if line.startswith("  large")]
+    assert "0.9000  trial 004 has lost its probe.json  fine-tuned 0.9400" in line
+    assert "failed" not in line
+    write_bakeoff(tmp_path, rows)
+    with (tmp_path / "bakeoff.csv").open(newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["backbone"] == "large"]
+    assert (row["status"], float(row["probe"]), row["low"]) == ("completed", pytest.approx(0.9), "")
+
+
 def test_differences_are_of_the_same_folds_and_hold_together(tmp_path, results):
     best, slow, small, _ = baked(tmp_path, results, "max")
     assert best.difference is None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.recipe.schema import Recipe
-from imagetune.search.slots import Machine
+from imagetune.search.slots import Machine, Needs, slots_of
 from imagetune.search_runs import executors
 
 GIB = 2**30
@@ -44,3 +44,13 @@ def test_backbones_of_a_bake_off_have_the_cores_for_themselves(slots):
 
 def test_a_number_is_the_users(slots):
     assert slots({"parallel": 3}, cores=1, memory=GIB) == 3
+
+
+def test_many_trials_at_a_time_are_told_in_one_line():
+    def told(parallel, *gpus):
+        found = slots_of(parallel, Machine(2, gpus, 4 * GIB), Needs(1, GIB, 4))
+        return executors.told_slots(found, 2)
+
+    assert told(2) == "2 at a time on 2 cores"
+    assert told(99) == "99 at a time on 2 cores; more trials than cores, so that each takes longer"
+    assert told(3, "0", "1") == "3 at a time: gpu 0 (1 of 2), gpu 1, gpu 0 (2 of 2)"

@@ -55,6 +55,13 @@ def test_nothing_is_foreseen_before_a_trial_has_ended():
     assert seconds_left(plan, [ended(1, 0.0, status="failed")], {}, slots=1) is None
 
 
+def test_a_trial_that_failed_at_its_start_does_not_tell_how_long_the_others_take():
+    plan = expected(SearchConfig(algorithm="random", trials=4), SPACES, epochs=8)
+    failed = TrialResult(Trial("001", {}), "failed", None, 0.0, 2.0, 0, error="no such block")
+    assert seconds_left(plan, [failed], {}, slots=1) is None
+    assert seconds_left(plan, [failed, ended(2, 30.0)], {}, slots=1) > 30.0
+
+
 def test_what_is_left_follows_from_what_trials_took():
     plan = expected(SearchConfig(algorithm="random", trials=4, finalists=2, repeats=2), SPACES, epochs=8)
     running = {"002": (Trial("002", {}), 4.0)}

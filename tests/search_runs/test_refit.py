@@ -169,6 +169,16 @@ def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, pictures, tmp_p
     assert finished_refit(run.path, recipe) is None
 
 
+@pytest.mark.parametrize(("name", "text"), [("evaluation.json", '{"spl'), ("recipe.yaml", "train: [")])
+def test_a_refit_whose_files_are_damaged_is_made_again(recipe_of, pictures, tmp_path, name, text):
+    recipe = recipe_of(pictures)
+    run = finished(tmp_path / "best", recipe)
+    (run.path / name).write_text(text)
+    assert finished_refit(run.path, recipe) is None
+    (run.path / name).unlink()
+    assert finished_refit(run.path, recipe) is None
+
+
 def test_an_unfinished_refit_goes_and_a_finished_one_moves_aside(recipe_of, pictures, tmp_path):
     recipe, best = recipe_of(pictures), tmp_path / "best"
     make_room(best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.search import BudgetConfig
 from imagetune.run_folder import RunFolder
 from imagetune.search.executor import Task
+from imagetune.search.finalists import Candidate
 from imagetune.search.journal import JOURNAL_NAME, Ended, Journal, Proposed
 from imagetune.search.trial import Trial, TrialResult
 from imagetune.search_runs.budget import Budget
@@ -188,6 +190,26 @@ def test_a_trial_is_in_mlflow_while_it_still_trains(scene, store):
     scene.close("killed")
 
 
+def test_the_figure_of_a_search_falls_where_other_seeds_are_less_lucky(scene, store):
+    def sent(count):
+        for _ in range(200):
+            scene.copies._looked = 0.0
+            scene.copies.tick()
+            client, run = open_client(store), found(store).get("search", [None])[0]
+            if run is not None and len(client.get_metric_history(run.info.run_id, "objective")) == count:
+                return run.data.metrics["objective"]
+            time.sleep(0.02)
+        return None
+
+    scene.open()
+    scene.end(scene.start("001"), 0.8)
+    assert sent(1) == 0.8
+    scene.end(scene.start("001-2", phase="final", repeats="001", seed=8), 0.4)
+    assert sent(2) == pytest.approx(0.6)
+    scene.close()
+    assert found(store)["search"][0].data.metrics["objective"] == pytest.approx(0.6)
+
+
 def test_an_interrupted_trial_ends_as_killed_and_its_next_attempt_is_a_new_run(scene, store, tmp_path):
     scene.open()
     scene.start("001")
@@ -224,7 +246,42 @@ def test_a_trial_whose_search_was_killed_at_once_ends_as_killed_too(scene, store
 
 def test_nothing_is_set_aside_of_an_attempt_that_mlflow_never_saw(scene):
     scene.start("001")
-    assert set_aside(scene.task("001").folder) is None
+    assert set_aside(scene.task("001").folder, scene.folder) is None
+    assert not (scene.folder / "interrupted").exists()
+
+
+@pytest.mark.parametrize("state", ["running", "killed"])
+def test_an_interrupted_refit_ends_as_killed(scene, store, state):
+    scene.open()
+    trial = scene.start("001")
+    scene.end(trial, 0.5)
+    best = scene.folder / "best"
+    best.mkdir()
+    (best / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    RunFolder(best).write_status("running", stage="head", epoch=1)
+    config = scene.recipe.tracking.model_copy(update={"log_model": False})
+    parent = scene.tracker.wait_for_run()
+    tracker = start_tracking(best, config, recipe_name="drawings", parent_run_id=parent)
+    assert tracker.wait_for_run()
+    tracker.finish()
+    assert found(store)["best"][0].info.status == "RUNNING"
+    RunFolder(best).write_status(state, stage="head", epoch=1)
+
+    scene.copies.refit_started(Candidate(trial, ()))
+    shutil.rmtree(best)
+    assert scene.close() is None
+    (ended,) = found(store)["best"]
+    assert (ended.info.status, ended.data.tags["mlflow.parentRunId"]) == ("KILLED", parent)
+
+
+def test_a_finished_refit_stands_in_mlflow(scene):
+    scene.open()
+    best = scene.folder / "best"
+    best.mkdir()
+    (best / "tracking.json").write_text("{}")
+    RunFolder(best).write_status("finished")
+    scene.copies.refit_started(Candidate(Trial("001", {}), ()))
+    assert scene.close() is None
     assert not (scene.folder / "interrupted").exists()
 
 

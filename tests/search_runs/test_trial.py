@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagetune.errors import DataError
 from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder
@@ -16,6 +17,7 @@ from imagetune.search.executor import Task
 from imagetune.search_runs.median_stopping import MedianStopping
 from imagetune.search_runs.shared import Shared
 from imagetune.search_runs.trial import run_trial
+from imagetune.search_runs.trial_folds import check_folds
 from imagetune.training.checkpoints import checkpoints_in
 from imagetune.training.events import EpochRecord
 
@@ -167,6 +169,21 @@ def test_folds_judge_by_their_mean_and_never_open_the_test(shared, task, tmp_pat
         assert "test" not in {row[2] for row in rows}
     known = {record.path for record in (*shared.data.splits.train, *shared.data.splits.val)}
     assert sorted(judged) == sorted(known)
+
+
+def test_more_folds_than_pictures_can_make_are_refused_before_a_trial(shared, task):
+    recipe = task("none").recipe
+
+    def asked(folds, algorithm="random"):
+        search = recipe.search.model_copy(update={"folds": folds, "algorithm": algorithm})
+        check_folds(shared.data, recipe.model_copy(update={"search": search}))
+
+    asked(3)
+    asked(None)
+    asked(None, "bakeoff")
+    for algorithm in ("random", "bakeoff"):
+        with pytest.raises(DataError, match="search.folds is 1000, but only"):
+            asked(1000, algorithm)
 
 
 def test_folds_of_a_rung_go_on_fold_by_fold(shared, task, tmp_path):

@@ -7,8 +7,9 @@ import pytest
 
 from imagetune.data.splits import write_splits_csv
 from imagetune.errors import CheckpointError, RecipeError
+from imagetune.files import write_json
 from imagetune.recipe.loading import load_recipe
-from imagetune.run_folder import write_recipe
+from imagetune.run_folder import lock_document, write_recipe
 from imagetune.runs import read_data
 from imagetune.search.journal import JOURNAL_NAME, Ended, Journal, Proposed
 from imagetune.search.proposals import Turn
@@ -58,21 +59,22 @@ def load(tmp_path, pictures):
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory, pictures):
+def data(tmp_path_factory, pictures):
     path = tmp_path_factory.mktemp("recipe") / "r.yaml"
     path.write_text(RECIPE.format(source=pictures, **DEFAULTS), encoding="utf-8")
-    return read_data(load_recipe(path).recipe, say=lambda _line: None).splits
+    return read_data(load_recipe(path).recipe, say=lambda _line: None)
 
 
 @pytest.fixture
-def earlier(tmp_path, load, splits):
+def earlier(tmp_path, load, data):
     """The folder of an earlier search, as it is left behind."""
 
     def earlier(tried=TRIED, *, name="earlier", trial_recipes=True, epochs=(), **changes):
         folder, loaded = tmp_path / name, load("before", **changes)
         folder.mkdir()
         write_recipe(loaded.recipe, folder / "recipe.yaml")
-        write_splits_csv(splits, folder / "splits.csv")
+        write_splits_csv(data.splits, folder / "splits.csv")
+        write_json(folder / "lock.json", lock_document(loaded.recipe, weights={}, pictures=data.audit.hashes))
         about = describe_search(loaded.recipe.search, loaded.spaces, seed=0)
         journal, _ = open_records(folder, about, list(loaded.spaces))
         for number, (values, objective) in enumerate(tried):
@@ -90,14 +92,14 @@ def earlier(tmp_path, load, splits):
 
 
 @pytest.fixture
-def taken(load, splits):
+def taken(load, data):
     """What is taken over, and what was said."""
 
     def taken(folder, **changes):
         said = []
         search = changes.pop("search", "{algorithm: random, warm_start: %s}") % folder
         loaded = load(search=search, **changes)
-        warm = warm_start_of(loaded, splits, resumed=None, say=said.append)
+        warm = warm_start_of(loaded, data, resumed=None, say=said.append)
         return [(each.values, each.objective) for each in warm.known], said
 
     return taken
@@ -199,6 +201,41 @@ def test_other_splits_are_refused(earlier, taken):
         taken(folder)
 
 
+def test_other_pictures_under_the_same_names_are_refused(earlier, taken):
+    folder = earlier()
+    lock = json.loads((folder / "lock.json").read_text())
+    first, second, *_ = sorted(lock["pictures"])
+    lock["pictures"][first] = lock["pictures"][second]
+    (folder / "lock.json").write_text(json.dumps(lock))
+    with pytest.raises(RecipeError, match=r"other pictures or splits: 1 differ, such as blue/blue00\.png"):
+        taken(folder)
+
+
+def test_pictures_that_lay_elsewhere_then_are_the_same(earlier, taken, pictures):
+    folder = earlier()
+    for name in ("lock.json", "recipe.yaml"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace(str(pictures), "/another/machine/colours"))
+    assert len(taken(folder)[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["lock.json", "splits.csv"])
+def test_a_search_that_has_lost_its_pictures_is_refused(earlier, taken, name):
+    folder = earlier()
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="No such file") as caught:
+        taken(folder)
+    assert caught.value.where == str(folder / name)
+
+
+def test_a_search_without_a_journal_is_no_search_without_figures(earlier, taken):
+    folder = earlier()
+    (folder / JOURNAL_NAME).unlink()
+    with pytest.raises(CheckpointError, match=r"has no journal\.jsonl") as caught:
+        taken(folder)
+    assert caught.value.where == str(folder)
+
+
 def test_another_seed_and_other_tracking_are_no_difference(earlier, taken, load):
     folder = earlier()
     for own in folder.rglob("recipe.yaml"):
@@ -222,14 +259,14 @@ def test_the_earlier_search_is_only_read(earlier, taken):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_resumed_search_repeats_what_it_began_with(earlier, load, splits, tmp_path):
+def test_a_resumed_search_repeats_what_it_began_with(earlier, load, data, tmp_path):
     folder, own = earlier(), tmp_path / "own"
     own.mkdir()
     loaded = load(search=f"{{algorithm: bayesian, trials: 8, warm_start: {folder}}}")
-    warm = warm_start_of(loaded, splits, resumed=None, say=lambda _line: None)
+    warm = warm_start_of(loaded, data, resumed=None, say=lambda _line: None)
     keep_warm_start(warm, own)
     shutil.rmtree(folder)
-    assert warm_start_of(loaded, splits, resumed=own, say=lambda _line: None) == warm
+    assert warm_start_of(loaded, data, resumed=own, say=lambda _line: None) == warm
 
     def proposals():
         proposer = proposer_of(loaded, seed=0, folder=own, past=())
@@ -242,12 +279,12 @@ def test_a_resumed_search_repeats_what_it_began_with(earlier, load, splits, tmp_
     assert first[0].values == {RATE: 1e-2, OPTIMIZER: SGD}
 
 
-def test_a_changed_warm_start_is_refused_on_resume(earlier, load, splits, tmp_path):
+def test_a_changed_warm_start_is_refused_on_resume(earlier, load, data, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     loaded = load(search=f"{{algorithm: random, warm_start: {earlier()}}}")
     with pytest.raises(CheckpointError, match=r"began with warm_start \[\], now it is"):
-        warm_start_of(loaded, splits, resumed=own, say=lambda _line: None)
+        warm_start_of(loaded, data, resumed=own, say=lambda _line: None)
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -160,8 +160,7 @@ def test_a_plateau_falls_when_it_would_have(job):
 @pytest.mark.parametrize("until", [2, 3])
 def test_early_stopping_has_waited_already(job, until):
     stalls = {"metric": "accuracy", "min_delta": 1.0, "patience": 1}
-    stages = [stage("head", 6), stage("more", 1, unfreeze="last 1 blocks")]
-    found, _ = check_parts(job, [until], stages=stages, early_stopping=stalls)
+    found, _ = check_parts(job, [until], stages=[stage("head", 6), stage("more", 1)], early_stopping=stalls)
     assert [record.stage for record in found] == ["head", "head", "head", "more"]
 
 

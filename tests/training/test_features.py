@@ -1,7 +1,9 @@
 """Training on features of the frozen layers, computed once, against training on the pictures."""
 
+import gc
 import hashlib
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,7 +128,7 @@ def test_fewer_views_take_turns(job):
 
 
 def test_frozen_blocks_in_front_of_those_that_learn_train_alike(job):
-    top = stage("top", unfreeze="last 2 blocks", learning_rate=1e-3)
+    top = stage("top", epochs=2, unfreeze="last 2 blocks", learning_rate=1e-3)
     cached = trained(job(stages=[top], average="ema"))
     assert "features of block3" in cached.stages[0].features
     assert_same_training(cached, trained(job(stages=[top], average="ema", cache="off")))
@@ -262,3 +264,16 @@ def test_both_halves_together_answer_as_the_whole_model(name):
         features = np.asarray(halves.lower.predict_on_batch(images))
         assert features.shape[1:] == halves.feature_shape
         assert halves.answers.predict_on_batch(features) == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "efficientnet_lite0"])  # without and with BatchNorm to fold
+def test_what_is_asked_for_features_goes_with_the_model(job, name):
+    training = job(backbone=name, stages=[stage(epochs=1)])
+    halves = plan_features(training, training.config.stages[0], training.model).halves
+    lower = halves.lower
+    train(training)
+    gone = weakref.ref(lower)
+    del training, halves, lower
+    for _ in range(3):  # what is kept with the model goes one collection later
+        gc.collect()
+    assert gone() is None

@@ -1,3 +1,6 @@
+import gc
+
+import keras
 import numpy as np
 import pytest
 
@@ -107,3 +110,15 @@ def test_steps_and_epochs_count_on_over_stages(job):
     assert [record.step for record in training.listener.epochs] == [steps, 2 * steps]
     assert [record.epoch for record in training.listener.epochs] == [1, 2]
     assert training.listener.stages[1].first_epoch == 2
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow keeps graphs")
+def test_a_training_that_is_over_leaves_no_graph_behind(job):
+    def graphs():
+        for _ in range(3):  # a part of a model that is kept with it goes one collection later
+            gc.collect()
+        return [one for one in gc.get_objects() if type(one).__name__ == "FuncGraph"]
+
+    before = graphs()
+    train(job(stages=[stage("a"), stage("b", unfreeze="last 1 blocks")]))
+    assert [one.name for one in graphs() if not any(one is earlier for earlier in before)] == []
