@@ -8,7 +8,7 @@ difference, so that far smaller differences show than two separate intervals wou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 
@@ -31,17 +31,8 @@ from imagetune.evaluation.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    effective_pictures,
-    estimate,
     flawless_bound,
-    left_out_estimate,
-    precision_of,
-    resampled_weights,
-    share_estimate,
-    units_left_out,
-    weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
 from imagetune.evaluation.paired import (
     SWAPS,
     deviations_to_tell,
@@ -51,6 +42,15 @@ from imagetune.evaluation.paired import (
     pictures_to_tell,
     swap_p,
     swapped_differences,
+)
+from imagetune.evaluation.paired_draws import (
+    Resampled,
+    Tested,
+    cells_of,
+    defined,
+    own_figures,
+    redrawn_figures,
+    unseen_precision,
 )
 from imagetune.evaluation.paired_figures import (
     CLASS_FIGURE,
@@ -62,18 +62,12 @@ from imagetune.evaluation.paired_figures import (
     whole_scores,
 )
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.shares import two_sided_quantile
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-
-# Means over classes, as unsure as their small classes.
-_CLASS_MEANS = ("balanced_accuracy", "f1", "mean_average_precision")
 # Differences that are equal but for rounding count as equal.
 _NOTHING = 1e-12
-# Shares of pictures.
-_PICTURE_SHARES = ("accuracy", "subset_accuracy", "within_one_rank")
 
 
 def compare_predictions(
@@ -92,8 +86,8 @@ def compare_predictions(
     task = next(iter(answers.values())).task
     grouped = int(groups.max()) + 1 < len(groups)
     bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
-    tested = _Tested(answers, groups, grouped, bootstrap, metric or FIGURES[task][0])
-    resampled = {key: _resample(tested, key) for key in answers}
+    tested = Tested(answers, groups, grouped, bootstrap, metric or FIGURES[task][0])
+    resampled = {key: redrawn_figures(tested, key) for key in answers}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
     corrected = holm([pair.test.p_value for pair in pairs])
     return Comparison(
@@ -102,7 +96,7 @@ def compare_predictions(
         pictures=len(groups),
         groups=tested.units if grouped else None,
         bootstrap=bootstrap,
-        figures={key: _own_figures(tested, found) for key, found in resampled.items()},
+        figures={key: own_figures(tested, found) for key, found in resampled.items()},
         pairs=tuple(
             replace(pair, test=replace(pair.test, corrected=p)) for pair, p in zip(pairs, corrected, strict=True)
         ),
@@ -110,141 +104,13 @@ def compare_predictions(
     )
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """What all parts of a comparison need.
-
-    Attributes:
-        answers: By the run's key.
-        groups: (n,) which pictures are drawn and swapped as one.
-        grouped: Whether some are.
-        bootstrap: How intervals are made.
-        metric: The figure that decides.
-    """
-
-    answers: Mapping[str, Answers]
-    groups: Ints
-    grouped: bool
-    bootstrap: Bootstrap
-    metric: str
-
-    @property
-    def some(self) -> Answers:
-        """Any run's answers, for what all have in common."""
-        return next(iter(self.answers.values()))
-
-    @property
-    def units(self) -> int:
-        """How many pictures or groups are drawn."""
-        return int(self.groups.max()) + 1
-
-    @property
-    def strata(self) -> int:
-        """In how many parts they are drawn."""
-        return len(np.unique(self.some.part)) if self.bootstrap.stratified else 1
-
-    def by_unit(self, scores: Ints) -> Ints:
-        """Return (u,) the sum of scores (n,) over each unit."""
-        return np.bincount(self.groups, weights=scores, minlength=self.units).round().astype(np.int64)
-
-    def precision(self, name: str) -> Precision | None:
-        """Return what the draws can't show of a headline figure; None where they show nothing of its spread."""
-        if name in _CLASS_MEANS and self.bootstrap.stratified:
-            counts = np.unique(self.some.part, return_counts=True)[1]
-            # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
-            free = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 0.5)).sum()
-            quantile = two_sided_quantile(self.bootstrap.confidence, max(1, round(free)) + 1)
-            return replace(precision_of(self.some.part, self.bootstrap), quantile=quantile)
-        return _precision(self.units, self.strata, self.bootstrap.confidence)
-
-    def worth(self, name: str) -> float:
-        """Return how many pictures a share is of; a mean over classes is as unsure as its small classes."""
-        if name not in _CLASS_MEANS:
-            return float(self.units)
-        true = self.some.true
-        counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
-        return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """A run's figures: as they are, and in m resamplings.
-
-    Attributes:
-        values: By name.
-        by_class: (k,).
-        samples: (m,) by name.
-        class_samples: (m, k).
-        left_out: By name, without each picture or group.
-    """
-
-    values: Mapping[str, float]
-    by_class: Floats
-    samples: Mapping[str, Floats]
-    class_samples: Floats
-    left_out: Mapping[str, LeftOut]
-
-
-def _resample(tested: _Tested, key: str) -> _Resampled:
-    answers, bootstrap = tested.answers[key], tested.bootstrap
-    compute = figures_of(answers, samples=bootstrap.samples)
-    values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
-    cells = _cells(answers)
-    groups = tested.groups if tested.grouped else None
-    chunks = resampled_weights(answers.part, bootstrap, groups=groups, cells_a_sample=cells)
-    found = [compute(weights) for weights in chunks]
-    units = units_left_out(answers.part, bootstrap, groups)
-    without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
-    names = FIGURES[answers.task]
-    return _Resampled(
-        values={name: float(values[name][0]) for name in names},
-        by_class=by_class[:, 0],
-        samples={name: np.concatenate([chunk[0][name] for chunk in found]).astype(np.float64) for name in names},
-        class_samples=np.concatenate([chunk[1].T for chunk in found]).astype(np.float64),
-        left_out={name: LeftOut(np.concatenate([chunk[name] for chunk in without]), units.strata) for name in names},
-    )
-
-
-def _cells(answers: Answers) -> int:
-    """Return how many numbers a resampling holds; the ranks of regression take several a picture."""
-    classes = len(answers.names)
-    return {"ordinal": classes * classes, "regression": 4 * len(answers.part)}.get(answers.task, classes)
-
-
-def _own_figures(tested: _Tested, found: _Resampled) -> dict[str, Estimate]:
-    return {name: _own_figure(tested, name, value, found) for name, value in found.values.items()}
-
-
-def _own_figure(tested: _Tested, name: str, value: float, found: _Resampled) -> Estimate:
-    """Return a run's own figure with an interval of the kind that its report gives it."""
-    if name in _PICTURE_SHARES and not tested.grouped:
-        return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
-    if tested.grouped or name in SCALES or tested.some.task == "multi_label":
-        return left_out_estimate(
-            _defined(value),
-            found.left_out[name],
-            tested.bootstrap.confidence,
-            reason="not defined on these pictures",
-            flawless=tested.worth(name) if name in SHARES else None,
-            scale=SCALES.get(name, "plain"),
-        )
-    return estimate(
-        _defined(value),
-        found.samples[name],
-        tested.bootstrap,
-        pictures=tested.worth(name),
-        reason="not defined on these pictures",
-        precision=tested.precision(name),
-    )
-
-
-def _pair(tested: _Tested, resampled: Mapping[str, _Resampled], first: str, second: str) -> PairComparison:
+def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second: str) -> PairComparison:
     one, other = resampled[first], resampled[second]
     figures = tuple(
         FigureDifference(
             name,
-            _defined(one.values[name]),
-            _defined(other.values[name]),
+            defined(one.values[name]),
+            defined(other.values[name]),
             _difference(
                 one.values[name] - other.values[name],
                 one.samples[name] - other.samples[name],
@@ -266,11 +132,6 @@ def _pair(tested: _Tested, resampled: Mapping[str, _Resampled], first: str, seco
         classes=_class_differences(tested, *pair, one, other),
         power=_power(tested, *pair, one.values[tested.metric] - other.values[tested.metric], samples),
     )
-
-
-def _precision(units: int, strata: int, confidence: float) -> Precision | None:
-    free = units - strata
-    return Precision(units / free, two_sided_quantile(confidence, free + 1)) if free > 0 else None
 
 
 def _difference(
@@ -306,11 +167,7 @@ def _difference(
     return Estimate(value, float(low), float(high), method="paired bootstrap")
 
 
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _test(tested: _Tested, first: Answers, second: Answers, difference: float) -> PairTest:
+def _test(tested: Tested, first: Answers, second: Answers, difference: float) -> PairTest:
     """Test the deciding figure: over all swaps where it is a mean of whole numbers, else over drawn ones."""
     name, by_group = tested.metric, " by group" if tested.grouped else ""
     one, other = whole_scores(first, name), whole_scores(second, name)
@@ -326,14 +183,14 @@ def _test(tested: _Tested, first: Answers, second: Answers, difference: float) -
         tested.groups,
         lambda weights: compute(weights)[0][name],
         seed=tested.bootstrap.seed,
-        cells_a_sample=2 * _cells(first),
+        cells_a_sample=2 * cells_of(first),
     )
     p_value = drawn_swap_p(difference, swapped)
     return PairTest(f"swap test{by_group} ({SWAPS:,} draws)", p_value, p_value)
 
 
 def _class_differences(
-    tested: _Tested, first: Answers, second: Answers, one: _Resampled, other: _Resampled
+    tested: Tested, first: Answers, second: Answers, one: Resampled, other: Resampled
 ) -> tuple[ClassDifference, ...]:
     found = [
         _class_difference(tested, first, second, index, (one, other))
@@ -353,7 +210,7 @@ def _of_class(answers: Answers, index: int) -> NDArray[np.bool_]:
 
 
 def _class_difference(
-    tested: _Tested, first: Answers, second: Answers, index: int, resampled: tuple[_Resampled, _Resampled]
+    tested: Tested, first: Answers, second: Answers, index: int, resampled: tuple[Resampled, Resampled]
 ) -> ClassDifference:
     one, other = resampled
     task, pictures = first.task, _of_class(first, index)
@@ -364,7 +221,7 @@ def _class_difference(
         one.class_samples[:, index] - other.class_samples[:, index],
         tested.bootstrap.confidence,
         # A label's F1 also hangs on the pictures that lack it.
-        precision=_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
+        precision=unseen_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
         worth=None if task == "regression" else float(of_class),
     )
     figure = FigureDifference(CLASS_FIGURE[task], float(one.by_class[index]), float(other.by_class[index]), difference)
@@ -373,7 +230,7 @@ def _class_difference(
 
 
 def _class_test(
-    tested: _Tested, first: Answers, second: Answers, index: int
+    tested: Tested, first: Answers, second: Answers, index: int
 ) -> tuple[tuple[int | None, int | None], float | None]:
     """Return on how many pictures only one is right about a class, and the p-value of a test of that."""
     if first.task == "regression":
@@ -394,7 +251,7 @@ def _signed_ranks(first: Answers, second: Answers, chosen: NDArray[np.bool_]) ->
     return float(wilcoxon(gain).pvalue) if gain.any() else 1.0
 
 
-def _power(tested: _Tested, first: Answers, second: Answers, difference: float, samples: Floats) -> Power:
+def _power(tested: Tested, first: Answers, second: Answers, difference: float, samples: Floats) -> Power:
     confidence, pictures = tested.bootstrap.confidence, len(tested.groups)
     if tested.metric in ("accuracy", "subset_accuracy") and not tested.grouped:
         discordant = float((first.right != second.right).mean())

@@ -8,9 +8,9 @@ authors, does that estimate.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.labels import join_labels
+from imagetune.evaluation.doubts import CSV_FILE, doubts_document, write_doubts
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
     LabelledFeatures,
@@ -29,8 +30,7 @@ from imagetune.evaluation.feature_models import (
 )
 from imagetune.evaluation.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
 from imagetune.evaluation.predictions import Predictions, told_path
-from imagetune.evaluation.value_doubts import CSV_FILE, MOST_LISTED, value_doubts
-from imagetune.files import atomic_path
+from imagetune.evaluation.value_doubts import value_doubts
 
 _HEADER = ("path", "split", "label", "likely_label", "self_confidence", "likely_confidence", "confident")
 
@@ -76,7 +76,7 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
                                  "confident"}]},
          "test": the same, or null}
 
-    ``doubts`` names the surest `MOST_LISTED`, the least self-confidence first; paths are relative to the root.
+    ``doubts`` names the surest of them, the least self-confidence first; paths are relative to the root.
 
     Returns:
         None where the recipe doesn't want it, or where features are missing. Of numbers: `value_doubts`.
@@ -95,14 +95,15 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         doubts = [*_doubts(run, learned, judged, wrong_labels(judged, learned.taught))]
         if test is not None:
             test_doubts = [*_tested(run, learned, judged, test, strength)]
-    _write_csv(run.folder / CSV_FILE, [*doubts, *(test_doubts or ())], run.root)
+    listed = partial(_listed, root=run.root)
+    write_doubts(run.folder, _HEADER, (_row(doubt, run.root) for doubt in (*doubts, *(test_doubts or ()))))
     return {
         "file": CSV_FILE,
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": learns(run.recipe),
-        "learned": _document(learned, doubts, run.root),
-        "test": None if test is None or test_doubts is None else _document(test, test_doubts, run.root),
+        "learned": doubts_document(learned, doubts, listed),
+        "test": None if test is None or test_doubts is None else doubts_document(test, test_doubts, listed),
     }
 
 
@@ -188,32 +189,19 @@ def _label_texts(predictions: Predictions, row: int, answers: Floats, found: Any
     return join_labels(names[given], separator), likely, own, 1 - own
 
 
-def _document(pool: Pool, doubts: Sequence[Doubt], root: Path) -> dict[str, Any]:
-    listed = [
-        {
-            "path": told_path(doubt.path, root),
-            "split": doubt.split,
-            "label": doubt.label,
-            "likely": doubt.likely,
-            "self_confidence": round(doubt.self_confidence, 6),
-            "likely_confidence": round(doubt.likely_confidence, 6),
-            "confident": doubt.confident,
-        }
-        for doubt in doubts[:MOST_LISTED]
-    ]
-    sure = sum(doubt.confident for doubt in doubts)
-    pictures = len(pool.taught)
-    return {"splits": list(pool.names), "pictures": pictures, "found": len(doubts), "confident": sure, "doubts": listed}
+def _listed(doubt: Doubt, root: Path) -> dict[str, Any]:
+    return {
+        "path": told_path(doubt.path, root),
+        "split": doubt.split,
+        "label": doubt.label,
+        "likely": doubt.likely,
+        "self_confidence": round(doubt.self_confidence, 6),
+        "likely_confidence": round(doubt.likely_confidence, 6),
+        "confident": doubt.confident,
+    }
 
 
-def _write_csv(path: Path, doubts: Sequence[Doubt], root: Path) -> None:
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_HEADER)
-        for doubt in doubts:
-            shares = f"{doubt.self_confidence:.6g}", f"{doubt.likely_confidence:.6g}"
-            sure = "yes" if doubt.confident else "no"
-            writer.writerow([told_path(doubt.path, root), doubt.split, doubt.label, doubt.likely, *shares, sure])
+def _row(doubt: Doubt, root: Path) -> list[str]:
+    shares = f"{doubt.self_confidence:.6g}", f"{doubt.likely_confidence:.6g}"
+    texts = told_path(doubt.path, root), doubt.split, doubt.label, doubt.likely
+    return [*texts, *shares, "yes" if doubt.confident else "no"]

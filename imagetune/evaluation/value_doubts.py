@@ -9,9 +9,8 @@ any regression model serves for this, out of fold, is shown by Zhou, Mueller and
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.labels import number_text
+from imagetune.evaluation.doubts import CSV_FILE, doubts_document, write_doubts
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
     LabelledFeatures,
@@ -31,11 +31,7 @@ from imagetune.evaluation.feature_models import (
 from imagetune.evaluation.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
 from imagetune.evaluation.predictions import told_path
 from imagetune.evaluation.regression import ranges_of
-from imagetune.files import atomic_path
 
-CSV_FILE = "label_errors.csv"
-# evaluation.json names so many; the CSV file names all.
-MOST_LISTED = 200
 # Robust standard deviations beyond which Iglewicz and Hoaglin call a number an outlier.
 DOUBTED = 3.5
 NEIGHBOURS = 5
@@ -100,15 +96,16 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
         tested: list[ValueDoubt] | None = None
         if test is not None:
             tested = _tested(run, learned, test, (judged[:, 0], near), strength)
-    _write_csv(run.folder / CSV_FILE, [*doubts, *(tested or ())], run.root)
+    listed = partial(_listed, root=run.root)
+    write_doubts(run.folder, _HEADER, (_row(doubt, run.root) for doubt in (*doubts, *(tested or ()))))
     return {
         "file": CSV_FILE,
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": learns(run.recipe),
         "beyond": DOUBTED,
-        "learned": _document(learned, doubts, run.root),
-        "test": None if test is None or tested is None else _document(test, tested, run.root),
+        "learned": doubts_document(learned, doubts, listed),
+        "test": None if test is None or tested is None else doubts_document(test, tested, listed),
     }
 
 
@@ -184,35 +181,22 @@ def _doubts(
     return sorted(doubts, key=lambda doubt: (-abs(doubt.deviations), doubt.path))
 
 
-def _document(pool: Pool, doubts: Sequence[ValueDoubt], root: Path) -> dict[str, Any]:
-    listed = [
-        {
-            "path": told_path(doubt.path, root),
-            "split": doubt.split,
-            "label": number_text(doubt.label),
-            "likely": _rounded(doubt.likely),
-            "difference": float(f"{doubt.label - doubt.likely:.6g}"),
-            "deviations": round(doubt.deviations, 3),
-            "confident": doubt.confident,
-        }
-        for doubt in doubts[:MOST_LISTED]
-    ]
-    sure = sum(doubt.confident for doubt in doubts)
-    pictures = len(pool.taught)
-    return {"splits": list(pool.names), "pictures": pictures, "found": len(doubts), "confident": sure, "doubts": listed}
+def _listed(doubt: ValueDoubt, root: Path) -> dict[str, Any]:
+    return {
+        "path": told_path(doubt.path, root),
+        "split": doubt.split,
+        "label": number_text(doubt.label),
+        "likely": _rounded(doubt.likely),
+        "difference": float(f"{doubt.label - doubt.likely:.6g}"),
+        "deviations": round(doubt.deviations, 3),
+        "confident": doubt.confident,
+    }
 
 
-def _write_csv(path: Path, doubts: Sequence[ValueDoubt], root: Path) -> None:
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_HEADER)
-        for doubt in doubts:
-            apart = f"{doubt.label - doubt.likely:.6g}", f"{doubt.deviations:.3f}"
-            texts = told_path(doubt.path, root), doubt.split, number_text(doubt.label), _rounded(doubt.likely)
-            writer.writerow([*texts, *apart, "yes" if doubt.confident else "no"])
+def _row(doubt: ValueDoubt, root: Path) -> list[str]:
+    apart = f"{doubt.label - doubt.likely:.6g}", f"{doubt.deviations:.3f}"
+    texts = told_path(doubt.path, root), doubt.split, number_text(doubt.label), _rounded(doubt.likely)
+    return [*texts, *apart, "yes" if doubt.confident else "no"]
 
 
 def _rounded(value: float) -> str:

@@ -1,0 +1,55 @@
+"""What is written of doubted labels, be they classes or numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from imagetune.evaluation.out_of_fold import Pool
+from imagetune.files import atomic_path
+
+CSV_FILE = "label_errors.csv"
+# evaluation.json names so many; the CSV file names all.
+MOST_LISTED = 200
+
+
+class Judged(Protocol):
+    """A picture whose label is doubted."""
+
+    @property
+    def confident(self) -> bool:
+        """Whether the label is probably wrong, not only doubted."""
+        ...
+
+
+D = TypeVar("D", bound=Judged)
+
+
+def doubts_document(pool: Pool, doubts: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON value of the doubts about some splits: how many there are, and the first `MOST_LISTED`.
+
+    Args:
+        pool: The pictures that were judged.
+        doubts: Those whose label is doubted, the surest first.
+        listed: What is told of one.
+    """
+    return {
+        "splits": list(pool.names),
+        "pictures": len(pool.taught),
+        "found": len(doubts),
+        "confident": sum(doubt.confident for doubt in doubts),
+        "doubts": [listed(doubt) for doubt in doubts[:MOST_LISTED]],
+    }
+
+
+def write_doubts(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write `CSV_FILE` into a run folder; paths that are no UTF-8 go as they are."""
+    with (
+        atomic_path(folder / CSV_FILE) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
