@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from imagetune.cli.lines import echo_lines
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
 
 
@@ -54,20 +54,15 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
         checked.write_page(page)
     if not as_json:
         # First, as what was found also says why nothing can be fixed.
-        _echo(checked.lines())
+        echo_lines(checked.lines())
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
         document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
-        _echo(("", *fixed.lines()))
+        echo_lines(("", *fixed.lines()))
     # What was fixed is judged by what it is now.
     (checked if fixed is None else fixed.check).enforce()
-
-
-def _echo(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
 
 
 @command.command("preview", epilog="Example: imagetune data preview recipe.yaml --out sheet.png")

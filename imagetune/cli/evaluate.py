@@ -53,6 +53,7 @@ def command(
     require = [read_bar(bar) for bar in bars]
     with quiet_start():
         from imagetune import ensembles, runs
+    from imagetune.cli.lines import echo_lines
     from imagetune.cli.results import evaluation_lines
 
     document = (
@@ -60,9 +61,10 @@ def command(
         if others
         else runs.evaluate(run, data=data, require=require)
     )
-    lines = [json.dumps(document, ensure_ascii=False)] if as_json else evaluation_lines(document)
-    for line in lines:
-        click.echo(line)
+    if as_json:
+        click.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        echo_lines(evaluation_lines(document))
     runs.enforce_bars(document, where=run)
 
 

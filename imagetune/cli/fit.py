@@ -19,18 +19,17 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
     with quiet_start():
         from imagetune import cross_validation, runs
+    from imagetune.cli.lines import echo_lines
     from imagetune.cli.results import evaluation_lines, plan_lines
     from imagetune.cli.screen import Screen
 
     screen = Screen()
     if dry_run:
-        for line in plan_lines(*runs.plan(recipe, overrides, say=screen.say)):
-            click.echo(line)
+        echo_lines(plan_lines(*runs.plan(recipe, overrides, say=screen.say)))
         return
     with screen.shown():
         result = cross_validation.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
-    for line in evaluation_lines(result.evaluation or {}):
-        click.echo(line)
+    echo_lines(evaluation_lines(result.evaluation or {}))
     click.echo(f"report      {result.folder / 'report.html'}")
     click.echo("review      imagetune ui")
     runs.enforce_requirements(result)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from imagetune.cli.lines import in_width
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
@@ -38,7 +39,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, soft_wrap=True, markup=False)
+        width = self.console.width if self.console.is_terminal else None
+        self.console.print(in_width(text, width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:
         """Announce the stage and start its bar."""

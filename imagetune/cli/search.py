@@ -32,6 +32,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     with quiet_start():
         from imagetune import runs
         from imagetune.search_runs import session
+    from imagetune.cli.lines import echo_lines
     from imagetune.cli.results import evaluation_lines
     from imagetune.cli.screen import Screen
     from imagetune.cli.search_lines import file_lines, nothing_left_line, search_lines
@@ -51,10 +52,8 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in search_lines(search, width=width):
         click.echo(line)
-    for line in evaluation_lines(search.best.evaluation or {}):
-        click.echo(line)
-    for line in file_lines(search.folder, search.best.folder):
-        click.echo(line)
+    echo_lines(evaluation_lines(search.best.evaluation or {}))
+    echo_lines(file_lines(search.folder, search.best.folder))
     if not search.best.fresh and not search.added:
         click.echo(nothing_left_line(search.recipe.search.algorithm))
     runs.enforce_requirements(search.best)

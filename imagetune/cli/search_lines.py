@@ -11,6 +11,7 @@ from statistics import stdev
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from imagetune.cli.lines import INDENT
 from imagetune.cli.trial_rows import Row, laid_out
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from imagetune.search_runs.session import Search
 
 _MOST_TRIALS = 20
-_INDENT = 12
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "done", "stopped": "stopped early", "repeated": "known already", "failed": "failed"}
 
@@ -63,8 +63,8 @@ def nothing_left_line(algorithm: str) -> str:
 
 def wrapped(text: str, width: int | None) -> list[str]:
     """Return a text in lines below the words of the first one."""
-    room = max(_INDENT + 20, width or sys.maxsize)
-    return wrap(text, room, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT)
+    room = max(INDENT + 20, width or sys.maxsize)
+    return wrap(text, room, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
 
 
 def file_lines(folder: Path, best: Path) -> Iterator[str]:

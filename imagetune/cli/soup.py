@@ -22,11 +22,11 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
     with quiet_start():
         from imagetune import soups
         from imagetune.runs import enforce_requirements
+    from imagetune.cli.lines import echo_lines
     from imagetune.cli.results import evaluation_lines
 
     soup = soups.soup(runs, run_dir=run_dir, say=say)
-    for line in evaluation_lines(soup.evaluation):
-        click.echo(line)
+    echo_lines(evaluation_lines(soup.evaluation))
     click.echo(f"report      {soup.folder / 'report.html'}")
     enforce_requirements(soup)
     click.echo(f"use         imagetune predict {soup.folder} PICTURES...")

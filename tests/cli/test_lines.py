@@ -1,0 +1,30 @@
+import pytest
+
+from imagetune.cli.lines import in_width
+
+VERDICT = "verdict     Over-fitted. The training figure is higher than that of validation."
+
+
+def test_a_long_line_goes_on_below_the_words_after_its_label():
+    assert in_width(VERDICT, 40).split("\n") == [
+        "verdict     Over-fitted. The training",
+        "            figure is higher than that",
+        "            of validation.",
+    ]
+
+
+def test_a_line_without_a_label_goes_on_at_its_beginning():
+    assert in_width("nothing was left to do: raise search.trials", 30) == (
+        "nothing was left to do: raise\nsearch.trials"
+    )
+
+
+def test_a_path_stays_whole():
+    assert in_width("report      /somewhere/very/far/away/report.html", 30).split()[1] == (
+        "/somewhere/very/far/away/report.html"
+    )
+
+
+@pytest.mark.parametrize(("line", "width"), [(VERDICT, None), (VERDICT, 200), ("  accuracy   0.9  (0.8 to 1.0)", 10)])
+def test_a_line_that_fits_and_a_row_of_a_table_stay_as_they_are(line, width):
+    assert in_width(line, width) == line
