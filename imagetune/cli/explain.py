@@ -33,8 +33,11 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
     """
     with quiet_start():
         from imagetune import explaining
+        from imagetune.data.catalog import none_read
 
+    read = False
     for found in explaining.explain(run, paths, out=out, target=target):
+        read |= found.error is None
         if as_json:
             click.echo(json.dumps(asdict(found), ensure_ascii=False))
         elif found.error is not None:
@@ -44,3 +47,5 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
             # Probabilities need three decimals, numbers the digits that they have.
             given = f"{found.value:.6g}" if found.probability is None else f"{found.probability:.3f}"
             click.echo(f"{found.path}\t{found.target}\t{given}\tagreement {agreement}\t{found.file}")
+    if not read:
+        raise none_read()

@@ -61,7 +61,7 @@ def command(
     """
     with quiet_start():
         from imagetune import ensembles, runs
-        from imagetune.data.catalog import find_pictures, spare_pictures
+        from imagetune.data.catalog import find_pictures, none_read, spare_pictures
         from imagetune.evaluation.pictures import AnswerWays
 
     ways = AnswerWays(**asked)
@@ -73,10 +73,16 @@ def command(
     if csv_file is not None:
         spare_pictures([csv_file], find_pictures(paths))
     predictions = ensembles.predict((run, *others), paths) if others else runs.predict(run, paths, ways)
-    if csv_file is not None:
-        _write_csv(predictions, csv_file)
-        return
+    read = _print(predictions, as_json=as_json) if csv_file is None else _write_csv(predictions, csv_file)
+    if not read:
+        raise none_read()
+
+
+def _print(predictions: Iterable[PicturePrediction], *, as_json: bool) -> bool:
+    """Print a line a picture as it is answered, and return whether any could be read."""
+    read = False
     for prediction in predictions:
+        read |= prediction.error is None
         if as_json:
             click.echo(json.dumps(_document(prediction), ensure_ascii=False))
         elif prediction.error is not None:
@@ -85,6 +91,7 @@ def command(
             strange = "\tunlike the training pictures" if prediction.out_of_distribution else ""
             told = f"{prediction.label}{_sureness(prediction)}{_told_set(prediction)}"
             click.echo(f"{prediction.path}\t{told}{strange}")
+    return read
 
 
 def _document(prediction: PicturePrediction) -> dict[str, Any]:
@@ -123,7 +130,8 @@ def _set_columns(rows: Iterable[PicturePrediction]) -> dict[str, Callable[[Pictu
     return {}
 
 
-def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> None:
+def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
+    """Write a row a picture, and return whether any could be read."""
     rows = list(predictions)
     names = next((list(row.probabilities) for row in rows if row.probabilities), [])
     sets = _set_columns(rows)
@@ -136,3 +144,4 @@ def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> None:
             writer.writerow([row.path, row.label or "", *values, *told, row.error or ""])
     unread = sum(row.error is not None for row in rows)
     say(f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    return unread < len(rows)

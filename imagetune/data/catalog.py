@@ -162,6 +162,11 @@ def spare_pictures(outputs: Iterable[Path], pictures: Iterable[str]) -> None:
             raise DataError(what, where=str(output), hint="name another place")
 
 
+def none_read() -> DataError:
+    """Return the error of pictures of which not one could be answered, each with its reason before."""
+    return DataError("none of the pictures can be read", hint="the reasons are told with them")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
     folded = {name.casefold(): name for name in known}

@@ -30,6 +30,15 @@ def test_a_bad_picture_gets_an_error_and_the_others_their_answer(fitted, picture
     assert by_name["page.jpg"]["error"]
 
 
+@pytest.mark.parametrize("more", [(), ("--json",), ("--csv", "out.csv")])
+def test_pictures_of_which_none_can_be_read_end_as_an_error_after_their_reasons(fitted, workplace, imagetune, more):
+    (workplace / "page.jpg").write_text("<html>not found</html>")
+    outcome = imagetune("predict", fitted[1], workplace / "page.jpg", *more)
+    assert outcome.code == 3
+    assert "none of the pictures can be read" in outcome.err
+    assert "page.jpg" in ((workplace / "out.csv").read_text() if "--csv" in more else outcome.out)
+
+
 def test_csv_has_a_column_a_class(fitted, pictures, workplace, imagetune):
     out = workplace / "out.csv"
     assert imagetune("predict", fitted[1], pictures / "red", "--csv", out).code == 0
