@@ -14,6 +14,7 @@ from rich.text import Text
 
 from imagetune.cli.search_lines import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
 from imagetune.cli.trial_rows import Row, joined, laid_out
+from imagetune.data.findings import counted
 from imagetune.recipe.document import NodePath
 from imagetune.search.bakeoff import compared_by
 from imagetune.search_runs.forecast import seconds_left
@@ -198,6 +199,5 @@ def _ended(result: TrialResult) -> str:
 
 def _told_plan(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
-    trials = f"{expected.trials} trial{'' if expected.trials == 1 else 's'}"
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
-    return f"{search.algorithm} by {search.objective} on validation, {trials}{finals}"
+    return f"{search.algorithm} by {search.objective} on validation, {counted(expected.trials, 'trial')}{finals}"
