@@ -197,7 +197,7 @@ def test_the_figure_of_a_search_falls_where_other_seeds_are_less_lucky(scene, st
             scene.copies.tick()
             client, run = open_client(store), found(store).get("search", [None])[0]
             if run is not None and len(client.get_metric_history(run.info.run_id, "objective")) == count:
-                return run.data.metrics["objective"]
+                return client.get_run(run.info.run_id).data.metrics["objective"]
             time.sleep(0.02)
         return None
 
