@@ -67,8 +67,8 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
         stage = plan.stage
         yield (
             f"stage {number}/{len(plans)}   {stage.name}: unfreeze {stage.unfreeze}, {counted(stage.epochs, 'epoch')} "
-            f"of {counted(plan.steps_per_epoch, 'step')}, {plan.trainable_parameters:,} of {plan.parameters:,} parameters "
-            "learn"
+            f"of {counted(plan.steps_per_epoch, 'step')}, "
+            f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters learn"
         )
         for group, rate in plan.rates.items():
             measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
