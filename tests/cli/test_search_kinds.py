@@ -83,7 +83,9 @@ def test_the_effect_of_a_sweep_is_that_of_its_trials(sweep):
     assert float(default["mean"]) == pytest.approx(fmean([figures["001"], figures["003"]]))
     assert "train.stages[0].learning_rate, default 0.01" in printed
     assert "One variable at a time" in (folder / "report.html").read_text()
-    assert load_recipe(folder / "best.yaml").recipe.train.stages[0].learning_rate == 0.01
+    # With weights that are random, either may win.
+    means = {0.01: fmean([figures["001"], figures["003"]]), 1e-5: fmean([figures["002"], figures["004"]])}
+    assert load_recipe(folder / "best.yaml").recipe.train.stages[0].learning_rate == max(means, key=means.__getitem__)
 
 
 @pytest.mark.slow
