@@ -43,12 +43,11 @@ def rank_figures(
     pictures = float(len(labels))
     worth = pictures * precision_of(labels, bootstrap, groups).worth
     found = {
-        name: Estimate(None, reason="all pictures are of one class, and all answers are that class")
-        if np.isnan(value[0])
-        else left_out_estimate(
-            float(value[0]),
+        name: left_out_estimate(
+            None if np.isnan(value[0]) else float(value[0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
+            reason="all pictures are of one class, and all answers are that class",
             flawless=worth if name == "within_one_rank" else None,
             most=pictures,
             scale=SCALES.get(name, "plain"),

@@ -96,7 +96,7 @@ def read_run(folder: Path) -> RunFiles:
         recipe_text=recipe.read_text(encoding="utf-8"),
         status=read_json(folder / "status.json"),
         lock=read_json(folder / "lock.json"),
-        epochs=_epochs(folder / "metrics.jsonl"),
+        epochs=read_epochs(folder / "metrics.jsonl"),
         evaluation=read_json(folder / "evaluation.json"),
         audit=read_json(folder / "audit.json"),
         tracking=read_json(folder / "tracking.json"),
@@ -120,7 +120,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _epochs(path: Path) -> list[dict[str, Any]]:
+def read_epochs(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; none where there is no such file.
+
+    Raises:
+        ModelFileError: The file is damaged.
+    """
     try:
         return read_json_lines(path)
     except ValueError as error:

@@ -31,7 +31,6 @@ from imagetune.training.stopping import StopRequest
 BEST_RECIPE = "best.yaml"
 BEST_FOLDER = "best"
 PICTURES_TABLE = "pictures.csv"
-REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def complete_refit(folder: Path, *, tracked: bool, say: Say) -> None:
         say: Prints a line for the user.
     """
     best = RunFolder(folder)
-    if not (folder / REPORT_NAME).is_file():
+    if not (folder / "report.html").is_file():
         write_pages(best)
     if tracked:
         send_changes(best, say=say)

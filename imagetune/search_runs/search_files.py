@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.run_files import read_json
-from imagetune.files import read_json_lines
+from imagetune.evaluation.run_files import read_epochs, read_json
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.problems import dotted
@@ -112,7 +111,7 @@ class SearchFiles:
             ModelFileError: One is damaged.
         """
         names = [trial.trial_id for trial in self.trials]
-        found = {name: _curve(self.folder_of(name) / "metrics.jsonl") for name in names}
+        found = {name: read_epochs(self.folder_of(name) / "metrics.jsonl") for name in names}
         return {name: lines for name, lines in found.items() if lines}
 
     @cached_property
@@ -159,13 +158,6 @@ class SearchFiles:
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""
         return {dotted(path): value for path, value in values.items()}
-
-
-def _curve(path: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        return read_json_lines(path)
-    except ValueError as error:
-        raise ModelFileError(f"is not lines of JSON: {error}", where=str(path), hint="the file is damaged") from error
 
 
 def read_search(folder: Path) -> SearchFiles:

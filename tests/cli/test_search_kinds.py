@@ -8,21 +8,10 @@ import sys
 from statistics import fmean
 
 import pytest
+from small_search import RATES, RECIPE
 
 from imagetune.recipe.loading import load_recipe
 
-RECIPE = """\
-name: colours
-seed: 3
-data: {source: SOURCE, image_size: 32, workers: 0, augmentation: none}
-model: {backbone: mobilenet_v3_small, weights: random}
-train:
-  batch_size: 16
-  stages: [{name: head, unfreeze: none, epochs: 2, learning_rate: 1e-2}]
-evaluate: {bootstrap_samples: 100, explain: 0, label_errors: false}
-tracking: {enabled: false}
-"""
-RATES = "train.stages.0.learning_rate={search: choice, values: [1e-5, 1e-2], default: 1e-2}"
 MODELS = (
     "model={search: choice, values: [{backbone: mobilenet_v3_small, weights: random}, "
     "{backbone: efficientnet_lite0, weights: random}, {backbone: mobilenet_v2, weights: gone.weights.h5}]}"
@@ -34,7 +23,7 @@ BAKEOFF = ("-o", MODELS, "-o", "search={algorithm: bakeoff, finalists: 1, repeat
 def searched(place, pictures, arguments):
     """Search in a process of its own, on a copy of the pictures."""
     source = shutil.copytree(pictures, place / "pictures")
-    (place / "colours.yaml").write_text(RECIPE.replace("SOURCE", str(source)), encoding="utf-8")
+    (place / "colours.yaml").write_text(RECIPE.format(source=source, tracked="false"), encoding="utf-8")
     command = [sys.executable, "-m", "imagetune", "search", "colours.yaml", "--run-dir", "found", *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,19 +14,8 @@ import time
 import mlflow
 import psutil
 import pytest
+from small_search import RATES, RECIPE
 
-RECIPE = """\
-name: colours
-seed: 3
-data: {source: SOURCE, image_size: 32, workers: 0, augmentation: none}
-model: {backbone: mobilenet_v3_small, weights: random}
-train:
-  batch_size: 16
-  stages: [{name: head, unfreeze: none, epochs: 2, learning_rate: 1e-2}]
-evaluate: {bootstrap_samples: 100, explain: 0, label_errors: false}
-tracking: {enabled: TRACKED}
-"""
-RATES = "train.stages.0.learning_rate={search: choice, values: [1e-5, 1e-2], default: 1e-2}"
 RANGE = "train.stages.0.learning_rate={search: log_uniform, low: 1e-5, high: 1e-1}"
 MODELS = (
     "model={search: choice, values: [{backbone: mobilenet_v3_small, weights: random}, "
@@ -122,7 +111,7 @@ def wait_until(condition, process):
 
 
 def write_recipe(place, pictures, *, tracked=False):
-    text = RECIPE.replace("SOURCE", str(pictures)).replace("TRACKED", str(tracked).lower())
+    text = RECIPE.format(source=pictures, tracked=str(tracked).lower())
     (place / "colours.yaml").write_text(text, encoding="utf-8")
 
 
