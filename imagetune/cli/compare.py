@@ -24,7 +24,7 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     A RUN is a run folder or a runs:/ or models:/ address. What the runs answered is read from their folders.
     """
     from imagetune import comparing
-    from imagetune.cli.compare_lines import comparison_lines
+    from imagetune.cli.render.compare import comparison_lines
 
     compared = comparing.compare(runs, common=common, metric=metric)
     if page is not None:

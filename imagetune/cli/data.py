@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.lines import echo_lines
 from imagetune.cli.options import json_option, overrides_option, recipe_argument
+from imagetune.cli.render.lines import echo_lines
 
 
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -53,8 +53,8 @@ def command(
     require = [read_bar(bar) for bar in bars]
     with quiet_start():
         from imagetune import ensembles, runs
-    from imagetune.cli.lines import echo_lines
-    from imagetune.cli.results import evaluation_lines
+    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.lines import echo_lines
 
     document = (
         ensembles.evaluate((run, *others), data=data, require=require)
@@ -71,7 +71,7 @@ def command(
 def _test_damaged(run: str, *, as_json: bool) -> None:
     with quiet_start():
         from imagetune import stress
-    from imagetune.cli.robustness_lines import robustness_lines, tell_tenths
+    from imagetune.cli.render.robustness import robustness_lines, tell_tenths
 
     document = stress.stress_run(run, say=say, progress=tell_tenths())
     if as_json:

@@ -19,9 +19,9 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
     with quiet_start():
         from imagetune import cross_validation, runs
-    from imagetune.cli.lines import echo_lines
-    from imagetune.cli.results import evaluation_lines, plan_lines
-    from imagetune.cli.screen import Screen
+    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines
+    from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.progress import Screen
 
     screen = Screen()
     if dry_run:

@@ -26,7 +26,7 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     with quiet_start():
         from imagetune import profiling
-    from imagetune.cli.profile_lines import profile_lines
+    from imagetune.cli.render.profile import profile_lines
 
     found = profiling.profile(recipe, overrides, say=say)
     if as_json:

@@ -32,11 +32,11 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     with quiet_start():
         from imagetune import runs
         from imagetune.search_runs import session
-    from imagetune.cli.lines import echo_lines
-    from imagetune.cli.results import evaluation_lines
-    from imagetune.cli.screen import Screen
-    from imagetune.cli.search_lines import file_lines, nothing_left_line, search_lines
-    from imagetune.cli.search_screen import SearchScreen
+    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.progress import Screen
+    from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
+    from imagetune.cli.render.search_progress import SearchScreen
 
     screen = SearchScreen(Screen())
     with screen.shown():

@@ -22,8 +22,8 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
     with quiet_start():
         from imagetune import soups
         from imagetune.runs import enforce_requirements
-    from imagetune.cli.lines import echo_lines
-    from imagetune.cli.results import evaluation_lines
+    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.lines import echo_lines
 
     soup = soups.soup(runs, run_dir=run_dir, say=say)
     echo_lines(evaluation_lines(soup.evaluation))

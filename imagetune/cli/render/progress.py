@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.lines import in_width
+from imagetune.cli.render.lines import in_width
 from imagetune.data.findings import counted
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 

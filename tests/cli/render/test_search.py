@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.cli.search_lines import file_lines, nothing_left_line, search_lines
+from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
 from imagetune.recipe.loading import load_recipe
 from imagetune.search.finalists import ranking
 from imagetune.search.trial import Trial, TrialResult

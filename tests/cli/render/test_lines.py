@@ -1,6 +1,6 @@
 import pytest
 
-from imagetune.cli.lines import in_width
+from imagetune.cli.render.lines import in_width
 
 VERDICT = "verdict     Over-fitted. The training figure is higher than that of validation."
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.cli.trial_rows import Row, joined, laid_out
+from imagetune.cli.render.trial_rows import Row, joined, laid_out
 
 NAMES = ("augmentation", "head.learning_rate", "unfreeze")
 ROWS = [

@@ -11,8 +11,8 @@ from statistics import stdev
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from imagetune.cli.lines import INDENT
-from imagetune.cli.trial_rows import Row, laid_out
+from imagetune.cli.render.lines import INDENT
+from imagetune.cli.render.trial_rows import Row, laid_out
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from imagetune.cli.search_lines import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
-from imagetune.cli.trial_rows import Row, joined, laid_out
+from imagetune.cli.render.search import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
+from imagetune.cli.render.trial_rows import Row, joined, laid_out
 from imagetune.data.findings import counted
 from imagetune.recipe.document import NodePath
 from imagetune.search.bakeoff import compared_by
@@ -21,7 +21,7 @@ from imagetune.search_runs.forecast import seconds_left
 from imagetune.wording import duration
 
 if TYPE_CHECKING:
-    from imagetune.cli.screen import Screen
+    from imagetune.cli.render.progress import Screen
     from imagetune.search.executor import Task
     from imagetune.search.finalists import Candidate
     from imagetune.search.trial import Trial, TrialResult

@@ -1,0 +1,1 @@
+"""What commands show, laid out for the screen."""
