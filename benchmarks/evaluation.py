@@ -30,7 +30,7 @@ from imagetune.data.processes import usable_cores
 from imagetune.data.timing import time_loading
 from imagetune.model.build import build_model
 from imagetune.recipe.schema import Recipe
-from imagetune.testing import predict_labelled
+from imagetune.runs.test import predict_labelled
 from imagetune.training.job import Pictures
 
 BACKBONES = ("efficientnet_lite0", "mobilenet_v3_small")

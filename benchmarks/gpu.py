@@ -34,10 +34,11 @@ from benchmarks.side_by_side import (
     told,
 )
 from imagetune.cli.quiet import quiet_start
+from imagetune.core.messages import say_nothing
 from imagetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from imagetune.runs import Data
+    from imagetune.runs.prepare import Data
 
 BAR = 0.9
 ON_CARD = "step on the card"
@@ -92,11 +93,11 @@ def parse_arguments() -> argparse.Namespace:
 def measure(backbone: str, arguments: argparse.Namespace, source: Path, work: Path) -> dict[str, Any]:
     """Measure one backbone on all sides, print its table, and return what goes into the JSON."""
     from benchmarks import rates
-    from imagetune.runs import read_data
+    from imagetune.runs.prepare import read_data
 
     batch = arguments.batch or best_batch(backbone, arguments, source)
     recipe = recipe_for(backbone, batch, arguments, source)
-    data = read_data(recipe, say=_ignore)
+    data = read_data(recipe, say=say_nothing)
     sides: dict[str, Measure] = {
         ON_CARD: partial(in_process, rates.bare_rate, recipe, data, one_batch=True),
         OURS: partial(in_process, rates.our_rate, recipe, data, work),
@@ -135,12 +136,12 @@ def recipe_for(backbone: str, batch: int, arguments: argparse.Namespace, source:
 
 def best_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> int:
     """Double the batch as long as the step on the card gets faster, or until its memory is full."""
-    from imagetune.runs import read_data
+    from imagetune.runs.prepare import read_data
 
     best, batch, rate = 0, 32, 0.0
     while batch <= min(LARGEST_BATCH, arguments.pictures // 2):
         recipe = recipe_for(backbone, batch, arguments, source)
-        found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=_ignore))
+        found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=say_nothing))
         if found is None:
             print(f"  batch {batch}: the card's memory is full", file=sys.stderr)
             break
@@ -196,10 +197,6 @@ def timm_rate(arguments: argparse.Namespace, backbone: str, batch: int, source: 
     options = {"backbone": backbone, "size": arguments.size, "batch": batch, "epochs": arguments.epochs}
     command = [arguments.timm, str(script), str(source), *(f"--{name}={value}" for name, value in options.items())]
     return float(json.loads(run_process([*command, *flags]).output.splitlines()[-1])["pictures_per_second"])
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""
 
 
 if __name__ == "__main__":

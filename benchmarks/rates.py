@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.sets import write_jpegs
-from imagetune import runs
-from imagetune.jobs import build_pretrained, settle_workers, training_job
+from imagetune.core.messages import say_nothing
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import logits_model
 from imagetune.model.devices import tensorflow_on_cpu
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunRecorder, create_run_folder
+from imagetune.run_folder.folder import create_run_folder
+from imagetune.run_folder.recorder import RunRecorder
+from imagetune.runs.prepare import Data, build_pretrained, settle_workers, training_job
 from imagetune.training.events import EpochRecord, Listener, SilentListener
 from imagetune.training.fit import train
 from imagetune.training.stopping import StopRequest
@@ -84,7 +85,7 @@ def training_recipe(
     )
 
 
-def our_rate(recipe: Recipe, data: runs.Data, work: Path, listener: Listener | None = None) -> float:
+def our_rate(recipe: Recipe, data: Data, work: Path, listener: Listener | None = None) -> float:
     """Return the pictures a second of imagetune's training: its pipeline, its callback, its files.
 
     Args:
@@ -94,8 +95,8 @@ def our_rate(recipe: Recipe, data: runs.Data, work: Path, listener: Listener | N
         listener: Hears of progress.
     """
     records: list[EpochRecord] = []
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
-    recipe = settle_workers(recipe, data.pictures(recipe), model, say=_ignore)
+    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
+    recipe = settle_workers(recipe, data.pictures(recipe), model, say=say_nothing)
     folder = create_run_folder(recipe, work / "run")
     try:
         recorder = RunRecorder(folder, listener or SilentListener(), records.append)
@@ -106,7 +107,7 @@ def our_rate(recipe: Recipe, data: runs.Data, work: Path, listener: Listener | N
     return statistics.median(record.images_per_second for record in records[1:])
 
 
-def bare_rate(recipe: Recipe, data: runs.Data, *, one_batch: bool = False) -> float:
+def bare_rate(recipe: Recipe, data: Data, *, one_batch: bool = False) -> float:
     """Return the pictures a second of a bare `fit` of the same model with the same optimizer and compilation.
 
     Args:
@@ -153,8 +154,8 @@ class _Clock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self._began)
 
 
-def _bare_learner(recipe: Recipe, data: runs.Data) -> keras.Model:
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
+def _bare_learner(recipe: Recipe, data: Data) -> keras.Model:
+    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
     learner = logits_model(model)
     learner.compile(
@@ -171,7 +172,3 @@ def _same_again(images: NDArray[np.uint8], labels: NDArray[Any]) -> Iterator[tup
     batch = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
     while True:
         yield batch
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""

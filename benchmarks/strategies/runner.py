@@ -28,11 +28,12 @@ from benchmarks.strategies.results import Outcome, Task
 from benchmarks.strategies.rows import ROWS
 from benchmarks.strategies.sets import data_section
 from imagetune.cli.quiet import quiet_start
+from imagetune.core.messages import say_nothing
 from imagetune.data.processes import prepare_worker
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
-    from imagetune.runs import Data
+    from imagetune.runs.prepare import Data
 
 BATCH = 16
 # TensorFlow keeps some memory of every model that it ever built.
@@ -157,9 +158,9 @@ def _outcome(task: Task, work: Path, code: str) -> Outcome:
 def _figures(task: Task, work: Path) -> dict[str, Any]:
     """Train as `imagetune fit` does and test once, without saving the model, drawing plots and writing the report."""
     with quiet_start():
-        from imagetune import testing
+        from imagetune.runs.test import predict_labelled
     from imagetune.data.holdout import open_holdout
-    from imagetune.jobs import build_pretrained, training_job
+    from imagetune.runs.prepare import build_pretrained, training_job
     from imagetune.training.fit import train
     from imagetune.training.metrics import figures_of_answers
     from imagetune.training.stopping import StopRequest
@@ -171,10 +172,10 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
     started, used = time.perf_counter(), time.process_time()
     try:
         pictures = data.pictures(recipe)
-        model, _ = build_pretrained(recipe, pictures, say=_ignore)
+        model, _ = build_pretrained(recipe, pictures, say=say_nothing)
         best = train(replace(training_job(recipe, pictures, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
-        predictions = testing.predict_labelled(model, test, data.splits.class_names, recipe)
+        predictions = predict_labelled(model, test, data.splits.class_names, recipe)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     targets = np.eye(len(data.splits.class_names), dtype=np.float32)[predictions.labels]
@@ -208,16 +209,12 @@ def recipe_of(task: Task, work: Path) -> Recipe:
 @lru_cache(maxsize=8)
 def _read(set_name: str, seed: int, work: Path) -> Data:
     """Read, audit and split the pictures of a set once for all its rows."""
-    from imagetune import runs
+    from imagetune.runs.prepare import read_data
 
     baseline = recipe_of(Task(seed, set_name, ROWS[0].name), work)
-    return runs.read_data(baseline, say=_ignore)
+    return read_data(baseline, say=say_nothing)
 
 
 def _machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, Python {platform.python_version()}"
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""

@@ -23,12 +23,12 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
 
     A RUN is a run folder or a runs:/ or models:/ address. What the runs answered is read from their folders.
     """
-    from imagetune import comparing
     from imagetune.cli.render.compare import comparison_lines
+    from imagetune.commands import compare
 
-    compared = comparing.compare(runs, common=common, metric=metric)
+    compared = compare.compare(runs, common=common, metric=metric)
     if page is not None:
-        comparing.write_page(compared, page)
+        compare.write_page(compared, page)
     if as_json:
         click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return

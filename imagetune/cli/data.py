@@ -47,9 +47,9 @@ def command() -> None:
 )
 def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | None, fix: Path | None) -> None:
     """Open every picture and say what is wrong: files, duplicates, labels, splits."""
-    from imagetune import data_check
+    from imagetune.commands import data
 
-    checked = data_check.check(source, overrides)
+    checked = data.check(source, overrides)
     if page is not None:
         checked.write_page(page)
     if not as_json:
@@ -73,7 +73,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 @click.option("--views", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented views of each.")
 def preview(recipe: Path, overrides: tuple[str, ...], out: Path, pictures: int, views: int) -> None:
     """Draw originals and augmented views of training pictures as one sheet."""
-    from imagetune import data_check
+    from imagetune.commands import data
 
-    data_check.preview(recipe, overrides, out=out, pictures=pictures, views=views)
+    data.preview(recipe, overrides, out=out, pictures=pictures, views=views)
     click.echo(out)

@@ -52,28 +52,30 @@ def command(
 
     require = [read_bar(bar) for bar in bars]
     with quiet_start():
-        from imagetune import ensembles, runs
+        from imagetune.commands import ensemble
+        from imagetune.commands.evaluate import evaluate
+        from imagetune.commands.requirements import enforce_bars
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
 
     document = (
-        ensembles.evaluate((run, *others), data=data, require=require)
+        ensemble.evaluate((run, *others), data=data, require=require)
         if others
-        else runs.evaluate(run, data=data, require=require)
+        else evaluate(run, data=data, require=require)
     )
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
     else:
         echo_lines(evaluation_lines(document))
-    runs.enforce_bars(document, where=run)
+    enforce_bars(document, where=run)
 
 
 def _test_damaged(run: str, *, as_json: bool) -> None:
     with quiet_start():
-        from imagetune import stress
+        from imagetune.commands.evaluate_robustness import evaluate_robustness
     from imagetune.cli.render.robustness import robustness_lines, tell_tenths
 
-    document = stress.stress_run(run, say=say, progress=tell_tenths())
+    document = evaluate_robustness(run, say=say, progress=tell_tenths())
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
         return

@@ -32,11 +32,11 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
     it is low, trust neither. JSON has a line a picture.
     """
     with quiet_start():
-        from imagetune import explaining
+        from imagetune.commands.explain import explain
         from imagetune.data.catalog import none_read
 
     read = False
-    for found in explaining.explain(run, paths, out=out, target=target):
+    for found in explain(run, paths, out=out, target=target):
         read |= found.error is None
         if as_json:
             click.echo(json.dumps(asdict(found), ensure_ascii=False))

@@ -18,19 +18,23 @@ from imagetune.cli.quiet import quiet_start
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
     with quiet_start():
-        from imagetune import cross_validation, runs
+        from imagetune.commands.fit import fit, plan
+        from imagetune.commands.requirements import enforce_requirements
+        from imagetune.training.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines, plan_lines
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen
 
     screen = Screen()
     if dry_run:
-        echo_lines(plan_lines(*runs.plan(recipe, overrides, say=screen.say)))
+        with listen_for_stop() as stop:
+            planned = plan(recipe, overrides, say=screen.say, stop=stop)
+        echo_lines(plan_lines(*planned))
         return
-    with screen.shown():
-        result = cross_validation.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
-    echo_lines(evaluation_lines(result.evaluation or {}))
+    with screen.shown(), listen_for_stop() as stop:
+        result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
+    echo_lines(evaluation_lines(result.evaluation))
     click.echo(f"report      {result.folder / 'report.html'}")
     click.echo("review      imagetune ui")
-    runs.enforce_requirements(result)
+    enforce_requirements(result)
     click.echo(f"use         imagetune predict {result.folder} PICTURES...")

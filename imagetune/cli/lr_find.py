@@ -32,9 +32,11 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     same as part of a run, after the stages before it, and takes the valley.
     """
     with quiet_start():
-        from imagetune import lr_search
+        from imagetune.commands.lr_find import find_learning_rate
+        from imagetune.training.stopping import listen_for_stop
 
-    found = lr_search.search_rate(recipe, overrides, stage=stage, out=out, say=say)
+    with listen_for_stop() as stop:
+        found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=say, stop=stop)
     for name, rate in (("valley", found.valley), ("steepest slope", found.steepest)):
         if rate is not None:
             click.echo(f"learning_rate: {rate:.2g}".ljust(28) + f"# {name} of stage {found.stage}")

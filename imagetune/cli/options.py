@@ -25,6 +25,6 @@ with_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def say(text: str) -> None:
+def say(topic: str, text: str) -> None:
     """Print a line of progress; standard output stays free for results."""
-    click.echo(text, err=True)
+    click.echo(f"{topic:<11} {text}", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagetune.cli.options import run_argument, say, with_option
+from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.data.findings import counted
 from imagetune.files import atomic_path
@@ -60,7 +60,8 @@ def command(
     --with the runs vote: it is told where more than half of those that can tell say so, and the score is their share.
     """
     with quiet_start():
-        from imagetune import ensembles, runs
+        from imagetune.commands import ensemble
+        from imagetune.commands.predict import predict
         from imagetune.data.catalog import find_pictures, none_read, spare_pictures
         from imagetune.evaluation.pictures import AnswerWays
 
@@ -72,7 +73,7 @@ def command(
         raise click.UsageError(f"{what}: leave --with out")
     if csv_file is not None:
         spare_pictures([csv_file], find_pictures(paths))
-    predictions = ensembles.predict((run, *others), paths) if others else runs.predict(run, paths, ways)
+    predictions = ensemble.predict((run, *others), paths) if others else predict(run, paths, ways)
     read = _print(predictions, as_json=as_json) if csv_file is None else _write_csv(predictions, csv_file)
     if not read:
         raise none_read()
@@ -143,5 +144,6 @@ def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
             told = [of(row) for of in sets.values()]
             writer.writerow([row.path, row.label or "", *values, *told, row.error or ""])
     unread = sum(row.error is not None for row in rows)
-    say(f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    summary = f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else "")
+    click.echo(summary, err=True)
     return unread < len(rows)

@@ -25,10 +25,12 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     Keep the machine idle meanwhile. It leaves no run behind, and keeps no decoded pictures or features.
     """
     with quiet_start():
-        from imagetune import profiling
+        from imagetune.commands.profile import profile
+        from imagetune.training.stopping import listen_for_stop
     from imagetune.cli.render.profile import profile_lines
 
-    found = profiling.profile(recipe, overrides, say=say)
+    with listen_for_stop() as stop:
+        found = profile(recipe, overrides, say=say, stop=stop)
     if as_json:
         click.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return

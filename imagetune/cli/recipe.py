@@ -42,7 +42,7 @@ def copy(name: str, folder: Path) -> None:
 def show(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Print RECIPE with every default written out."""
     from imagetune.recipe.printing import recipe_yaml
-    from imagetune.validation import load_checked_recipe
+    from imagetune.runs.checks.recipe import load_checked_recipe
 
     click.echo(recipe_yaml(load_checked_recipe(recipe, overrides).recipe), nl=False)
 
@@ -53,7 +53,7 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check RECIPE: its keys, values, backbone and augmentation; exit 2 with a line for each mistake."""
     from imagetune.data.findings import counted
-    from imagetune.validation import load_checked_recipe
+    from imagetune.runs.checks.recipe import load_checked_recipe
 
     loaded = load_checked_recipe(recipe, overrides)
     spaces = f", {counted(len(loaded.spaces), 'search space')}" if loaded.spaces else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from imagetune.cli.options import run_argument, say
@@ -15,8 +13,6 @@ from imagetune.cli.quiet import quiet_start
 def command(run: str) -> None:
     """Write report.html of RUN again from the files in its folder; a tracked run's copy in MLflow gets it, too."""
     with quiet_start():
-        from imagetune import runs
-        from imagetune.search_runs import pages
+        from imagetune.commands.report import report
 
-    write = pages.report if pages.is_search(Path(run)) else runs.report
-    click.echo(write(run, say=say))
+    click.echo(report(run, say=say))

@@ -30,8 +30,9 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     if load_recipe(recipe, overrides).recipe.search.executor == "local":
         warm_up()  # it imports Keras for all trials while this process does so for itself
     with quiet_start():
-        from imagetune import runs
-        from imagetune.search_runs import session
+        from imagetune.commands.requirements import enforce_requirements
+        from imagetune.commands.search import search
+        from imagetune.training.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen
@@ -39,8 +40,8 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
     from imagetune.cli.render.search_progress import SearchScreen
 
     screen = SearchScreen(Screen())
-    with screen.shown():
-        search = session.search(
+    with screen.shown(), listen_for_stop() as stop:
+        found = search(
             recipe,
             overrides,
             run_dir=run_dir,
@@ -48,12 +49,13 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             listener=screen.refit,
             watcher=screen,
             say=screen.say,
+            stop=stop,
         )
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in search_lines(search, width=width):
+    for line in search_lines(found, width=width):
         click.echo(line)
-    echo_lines(evaluation_lines(search.best.evaluation or {}))
-    echo_lines(file_lines(search.folder, search.best.folder))
-    if not search.best.fresh and not search.added:
-        click.echo(nothing_left_line(search.recipe.search.algorithm))
-    runs.enforce_requirements(search.best)
+    echo_lines(evaluation_lines(found.best.evaluation or {}))
+    echo_lines(file_lines(found.folder, found.best.folder))
+    if not found.best.fresh and not found.added:
+        click.echo(nothing_left_line(found.recipe.search.algorithm))
+    enforce_requirements(found.best)

@@ -20,12 +20,14 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
     once and is a run like any other.
     """
     with quiet_start():
-        from imagetune import soups
-        from imagetune.runs import enforce_requirements
+        from imagetune.commands import soup as soups
+        from imagetune.commands.requirements import enforce_requirements
+        from imagetune.training.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
 
-    soup = soups.soup(runs, run_dir=run_dir, say=say)
+    with listen_for_stop() as stop:
+        soup = soups.soup(runs, run_dir=run_dir, say=say, stop=stop)
     echo_lines(evaluation_lines(soup.evaluation))
     click.echo(f"report      {soup.folder / 'report.html'}")
     enforce_requirements(soup)

@@ -14,8 +14,6 @@ from imagetune.cli.quiet import quiet_start
 def command(run: Path) -> None:
     """Send to MLflow what RUN still holds back, of a search its trials, too; a second time changes nothing."""
     with quiet_start():
-        from imagetune import runs
-        from imagetune.search_runs.pages import is_search
-        from imagetune.search_runs.tracking import sync_search
+        from imagetune.commands.sync import sync
 
-    click.echo(sync_search(run) if is_search(run) else runs.sync(run))
+    click.echo(sync(run))

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.run_views import FIGURES
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import LOWER_IS_BETTER
+from imagetune.run_folder.reader import RunFiles
 
 
 def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:

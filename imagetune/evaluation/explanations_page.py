@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.tiles import tile_address
+from imagetune.run_folder.reader import RunFiles
 
 MOST_SHOWN = 24
 """More are in the run folder alone: the report stays small enough to be sent."""

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from imagetune.evaluation.curves import curves_figure
 from imagetune.evaluation.drawing import drawing_style
 from imagetune.evaluation.heatmap import confusion_figure
-from imagetune.evaluation.run_files import RunFiles, read_run
 from imagetune.evaluation.schedule_plot import schedule_figure, stage_rates
 from imagetune.evaluation.value_plots import value_figure
 from imagetune.files import atomic_path
+from imagetune.run_folder.reader import RunFiles, read_run
 
 PNG_DOTS_PER_INCH = 150
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagetune.evaluation.drawing import BAND, GRID, MUTED, RIGHT, VAL, drawing_style, inline_drawing
-from imagetune.evaluation.run_files import RunFiles
+from imagetune.run_folder.reader import RunFiles
 
 _INCHES = (6.4, 2.4)
 # The figure that is drawn: the first of these that the task has.

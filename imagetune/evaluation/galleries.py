@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.thumbnails import shown
 from imagetune.recipe.data import Task
+from imagetune.run_folder.reader import RunFiles
 
 # The whole page is to stay small: so many pairs, pictures of each, and so on.
 MOST_PAIRS = 4

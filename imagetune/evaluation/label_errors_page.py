@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagetune.data.labels import label_rule
-from imagetune.evaluation.run_files import SPLITS, RunFiles
 from imagetune.evaluation.thumbnails import shown
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 MOST_SHOWN = 24
 MOST_TESTED = 12

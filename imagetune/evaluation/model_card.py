@@ -11,8 +11,8 @@ from pathlib import Path
 from imagetune.data.findings import counted
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
-from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
 from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
+from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
 FEW = 30

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from imagetune.evaluation.drawing import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
-from imagetune.evaluation.run_files import SPLITS, RunFiles
 from imagetune.evaluation.thumbnails import shown
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 TITLE = "Scores of the pictures"
 MOST_SHOWN = 6

@@ -21,7 +21,7 @@ from imagetune.evaluation.probability_plots import (
     sizes_drawing,
     thinned,
 )
-from imagetune.evaluation.run_files import SPLITS, RunFiles
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 # From this chance on, as large an error is nothing that perfect probabilities would not show.
 _LIKELY = 0.05

@@ -38,7 +38,6 @@ from imagetune.evaluation.probability_page import (
 from imagetune.evaluation.residuals_page import residuals_view
 from imagetune.evaluation.resolution_page import resolution_view
 from imagetune.evaluation.robustness_page import robustness_view
-from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
 from imagetune.evaluation.run_views import (
     FIGURES,
     facts_of,
@@ -54,6 +53,7 @@ from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
 from imagetune.evaluation.slices_page import slices_view
 from imagetune.evaluation.task_pages import label_confusions_view, rank_errors_view
 from imagetune.recipe.train import StageConfig
+from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 CARDS: Mapping[str, tuple[str, ...]] = {
     "single_label": ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss"),

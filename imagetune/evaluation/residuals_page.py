@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.value_plots import MOST_POINTS, value_drawings
+from imagetune.run_folder.reader import RunFiles
 
 
 def residuals_view(run: RunFiles) -> dict[str, Any] | None:

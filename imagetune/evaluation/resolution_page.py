@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagetune.evaluation.run_files import SPLITS, RunFiles
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 _METHODS = {
     "wilson": "Wilson's, for a share of independent pictures",

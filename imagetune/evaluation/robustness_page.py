@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.corruptions import JPEG_QUALITIES, RESOLUTIONS, ROTATION_DEGREES
-from imagetune.evaluation.run_files import RunFiles
 from imagetune.evaluation.tiles import tile_address
+from imagetune.run_folder.reader import RunFiles
 
 MEASURES = {"accuracy": "accuracy", "micro_f1": "micro F1", "mae": "mean absolute error"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.labels import label_rule
-from imagetune.evaluation.run_files import SPLITS, RunFiles
 from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 FIGURES = {
     "accuracy": ("Accuracy", "share of right answers"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imagetune.evaluation.run_files import RunFiles
+from imagetune.run_folder.reader import RunFiles
 
 # So many of the worst are told at once; those that are worse by more than chance always are.
 FEW_ROWS = 5

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from imagetune.evaluation.drawing import GRID, INK, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.evaluation.label_confusions import told
-from imagetune.evaluation.run_files import RunFiles
+from imagetune.run_folder.reader import RunFiles
 
 # So many pairs of labels are told at once; those beyond chance always are.
 FEW_ROWS = 6

@@ -41,3 +41,12 @@ class Recipe(Section):
     def split_seed(self) -> int:
         """Seed of the splits and of folds: which picture is for what."""
         return self.seed if self.data.split.seed is None else self.data.split.seed
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Pictures that go through the model at a time where it only answers.
+
+        Raises:
+            ValueError: The batch size is still `auto`.
+        """
+        return self.evaluate.batch_size or self.train.pass_size

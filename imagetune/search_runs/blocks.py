@@ -15,8 +15,8 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.search import Value
 from imagetune.recipe.unfreeze import parse_unfreeze
+from imagetune.runs.checks.spaces import explained, tried_settings
 from imagetune.search.processes import start_method, warm_up
-from imagetune.space_checks import explained, tried_settings
 
 _Unfreeze = str | tuple[str, ...]
 

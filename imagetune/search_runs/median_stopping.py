@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagetune.files import read_json_lines
 from imagetune.recipe.train import StageConfig
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 from imagetune.search.finalists import Direction, direction_of
 from imagetune.search.median import falls_behind, may_end_after
 from imagetune.training.events import EpochRecord

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.errors import SearchError
 from imagetune.files import disk_errors
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
-from imagetune.run_folder import (
-    RunFolder,
-    write_recipe,
-)
-from imagetune.runs import Data, Say
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.runs.checks.recipe import checked
+from imagetune.runs.prepare import Data
 from imagetune.search.bakeoff import fine_tunings
 from imagetune.search.executor import Task
 from imagetune.search.finalists import Direction, direction_of, ranking, repeats_of
@@ -29,7 +28,6 @@ from imagetune.search_runs.forecast import expected
 from imagetune.search_runs.proposers import proposer_of
 from imagetune.search_runs.watching import SearchPlan, Watcher
 from imagetune.training.stopping import StopRequest
-from imagetune.validation import checked
 
 # Median stopping compares with trials that began so many earlier, so that what it does hardly depends on how many run
 # at a time, and never on which of them is quicker.

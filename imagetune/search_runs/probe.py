@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.catalog import Record
 from imagetune.data.folds import fold_splits
 from imagetune.data.holdout import open_holdout
@@ -23,15 +24,14 @@ from imagetune.data.timing import Timing
 from imagetune.evaluation.baselines import linear_probe
 from imagetune.evaluation.feature_models import LabelledFeatures, few_threads, rows_to_learn_from
 from imagetune.evaluation.folds import corrected_estimate
-from imagetune.jobs import build_pretrained
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.folding import folded
 from imagetune.model.halves import cut_model
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
-from imagetune.run_folder import create_run_folder, failure_noted
-from imagetune.runs import Data
+from imagetune.runs.prepare import Data, build_pretrained
+from imagetune.runs.run import running
 from imagetune.search.executor import Outcome, Task
 from imagetune.search_runs.probe_file import write_probe
 from imagetune.search_runs.shared import Shared
@@ -109,11 +109,9 @@ def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
     """
-    folder = create_run_folder(task.recipe, task.folder)
-    with failure_noted(folder):
+    with running(task.recipe, task.folder, say=say_nothing, pages=False) as run:
         document = _document(shared, task.recipe, stop)
-        write_probe(folder.path, document)
-    folder.write_status("finished")
+        write_probe(run.folder.path, document)
     return Outcome("completed", float(document["value"]))
 
 
@@ -130,7 +128,7 @@ def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
 def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
     data, config = shared.data, shared.config
     pictures = data.pictures(recipe)
-    model, weights = build_pretrained(recipe, pictures, say=_quiet)
+    model, weights = build_pretrained(recipe, pictures, say=say_nothing)
     records = (*data.splits.train, *data.splits.val)
     features = _features(model, recipe, data, records, stop)
     known = {(record.path, record.label): row for row, record in enumerate(records)}
@@ -266,7 +264,3 @@ def _milliseconds(timing: Timing) -> dict[str, float | int]:
         "most": 1000 * timing.most,
         "rounds": len(timing.rounds),
     }
-
-
-def _quiet(_line: str) -> None:
-    """Say nothing."""

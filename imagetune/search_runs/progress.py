@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from imagetune.files import read_json_lines
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 from imagetune.search.executor import Task
 from imagetune.search.finalists import direction_of
 

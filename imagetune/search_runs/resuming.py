@@ -18,8 +18,8 @@ from imagetune.files import disk_errors, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, recipe_differences
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RUNS, RunFolder, lock_document
-from imagetune.runs import Data
+from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
+from imagetune.runs.prepare import Data
 from imagetune.search.journal import JOURNAL_NAME, Event, Proposed
 from imagetune.search.records import STATE_NAME
 

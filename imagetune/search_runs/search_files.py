@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.run_files import read_epochs, read_json
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
+from imagetune.run_folder.reader import read_epochs, read_json
 from imagetune.search.axes import Axis, axes_of, short_names
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import Candidate, Direction, direction_of, ranking

@@ -7,19 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.files import write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.printing import searchable_yaml
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import (
-    RunFolder,
-    check_run_place,
-    create_run_folder,
-    failure_noted,
-    without_password,
-)
-from imagetune.runs import Data, Say, finish_tracking, read_data
+from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, without_password
+from imagetune.run_folder.recorder import failure_noted
+from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.prepare import Data, read_data
+from imagetune.runs.run import finish_tracking
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import Candidate, ranking
 from imagetune.search.journal import Event, Journal, results_of
@@ -30,7 +28,7 @@ from imagetune.search_runs.blocks import check_blocks
 from imagetune.search_runs.budget import Budget, busy_seconds
 from imagetune.search_runs.checks import check_recipe
 from imagetune.search_runs.executors import executor_of, prepare_executor
-from imagetune.search_runs.findings import plan_line, write_findings
+from imagetune.search_runs.findings import plan_message, write_findings
 from imagetune.search_runs.pages import write_last_report
 from imagetune.search_runs.phases import Session, Watched, all_failed, run_phases
 from imagetune.search_runs.refit import (
@@ -55,8 +53,7 @@ from imagetune.search_runs.warm_start import keep_warm_start, warm_start_of
 from imagetune.search_runs.watching import Watcher, Watchers
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import Listener
-from imagetune.training.stopping import StopRequest, listen_for_stop
-from imagetune.validation import load_checked_recipe
+from imagetune.training.stopping import StopRequest
 
 
 @dataclass(frozen=True)
@@ -101,6 +98,7 @@ def search(
     listener: Listener,
     watcher: Watcher,
     say: Say,
+    stop: StopRequest,
 ) -> Search:
     """Search the spaces of a recipe, train the finalists again, refit the winner, test it once.
 
@@ -113,38 +111,38 @@ def search(
         resume: Go on with the search in ``run_dir``.
         listener: Hears of the refit's progress.
         watcher: Hears of trials.
-        say: Prints a line for the user.
+        say: Hears what happens.
+        stop: Asked between trials and after every step of the refit.
 
     Raises:
         RecipeError: There is nothing to search, or a space where none can be.
         CheckpointError: The folder has no such search to go on with, or another one.
         SearchError: Every trial failed.
     """
-    with listen_for_stop() as stop:
-        loaded = load_checked_recipe(recipe_path, overrides)
-        check_recipe(loaded)
-        if resume:
-            check_resumable(run_dir)
-        else:
-            check_run_place(run_dir)
-        prepare_executor(loaded.recipe)
-        check_blocks(loaded)
-        data = read_data(loaded.recipe, say=say)
-        check_folds(data, loaded.recipe)
-        copies = TrialCopies(loaded.recipe)
-        warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
-        with _opened(loaded, run_dir, resume=resume) as folder:
-            if not resume:
-                # Before search.json, with which there is a search to resume.
-                keep_warm_start(warm, folder.path)
-            # What can't be gone on with is refused before anything of it is changed.
-            records = _open_records(loaded, data, folder)
-            say(f"run folder  {folder.path}")
-            if planned := plan_line(loaded):
-                say(planned)
-            with _recorded(folder, loaded.recipe, copies, say) as tracker:
-                watchers = Watchers([copies, watcher])
-                return _search(loaded, data, records, tracker, listener, watchers, say, stop)
+    loaded = load_checked_recipe(recipe_path, overrides)
+    check_recipe(loaded)
+    if resume:
+        check_resumable(run_dir)
+    else:
+        check_run_place(run_dir)
+    prepare_executor(loaded.recipe)
+    check_blocks(loaded)
+    data = read_data(loaded.recipe, say=say)
+    check_folds(data, loaded.recipe)
+    copies = TrialCopies(loaded.recipe)
+    warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
+    with _opened(loaded, run_dir, resume=resume) as folder:
+        if not resume:
+            # Before search.json, with which there is a search to resume.
+            keep_warm_start(warm, folder.path)
+        # What can't be gone on with is refused before anything of it is changed.
+        records = _open_records(loaded, data, folder)
+        say("run folder", str(folder.path))
+        if planned := plan_message(loaded):
+            say(*planned)
+        with _recorded(folder, loaded.recipe, copies, say) as tracker:
+            watchers = Watchers([copies, watcher])
+            return _search(loaded, data, records, tracker, listener, watchers, say, stop)
 
 
 def _search(
@@ -197,7 +195,7 @@ def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Liste
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
     place = folder / BEST_FOLDER
     if (done := finished_refit(place, recipe)) is not None:
-        say(f"finished    {place} was trained and tested in an earlier session")
+        say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
         return done
     return refit(

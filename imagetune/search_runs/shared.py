@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imagetune.recipe.search import SearchConfig
-from imagetune.runs import Data
+from imagetune.runs.prepare import Data
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 from imagetune.search.attempts import INTERRUPTED_FOLDER, lost_attempts
 from imagetune.search.axes import text_of
 from imagetune.search.bakeoff import compared_by

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from imagetune.core.messages import say_nothing
 from imagetune.files import read_json_lines, write_json
-from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
-from imagetune.model.weights import WeightsReport
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import (
-    RunFolder,
-    RunRecorder,
-    create_run_folder,
-    failure_state,
-    lock_document,
-    write_recipe,
-)
+from imagetune.run_folder.folder import RunFolder, lock_document, write_recipe
+from imagetune.runs.prepare import Data, Training, prepare_training
+from imagetune.runs.run import Run, running
 from imagetune.search_runs.median_stopping import MedianStopping
-from imagetune.training.events import SilentListener
-from imagetune.training.faults import memory_errors
 from imagetune.training.fit import train
-from imagetune.training.job import Pictures
 from imagetune.training.stopping import StopRequest
 
 
@@ -33,7 +23,7 @@ class Lesson:
 
     Attributes:
         recipe: Complete and validated.
-        pictures: What training may see, as a function of the recipe.
+        data: Its pictures; the test split stays closed.
         folder: The run folder to make.
         objective: The validation figure.
         until_epoch: Where training ends, in epochs of all stages.
@@ -42,7 +32,7 @@ class Lesson:
     """
 
     recipe: Recipe
-    pictures: Callable[[Recipe], Pictures]
+    data: Data
     folder: Path
     objective: str
     until_epoch: int | None = None
@@ -73,58 +63,45 @@ def train_lesson(lesson: Lesson, *, stop: StopRequest) -> Trained:
     Raises:
         ImagetuneError: As `imagetune.training.fit.train`; CheckpointError where the training to go on with is damaged.
     """
-    folder = create_run_folder(lesson.recipe, lesson.folder)
-    recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-    try:
-        trained = _train(lesson, folder, recorder, stop)
-    except BaseException as error:
-        recorder.end(failure_state(error), error)
-        raise
-    recorder.end("finished")
-    return trained
+    with running(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
+        return _train(lesson, run, stop)
 
 
-def _train(lesson: Lesson, folder: RunFolder, recorder: RunRecorder, stop: StopRequest) -> Trained:
-    if lesson.continues is not None:
-        recorder.go_on_from(RunFolder(lesson.continues))
+def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
+    folder, recorder = run.folder, run.recorder
+    earlier = None if lesson.continues is None else RunFolder(lesson.continues)
+    if earlier is not None:
+        recorder.go_on_from(earlier)
     before = len(read_json_lines(folder.metrics))
-    recipe = _with_batch_size(lesson)
-    with memory_errors(recipe.train.pass_size):
-        model, weights = build_pretrained(recipe, lesson.pictures(recipe), say=_quiet)
-        recipe = settle_workers(recipe, lesson.pictures(recipe), model, say=_quiet, one_of_many=True)
-        _write_inputs(folder, recipe, lesson.recipe, weights)
-        job = training_job(recipe, lesson.pictures(recipe), model, stop=stop)
+    recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)
+    training = prepare_training(recipe, lesson.data, say=say_nothing, stop=stop, workers="unless_features_are_kept")
+    _write_inputs(folder, training, lesson.recipe)
 
-        def beat() -> None:
-            recorder.beat()
-            stop.check()
+    def beat() -> None:
+        recorder.beat()
+        stop.check()
 
-        median = MedianStopping(lesson.compared, lesson.objective, recipe.train.stages, beat)
-        kept = train(
-            replace(job, folder=folder.checkpoints, listener=recorder),
-            start_from=None if lesson.continues is None else RunFolder(lesson.continues).checkpoints,
-            until_epoch=lesson.until_epoch,
-            enough=median,
-        )
+    median = MedianStopping(lesson.compared, lesson.objective, training.recipe.train.stages, beat)
+    kept = train(
+        replace(training.job, folder=folder.checkpoints, listener=recorder),
+        start_from=None if earlier is None else earlier.checkpoints,
+        until_epoch=lesson.until_epoch,
+        enough=median,
+    )
     epochs = len(read_json_lines(folder.metrics)) - before
     return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
 
 
-def _with_batch_size(lesson: Lesson) -> Recipe:
-    """Return the recipe with its batch size, which is that of a lower rung: it decides what an epoch learns."""
-    recipe = lesson.recipe
-    if lesson.continues is None or recipe.train.batch_size != "auto":
-        return settle_batch_size(recipe, lesson.pictures(recipe), say=_quiet)
-    size = load_recipe(RunFolder(lesson.continues).recipe).recipe.train.batch_size
+def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
+    """Return the recipe with the batch size of a lower rung, where it is `auto`: it decides what an epoch learns."""
+    if recipe.train.batch_size != "auto":
+        return recipe
+    size = load_recipe(earlier.recipe).recipe.train.batch_size
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": size})})
 
 
-def _write_inputs(folder: RunFolder, recipe: Recipe, before: Recipe, weights: WeightsReport) -> None:
+def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None:
     """Write what the training stands on; the hashes of its pictures are the search's."""
-    if recipe != before:
-        write_recipe(recipe, folder.recipe)
-    write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures={}))
-
-
-def _quiet(_line: str) -> None:
-    """Say nothing."""
+    if training.recipe != before:
+        write_recipe(training.recipe, folder.recipe)
+    write_json(folder.lock, lock_document(training.recipe, weights=asdict(training.weights), pictures={}))

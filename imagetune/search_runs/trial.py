@@ -58,7 +58,7 @@ def _run(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
 def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
     lesson = Lesson(
         recipe=task.recipe,
-        pictures=shared.data.pictures,
+        data=shared.data,
         folder=task.folder,
         objective=shared.config.objective,
         until_epoch=task.epochs,

@@ -8,18 +8,19 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.folds import selection_folds
 from imagetune.data.splits import Splits, write_splits_csv
 from imagetune.files import write_json
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder, RunRecorder, create_run_folder, failure_state
-from imagetune.runs import Data
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import Data
+from imagetune.runs.run import running
 from imagetune.search.executor import Outcome, Task
 from imagetune.search_runs.probe import probe_folds
 from imagetune.search_runs.shared import Shared
 from imagetune.search_runs.trained import Lesson, Trained, train_lesson
-from imagetune.training.events import SilentListener
 from imagetune.training.stopping import StopRequest
 
 FIGURES_NAME = "trial.json"
@@ -46,22 +47,16 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
     """
     count = shared.config.folds or 1
     data, recipe = shared.data, task.recipe
-    folder = create_run_folder(recipe, task.folder)
-    recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-    try:
+    with running(recipe, task.folder, say=say_nothing, pages=False) as run:
         folds = selection_folds(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
         done: list[Trained] = []
         for number, splits in enumerate(folds, start=1):
-            recorder.epoch = sum(one.epochs for one in done)
-            recorder.stage = f"fold {number}"
-            recorder.beat()
+            run.recorder.epoch = sum(one.epochs for one in done)
+            run.recorder.stage = f"fold {number}"
+            run.recorder.beat()
             done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
         document = fold_document(done, folds, objective=shared.config.objective)
-        write_json(folder.path / FIGURES_NAME, document)
-    except BaseException as error:
-        recorder.end(failure_state(error), error)
-        raise
-    recorder.end("finished")
+        write_json(run.folder.path / FIGURES_NAME, document)
     return Outcome("completed", document["mean"], sum(one.epochs for one in done))
 
 
@@ -102,10 +97,9 @@ def place_of(number: int) -> str:
 
 def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> Lesson:
     place = task.folder / place_of(number)
-    own = replace(shared.data, splits=splits)
     return Lesson(
         recipe=_fold_recipe(task.recipe, splits, place),
-        pictures=own.pictures,
+        data=replace(shared.data, splits=splits),
         folder=place,
         objective=shared.config.objective,
         until_epoch=task.epochs,

@@ -62,8 +62,8 @@ def test_a_code_of_fail_on_stops_the_check_and_one_of_allow_is_not_shown(odd_rec
 
 
 def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe, workplace, imagetune):
-    from imagetune.runs import read_data
-    from imagetune.validation import load_checked_recipe
+    from imagetune.runs.checks.recipe import load_checked_recipe
+    from imagetune.runs.prepare import read_data
 
     said = []
     read_data(load_checked_recipe(odd_recipe).recipe, say=said.append)

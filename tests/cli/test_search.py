@@ -261,7 +261,7 @@ def test_a_journal_whose_last_line_was_cut_short_goes_on(again, tmp_path):
 def test_two_searches_do_not_share_a_folder(again, tmp_path):
     code = (
         "import pathlib, sys, time\n"
-        "from imagetune.run_folder import RunFolder\n"
+        "from imagetune.run_folder.folder import RunFolder\n"
         "from imagetune.search_runs.resuming import only_search\n"
         "folder = pathlib.Path('search').absolute()\n"
         "with only_search(folder):\n"

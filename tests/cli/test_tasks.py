@@ -71,9 +71,9 @@ def tagged(workplace):
 
 
 def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
-    from imagetune import runs, testing
+    from imagetune.runs import run, test
 
-    paths, predict, from_features = [], runs.predict_labelled, testing.predictions_of
+    paths, predict, from_features = [], run.predict_labelled, test.predictions_of
 
     def seen(model, records, *args, **more):
         paths.extend(record.path for record in records)
@@ -83,39 +83,39 @@ def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
         paths.extend(seen_paths)
         return from_features(seen_paths, *args, **more)
 
-    monkeypatch.setattr(runs, "predict_labelled", seen)
-    monkeypatch.setattr(testing, "predictions_of", told)
+    monkeypatch.setattr(run, "predict_labelled", seen)
+    monkeypatch.setattr(test, "predictions_of", told)
     recipe = write_recipe(workplace, "tags", tagged, "multi_label")
-    run = workplace / "run"
-    outcome = imagetune("fit", recipe, "--run-dir", run)
+    folder = workplace / "run"
+    outcome = imagetune("fit", recipe, "--run-dir", folder)
     assert outcome.code == 0, outcome.err
     # The thresholds are chosen from the predictions that are written, not from others.
     assert len(paths) == len(set(paths)) == 40
     assert "3 labels: blue, green, red" in outcome.err
-    assert set(epochs_of(run)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}
+    assert set(epochs_of(folder)[-1]["val"]) == {"loss", "accuracy", "precision", "recall", "f1"}
 
-    manifest = json.loads((run / "model" / "manifest.json").read_text())
+    manifest = json.loads((folder / "model" / "manifest.json").read_text())
     assert (manifest["task"], manifest["class_names"]) == ("multi_label", ["blue", "green", "red"])
     thresholds = dict(zip(manifest["class_names"], manifest["thresholds"], strict=True))
-    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     figures = evaluation["splits"]["test"]["figures"]
     assert {"mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"} <= set(figures)
     assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
     assert evaluation["splits"]["train"]["figures"]["mean_average_precision"]["value"] > 0.7
     assert {row["class"]: row["threshold"] for row in evaluation["splits"]["test"]["per_class"]} == thresholds
 
-    for row in rows_of(run / "predictions" / "test.csv"):
+    for row in rows_of(folder / "predictions" / "test.csv"):
         given = [name for name in thresholds if float(row[name]) >= thresholds[name]]
         assert row["predicted"] == ";".join(given)
-    truth = {row["path"]: row["label"] for row in rows_of(run / "splits.csv")}
+    truth = {row["path"]: row["label"] for row in rows_of(folder / "splits.csv")}
     assert any(label == "" for label in truth.values())
 
-    lines = imagetune("predict", run, workplace / "set", "--json").out.splitlines()
+    lines = imagetune("predict", folder, workplace / "set", "--json").out.splitlines()
     for line in map(json.loads, lines):
         assert set(line) == {"path", "label", "probabilities", "error"}
         given = [name for name in thresholds if line["probabilities"][name] >= thresholds[name]]
         assert line["label"] == ";".join(given)
-    page = (run / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "Label by label" in page
     assert "Mean average precision" in page
     assert "Confusion matrix" not in page

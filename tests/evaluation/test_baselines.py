@@ -5,8 +5,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolu
 from imagetune.evaluation.baselines import baselines, errors, paired_difference
 from imagetune.evaluation.baselines_page import baselines_view
 from imagetune.evaluation.intervals import Bootstrap
-from imagetune.evaluation.run_files import read_run
 from imagetune.files import write_json
+from imagetune.run_folder.reader import read_run
 
 CLASSES = ("ant", "bee", "cat")
 

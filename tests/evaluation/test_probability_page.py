@@ -13,10 +13,10 @@ from imagetune.evaluation.predictions import read_predictions
 from imagetune.evaluation.probability_page import calibration_view, conformal_view, curves_view, selective_view
 from imagetune.evaluation.report import render_report
 from imagetune.evaluation.roc_curves import curves_part
-from imagetune.evaluation.run_files import read_run
 from imagetune.evaluation.selective import selective_part
 from imagetune.files import write_json
 from imagetune.recipe.tracking import OperatingPointConfig
+from imagetune.run_folder.reader import read_run
 
 HEADINGS = (
     "Operating point for birds",

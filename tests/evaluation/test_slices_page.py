@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from imagetune.evaluation.report import write_report
-from imagetune.evaluation.run_files import read_run
 from imagetune.evaluation.slices import compare_slices
 from imagetune.evaluation.slices_page import FEW_ROWS, MOST_ROWS, slices_view
+from imagetune.run_folder.reader import read_run
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from imagetune.errors import RecipeError
+from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.search_runs.blocks import check_blocks
-from imagetune.validation import load_checked_recipe
 
 TEXT = """\
 data: {{source: x, image_size: 64}}

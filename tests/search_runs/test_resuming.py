@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import searchable_yaml
-from imagetune.run_folder import RunFolder
-from imagetune.runs import read_data
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import read_data
 from imagetune.search.journal import Proposed
 from imagetune.search.trial import Trial
 from imagetune.search_runs.resuming import check_journal, check_same_training, record_pictures
@@ -45,7 +46,7 @@ def folder(tmp_path, loaded):
 
 
 def read(loaded):
-    return read_data(loaded.recipe, say=lambda _line: None)
+    return read_data(loaded.recipe, say=say_nothing)
 
 
 @pytest.mark.parametrize(

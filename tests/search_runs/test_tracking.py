@@ -14,7 +14,7 @@ import pytest
 from imagetune.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.search import BudgetConfig
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 from imagetune.search.executor import Task
 from imagetune.search.finalists import Candidate
 from imagetune.search.journal import JOURNAL_NAME, Ended, Journal, Proposed

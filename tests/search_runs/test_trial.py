@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import DataError
 from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder
-from imagetune.runs import read_data
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import read_data
 from imagetune.search.executor import Task
 from imagetune.search_runs.median_stopping import MedianStopping
 from imagetune.search_runs.shared import Shared
@@ -41,7 +42,7 @@ def recipe(pictures):
 
 @pytest.fixture(scope="module")
 def shared(recipe):
-    return Shared(read_data(recipe, say=lambda _: None), recipe.search)
+    return Shared(read_data(recipe, say=say_nothing), recipe.search)
 
 
 @pytest.fixture

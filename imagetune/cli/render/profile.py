@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from imagetune.wording import duration
 
 if TYPE_CHECKING:
+    from imagetune.commands.profile import Loading, Profile
     from imagetune.data.timing import Timing
-    from imagetune.profiling import Loading, Profile
     from imagetune.recipe.train import StageConfig
     from imagetune.training.forecast import Advice, StageForecast
     from imagetune.training.timing import StageTimes

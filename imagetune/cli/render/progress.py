@@ -38,22 +38,25 @@ class Screen:
         with self._progress:
             yield self
 
-    def say(self, text: str) -> None:
+    def say(self, topic: str, text: str) -> None:
         """Print a line above the bar."""
+        self._print(f"{topic:<11} {text}")
+
+    def _print(self, text: str) -> None:
         width = self.console.width if self.console.is_terminal else None
         self.console.print(in_width(text, width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:
         """Announce the stage and start its bar."""
-        self.say(
+        self._print(
             f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
             f"{event.parameters:,} parameters learn, at most {counted(event.epochs, 'epoch')} of "
             f"{counted(event.steps_per_epoch, 'step')}"
         )
         if event.features:
-            self.say(f"features    {event.features}")
+            self.say("features", event.features)
         if event.found_rate is not None:
-            self.say(f"rate        {event.found_rate:.2g} found by a range test")
+            self._print(f"rate        {event.found_rate:.2g} found by a range test")
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._first_epoch = event.first_epoch
@@ -79,7 +82,7 @@ class Screen:
             f"{name} {_figures(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
         ]
         rates = f"rate {record.learning_rate:.2e}  {record.images_per_second:.0f} pictures/s"
-        self.say(f"epoch {record.epoch:>3}   {'  |  '.join(sides)}  |  {rates}")
+        self._print(f"epoch {record.epoch:>3}   {'  |  '.join(sides)}  |  {rates}")
 
 
 def _figures(values: dict[str, float]) -> str:

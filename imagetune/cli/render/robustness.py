@@ -40,7 +40,7 @@ def tell_tenths() -> Callable[[int, int], None]:
         tenth = _TENTHS * done // total
         if tenth > told:
             told = tenth
-            say(f"damaged     {done:,} of {total:,} pictures")
+            say("damaged", f"{done:,} of {total:,} pictures")
 
     return tell
 

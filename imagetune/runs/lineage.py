@@ -15,11 +15,11 @@ from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.files import sha256_file
-from imagetune.finished import find_run, run_splits
+from imagetune.runs.open import find_run, run_splits
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Member:
     def lock(self) -> dict[str, Any]:
         """Content of lock.json; empty without one."""
         try:
-            content = json.loads((self.folder.path / "lock.json").read_text(encoding="utf-8"))
+            content = json.loads(self.folder.lock.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -63,7 +63,7 @@ class Member:
         Raises:
             DataError: splits.csv is missing or damaged.
         """
-        return run_splits(self.folder, self.recipe, self.manifest.class_names)
+        return run_splits(self.folder, self.recipe.data, self.manifest.class_names)
 
 
 def open_members(runs: Sequence[str]) -> list[Member]:

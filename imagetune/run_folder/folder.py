@@ -8,25 +8,22 @@ import platform
 import secrets
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, RecipeError, ResourceError
-from imagetune.files import append_json_line, read_json_lines, write_json, write_text
+from imagetune.core import run_files
+from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
+from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri
-from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 
 RUNS = "runs"
-STATUS_SECONDS = 1.0
 State = Literal["running", "finished", "failed", "killed"]
 _PACKAGES = (
     "imagetune",
@@ -54,61 +51,109 @@ class RunFolder:
     @property
     def recipe(self) -> Path:
         """The resolved recipe."""
-        return self.path / "recipe.yaml"
+        return self.path / run_files.RECIPE
+
+    @property
+    def lock(self) -> Path:
+        """What the run stood on: versions, platform, seeds, hashes."""
+        return self.path / run_files.LOCK
 
     @property
     def splits(self) -> Path:
         """Which picture is in which split."""
-        return self.path / "splits.csv"
+        return self.path / run_files.SPLITS
+
+    @property
+    def audit(self) -> Path:
+        """What the check of the pictures has found."""
+        return self.path / run_files.AUDIT
+
+    @property
+    def status(self) -> Path:
+        """How far the run is, or how it ended."""
+        return self.path / run_files.STATUS
+
+    @property
+    def stages(self) -> Path:
+        """A line of JSON a stage."""
+        return self.path / run_files.STAGES
 
     @property
     def metrics(self) -> Path:
         """A line of JSON an epoch."""
-        return self.path / "metrics.jsonl"
+        return self.path / run_files.METRICS
 
     @property
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / run_files.CHECKPOINTS
 
     @property
     def keras_file(self) -> Path:
         """The model for plain Keras."""
-        return self.path / "model.keras"
+        return self.path / run_files.KERAS_MODEL
 
     @property
     def model(self) -> Path:
         """The model for imagetune: weights and manifest."""
-        return self.path / "model"
+        return self.path / run_files.MODEL
 
     @property
     def evaluation(self) -> Path:
         """Every metric with its interval."""
-        return self.path / "evaluation.json"
+        return self.path / run_files.EVALUATION
+
+    @property
+    def soup(self) -> Path:
+        """Of a model soup: whose weights it is the mean of."""
+        return self.path / run_files.SOUP
+
+    @property
+    def report(self) -> Path:
+        """The page to review."""
+        return self.path / run_files.REPORT
+
+    @property
+    def model_card(self) -> Path:
+        """The model card."""
+        return self.path / run_files.MODEL_CARD
+
+    @property
+    def tracking(self) -> Path:
+        """Which MLflow run this is, and what of it has been sent."""
+        return self.path / run_files.TRACKING
+
+    @property
+    def debug_log(self) -> Path:
+        """The traceback of a run that failed."""
+        return self.path / run_files.DEBUG_LOG
 
     def predictions(self, split: str) -> Path:
         """The predictions of a split."""
-        return self.path / "predictions" / f"{split}.csv"
+        return self.path / run_files.PREDICTIONS / f"{split}.csv"
+
+    def fold(self, number: int) -> Path:
+        """The run folder of a fold, counted from 1."""
+        return self.path / run_files.FOLDS / f"fold-{number}"
 
     def write_status(
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
         """Replace status.json."""
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
-        write_json(self.path / "status.json", status)
+        write_json(self.status, status)
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, empty when there is none."""
         try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            status = json.loads(self.status.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return status if isinstance(status, dict) else {}
 
-    @property
-    def stages(self) -> Path:
-        """A line of JSON a stage."""
-        return self.path / "stages.jsonl"
+    def write_evaluation(self, document: Mapping[str, Any]) -> None:
+        """Replace evaluation.json."""
+        write_json(self.evaluation, document)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Append an epoch to metrics.jsonl."""
@@ -180,16 +225,6 @@ def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> 
     write_text(path, comment + recipe_yaml(without_password(recipe)))
 
 
-@contextmanager
-def failure_noted(folder: RunFolder) -> Iterator[None]:
-    """Write into status.json what ends the block early, before there is a recorder to do it."""
-    try:
-        yield
-    except BaseException as error:
-        folder.write_status(failure_state(error), error=str(error) or type(error).__name__)
-        raise
-
-
 def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     """Return an existing run's folder.
 
@@ -236,16 +271,10 @@ def lock_document(recipe: Recipe, *, weights: Mapping[str, Any], pictures: Mappi
     }
 
 
-def failure_state(error: BaseException) -> State:
-    """Return how a run ended that raised ``error``."""
-    killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
-    return "killed" if killed else "failed"
-
-
 def _claim(folder: RunFolder) -> None:
     """Make this process the folder's only writer; the file's exclusive creation decides between two."""
     try:
-        with (folder.path / "status.json").open("x", encoding="utf-8") as file:
+        with folder.status.open("x", encoding="utf-8") as file:
             file.write("{}")
     except FileExistsError as error:
         raise _occupied(folder) from error
@@ -285,82 +314,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-class RunRecorder:
-    """Writes a run's progress to its folder and passes it on.
-
-    Args:
-        folder: The run folder.
-        listener: Hears of everything afterwards, such as the screen.
-        pass_on: Called with each epoch once it is written down.
-    """
-
-    def __init__(self, folder: RunFolder, listener: Listener, pass_on: Callable[[EpochRecord], None]) -> None:
-        self.folder = folder
-        self.listener = listener
-        self.pass_on = pass_on
-        self.stage, self.epoch, self.step = "", 0, 0
-        self._steps_before_epoch = 0
-        self._last_write = 0.0
-        self._known_stages: frozenset[str] = frozenset()
-
-    def go_on_from(self, earlier: RunFolder) -> None:
-        """Take over the epochs and stages of an earlier training that this one goes on with.
-
-        Raises:
-            CheckpointError: They can't be read.
-        """
-        try:
-            epochs, stages = (read_json_lines(path) for path in (earlier.metrics, earlier.stages))
-            self._known_stages = frozenset(stage["name"] for stage in stages)
-            self._steps_before_epoch = int(epochs[-1]["step"]) if epochs else 0
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"its epochs can't be read: {error!r}", where=str(earlier.path)) from error
-        for path, lines in ((self.folder.metrics, epochs), (self.folder.stages, stages)):
-            write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-    def stage_started(self, event: StageStarted) -> None:
-        """Note the stage, and append what it trains with to stages.jsonl."""
-        self.stage = event.name
-        if event.name not in self._known_stages:
-            self.folder.append_stage(asdict(event))
-        self._write()
-        self.listener.stage_started(event)
-
-    def features_done(self, event: FeaturesDone) -> None:
-        """Note that work goes on, and pass it on."""
-        self.beat()
-        self.listener.features_done(event)
-
-    def step_done(self, event: StepDone) -> None:
-        """Note the step, at most once a second."""
-        self.epoch, self.step = event.epoch, self._steps_before_epoch + event.step
-        self.beat()
-        self.listener.step_done(event)
-
-    def beat(self) -> None:
-        """Write the status again, at most once a second: whoever looks sees that the run is alive."""
-        if time.monotonic() - self._last_write > STATUS_SECONDS:
-            self._write()
-
-    def epoch_done(self, record: EpochRecord) -> None:
-        """Append the epoch's figures."""
-        self.epoch, self.step = record.epoch, record.step
-        self._steps_before_epoch = record.step
-        self.folder.append_metrics(record.as_json())
-        self._write()
-        self.pass_on(record)
-        self.listener.epoch_done(record)
-
-    def end(self, state: State, error: BaseException | None = None) -> None:
-        """Write the final status, and the traceback of an error to debug.log."""
-        text = None if error is None else str(error) or type(error).__name__
-        if error is not None:
-            lines = traceback.format_exception(error)
-            (self.folder.path / "debug.log").write_text("".join(lines), encoding="utf-8")
-        self.folder.write_status(state, stage=self.stage, epoch=self.epoch, step=self.step, error=text)
-
-    def _write(self) -> None:
-        self._last_write = time.monotonic()
-        self.folder.write_status("running", stage=self.stage, epoch=self.epoch, step=self.step)

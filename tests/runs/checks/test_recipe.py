@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.validation import load_checked_recipe
+from imagetune.runs.checks.recipe import load_checked_recipe
 
 RECIPE = """\
 name: x

@@ -11,33 +11,24 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.findings import counted
 from imagetune.data.pipeline import training_batches
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.document import failed_requirements
 from imagetune.files import write_json
-from imagetune.members import Member, different_pictures, open_members
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.model.manifest import Manifest, load_model
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import (
-    RunFolder,
-    RunRecorder,
-    check_run_place,
-    create_run_folder,
-    failure_noted,
-    failure_state,
-    lock_document,
-)
-from imagetune.runs import Say, finish_tracking, write_model, write_pages
-from imagetune.testing import evaluate_splits
-from imagetune.tracking.tracker import start_tracking
+from imagetune.run_folder.folder import RunFolder, check_run_place, lock_document
+from imagetune.runs.lineage import Member, different_pictures, open_members
+from imagetune.runs.run import running, write_model
+from imagetune.runs.test import evaluate_splits
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
-from imagetune.training.events import SilentListener
 from imagetune.training.job import Pictures
 from imagetune.training.selection import validation_figures
-from imagetune.training.stopping import StopRequest, listen_for_stop
+from imagetune.training.stopping import StopRequest
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
 _FREE = frozenset(
@@ -78,7 +69,13 @@ class Soup:
     missed: tuple[str, ...]
 
 
-def soup(runs: Sequence[str], *, run_dir: Path | None, say: Say) -> Soup:
+def soup(
+    runs: Sequence[str],
+    *,
+    run_dir: Path | None = None,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> Soup:
     """Average the weights of finished runs as a greedy soup (Wortsman et al. 2022, arXiv 2203.05482), and test it once.
 
     The runs are tried from the best to the worst by validation accuracy, by loss where that is equal (where the task
@@ -96,7 +93,8 @@ def soup(runs: Sequence[str], *, run_dir: Path | None, say: Say) -> Soup:
     Args:
         runs: At least two run folders, or runs:/ or models:/ addresses.
         run_dir: The soup's run folder; one is named and made under runs/ by default.
-        say: Prints a line for the user.
+        say: Hears what happens.
+        stop: Asked before each mean is judged; by default nothing stops it.
 
     Raises:
         RecipeError: Fewer than two runs.
@@ -105,15 +103,14 @@ def soup(runs: Sequence[str], *, run_dir: Path | None, say: Say) -> Soup:
     """
     if len(runs) < 2:
         raise RecipeError("a soup takes at least two runs", where="RUN", hint="name several: imagetune soup RUN RUN")
-    with listen_for_stop() as stop:
-        members = open_members(runs)
-        for other in members[1:]:
-            _require_alike(members[0], other)
-        if not members[0].splits.val:
-            raise DataError("has no validation pictures to choose by", where=members[0].name)
-        check_run_place(run_dir)
-        pot = _Pot(members, [_weights_of(member) for member in members], stop, say)
-        return _serve(pot, *pot.cook(), run_dir=run_dir)
+    members = open_members(runs)
+    for other in members[1:]:
+        _require_alike(members[0], other)
+    if not members[0].splits.val:
+        raise DataError("has no validation pictures to choose by", where=members[0].name)
+    check_run_place(run_dir)
+    pot = _Pot(members, [_weights_of(member) for member in members], stop or StopRequest(), say)
+    return _serve(pot, *pot.cook(), run_dir=run_dir)
 
 
 class _Pot:
@@ -135,7 +132,7 @@ class _Pot:
         ranks = [self.rank_of((index,)) for index in range(len(self.members))]
         steps = greedy_soup(ranks, self.rank_of)
         for step in steps:
-            self.say(f"{'kept' if step.kept else 'left out':<11} {self.members[step.added].name}: {self._told(step)}")
+            self.say("kept" if step.kept else "left out", f"{self.members[step.added].name}: {self._told(step)}")
         best = self.members[steps[0].added]
         self.model = load_model(best.folder.model).model
         self.fill(kept_members(steps))
@@ -147,8 +144,7 @@ class _Pot:
         self.fill(chosen)
         recipe, splits = self.recipe, self.splits
         pictures = Pictures(splits.train, splits.val, splits.class_names, recipe.data)
-        batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
-        self.figures[chosen] = validation_figures(self.model, pictures, batch_size=batch_size)
+        self.figures[chosen] = validation_figures(self.model, pictures, batch_size=recipe.evaluation_batch_size)
         return rank(self.figures[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:
@@ -218,25 +214,14 @@ def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
 def _serve(pot: _Pot, best: Member, steps: Sequence[SoupStep], *, run_dir: Path | None) -> Soup:
     """Make the run folder of a soup, test it once, and record it as any run."""
     recipe, say = best.recipe, pot.say
-    folder = create_run_folder(recipe, run_dir)
-    say(f"run folder  {folder.path}")
     document = _document(pot, steps)
-    with failure_noted(folder):
-        _write_inputs(folder, best, document)
-        tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name)
-    recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-    try:
+    with running(recipe, run_dir, say=say) as run:
+        _write_inputs(run.folder, best, document)
+        run.track()
         pot.stop.check()
-        val = write_model(folder, pot.model, recipe, best.splits)
-        evaluation = evaluate_splits(folder, pot.model, recipe, best.splits, say=say, val=val)
-        recorder.end("finished")
-        write_pages(folder)
-    except BaseException as error:
-        recorder.end(failure_state(error), error)
-        finish_tracking(tracker, say)
-        raise
-    finish_tracking(tracker, say)
-    return Soup(folder.path, document, evaluation, failed_requirements(evaluation, recipe.evaluate.require))
+        val = write_model(run.folder, pot.model, recipe, best.splits)
+        evaluation = evaluate_splits(run.folder, pot.model, recipe, best.splits, say=say, val=val)
+    return Soup(run.folder.path, document, evaluation, failed_requirements(evaluation, recipe.evaluate.require))
 
 
 def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
@@ -270,11 +255,11 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
     kept = [member for member in document["members"] if member["kept"]]
     note = f"the mean of the weights of {counted(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
     weights = {"source": "soup", "sha256": None, "note": note}
-    write_json(folder.path / "lock.json", lock_document(best.recipe, weights=weights, pictures=best.hashes))
-    write_json(folder.path / "soup.json", document)
-    for name in ("splits.csv", "audit.json"):
-        if (best.folder.path / name).is_file():
-            shutil.copyfile(best.folder.path / name, folder.path / name)
+    write_json(folder.lock, lock_document(best.recipe, weights=weights, pictures=best.hashes))
+    write_json(folder.soup, document)
+    for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
+        if from_best.is_file():
+            shutil.copyfile(from_best, own)
 
 
 def _require_alike(first: Member, other: Member) -> None:

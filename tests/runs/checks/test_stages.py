@@ -1,7 +1,7 @@
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.validation import load_checked_recipe
+from imagetune.runs.checks.recipe import load_checked_recipe
 
 HEAD = "{name: head, epochs: 1, learning_rate: 1e-3}"
 

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.holdout import open_holdout
 from imagetune.errors import DataError, ModelFileError
 from imagetune.evaluation.robustness import Subject, measure_robustness
-from imagetune.files import write_json
-from imagetune.finished import open_run, run_splits
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
-from imagetune.runs import Say, send_changes, write_pages
+from imagetune.runs.open import open_run, run_splits
+from imagetune.runs.pages import send_changes, write_pages
 
 
-def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate_robustness(
+    run: str, *, say: Say = say_nothing, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     """Test a run as its ``evaluate.robustness`` says, or in every way by default, and write that into its folder.
 
     evaluation.json gets the part ``robustness``, and the report is written again; everything else stays. Where the run
@@ -25,7 +27,7 @@ def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | Non
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
-        say: Prints a line for the user.
+        say: Hears what could not be sent to MLflow.
         progress: Called with how many pictures the model has been given, and how many it gets in all.
 
     Returns:
@@ -39,7 +41,7 @@ def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | Non
     if not folder.evaluation.is_file():
         raise ModelFileError("has no evaluation.json: the run ended before its test", where=str(folder.path))
     recipe = load_recipe(folder.recipe).recipe
-    splits = run_splits(folder, recipe, loaded.class_names)
+    splits = run_splits(folder, recipe.data, loaded.class_names)
     subject = Subject(
         model=loaded.model,
         recipe=recipe,
@@ -54,7 +56,7 @@ def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | Non
         raise DataError("has no test pictures to damage", where=str(folder.path), hint="hold some out by data.split")
     document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     document["robustness"] = found
-    write_json(folder.evaluation, document)
+    folder.write_evaluation(document)
     write_pages(folder)
     send_changes(folder, say=say)
     return document

@@ -1,8 +1,8 @@
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.task_checks import check_classes
-from imagetune.validation import load_checked_recipe
+from imagetune.runs.checks.tasks import check_classes
+from imagetune.runs.checks.recipe import load_checked_recipe
 
 
 def problems(tmp_path, *overrides, search=""):

@@ -23,8 +23,8 @@ from imagetune.evaluation.comparison_page import write_comparison
 from imagetune.evaluation.intervals import Bootstrap, group_codes
 from imagetune.evaluation.paired_figures import FIGURES
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
-from imagetune.evaluation.run_files import RunFiles, read_run
-from imagetune.run_folder import RunFolder, told_state
+from imagetune.run_folder.folder import RunFolder, told_state
+from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 # A picture, and its how-manieth copy in the test split.
@@ -95,7 +95,7 @@ class _Member:
     @classmethod
     def open(cls, run: str, key: str) -> _Member:
         files = read_run(resolve_run(run) if is_mlflow_uri(run) else Path(run))
-        path = files.folder / "predictions" / "test.csv"
+        path = RunFolder(files.folder).predictions("test")
         if not path.is_file():
             what = f"has no test predictions ({told_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")

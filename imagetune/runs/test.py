@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import psutil
 
+from imagetune.core.messages import Say
 from imagetune.data.catalog import Record, read_catalog
 from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
@@ -22,14 +23,14 @@ from imagetune.evaluation.depth import deep_document
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
-from imagetune.files import write_json
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
+from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder
+from imagetune.run_folder.folder import RunFolder
 from imagetune.training.features import FeatureBatch, keeps_features, plain_features
 from imagetune.training.job import Pictures
 
@@ -42,7 +43,7 @@ def evaluate_splits(
     recipe: Recipe,
     splits: Splits,
     *,
-    say: Callable[[str], None],
+    say: Say,
     val: Predictions | None = None,
     pictures: Pictures | None = None,
 ) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def evaluate_splits(
         model: What ``write_model`` has written.
         recipe: The run's.
         splits: Its pictures.
-        say: Prints a line for the user.
+        say: Hears when it is done.
         val: The validation predictions where ``write_model`` has made them already.
         pictures: What training has seen, with what it has kept of them.
     """
@@ -80,10 +81,10 @@ def evaluate_splits(
         config=recipe.evaluate,
     )
     # The figures of the splits stand, whatever happens to the rest.
-    write_json(folder.evaluation, document)
+    folder.write_evaluation(document)
     document |= deep_document(Examined(model, recipe, examined, splits.root, folder.path))
-    write_json(folder.evaluation, document)
-    say(f"evaluated   {', '.join(examined)}")
+    folder.write_evaluation(document)
+    say("evaluated", ", ".join(examined))
     return document
 
 
@@ -105,7 +106,7 @@ def predict_labelled(
         records,
         class_names,
         image=recipe.data.image,
-        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
+        batch_size=recipe.evaluation_batch_size,
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
         views=recipe.evaluate.views,
@@ -120,8 +121,12 @@ def groups_of(records: Sequence[Record]) -> list[str | None]:
     return [record.group for record in records]
 
 
-def labelled_records(path: Path, recipe: Recipe) -> tuple[tuple[Record, ...], dict[str, str]]:
+def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
     """Read the labelled pictures of another folder or table, laid out as the recipe's own.
+
+    Args:
+        path: The folder or table.
+        config: How the recipe reads its own pictures.
 
     Returns:
         Those that can be used; path and reason of those that ``data.on_bad_picture: skip`` leaves out.
@@ -130,8 +135,8 @@ def labelled_records(path: Path, recipe: Recipe) -> tuple[tuple[Record, ...], di
         DataError: None can be used, or one can't and ``data.on_bad_picture`` is ``error``; or there is no such source.
     """
     # Other pictures need not have the columns that the recipe's own are sliced by.
-    columns = recipe.data.columns.model_copy(update={"slices": ()})
-    config = recipe.data.model_copy(update={"source": str(path.absolute()), "columns": columns})
+    columns = config.columns.model_copy(update={"slices": ()})
+    config = config.model_copy(update={"source": str(path.absolute()), "columns": columns})
     records = read_catalog(config, least_classes=1).records
     paths = list(dict.fromkeys(record.path for record in records))
     inspected = inspect_pictures(paths, background=config.background, max_pixels=config.max_pixels, look=False)
@@ -186,5 +191,5 @@ def _features(halves: Halves, records: Sequence[Record], recipe: Recipe, picture
         return ()
     # Features of a backbone that learned are those of this run alone: not worth the disk.
     hashes: Mapping[str, str] = pictures.hashes if keeps_features(recipe.train) else {}
-    batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
-    return plain_features(halves, records, replace(pictures, hashes=hashes), batch_size=batch_size)
+    seen = replace(pictures, hashes=hashes)
+    return plain_features(halves, records, seen, batch_size=recipe.evaluation_batch_size)

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
 from imagetune.evaluation.rate_plot import write_rate_plot
-from imagetune.jobs import build_pretrained, settle_batch_size, training_job
 from imagetune.recipe.problems import did_you_mean
 from imagetune.recipe.train import StageConfig
-from imagetune.runs import Say, read_data
+from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.job import stage_model
 from imagetune.training.lr_find import MOST_STEPS, RateSearch, find_rate
-from imagetune.training.stopping import listen_for_stop
-from imagetune.validation import load_checked_recipe
+from imagetune.training.stopping import StopRequest
 
 
-def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | None, out: Path, say: Say) -> RateSearch:
+def find_learning_rate(
+    recipe_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path,
+    stage: str | None = None,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> RateSearch:
     """Test the learning rates of a stage and draw what was seen; nothing but the picture is written.
 
     Args:
@@ -26,24 +34,20 @@ def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | Non
         stage: Name of the stage; the first by default. A later one is tested from the weights that training starts
             with, not from those that the stages before it would leave.
         out: The PNG file.
-        say: Prints a line for the user.
+        say: Hears what happens.
+        stop: Asked after every step; by default nothing stops it.
 
     Raises:
         RecipeError: There is no such stage, or the recipe is wrong.
         ImagetuneError: As from ``fit``.
     """
-    with listen_for_stop() as stop:
-        recipe = load_checked_recipe(recipe_path, overrides).recipe
-        chosen = _stage(recipe.train.stages, stage)
-        data = read_data(recipe, say=say)
-        pictures = data.pictures(recipe)
-        recipe = settle_batch_size(recipe, pictures, say=say)
-        model, _ = build_pretrained(recipe, pictures, say=say)
-        job = training_job(recipe, pictures, model, stop=stop)
-        say(
-            f"stage       {chosen.name}: up to {MOST_STEPS} steps of {recipe.train.step_size} pictures at a rising rate"
-        )
-        found = find_rate(job, stage_model(job, chosen), chosen)
+    recipe = load_checked_recipe(recipe_path, overrides).recipe
+    chosen = _stage(recipe.train.stages, stage)
+    data = read_data(recipe, say=say)
+    training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
+    job, size = training.job, training.recipe.train.step_size
+    say("stage", f"{chosen.name}: up to {MOST_STEPS} steps of {size} pictures at a rising rate")
+    found = find_rate(job, stage_model(job, chosen), chosen)
     write_rate_plot(found, out)
     return found
 

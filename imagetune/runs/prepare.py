@@ -1,28 +1,36 @@
-"""A recipe's training made ready: the model with its weights, the teacher, and the job that runs them."""
+"""A recipe's data read and its training made ready: what is `auto` settled, the model built, the job that runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say
+from imagetune.data.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.catalog import Catalog, read_catalog
 from imagetune.data.holdout import open_holdout
-from imagetune.data.splits import Splits
+from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.splits import Splits, split_catalog
 from imagetune.data.targets import ValueScale, value_scale
 from imagetune.errors import DataError
-from imagetune.finished import find_run
-from imagetune.members import open_members, seen_pictures
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.devices import on_accelerator
 from imagetune.model.manifest import load_model
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
+from imagetune.runs.checks.tasks import check_classes
+from imagetune.runs.lineage import open_members, seen_pictures
+from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.batch_size import Load, fitting_batch_size
 from imagetune.training.events import SilentListener
+from imagetune.training.faults import memory_errors
 from imagetune.training.features import keeps_features
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stages import check_stages
@@ -31,7 +39,90 @@ from imagetune.training.teacher import Teacher, make_teacher
 from imagetune.training.timing import time_calls
 from imagetune.training.workers import choose_workers, measure_rates, training_reads
 
-Say = Callable[[str], None]
+Workers = Literal["measured", "unless_features_are_kept", "as_written"]
+"""How a number for ``data.workers: auto`` is found; see `prepare_training`."""
+
+
+
+
+@dataclass(frozen=True)
+class Data:
+    """The pictures of a run: what there is, what is wrong with them, and who is in which split."""
+
+    catalog: Catalog
+    audit: Audit
+    splits: Splits
+    caches: PictureCaches
+
+    def pictures(self, recipe: Recipe) -> Pictures:
+        """Return what training may see."""
+        splits = self.splits
+        return Pictures(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can begin.
+
+    Attributes:
+        recipe: With a number for everything that was ``auto`` and is settled beforehand.
+        job: What runs it: model, pictures and stages, with no folder for checkpoints yet and with nobody listening.
+        weights: Where the weights come from that it starts with.
+    """
+
+    recipe: Recipe
+    job: TrainingJob
+    weights: WeightsReport
+
+
+def read_data(recipe: Recipe, *, say: Say) -> Data:
+    """Read the catalog, audit the pictures and split them."""
+    catalog = read_catalog(recipe.data)
+    audit = audit_catalog(catalog, recipe.data)
+    enforce_audit(audit)
+    splits = split_catalog(catalog, audit, recipe.data, seed=recipe.split_seed)
+    check_classes(recipe, splits.class_names)
+    test = splits.test_count
+    counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
+    say("data", f"{counts} in {splits.told_labels()}")
+    for note in splits.notes:
+        say("note", note)
+    for finding in audit.findings:
+        hint = f"; {finding.hint}" if finding.hint else ""
+        say(finding.severity, f"{finding.title}{hint} [{finding.code}]")
+    return Data(catalog, audit, splits, PictureCaches(audit.hashes))
+
+
+def prepare_training(
+    recipe: Recipe, data: Data, *, say: Say, stop: StopRequest, workers: Workers = "measured"
+) -> Training:
+    """Settle what is ``auto``, build the model with its weights, and return the training that is ready to run.
+
+    Args:
+        recipe: A validated recipe.
+        data: Its pictures.
+        say: Hears what was settled, and where the weights come from.
+        stop: Asked after every step of the training.
+        workers: How ``data.workers: auto`` becomes a number: ``measured`` by loading a few pictures;
+            ``unless_features_are_kept`` also, but 0 where other trainings of the same pictures leave their features
+            behind: then only the first training of a head loads pictures at all, and measuring how would take longer
+            than most of the others. ``as_written`` leaves the recipe's word.
+
+    Raises:
+        ResourceError: Not even one picture at a time fits in memory.
+        RecipeError: A stage or the teacher doesn't fit the model.
+        WeightsError: The weights are not to be had.
+        BadPictureError: A picture vanished.
+    """
+    # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
+    recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+    with memory_errors(recipe.train.pass_size):
+        model, weights = build_pretrained(recipe, data.pictures(recipe), say=say)
+        if workers == "unless_features_are_kept" and keeps_features(recipe.train):
+            recipe = _with_workers(recipe, 0)
+        elif workers != "as_written":
+            recipe = settle_workers(recipe, data.pictures(recipe), model, say=say)
+    return Training(recipe, training_job(recipe, data.pictures(recipe), model, stop=stop), weights)
 
 
 def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[keras.Model, WeightsReport]:
@@ -47,7 +138,7 @@ def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[k
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
         config = config.model_copy(update={"weights": str(local)})
     report = load_weights(model, config)
-    say(f"model       {report.note}")
+    say("model", report.note)
     return model, report
 
 
@@ -65,9 +156,7 @@ def settle_batch_size(recipe: Recipe, pictures: Pictures, *, say: Say) -> Recipe
     return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
 
 
-def settle_workers(
-    recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say, one_of_many: bool = False
-) -> Recipe:
+def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say) -> Recipe:
     """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few pictures.
 
     Which pixels a model learns from doesn't depend on it.
@@ -76,9 +165,7 @@ def settle_workers(
         recipe: Its batch size is a number.
         pictures: What training may see.
         model: The recipe's, for how fast it is where the choice depends on that; its weights stay as they are.
-        say: Prints a line for the user.
-        one_of_many: Whether other trainings of the same pictures leave their features behind. Then only the first
-            training of a head loads pictures at all, and measuring how would take longer than most of the others.
+        say: Hears the choice.
 
     Raises:
         BadPictureError: A picture vanished.
@@ -86,8 +173,6 @@ def settle_workers(
     data = recipe.data
     if data.workers != "auto":
         return recipe
-    if one_of_many and keeps_features(recipe.train):
-        return recipe.model_copy(update={"data": data.model_copy(update={"workers": 0})})
 
     def step() -> float:
         images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)
@@ -99,8 +184,14 @@ def settle_workers(
         shared=not on_accelerator(),
         step=step,
     )
-    say(f"workers     {choice.workers}: {choice.reason}")
-    return recipe.model_copy(update={"data": data.model_copy(update={"workers": choice.workers})})
+    say("workers", f"{choice.workers}: {choice.reason}")
+    return _with_workers(recipe, choice.workers)
+
+
+def _with_workers(recipe: Recipe, workers: int) -> Recipe:
+    if recipe.data.workers != "auto":
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": workers})})
 
 
 def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, str], *, say: Say) -> None:
@@ -121,13 +212,13 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         if not ancestor.folder.splits.is_file():
-            say(f"warning     {where}: {run} doesn't say which pictures it has learned from")
+            say("warning", f"{where}: {run} doesn't say which pictures it has learned from")
         elif seen := seen_pictures(ancestor, tested, hashes):
             what = f"{run} has learned from {seen} of this run's {len(tested)} test pictures"
             if recipe.data.audit.on_leak == "error":
                 hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
-            say(f"warning     {where}: {what}: the test flatters")
+            say("warning", f"{where}: {what}: the test flatters")
 
 
 def training_job(recipe: Recipe, pictures: Pictures, model: keras.Model, *, stop: StopRequest) -> TrainingJob:

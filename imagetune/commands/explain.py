@@ -15,10 +15,10 @@ from imagetune.data.targets import median_class
 from imagetune.errors import BadPictureError, RecipeError
 from imagetune.evaluation.looks import Look, fitted, heated, look_at
 from imagetune.evaluation.tiles import write_tile
-from imagetune.finished import open_run
 from imagetune.model.gradients import PASS_SIZE, Sight, sight_of
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
+from imagetune.runs.open import open_run
 
 PANEL_PIXELS = 320
 # What can be explained of a number: what makes it so.

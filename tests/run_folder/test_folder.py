@@ -6,14 +6,8 @@ import pytest
 from imagetune.errors import CheckpointError, ModelFileError, TrackingError
 from imagetune.files import read_json_lines, write_json
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import (
-    RunFolder,
-    RunRecorder,
-    check_run_place,
-    failure_noted,
-    open_run_folder,
-    write_recipe,
-)
+from imagetune.run_folder.folder import RunFolder, check_run_place, open_run_folder, write_recipe
+from imagetune.run_folder.recorder import RunRecorder, failure_noted
 from imagetune.training.events import SilentListener, StageStarted
 
 

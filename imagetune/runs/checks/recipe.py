@@ -15,9 +15,9 @@ from imagetune.model.views import unfit_views
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.space_checks import space_errors
-from imagetune.stage_checks import stage_errors
-from imagetune.task_checks import task_errors
+from imagetune.runs.checks.spaces import space_errors
+from imagetune.runs.checks.stages import stage_errors
+from imagetune.runs.checks.tasks import task_errors
 
 HED_BACKBONE = "vgg16"
 _CODES_HINT = "`imagetune data check --codes` lists them"

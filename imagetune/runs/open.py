@@ -6,8 +6,8 @@ from pathlib import Path
 
 from imagetune.data.splits import Splits, read_splits_csv
 from imagetune.model.manifest import LoadedModel, load_model
-from imagetune.recipe.schema import Recipe
-from imagetune.run_folder import RunFolder, open_run_folder
+from imagetune.recipe.data import DataConfig
+from imagetune.run_folder.folder import RunFolder, open_run_folder
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 
@@ -31,12 +31,17 @@ def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
     return folder, load_model(folder.model)
 
 
-def run_splits(folder: RunFolder, recipe: Recipe, class_names: tuple[str, ...]) -> Splits:
+def run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ...]) -> Splits:
     """Return the pictures of a finished run, split as they were then.
+
+    Args:
+        folder: The run folder.
+        config: The data of its recipe.
+        class_names: In the order of the model's outputs.
 
     Raises:
         DataError: splits.csv is missing or damaged.
     """
-    source = Path(recipe.data.source)
+    source = Path(config.source)
     root = source if source.is_dir() else source.parent
     return read_splits_csv(folder.splits, root=root, class_names=class_names)

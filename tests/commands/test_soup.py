@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from imagetune.commands.soup import differing_statistics, kept_members, rank
 from imagetune.model.averaging import SoupStep
-from imagetune.soups import differing_statistics, kept_members, rank
 from imagetune.training.batch_norm import reestimate_statistics
 
 

@@ -18,7 +18,7 @@ from imagetune.data.preview import draw_contact_sheet, pick_records
 from imagetune.data.splits import split_catalog
 from imagetune.files import atomic_path
 from imagetune.recipe.data import DataConfig
-from imagetune.validation import load_checked_recipe
+from imagetune.runs.checks.recipe import load_checked_recipe
 
 RECIPE_SUFFIXES = {".yaml", ".yml"}
 

@@ -12,11 +12,11 @@ from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.ensemble import combined, mean_picture, mean_predictions
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
-from imagetune.members import Member, hash_pictures, open_members, refuse_seen
 from imagetune.model.manifest import load_model
 from imagetune.recipe.bars import with_bars
 from imagetune.recipe.tracking import Requirement
-from imagetune.testing import groups_of, labelled_records, predict_labelled
+from imagetune.runs.lineage import Member, hash_pictures, open_members, refuse_seen
+from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
 
 def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePrediction]:
@@ -36,8 +36,8 @@ def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePredic
         yield mean_picture(answers, together)
 
 
-def evaluate(runs: Sequence[str], *, data: Path | None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
-    """Return the evaluation document of several runs together, as `imagetune.runs.evaluate` does of one.
+def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
+    """Return the evaluation document of several runs together, as `imagetune.commands.evaluate.evaluate` does of one.
 
     Args:
         runs: The first one's test split is used, and its ``evaluate`` section.
@@ -71,7 +71,7 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:
-        records, unusable = labelled_records(data, first.recipe)
+        records, unusable = labelled_records(data, first.recipe.data)
         hashes = hash_pictures(records)
         others = [*members]
     for member in others:

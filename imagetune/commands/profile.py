@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import steps_per_epoch
 from imagetune.data.processes import usable_cores
@@ -24,12 +25,12 @@ from imagetune.data.timing import (
     time_loading,
     time_pipeline,
 )
-from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
 from imagetune.model.devices import on_accelerator
 from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
-from imagetune.runs import Say, read_data
+from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.forecast import (
     Advice,
     Costs,
@@ -48,7 +49,7 @@ from imagetune.training.job import (
     stage_batches,
     stage_data,
 )
-from imagetune.training.stopping import listen_for_stop
+from imagetune.training.stopping import StopRequest
 from imagetune.training.timing import (
     StageTimes,
     first_batch,
@@ -57,7 +58,6 @@ from imagetune.training.timing import (
     time_transfer,
 )
 from imagetune.training.whatif import Measured, possible_changes, stage_costs
-from imagetune.validation import load_checked_recipe
 
 PIPELINE_SECONDS = 1.5
 # More epochs than anyone waits for.
@@ -150,42 +150,46 @@ class Profile:
         }
 
 
-def profile(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> Profile:
+def profile(
+    recipe_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> Profile:
     """Measure what each piece of a recipe's training costs, on its own pictures; nothing is written.
 
     Args:
         recipe_path: The recipe.
         overrides: ``KEY=VALUE`` texts.
-        say: Prints a line for the user.
+        say: Hears what is being measured.
+        stop: Asked between measurements; by default nothing stops it.
 
     Raises:
         ImagetuneError: As from ``fit``.
     """
-    with listen_for_stop() as stop:
-        recipe = load_checked_recipe(recipe_path, overrides).recipe
-        data = read_data(recipe, say=say)
-        recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
-        model, _ = build_pretrained(recipe, data.pictures(recipe), say=say)
-        recipe = settle_workers(recipe, data.pictures(recipe), model, say=say)
-        # Decoded pictures that are kept would be left behind, and hide what decoding costs.
-        plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"cache": "off"})})
-        job = training_job(plain, data.pictures(plain), model, stop=stop)
-        return _measure(recipe, job, say)
+    recipe = load_checked_recipe(recipe_path, overrides).recipe
+    data = read_data(recipe, say=say)
+    training = prepare_training(recipe, data, say=say, stop=stop or StopRequest())
+    # Decoded pictures that are kept would be left behind, and hide what decoding costs.
+    plain = training.recipe.data.model_copy(update={"cache": "off"})
+    job = replace(training.job, pictures=replace(training.job.pictures, config=plain))
+    return _measure(training.recipe, job, say)
 
 
 def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
-    say(f"measuring   loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
+    say("measuring", f"loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
     objective, answers = objective_of(job), answers_of(job)
     times = []
     for stage in job.config.stages:
-        say(f"measuring   stage {stage.name}")
+        say("measuring", f"stage {stage.name}")
         times.append(time_stage(job, stage, objective=objective, answers=answers))
-    say("measuring   validation")
+    say("measuring", "validation")
     images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
     costs = _costs(recipe, job, loading, times, transfer, forward)
-    say("measuring   what could be changed")
+    say("measuring", "what could be changed")
     by_stage = [_loading_of(loading, stage) for stage in job.config.stages]
     measured = Measured(costs, tuple(times), tuple(found.times for found in by_stage), recipe.data.cache)
     advice = rank_changes(costs, possible_changes(job, measured))

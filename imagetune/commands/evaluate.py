@@ -1,0 +1,43 @@
+"""A finished run tested again: on its own test pictures, or on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagetune.data.holdout import open_holdout
+from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.recipe.bars import with_bars
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.tracking import Requirement
+from imagetune.runs.open import open_run, run_splits
+from imagetune.runs.test import groups_of, labelled_records, predict_labelled
+
+
+def evaluate(run: str, *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
+    """Return the evaluation document of a run on its own test split, or on other labelled pictures.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        data: Other labelled pictures.
+        require: Bars besides those of the recipe.
+
+    Returns:
+        The document; with ``unusable``, path and reason, where some of the other pictures had to be left out.
+
+    Raises:
+        ModelFileError: It is no finished run.
+        DataError: There are no such pictures, or they can't be read.
+    """
+    folder, loaded = open_run(run)
+    recipe = load_recipe(folder.recipe).recipe
+    unusable: dict[str, str] = {}
+    if data:
+        records, unusable = labelled_records(data, recipe.data)
+    else:
+        records = open_holdout(run_splits(folder, recipe.data, loaded.class_names))
+    predictions = predict_labelled(loaded.model, records, loaded.class_names, recipe, thresholds=loaded.thresholds)
+    evaluation = evaluate_split(predictions, config=recipe.evaluate, seed=recipe.seed, groups=groups_of(records))
+    document = evaluation_document({"test": evaluation}, config=with_bars(recipe.evaluate, require))
+    return document | ({"unusable": unusable} if unusable else {})

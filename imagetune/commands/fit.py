@@ -1,0 +1,87 @@
+"""The main job: one recipe fine-tuned, tested once, and left as a run to review."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagetune.core.messages import Say, say_nothing
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import check_run_place
+from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.cross_validation import cross_validate, folds_of
+from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
+from imagetune.runs.run import RunResult, run_result, running, train_model, write_and_test, write_inputs
+from imagetune.training.events import Listener
+from imagetune.training.plan import StagePlan, plan_stages
+from imagetune.training.stopping import StopRequest
+
+
+def fit(
+    recipe_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: Path | None = None,
+    listener: Listener | None = None,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> RunResult:
+    """Fine-tune as the recipe says, test once, cross-validate where it says so, and return the finished run.
+
+    The run with its model and test comes first and is the same as without folds; a fold that fails ends it, but its
+    model is complete by then.
+
+    Args:
+        recipe_path: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        listener: Hears of the training's progress.
+        say: Hears what happens.
+        stop: Asked after every step; by default nothing stops the run.
+
+    Raises:
+        ImagetuneError: See the error tree; nothing is left behind when it comes before training.
+    """
+    stop = stop or StopRequest()
+    loaded = load_checked_recipe(recipe_path, overrides)
+    check_run_place(run_dir)
+    with loaded.placing_errors():
+        data = read_data(loaded.recipe, say=say)
+        # Whatever is wrong with the folds shows before anything is trained.
+        folds = folds_of(loaded.recipe, data, say=say)
+        refuse_inherited_leaks(loaded.recipe, data.splits, data.audit.hashes, say=say)
+        training = prepare_training(loaded.recipe, data, say=say, stop=stop)
+        with running(training.recipe, run_dir, say=say, listener=listener) as run:
+            write_inputs(run.folder, training, data)
+            run.track()
+            best = train_model(run, training, say=say)
+            evaluation = write_and_test(run, training, data.splits, say=say)
+            if folds:
+                evaluation |= cross_validate(run, folds, data, say=say, stop=stop)
+                run.folder.write_evaluation(evaluation)
+    return run_result(run, best, evaluation)
+
+
+def plan(
+    recipe_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> tuple[Recipe, list[StagePlan]]:
+    """Do everything of `fit` up to one batch of each stage, leave nothing behind, and return recipe and stages.
+
+    Args:
+        recipe_path: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+        say: Hears what happens.
+        stop: Asked after every step; by default nothing stops it.
+
+    Raises:
+        ImagetuneError: As from `fit`.
+    """
+    loaded = load_checked_recipe(recipe_path, overrides)
+    with loaded.placing_errors():
+        data = read_data(loaded.recipe, say=say)
+        training = prepare_training(loaded.recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
+        return training.recipe, plan_stages(training.job)

@@ -1,0 +1,30 @@
+"""The page of a run or a search written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imagetune.core.messages import Say, say_nothing
+from imagetune.run_folder.folder import open_run_folder
+from imagetune.runs.pages import send_changes, write_pages
+from imagetune.search_runs import pages as search_pages
+
+
+def report(run: str, *, say: Say = say_nothing) -> Path:
+    """Write report.html of a run or a search again, send what changed to MLflow, and return the file.
+
+    Args:
+        run: The folder of a run, in whatever state it ended, or of a search.
+        say: Hears what could not be sent.
+
+    Raises:
+        ModelFileError: It is no run folder, or a file in it is damaged.
+        CheckpointError: A search's journal can't be read.
+        ResourceError: The disk is full.
+    """
+    if search_pages.is_search(Path(run)):
+        return search_pages.report(run, say=say)
+    folder = open_run_folder(Path(run), trained=False)
+    page = write_pages(folder)
+    send_changes(folder, say=say)
+    return page

@@ -1,0 +1,53 @@
+"""A search over the spaces of a recipe, down to its best model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagetune.core.messages import Say, say_nothing
+from imagetune.search_runs import session
+from imagetune.search_runs.session import Search
+from imagetune.search_runs.watching import Watcher, Watchers
+from imagetune.training.events import Listener, SilentListener
+from imagetune.training.stopping import StopRequest
+
+
+def search(
+    recipe_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+    watcher: Watcher | None = None,
+    say: Say = say_nothing,
+    stop: StopRequest | None = None,
+) -> Search:
+    """Search the spaces of a recipe, train the finalists again, refit the winner, test it once, and return it all.
+
+    Args:
+        recipe_path: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        resume: Go on with the search in ``run_dir``.
+        listener: Hears of the refit's progress.
+        watcher: Hears of trials.
+        say: Hears what happens.
+        stop: Asked between trials and after every step of the refit; by default nothing stops it.
+
+    Raises:
+        RecipeError: There is nothing to search, or a space where none can be.
+        CheckpointError: The folder has no such search to go on with, or another one.
+        SearchError: Every trial failed.
+    """
+    return session.search(
+        recipe_path,
+        overrides,
+        run_dir=run_dir,
+        resume=resume,
+        listener=listener or SilentListener(),
+        watcher=watcher or Watchers([]),
+        say=say,
+        stop=stop or StopRequest(),
+    )

@@ -1,0 +1,18 @@
+"""What MLflow still lacks of a run or a search, sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imagetune.search_runs.pages import is_search
+from imagetune.search_runs.tracking import sync_search
+from imagetune.tracking.sync import sync_run
+
+
+def sync(run_dir: Path) -> str:
+    """Send to MLflow what the folder of a run or a search still holds back, and return in words what was sent.
+
+    Raises:
+        TrackingError: It is no run folder, or MLflow can't be reached.
+    """
+    return sync_search(run_dir) if is_search(run_dir) else sync_run(run_dir).message()

@@ -1,0 +1,30 @@
+"""The names of the files in a run folder: the one place that spells them.
+
+Who has a run folder asks `imagetune.run_folder.folder.RunFolder` for a path. What may not import that, because it
+stands below it, takes the names from here.
+"""
+
+from __future__ import annotations
+
+RECIPE = "recipe.yaml"
+LOCK = "lock.json"
+SPLITS = "splits.csv"
+AUDIT = "audit.json"
+STATUS = "status.json"
+STAGES = "stages.jsonl"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+KERAS_MODEL = "model.keras"
+PREDICTIONS = "predictions"
+EVALUATION = "evaluation.json"
+LABEL_ERRORS = "label_errors.csv"
+EXPLANATIONS = "explanations"
+ROBUSTNESS = "robustness"
+FOLDS = "folds"
+SOUP = "soup.json"
+PLOTS = "plots"
+REPORT = "report.html"
+MODEL_CARD = "model_card.md"
+TRACKING = "tracking.json"
+DEBUG_LOG = "debug.log"

@@ -1,0 +1,1 @@
+"""A run's folder: its files, who writes them, and how they are read."""

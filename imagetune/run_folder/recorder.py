@@ -1,0 +1,115 @@
+"""What writes a run down while it goes on: its progress, its state, and why it ended."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.files import read_json_lines, write_text
+from imagetune.run_folder.folder import RunFolder, State
+from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
+
+STATUS_SECONDS = 1.0
+
+
+@contextmanager
+def failure_noted(folder: RunFolder) -> Iterator[None]:
+    """Write into status.json what ends the block early, before there is a recorder to do it."""
+    try:
+        yield
+    except BaseException as error:
+        folder.write_status(failure_state(error), error=str(error) or type(error).__name__)
+        raise
+
+
+def failure_state(error: BaseException) -> State:
+    """Return how a run ended that raised ``error``."""
+    killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
+    return "killed" if killed else "failed"
+
+
+class RunRecorder:
+    """Writes a run's progress to its folder and passes it on.
+
+    Args:
+        folder: The run folder.
+        listener: Hears of everything afterwards, such as the screen.
+        pass_on: Called with each epoch once it is written down, if it is given.
+    """
+
+    def __init__(
+        self, folder: RunFolder, listener: Listener, pass_on: Callable[[EpochRecord], None] | None = None
+    ) -> None:
+        self.folder = folder
+        self.listener = listener
+        self.pass_on = pass_on
+        self.stage, self.epoch, self.step = "", 0, 0
+        self._steps_before_epoch = 0
+        self._last_write = 0.0
+        self._known_stages: frozenset[str] = frozenset()
+
+    def go_on_from(self, earlier: RunFolder) -> None:
+        """Take over the epochs and stages of an earlier training that this one goes on with.
+
+        Raises:
+            CheckpointError: They can't be read.
+        """
+        try:
+            epochs, stages = (read_json_lines(path) for path in (earlier.metrics, earlier.stages))
+            self._known_stages = frozenset(stage["name"] for stage in stages)
+            self._steps_before_epoch = int(epochs[-1]["step"]) if epochs else 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"its epochs can't be read: {error!r}", where=str(earlier.path)) from error
+        for path, lines in ((self.folder.metrics, epochs), (self.folder.stages, stages)):
+            write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def stage_started(self, event: StageStarted) -> None:
+        """Note the stage, and append what it trains with to stages.jsonl."""
+        self.stage = event.name
+        if event.name not in self._known_stages:
+            self.folder.append_stage(asdict(event))
+        self._write()
+        self.listener.stage_started(event)
+
+    def features_done(self, event: FeaturesDone) -> None:
+        """Note that work goes on, and pass it on."""
+        self.beat()
+        self.listener.features_done(event)
+
+    def step_done(self, event: StepDone) -> None:
+        """Note the step, at most once a second."""
+        self.epoch, self.step = event.epoch, self._steps_before_epoch + event.step
+        self.beat()
+        self.listener.step_done(event)
+
+    def beat(self) -> None:
+        """Write the status again, at most once a second: whoever looks sees that the run is alive."""
+        if time.monotonic() - self._last_write > STATUS_SECONDS:
+            self._write()
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Append the epoch's figures."""
+        self.epoch, self.step = record.epoch, record.step
+        self._steps_before_epoch = record.step
+        self.folder.append_metrics(record.as_json())
+        self._write()
+        if self.pass_on is not None:
+            self.pass_on(record)
+        self.listener.epoch_done(record)
+
+    def end(self, state: State, error: BaseException | None = None) -> None:
+        """Write the final status, and the traceback of an error to debug.log."""
+        text = None if error is None else str(error) or type(error).__name__
+        if error is not None:
+            lines = traceback.format_exception(error)
+            self.folder.debug_log.write_text("".join(lines), encoding="utf-8")
+        self.folder.write_status(state, stage=self.stage, epoch=self.epoch, step=self.step, error=text)
+
+    def _write(self) -> None:
+        self._last_write = time.monotonic()
+        self.folder.write_status("running", stage=self.stage, epoch=self.epoch, step=self.step)

@@ -1,0 +1,135 @@
+"""Cross-validation of a run: a run for each part of the pictures left out in turn.
+
+The whole run comes first and is the same as without folds: training, its model, its one test. The folds follow in
+``folds/fold-N`` of its folder, each a complete run folder whose test pictures are the part that was left out, and an
+MLflow run below the run's own. They use the pictures of training and validation; the test split stays closed to them.
+A fold's recipe names the fold's own splits.csv as its source, so that fitting it again repeats the fold. What they say
+together stands in the run's evaluation.json and report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imagetune.core.messages import Say
+from imagetune.data.folds import fold_splits
+from imagetune.data.holdout import open_holdout
+from imagetune.data.labels import label_rule
+from imagetune.data.splits import Splits
+from imagetune.evaluation.folds import Fold, folds_document, pooled_predictions
+from imagetune.evaluation.predictions import read_predictions, write_predictions
+from imagetune.model.manifest import read_manifest
+from imagetune.recipe.data import ColumnsConfig, DataConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import Data
+from imagetune.runs.run import Run, RunResult, run_recipe
+from imagetune.runs.test import groups_of
+from imagetune.training.stopping import StopRequest
+
+
+def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
+    """Return the folds that ``evaluate.folds`` asks for; none where it asks for nothing.
+
+    Raises:
+        DataError: The pictures can't be parted into so many.
+    """
+    count = recipe.evaluate.folds
+    if count is None:
+        return ()
+    folds = fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
+    say("folds", f"{len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} pictures without test")
+    return folds
+
+
+def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, stop: StopRequest) -> dict[str, Any]:
+    """Train and test every fold in a run of its own below a whole run.
+
+    Args:
+        run: The whole run, tested; its listener hears of the folds' progress, too.
+        folds: From `folds_of`.
+        data: The whole run's pictures.
+        say: Hears what happens.
+        stop: Asked after every step.
+
+    Returns:
+        The part ``folds`` of evaluation.json, under its name.
+
+    Raises:
+        ImagetuneError: A fold failed.
+    """
+    recipe = run.recipe
+    parent = run.tracker.wait_for_run() if run.tracker else None
+    done = []
+    for number, splits in enumerate(folds, start=1):
+        told = f"{len(splits.train)} train, {len(splits.val)} val, {splits.test_count} left out"
+        say(f"fold {number}/{len(folds)}", told)
+        place = run.folder.fold(number)
+        result = run_recipe(
+            _fold_recipe(recipe, splits, place),
+            # The fold's tables are read from its folder again, where pictures have no relative paths.
+            replace(data, splits=replace(splits, root=place)),
+            run_dir=place,
+            listener=run.recorder.listener,
+            say=say,
+            stop=stop,
+            parent_run_id=parent,
+        )
+        done.append(_fold(result, splits, recipe.data, run.folder))
+    write_predictions(pooled_predictions(done), run.folder.predictions("folds"), root=data.splits.root)
+    return {"folds": folds_document(done, config=recipe.evaluate, seed=recipe.seed)}
+
+
+def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
+    """Return the recipe of a fold: the same training, without what only the run itself needs to be told.
+
+    Its source is the table of the fold's splits, which its run writes anyway.
+
+    Args:
+        recipe: The whole run's.
+        splits: The fold's.
+        place: The fold's run folder.
+    """
+    config = recipe.data
+    data = {
+        "source": str(RunFolder(place).splits),
+        "columns": ColumnsConfig(slices=config.columns.slices),
+        # The table alone decides, also where a fold has no validation pictures.
+        "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
+        "classes": config.classes if config.task == "regression" else splits.class_names,
+    }
+    evaluate = {
+        "folds": None,
+        "require": (),
+        "baselines": False,
+        "label_errors": False,
+        "slices": False,
+        "explain": 0,
+        "robustness": None,
+        "out_of_distribution": "off",
+    }
+    return recipe.model_copy(
+        update={
+            "data": config.model_copy(update=data),
+            "evaluate": recipe.evaluate.model_copy(update=evaluate),
+            "tracking": recipe.tracking.model_copy(update={"log_model": False}),
+        }
+    )
+
+
+def _fold(result: RunResult, splits: Splits, config: DataConfig, whole: RunFolder) -> Fold:
+    folder = RunFolder(result.folder)
+    figures = result.evaluation["splits"]["test"]["figures"]
+    thresholds = read_manifest(folder.model).thresholds
+    return Fold(
+        folder=folder.path.relative_to(whole.path).as_posix(),
+        train=len(splits.train),
+        val=len(splits.val),
+        best_epoch=result.best.epoch,
+        predictions=read_predictions(folder.predictions("test"), rule=label_rule(config), thresholds=thresholds),
+        groups=groups_of(open_holdout(splits)),
+        figures={name: figure["value"] for name, figure in figures.items()},
+    )

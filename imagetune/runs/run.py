@@ -1,0 +1,235 @@
+"""One run from its folder to its end: trained, written, tested once, and copied to the tracker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from imagetune.core.messages import Say
+from imagetune.data.checking import audit_document
+from imagetune.data.splits import Splits, write_splits_csv
+from imagetune.errors import ImagetuneError
+from imagetune.evaluation.document import failed_requirements
+from imagetune.evaluation.multilabel import choose_thresholds
+from imagetune.evaluation.predictions import Predictions
+from imagetune.files import atomic_path, write_json
+from imagetune.model.backbones import get_backbone
+from imagetune.model.manifest import save_model
+from imagetune.model.trainable import set_trainable
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder, create_run_folder, lock_document
+from imagetune.run_folder.recorder import RunRecorder, failure_state
+from imagetune.runs.pages import write_pages
+from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inherited_leaks
+from imagetune.runs.test import evaluate_splits, predict_labelled
+from imagetune.tracking.tensorboard import write_tensorboard
+from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.training.events import EpochRecord, Listener, SilentListener
+from imagetune.training.fit import train
+from imagetune.training.job import Pictures
+from imagetune.training.stopping import StopRequest
+
+
+class Run:
+    """A run that goes on.
+
+    Attributes:
+        folder: Its folder.
+        recipe: Its settled recipe.
+        recorder: Writes its progress down; a training's listener.
+        tracker: Its copy in MLflow; None before `track`.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: Recipe, listener: Listener) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.recorder = RunRecorder(folder, listener)
+        self.tracker: Tracker | None = None
+
+    def track(self, *, parent_run_id: str | None = None) -> Tracker:
+        """Start to copy the folder to where ``tracking`` says, epoch by epoch.
+
+        Args:
+            parent_run_id: MLflow run of what this is a part of: a search, a run with folds.
+
+        Raises:
+            TrackingError: Tracking is required and can't be had.
+        """
+        config = self.recipe.tracking
+        tracker = start_tracking(
+            self.folder.path, config, recipe_name=self.recipe.name, parent_run_id=parent_run_id
+        )
+
+        def copy(record: EpochRecord) -> None:
+            if config.tensorboard:
+                write_tensorboard(self.folder.path, record.as_json())
+            tracker.poke()
+
+        self.recorder.pass_on = copy
+        self.tracker = tracker
+        return tracker
+
+
+@contextmanager
+def running(
+    recipe: Recipe, run_dir: Path | None, *, say: Say, listener: Listener | None = None, pages: bool = True
+) -> Iterator[Run]:
+    """Make a run's folder and keep its state true: running in the block, then finished, failed or killed.
+
+    Whatever ends the block early is in status.json, with its traceback in debug.log. What MLflow has not got by then
+    is sent before the block is left.
+
+    Args:
+        recipe: The settled recipe.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        say: Hears where the folder is, and what could not be sent.
+        listener: Hears of the training's progress.
+        pages: Whether the report, the model card and the plots are drawn at the end, also of a run that failed.
+
+    Yields:
+        The run; nothing is copied to MLflow before its ``track``.
+
+    Raises:
+        CheckpointError: The folder holds a run already.
+        ResourceError: The disk is full.
+    """
+    folder = create_run_folder(recipe, run_dir)
+    say("run folder", str(folder.path))
+    run = Run(folder, recipe, listener or SilentListener())
+    try:
+        yield run
+        run.recorder.end("finished")
+        if pages:
+            write_pages(folder)
+    except BaseException as error:
+        run.recorder.end(failure_state(error), error)
+        if pages:
+            # The page of a failed run helps to see why; a full disk must not hide what went wrong first.
+            with contextlib.suppress(OSError, ImagetuneError):
+                write_pages(folder)
+        raise
+    finally:
+        if run.tracker is not None:
+            finish_tracking(run.tracker, say)
+
+
+def finish_tracking(tracker: Tracker, say: Say) -> None:
+    """Send what is left, and say what could not be sent."""
+    if message := tracker.finish():
+        say("warning", message)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        best: The epoch whose weights the model has.
+        evaluation: Content of evaluation.json.
+        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+    """
+
+    folder: Path
+    best: EpochRecord
+    evaluation: dict[str, Any]
+    missed: tuple[str, ...]
+
+
+def run_recipe(
+    recipe: Recipe,
+    data: Data,
+    *,
+    run_dir: Path,
+    listener: Listener,
+    say: Say,
+    stop: StopRequest,
+    parent_run_id: str | None = None,
+) -> RunResult:
+    """Make a run that is a part of something greater, such as a fold or the best of a search, and return its result.
+
+    Args:
+        recipe: The resolved recipe.
+        data: Its pictures.
+        run_dir: The run folder to make.
+        listener: Hears of progress.
+        say: Hears what happens.
+        stop: Asked after every step.
+        parent_run_id: MLflow run of the whole.
+    """
+    refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
+    training = prepare_training(recipe, data, say=say, stop=stop)
+    with running(training.recipe, run_dir, say=say, listener=listener) as run:
+        write_inputs(run.folder, training, data)
+        run.track(parent_run_id=parent_run_id)
+        best = train_model(run, training, say=say)
+        evaluation = write_and_test(run, training, data.splits, say=say)
+    return run_result(run, best, evaluation)
+
+
+def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
+    """Write what a run stands on: lock.json, splits.csv and audit.json."""
+    weights = asdict(training.weights)
+    write_json(folder.lock, lock_document(training.recipe, weights=weights, pictures=data.audit.hashes))
+    write_splits_csv(data.splits, folder.splits)
+    write_json(folder.audit, audit_document(data.catalog, data.audit, data.splits))
+
+
+def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
+    """Train in the run's folder, leave the best weights in the job's model, and return the epoch they are from."""
+    best = train(replace(training.job, folder=run.folder.checkpoints, listener=run.recorder))
+    say("best", f"epoch {best.epoch}, of stage {best.stage!r}")
+    return best
+
+
+def write_and_test(run: Run, training: Training, splits: Splits, *, say: Say) -> dict[str, Any]:
+    """Write the trained model and test it once; return the content of evaluation.json."""
+    job, recipe = training.job, training.recipe
+    val = write_model(run.folder, job.model, recipe, splits, pictures=job.pictures)
+    return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, pictures=job.pictures)
+
+
+def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
+    """Return what a finished run has come to."""
+    missed = failed_requirements(evaluation, run.recipe.evaluate.require)
+    return RunResult(run.folder.path, best, evaluation, missed)
+
+
+def write_model(
+    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, pictures: Pictures | None = None
+) -> Predictions | None:
+    """Write a run's model twice: ``model/`` for imagetune, and ``model.keras``, which is left all trainable.
+
+    The thresholds of multi_label are chosen here, on validation.
+
+    Returns:
+        What the model says of the validation pictures, where that had to be known here.
+    """
+    val: Predictions | None = None
+    thresholds: tuple[float, ...] = ()
+    if recipe.data.task == "multi_label" and splits.val:
+        val = predict_labelled(model, splits.val, splits.class_names, recipe, pictures=pictures)
+        thresholds = choose_thresholds(val)
+    save_model(
+        model,
+        folder.model,
+        config=recipe.model,
+        class_names=splits.class_names,
+        task=recipe.data.task,
+        thresholds=thresholds,
+        label_separator=recipe.data.label_separator,
+        image=recipe.data.image,
+        max_pixels=recipe.data.max_pixels,
+        views=recipe.evaluate.views,
+    )
+    # What stages froze is theirs: the file that leaves has every layer trainable and its own dropout.
+    set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
+    with atomic_path(folder.keras_file) as temporary:
+        model.save(temporary)
+    return val
