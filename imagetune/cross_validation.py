@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say
 from imagetune.data.folds import fold_splits
 from imagetune.data.holdout import open_holdout
 from imagetune.data.labels import label_rule
@@ -24,7 +25,7 @@ from imagetune.model.manifest import read_manifest
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder
-from imagetune.runs import After, Data, RunResult, Say, run_recipe
+from imagetune.runs import After, Data, RunResult, run_recipe
 from imagetune.runs import fit as fit_once
 from imagetune.testing import groups_of
 from imagetune.tracking.tracker import Tracker
@@ -46,15 +47,15 @@ def fit(
             return None
         # Whatever is wrong with the folds shows before anything is trained.
         folds = fold_splits(data.catalog, data.audit, data.splits, folds=recipe.evaluate.folds, seed=recipe.split_seed)
-        say(f"folds       {len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} pictures without test")
+        say("folds", f"{len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} pictures without test")
 
         def cross_validate(settled: Recipe, folder: RunFolder, tracker: Tracker) -> dict[str, Any]:
             parent = tracker.wait_for_run()
             done = []
             for number, splits in enumerate(folds, start=1):
                 say(
-                    f"fold {number}/{len(folds)}    {len(splits.train)} train, {len(splits.val)} val, "
-                    f"{splits.test_count} left out"
+                    f"fold {number}/{len(folds)}",
+                    f"{len(splits.train)} train, {len(splits.val)} val, {splits.test_count} left out",
                 )
                 place = folder.path / "folds" / f"fold-{number}"
                 result = run_recipe(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.data.targets import ValueScale, value_scale
@@ -31,8 +32,6 @@ from imagetune.training.teacher import Teacher, make_teacher
 from imagetune.training.timing import time_calls
 from imagetune.training.workers import choose_workers, measure_rates, training_reads
 
-Say = Callable[[str], None]
-
 
 def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[keras.Model, WeightsReport]:
     """Build the recipe's model for these pictures and load its backbone's weights, everything seeded."""
@@ -47,7 +46,7 @@ def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[k
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
         config = config.model_copy(update={"weights": str(local)})
     report = load_weights(model, config)
-    say(f"model       {report.note}")
+    say("model", report.note)
     return model, report
 
 
@@ -99,7 +98,7 @@ def settle_workers(
         shared=not on_accelerator(),
         step=step,
     )
-    say(f"workers     {choice.workers}: {choice.reason}")
+    say("workers", f"{choice.workers}: {choice.reason}")
     return recipe.model_copy(update={"data": data.model_copy(update={"workers": choice.workers})})
 
 
@@ -121,13 +120,13 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         if not ancestor.folder.splits.is_file():
-            say(f"warning     {where}: {run} doesn't say which pictures it has learned from")
+            say("warning", f"{where}: {run} doesn't say which pictures it has learned from")
         elif seen := seen_pictures(ancestor, tested, hashes):
             what = f"{run} has learned from {seen} of this run's {len(tested)} test pictures"
             if recipe.data.audit.on_leak == "error":
                 hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
-            say(f"warning     {where}: {what}: the test flatters")
+            say("warning", f"{where}: {what}: the test flatters")
 
 
 def training_job(recipe: Recipe, pictures: Pictures, model: keras.Model, *, stop: StopRequest) -> TrainingJob:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.errors import RecipeError
 from imagetune.evaluation.rate_plot import write_rate_plot
 from imagetune.jobs import build_pretrained, settle_batch_size, training_job
 from imagetune.recipe.problems import did_you_mean
 from imagetune.recipe.train import StageConfig
-from imagetune.runs import Say, read_data
+from imagetune.runs import read_data
 from imagetune.training.job import stage_model
 from imagetune.training.lr_find import MOST_STEPS, RateSearch, find_rate
 from imagetune.training.stopping import listen_for_stop
@@ -40,9 +41,7 @@ def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | Non
         recipe = settle_batch_size(recipe, pictures, say=say)
         model, _ = build_pretrained(recipe, pictures, say=say)
         job = training_job(recipe, pictures, model, stop=stop)
-        say(
-            f"stage       {chosen.name}: up to {MOST_STEPS} steps of {recipe.train.step_size} pictures at a rising rate"
-        )
+        say("stage", f"{chosen.name}: up to {MOST_STEPS} steps of {recipe.train.step_size} pictures at a rising rate")
         found = find_rate(job, stage_model(job, chosen), chosen)
     write_rate_plot(found, out)
     return found

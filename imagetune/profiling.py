@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import steps_per_epoch
 from imagetune.data.processes import usable_cores
@@ -29,7 +30,7 @@ from imagetune.model.devices import on_accelerator
 from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
-from imagetune.runs import Say, read_data
+from imagetune.runs import read_data
 from imagetune.training.forecast import (
     Advice,
     Costs,
@@ -174,18 +175,18 @@ def profile(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> Profile
 
 
 def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
-    say(f"measuring   loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
+    say("measuring", f"loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
     objective, answers = objective_of(job), answers_of(job)
     times = []
     for stage in job.config.stages:
-        say(f"measuring   stage {stage.name}")
+        say("measuring", f"stage {stage.name}")
         times.append(time_stage(job, stage, objective=objective, answers=answers))
-    say("measuring   validation")
+    say("measuring", "validation")
     images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
     costs = _costs(recipe, job, loading, times, transfer, forward)
-    say("measuring   what could be changed")
+    say("measuring", "what could be changed")
     by_stage = [_loading_of(loading, stage) for stage in job.config.stages]
     measured = Measured(costs, tuple(times), tuple(found.times for found in by_stage), recipe.data.cache)
     advice = rank_changes(costs, possible_changes(job, measured))

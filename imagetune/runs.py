@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import keras
 
+from imagetune.core.messages import Say
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.catalog import Catalog, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
@@ -59,8 +60,6 @@ from imagetune.training.job import Pictures
 from imagetune.training.plan import StagePlan, plan_stages
 from imagetune.training.stopping import StopRequest, listen_for_stop
 from imagetune.validation import load_checked_recipe
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -171,12 +170,12 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     check_classes(recipe, splits.class_names)
     test = splits.test_count
     counts = f"{len(splits.train)} train, {len(splits.val)} val, {test} test"
-    say(f"data        {counts} in {splits.told_labels()}")
+    say("data", f"{counts} in {splits.told_labels()}")
     for note in splits.notes:
-        say(f"note        {note}")
+        say("note", note)
     for finding in audit.findings:
         hint = f"; {finding.hint}" if finding.hint else ""
-        say(f"{finding.severity:<11} {finding.title}{hint} [{finding.code}]")
+        say(finding.severity, f"{finding.title}{hint} [{finding.code}]")
     return Data(catalog, audit, splits, PictureCaches(audit.hashes))
 
 
@@ -212,14 +211,14 @@ def run_recipe(  # noqa: PLR0913 - a run's circumstances, each by its name
     recipe = settle_workers(recipe, pictures, model, say=say)
     job = training_job(recipe, data.pictures(recipe), model, stop=stop)
     folder = create_run_folder(recipe, run_dir)
-    say(f"run folder  {folder.path}")
+    say("run folder", str(folder.path))
     with failure_noted(folder):
         _write_inputs(folder, recipe, data, weights)
         tracker = start_tracking(folder.path, recipe.tracking, recipe_name=recipe.name, parent_run_id=parent_run_id)
     recorder = RunRecorder(folder, listener, lambda record: _pass_on(record, folder, tracker, recipe))
     try:
         best = train(replace(job, folder=folder.checkpoints, listener=recorder))
-        say(f"best        epoch {best.epoch}, of stage {best.stage!r}")
+        say("best", f"epoch {best.epoch}, of stage {best.stage!r}")
         val = write_model(folder, model, recipe, data.splits, pictures=job.pictures)
         evaluation = None
         if test:
@@ -307,7 +306,7 @@ def send_changes(folder: RunFolder, *, say: Say) -> None:
     try:
         sync_run(folder.path)
     except TrackingError as error:
-        say(f"warning     MLflow has not got the new pages ({error}); later: imagetune sync {folder.path}")
+        say("warning", f"MLflow has not got the new pages ({error}); later: imagetune sync {folder.path}")
 
 
 def sync(run_dir: Path) -> str:
@@ -372,4 +371,4 @@ def finish_tracking(tracker: Tracker, say: Say) -> None:
     """Send what is left, and say what could not be sent."""
     message = tracker.finish()
     if message:
-        say(f"warning     {message}")
+        say("warning", message)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import Say
 from imagetune.data.findings import counted
 from imagetune.data.pipeline import training_batches
 from imagetune.data.splits import Splits
@@ -30,7 +31,7 @@ from imagetune.run_folder import (
     failure_state,
     lock_document,
 )
-from imagetune.runs import Say, finish_tracking, write_model, write_pages
+from imagetune.runs import finish_tracking, write_model, write_pages
 from imagetune.testing import evaluate_splits
 from imagetune.tracking.tracker import start_tracking
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
@@ -135,7 +136,7 @@ class _Pot:
         ranks = [self.rank_of((index,)) for index in range(len(self.members))]
         steps = greedy_soup(ranks, self.rank_of)
         for step in steps:
-            self.say(f"{'kept' if step.kept else 'left out':<11} {self.members[step.added].name}: {self._told(step)}")
+            self.say("kept" if step.kept else "left out", f"{self.members[step.added].name}: {self._told(step)}")
         best = self.members[steps[0].added]
         self.model = load_model(best.folder.model).model
         self.fill(kept_members(steps))
@@ -219,7 +220,7 @@ def _serve(pot: _Pot, best: Member, steps: Sequence[SoupStep], *, run_dir: Path 
     """Make the run folder of a soup, test it once, and record it as any run."""
     recipe, say = best.recipe, pot.say
     folder = create_run_folder(recipe, run_dir)
-    say(f"run folder  {folder.path}")
+    say("run folder", str(folder.path))
     document = _document(pot, steps)
     with failure_noted(folder):
         _write_inputs(folder, best, document)

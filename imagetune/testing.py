@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import psutil
 
+from imagetune.core.messages import Say
 from imagetune.data.catalog import Record, read_catalog
 from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
@@ -42,7 +43,7 @@ def evaluate_splits(
     recipe: Recipe,
     splits: Splits,
     *,
-    say: Callable[[str], None],
+    say: Say,
     val: Predictions | None = None,
     pictures: Pictures | None = None,
 ) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def evaluate_splits(
     write_json(folder.evaluation, document)
     document |= deep_document(Examined(model, recipe, examined, splits.root, folder.path))
     write_json(folder.evaluation, document)
-    say(f"evaluated   {', '.join(examined)}")
+    say("evaluated", ", ".join(examined))
     return document
 
 

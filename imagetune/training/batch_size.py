@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 from pydantic import Field
 
+from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones import Backbone, get_backbone
 from imagetune.model.build import backbone_of, build_model
@@ -37,8 +38,6 @@ WORKER = (sys.executable, "-m", "imagetune.training.batch_size")
 # The rest is for decoding processes, validation and whatever else runs on the machine.
 MEMORY_SHARE = 0.6
 POLL_SECONDS = 0.05
-
-Say = Callable[[str], None]
 
 
 class Load(Section):
@@ -71,12 +70,12 @@ def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) 
     whole = load.train.step_size
 
     def fits(size: int) -> bool:
-        say(f"batch       trying {size} pictures at a time")
+        say("batch", f"trying {size} pictures at a time")
         return fits_in_memory(load.model_copy(update={"batch_size": size}), worker=worker)
 
     size = largest_fitting(candidate_sizes(whole), fits)
     passes = whole // size
-    say(f"batch       {size} of {whole} fits" + (f"; {passes} passes a step" if passes > 1 else ""))
+    say("batch", f"{size} of {whole} fits" + (f"; {passes} passes a step" if passes > 1 else ""))
     return with_batch_size(load.train, size)
 
 

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import ImagetuneError, RecipeError, ResourceError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
@@ -58,14 +59,14 @@ def test_when_nothing_fits_the_error_says_what_to_do():
 def test_the_step_stays_what_the_recipe_asked_for():
     said = []
     dies = "size > 8 and os.kill(os.getpid(), signal.SIGKILL); print(json.dumps({'peak_bytes': 1}))"
-    train = fitting_batch_size(load(effective_batch=32), say=said.append, worker=worker(dies))
+    train = fitting_batch_size(load(effective_batch=32), say=lambda *message: said.append(message), worker=worker(dies))
     assert (train.pass_size, train.step_size, train.accumulation) == (8, 32, 4)
-    assert said[0] == "batch       trying 32 pictures at a time"
-    assert said[-1] == "batch       8 of 32 fits; 4 passes a step"
+    assert said[0] == ("batch", "trying 32 pictures at a time")
+    assert said[-1] == ("batch", "8 of 32 fits; 4 passes a step")
 
 
 def test_without_an_effective_batch_a_step_has_32_pictures():
-    train = fitting_batch_size(load(), say=lambda _: None, worker=worker("print(json.dumps({'peak_bytes': 1}))"))
+    train = fitting_batch_size(load(), say=say_nothing, worker=worker("print(json.dumps({'peak_bytes': 1}))"))
     assert (train.pass_size, train.step_size) == (32, 32)
 
 
@@ -134,7 +135,7 @@ def test_the_settled_section_is_a_valid_one():
 @pytest.mark.slow
 def test_a_real_process_trains_two_steps():
     said = []
-    train = fitting_batch_size(load(effective_batch=8, optimizer="sgd"), say=said.append)
+    train = fitting_batch_size(load(effective_batch=8, optimizer="sgd"), say=lambda *message: said.append(message))
     assert train.pass_size == 8
     with pytest.raises(RecipeError, match="no block or layer 'roof'"):
         fits_in_memory(load(stages=[("roof", "roof")], size=1))
