@@ -66,8 +66,8 @@ def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe
     from imagetune.runs.prepare import read_data
 
     said = []
-    read_data(load_checked_recipe(odd_recipe).recipe, say=said.append)
-    assert "note        1 picture with a suffix that does not fit the content [wrong-suffix]" in said
+    read_data(load_checked_recipe(odd_recipe).recipe, say=lambda *message: said.append(message))
+    assert ("note", "1 picture with a suffix that does not fit the content [wrong-suffix]") in said
     outcome = imagetune("fit", odd_recipe, "-o", "data.audit.fail_on=[wrong-suffix]", "--run-dir", "run")
     assert outcome.code == 3
     assert "take wrong-suffix out of data.audit.fail_on" in outcome.err
