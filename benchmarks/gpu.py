@@ -34,6 +34,7 @@ from benchmarks.side_by_side import (
     told,
 )
 from imagetune.cli.quiet import quiet_start
+from imagetune.core.messages import say_nothing
 from imagetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def measure(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
 
     batch = arguments.batch or best_batch(backbone, arguments, source)
     recipe = recipe_for(backbone, batch, arguments, source)
-    data = read_data(recipe, say=_ignore)
+    data = read_data(recipe, say=say_nothing)
     sides: dict[str, Measure] = {
         ON_CARD: partial(in_process, rates.bare_rate, recipe, data, one_batch=True),
         OURS: partial(in_process, rates.our_rate, recipe, data, work),
@@ -140,7 +141,7 @@ def best_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> in
     best, batch, rate = 0, 32, 0.0
     while batch <= min(LARGEST_BATCH, arguments.pictures // 2):
         recipe = recipe_for(backbone, batch, arguments, source)
-        found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=_ignore))
+        found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=say_nothing))
         if found is None:
             print(f"  batch {batch}: the card's memory is full", file=sys.stderr)
             break
@@ -196,10 +197,6 @@ def timm_rate(arguments: argparse.Namespace, backbone: str, batch: int, source: 
     options = {"backbone": backbone, "size": arguments.size, "batch": batch, "epochs": arguments.epochs}
     command = [arguments.timm, str(script), str(source), *(f"--{name}={value}" for name, value in options.items())]
     return float(json.loads(run_process([*command, *flags]).output.splitlines()[-1])["pictures_per_second"])
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""
 
 
 if __name__ == "__main__":

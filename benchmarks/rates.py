@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.sets import write_jpegs
 from imagetune import runs
+from imagetune.core.messages import say_nothing
 from imagetune.jobs import build_pretrained, settle_workers, training_job
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import logits_model
@@ -94,8 +95,8 @@ def our_rate(recipe: Recipe, data: runs.Data, work: Path, listener: Listener | N
         listener: Hears of progress.
     """
     records: list[EpochRecord] = []
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
-    recipe = settle_workers(recipe, data.pictures(recipe), model, say=_ignore)
+    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
+    recipe = settle_workers(recipe, data.pictures(recipe), model, say=say_nothing)
     folder = create_run_folder(recipe, work / "run")
     try:
         recorder = RunRecorder(folder, listener or SilentListener(), records.append)
@@ -154,7 +155,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def _bare_learner(recipe: Recipe, data: runs.Data) -> keras.Model:
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
+    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
     learner = logits_model(model)
     learner.compile(
@@ -171,7 +172,3 @@ def _same_again(images: NDArray[np.uint8], labels: NDArray[Any]) -> Iterator[tup
     batch = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
     while True:
         yield batch
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""

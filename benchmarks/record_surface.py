@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.surface import COLUMNS, FACTORS, FIGURES, Setting
+from imagetune.core.messages import say_nothing
 from imagetune.files import read_json_lines
 from imagetune.jobs import build_pretrained, settle_workers, training_job
 from imagetune.recipe.schema import Recipe
@@ -115,7 +116,7 @@ def _trained(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, 
     try:
         folder = create_run_folder(recipe, work / "run")
         recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-        recipe = settle_workers(recipe, data.pictures(recipe), model, say=_ignore)
+        recipe = settle_workers(recipe, data.pictures(recipe), model, say=say_nothing)
         job = training_job(recipe, data.pictures(recipe), model, stop=StopRequest())
         train(replace(job, folder=folder.checkpoints, listener=recorder))
         lines = [line["val"] for line in read_json_lines(folder.metrics)]
@@ -130,15 +131,11 @@ def _model(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, li
     dropout = recipe.model.head.dropout
     if dropout not in models:
         keras.utils.set_random_seed(recipe.seed)
-        built, _ = build_pretrained(recipe, data.pictures(recipe), say=_ignore)
+        built, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
         models[dropout] = built, built.get_weights()
     model, weights = models[dropout]
     model.set_weights(weights)
     return model
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.side_by_side import Comparison, Measure, machine_line, markdown_table, measure_in_turn, save_json
 from imagetune.cli.quiet import quiet_start
+from imagetune.core.messages import say_nothing
 
 BAR = 0.97
 # An epoch of each takes some seconds: what begins and ends an epoch must not count for more than in a real one.
@@ -77,7 +78,7 @@ def compare(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
             epochs=arguments.epochs,
             augmentation=augmentation,
         )
-        data = read_data(recipe, say=lambda _line: None)
+        data = read_data(recipe, say=say_nothing)
         sides.setdefault(BARE, partial(rates.bare_rate, recipe, data))
         sides[f"imagetune, augmentation {augmentation}"] = partial(rates.our_rate, recipe, data, work)
     return measure_in_turn(sides, rounds=arguments.rounds, unit="pictures/s", lower_is_better=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say
 from imagetune.data.holdout import open_holdout
 from imagetune.errors import DataError, ModelFileError
 from imagetune.evaluation.robustness import Subject, measure_robustness
@@ -14,7 +15,7 @@ from imagetune.files import write_json
 from imagetune.finished import open_run, run_splits
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
-from imagetune.runs import Say, send_changes, write_pages
+from imagetune.runs import send_changes, write_pages
 
 
 def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:

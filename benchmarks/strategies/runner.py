@@ -28,6 +28,7 @@ from benchmarks.strategies.results import Outcome, Task
 from benchmarks.strategies.rows import ROWS
 from benchmarks.strategies.sets import data_section
 from imagetune.cli.quiet import quiet_start
+from imagetune.core.messages import say_nothing
 from imagetune.data.processes import prepare_worker
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
     started, used = time.perf_counter(), time.process_time()
     try:
         pictures = data.pictures(recipe)
-        model, _ = build_pretrained(recipe, pictures, say=_ignore)
+        model, _ = build_pretrained(recipe, pictures, say=say_nothing)
         best = train(replace(training_job(recipe, pictures, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
         predictions = testing.predict_labelled(model, test, data.splits.class_names, recipe)
@@ -211,13 +212,9 @@ def _read(set_name: str, seed: int, work: Path) -> Data:
     from imagetune import runs
 
     baseline = recipe_of(Task(seed, set_name, ROWS[0].name), work)
-    return runs.read_data(baseline, say=_ignore)
+    return runs.read_data(baseline, say=say_nothing)
 
 
 def _machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, Python {platform.python_version()}"
-
-
-def _ignore(_line: str) -> None:
-    """Say nothing."""

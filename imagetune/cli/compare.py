@@ -25,6 +25,7 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     """
     from imagetune import comparing
     from imagetune.cli.render.compare import comparison_lines
+    from imagetune.cli.render.lines import echo_lines, labelled
 
     compared = comparing.compare(runs, common=common, metric=metric)
     if page is not None:
@@ -32,7 +33,6 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     if as_json:
         click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return
-    for line in comparison_lines(compared.document):
-        click.echo(line)
+    echo_lines(comparison_lines(compared.document))
     if page is not None:
-        click.echo(f"page        {page}")
+        echo_lines([labelled("page", str(page))])

@@ -19,7 +19,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     """Fine-tune as RECIPE says, test once, and leave a run to review."""
     with quiet_start():
         from imagetune import cross_validation, runs
-    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines
+    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines, run_lines, use_line
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen
 
@@ -30,7 +30,6 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     with screen.shown():
         result = cross_validation.fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say)
     echo_lines(evaluation_lines(result.evaluation or {}))
-    click.echo(f"report      {result.folder / 'report.html'}")
-    click.echo("review      imagetune ui")
+    echo_lines(run_lines(result.folder))
     runs.enforce_requirements(result)
-    click.echo(f"use         imagetune predict {result.folder} PICTURES...")
+    echo_lines([use_line(result.folder)])

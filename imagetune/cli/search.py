@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
 import click
@@ -33,7 +31,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         from imagetune import runs
         from imagetune.search_runs import session
     from imagetune.cli.render.evaluation import evaluation_lines
-    from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.lines import echo_lines, screen_width
     from imagetune.cli.render.progress import Screen
     from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
     from imagetune.cli.render.search_progress import SearchScreen
@@ -49,9 +47,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             watcher=screen,
             say=screen.say,
         )
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in search_lines(search, width=width):
-        click.echo(line)
+    echo_lines(search_lines(search, width=screen_width()))
     echo_lines(evaluation_lines(search.best.evaluation or {}))
     echo_lines(file_lines(search.folder, search.best.folder))
     if not search.best.fresh and not search.added:

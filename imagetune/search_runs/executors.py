@@ -6,11 +6,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from imagetune.core.messages import Say
 from imagetune.data.findings import counted
 from imagetune.data.processes import usable_cores
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
-from imagetune.runs import Data, Say
+from imagetune.runs import Data
 from imagetune.search.executor import Executor, Work
 from imagetune.search.on_ray import RayTasks, check_cluster
 from imagetune.search.processes import Processes, warm_up
@@ -63,13 +64,13 @@ def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
 def _here(recipe: Recipe, work: Work, say: Say) -> Executor:
     slots = local_slots(recipe)
     if len(slots) > 1:
-        say(f"trials      {told_slots(slots, usable_cores())}")
+        say("trials", told_slots(slots, usable_cores()))
     return Processes(work, slots)
 
 
 def _on_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
     executor = RayTasks(work, search.ray, parallel=search.parallel)
-    say(f"trials      {executor.slots} at a time on the Ray cluster")
+    say("trials", f"{executor.slots} at a time on the Ray cluster")
     return executor
 
 

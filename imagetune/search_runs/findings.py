@@ -16,8 +16,8 @@ from imagetune.search_runs.bakeoff import baked, bakeoff_lines, write_bakeoff
 from imagetune.search_runs.sweep import sweep_lines, write_sweep
 
 
-def plan_line(loaded: LoadedRecipe) -> str:
-    """Return what to know of the trials before they start; empty where the recipe says it."""
+def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
+    """Return what to know of the trials before they start, topic and text; None where the recipe says it."""
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = len(sweep_settings(loaded.spaces))
@@ -32,9 +32,9 @@ def plan_line(loaded: LoadedRecipe) -> str:
     elif config.algorithm == "hyperband":
         return _hyperband_note(loaded.recipe)
     else:
-        return ""
+        return None
     most = config.budget.trials
-    return f"trials      {told}" + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
+    return "trials", told + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
 
 
 def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -61,11 +61,11 @@ def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialRe
     return ()
 
 
-def _hyperband_note(recipe: Recipe) -> str:
-    """Return what is amiss where no trial can drop out, which is all that hyperband is about."""
+def _hyperband_note(recipe: Recipe) -> tuple[str, str] | None:
+    """Return what is amiss where no trial can drop out, which is all that hyperband is about; else None."""
     config = recipe.search
     most = config.max_epochs or sum(stage.epochs for stage in recipe.train.stages)
     if most >= config.factor:
-        return ""
+        return None
     least = f"with {counted(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
-    return f"note        {least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"
+    return "note", f"{least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.run_folder import RunFolder
-from imagetune.runs import Say, send_changes
+from imagetune.runs import send_changes
 from imagetune.search.journal import JOURNAL_NAME
 from imagetune.search.records import STATE_NAME
 from imagetune.search_runs.report import write_search_report
@@ -50,4 +51,4 @@ def write_last_report(folder: Path, *, say: Say) -> None:
     except StoppedError:
         raise
     except ImagetuneError as error:
-        say(f"warning     report.html could not be written: {error}")
+        say("warning", f"report.html could not be written: {error}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.errors import SearchError
 from imagetune.files import disk_errors
 from imagetune.recipe.document import NodePath
@@ -16,7 +17,7 @@ from imagetune.run_folder import (
     RunFolder,
     write_recipe,
 )
-from imagetune.runs import Data, Say
+from imagetune.runs import Data
 from imagetune.search.bakeoff import fine_tunings
 from imagetune.search.executor import Task
 from imagetune.search.finalists import Direction, direction_of, ranking, repeats_of

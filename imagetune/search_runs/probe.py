@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.catalog import Record
 from imagetune.data.folds import fold_splits
 from imagetune.data.holdout import open_holdout
@@ -130,7 +131,7 @@ def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
 def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
     data, config = shared.data, shared.config
     pictures = data.pictures(recipe)
-    model, weights = build_pretrained(recipe, pictures, say=_quiet)
+    model, weights = build_pretrained(recipe, pictures, say=say_nothing)
     records = (*data.splits.train, *data.splits.val)
     features = _features(model, recipe, data, records, stop)
     known = {(record.path, record.label): row for row, record in enumerate(records)}
@@ -266,7 +267,3 @@ def _milliseconds(timing: Timing) -> dict[str, float | int]:
         "most": 1000 * timing.most,
         "rounds": len(timing.rounds),
     }
-
-
-def _quiet(_line: str) -> None:
-    """Say nothing."""

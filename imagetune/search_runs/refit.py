@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
@@ -23,7 +24,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.run_folder import RunFolder, write_recipe
-from imagetune.runs import Data, Say, read_data, run_recipe, send_changes, write_pages
+from imagetune.runs import Data, read_data, run_recipe, send_changes, write_pages
 from imagetune.search.finalists import Candidate
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest
@@ -173,7 +174,7 @@ def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path,
     split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
     recipe, merged = _merged(plain, data, folder)
-    say(f"refit       {len(merged.splits.train)} pictures of training and validation together, {epochs} epochs")
+    say("refit", f"{len(merged.splits.train)} pictures of training and validation together, {epochs} epochs")
     told = f"Trained on training and validation pictures together for {epochs} epochs, as many as were best"
     return recipe, merged, told
 
@@ -225,7 +226,7 @@ def _merged(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
 def _same_test(recipe: Recipe, data: Data) -> Data | None:
     """Return the recipe's pictures where they are those of the search with nothing in validation, else None."""
     try:
-        found = read_data(recipe, say=_nothing)
+        found = read_data(recipe, say=say_nothing)
     except DataError:
         return None
     before, after = data.splits, found.splits
@@ -264,7 +265,3 @@ def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
         train = train.model_copy(update=settled)
     kept = {"search": then.search, "tracking": then.tracking, "data": data, "train": train}
     return recipe.model_copy(update=kept) == then
-
-
-def _nothing(_line: str) -> None:
-    """Say nothing: what there is to say of the pictures was said."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagetune.core.messages import Say
 from imagetune.files import write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
@@ -19,7 +20,7 @@ from imagetune.run_folder import (
     failure_noted,
     without_password,
 )
-from imagetune.runs import Data, Say, finish_tracking, read_data
+from imagetune.runs import Data, finish_tracking, read_data
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import Candidate, ranking
 from imagetune.search.journal import Event, Journal, results_of
@@ -30,7 +31,7 @@ from imagetune.search_runs.blocks import check_blocks
 from imagetune.search_runs.budget import Budget, busy_seconds
 from imagetune.search_runs.checks import check_recipe
 from imagetune.search_runs.executors import executor_of, prepare_executor
-from imagetune.search_runs.findings import plan_line, write_findings
+from imagetune.search_runs.findings import plan_message, write_findings
 from imagetune.search_runs.pages import write_last_report
 from imagetune.search_runs.phases import Session, Watched, all_failed, run_phases
 from imagetune.search_runs.refit import (
@@ -139,9 +140,9 @@ def search(
                 keep_warm_start(warm, folder.path)
             # What can't be gone on with is refused before anything of it is changed.
             records = _open_records(loaded, data, folder)
-            say(f"run folder  {folder.path}")
-            if planned := plan_line(loaded):
-                say(planned)
+            say("run folder", str(folder.path))
+            if planned := plan_message(loaded):
+                say(*planned)
             with _recorded(folder, loaded.recipe, copies, say) as tracker:
                 watchers = Watchers([copies, watcher])
                 return _search(loaded, data, records, tracker, listener, watchers, say, stop)
@@ -197,7 +198,7 @@ def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Liste
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
     place = folder / BEST_FOLDER
     if (done := finished_refit(place, recipe)) is not None:
-        say(f"finished    {place} was trained and tested in an earlier session")
+        say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
         return done
     return refit(

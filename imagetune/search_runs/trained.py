@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from imagetune.core.messages import say_nothing
 from imagetune.files import read_json_lines, write_json
 from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
 from imagetune.model.weights import WeightsReport
@@ -90,8 +91,8 @@ def _train(lesson: Lesson, folder: RunFolder, recorder: RunRecorder, stop: StopR
     before = len(read_json_lines(folder.metrics))
     recipe = _with_batch_size(lesson)
     with memory_errors(recipe.train.pass_size):
-        model, weights = build_pretrained(recipe, lesson.pictures(recipe), say=_quiet)
-        recipe = settle_workers(recipe, lesson.pictures(recipe), model, say=_quiet, one_of_many=True)
+        model, weights = build_pretrained(recipe, lesson.pictures(recipe), say=say_nothing)
+        recipe = settle_workers(recipe, lesson.pictures(recipe), model, say=say_nothing, one_of_many=True)
         _write_inputs(folder, recipe, lesson.recipe, weights)
         job = training_job(recipe, lesson.pictures(recipe), model, stop=stop)
 
@@ -114,7 +115,7 @@ def _with_batch_size(lesson: Lesson) -> Recipe:
     """Return the recipe with its batch size, which is that of a lower rung: it decides what an epoch learns."""
     recipe = lesson.recipe
     if lesson.continues is None or recipe.train.batch_size != "auto":
-        return settle_batch_size(recipe, lesson.pictures(recipe), say=_quiet)
+        return settle_batch_size(recipe, lesson.pictures(recipe), say=say_nothing)
     size = load_recipe(RunFolder(lesson.continues).recipe).recipe.train.batch_size
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": size})})
 
@@ -124,7 +125,3 @@ def _write_inputs(folder: RunFolder, recipe: Recipe, before: Recipe, weights: We
     if recipe != before:
         write_recipe(recipe, folder.recipe)
     write_json(folder.path / "lock.json", lock_document(recipe, weights=asdict(weights), pictures={}))
-
-
-def _quiet(_line: str) -> None:
-    """Say nothing."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.messages import Say
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.files import write_json
 from imagetune.recipe.conditions import is_met, parents_first
@@ -23,7 +24,7 @@ from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import ChoiceSpace, Value
 from imagetune.run_folder import RunFolder
-from imagetune.runs import Data, Say
+from imagetune.runs import Data
 from imagetune.search.finalists import Candidate, direction_of, ranking
 from imagetune.search.journal import JOURNAL_NAME, Journal, results_of
 from imagetune.search.records import STATE_NAME
@@ -180,7 +181,7 @@ def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Pictur
         hint = "leave it out of warm_start" + (", or change back what differs" if reasons else "")
         raise loaded.error(_AT, f"no trial of {source} is a training of this recipe{first}", hint=hint)
     left = f"; {len(reasons)} don't fit: {reasons[0]}" if reasons else ""
-    say(f"warm start  {len(known)} of {len(known) + len(reasons)} settings of {source}{left}")
+    say("warm start", f"{len(known)} of {len(known) + len(reasons)} settings of {source}{left}")
     return known
 
 

@@ -5,6 +5,7 @@ import signal
 import pytest
 from searches import write_search
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import StoppedError
 from imagetune.search_runs import pages
 from imagetune.training.stopping import listen_for_stop
@@ -19,9 +20,10 @@ def test_a_page_that_cannot_be_written_is_told_and_ends_nothing(folder):
     (curve,) = folder.glob("trials/trial-001/metrics.jsonl")
     curve.write_text("no json\n" + curve.read_text())
     said = []
-    pages.write_last_report(folder, say=said.append)
-    (line,) = said
-    assert line.startswith("warning     report.html could not be written: ")
+    pages.write_last_report(folder, say=lambda *message: said.append(message))
+    ((topic, line),) = said
+    assert topic == "warning"
+    assert line.startswith("report.html could not be written: ")
     assert str(curve) in line
     assert not (folder / "report.html").exists()
 
@@ -32,4 +34,4 @@ def test_ctrl_c_while_the_page_is_written_ends_the_command(folder, monkeypatch):
 
     monkeypatch.setattr(pages, "write_search_report", interrupted)
     with listen_for_stop(), pytest.raises(StoppedError):
-        pages.write_last_report(folder, say=lambda _line: None)
+        pages.write_last_report(folder, say=say_nothing)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.holdout import open_holdout
 from imagetune.errors import StoppedError, WeightsError
 from imagetune.recipe.loading import load_recipe
@@ -33,7 +34,7 @@ def prepared(folder, pictures, weights="random"):
     path = folder / "bakeoff.yaml"
     path.write_text(RECIPE.replace("SOURCE", str(source)).replace("WEIGHTS", weights))
     recipe = load_recipe(path).recipe
-    data = read_data(recipe, say=lambda _: None)
+    data = read_data(recipe, say=say_nothing)
     return recipe, Shared(data, recipe.search), Task("001", folder / "trial", recipe, probe=True)
 
 

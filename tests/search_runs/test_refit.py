@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.holdout import open_holdout
 from imagetune.errors import DataError
 from imagetune.recipe.loading import load_recipe
@@ -54,14 +55,10 @@ def recipe_of(tmp_path):
 
 
 def refitted(recipe, best, folder):
-    data = read_data(recipe, say=quiet)
+    data = read_data(recipe, say=say_nothing)
     said: list[str] = []
-    made, merged, told = refit_recipe(recipe, best, data, folder=folder, say=said.append)
+    made, merged, told = refit_recipe(recipe, best, data, folder=folder, say=lambda *message: said.append(message))
     return data, made, merged, told
-
-
-def quiet(_line):
-    pass
 
 
 def names(records):
@@ -101,7 +98,7 @@ def test_validation_pictures_join_training_and_the_test_stays(recipe_of, picture
     assert "6 epochs" in told
 
     write_recipe(made, tmp_path / "best.yaml")
-    again = read_data(load_recipe(tmp_path / "best.yaml").recipe, say=quiet)
+    again = read_data(load_recipe(tmp_path / "best.yaml").recipe, say=say_nothing)
     assert names(again.splits.train) == names(merged.splits.train)
     assert names(open_holdout(again.splits)) == names(open_holdout(data.splits))
 
@@ -131,11 +128,11 @@ def test_splits_that_a_table_gives_are_written_into_the_search(recipe_of, pictur
 def test_a_picture_that_changed_since_stops_the_refit(recipe_of, pictures, tmp_path):
     pictures = shutil.copytree(pictures, tmp_path / "drawn")
     recipe = recipe_of(pictures)
-    data = read_data(recipe, say=quiet)
+    data = read_data(recipe, say=say_nothing)
     first = sorted(pictures.rglob("*.png"))[0]
     first.write_bytes(sorted(pictures.rglob("*.png"))[-1].read_bytes())
     with pytest.raises(DataError, match="changed since"):
-        refit_recipe(recipe, winner((0.8, 3)), data, folder=tmp_path, say=quiet)
+        refit_recipe(recipe, winner((0.8, 3)), data, folder=tmp_path, say=say_nothing)
 
 
 def test_the_best_recipe_carries_its_score_and_reads_back(recipe_of, pictures, tmp_path):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import searchable_yaml
@@ -45,7 +46,7 @@ def folder(tmp_path, loaded):
 
 
 def read(loaded):
-    return read_data(loaded.recipe, say=lambda _line: None)
+    return read_data(loaded.recipe, say=say_nothing)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.errors import DataError
 from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
@@ -41,7 +42,7 @@ def recipe(pictures):
 
 @pytest.fixture(scope="module")
 def shared(recipe):
-    return Shared(read_data(recipe, say=lambda _: None), recipe.search)
+    return Shared(read_data(recipe, say=say_nothing), recipe.search)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from imagetune.core.messages import say_nothing
 from imagetune.data.splits import write_splits_csv
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.files import write_json
@@ -62,7 +63,7 @@ def load(tmp_path, pictures):
 def data(tmp_path_factory, pictures):
     path = tmp_path_factory.mktemp("recipe") / "r.yaml"
     path.write_text(RECIPE.format(source=pictures, **DEFAULTS), encoding="utf-8")
-    return read_data(load_recipe(path).recipe, say=lambda _line: None)
+    return read_data(load_recipe(path).recipe, say=say_nothing)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def taken(load, data):
         said = []
         search = changes.pop("search", "{algorithm: random, warm_start: %s}") % folder
         loaded = load(search=search, **changes)
-        warm = warm_start_of(loaded, data, resumed=None, say=said.append)
+        warm = warm_start_of(loaded, data, resumed=None, say=lambda *message: said.append(message))
         return [(each.values, each.objective) for each in warm.known], said
 
     return taken
@@ -114,7 +115,7 @@ def test_trials_with_a_figure_are_taken_over(earlier, taken, trial_recipes):
         ({RATE: 1e-3, OPTIMIZER: "adamw"}, 0.7),
         ({RATE: 3e-4, OPTIMIZER: "adamw"}, 0.5),
     ]
-    assert said == [f"warm start  3 of 3 settings of {folder}"]
+    assert said == [("warm start", f"3 of 3 settings of {folder}")]
 
 
 def test_several_trainings_of_a_setting_count_with_their_mean(earlier, taken):
@@ -132,8 +133,11 @@ def test_what_lies_outside_the_present_spaces_is_left(earlier, taken):
     known, said = taken(folder, rate="{search: log_uniform, low: 5e-4, high: 1e-1}")
     assert [values[RATE] for values, _ in known] == [1e-2, 1e-3]
     assert said == [
-        f"warm start  2 of 3 settings of {folder}; 1 don't fit: "
-        "train.stages[0].learning_rate was 0.0003, which isn't among the values searched"
+        (
+            "warm start",
+            f"2 of 3 settings of {folder}; 1 don't fit: "
+            "train.stages[0].learning_rate was 0.0003, which isn't among the values searched",
+        )
     ]
 
 
@@ -153,7 +157,7 @@ def test_a_section_that_was_fixed_then_is_found_among_the_choices(earlier, taken
 def test_what_is_fixed_now_must_be_what_it_was(earlier, taken):
     known, said = taken(earlier(), optimizer="adamw")
     assert known == [({RATE: 1e-3}, 0.7), ({RATE: 3e-4}, 0.5)]
-    assert '1 don\'t fit: train.optimizer.name was "sgd", now it is "adamw"' in said[0]
+    assert '1 don\'t fit: train.optimizer.name was "sgd", now it is "adamw"' in said[0][1]
 
 
 def test_a_conditional_space_that_was_not_in_force_stays_out(earlier, taken):
@@ -263,10 +267,10 @@ def test_a_resumed_search_repeats_what_it_began_with(earlier, load, data, tmp_pa
     folder, own = earlier(), tmp_path / "own"
     own.mkdir()
     loaded = load(search=f"{{algorithm: bayesian, trials: 8, warm_start: {folder}}}")
-    warm = warm_start_of(loaded, data, resumed=None, say=lambda _line: None)
+    warm = warm_start_of(loaded, data, resumed=None, say=say_nothing)
     keep_warm_start(warm, own)
     shutil.rmtree(folder)
-    assert warm_start_of(loaded, data, resumed=own, say=lambda _line: None) == warm
+    assert warm_start_of(loaded, data, resumed=own, say=say_nothing) == warm
 
     def proposals():
         proposer = proposer_of(loaded, seed=0, folder=own, past=())
@@ -284,7 +288,7 @@ def test_a_changed_warm_start_is_refused_on_resume(earlier, load, data, tmp_path
     own.mkdir()
     loaded = load(search=f"{{algorithm: random, warm_start: {earlier()}}}")
     with pytest.raises(CheckpointError, match=r"began with warm_start \[\], now it is"):
-        warm_start_of(loaded, data, resumed=own, say=lambda _line: None)
+        warm_start_of(loaded, data, resumed=own, say=say_nothing)
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -66,17 +66,17 @@ class SearchScreen:
         with self._stack:
             yield self
 
-    def say(self, text: str) -> None:
-        """Print a line above what moves."""
-        self.refit.say(text)
+    def say(self, topic: str, text: str, /) -> None:
+        """Print a message above what moves."""
+        self.refit.say(topic, text)
 
     def search_started(self, plan: SearchPlan) -> None:
         """Say what is coming, and begin to show it."""
         self._plan = plan
         self._results = [*plan.known]
-        self.say(f"search      {_told_plan(plan)}")
+        self.say("search", _told_plan(plan))
         if plan.known:
-            self.say(f"resumed     {told_counts(self._results)} in earlier sessions; they stand")
+            self.say("resumed", f"{told_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
         if console.is_terminal:
             live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
@@ -93,7 +93,7 @@ class SearchScreen:
         self._running[trial.trial_id] = _Running(trial, time.monotonic(), progress)
         if self._live is None:
             settings = told_settings(trial.values, names_of(plan.recipe, plan.paths))
-            self.say(f"trial {trial.trial_id:<5} started: {settings}")
+            self.say(f"trial {trial.trial_id}", f"started: {settings}")
         self._show()
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
@@ -102,9 +102,9 @@ class SearchScreen:
         self._running.pop(result.trial.trial_id, None)
         self._results.append(result)
         if self._live is None:
-            self.say(f"trial {result.trial.trial_id:<5} {_ended(result)}; {'; '.join(self._standing())}")
+            self.say(f"trial {result.trial.trial_id}", f"{_ended(result)}; {'; '.join(self._standing())}")
         elif result.status == "failed":
-            self.say(f"trial {result.trial.trial_id:<5} {_ended(result)}")
+            self.say(f"trial {result.trial.trial_id}", _ended(result))
         self._show()
 
     def tick(self) -> None:
@@ -117,7 +117,7 @@ class SearchScreen:
         self._stack.close()
         self._live = None
         self.say(
-            f"winner      trial {winner.trial.trial_id}, {told_figure(winner, self._planned().recipe.search.objective)}"
+            "winner", f"trial {winner.trial.trial_id}, {told_figure(winner, self._planned().recipe.search.objective)}"
         )
         self._stack.enter_context(self.refit.shown())
 
