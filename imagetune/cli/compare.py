@@ -24,6 +24,7 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     A RUN is a run folder or a runs:/ or models:/ address. What the runs answered is read from their folders.
     """
     from imagetune.cli.render.compare import comparison_lines
+    from imagetune.cli.render.lines import echo_lines, labelled
     from imagetune.commands import compare
 
     compared = compare.compare(runs, common=common, metric=metric)
@@ -32,7 +33,6 @@ def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bo
     if as_json:
         click.echo(json.dumps(compared.document, ensure_ascii=False, allow_nan=False))
         return
-    for line in comparison_lines(compared.document):
-        click.echo(line)
+    echo_lines(comparison_lines(compared.document))
     if page is not None:
-        click.echo(f"page        {page}")
+        echo_lines([labelled("page", str(page))])

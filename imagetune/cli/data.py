@@ -16,8 +16,7 @@ def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> Non
         return
     from imagetune.data.checking import code_lines
 
-    for line in code_lines():
-        click.echo(line)
+    click.echo("\n".join(code_lines()))
     context.exit()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, run_argument, say, with_option
+from imagetune.cli.options import json_option, run_argument, with_option
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import say
 
 
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
@@ -73,11 +74,11 @@ def command(
 def _test_damaged(run: str, *, as_json: bool) -> None:
     with quiet_start():
         from imagetune.commands.evaluate_robustness import evaluate_robustness
-    from imagetune.cli.render.robustness import robustness_lines, tell_tenths
+    from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.robustness import robustness_lines, say_tenths
 
-    document = evaluate_robustness(run, say=say, progress=tell_tenths())
+    document = evaluate_robustness(run, say=say, progress=say_tenths(say))
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
         return
-    for line in robustness_lines(document["robustness"]):
-        click.echo(line)
+    echo_lines(robustness_lines(document["robustness"]))

@@ -10,6 +10,7 @@ import click
 
 from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.predictions import explanation_line
 
 
 @click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out looks/")
@@ -40,12 +41,7 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
         read |= found.error is None
         if as_json:
             click.echo(json.dumps(asdict(found), ensure_ascii=False))
-        elif found.error is not None:
-            click.echo(f"{found.path}\terror: {found.error}")
         else:
-            agreement = "-" if found.agreement is None else f"{found.agreement:+.2f}"
-            # Probabilities need three decimals, numbers the digits that they have.
-            given = f"{found.value:.6g}" if found.probability is None else f"{found.probability:.3f}"
-            click.echo(f"{found.path}\t{found.target}\t{given}\tagreement {agreement}\t{found.file}")
+            click.echo(explanation_line(found))
     if not read:
         raise none_read()

@@ -21,7 +21,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.training.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines
+    from imagetune.cli.render.evaluation import evaluation_lines, plan_lines, run_lines, use_line
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen
 
@@ -34,7 +34,6 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     with screen.shown(), listen_for_stop() as stop:
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
     echo_lines(evaluation_lines(result.evaluation))
-    click.echo(f"report      {result.folder / 'report.html'}")
-    click.echo("review      imagetune ui")
+    echo_lines(run_lines(result.folder))
     enforce_requirements(result)
-    click.echo(f"use         imagetune predict {result.folder} PICTURES...")
+    echo_lines([use_line(result.folder)])

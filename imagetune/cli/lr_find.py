@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument, say
+from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import labelled, say
 
 
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
@@ -40,5 +41,5 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     for name, rate in (("valley", found.valley), ("steepest slope", found.steepest)):
         if rate is not None:
             click.echo(f"learning_rate: {rate:.2g}".ljust(28) + f"# {name} of stage {found.stage}")
-    click.echo(f"plot        {out}")
+    click.echo(labelled("plot", str(out)))
     _ = found.suggestion  # says so where the loss fell nowhere; the plot shows it

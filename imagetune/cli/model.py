@@ -19,34 +19,27 @@ def command() -> None:
 @command.command("list", epilog="Example: imagetune model list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List all backbones: parameters, published top-1, usual picture size, weights at hand or not."""
+    """List all backbones: parameters, published top-1 accuracy, default image size, availability of their weights."""
+    from imagetune.cli.render.models import model_lines
     from imagetune.model.describe import model_rows
 
     rows = model_rows()
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows]))
         return
-    click.echo(f"{'backbone':<22}{'parameters':>12}{'top-1 %':>9}{'pixels':>8}  weights")
-    for row in rows:
-        top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
-        click.echo(f"{row.name:<22}{row.parameters / 1e6:>10.1f} M{top1:>9}{row.image_size:>8}  {row.weights}")
+    click.echo("\n".join(model_lines(rows)))
 
 
 @command.command("layers", epilog="Example: imagetune model layers vgg16 --unfreeze block5 --all")
 @click.argument("backbone")
-@click.option("--unfreeze", default="none", show_default=True, help="Show what this `unfreeze` would train.")
+@click.option("--unfreeze", default="none", show_default=True, help="Show what this `unfreeze` makes trainable.")
 @click.option("--all", "every_layer", is_flag=True, help="Also show every layer with weights.")
 def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
-    """Show the blocks of BACKBONE from input to output, and what would train."""
+    """Show the blocks of BACKBONE from input to output, and which of their parameters are trainable."""
+    from imagetune.cli.render.models import layer_lines
     from imagetune.model.describe import layer_rows
 
     with quiet_start():
         import imagetune.model.build  # noqa: F401  (starts Keras, which layer_rows needs)
     rows = layer_rows(backbone, unfreeze)
-    click.echo(f"{'block':<18}{'layers':>8}{'parameters':>14}{'would train':>14}")
-    for row in rows:
-        click.echo(f"{row.block:<18}{len(row.layers):>8}{row.parameters:>14,}{row.trainable_parameters:>14,}")
-        for layer in row.layers if every_layer else ():
-            click.echo(f"  {layer}{'  (would train)' if layer in row.trainable_layers else ''}")
-    total, trained = (sum(getattr(row, key) for row in rows) for key in ("parameters", "trainable_parameters"))
-    click.echo(f"{'in all':<18}{sum(len(row.layers) for row in rows):>8}{total:>14,}{trained:>14,}")
+    click.echo("\n".join(layer_lines(rows, every_layer=every_layer)))

@@ -20,11 +20,6 @@ with_option = click.option(
     "others",
     multiple=True,
     metavar="RUN",
-    help="Another run to answer together with: the mean of the probabilities; repeatable.",
+    help="Another run to predict with: probabilities are averaged; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def say(topic: str, text: str) -> None:
-    """Print a line of progress; standard output stays free for results."""
-    click.echo(f"{topic:<11} {text}", err=True)

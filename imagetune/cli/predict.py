@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import say
+from imagetune.cli.render.predictions import prediction_line
 from imagetune.data.findings import counted
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.evaluation.pictures import PicturePrediction
-
-SET_SEPARATOR = ";"
 
 
 @click.command(
@@ -80,70 +77,21 @@ def command(
 
 
 def _print(predictions: Iterable[PicturePrediction], *, as_json: bool) -> bool:
-    """Print a line a picture as it is answered, and return whether any could be read."""
+    """Print a line an image as it is predicted, and return whether any could be read."""
+    from imagetune.evaluation.prediction_table import prediction_document
+
     read = False
     for prediction in predictions:
         read |= prediction.error is None
-        if as_json:
-            click.echo(json.dumps(_document(prediction), ensure_ascii=False))
-        elif prediction.error is not None:
-            click.echo(f"{prediction.path}\terror: {prediction.error}")
-        else:
-            strange = "\tunlike the training pictures" if prediction.out_of_distribution else ""
-            told = f"{prediction.label}{_sureness(prediction)}{_told_set(prediction)}"
-            click.echo(f"{prediction.path}\t{told}{strange}")
+        json_line = json.dumps(prediction_document(prediction), ensure_ascii=False) if as_json else None
+        click.echo(json_line or prediction_line(prediction))
     return read
 
 
-def _document(prediction: PicturePrediction) -> dict[str, Any]:
-    """Return the line of JSON; only a number has a value, sets are told on demand, strange pictures by some models."""
-    document = asdict(prediction)
-    for name in ("value", "answers", "interval", "out_of_distribution", "out_of_distribution_score"):
-        if document[name] is None:
-            del document[name]
-    return document
-
-
-def _sureness(prediction: PicturePrediction) -> str:
-    """Return the probability of a class; several labels and numbers have none."""
-    found = prediction.probabilities.get(prediction.label or "")
-    return "" if found is None else f"\t{found:.3f}"
-
-
-def _told_set(prediction: PicturePrediction) -> str:
-    """Return the set of answers, or the interval of a number, where it was asked for."""
-    if prediction.interval is not None:
-        low, high = prediction.interval
-        return f"\t{low:.6g} to {high:.6g}"
-    return "" if prediction.answers is None else f"\t{{{', '.join(prediction.answers)}}}"
-
-
-def _set_columns(rows: Iterable[PicturePrediction]) -> dict[str, Callable[[PicturePrediction], object]]:
-    """Return the columns that sets of answers take, and what stands in them."""
-    for row in rows:
-        if row.answers is not None:
-            return {"answers": lambda row: SET_SEPARATOR.join(row.answers or ())}
-        if row.interval is not None:
-            return {
-                "low": lambda row: "" if row.interval is None else row.interval[0],
-                "high": lambda row: "" if row.interval is None else row.interval[1],
-            }
-    return {}
-
-
 def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
-    """Write a row a picture, and return whether any could be read."""
-    rows = list(predictions)
-    names = next((list(row.probabilities) for row in rows if row.probabilities), [])
-    sets = _set_columns(rows)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", *names, *sets, "error"])
-        for row in rows:
-            values = [row.probabilities.get(name, "") for name in names]
-            told = [of(row) for of in sets.values()]
-            writer.writerow([row.path, row.label or "", *values, *told, row.error or ""])
-    unread = sum(row.error is not None for row in rows)
-    summary = f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else "")
-    click.echo(summary, err=True)
-    return unread < len(rows)
+    """Write a row an image, and return whether any could be read."""
+    from imagetune.evaluation.prediction_table import write_prediction_table
+
+    rows, unread = write_prediction_table(predictions, path)
+    say("written", f"{path}: {counted(rows, 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    return unread < rows

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, overrides_option, recipe_argument, say
+from imagetune.cli.options import json_option, overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import say
 
 
 @click.command(epilog="Example: imagetune profile recipe.yaml -o data.workers=4")
@@ -34,5 +35,4 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.document(), ensure_ascii=False, indent=2))
         return
-    for line in profile_lines(found):
-        click.echo(line)
+    click.echo("\n".join(profile_lines(found)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.render.tables import table_lines
 
 
 @click.group(epilog="Example: imagetune recipe copy quickstart .")
@@ -20,8 +21,8 @@ def list_recipes() -> None:
     """List the recipes that are shipped."""
     from imagetune.recipe.shipped import recipe_summary, shipped_recipes
 
-    for name, path in shipped_recipes().items():
-        click.echo(f"{name:<22} {recipe_summary(path)}")
+    rows = [(name, recipe_summary(path)) for name, path in shipped_recipes().items()]
+    click.echo("\n".join(table_lines(rows, align="<<", indent=0)))
 
 
 @command.command("copy", epilog="Example: imagetune recipe copy resnet50 my-project/")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from imagetune.cli.options import run_argument, say
+from imagetune.cli.options import run_argument
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import say
 
 
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
 import click
@@ -34,7 +32,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         from imagetune.commands.search import search
         from imagetune.training.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines
-    from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.lines import echo_lines, screen_width
     from imagetune.cli.render.progress import Screen
     from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
     from imagetune.cli.render.search_progress import SearchScreen
@@ -51,9 +49,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             say=screen.say,
             stop=stop,
         )
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in search_lines(found, width=width):
-        click.echo(line)
+    echo_lines(search_lines(found, width=screen_width()))
     echo_lines(evaluation_lines(found.best.evaluation or {}))
     echo_lines(file_lines(found.folder, found.best.folder))
     if not found.best.fresh and not found.added:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import say
 from imagetune.cli.quiet import quiet_start
+from imagetune.cli.render.lines import say
 
 
 @click.command(epilog="Example: imagetune soup runs/clipart-a runs/clipart-b runs/clipart-c --run-dir runs/soup")
@@ -23,12 +23,12 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
         from imagetune.commands import soup as soups
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.training.stopping import listen_for_stop
-    from imagetune.cli.render.evaluation import evaluation_lines
+    from imagetune.cli.render.evaluation import evaluation_lines, run_lines, use_line
     from imagetune.cli.render.lines import echo_lines
 
     with listen_for_stop() as stop:
         soup = soups.soup(runs, run_dir=run_dir, say=say, stop=stop)
     echo_lines(evaluation_lines(soup.evaluation))
-    click.echo(f"report      {soup.folder / 'report.html'}")
+    echo_lines(run_lines(soup.folder))
     enforce_requirements(soup)
-    click.echo(f"use         imagetune predict {soup.folder} PICTURES...")
+    echo_lines([use_line(soup.folder)])

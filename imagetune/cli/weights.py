@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 import click
 
-if TYPE_CHECKING:
-    from imagetune.model.imagenet import WeightsStatus
+from imagetune.cli.render.models import weights_lines
 
 
 @click.group(epilog="Example: imagetune weights fetch resnet50 vgg16")
@@ -18,11 +14,11 @@ def command() -> None:
 
 @command.command("list", epilog="Example: imagetune weights list")
 def list_weights() -> None:
-    """List the ImageNet weights of every backbone, and where they are or belong."""
+    """List the ImageNet weights of every backbone: whether they are available, and in which file."""
     from imagetune.model.backbones import all_backbones
     from imagetune.model.imagenet import weights_status
 
-    _show(weights_status(backbone, verify=False) for backbone in all_backbones())
+    click.echo("\n".join(weights_lines(weights_status(backbone, verify=False) for backbone in all_backbones())))
 
 
 @command.command("fetch", epilog="Example: imagetune weights fetch resnet50")
@@ -31,21 +27,15 @@ def fetch(names: tuple[str, ...]) -> None:
     """Download the ImageNet weights of NAMES into Keras's cache and check them."""
     from imagetune.model.imagenet import fetch_weights
 
-    _show(fetch_weights(names))
+    click.echo("\n".join(weights_lines(fetch_weights(names))))
 
 
 @command.command("check", epilog="Example: imagetune weights check resnet50")
 @click.argument("names", nargs=-1)
 def check(names: tuple[str, ...]) -> int:
-    """Hash the weights of NAMES, by default of all that are at hand; exit 5 if one is absent or damaged."""
+    """Verify the SHA-256 of the weights of NAMES, by default all that are available; exit 5 if one is bad."""
     from imagetune.model.imagenet import check_weights
 
     statuses = check_weights(names)
-    _show(statuses)
+    click.echo("\n".join(weights_lines(statuses)))
     return 0 if all(status.state in ("packaged", "cached") for status in statuses) else 5
-
-
-def _show(statuses: Iterable[WeightsStatus]) -> None:
-    for status in statuses:
-        detail = f"  {status.detail}" if status.detail else ""
-        click.echo(f"{status.backbone:<22}{status.state:<10}{status.path}{detail}")

@@ -64,7 +64,7 @@ def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
 def _here(recipe: Recipe, work: Work, say: Say) -> Executor:
     slots = local_slots(recipe)
     if len(slots) > 1:
-        say("trials", f"{told_slots(slots, usable_cores())}")
+        say("trials", told_slots(slots, usable_cores()))
     return Processes(work, slots)
 
 

@@ -73,7 +73,7 @@ def test_the_better_run_is_named_with_an_interval(make, imagetune):
     assert "A is better than B: the accuracy of A is 50.0 points above that of B (95% interval" in outcome.out
     assert "McNemar's exact test p = 0.0039" in outcome.out
     assert "9 of 18 change from A to B (50.0%): 9 right -> wrong, 0 wrong -> right" in outcome.out
-    assert "blue/blue04.png: blue; A says blue, B says green" in outcome.out
+    assert "blue/blue04.png: the label is blue; A predicts blue, B predicts green" in outcome.out
 
 
 def test_json_holds_everything(make, imagetune):

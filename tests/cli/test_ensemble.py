@@ -28,7 +28,7 @@ def test_views_and_other_runs_are_averaged(fitted, second, pictures, workplace, 
     first = fitted[1]
     assert json.loads((second / "model/manifest.json").read_text())["views"] == ["horizontal_flip", "zoom_in"]
     assert json.loads((second / "evaluation.json").read_text())["views"] == ["horizontal_flip", "zoom_in"]
-    assert "views" in imagetune("evaluate", second).out
+    assert "test-time augmentation" in imagetune("evaluate", second).out
     one, two, both = (
         answers(imagetune("predict", *words, pictures / "red", "--json"))
         for words in ((first,), (second,), (first, "--with", second))

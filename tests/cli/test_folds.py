@@ -31,7 +31,7 @@ def test_folds_are_runs_below_the_run(recipe, workplace, pictures, imagetune):
     outcome = imagetune("fit", recipe, "--run-dir", "run", *HEAD_ONLY, "-o", "evaluate.folds=3")
     assert outcome.code == 0, outcome.err
     run = workplace / "run"
-    assert "folds       3, " in outcome.out
+    assert "folds       3 folds, " in outcome.out
     splits = rows_of(run / "splits.csv")
     learned = {str(pictures / row["path"]) for row in splits if row["split"] != "test"}
     sealed = {str(pictures / row["path"]) for row in splits if row["split"] == "test"}

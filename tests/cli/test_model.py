@@ -13,7 +13,7 @@ def test_list_has_every_backbone(imagetune):
 def test_layers_shows_what_would_train(imagetune):
     outcome = imagetune("model", "layers", "vgg16", "--unfreeze", "last 1 blocks", "--all")
     assert outcome.code == 0
-    assert "block5_conv3  (would train)" in outcome.out
+    assert "block5_conv3  (trainable)" in outcome.out
     assert "block4_conv3\n" in outcome.out
 
 

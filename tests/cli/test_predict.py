@@ -85,4 +85,4 @@ def test_a_csv_says_how_many_pictures_it_holds(fitted, pictures, workplace, imag
     shutil.copytree(pictures / "red", workplace / "mine")
     (workplace / "mine" / "empty.png").touch()
     outcome = imagetune("predict", fitted[1], "mine", "--csv", "out.csv")
-    assert outcome.err.strip() == "out.csv: 11 pictures, 1 of them can't be read"
+    assert outcome.err.strip() == "written     out.csv: 11 pictures, 1 of them can't be read"

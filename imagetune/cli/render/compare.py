@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
 from imagetune.data.labels import LabelRule
 from imagetune.evaluation.comparison_document import TITLES, p_text
 from imagetune.recipe.tracking import WITH_UNITS
 
-_MOST_CLASSES = 10
-_MOST_PATHS = 5
+_MAX_CLASSES = 10
+_MAX_PATHS = 5
 
 
 def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield who was compared, the figures, where they differ and what it comes to."""
+    """Yield the runs, their metrics, the classes and images in which they differ, and the verdict."""
     for run in document["runs"]:
-        yield f"{run['key']:<11} {run['run']} ({run['recipe']}, {run['backbone']})"
+        yield labelled(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
     groups = f" in {document['groups']} groups" if document["groups"] else ""
-    yield f"pictures    {document['pictures']} test pictures{groups}, matched by {document['matched_by']}"
+    yield labelled("pictures", f"{document['pictures']} test pictures{groups}, matched by {document['matched_by']}")
     if len(document["pairs"]) == 1:
         yield from _pair_lines(document, document["pairs"][0])
     else:
         yield from _runs_lines(document)
         yield from _matrix_lines(document)
     yield from _differing_lines(document["differing"], LabelRule(document["task"]))
-    yield f"verdict     {document['verdict']['text']}"
-    for note in document["notes"]:
-        yield f"note        {note}"
+    yield labelled("verdict", document["verdict"]["text"])
+    yield from (labelled("note", note) for note in document["notes"])
 
 
 def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
@@ -39,8 +40,9 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
         ahead = f"{figure['ahead']} ahead" if figure["ahead"] else ""
         values = (_value(figure["first"], name), _value(figure["second"], name))
         rows.append((TITLES[name], *values, _signed(difference["value"], name), _interval(difference, name), ahead))
-    yield from _table(rows)
-    yield f"test        {TITLES[document['metric']]}: {pair['test']['method']} {p_text(pair['test']['corrected'])}"
+    yield from table_lines(rows)
+    test = f"{pair['test']['method']} {p_text(pair['test']['corrected'])}"
+    yield labelled("test", f"{TITLES[document['metric']]}: {test}")
     yield from _churn_lines(document, pair)
     yield from _class_lines(document, pair)
 
@@ -48,20 +50,22 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
 def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
     churn, one, other = pair["churn"], pair["first"], pair["second"]
     if "changed" not in churn:
-        yield (
-            f"answers     {churn['mean_change']:.4g} apart in the mean; {one} is closer on {churn['first_closer']}, "
-            f"{other} on {churn['second_closer']} pictures"
+        yield labelled(
+            "predictions",
+            f"{churn['mean_change']:.4g} apart on average; {one} is closer on {churn['first_closer']}, "
+            f"{other} on {churn['second_closer']} images",
         )
         return
-    yield (
-        f"answers     {churn['changed']} of {document['pictures']} change from {one} to {other} "
+    yield labelled(
+        "predictions",
+        f"{churn['changed']} of {document['pictures']} change from {one} to {other} "
         f"({100 * churn['share']['value']:.1f}%): {churn['right_to_wrong']} right -> wrong, "
-        f"{churn['wrong_to_right']} wrong -> right"
+        f"{churn['wrong_to_right']} wrong -> right",
     )
 
 
 def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the classes that differ, the surest first."""
+    """Yield the classes that differ, the smallest p-value first."""
     differing = [found for found in pair["per_class"] if found["difference"]["value"]]
     differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
     if not differing:
@@ -79,7 +83,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
             f"only {other}",
         )
     ]
-    for found in differing[:_MOST_CLASSES]:
+    for found in differing[:_MAX_CLASSES]:
         values = [_value(found[side], name) for side in ("first", "second")]
         counts = ["" if found[side] is None else str(found[side]) for side in ("only_first", "only_second")]
         difference = found["difference"]
@@ -93,20 +97,18 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
                 *counts,
             )
         )
-    yield "where they differ" if differing[0]["p_value"] is None else _told_classes(pair, document["confidence"])
-    yield from _table(rows)
-    if len(differing) > _MOST_CLASSES:
-        yield f"  and {len(differing) - _MOST_CLASSES} more, see --json or --page"
+    yield "by class" if differing[0]["p_value"] is None else _significant_classes(pair, document["confidence"])
+    yield from table_lines(rows)
+    if len(differing) > _MAX_CLASSES:
+        yield f"  and {len(differing) - _MAX_CLASSES} more, see --json or --page"
 
 
-def _told_classes(pair: Mapping[str, Any], confidence: float) -> str:
+def _significant_classes(pair: Mapping[str, Any], confidence: float) -> str:
     level = 1 - confidence
-    sure = [
-        found["class"] for found in pair["per_class"] if found["corrected"] is not None and found["corrected"] < level
-    ]
-    told = ", ".join(sure) if sure else "none by itself"
-    what = "ranges" if pair["per_class"][0]["figure"] == "mae" else "classes"
-    return f"where they differ, surest first; more than chance after Holm's correction for all {what}: {told}"
+    found = [row["class"] for row in pair["per_class"] if row["corrected"] is not None and row["corrected"] < level]
+    by, all_of = ("range", "ranges") if pair["per_class"][0]["figure"] == "mae" else ("class", "classes")
+    names = ", ".join(found) if found else "none"
+    return f"by {by}, smallest p first; significant after Holm's correction over all {all_of}: {names}"
 
 
 def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -115,14 +117,14 @@ def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for run in document["runs"]:
         figures = run["figures"]
         rows.append((run["key"], *(_value(figures[name]["value"], name) for name in names)))
-    yield from _table(rows)
+    yield from table_lines(rows)
 
 
 def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each row's run minus each column's in the deciding figure; a star where it is more than chance."""
+    """Yield each row's run minus each column's in the deciding metric; a star where that is significant."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     pairs = len(document["pairs"])
-    yield f"{TITLES[metric]}: row minus column; * more than chance after Holm's correction for {pairs} pairs"
+    yield f"{TITLES[metric]}: row minus column; * significant after Holm's correction for {pairs} pairs"
     found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
     rows = [("", *keys)]
     for row in keys:
@@ -134,25 +136,19 @@ def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
             star = "*" if pair is not None and pair["better"] else ""
             cells.append("" if value is None else _signed(sign * value, metric) + star)
         rows.append((row, *cells))
-    yield from _table(rows)
+    yield from table_lines(rows)
 
 
 def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[str]:
     listed = differing["listed"]
     if not listed:
         return
-    shown = listed[:_MOST_PATHS]
-    yield f"differing   {differing['pictures']} pictures" + (", such as" if len(listed) > len(shown) else "")
-    for picture in shown:
-        answers = ", ".join(f"{key} says {rule.told(answer)}" for key, answer in picture["answers"].items())
-        yield f"  {picture['path']}: {rule.told(picture['label'])}; {answers}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for first, *rest in rows:
-        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        yield f"  {first:<{widths[0]}}  {'  '.join(cells)}".rstrip()
+    shown = listed[:_MAX_PATHS]
+    more = ", such as" if len(listed) > len(shown) else ""
+    yield labelled("differing", f"{differing['pictures']} pictures{more}")
+    for image in shown:
+        predicted = ", ".join(f"{key} predicts {rule.told(answer)}" for key, answer in image["answers"].items())
+        yield f"  {image['path']}: the label is {rule.told(image['label'])}; {predicted}"
 
 
 def _value(value: float | None, name: str) -> str:

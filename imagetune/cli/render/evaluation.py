@@ -1,10 +1,13 @@
-"""Results as lines of text."""
+"""The results of a test, and what a fit would do, as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
 from imagetune.data.findings import counted, shortened
 from imagetune.wording import duration
 
@@ -12,51 +15,79 @@ if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
     from imagetune.training.plan import StagePlan
 
+_BOUNDS = ("lower_bound", "upper_bound", "value")
+
 
 def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the headline figures of the test split with their intervals, and the verdict."""
+    """Yield the headline metrics of the test split with their intervals, and the verdict."""
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield f"test        {counted(test['pictures'], 'picture')}"
+    yield labelled("test", counted(test["pictures"], "picture"))
     if unusable := document.get("unusable"):
-        told = shortened((f"{path} ({why})" for path, why in unusable.items()), most=3)
-        yield f"left out    {counted(len(unusable), 'picture')} that can't be used: {told}"
-    yield from _answer_lines(document)
+        reasons = shortened((f"{path} ({why})" for path, why in unusable.items()), most=3)
+        yield labelled("left out", f"{counted(len(unusable), 'picture')} that can't be used: {reasons}")
+    yield from _averaged_lines(document)
     # Numbers have units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
-    width = max(18, *map(len, test["figures"]))
-    for name, figure in test["figures"].items():
-        if figure["value"] is not None:
-            interval = f"  [{figure['low']:{style}}, {figure['high']:{style}}]" if figure["low"] is not None else ""
-            yield f"  {name.replace('_', ' '):<{width}} {figure['value']:{style}}{interval}"
-    for bar in document.get("requirements", []):
-        if bar["met"]:
-            kind = next(kind for kind in ("lower_bound", "upper_bound", "value") if bar.get(kind) is not None)
-            name, told = bar["metric"].replace("_", " "), f"{bar['found']:.4f} reaches {bar[kind]:g}"
-            yield f"required    {name}: {kind.replace('_', ' ')} {told}"
-    verdict = document.get("verdict")
-    if verdict:
-        yield f"verdict     {verdict['text']}"
+    known = {name: metric for name, metric in test["figures"].items() if metric["value"] is not None}
+    rows = [(_title(name), f"{metric['value']:{style}}", _interval(metric, style)) for name, metric in known.items()]
+    yield from table_lines(rows, align="<><")
+    yield from (_requirement_line(bar) for bar in document.get("requirements", []) if bar["met"])
+    if verdict := document.get("verdict"):
+        yield labelled("verdict", verdict["text"])
     yield from _fold_lines(document.get("folds"), style)
 
 
+def run_lines(folder: Path) -> Iterator[str]:
+    """Yield where the report of a run is, and how to see it among other runs."""
+    yield labelled("report", str(folder / "report.html"))
+    yield labelled("review", "imagetune ui")
+
+
+def use_line(folder: Path) -> str:
+    """Return the command that predicts with a run."""
+    return labelled("use", f"imagetune predict {folder} PICTURES...")
+
+
+def _requirement_line(bar: Mapping[str, Any]) -> str:
+    bound = next(bound for bound in _BOUNDS if bar.get(bound) is not None)
+    return labelled(
+        "required", f"{_title(bar['metric'])}: {_title(bound)} {bar['found']:.4f} meets the threshold {bar[bound]:g}"
+    )
+
+
 def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
-    """Yield what cross-validation says: the mean of the folds, its corrected interval, and their spread."""
+    """Yield what cross-validation found: the mean of the folds, its corrected interval, and their range."""
     if folds is None:
         return
-    yield f"folds       {folds['count']}, {folds['pictures']} pictures, each answered by a model that hasn't seen it"
-    for name, figure in folds["figures"].items():
-        told = f"{figure['mean']:{style}}  [{figure['low']:{style}}, {figure['high']:{style}}]"
-        yield f"  {name.replace('_', ' '):<18} {told}  {figure['least']:{style}} to {figure['most']:{style}} by fold"
+    yield labelled(
+        "folds",
+        f"{folds['count']} folds, {folds['pictures']} images, each predicted by a model that was not trained on it",
+    )
+    rows = [("", "mean", "interval", "folds from", "to")]
+    for name, metric in folds["figures"].items():
+        ends = (f"{metric['least']:{style}}", f"{metric['most']:{style}}")
+        rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
+    yield from table_lines(rows)
 
 
-def _answer_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what an answer is the mean of, where it is one: views of the picture, or several runs."""
-    for member in document.get("members", []):
-        yield f"member      {member['run']}" + (f", views {', '.join(member['views'])}" if member["views"] else "")
-    if document.get("views") and not document.get("members"):
-        yield f"views       {', '.join(document['views'])}"
+def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a prediction is the mean of, where it is one: augmented copies of the image, or several runs."""
+    members = document.get("members", [])
+    for member in members:
+        copies = f", test-time augmentation: {', '.join(member['views'])}" if member["views"] else ""
+        yield labelled("member", f"{member['run']}{copies}")
+    if document.get("views") and not members:
+        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['views'])}")
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _interval(metric: Mapping[str, Any], style: str) -> str:
+    return f"[{metric['low']:{style}}, {metric['high']:{style}}]" if metric["low"] is not None else ""
 
 
 def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
@@ -64,23 +95,30 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     from imagetune.training.plan import peak_memory_bytes
 
     for number, plan in enumerate(plans, 1):
-        stage = plan.stage
-        yield (
-            f"stage {number}/{len(plans)}   {stage.name}: unfreeze {stage.unfreeze}, {counted(stage.epochs, 'epoch')} "
-            f"of {counted(plan.steps_per_epoch, 'step')}, "
-            f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters learn"
-        )
-        for group, rate in plan.rates.items():
-            measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
-            shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
-            yield f"  {group:<18} learning rate {shown} ({stage.schedule.name})"
-        yield f"  features           {plan.features}"
-        once = f", {duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
-        yield f"  about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"
+        yield from _stage_lines(plan, f"stage {number}/{len(plans)}")
     in_all = duration(sum(plan.seconds for plan in plans))
-    yield f"in all      about {in_all} of training, reading and validation not counted"
+    yield labelled("in all", f"about {in_all} of training, without reading the data and validation")
     if recipe.evaluate.folds is not None:
-        yield f"folds       {recipe.evaluate.folds} more trainings of about the same length"
+        yield labelled("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
     peak = peak_memory_bytes() / 2**30
-    yield f"memory      {peak:.1f} GiB at batch size {recipe.train.batch_size}, workers not counted"
-    yield "dry run     nothing was written"
+    yield labelled("memory", f"{peak:.1f} GiB at batch size {recipe.train.batch_size}, without the data workers")
+    yield labelled("dry run", "nothing was written")
+
+
+def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
+    stage = plan.stage
+    yield labelled(
+        label,
+        f"{stage.name}: unfreeze {stage.unfreeze}, {counted(stage.epochs, 'epoch')} of "
+        f"{counted(plan.steps_per_epoch, 'step')}, "
+        f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters are trainable",
+    )
+    rows = []
+    for group, rate in plan.rates.items():
+        measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
+        shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
+        rows.append((group, f"learning rate {shown} ({stage.schedule.name})"))
+    once = f", {duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
+    rows.append(("features", plan.features))
+    rows.append(("time", f"about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"))
+    yield from table_lines(rows, align="<<")

@@ -1,4 +1,4 @@
-"""Lines of text: on a terminal broken between words, elsewhere as they are."""
+"""Labelled lines of text: on a terminal broken between words, elsewhere as they are."""
 
 from __future__ import annotations
 
@@ -9,14 +9,34 @@ from textwrap import wrap
 
 import click
 
-# Where the words after a label such as "verdict" begin.
-INDENT = 12
-_LEAST = 20
+# Columns of a label such as "verdict", with the blank after it.
+LABEL_WIDTH = 12
+_MIN_WIDTH = 20
+
+
+def labelled(label: str, text: str) -> str:
+    """Return a line with a text behind its label, in the column where all such texts begin.
+
+    Args:
+        label: One or two words; a longer label than the column moves its text to the right.
+        text: What is said under it, without a line break.
+    """
+    return f"{label:<{LABEL_WIDTH - 1}} {text}"
+
+
+def say(topic: str, text: str, /) -> None:
+    """Print one message of progress; standard output stays free for results."""
+    click.echo(labelled(topic, text), err=True)
+
+
+def screen_width() -> int | None:
+    """Return the columns of the terminal that standard output is; None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def echo_lines(lines: Iterable[str]) -> None:
     """Print lines to standard output, as wide as the terminal that it is, if it is one."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = screen_width()
     for line in lines:
         click.echo(in_width(line, width))
 
@@ -32,6 +52,6 @@ def in_width(line: str, width: int | None) -> str:
     """
     if width is None or len(line) <= width or line[:1].isspace():
         return line
-    hang = INDENT if line[INDENT - 2 : INDENT].isspace() else 0
-    parts = wrap(line[hang:], max(width - hang, _LEAST), break_long_words=False, break_on_hyphens=False)
+    hang = LABEL_WIDTH if line[LABEL_WIDTH - 2 : LABEL_WIDTH].isspace() else 0
+    parts = wrap(line[hang:], max(width - hang, _MIN_WIDTH), break_long_words=False, break_on_hyphens=False)
     return line[:hang] + f"\n{' ' * hang}".join(parts)

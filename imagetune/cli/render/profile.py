@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from imagetune.cli.render.lines import in_width, labelled
+from imagetune.cli.render.tables import table_lines
 from imagetune.wording import duration
 
 if TYPE_CHECKING:
@@ -16,36 +17,39 @@ if TYPE_CHECKING:
     from imagetune.training.timing import StageTimes
 
 WIDTH = 100
-LABEL = 12
-NAME = 46
+_MAX_NAME = 44
 
 
 def profile_lines(profile: Profile) -> Iterator[str]:
     """Yield the table, the time of each stage, the bottleneck and the setting to change."""
-    yield from _head(profile)
-    yield ""
-    yield from _table(profile)
-    yield ""
-    for config, times, found in zip(profile.recipe.train.stages, profile.stages, profile.forecasts, strict=True):
-        yield from _stage_lines(config, times, found)
-    yield from _told("in all", f"about {duration(profile.seconds)}, without reading the data and the final test")
-    yield from _told("bottleneck", _bottleneck(profile))
-    yield from _advice_lines(profile.best)
+    for line in (*_head_lines(profile), "", *_table(profile), "", *_result_lines(profile)):
+        yield from in_width(line, WIDTH).split("\n")
 
 
-def _head(profile: Profile) -> Iterator[str]:
+def _head_lines(profile: Profile) -> Iterator[str]:
     recipe, image = profile.recipe, profile.recipe.data.image
     size = f"{image.height} x {image.width}"
     what = f"{recipe.model.backbone}, {profile.backend} on {profile.device}, {profile.costs.cores} cores"
-    yield from _told("profile", f"{what}, batches of {recipe.train.batch_size} at {size}")
+    yield labelled("profile", f"{what}, batches of {recipe.train.batch_size} at {size}")
     if profile.costs.shared and profile.backend == "tensorflow" and recipe.train.jit_compile == "auto":
-        yield from _told("xla", "off: on the CPU it measured slower, so `train.jit_compile: auto` leaves it off")
+        yield labelled("xla", "off: on the CPU it measured slower, so `train.jit_compile: auto` leaves it off")
 
 
-def _table(profile: Profile) -> Iterator[str]:
-    cores = profile.costs.cores
-    yield f"{'':<{NAME}}  ms a picture   least to most   pictures/s of"
-    yield f"{'':<{NAME}}{'':31}one core{f'{cores} cores' if cores > 1 else '':>11}"
+def _result_lines(profile: Profile) -> Iterator[str]:
+    for config, times, found in zip(profile.recipe.train.stages, profile.stages, profile.forecasts, strict=True):
+        yield _stage_line(config, times, found)
+    yield labelled("in all", f"about {duration(profile.seconds)}, without reading the data and the final test")
+    yield labelled("bottleneck", _bottleneck(profile))
+    yield _advice_line(profile.best)
+
+
+def _table(profile: Profile) -> list[str]:
+    cores = f"{profile.costs.cores} cores" if profile.costs.cores > 1 else "in all"
+    heads = [["", "ms an image", "min to max", "images/s", "images/s"], ["", "", "", "one core", cores]]
+    return table_lines([*heads, *_rows(profile)], indent=0)
+
+
+def _rows(profile: Profile) -> Iterator[list[str]]:
     for loading in profile.loading:
         yield from _loading_rows(profile, loading)
     yield _row("into the batch and to the device", profile.transfer, of_all=profile.transfer.rate)
@@ -62,11 +66,11 @@ def _table(profile: Profile) -> Iterator[str]:
     yield _row("validation, forward", profile.forward, of_all=profile.forward.rate)
 
 
-def _loading_rows(profile: Profile, loading: Loading) -> Iterator[str]:
+def _loading_rows(profile: Profile, loading: Loading) -> Iterator[list[str]]:
     cores, times = profile.costs.cores, loading.times
     of = f" for {', '.join(loading.stages)}" if len(profile.loading) > 1 else ""
 
-    def piece(name: str, timing: Timing) -> str:
+    def piece(name: str, timing: Timing) -> list[str]:
         return _row(name, timing, of_core=timing.rate, of_all=timing.rate * cores if cores > 1 else None)
 
     yield piece(f"reading the file{of}", times.read)
@@ -84,22 +88,19 @@ def _loading_rows(profile: Profile, loading: Loading) -> Iterator[str]:
         yield _row("  once pictures are kept decoded", loading.kept.each, of_all=loading.kept.each.rate)
 
 
-def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: float | None = None) -> str:
-    shown = name if len(name) <= NAME else f"{name[: NAME - 3]}..."
-    span = f"{_ms(timing.least)} to {_ms(timing.most)}"
-    rates = "".join(f"{_rate(rate):>{width}}" for rate, width in ((of_core, 11), (of_all, 11)))
-    return f"{shown:<{NAME}}  {_ms(timing.seconds):>10}  {span:>16}{rates}".rstrip()
+def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: float | None = None) -> list[str]:
+    shown = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
+    return [shown, _ms(timing.seconds), f"{_ms(timing.least)} to {_ms(timing.most)}", _rate(of_core), _rate(of_all)]
 
 
-def _stage_lines(config: StageConfig, times: StageTimes, found: StageForecast) -> Iterator[str]:
+def _stage_line(config: StageConfig, times: StageTimes, found: StageForecast) -> str:
     compiling = f", {duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
-    paces = f"{_rate(found.pictures_per_second)} pictures/s, {_seconds(found.epoch_seconds)} an epoch"
+    paces = f"{_rate(found.pictures_per_second)} images/s, {_seconds(found.epoch_seconds)} an epoch"
     if times.plan.halves is not None:
         paces = f"{paces} once the features are there"
-    text = f"about {duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}"
-    yield from _told(f"stage {config.name}", text)
-    if times.frozen is not None:
-        yield from _told("", times.plan.reason)
+    reason = f"; {times.plan.reason}" if times.frozen is not None else ""
+    text = f"about {duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}{reason}"
+    return labelled(f"stage {config.name}", text)
 
 
 def _bottleneck(profile: Profile) -> str:
@@ -110,27 +111,17 @@ def _bottleneck(profile: Profile) -> str:
     loading = next(found for found in profile.loading if stage.name in found.stages)
     load = (loading.kept or loading.pipeline).each.rate
     step = (times.frozen if times.plan.halves is not None and times.frozen else times.step).rate
-    pace = f"loading alone does {_rate(load)} pictures/s, the model alone {_rate(step)}"
+    pace = f"loading alone does {_rate(load)} images/s, the model alone {_rate(step)}"
     return f"{text}; in stage {stage.name} {pace}"
 
 
-def _advice_lines(best: Advice | None) -> Iterator[str]:
+def _advice_line(best: Advice | None) -> str:
     if best is None:
-        yield from _told("setting", "none that was tried would save 5% of the time")
-        return
+        return labelled("setting", "none that was tried would save 5% of the time")
     saving = f"would save about {duration(best.saves_seconds)} ({best.share:.0%})"
     what = f"{best.setting} {best.value}" if best.setting == "data.augmentation" else f"{best.setting}: {best.value}"
-    yield from _told("setting", f"{what} {saving}: {best.reason}")
-    if not best.same_result:
-        yield from _told("", "it changes what is learned: compare the validation figures")
-
-
-def _told(label: str, text: str) -> Iterator[str]:
-    """Yield a label and its text, wrapped."""
-    first = label if len(label) < LABEL else f"{label} "
-    lines = textwrap.wrap(text, WIDTH - LABEL, initial_indent=" " * max(len(first) - LABEL, 0))
-    for number, line in enumerate(lines):
-        yield f"{first:<{LABEL}}{line.lstrip()}" if number == 0 else f"{'':<{LABEL}}{line}"
+    other = "" if best.same_result else "; it changes the training: compare the validation metrics"
+    return labelled("setting", f"{what} {saving}: {best.reason}{other}")
 
 
 def _ms(seconds: float) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.render.lines import in_width
+from imagetune.cli.render.lines import in_width, labelled
 from imagetune.data.findings import counted
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
@@ -38,25 +38,22 @@ class Screen:
         with self._progress:
             yield self
 
-    def say(self, topic: str, text: str) -> None:
-        """Print a line above the bar."""
-        self._print(f"{topic:<11} {text}")
-
-    def _print(self, text: str) -> None:
+    def say(self, topic: str, text: str, /) -> None:
+        """Print a message above the bar."""
         width = self.console.width if self.console.is_terminal else None
-        self.console.print(in_width(text, width), soft_wrap=True, markup=False)
+        self.console.print(in_width(labelled(topic, text), width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:
         """Announce the stage and start its bar."""
-        self._print(
-            f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
-            f"{event.parameters:,} parameters learn, at most {counted(event.epochs, 'epoch')} of "
-            f"{counted(event.steps_per_epoch, 'step')}"
+        self.say(
+            f"stage {event.index + 1}/{event.stages}",
+            f"{event.name}: {event.trainable_parameters:,} of {event.parameters:,} parameters are trainable, "
+            f"up to {counted(event.epochs, 'epoch')} of {counted(event.steps_per_epoch, 'step')}",
         )
         if event.features:
             self.say("features", event.features)
         if event.found_rate is not None:
-            self._print(f"rate        {event.found_rate:.2g} found by a range test")
+            self.say("range test", f"learning rate {event.found_rate:.2g}")
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._first_epoch = event.first_epoch
@@ -77,14 +74,14 @@ class Screen:
             self._progress.update(self._task, completed=done, description=description, loss=event.loss)
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Print the epoch's figures."""
+        """Print the epoch's metrics."""
         sides = [
-            f"{name} {_figures(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
+            f"{name} {_metrics(values)}" for name, values in (("train", record.train), ("val", record.val)) if values
         ]
-        rates = f"rate {record.learning_rate:.2e}  {record.images_per_second:.0f} pictures/s"
-        self._print(f"epoch {record.epoch:>3}   {'  |  '.join(sides)}  |  {rates}")
+        rates = f"learning rate {record.learning_rate:.2e}  {record.images_per_second:.0f} images/s"
+        self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
 
 
-def _figures(values: dict[str, float]) -> str:
+def _metrics(values: dict[str, float]) -> str:
     shown = [name for name in ("accuracy", "f1", "mae", "r2") if name in values]
     return " ".join([f"loss {values['loss']:.4f}", *(f"{name} {values[name]:.3f}" for name in shown)])

@@ -1,50 +1,53 @@
-"""What a test on damaged pictures found, as lines of text."""
+"""What a test on corrupted images found, as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from imagetune.cli.options import say
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
+from imagetune.core.messages import Say
 
 _TENTHS = 10
 
 
 def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the figures of damaged pictures, the worst damage first.
+    """Yield the metric on corrupted images, the worst corruption first.
 
     Args:
         document: The part ``robustness`` of evaluation.json.
     """
     style = ".4g" if document["measure"] == "mae" else ".3f"
-    measure = document["measure"].replace("_", " ")
+    word = "increase" if document["measure"] == "mae" else "decrease"
     severities = ", ".join(map(str, document["severities"]))
-    yield f"damaged     {document['pictures']} test pictures at severity {severities}"
-    yield f"  {'as they are':<18} {_figure(document['clean'], style)}  {measure}"
+    yield labelled("corrupted", f"{document['pictures']} test images at severity {severities}")
+    rows = [("", document["measure"].replace("_", " "), word)]
+    rows.append(("uncorrupted", _estimate(document["clean"], style), ""))
     for row in document["corruptions"]:
-        name = row["name"].replace("_", " ")
-        word = "added" if document["measure"] == "mae" else "lost"
-        yield f"  {name:<18} {_figure(row['mean'], style)}  {word} {row['lost']['value']:{style}}"
+        change = f"{row['lost']['value']:{style}}"
+        rows.append((row["name"].replace("_", " "), _estimate(row["mean"], style), change))
+    yield from table_lines(rows, align="<<>")
     if document["mean_corruption_error"]:
-        error = _figure(document["mean_corruption_error"], style)
-        yield f"mean error  {error} over the common corruptions, not divided by AlexNet's"
-        yield f"  more than as they are: {_figure(document['relative_error'], style)}"
+        error = _estimate(document["mean_corruption_error"], style)
+        yield labelled("mean error", f"{error} over the common corruptions, not divided by AlexNet's")
+        yield labelled("relative", f"{_estimate(document['relative_error'], style)} more than on uncorrupted images")
 
 
-def tell_tenths() -> Callable[[int, int], None]:
-    """Return what tells progress, a line for each tenth."""
-    told = 0
+def say_tenths(say: Say) -> Callable[[int, int], None]:
+    """Return a listener to progress that says a message for each tenth."""
+    said = 0
 
-    def tell(done: int, total: int) -> None:
-        nonlocal told
+    def progress(done: int, total: int) -> None:
+        nonlocal said
         tenth = _TENTHS * done // total
-        if tenth > told:
-            told = tenth
-            say("damaged", f"{done:,} of {total:,} pictures")
+        if tenth > said:
+            said = tenth
+            say("corrupted", f"{done:,} of {total:,} images")
 
-    return tell
+    return progress
 
 
-def _figure(figure: Mapping[str, Any], style: str) -> str:
-    interval = f" [{figure['low']:{style}}, {figure['high']:{style}}]" if figure["low"] is not None else ""
-    return f"{figure['value']:{style}}{interval}"
+def _estimate(metric: Mapping[str, Any], style: str) -> str:
+    interval = f" [{metric['low']:{style}}, {metric['high']:{style}}]" if metric["low"] is not None else ""
+    return f"{metric['value']:{style}}{interval}"

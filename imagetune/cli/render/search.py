@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from imagetune.cli.render.lines import INDENT
+from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.trial_rows import Row, laid_out
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
@@ -29,18 +27,18 @@ if TYPE_CHECKING:
 
 _MOST_TRIALS = 20
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
-STATUS_WORDS = {"completed": "done", "stopped": "stopped early", "repeated": "known already", "failed": "failed"}
+STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
 
 def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
-    """Yield what a search has found, and where its files are.
+    """Yield what a search has found.
 
     Args:
         search: The finished search.
-        width: Columns of the screen; None for any number.
+        width: Columns that its table of trials may take; None for any number.
     """
     names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
-    yield f"trials      {len(search.results)}: {told_counts(search.results)}; by {objective} on validation"
+    yield labelled("trials", f"{len(search.results)}: {told_counts(search.results)}; by {objective} on validation")
     algorithm = search.recipe.search.algorithm
     judged = compared_by(search.results, algorithm)
     yield from _trials(judged, objective, names, smaller=direction_of(objective) == "min", width=width)
@@ -49,8 +47,8 @@ def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
         yield from _finalists(search.candidates, objective, names, width=width)
     yield from search.summary
     winner = search.candidates[0]
-    yield f"winner      trial {winner.trial.trial_id}, {told_figure(winner, objective)}"
-    yield from wrapped(told_settings(winner.trial.values, names), width)
+    yield labelled("winner", f"trial {winner.trial.trial_id}, {told_figure(winner, objective)}")
+    yield labelled("settings", told_settings(winner.trial.values, names))
 
 
 def nothing_left_line(algorithm: str) -> str:
@@ -61,12 +59,6 @@ def nothing_left_line(algorithm: str) -> str:
     return f"nothing was left to do{more}"
 
 
-def wrapped(text: str, width: int | None) -> list[str]:
-    """Return a text in lines below the words of the first one."""
-    room = max(INDENT + 20, width or sys.maxsize)
-    return wrap(text, room, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
-
-
 def file_lines(folder: Path, best: Path) -> Iterator[str]:
     """Yield where the files of a search are that its folder has."""
     places = {
@@ -75,7 +67,7 @@ def file_lines(folder: Path, best: Path) -> Iterator[str]:
         "best recipe": folder / "best.yaml",
         "best run": best / "report.html",
     }
-    yield from (f"{name:<11} {path}" for name, path in places.items() if path.exists())
+    yield from (labelled(name, str(path)) for name, path in places.items() if path.exists())
 
 
 def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
@@ -101,11 +93,11 @@ def told_counts(results: Sequence[TrialResult]) -> str:
 
 
 def told_figure(candidate: Candidate, objective: str) -> str:
-    """Return the figure of some settings, with its spread over seeds."""
-    figures = candidate.objectives
-    if len(figures) == 1:
-        return f"{objective} {figures[0]:.4f}"
-    return f"mean {objective} {candidate.mean:.4f} over {len(figures)} seeds, standard deviation {stdev(figures):.4f}"
+    """Return the metric of some settings, with its spread over seeds."""
+    values = candidate.objectives
+    if len(values) == 1:
+        return f"{objective} {values[0]:.4f}"
+    return f"mean {objective} {candidate.mean:.4f} over {len(values)} seeds, standard deviation {stdev(values):.4f}"
 
 
 def _trials(
@@ -145,7 +137,7 @@ def _failed(results: Sequence[TrialResult]) -> Iterator[str]:
             reasons.setdefault(_NUMBER.sub("#", result.error), []).append(result)
     for failed in sorted(reasons.values(), key=len, reverse=True):
         trials = ", ".join(result.trial.trial_id for result in failed)
-        yield f"failed      {trials}: {failed[0].error}"
+        yield labelled("failed", f"{trials}: {failed[0].error}")
 
 
 def _finalists(
@@ -154,7 +146,7 @@ def _finalists(
     several = [candidate for candidate in candidates if len(candidate.objectives) > 1]
     if not several:
         return
-    yield f"finalists   {len(several)} settings, each trained with several seeds; by the mean"
+    yield labelled("finalists", f"{len(several)} settings, each trained with several seeds; by the mean")
     rows = [
         Row(
             (

@@ -66,8 +66,8 @@ class SearchScreen:
         with self._stack:
             yield self
 
-    def say(self, topic: str, text: str) -> None:
-        """Print a line above what moves."""
+    def say(self, topic: str, text: str, /) -> None:
+        """Print a message above what moves."""
         self.refit.say(topic, text)
 
     def search_started(self, plan: SearchPlan) -> None:
@@ -76,7 +76,7 @@ class SearchScreen:
         self._results = [*plan.known]
         self.say("search", _told_plan(plan))
         if plan.known:
-            self.say("resumed", f"{told_counts(self._results)} in earlier sessions; they stand")
+            self.say("resumed", f"{told_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
         if console.is_terminal:
             live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
@@ -116,8 +116,9 @@ class SearchScreen:
         """Make room for the refit's own progress."""
         self._stack.close()
         self._live = None
-        figure = told_figure(winner, self._planned().recipe.search.objective)
-        self.say("winner", f"trial {winner.trial.trial_id}, {figure}")
+        self.say(
+            "winner", f"trial {winner.trial.trial_id}, {told_figure(winner, self._planned().recipe.search.objective)}"
+        )
         self._stack.enter_context(self.refit.shown())
 
     def _planned(self) -> SearchPlan:

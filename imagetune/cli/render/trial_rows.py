@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-_GAP = "  "
+from imagetune.cli.render.tables import GAP, row_line
+
 _WORDS = re.compile(r"[._\s]+")
-_LEAST_WIDTH = 20
+_MIN_WIDTH = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def laid_out(
     widths = [
         max(len(text) for text in (*stack, *(line[place] for line in table))) for place, stack in enumerate(stacks)
     ]
-    if width is None or sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+    if width is None or sum(widths) + len(GAP) * (len(widths) - 1) <= width:
         height = max(map(len, stacks))
         low = [[""] * (height - len(stack)) + stack for stack in stacks]
         titles = [(_line([stack[at] for stack in low], widths), "dim") for at in range(height)]
@@ -52,7 +53,7 @@ def laid_out(
     for row in rows:
         lines.append((_line(row.cells, widths), row.style))
         pairs = [f"{name} {value}" for name, value in zip(names, row.settings, strict=True) if value]
-        lines += [(f"    {part}", row.style or "dim") for part in joined(pairs, ", ", max(_LEAST_WIDTH, width - 4))]
+        lines += [(f"    {part}", row.style or "dim") for part in joined(pairs, ", ", max(_MIN_WIDTH, width - 4))]
     return lines
 
 
@@ -79,4 +80,4 @@ def _stacked(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return _GAP.join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=False)).rstrip()
+    return row_line(cells, widths, "<" * len(widths))

@@ -1,6 +1,6 @@
 import pytest
 
-from imagetune.cli.render.lines import in_width
+from imagetune.cli.render.lines import in_width, labelled
 
 VERDICT = "verdict     Over-fitted. The training figure is higher than that of validation."
 
@@ -28,3 +28,9 @@ def test_a_path_stays_whole():
 @pytest.mark.parametrize(("line", "width"), [(VERDICT, None), (VERDICT, 200), ("  accuracy   0.9  (0.8 to 1.0)", 10)])
 def test_a_line_that_fits_and_a_row_of_a_table_stay_as_they_are(line, width):
     assert in_width(line, width) == line
+
+
+def test_texts_begin_in_one_column_behind_their_labels():
+    assert labelled("verdict", "good") == "verdict     good"
+    assert labelled("best recipe", "best.yaml") == "best recipe best.yaml"
+    assert labelled("stage fine-tuning", "3 epochs") == "stage fine-tuning 3 epochs"

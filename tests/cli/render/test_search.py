@@ -43,13 +43,13 @@ def told(tmp_path):
 
 def test_trials_come_from_best_to_worst(told):
     lines = told(result("001", 0.5, rate=0.1), result("002", 0.9, rate=0.2), result("003", 0.7, rate=0.3))
-    assert lines[0] == "trials      3: 3 done; by f1 on validation"
+    assert lines[0] == "trials      3: 3 completed; by f1 on validation"
     assert [line.split()[:2] for line in lines if line.startswith("  00")] == [
         ["002", "0.9000"],
         ["003", "0.7000"],
         ["001", "0.5000"],
     ]
-    assert lines[-2:] == ["winner      trial 002, f1 0.9000", "            learning_rate 0.2, batch_size 32"]
+    assert lines[-2:] == ["winner      trial 002, f1 0.9000", "settings    learning_rate 0.2, batch_size 32"]
 
 
 def test_failures_are_grouped_by_their_reason(told):

@@ -1,0 +1,55 @@
+"""Backbones, their layers and their weights as tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from imagetune.cli.render.tables import table_lines
+
+if TYPE_CHECKING:
+    from imagetune.model.describe import LayerRow, ModelRow
+    from imagetune.model.imagenet import WeightsStatus
+
+_TRAINABLE = "  (trainable)"
+
+
+def model_lines(rows: Iterable[ModelRow]) -> list[str]:
+    """Return the table of backbones."""
+    table = [("backbone", "parameters", "top-1 %", "pixels", "weights")]
+    for row in rows:
+        top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
+        table.append((row.name, f"{row.parameters / 1e6:.1f} M", top1, str(row.image_size), row.weights))
+    return table_lines(table, align="<>>><", indent=0)
+
+
+def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
+    """Return the table of a backbone's blocks from input to output, and their sums.
+
+    Args:
+        rows: The blocks.
+        every_layer: Whether the layers of each block follow it.
+    """
+    table = [("block", "layers", "parameters", "trainable"), *((row.block, *_counts([row])) for row in rows)]
+    head, *blocks, total = table_lines([*table, ("in all", *_counts(rows))], indent=0)
+    lines = [head]
+    for block, row in zip(blocks, rows, strict=True):
+        lines.append(block)
+        if every_layer:
+            lines += [f"  {layer}{_TRAINABLE if layer in row.trainable_layers else ''}" for layer in row.layers]
+    return [*lines, total]
+
+
+def weights_lines(statuses: Iterable[WeightsStatus]) -> list[str]:
+    """Return a row for the weights of each backbone: name, state, file, and what is wrong with it."""
+    rows = [(status.backbone, status.state, status.path, status.detail) for status in statuses]
+    return table_lines(rows, align="<<<<", indent=0)
+
+
+def _counts(rows: Sequence[LayerRow]) -> tuple[str, str, str]:
+    layers = sum(len(row.layers) for row in rows)
+    return (
+        str(layers),
+        f"{sum(row.parameters for row in rows):,}",
+        f"{sum(row.trainable_parameters for row in rows):,}",
+    )

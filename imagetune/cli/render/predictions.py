@@ -1,0 +1,37 @@
+"""Predictions and explanations of single images as lines of fields with tabs between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagetune.evaluation.pictures import PicturePrediction
+    from imagetune.commands.explain import Explanation
+
+
+def prediction_line(prediction: PicturePrediction) -> str:
+    """Return path, label, probability, prediction set or interval, and whether the image is out-of-distribution."""
+    if prediction.error is not None:
+        return f"{prediction.path}\terror: {prediction.error}"
+    fields = [prediction.path, prediction.label or ""]
+    probability = prediction.probabilities.get(prediction.label or "")
+    if probability is not None:  # several labels and numbers have none
+        fields.append(f"{probability:.3f}")
+    if prediction.interval is not None:
+        low, high = prediction.interval
+        fields.append(f"{low:.6g} to {high:.6g}")
+    elif prediction.answers is not None:
+        fields.append(f"{{{', '.join(prediction.answers)}}}")
+    if prediction.out_of_distribution:
+        fields.append("unlike the training pictures")
+    return "\t".join(fields)
+
+
+def explanation_line(explanation: Explanation) -> str:
+    """Return path, class, its probability or the number, how far both maps agree, and the file that was written."""
+    if explanation.error is not None:
+        return f"{explanation.path}\terror: {explanation.error}"
+    agreement = "-" if explanation.agreement is None else f"{explanation.agreement:+.2f}"
+    # Probabilities need three decimals, numbers the digits that they have.
+    number = f"{explanation.value:.6g}" if explanation.probability is None else f"{explanation.probability:.3f}"
+    return f"{explanation.path}\t{explanation.target}\t{number}\tagreement {agreement}\t{explanation.file}"

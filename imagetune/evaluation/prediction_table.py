@@ -1,0 +1,54 @@
+"""Predictions for unlabelled images as other programs read them: a JSON object each, or a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imagetune.evaluation.pictures import PicturePrediction
+from imagetune.files import atomic_path
+
+SET_SEPARATOR = ";"
+_OPTIONAL = ("value", "answers", "interval", "out_of_distribution", "out_of_distribution_score")
+
+
+def prediction_document(prediction: PicturePrediction) -> dict[str, Any]:
+    """Return a prediction as plain JSON values, without the optional keys that it has no value for."""
+    document = asdict(prediction)
+    return {name: value for name, value in document.items() if value is not None or name not in _OPTIONAL}
+
+
+def write_prediction_table(predictions: Iterable[PicturePrediction], path: Path) -> tuple[int, int]:
+    """Write a CSV file with a row an image and a column a class, and return how many rows and how many errors it has.
+
+    Raises:
+        ResourceError: The file can't be written.
+    """
+    rows = list(predictions)
+    names = next((list(row.probabilities) for row in rows if row.probabilities), [])
+    sets = _set_columns(rows)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", *names, *sets, "error"])
+        for row in rows:
+            values: list[object] = [row.probabilities.get(name, "") for name in names]
+            writer.writerow(
+                [row.path, row.label or "", *values, *(cell(row) for cell in sets.values()), row.error or ""]
+            )
+    return len(rows), sum(row.error is not None for row in rows)
+
+
+def _set_columns(rows: Iterable[PicturePrediction]) -> dict[str, Callable[[PicturePrediction], object]]:
+    """Return the columns of prediction sets or intervals, each with what its cells hold; none where not asked for."""
+    for row in rows:
+        if row.answers is not None:
+            return {"answers": lambda row: SET_SEPARATOR.join(row.answers or ())}
+        if row.interval is not None:
+            return {
+                "low": lambda row: "" if row.interval is None else row.interval[0],
+                "high": lambda row: "" if row.interval is None else row.interval[1],
+            }
+    return {}
