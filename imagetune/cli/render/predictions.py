@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagetune.evaluation.pictures import PicturePrediction
     from imagetune.commands.explain import Explanation
+    from imagetune.evaluation.pictures import PicturePrediction
 
 
 def prediction_line(prediction: PicturePrediction) -> str:

@@ -1,6 +1,5 @@
-from imagetune.explaining import Explanation
-
 from imagetune.cli.render.predictions import explanation_line, prediction_line
+from imagetune.commands.explain import Explanation
 from imagetune.evaluation.pictures import PicturePrediction
 
 
