@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from imagetune.core import run_files
 from imagetune.evaluation.out_of_fold import Pool
 from imagetune.files import atomic_path
 
-CSV_FILE = "label_errors.csv"
 # evaluation.json names so many; the CSV file names all.
 MOST_LISTED = 200
 
@@ -45,9 +45,9 @@ def doubts_document(pool: Pool, doubts: Sequence[D], listed: Callable[[D], dict[
 
 
 def write_doubts(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write `CSV_FILE` into a run folder; paths that are no UTF-8 go as they are."""
+    """Write `run_files.LABEL_ERRORS` into a run folder; paths that are no UTF-8 go as they are."""
     with (
-        atomic_path(folder / CSV_FILE) as temporary,
+        atomic_path(folder / run_files.LABEL_ERRORS) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.data.decode import load_picture
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.looks import Look, fitted, heated, look_at
@@ -19,7 +20,6 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.tiles import write_tile
 from imagetune.model.gradients import Sight, sight_of
 
-FOLDER = "explanations"
 METHODS = ("grad_cam", "occlusion")
 TILE_PIXELS = 192
 
@@ -50,7 +50,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     )
     sight = sight_of(run.model)
     looks = _looks(sight, images, predictions, chosen)
-    shutil.rmtree(run.folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(run.folder / run_files.EXPLANATIONS, ignore_errors=True)
     texts = list(predictions.texts())
     pictures = [
         _written(run, index, texts[index], image, found, number)
@@ -123,7 +123,7 @@ def _written(
         "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
         "true": true,
         "predicted": predicted,
-        "file": write_tile(tile, run.folder, f"{FOLDER}/{number:02}-picture.jpg"),
+        "file": write_tile(tile, run.folder, f"{run_files.EXPLANATIONS}/{number:02}-picture.jpg"),
         "looks": [
             {
                 "class": look_name(look, predictions),
@@ -139,4 +139,4 @@ def _written(
 
 
 def _heat_tile(run: Examined, tile: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
-    return write_tile(heated(tile, values), run.folder, f"{FOLDER}/{name}.jpg")
+    return write_tile(heated(tile, values), run.folder, f"{run_files.EXPLANATIONS}/{name}.jpg")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from imagetune.core import run_files
 from imagetune.evaluation.curves import curves_figure
 from imagetune.evaluation.drawing import drawing_style
 from imagetune.evaluation.heatmap import confusion_figure
@@ -29,7 +30,7 @@ def write_figures(run_dir: Path) -> tuple[Path, ...]:
     run = read_run(run_dir)
     written = []
     for name, draw in _available(run).items():
-        path = run_dir / "plots" / f"{name}.png"
+        path = run_dir / run_files.PLOTS / f"{name}.png"
         with drawing_style():
             figure = draw()
             with atomic_path(path) as temporary:

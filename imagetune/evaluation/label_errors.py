@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.data.labels import join_labels
-from imagetune.evaluation.doubts import CSV_FILE, doubts_document, write_doubts
+from imagetune.evaluation.doubts import doubts_document, write_doubts
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
     LabelledFeatures,
@@ -98,7 +99,7 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
     listed = partial(_listed, root=run.root)
     write_doubts(run.folder, _HEADER, (_row(doubt, run.root) for doubt in (*doubts, *(test_doubts or ()))))
     return {
-        "file": CSV_FILE,
+        "file": run_files.LABEL_ERRORS,
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": learns(run.recipe),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.data.findings import counted
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
@@ -32,7 +33,7 @@ def write_model_card(run_dir: Path) -> Path:
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
-    return write_page(run_dir / "model_card.md", render_model_card(read_run(run_dir)))
+    return write_page(run_dir / run_files.MODEL_CARD, render_model_card(read_run(run_dir)))
 
 
 def render_model_card(run: RunFiles) -> str:

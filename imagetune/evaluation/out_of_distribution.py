@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.feature_models import LabelledFeatures, few_threads, labelled_features
 from imagetune.evaluation.intervals import share_estimate
@@ -69,7 +70,7 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
         score=score,
         threshold=threshold_for(scores["val"], share),
         share=share,
-        statistics_sha256=write_statistics(statistics, run.folder / "model") if statistics else None,
+        statistics_sha256=write_statistics(statistics, run.folder / run_files.MODEL) if statistics else None,
     )
     update_manifest(run.folder, {"out_of_distribution": rule.model_dump(mode="json")})
     return {**_document(run, rule, scores), "recipe_score": wanted}

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
@@ -65,7 +66,7 @@ def units_of(run: Examined, pool: Pool) -> list[int]:
     records = [run.splits[pool.names[split]].records[row] for split, row in places_of(pool)]
     place = {record.path: index for index, record in enumerate(records)}
     pairs = [*equal_pairs([record.group for record in records]), *equal_pairs([record.path for record in records])]
-    for group in _alike(run.folder / "audit.json"):
+    for group in _alike(run.folder / run_files.AUDIT):
         known = [place[path] for path in group if path in place]
         pairs.extend((known[0], other) for other in known[1:])
     return components(len(records), pairs)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from imagetune.core import run_files
 from imagetune.evaluation.baselines_page import baselines_view
 from imagetune.evaluation.curves import curve_drawings
 from imagetune.evaluation.drawing import Drawing
@@ -104,7 +105,7 @@ def write_report(run_dir: Path) -> Path:
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
-    return write_page(run_dir / "report.html", render_report(read_run(run_dir)))
+    return write_page(run_dir / run_files.REPORT, render_report(read_run(run_dir)))
 
 
 def render_report(run: RunFiles) -> str:

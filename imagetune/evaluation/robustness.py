@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core import run_files
 from imagetune.data.catalog import Record
 from imagetune.data.corruptions import COMMON, EXTRA, corrupt
 from imagetune.data.decode import load_picture
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-FOLDER = "robustness"
 TILE_PIXELS = 144
 _SHOWN_SEVERITY = 3
 _SHOWN_PICTURES = 2
@@ -202,7 +202,7 @@ def _write_sheet(subject: Subject, clean: Predictions, damaged: Mapping[Cell, Pr
     """Write one or two pictures under each corruption into the run folder; return what is on them."""
     severities = sorted({severity for _, severity in damaged})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
-    shutil.rmtree(subject.folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(subject.folder / run_files.ROBUSTNESS, ignore_errors=True)
     shown = {name: answers for (name, found), answers in damaged.items() if found == severity}
     pictures = [
         _write_picture(subject, index, number, clean, shown, severity)
@@ -224,7 +224,7 @@ def _write_picture(
     seed = damage_seed(subject.recipe.seed, index)
 
     def tile(picture: NDArray[np.uint8], name: str, answers: Predictions) -> dict[str, str]:
-        file = write_tile(fitted(picture, TILE_PIXELS), subject.folder, f"{FOLDER}/{number}-{name}.jpg")
+        file = write_tile(fitted(picture, TILE_PIXELS), subject.folder, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg")
         return {"name": name, "file": file, "answer": answers.rule.told(list(answers.texts())[index][1])}
 
     return {

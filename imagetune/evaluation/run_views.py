@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.data.labels import label_rule
 from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
 from imagetune.run_folder.reader import SPLITS, RunFiles
@@ -57,7 +58,7 @@ def _started(run: RunFiles) -> str:
     when = (
         time.strptime(found[1], "%Y%m%d-%H%M%S")
         if found
-        else time.localtime((run.folder / "recipe.yaml").stat().st_mtime)
+        else time.localtime((run.folder / run_files.RECIPE).stat().st_mtime)
     )
     return time.strftime("%Y-%m-%d %H:%M", when)
 

@@ -16,6 +16,7 @@ from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.files import read_json_lines
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -71,7 +72,7 @@ class RunFiles:
     @cached_property
     def tested_predictions(self) -> Predictions | None:
         """The predictions of that split, if they are there."""
-        path = self.folder / "predictions" / f"{self.tested_name}.csv"
+        path = RunFolder(self.folder).predictions(self.tested_name)
         if not path.exists():
             return None
         classes = (self.tested_split or {}).get("per_class", [])
@@ -86,22 +87,22 @@ def read_run(folder: Path) -> RunFiles:
         ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is damaged.
         RecipeError: Its recipe can't be read.
     """
-    recipe = folder / "recipe.yaml"
-    if not recipe.is_file():
+    run = RunFolder(folder.absolute())
+    if not run.recipe.is_file():
         hint = "give a run folder such as runs/NAME-TIME-ID"
-        raise ModelFileError("is no run folder: it has no recipe.yaml", where=str(folder), hint=hint)
+        raise ModelFileError(f"is no run folder: it has no {run.recipe.name}", where=str(folder), hint=hint)
     return RunFiles(
-        folder=folder.absolute(),
-        recipe=load_recipe(recipe).recipe,
-        recipe_text=recipe.read_text(encoding="utf-8"),
-        status=read_json(folder / "status.json"),
-        lock=read_json(folder / "lock.json"),
-        epochs=read_epochs(folder / "metrics.jsonl"),
-        evaluation=read_json(folder / "evaluation.json"),
-        audit=read_json(folder / "audit.json"),
-        tracking=read_json(folder / "tracking.json"),
-        soup=read_json(folder / "soup.json"),
-        rows=_rows(folder / "splits.csv"),
+        folder=run.path,
+        recipe=load_recipe(run.recipe).recipe,
+        recipe_text=run.recipe.read_text(encoding="utf-8"),
+        status=read_json(run.status),
+        lock=read_json(run.lock),
+        epochs=read_epochs(run.metrics),
+        evaluation=read_json(run.evaluation),
+        audit=read_json(run.audit),
+        tracking=read_json(run.tracking),
+        soup=read_json(run.soup),
+        rows=_rows(run.splits),
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.files import write_json
 
 INTERRUPTED_FOLDER = "interrupted"
@@ -103,7 +104,7 @@ def _clear(folder: Path) -> bool:
         time.sleep(_SETTLE_SECONDS)
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.rename(aside)
-        shutil.rmtree(aside / "checkpoints", ignore_errors=True)
+        shutil.rmtree(aside / run_files.CHECKPOINTS, ignore_errors=True)
         _keep(aside, folder)
         # Who was about to replace a file there makes the folder again.
         time.sleep(_LOOK_SECONDS)
@@ -111,7 +112,7 @@ def _clear(folder: Path) -> bool:
 
 
 def _keep(aside: Path, folder: Path) -> None:
-    status = aside / "status.json"
+    status = aside / run_files.STATUS
     if status.exists():
         with contextlib.suppress(ValueError):
             write_json(status, {**json.loads(status.read_text(encoding="utf-8")), "state": "killed"})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.files import read_json_lines
 from imagetune.recipe.train import StageConfig
 from imagetune.run_folder.folder import RunFolder
@@ -88,6 +89,6 @@ class MedianStopping:
 def _sight(folder: Path, epochs: int) -> str:
     """Return something that changes whenever a trial moves."""
     try:
-        return f"{epochs} {(folder / 'status.json').stat().st_mtime_ns}"
+        return f"{epochs} {(folder / run_files.STATUS).stat().st_mtime_ns}"
     except OSError:
         return f"{epochs}"

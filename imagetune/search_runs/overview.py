@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from statistics import stdev
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.search.axes import Axis, text_of
 from imagetune.search_runs.clock import clock_of
 from imagetune.search_runs.search_files import SearchFiles
@@ -76,7 +77,7 @@ def winner_of(search: SearchFiles) -> Mapping[str, Any] | None:
         "deviation": stdev(figures) if len(figures) > 1 else None,
         "seeds": len(figures),
         "settings": [_setting(search, axis, values) for axis in search.axes],
-        "report": "best/report.html" if (search.folder / "best" / "report.html").is_file() else "",
+        "report": f"best/{run_files.REPORT}" if (search.folder / "best" / run_files.REPORT).is_file() else "",
         "tested": list(_tested(search)),
         "pictures": (search.evaluation.get("splits", {}).get("test") or {}).get("pictures"),
     }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.search_runs.bakeoff_page import bakeoff_view
 from imagetune.search_runs.importance_page import importance_view
@@ -48,7 +49,7 @@ def write_search_report(folder: Path) -> Path:
         CheckpointError: Its journal can't be read.
         ResourceError: The disk is full.
     """
-    return write_page(folder / "report.html", render_search_report(read_search(folder)))
+    return write_page(folder / run_files.REPORT, render_search_report(read_search(folder)))
 
 
 def render_search_report(search: SearchFiles) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from imagetune.core import run_files
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import told_path, write_splits_csv
 from imagetune.errors import CheckpointError
@@ -127,7 +128,7 @@ def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: boo
     Raises:
         CheckpointError: Pictures came, went, changed, or moved to another split since, or nobody can tell.
     """
-    lock = folder.path / "lock.json"
+    lock = folder.path / run_files.LOCK
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
@@ -165,7 +166,7 @@ def recorded_pictures(folder: RunFolder) -> dict[str, Picture]:
     """
     source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
-        hashes = json.loads((folder.path / "lock.json").read_text(encoding="utf-8"))["pictures"]
+        hashes = json.loads((folder.path / run_files.LOCK).read_text(encoding="utf-8"))["pictures"]
         with folder.splits.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return {

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.errors import ModelFileError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import load_recipe
@@ -111,7 +112,7 @@ class SearchFiles:
             ModelFileError: One is damaged.
         """
         names = [trial.trial_id for trial in self.trials]
-        found = {name: read_epochs(self.folder_of(name) / "metrics.jsonl") for name in names}
+        found = {name: read_epochs(self.folder_of(name) / run_files.METRICS) for name in names}
         return {name: lines for name, lines in found.items() if lines}
 
     @cached_property
@@ -169,18 +170,18 @@ def read_search(folder: Path) -> SearchFiles:
         CheckpointError: Its journal can't be read.
     """
     folder = folder.absolute()
-    if not (folder / STATE_NAME).is_file() or not (folder / "recipe.yaml").is_file():
+    if not (folder / STATE_NAME).is_file() or not (folder / run_files.RECIPE).is_file():
         hint = "give the folder of a search, such as runs/NAME-TIME-ID"
         raise ModelFileError(f"is no search's folder: it has no {STATE_NAME}", where=str(folder), hint=hint)
     best = folder / "best.yaml"
     return SearchFiles(
         folder=folder,
-        recipe=load_recipe(folder / "recipe.yaml").recipe,
+        recipe=load_recipe(folder / run_files.RECIPE).recipe,
         description=read_json(folder / STATE_NAME),
-        status=read_json(folder / "status.json"),
-        tracking=read_json(folder / "tracking.json"),
+        status=read_json(folder / run_files.STATUS),
+        tracking=read_json(folder / run_files.TRACKING),
         events=tuple(Journal(folder / JOURNAL_NAME).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
-        best_status=read_json(folder / "best" / "status.json"),
-        evaluation=read_json(folder / "best" / "evaluation.json"),
+        best_status=read_json(folder / "best" / run_files.STATUS),
+        evaluation=read_json(folder / "best" / run_files.EVALUATION),
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core import run_files
 from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
@@ -32,7 +33,7 @@ from imagetune.search_runs.description import search_note
 from imagetune.search_runs.refit import BEST_FOLDER
 from imagetune.search_runs.search_files import read_search
 from imagetune.search_runs.watching import SearchPlan
-from imagetune.tracking.state import FILE_NAME, TrackingState, read_state, write_state
+from imagetune.tracking.state import TrackingState, read_state, write_state
 from imagetune.tracking.steps import count_pending
 from imagetune.tracking.sync import Syncer, planned_state, run_lock, sync_run
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 OBJECTIVE_METRIC = "objective"
 _LOOK_SECONDS = 0.5
-_REMEMBERED = ("recipe.yaml", "metrics.jsonl", FILE_NAME)
+_REMEMBERED = (run_files.RECIPE, run_files.METRICS, run_files.TRACKING)
 # How long the start of a trial may wait for the copy of its interrupted attempt to get to the end of a record.
 _PATIENCE_SECONDS = 5.0
 
@@ -70,7 +71,7 @@ class _Copied:
     def content(self) -> object:
         """Return what changes when there is news; None while there is no run."""
         try:
-            if not (self.folder / "recipe.yaml").exists():
+            if not (self.folder / run_files.RECIPE).exists():
                 return None
             metrics = RunFolder(self.folder).metrics
             size = metrics.stat().st_size if metrics.exists() else 0
@@ -122,7 +123,7 @@ class TrialCopies:
             copied.result, copied.ended = result, True
             # Of attempts that Ray has begun anew.
             for aside in lost_attempts(task.folder):
-                if (aside / FILE_NAME).exists():
+                if (aside / run_files.TRACKING).exists():
                     self._open.setdefault(aside, _Copied(aside, None, ended=True))
         self.poke()
 
@@ -226,7 +227,7 @@ def set_aside(folder: Path, search: Path) -> Path | None:
     Returns:
         The new folder; None where MLflow has nothing of the attempt.
     """
-    if not (folder / FILE_NAME).exists():
+    if not (folder / run_files.TRACKING).exists():
         return None
     root = search / INTERRUPTED_FOLDER
     number = 1
@@ -256,7 +257,7 @@ class _SearchFolders:
         sent = 0
         for trial in search.trials:
             folder = search.folder_of(trial.trial_id)
-            if (folder / "recipe.yaml").exists():
+            if (folder / run_files.RECIPE).exists():
                 sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
         for folder in sorted((search.folder / INTERRUPTED_FOLDER).glob("*/")):
             sent += self._copy(folder, parent, None, None)

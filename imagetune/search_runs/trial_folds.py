@@ -92,7 +92,7 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
 
 def place_of(number: int) -> str:
     """Return the place of a fold's run folder in its trial's, counted from 1."""
-    return f"folds/fold-{number}"
+    return RunFolder(Path()).fold(number).as_posix()
 
 
 def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> Lesson:

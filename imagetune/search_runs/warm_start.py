@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.messages import Say
 from imagetune.errors import CheckpointError, RecipeError
 from imagetune.files import write_json
@@ -236,12 +237,12 @@ def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
 
 
 def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
-    own = folder / "trials" / f"trial-{candidate.trial.trial_id}" / "recipe.yaml"
+    own = folder / "trials" / f"trial-{candidate.trial.trial_id}" / run_files.RECIPE
     try:
         if own.exists():
             earlier = load_recipe(own).recipe
         else:
-            earlier = load_recipe(folder / "recipe.yaml").with_values(candidate.trial.values).recipe
+            earlier = load_recipe(folder / run_files.RECIPE).with_values(candidate.trial.values).recipe
         return fitting.setting_of(earlier, candidate.trial.values)
     except RecipeError as error:
         return f"its recipe is no longer good: {error.what}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.files import read_json_lines
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.search import SMALLER_IS_BETTER
@@ -80,7 +81,7 @@ class PictureSet:
 
 def read_recipe(run_dir: Path) -> dict[str, Any]:
     """Return the resolved recipe's values; empty while there is none."""
-    path = run_dir / "recipe.yaml"
+    path = run_dir / run_files.RECIPE
     return parse_document(path.read_text(encoding="utf-8"), name=str(path)).root if path.exists() else {}
 
 
@@ -154,12 +155,12 @@ def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
 
 def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
     """Return what splits.csv says about the pictures; None while it isn't written."""
-    path = run_dir / "splits.csv"
+    path = run_dir / run_files.SPLITS
     if not path.exists():
         return None
     content = path.read_bytes()
     rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
-    hashes = read_json(run_dir / "lock.json").get("pictures") or {}
+    hashes = read_json(run_dir / run_files.LOCK).get("pictures") or {}
     digest = hashlib.sha256(content + json.dumps(hashes, sort_keys=True).encode())
     source = str((recipe.get("data") or {}).get("source") or "pictures")
     return PictureSet(
@@ -183,7 +184,7 @@ def _class_names(labels: set[str], data: Mapping[str, Any]) -> set[str]:
 
 def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
     """Return the complete lines of metrics.jsonl."""
-    return read_json_lines(run_dir / "metrics.jsonl")
+    return read_json_lines(run_dir / run_files.METRICS)
 
 
 def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:

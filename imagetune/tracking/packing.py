@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from imagetune.core import run_files
 from imagetune.tracking.content import read_json
 
 OWN_FOLDER = "imagetune_model"
@@ -50,7 +51,7 @@ def model_facts(run_dir: Path) -> ModelFacts:
     Raises:
         OSError, ValueError, KeyError: model.keras is no Keras file.
     """
-    with zipfile.ZipFile(run_dir / "model.keras") as archive:
+    with zipfile.ZipFile(run_dir / run_files.KERAS_MODEL) as archive:
         config = json.loads(archive.read("config.json"))
         version = json.loads(archive.read("metadata.json"))["keras_version"]
     return ModelFacts(
@@ -78,10 +79,10 @@ def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str,
     from mlflow.models import Model
 
     (folder / "data").mkdir(parents=True)
-    shutil.copyfile(run_dir / "model.keras", folder / "data" / "model.keras")
+    shutil.copyfile(run_dir / run_files.KERAS_MODEL, folder / "data" / run_files.KERAS_MODEL)
     (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
-    if (run_dir / "model").is_dir():
-        shutil.copytree(run_dir / "model", folder / OWN_FOLDER)
+    if (run_dir / run_files.MODEL).is_dir():
+        shutil.copytree(run_dir / run_files.MODEL, folder / OWN_FOLDER)
     _write_environment(folder, facts.requirements)
     model = Model(
         artifact_path=location,
@@ -124,7 +125,7 @@ def _input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _class_names(run_dir: Path) -> tuple[str, ...]:
-    for path in (run_dir / "model" / "manifest.json", run_dir / "evaluation.json"):
+    for path in (run_dir / run_files.MODEL / "manifest.json", run_dir / run_files.EVALUATION):
         names = read_json(path).get("class_names")
         if isinstance(names, list):
             return tuple(str(name) for name in names)
@@ -132,7 +133,7 @@ def _class_names(run_dir: Path) -> tuple[str, ...]:
 
 
 def _locked_versions(run_dir: Path) -> dict[str, str]:
-    lock = read_json(run_dir / "lock.json")
+    lock = read_json(run_dir / run_files.LOCK)
     for key in ("versions", "packages"):
         if isinstance(lock.get(key), dict):
             return {str(name).lower().replace("_", "-"): str(version) for name, version in lock[key].items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.packing import OWN_FOLDER
@@ -143,8 +144,8 @@ def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
                 "an imagetune run with its model/ folder has one; other Keras models open with mlflow.keras.load_model"
             )
             raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)
-        shutil.rmtree(folder / "model", ignore_errors=True)
-        (fetched / OWN_FOLDER).replace(folder / "model")
-        (fetched / "data" / "model.keras").replace(folder / "model.keras")
+        shutil.rmtree(folder / run_files.MODEL, ignore_errors=True)
+        (fetched / OWN_FOLDER).replace(folder / run_files.MODEL)
+        (fetched / "data" / run_files.KERAS_MODEL).replace(folder / run_files.KERAS_MODEL)
         # It comes last and marks the model as complete.
         (fetched / _ENDING).replace(folder / _ENDING)

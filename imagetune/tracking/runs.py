@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune import __version__
+from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
@@ -133,7 +134,7 @@ def _create_run(client: MlflowClient, run_dir: Path, state: TrackingState) -> st
     tags = {KEY_TAG: state.key, "mlflow.user": _user()}
     if state.parent_run_id:
         tags[PARENT_TAG] = state.parent_run_id
-    recipe = run_dir / "recipe.yaml"
+    recipe = run_dir / run_files.RECIPE
     started = int(recipe.stat().st_mtime * 1000) if recipe.exists() else None
     run = client.create_run(state.experiment_id or "0", start_time=started, tags=tags, run_name=run_dir.name)
     return str(run.info.run_id)

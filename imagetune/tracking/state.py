@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.files import disk_errors, write_json
 
-FILE_NAME = "tracking.json"
 LOCK_NAME = ".tracking.lock"
 POLL_SECONDS = 0.1
 
@@ -70,7 +70,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
     Raises:
         TrackingError: The file is damaged.
     """
-    path = run_dir / FILE_NAME
+    path = run_dir / run_files.TRACKING
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         known = {item.name for item in fields(TrackingState)}
@@ -84,7 +84,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
 
 def write_state(run_dir: Path, state: TrackingState) -> None:
     """Replace ``RUN/tracking.json``, atomically."""
-    write_json(run_dir / FILE_NAME, asdict(state))
+    write_json(run_dir / run_files.TRACKING, asdict(state))
 
 
 @contextmanager

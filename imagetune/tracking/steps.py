@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from imagetune.core import run_files
 from imagetune.files import sha256_file
 from imagetune.tracking import content
 from imagetune.tracking.description import run_description
@@ -26,32 +27,31 @@ if TYPE_CHECKING:
 PARAMETERS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
 MODEL_NAME = "model"
-MODEL_FILE = "model.keras"
 HASH_TAG = "imagetune.sha256"
 
 _FILES = (
-    "recipe.yaml",
-    "lock.json",
-    "splits.csv",
-    "audit.json",
+    run_files.RECIPE,
+    run_files.LOCK,
+    run_files.SPLITS,
+    run_files.AUDIT,
     "search.json",
     "search.csv",
     "warm_start.json",
     "best.yaml",
     "sweep.csv",
     "bakeoff.csv",
-    "soup.json",
-    "evaluation.json",
-    "report.html",
-    "model_card.md",
-    "label_errors.csv",
-    "explanations/*.jpg",
-    "robustness/*.jpg",
-    "predictions/*.csv",
-    "plots/*.png",
+    run_files.SOUP,
+    run_files.EVALUATION,
+    run_files.REPORT,
+    run_files.MODEL_CARD,
+    run_files.LABEL_ERRORS,
+    f"{run_files.EXPLANATIONS}/*.jpg",
+    f"{run_files.ROBUSTNESS}/*.jpg",
+    f"{run_files.PREDICTIONS}/*.csv",
+    f"{run_files.PLOTS}/*.png",
 )
 # They grow all the time: they go when the run has ended.
-_FINAL_FILES = ("metrics.jsonl", "stages.jsonl", "journal.jsonl")
+_FINAL_FILES = (run_files.METRICS, run_files.STAGES, "journal.jsonl")
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -112,8 +112,8 @@ def send_tags(copy: Copy) -> int:
     """Send the tags and the description."""
     from mlflow.entities import RunTag
 
-    recipe, status = content.read_recipe(copy.run_dir), content.read_json(copy.run_dir / "status.json")
-    evaluation = content.read_json(copy.run_dir / "evaluation.json")
+    recipe, status = content.read_recipe(copy.run_dir), content.read_json(copy.run_dir / run_files.STATUS)
+    evaluation = content.read_json(copy.run_dir / run_files.EVALUATION)
     figures, pictures = content.test_figures(evaluation), content.picture_set(copy.run_dir, recipe)
     # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
     about = {} if (copy.run_dir / "search.json").exists() else recipe
@@ -164,7 +164,7 @@ def send_lines(copy: Copy) -> int:
 def send_files(copy: Copy) -> int:
     """Send the files that are new or changed as artifacts."""
     count = 0
-    for name, path in run_files(copy.run_dir):
+    for name, path in files_of(copy.run_dir):
         folder = name.rpartition("/")[0] or None
         send = _uploader(copy, path, folder)
         count += copy.once(f"file {name}", sha256_file(path), send)
@@ -173,7 +173,7 @@ def send_files(copy: Copy) -> int:
 
 def send_model(copy: Copy) -> int:
     """Send model.keras as a logged model of the keras flavour, when the run has ended."""
-    path = copy.run_dir / MODEL_FILE
+    path = copy.run_dir / run_files.KERAS_MODEL
     if not copy.state.log_model or run_state(copy.run_dir) not in _FINAL_STATES or not path.exists():
         return 0
     digest = sha256_file(path)
@@ -184,7 +184,7 @@ def send_figures(copy: Copy) -> int:
     """Send the test figures of evaluation.json as metrics of the run and of its model, and what else is known."""
     from mlflow.entities import Metric
 
-    path = copy.run_dir / "evaluation.json"
+    path = copy.run_dir / run_files.EVALUATION
     values = {**copy.state.figures, **content.figure_metrics(content.test_figures(content.read_json(path)))}
     if not values:
         return 0
@@ -204,14 +204,14 @@ def _seconds_of_figures(copy: Copy, evaluation: Path) -> float:
     """
     if evaluation.exists():
         return evaluation.stat().st_mtime
-    return time.time() if "figures" in copy.state.sent else (copy.run_dir / "status.json").stat().st_mtime
+    return time.time() if "figures" in copy.state.sent else (copy.run_dir / run_files.STATUS).stat().st_mtime
 
 
 def send_folds(copy: Copy) -> int:
     """Send what cross-validation found as metrics of the whole run; each fold's own run has its own besides."""
     from mlflow.entities import Metric
 
-    path = copy.run_dir / "evaluation.json"
+    path = copy.run_dir / run_files.EVALUATION
     found = content.fold_metrics(content.read_json(path))
     if not found:
         return 0
@@ -241,7 +241,7 @@ def send_status(copy: Copy) -> int:
 
     def send() -> None:
         if state in _FINAL_STATES:
-            ended = int((copy.run_dir / "status.json").stat().st_mtime * 1000)
+            ended = int((copy.run_dir / run_files.STATUS).stat().st_mtime * 1000)
             copy.client.set_terminated(copy.run_id, state, ended)
         else:
             copy.client.update_run(copy.run_id, status=state)
@@ -265,12 +265,12 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 
 def run_state(run_dir: Path) -> str:
     """Return MLflow's name of the run's state; a run that calls itself running without a process was killed."""
-    status = content.read_json(run_dir / "status.json")
+    status = content.read_json(run_dir / run_files.STATUS)
     state, pid = content.run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
-def run_files(run_dir: Path) -> list[tuple[str, Path]]:
+def files_of(run_dir: Path) -> list[tuple[str, Path]]:
     """Return name and path of every file that goes to MLflow at this moment."""
     patterns = _FILES + (_FINAL_FILES if run_state(run_dir) in _FINAL_STATES else ())
     found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
@@ -280,8 +280,8 @@ def run_files(run_dir: Path) -> list[tuple[str, Path]]:
 def count_pending(run_dir: Path, state: TrackingState) -> int:
     """Return how many records wait in the run folder; nothing is asked of the store."""
     lines = max(0, len(content.metric_lines(run_dir)) - state.lines_sent)
-    files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in run_files(run_dir))
-    model = run_dir / MODEL_FILE
+    files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in files_of(run_dir))
+    model = run_dir / run_files.KERAS_MODEL
     waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
     trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in content.trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
 from imagetune.tracking import content
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
 from imagetune.tracking.runs import ensure_run
-from imagetune.tracking.state import FILE_NAME, LOCK_NAME, TrackingState, file_lock, read_state, write_state
+from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, Copy, count_pending
 from imagetune.tracking.store import open_client, store_errors
 
@@ -62,7 +63,7 @@ def sync_run(
     Raises:
         TrackingError: The store can't be reached, or refuses; what was sent is remembered.
     """
-    if not (run_dir / "recipe.yaml").exists():
+    if not (run_dir / run_files.RECIPE).exists():
         raise TrackingError("is not a run folder: it has no recipe.yaml", where=str(run_dir))
     with run_lock(run_dir, wait_seconds=_BUSY_SECONDS):
         state = planned_state(run_dir, uri=uri, experiment=experiment)
@@ -73,7 +74,7 @@ def sync_run(
 
 def is_tracked(run_dir: Path) -> bool:
     """Return whether a run folder has been copied to MLflow before, in whole or in part."""
-    return (run_dir / FILE_NAME).is_file()
+    return (run_dir / run_files.TRACKING).is_file()
 
 
 def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:

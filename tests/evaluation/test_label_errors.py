@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagetune.evaluation.doubts import CSV_FILE
+from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.feature_models import LabelledFeatures
 from imagetune.evaluation.label_errors import label_errors, wrong_labels
 from imagetune.files import write_json
@@ -81,7 +81,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
 def test_all_doubts_are_written_to_a_table(examined):
     run = run_of(examined, {"train": blobs(200, seed=1, flipped=0.1), "test": blobs(60, seed=2, flipped=0.1)})
     document = label_errors(run)
-    with (run.folder / CSV_FILE).open(newline="") as file:
+    with (run.folder / LABEL_ERRORS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["path", "split", "label", "likely_label", "self_confidence", "likely_confidence", "confident"]
     assert len(rows) == document["learned"]["found"] + document["test"]["found"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation
 
-from imagetune.evaluation.doubts import CSV_FILE
+from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.feature_models import LabelledFeatures
 from imagetune.evaluation.label_errors import label_errors
 from imagetune.evaluation.value_doubts import DOUBTED, neighbours_out_of_fold, robust_deviations
@@ -102,7 +102,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
 def test_all_doubts_are_written_to_a_table(examined):
     run = run_of(examined, {"train": numbered(200, seed=7, planted=10), "test": numbered(60, seed=8, planted=5)})
     document = label_errors(run)
-    with (run.folder / CSV_FILE).open(newline="") as file:
+    with (run.folder / LABEL_ERRORS).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["path", "split", "label", "likely_label", "difference", "deviations", "confident"]
     assert len(rows) == document["learned"]["found"] + document["test"]["found"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
+from imagetune.core import run_files
 from imagetune.data.findings import counted, shortened
 from imagetune.wording import duration
 
@@ -41,7 +42,7 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def run_lines(folder: Path) -> Iterator[str]:
     """Yield where the report of a run is, and how to see it among other runs."""
-    yield labelled("report", str(folder / "report.html"))
+    yield labelled("report", str(folder / run_files.REPORT))
     yield labelled("review", "imagetune ui")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.trial_rows import Row, laid_out
+from imagetune.core import run_files
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
@@ -63,9 +64,9 @@ def file_lines(folder: Path, best: Path) -> Iterator[str]:
     """Yield where the files of a search are that its folder has."""
     places = {
         "all trials": folder / "search.csv",
-        "report": folder / "report.html",
+        "report": folder / run_files.REPORT,
         "best recipe": folder / "best.yaml",
-        "best run": best / "report.html",
+        "best run": best / run_files.REPORT,
     }
     yield from (labelled(name, str(path)) for name, path in places.items() if path.exists())
 
