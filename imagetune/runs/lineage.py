@@ -15,11 +15,11 @@ from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.files import sha256_file
-from imagetune.runs.open import find_run, run_splits
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.open import find_run, run_splits
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,6 @@ Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 """How a number for ``data.workers: auto`` is found; see `prepare_training`."""
 
 
-
-
 @dataclass(frozen=True)
 class Data:
     """The pictures of a run: what there is, what is wrong with them, and who is in which split."""

@@ -62,9 +62,7 @@ class Run:
             TrackingError: Tracking is required and can't be had.
         """
         config = self.recipe.tracking
-        tracker = start_tracking(
-            self.folder.path, config, recipe_name=self.recipe.name, parent_run_id=parent_run_id
-        )
+        tracker = start_tracking(self.folder.path, config, recipe_name=self.recipe.name, parent_run_id=parent_run_id)
 
         def copy(record: EpochRecord) -> None:
             if config.tensorboard:

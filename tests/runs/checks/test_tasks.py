@@ -1,8 +1,8 @@
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.runs.checks.tasks import check_classes
 from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.checks.tasks import check_classes
 
 
 def problems(tmp_path, *overrides, search=""):

@@ -1,0 +1,1 @@
+"""One run's life: its recipe checked, its training prepared, run and tested, its folder opened again."""

@@ -1,0 +1,1 @@
+"""Recipes checked against real backbones, transforms and tasks, without starting Keras."""
