@@ -11,15 +11,14 @@ from imagetune.errors import RecipeError
 
 HEAD = "{name: head, epochs: 1, learning_rate: 1e-2}"
 TOP = "{name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}"
-    "{name: head, epochs: 1, learning_rate: 1e-2}, {name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}"
-)
 
 
 @pytest.fixture
 def recipe(tmp_path, pictures):
     path = tmp_path / "r.yaml"
     model = "{backbone: mobilenet_v3_small, weights: random}"
-    path.write_text(f"data: {{source: {pictures}, image_size: 32}}\nmodel: {model}\ntrain: {{stages: [{HEAD}, {TOP}]}}\n")
+    data, train = f"{{source: {pictures}, image_size: 32}}", f"{{stages: [{HEAD}, {TOP}]}}"
+    path.write_text(f"data: {data}\nmodel: {model}\ntrain: {train}\n", encoding="utf-8")
     return path
 
 
