@@ -14,9 +14,9 @@ from imagetune.cli.quiet import quiet_start
 @recipe_argument
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
-@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan, leave nothing behind.")
+@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan and write nothing.")
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
-    """Fine-tune as RECIPE says, test once, and leave a run to review."""
+    """Fine-tune a model as RECIPE says, test it once and write a run folder to review."""
     with quiet_start():
         from imagetune import cross_validation, runs
     from imagetune.cli.render.evaluation import evaluation_lines, plan_lines, run_lines, use_line

@@ -23,14 +23,14 @@ from imagetune.cli.render.lines import labelled, say
     help="The PNG file to write.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path) -> None:
-    """Measure which learning rate suits a stage of RECIPE.
+    """Find a learning rate for a stage of RECIPE by a range test.
 
-    Trains for up to 100 steps while the rate rises from 1e-7 to 10, on the stage's own layers, optimizer and augmented
-    pictures, until the loss explodes. Prints two suggestions, ready for the recipe: the valley, two thirds into the
-    longest fall of the loss, and its steepest slope. Writes a plot with both, and nothing else.
+    It trains for up to 100 steps while the learning rate rises from 1e-7 to 10, with the stage's own layers, optimizer
+    and augmentation, until the loss explodes. It prints two suggestions, ready for the recipe: the valley, two thirds
+    into the longest fall of the loss, and the steepest slope. It writes a plot with both, and nothing else.
 
     A later stage is tested from the weights that training starts with. `learning_rate: auto` in the recipe does the
-    same as part of a run, after the stages before it, and takes the valley.
+    same within a run, after the stages before it, and takes the valley.
     """
     with quiet_start():
         from imagetune import lr_search

@@ -17,8 +17,8 @@ from imagetune.cli.quiet import quiet_start
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the search in --run-dir: ended trials stand, interrupted ones run again. With more search.trials"
-    " than before, a finished search goes on.",
+    help="Continue the search in --run-dir: finished trials are kept, interrupted ones run again. With more"
+    " search.trials than before, a finished search continues.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
@@ -47,7 +47,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             watcher=screen,
             say=screen.say,
         )
-    echo_lines(search_lines(search, width=screen_width()))
+    echo_lines(search_lines(search, recipe_file=recipe, width=screen_width()))
     echo_lines(evaluation_lines(search.best.evaluation or {}))
     echo_lines(file_lines(search.folder, search.best.folder))
     if not search.best.fresh and not search.added:

@@ -31,7 +31,7 @@ from imagetune.search_runs.blocks import check_blocks
 from imagetune.search_runs.budget import Budget, busy_seconds
 from imagetune.search_runs.checks import check_recipe
 from imagetune.search_runs.executors import executor_of, prepare_executor
-from imagetune.search_runs.findings import plan_message, write_findings
+from imagetune.search_runs.findings import NO_FINDINGS, Findings, plan_message, write_findings
 from imagetune.search_runs.pages import write_last_report
 from imagetune.search_runs.phases import Session, Watched, all_failed, run_phases
 from imagetune.search_runs.refit import (
@@ -72,7 +72,7 @@ class Search:
         candidates: The settings that have a figure, the winner first.
         best: The winner's run.
         added: How many trials this session has added to those of earlier ones.
-        summary: What a sweep or a bake-off has found, for the screen.
+        findings: What a sweep or a bake-off has found beside the winner.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class Search:
     candidates: tuple[Candidate, ...]
     best: Refit
     added: int
-    summary: tuple[str, ...] = ()
+    findings: Findings = NO_FINDINGS
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _search(
             executor, session.task_of, records.journal, records.table, watched, stop.check, session.may_start
         )
         results = run_phases(session, runner)
-    summary = write_findings(folder.path, loaded, results)
+    findings = write_findings(folder.path, loaded, results)
     judged = compared_by(results, config.algorithm)
     candidates = ranking(judged, session.direction)
     if not candidates:
@@ -186,7 +186,7 @@ def _search(
         tuple(candidates),
         best,
         len(results) - len(results_of(past)),
-        summary,
+        findings,
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING
 
+from imagetune.cli.render.bakeoff import bakeoff_lines
 from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.sweep import sweep_lines
 from imagetune.cli.render.trial_rows import Row, laid_out
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
@@ -30,11 +32,12 @@ _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
 
-def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
+def search_lines(search: Search, *, recipe_file: Path, width: int | None = None) -> Iterator[str]:
     """Yield what a search has found.
 
     Args:
         search: The finished search.
+        recipe_file: The recipe as the user named it, for commands that are suggested.
         width: Columns that its table of trials may take; None for any number.
     """
     names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
@@ -45,10 +48,18 @@ def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
     yield from _failed(search.results)
     if algorithm != "sweep":  # all of whose settings have several seeds
         yield from _finalists(search.candidates, objective, names, width=width)
-    yield from search.summary
+    yield from _finding_lines(search, recipe_file)
     winner = search.candidates[0]
     yield labelled("winner", f"trial {winner.trial.trial_id}, {told_figure(winner, objective)}")
     yield labelled("settings", told_settings(winner.trial.values, names))
+
+
+def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
+    objective, findings = search.recipe.search.objective, search.findings
+    if findings.effects:
+        yield from sweep_lines(findings.effects, objective, direction_of(objective), str(recipe_file))
+    if findings.backbones:
+        yield from bakeoff_lines(findings.backbones, objective)
 
 
 def nothing_left_line(algorithm: str) -> str:
