@@ -14,7 +14,7 @@ from imagetune.cli.render.lines import echo_lines
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from imagetune.data.checking import code_lines
+    from imagetune.cli.render.audit import code_lines
 
     click.echo("\n".join(code_lines()))
     context.exit()
@@ -50,19 +50,20 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
     Every image is opened. The exit code is 3 if something stands in the way of training.
     """
     from imagetune import data_check
+    from imagetune.cli.render.audit import audit_lines, fixed_lines
 
     checked = data_check.check(source, overrides)
     if page is not None:
         checked.write_page(page)
     if not as_json:
         # First, as what was found also says why nothing can be fixed.
-        echo_lines(checked.lines())
+        echo_lines(audit_lines(checked.catalog, checked.audit))
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
         document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
-        echo_lines(("", *fixed.lines()))
+        echo_lines(("", *fixed_lines(fixed)))
     # What was fixed is judged by what it is now.
     (checked if fixed is None else fixed.check).enforce()
 
