@@ -8,7 +8,8 @@ import click
 
 from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import labelled, say
+from imagetune.cli.render.lines import say
+from imagetune.cli.render.lr_find import rate_lines
 
 
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
@@ -36,8 +37,5 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
         from imagetune import lr_search
 
     found = lr_search.search_rate(recipe, overrides, stage=stage, out=out, say=say)
-    for name, rate in (("valley", found.valley), ("steepest slope", found.steepest)):
-        if rate is not None:
-            click.echo(f"learning_rate: {rate:.2g}".ljust(28) + f"# {name} of stage {found.stage}")
-    click.echo(labelled("plot", str(out)))
-    _ = found.suggestion  # says so where the loss fell nowhere; the plot shows it
+    click.echo("\n".join(rate_lines(found, out)))
+    _ = found.suggestion  # an error if the loss fell nowhere, after the plot that shows it

@@ -41,7 +41,7 @@ def search_lines(search: Search, *, recipe_file: Path, width: int | None = None)
         width: Columns that its table of trials may take; None for any number.
     """
     names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
-    yield labelled("trials", f"{len(search.results)}: {told_counts(search.results)}; by {objective} on validation")
+    yield labelled("trials", f"{len(search.results)}: {status_counts(search.results)}; by {objective} on validation")
     algorithm = search.recipe.search.algorithm
     judged = compared_by(search.results, algorithm)
     yield from _trials(judged, objective, names, smaller=direction_of(objective) == "min", width=width)
@@ -50,8 +50,8 @@ def search_lines(search: Search, *, recipe_file: Path, width: int | None = None)
         yield from _finalists(search.candidates, objective, names, width=width)
     yield from _finding_lines(search, recipe_file)
     winner = search.candidates[0]
-    yield labelled("winner", f"trial {winner.trial.trial_id}, {told_figure(winner, objective)}")
-    yield labelled("settings", told_settings(winner.trial.values, names))
+    yield labelled("winner", f"trial {winner.trial.trial_id}, {metric_text(winner, objective)}")
+    yield labelled("settings", settings_text(winner.trial.values, names))
 
 
 def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
@@ -87,7 +87,7 @@ def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
     return {path: short[dotted(path)] for path in paths}
 
 
-def told_settings(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
+def settings_text(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
     """Return settings in one line."""
     return ", ".join(f"{names.get(path, dotted(path))} {text_of(value)}" for path, value in values.items())
 
@@ -97,13 +97,13 @@ def setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str
     return tuple(text_of(values[path]) if path in values else "" for path in names)
 
 
-def told_counts(results: Sequence[TrialResult]) -> str:
+def status_counts(results: Sequence[TrialResult]) -> str:
     """Return how many trials ended in which way."""
     counts = Counter[str](result.status for result in results)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
 
-def told_figure(candidate: Candidate, objective: str) -> str:
+def metric_text(candidate: Candidate, objective: str) -> str:
     """Return the metric of some settings, with its spread over seeds."""
     values = candidate.objectives
     if len(values) == 1:
