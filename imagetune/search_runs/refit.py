@@ -14,6 +14,7 @@ from typing import Any
 
 from imagetune.core.messages import Say, say_nothing
 from imagetune.data.catalog import Record
+from imagetune.data.findings import counted
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, RecipeError
@@ -174,7 +175,7 @@ def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path,
     split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
     recipe, merged = _merged(plain, data, folder)
-    say("refit", f"{len(merged.splits.train)} pictures of training and validation together, {epochs} epochs")
+    say("refit", f"{len(merged.splits.train)} images of training and validation together, {counted(epochs, 'epoch')}")
     told = f"Trained on training and validation pictures together for {epochs} epochs, as many as were best"
     return recipe, merged, told
 

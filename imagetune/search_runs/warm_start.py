@@ -181,7 +181,7 @@ def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Pictur
         hint = "leave it out of warm_start" + (", or change back what differs" if reasons else "")
         raise loaded.error(_AT, f"no trial of {source} is a training of this recipe{first}", hint=hint)
     left = f"; {len(reasons)} don't fit: {reasons[0]}" if reasons else ""
-    say("warm start", f"{len(known)} of {len(known) + len(reasons)} settings of {source}{left}")
+    say("warm start", f"{len(known)} of {len(known) + len(reasons)} settings of {source} are reused{left}")
     return known
 
 

@@ -115,7 +115,7 @@ def test_trials_with_a_figure_are_taken_over(earlier, taken, trial_recipes):
         ({RATE: 1e-3, OPTIMIZER: "adamw"}, 0.7),
         ({RATE: 3e-4, OPTIMIZER: "adamw"}, 0.5),
     ]
-    assert said == [("warm start", f"3 of 3 settings of {folder}")]
+    assert said == [("warm start", f"3 of 3 settings of {folder} are reused")]
 
 
 def test_several_trainings_of_a_setting_count_with_their_mean(earlier, taken):
@@ -135,7 +135,7 @@ def test_what_lies_outside_the_present_spaces_is_left(earlier, taken):
     assert said == [
         (
             "warm start",
-            f"2 of 3 settings of {folder}; 1 don't fit: "
+            f"2 of 3 settings of {folder} are reused; 1 don't fit: "
             "train.stages[0].learning_rate was 0.0003, which isn't among the values searched",
         )
     ]
