@@ -12,16 +12,16 @@ from imagetune.cli.options import json_option
 
 @click.command(epilog="Example: imagetune compare runs/clipart-a runs/clipart-b --page compared.html")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
-@click.option("--common", is_flag=True, help="Where test pictures differ, compare on those that are new to every run.")
+@click.option("--common", is_flag=True, help="If test sets differ, compare on images that no run was trained on.")
 @click.option(
-    "--metric", metavar="NAME", help="The figure that decides, such as balanced_accuracy; by default the task's first."
+    "--metric", metavar="NAME", help="The metric that decides, such as balanced_accuracy; by default the task's first."
 )
 @json_option
 @click.option("--page", type=click.Path(path_type=Path), help="Also write a self-contained HTML page.")
 def command(runs: tuple[str, ...], common: bool, metric: str | None, as_json: bool, page: Path | None) -> None:
-    """Say which of RUNs is better on the same test pictures, and whether that is more than chance.
+    """Compare RUNs on the same test images, and test whether their difference is significant.
 
-    A RUN is a run folder or a runs:/ or models:/ address. What the runs answered is read from their folders.
+    A RUN is a run folder or a runs:/ or models:/ address. Predictions are read from the folders of the runs.
     """
     from imagetune.cli.render.compare import comparison_lines
     from imagetune.cli.render.lines import echo_lines, labelled

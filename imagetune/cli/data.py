@@ -7,22 +7,24 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, overrides_option, recipe_argument
+from imagetune.cli.options import json_option
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.render.lines import echo_lines
 
 
 def _list_codes(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from imagetune.data.checking import code_lines
+    from imagetune.cli.render.audit import code_lines
 
     click.echo("\n".join(code_lines()))
     context.exit()
 
 
-@click.group(epilog="Example: imagetune data check pictures/")
+@click.group(epilog="Example: imagetune data check images/")
 def command() -> None:
-    """Check and preview pictures."""
+    """Check and preview images."""
 
 
 @command.command("check", epilog="Example: imagetune data check recipe.yaml --json")
@@ -35,31 +37,35 @@ def command() -> None:
     is_eager=True,
     expose_value=False,
     callback=_list_codes,
-    help="List the codes of findings, for data.audit.fail_on and allow, and stop.",
+    help="List the codes of findings, for data.audit.fail_on and data.audit.allow, and exit.",
 )
-@click.option("--page", type=click.Path(path_type=Path), help="Write an HTML page that shows the pictures, too.")
+@click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page that shows the images.")
 @click.option(
     "--fix",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write cleaned.csv, a source without what is wrong, and changes.csv into a folder. No picture is touched.",
+    help="Write cleaned.csv, a source without the faulty images, and changes.csv into a folder. No image is changed.",
 )
 def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | None, fix: Path | None) -> None:
-    """Open every picture and say what is wrong: files, duplicates, labels, splits."""
+    """Report problems with files, duplicates, labels and splits.
+
+    Every image is opened. The exit code is 3 if something stands in the way of training.
+    """
     from imagetune.commands import data
+    from imagetune.cli.render.audit import audit_lines, fixed_lines
 
     checked = data.check(source, overrides)
     if page is not None:
         checked.write_page(page)
     if not as_json:
         # First, as what was found also says why nothing can be fixed.
-        echo_lines(checked.lines())
+        echo_lines(audit_lines(checked.catalog, checked.audit))
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
         document = checked.document() | ({} if fixed is None else {"fixed": fixed.document()})
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
-        echo_lines(("", *fixed.lines()))
+        echo_lines(("", *fixed_lines(fixed)))
     # What was fixed is judged by what it is now.
     (checked if fixed is None else fixed.check).enforce()
 
@@ -68,10 +74,10 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 @recipe_argument
 @overrides_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The PNG file to write.")
-@click.option("--pictures", default=16, show_default=True, type=click.IntRange(1, 64), help="Pictures on the sheet.")
-@click.option("--views", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented views of each.")
+@click.option("--pictures", default=16, show_default=True, type=click.IntRange(1, 64), help="Images on the sheet.")
+@click.option("--views", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each.")
 def preview(recipe: Path, overrides: tuple[str, ...], out: Path, pictures: int, views: int) -> None:
-    """Draw originals and augmented views of training pictures as one sheet."""
+    """Draw training images and augmented copies of them as one sheet."""
     from imagetune.commands import data
 
     data.preview(recipe, overrides, out=out, pictures=pictures, views=views)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, run_argument, with_option
+from imagetune.cli.options import json_option
+from imagetune.cli.options import run_argument
+from imagetune.cli.options import with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 
@@ -15,39 +17,39 @@ from imagetune.cli.render.lines import say
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
 @run_argument
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Other labelled pictures: a folder of class folders or a table."
+    "--data", type=click.Path(path_type=Path), help="Other labelled images: a folder of class folders or a table."
 )
 @with_option
 @click.option(
     "--robustness",
     is_flag=True,
-    help="Instead test on damaged versions of the test pictures, and write that into the run's evaluation and report"
-    " (and its copy in MLflow).",
+    help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report"
+    " (and to its copy in MLflow).",
 )
 @click.option(
     "--require",
     "bars",
     multiple=True,
-    metavar="METRIC:BAR",
-    help="Fail with exit code 10 under this bar, such as balanced_accuracy:lower_bound=0.85; repeatable.",
+    metavar="METRIC:THRESHOLD",
+    help="Fail with exit code 10 if this threshold is missed, such as balanced_accuracy:lower_bound=0.85; repeatable.",
 )
 @json_option
 def command(
     run: str, data: Path | None, others: tuple[str, ...], robustness: bool, bars: tuple[str, ...], as_json: bool
 ) -> None:
-    """Test RUN, a run folder or a runs:/ or models:/ address, on its test pictures.
+    """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
-    The command fails with exit code 10 when a bar of the recipe's evaluate.require is missed, on other pictures too.
+    The command fails with exit code 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
 
-    With --robustness: under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
-    evaluate.robustness says; each damage and severity is a forward pass over up to evaluate.robustness.pictures.
+    With --robustness it tests under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
+    evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.pictures.
     """
     if robustness:
         if data is not None or others or bars:
             raise click.UsageError(
-                "--robustness is for the run's own test pictures, without --data, --with and --require"
+                "--robustness uses the run's own test images: leave --data, --with and --require out"
             )
-        _test_damaged(run, as_json=as_json)
+        _test_corrupted(run, as_json=as_json)
         return
     from imagetune.recipe.bars import read_bar
 
@@ -71,7 +73,7 @@ def command(
     enforce_bars(document, where=run)
 
 
-def _test_damaged(run: str, *, as_json: bool) -> None:
+def _test_corrupted(run: str, *, as_json: bool) -> None:
     with quiet_start():
         from imagetune.commands.evaluate_robustness import evaluate_robustness
     from imagetune.cli.render.lines import echo_lines

@@ -8,29 +8,30 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, run_argument
+from imagetune.cli.options import json_option
+from imagetune.cli.options import run_argument
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.predictions import explanation_line
 
 
-@click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out looks/")
+@click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out explained/")
 @run_argument
 @click.argument("paths", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the pictures.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write images to.")
 @click.option(
     "--class",
     "target",
     metavar="NAME",
-    help="The class to explain; by default each picture's answer; of several labels the likeliest. Of numbers: higher"
-    " (the default) or lower.",
+    help="The class to explain; by default the predicted one, or the most probable of several labels. For regression:"
+    " higher (the default) or lower.",
 )
 @json_option
 def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_json: bool) -> None:
-    """Show what in the pictures in PATHS (files, folders, patterns) speaks for a class, by the model of RUN.
+    """Show which regions of the images in PATHS (files, folders, patterns) speak for a class, by the model of RUN.
 
-    Each file in --out has three panels: the picture as the model sees it; Grad-CAM, by gradients; occlusion, by what is
-    lost when a part is covered. Warm places speak for the class. Agreement is the rank correlation of both maps: where
-    it is low, trust neither. JSON has a line a picture.
+    Each file in --out has three panels: the image as the model receives it; a Grad-CAM map, from gradients; an
+    occlusion map, from what is lost when a region is covered. Warm regions speak for the class. Agreement is the rank
+    correlation of both maps: where it is low, trust neither. JSON has a line an image.
     """
     with quiet_start():
         from imagetune.commands.explain import explain

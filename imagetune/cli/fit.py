@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.quiet import quiet_start
 
 
@@ -14,9 +15,9 @@ from imagetune.cli.quiet import quiet_start
 @recipe_argument
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
-@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan, leave nothing behind.")
+@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan and write nothing.")
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
-    """Fine-tune as RECIPE says, test once, and leave a run to review."""
+    """Fine-tune a model as RECIPE says, test it once and write a run folder to review."""
     with quiet_start():
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.quiet import quiet_start
-from imagetune.cli.render.lines import labelled, say
+from imagetune.cli.render.lines import say
+from imagetune.cli.render.lr_find import rate_lines
 
 
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
@@ -23,14 +25,14 @@ from imagetune.cli.render.lines import labelled, say
     help="The PNG file to write.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path) -> None:
-    """Measure which learning rate suits a stage of RECIPE.
+    """Find a learning rate for a stage of RECIPE by a range test.
 
-    Trains for up to 100 steps while the rate rises from 1e-7 to 10, on the stage's own layers, optimizer and augmented
-    pictures, until the loss explodes. Prints two suggestions, ready for the recipe: the valley, two thirds into the
-    longest fall of the loss, and its steepest slope. Writes a plot with both, and nothing else.
+    It trains for up to 100 steps while the learning rate rises from 1e-7 to 10, with the stage's own layers, optimizer
+    and augmentation, until the loss explodes. It prints two suggestions, ready for the recipe: the valley, two thirds
+    into the longest fall of the loss, and the steepest slope. It writes a plot with both, and nothing else.
 
     A later stage is tested from the weights that training starts with. `learning_rate: auto` in the recipe does the
-    same as part of a run, after the stages before it, and takes the valley.
+    same within a run, after the stages before it, and takes the valley.
     """
     with quiet_start():
         from imagetune.commands.lr_find import find_learning_rate
@@ -38,8 +40,5 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
 
     with listen_for_stop() as stop:
         found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=say, stop=stop)
-    for name, rate in (("valley", found.valley), ("steepest slope", found.steepest)):
-        if rate is not None:
-            click.echo(f"learning_rate: {rate:.2g}".ljust(28) + f"# {name} of stage {found.stage}")
-    click.echo(labelled("plot", str(out)))
-    _ = found.suggestion  # says so where the loss fell nowhere; the plot shows it
+    click.echo("\n".join(rate_lines(found, out)))
+    _ = found.suggestion  # an error if the loss fell nowhere, after the plot that shows it

@@ -18,21 +18,21 @@ from imagetune.errors import ImagetuneError
 
 # Help of the commands in the order in which people meet them; a command's module is imported when it is used.
 COMMANDS = {
-    "fit": "Fine-tune, test and record one run.",
+    "fit": "Fine-tune a model, test it once and record the run.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
     "soup": "Average the weights of several runs into one model.",
-    "evaluate": "Test a run again, on its own test pictures or on others.",
-    "compare": "Say which of several runs is better on the same test pictures, and how sure that is.",
-    "predict": "Say what pictures show.",
-    "explain": "Show where a model looks in pictures.",
+    "evaluate": "Test a run again, on its own test images or on others.",
+    "compare": "Compare runs on the same test images, with a significance test.",
+    "predict": "Predict the labels of images.",
+    "explain": "Show which regions of an image a prediction depends on.",
     "report": "Write the report of a run again.",
-    "lr-find": "Measure which learning rate suits a recipe.",
-    "profile": "Say where the time of a training goes, and what would save most of it.",
-    "data": "Check and preview pictures.",
+    "lr-find": "Find a learning rate by a range test.",
+    "profile": "Measure where training time goes, and which setting would save most of it.",
+    "data": "Check and preview images.",
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",
     "recipe": "List, copy, show, validate and compare recipes.",
-    "sync": "Send to MLflow what a run still holds back.",
+    "sync": "Send to MLflow what a run has not sent yet.",
     "ui": "Open MLflow's UI on the runs.",
 }
 

@@ -19,7 +19,10 @@ def command() -> None:
 @command.command("list", epilog="Example: imagetune model list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List all backbones: parameters, published top-1 accuracy, default image size, availability of their weights."""
+    """List all backbones.
+
+    The columns: parameters, published top-1 accuracy on ImageNet, default image size, state of the weights.
+    """
     from imagetune.cli.render.models import model_lines
     from imagetune.model.describe import model_rows
 
@@ -35,7 +38,10 @@ def list_models(as_json: bool) -> None:
 @click.option("--unfreeze", default="none", show_default=True, help="Show what this `unfreeze` makes trainable.")
 @click.option("--all", "every_layer", is_flag=True, help="Also show every layer with weights.")
 def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
-    """Show the blocks of BACKBONE from input to output, and which of their parameters are trainable."""
+    """Show the blocks of BACKBONE, and what is trainable.
+
+    The blocks come from input to output, each with its number of layers, parameters and trainable parameters.
+    """
     from imagetune.cli.render.models import layer_lines
     from imagetune.model.describe import layer_rows
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagetune.cli.options import run_argument, with_option
+from imagetune.cli.options import run_argument
+from imagetune.cli.options import with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 from imagetune.cli.render.predictions import prediction_line
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 @run_argument
 @click.argument("paths", nargs=-1, required=True)
 @with_option
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON an image.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV file with a column a class.")
-@click.option("--calibrated", is_flag=True, help="Show probabilities as sure as validation says they may be.")
-@click.option("--sets", is_flag=True, help="Also show the set of answers that holds the true one, 9 of 10 times (say).")
-@click.option("--operating-point", is_flag=True, help="Answer by the threshold of evaluate.operating_point.")
-@click.option("--least-cost", is_flag=True, help="Answer with what evaluate.costs expects to cost least.")
+@click.option("--calibrated", is_flag=True, help="Print probabilities calibrated on validation.")
+@click.option(
+    "--sets",
+    is_flag=True,
+    help="Also print the prediction set, which holds the true class 9 of 10 times (say).",
+)
+@click.option("--operating-point", is_flag=True, help="Predict by the threshold of evaluate.operating_point.")
+@click.option("--least-cost", is_flag=True, help="Predict the class with the lowest expected cost by evaluate.costs.")
 def command(
     run: str,
     paths: tuple[str, ...],
@@ -39,22 +44,22 @@ def command(
     csv_file: Path | None,
     **asked: bool,
 ) -> None:
-    """Say what the pictures in PATHS (files, folders, patterns) show, by the model of RUN.
+    """Predict the labels of the images in PATHS (files, folders, patterns) with the model of RUN.
 
     The label is a class; for multi_label the labels whose probability reaches their thresholds, joined by
-    data.label_separator, perhaps none; for regression the number, which JSON has as "value" too, and no probabilities.
+    data.label_separator, perhaps none; for regression the number, which JSON has as "value" too, without probabilities.
 
-    Probabilities and labels are those of the model itself, as model.keras gives them and the test figures are made of,
-    unless asked otherwise. --calibrated shows probabilities at the temperature that validation gave; no label changes.
-    --sets adds the answers among which the true one is with the probability of evaluate.conformal_coverage: "answers"
-    in JSON, the likeliest first, and with ; between them in CSV; for regression "interval", two numbers.
-    --operating-point answers with the class of evaluate.operating_point from its threshold on, and else with the
-    likeliest other one. --least-cost answers with the class whose expected cost by evaluate.costs is least, by the
-    probabilities at that temperature; evaluation.json says under "costs" what that is worth.
+    By default probabilities and labels are those of model.keras, from which the test metrics were computed.
+    --calibrated prints probabilities at the temperature fitted on validation; no label changes. --sets adds the
+    conformal prediction set, which holds the true class with the probability of evaluate.conformal_coverage: "answers"
+    in JSON, the most probable first, and joined by ; in CSV; for regression "interval", two numbers. --operating-point
+    predicts the class of evaluate.operating_point from its threshold on, and else the most probable other class.
+    --least-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated probabilities;
+    evaluation.json says under "costs" what that is worth.
 
-    A picture unlike those that the model learned from is told: its answer means little. JSON says so by
-    "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution is how. With
-    --with the runs vote: it is told where more than half of those that can tell say so, and the score is their share.
+    An out-of-distribution image, unlike those that the model was trained on, is flagged: do not rely on its prediction.
+    JSON has "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution sets
+    how. With --with an image is flagged if more than half of the runs that can tell flag it; the score is their share.
     """
     with quiet_start():
         from imagetune.commands import ensemble
@@ -64,9 +69,9 @@ def command(
 
     ways = AnswerWays(**asked)
     if ways.operating_point and ways.least_cost:
-        raise click.UsageError("--operating-point and --least-cost are two answers: give one of them")
+        raise click.UsageError("--operating-point and --least-cost exclude each other: give one of them")
     if others and ways != AnswerWays():
-        what = "--calibrated, --sets, --operating-point and --least-cost are of one run"
+        what = "--calibrated, --sets, --operating-point and --least-cost need a single run"
         raise click.UsageError(f"{what}: leave --with out")
     if csv_file is not None:
         spare_pictures([csv_file], find_pictures(paths))

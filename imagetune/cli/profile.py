@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option, overrides_option, recipe_argument
+from imagetune.cli.options import json_option
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 
@@ -17,13 +19,13 @@ from imagetune.cli.render.lines import say
 @overrides_option
 @json_option
 def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say where the time of RECIPE's training goes, and which one setting would save most of it.
+    """Measure where the training time of RECIPE goes, and which one setting would save most of it.
 
-    Measures on some of its own training pictures, for half a minute or so: reading, decoding and augmenting on one
-    core, each transform alone, loading as configured, and for each stage the forward pass of its frozen layers and the
-    training step. From these follow the time of an epoch and of the whole training, its bottleneck, and the setting.
+    It measures on some of the training images, for half a minute or so: reading, decoding and augmenting on one core,
+    each transform alone, loading as configured, and for each stage the forward pass of its frozen layers and the
+    training step. From these it forecasts the time of an epoch and of the whole training, and finds the bottleneck.
 
-    Keep the machine idle meanwhile. It leaves no run behind, and keeps no decoded pictures or features.
+    Keep the machine idle meanwhile. The command leaves no run, no decoded images and no features behind.
     """
     with quiet_start():
         from imagetune.commands.profile import profile

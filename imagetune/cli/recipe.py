@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.render.tables import table_lines
 
 
@@ -18,7 +19,7 @@ def command() -> None:
 
 @command.command("list", epilog="Example: imagetune recipe list")
 def list_recipes() -> None:
-    """List the recipes that are shipped."""
+    """List the recipes that come with imagetune."""
     from imagetune.recipe.shipped import recipe_summary, shipped_recipes
 
     rows = [(name, recipe_summary(path)) for name, path in shipped_recipes().items()]
@@ -29,7 +30,7 @@ def list_recipes() -> None:
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 def copy(name: str, folder: Path) -> None:
-    """Copy the shipped recipe NAME into DIR, with its pictures if it has any."""
+    """Copy the shipped recipe NAME into DIR, with its images."""
     from imagetune.recipe.shipped import copy_recipe
 
     for path in copy_recipe(name, folder):
@@ -52,18 +53,21 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
 @recipe_argument
 @overrides_option
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
-    """Check RECIPE: its keys, values, backbone and augmentation; exit 2 with a line for each mistake."""
+    """Check the keys, values, backbone and augmentation of RECIPE.
+
+    The exit code is 2 if there are mistakes, each of which gets a line.
+    """
     from imagetune.data.findings import counted
     from imagetune.runs.checks.recipe import load_checked_recipe
 
     loaded = load_checked_recipe(recipe, overrides)
     spaces = f", {counted(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
-    click.echo(f"{recipe}: good ({counted(len(loaded.recipe.train.stages), 'stage')}{spaces})")
+    click.echo(f"{recipe}: valid ({counted(len(loaded.recipe.train.stages), 'stage')}{spaces})")
 
 
 @command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")
 def schema() -> None:
-    """Print the JSON schema of a recipe, for editors that complete and explain."""
+    """Print the JSON schema of a recipe, for editors."""
     from imagetune.recipe.printing import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))

@@ -12,7 +12,7 @@ from imagetune.cli.render.lines import say
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")
 @run_argument
 def command(run: str) -> None:
-    """Write report.html of RUN again from the files in its folder; a tracked run's copy in MLflow gets it, too."""
+    """Write report.html of RUN again from the files in its folder, and update the copy in MLflow of a tracked run."""
     with quiet_start():
         from imagetune.commands.report import report
 

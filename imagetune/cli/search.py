@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option, recipe_argument
+from imagetune.cli.options import overrides_option
+from imagetune.cli.options import recipe_argument
 from imagetune.cli.quiet import quiet_start
 
 
@@ -17,8 +18,8 @@ from imagetune.cli.quiet import quiet_start
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the search in --run-dir: ended trials stand, interrupted ones run again. With more search.trials"
-    " than before, a finished search goes on.",
+    help="Continue the search in --run-dir: finished trials are kept, interrupted ones run again. With more"
+    " search.trials than before, a finished search continues.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
@@ -49,7 +50,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
             say=screen.say,
             stop=stop,
         )
-    echo_lines(search_lines(found, width=screen_width()))
+    echo_lines(search_lines(found, recipe_file=recipe, width=screen_width()))
     echo_lines(evaluation_lines(found.best.evaluation or {}))
     echo_lines(file_lines(found.folder, found.best.folder))
     if not found.best.fresh and not found.added:

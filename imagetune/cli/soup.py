@@ -14,10 +14,10 @@ from imagetune.cli.render.lines import say
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The soup's run folder; runs/NAME-TIME-ID by default.")
 def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
-    """Average the weights of RUNs of one architecture that were trained on the same pictures.
+    """Average the weights of RUNs of one architecture that were trained on the same images.
 
-    The best run by validation comes first; each next one stays in while validation gets no worse. The result is tested
-    once and is a run like any other.
+    The best run by validation comes first; each next one is kept if the validation metric gets no worse. The result is
+    tested once and is a run like any other.
     """
     with quiet_start():
         from imagetune.commands import soup as soups

@@ -14,7 +14,7 @@ def command() -> None:
 
 @command.command("list", epilog="Example: imagetune weights list")
 def list_weights() -> None:
-    """List the ImageNet weights of every backbone: whether they are available, and in which file."""
+    """List the ImageNet weights of all backbones, with their files."""
     from imagetune.model.backbones import all_backbones
     from imagetune.model.imagenet import weights_status
 
@@ -24,7 +24,10 @@ def list_weights() -> None:
 @command.command("fetch", epilog="Example: imagetune weights fetch resnet50")
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download the ImageNet weights of NAMES into Keras's cache and check them."""
+    """Download the ImageNet weights of NAMES and verify them.
+
+    They go into Keras's cache, ~/.keras/models or $KERAS_HOME/models.
+    """
     from imagetune.model.imagenet import fetch_weights
 
     click.echo("\n".join(weights_lines(fetch_weights(names))))
@@ -33,7 +36,10 @@ def fetch(names: tuple[str, ...]) -> None:
 @command.command("check", epilog="Example: imagetune weights check resnet50")
 @click.argument("names", nargs=-1)
 def check(names: tuple[str, ...]) -> int:
-    """Verify the SHA-256 of the weights of NAMES, by default all that are available; exit 5 if one is bad."""
+    """Verify the SHA-256 of weights.
+
+    By default it checks all that are available. The exit code is 5 if weights of NAMES are absent or damaged.
+    """
     from imagetune.model.imagenet import check_weights
 
     statuses = check_weights(names)

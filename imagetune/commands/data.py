@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from imagetune.data.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.audit import Audit
+from imagetune.data.audit import audit_catalog
+from imagetune.data.audit import enforce_audit
 from imagetune.data.audit_page import write_audit_page
-from imagetune.data.catalog import Catalog, read_catalog
-from imagetune.data.checking import audit_document, audit_lines
-from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
-from imagetune.data.preview import draw_contact_sheet, pick_records
+from imagetune.data.catalog import Catalog
+from imagetune.data.catalog import read_catalog
+from imagetune.data.checking import audit_document
+from imagetune.data.cleaning import Cleaning
+from imagetune.data.cleaning import clean
+from imagetune.data.cleaning import require_outside
+from imagetune.data.cleaning import write_cleaning
+from imagetune.data.preview import draw_contact_sheet
+from imagetune.data.preview import pick_records
 from imagetune.data.splits import split_catalog
 from imagetune.files import atomic_path
 from imagetune.recipe.data import DataConfig
@@ -34,10 +41,6 @@ class Check:
     def document(self) -> dict[str, object]:
         """Return it as JSON."""
         return audit_document(self.catalog, self.audit)
-
-    def lines(self) -> Iterator[str]:
-        """Yield it as text."""
-        yield from audit_lines(self.catalog, self.audit)
 
     def enforce(self) -> None:
         """Raise DataError if something stands in the way of training."""
@@ -74,11 +77,6 @@ class Fixed:
             "changed": dict(sorted(counts.items())),
             "ok": self.check.document()["ok"],
         }
-
-    def lines(self) -> Iterator[str]:
-        """Yield it as text."""
-        yield f"{self.cleaned}: {'; '.join(self.cleaning.lines())}"
-        yield f"{self.changes}: what was left out or moved, and why"
 
 
 def check(source: Path, overrides: Sequence[str]) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -23,7 +23,7 @@ from imagetune.search.bakeoff import BACKBONE_PATHS, OTHER_PATHS
 from imagetune.search.finalists import Direction
 from imagetune.search.trial import Trial, TrialResult
 from imagetune.search_runs.pareto import pareto_front
-from imagetune.search_runs.probe_file import PROBE_NAME, read_probe
+from imagetune.search_runs.probe_file import read_probe
 
 TABLE_NAME = "bakeoff.csv"
 _COLUMNS = (
@@ -121,44 +121,6 @@ def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
     writer.writeheader()
     writer.writerows(_cells(row) for row in rows)
     write_text(folder / TABLE_NAME, text.getvalue())
-
-
-def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
-    """Yield the table for the screen."""
-    good = [row for row in rows if row.probe is not None]
-    if good and good[0].probe is not None:
-        first = good[0].probe
-        how = f"{first['confidence']:.0%} interval, {first['pictures']} pictures, no test picture"
-        yield f"bake-off    {objective} of a linear probe, mean of {len(first['folds'])} folds, {how}"
-    width = max((len(row.name) for row in rows), default=0)
-    for row in rows:
-        yield f"  {row.name:<{width}}  {_line(row)}"
-    if any(row.front for row in rows):
-        yield "  (ms: a picture alone, and in a batch; front: no other is as good in all three and better in one)"
-
-
-def _line(row: Baked) -> str:
-    name = row.result.trial.trial_id
-    if row.probe is None:
-        told = (
-            f"{row.result.objective:.4f}  trial {name} has lost its {PROBE_NAME}"
-            if row.lost
-            else f"failed: trial {name}"
-        )
-        return told + _tuning(row)
-    cost = row.probe["cost"]
-    figure = f"{row.probe['value']:.4f}  [{row.probe['low']:.4f}, {row.probe['high']:.4f}]"
-    alone, batch = cost["milliseconds_one"]["value"], cost["milliseconds_batch"]["value"]
-    told = f"{figure}  {alone:7.1f} ms ({batch:.1f})  {cost['megabytes']:7.1f} MB  {'front' if row.front else '     '}"
-    return (told + _tuning(row)).rstrip()
-
-
-def _tuning(row: Baked) -> str:
-    """Return what fine-tuning made of a backbone; empty where it was none of the best."""
-    if row.tuned is not None:
-        seeds = f", {len(row.fine_tuned)} seeds" if len(row.fine_tuned) > 1 else ""
-        return f"  fine-tuned {row.tuned:.4f} (validation{seeds})"
-    return f"  fine-tuning failed: {row.tuning_error}" if row.tuning_error else ""
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:

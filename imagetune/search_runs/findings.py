@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.data.findings import counted
@@ -10,10 +11,26 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
 from imagetune.search.bakeoff import probes_of
 from imagetune.search.finalists import direction_of
-from imagetune.search.sweep import sweep_effects, sweep_settings
+from imagetune.search.sweep import Effect, sweep_effects, sweep_settings
 from imagetune.search.trial import TrialResult
-from imagetune.search_runs.bakeoff import baked, bakeoff_lines, write_bakeoff
-from imagetune.search_runs.sweep import sweep_lines, write_sweep
+from imagetune.search_runs.bakeoff import Baked, baked, write_bakeoff
+from imagetune.search_runs.sweep import write_sweep
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a search finds beside its winner; nothing for most algorithms.
+
+    Attributes:
+        effects: Of a sweep's settings, the defaults first.
+        backbones: Of a bake-off, the best probe first.
+    """
+
+    effects: tuple[Effect, ...] = ()
+    backbones: tuple[Baked, ...] = ()
+
+
+NO_FINDINGS = Findings()
 
 
 def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
@@ -37,8 +54,8 @@ def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
     return "trials", told + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
 
 
-def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialResult]) -> tuple[str, ...]:
-    """Write ``sweep.csv`` or ``bakeoff.csv`` and return the same for the screen; nothing for other algorithms.
+def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialResult]) -> Findings:
+    """Write ``sweep.csv`` or ``bakeoff.csv`` and return what is in it; nothing for other algorithms.
 
     Args:
         folder: The search's run folder.
@@ -53,12 +70,12 @@ def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialRe
     if config.algorithm == "sweep":
         effects = sweep_effects(sweep_settings(loaded.spaces), results, direction=direction)
         write_sweep(folder, effects)
-        return tuple(sweep_lines(effects, config.objective, direction, loaded.document.name))
+        return Findings(effects=tuple(effects))
     if config.algorithm == "bakeoff":
         rows = baked(folder, results, direction)
         write_bakeoff(folder, rows)
-        return tuple(bakeoff_lines(rows, config.objective))
-    return ()
+        return Findings(backbones=tuple(rows))
+    return NO_FINDINGS
 
 
 def _hyperband_note(recipe: Recipe) -> tuple[str, str] | None:

@@ -1,15 +1,14 @@
-"""What a sweep has found, as a table for the screen and for ``sweep.csv``."""
+"""What a sweep has found, in words and as ``sweep.csv``."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 
 from imagetune.files import write_text
-from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of
 from imagetune.search.finalists import Direction
@@ -32,30 +31,6 @@ def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
     writer.writerow((*_COLUMNS, *_TESTS))
     writer.writerows(_cells(effect, effects) for effect in effects)
     write_text(folder / TABLE_NAME, text.getvalue())
-
-
-def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:
-    """Yield the table for the screen, and which changes might be combined.
-
-    Args:
-        effects: From ``sweep_effects``.
-        objective: The validation figure.
-        direction: Whether a smaller or a larger figure is better.
-        recipe: The recipe's file, for the command.
-    """
-    default = effects[0]
-    if default.mean is None:
-        yield f"sweep       the defaults have no {objective} to compare with: {default.error or 'not run'}"
-        return
-    seeds = len(default.objectives)
-    yield f"sweep       {objective} of the defaults {default.mean:.4f}, {seeds} seed{'s' if seeds > 1 else ''}"
-    key: NodePath | None = None
-    for effect in effects[1:]:
-        if effect.setting.key is not None and effect.setting.key != key:
-            key = effect.setting.key
-            yield f"  {dotted(key)}, default {text_of(effects[effect.setting.against].setting.values[key])}"
-        yield f"    {_line(effect)}"
-    yield from _advice(effects, direction, recipe)
 
 
 def method_of(effects: Sequence[Effect]) -> str:
@@ -81,27 +56,6 @@ def where_of(effect: Effect, effects: Sequence[Effect]) -> str:
     base, defaults = effects[effect.setting.against].setting.values, effects[0].setting.values
     changed = {path: value for path, value in base.items() if path in defaults and defaults[path] != value}
     return ", ".join(f"{dotted(path)}={text_of(value)}" for path, value in changed.items())
-
-
-def _line(effect: Effect) -> str:
-    key = effect.setting.key
-    named = text_of(effect.setting.values[key]) if key is not None else "defaults where that may vary"
-    if effect.mean is None:
-        return f"{named:<24} {effect.word}{': ' + effect.error if effect.error else ''}"
-    if effect.difference is None:
-        return f"{named:<24} {effect.mean:.4f}"
-    interval = "" if effect.low is None or effect.high is None else f"  [{effect.low:+.4f}, {effect.high:+.4f}]"
-    return f"{named:<24} {effect.mean:.4f}  {effect.difference:+.4f}{interval:<22}  {effect.word}"
-
-
-def _advice(effects: Sequence[Effect], direction: Direction, recipe: str) -> Iterator[str]:
-    yield f"  {method_of(effects)}"
-    options = overrides_of(effects, direction)
-    if options:
-        yield "  better beyond chance, to be tried together (untrained so far: gains need not add up):"
-        yield f"    imagetune fit {recipe} {options}"
-    else:
-        yield "  no change is better than its default beyond chance"
 
 
 def _quoted(option: str) -> str:

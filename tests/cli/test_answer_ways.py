@@ -101,7 +101,7 @@ def test_what_the_manifest_lacks_is_refused(settled, pictures, imagetune, option
 def test_several_runs_have_none_of_it(settled, pictures, imagetune):
     outcome = imagetune("predict", settled, pictures, "--with", settled, "--calibrated")
     assert outcome.code == 2
-    assert "are of one run" in outcome.err
+    assert "need a single run" in outcome.err
 
 
 def test_a_fit_settles_what_its_few_validation_pictures_allow(fitted):

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagetune.cli.render.audit import audit_lines
 from imagetune.data import inspection
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.catalog import Catalog, read_catalog
-from imagetune.data.checking import audit_document, audit_lines
+from imagetune.data.checking import audit_document
 from imagetune.data.findings import Finding
 from imagetune.data.splits import split_catalog
 from imagetune.errors import DataError
@@ -355,9 +356,7 @@ def test_lines_show_classes_splits_and_findings(class_folders: Path, config_for:
     catalog, audit = checked(config)
     splits = split_catalog(catalog, audit, config, seed=1)
     text = "\n".join(audit_lines(catalog, audit, splits))
-    assert text.startswith(
-        f"{class_folders}: 42 pictures, 3 classes, 6 can't be used\n  class    train      val     test\n"
-    )
+    assert text.startswith(f"{class_folders}: 42 pictures, 3 classes, 6 can't be used\n  class  train  val  test\n")
     assert "warning [bad-picture] 6 pictures can't be used" in text
     assert "cat/empty.png (the file is empty)" in text
     assert "and 1 more (--json names them all)" in text

@@ -4,8 +4,8 @@ import ast
 from pathlib import Path
 
 import imagetune
+from imagetune.cli.render.audit import code_lines
 from imagetune.data import audit, oddities, shortcuts
-from imagetune.data.checking import code_lines
 from imagetune.data.findings import CODES, Finding
 
 DATA = Path(imagetune.__file__).parent / "data"

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from imagetune.cli.render.sweep import sweep_lines
 from imagetune.evaluation.pages import html_environment
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, SearchConfig, UniformSpace
 from imagetune.search.journal import Ended, Proposed
@@ -12,7 +13,7 @@ from imagetune.search.records import describe_search, open_records
 from imagetune.search.sweep import sweep_effects, sweep_settings, sweep_trials
 from imagetune.search.trial import TrialResult
 from imagetune.search_runs.search_files import read_search
-from imagetune.search_runs.sweep import overrides_of, sweep_lines, write_sweep
+from imagetune.search_runs.sweep import overrides_of, write_sweep
 from imagetune.search_runs.sweep_page import sweep_view
 
 RATE, DEPTH = ("train", "stages", 0, "learning_rate"), ("train", "stages", 0, "unfreeze")

@@ -7,17 +7,27 @@ import pytest
 
 from imagetune.core.messages import say_nothing
 from imagetune.data.splits import write_splits_csv
-from imagetune.errors import CheckpointError, RecipeError
+from imagetune.errors import CheckpointError
+from imagetune.errors import RecipeError
 from imagetune.files import write_json
 from imagetune.recipe.loading import load_recipe
-from imagetune.run_folder.folder import lock_document, write_recipe
+from imagetune.run_folder.folder import lock_document
+from imagetune.run_folder.folder import write_recipe
 from imagetune.runs.prepare import read_data
-from imagetune.search.journal import JOURNAL_NAME, Ended, Journal, Proposed
+from imagetune.search.journal import Ended
+from imagetune.search.journal import JOURNAL_NAME
+from imagetune.search.journal import Journal
+from imagetune.search.journal import Proposed
 from imagetune.search.proposals import Turn
-from imagetune.search.records import describe_search, open_records
-from imagetune.search.trial import Trial, TrialResult
+from imagetune.search.records import describe_search
+from imagetune.search.records import open_records
+from imagetune.search.trial import Trial
+from imagetune.search.trial import TrialResult
 from imagetune.search_runs.proposers import proposer_of
-from imagetune.search_runs.warm_start import KEPT_NAME, keep_warm_start, kept_warm_start, warm_start_of
+from imagetune.search_runs.warm_start import KEPT_NAME
+from imagetune.search_runs.warm_start import keep_warm_start
+from imagetune.search_runs.warm_start import kept_warm_start
+from imagetune.search_runs.warm_start import warm_start_of
 
 RATE = ("train", "stages", 0, "learning_rate")
 OPTIMIZER = ("train", "optimizer")
@@ -115,7 +125,7 @@ def test_trials_with_a_figure_are_taken_over(earlier, taken, trial_recipes):
         ({RATE: 1e-3, OPTIMIZER: "adamw"}, 0.7),
         ({RATE: 3e-4, OPTIMIZER: "adamw"}, 0.5),
     ]
-    assert said == [("warm start", f"3 of 3 settings of {folder}")]
+    assert said == [("warm start", f"3 of 3 settings of {folder} are reused")]
 
 
 def test_several_trainings_of_a_setting_count_with_their_mean(earlier, taken):
@@ -135,7 +145,7 @@ def test_what_lies_outside_the_present_spaces_is_left(earlier, taken):
     assert said == [
         (
             "warm start",
-            f"2 of 3 settings of {folder}; 1 don't fit: "
+            f"2 of 3 settings of {folder} are reused; 1 don't fit: "
             "train.stages[0].learning_rate was 0.0003, which isn't among the values searched",
         )
     ]

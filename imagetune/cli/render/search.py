@@ -9,14 +9,18 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING
 
+from imagetune.cli.render.bakeoff import bakeoff_lines
 from imagetune.cli.render.lines import labelled
-from imagetune.cli.render.trial_rows import Row, laid_out
+from imagetune.cli.render.sweep import sweep_lines
+from imagetune.cli.render.trial_rows import Row
+from imagetune.cli.render.trial_rows import laid_out
 from imagetune.core import run_files
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
-from imagetune.search.axes import short_names, text_of
+from imagetune.search.axes import short_names
+from imagetune.search.axes import text_of
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import direction_of
 from imagetune.wording import duration
@@ -31,25 +35,34 @@ _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
 
-def search_lines(search: Search, *, width: int | None = None) -> Iterator[str]:
+def search_lines(search: Search, *, recipe_file: Path, width: int | None = None) -> Iterator[str]:
     """Yield what a search has found.
 
     Args:
         search: The finished search.
+        recipe_file: The recipe as the user named it, for commands that are suggested.
         width: Columns that its table of trials may take; None for any number.
     """
     names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
-    yield labelled("trials", f"{len(search.results)}: {told_counts(search.results)}; by {objective} on validation")
+    yield labelled("trials", f"{len(search.results)}: {status_counts(search.results)}; by {objective} on validation")
     algorithm = search.recipe.search.algorithm
     judged = compared_by(search.results, algorithm)
     yield from _trials(judged, objective, names, smaller=direction_of(objective) == "min", width=width)
     yield from _failed(search.results)
     if algorithm != "sweep":  # all of whose settings have several seeds
         yield from _finalists(search.candidates, objective, names, width=width)
-    yield from search.summary
+    yield from _finding_lines(search, recipe_file)
     winner = search.candidates[0]
-    yield labelled("winner", f"trial {winner.trial.trial_id}, {told_figure(winner, objective)}")
-    yield labelled("settings", told_settings(winner.trial.values, names))
+    yield labelled("winner", f"trial {winner.trial.trial_id}, {metric_text(winner, objective)}")
+    yield labelled("settings", settings_text(winner.trial.values, names))
+
+
+def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
+    objective, findings = search.recipe.search.objective, search.findings
+    if findings.effects:
+        yield from sweep_lines(findings.effects, objective, direction_of(objective), str(recipe_file))
+    if findings.backbones:
+        yield from bakeoff_lines(findings.backbones, objective)
 
 
 def nothing_left_line(algorithm: str) -> str:
@@ -77,7 +90,7 @@ def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
     return {path: short[dotted(path)] for path in paths}
 
 
-def told_settings(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
+def settings_text(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
     """Return settings in one line."""
     return ", ".join(f"{names.get(path, dotted(path))} {text_of(value)}" for path, value in values.items())
 
@@ -87,13 +100,13 @@ def setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str
     return tuple(text_of(values[path]) if path in values else "" for path in names)
 
 
-def told_counts(results: Sequence[TrialResult]) -> str:
+def status_counts(results: Sequence[TrialResult]) -> str:
     """Return how many trials ended in which way."""
     counts = Counter[str](result.status for result in results)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
 
-def told_figure(candidate: Candidate, objective: str) -> str:
+def metric_text(candidate: Candidate, objective: str) -> str:
     """Return the metric of some settings, with its spread over seeds."""
     values = candidate.objectives
     if len(values) == 1:

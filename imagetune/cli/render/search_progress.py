@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from imagetune.cli.render.search import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
+from imagetune.cli.render.search import STATUS_WORDS, metric_text, names_of, setting_cells, settings_text, status_counts
 from imagetune.cli.render.trial_rows import Row, joined, laid_out
 from imagetune.data.findings import counted
 from imagetune.recipe.document import NodePath
@@ -74,9 +74,9 @@ class SearchScreen:
         """Say what is coming, and begin to show it."""
         self._plan = plan
         self._results = [*plan.known]
-        self.say("search", _told_plan(plan))
+        self.say("search", _plan_text(plan))
         if plan.known:
-            self.say("resumed", f"{told_counts(self._results)} in earlier sessions; their results are kept")
+            self.say("resumed", f"{status_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
         if console.is_terminal:
             live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
@@ -92,7 +92,7 @@ class SearchScreen:
         progress = ProgressReader(task, plan.recipe.search.objective)
         self._running[trial.trial_id] = _Running(trial, time.monotonic(), progress)
         if self._live is None:
-            settings = told_settings(trial.values, names_of(plan.recipe, plan.paths))
+            settings = settings_text(trial.values, names_of(plan.recipe, plan.paths))
             self.say(f"trial {trial.trial_id}", f"started: {settings}")
         self._show()
 
@@ -117,7 +117,7 @@ class SearchScreen:
         self._stack.close()
         self._live = None
         self.say(
-            "winner", f"trial {winner.trial.trial_id}, {told_figure(winner, self._planned().recipe.search.objective)}"
+            "winner", f"trial {winner.trial.trial_id}, {metric_text(winner, self._planned().recipe.search.objective)}"
         )
         self._stack.enter_context(self.refit.shown())
 
@@ -144,8 +144,8 @@ class SearchScreen:
             if len(lines) <= room:
                 break
         shown = [Text(line, style, overflow="ellipsis", no_wrap=True) for line, style in lines[: max(0, room)]]
-        told = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in standing]
-        self._live.update(Group(Text(""), *shown, Text(""), *told), refresh=True)
+        footer = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in standing]
+        self._live.update(Group(Text(""), *shown, Text(""), *footer), refresh=True)
 
     def _running_row(self, running: _Running, names: Mapping[NodePath, str]) -> Row:
         progress = running.progress.read()
@@ -164,7 +164,7 @@ class SearchScreen:
         """Return what there is to say of the whole: counts, best so far, time and budget left."""
         plan = self._planned()
         of = f" of {plan.expected.trials + plan.expected.finals}"
-        parts = [f"{len(self._results)}{of} ended: {told_counts(self._results)}" if self._results else f"0{of} ended"]
+        parts = [f"{len(self._results)}{of} ended: {status_counts(self._results)}" if self._results else f"0{of} ended"]
         if self._live is not None and self._running:
             parts.append(f"{len(self._running)} running")
         if best := self._best():
@@ -197,7 +197,7 @@ def _ended(result: TrialResult) -> str:
     return f"{STATUS_WORDS[result.status]}: {result.objective:.4f}{epoch}, {duration(result.seconds)}"
 
 
-def _told_plan(plan: SearchPlan) -> str:
+def _plan_text(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
     return f"{search.algorithm} by {search.objective} on validation, {counted(expected.trials, 'trial')}{finals}"

@@ -36,7 +36,7 @@ def told(tmp_path):
         candidates = tuple(ranking(results, "max"))
         best = Refit(tmp_path / "best", None, ())
         search = Search(tmp_path, recipe, (RATE, BATCH), results, candidates, best, len(results))
-        return list(search_lines(search, width=width))
+        return list(search_lines(search, recipe_file=tmp_path / "recipe.yaml", width=width))
 
     return told
 

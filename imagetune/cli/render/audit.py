@@ -1,0 +1,80 @@
+"""The check of a source as lines of text: a table of the classes, then the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.cli.render.tables import table_lines
+from imagetune.data.audit import Audit
+from imagetune.data.catalog import Catalog
+from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.splits import Splits
+
+if TYPE_CHECKING:
+    from imagetune.data_check import Fixed
+
+_MAX_SHOWN = 5
+_SIDES = ("train", "val", "test")
+
+
+def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
+    """Return the classes with their counts, then each finding with its first paths.
+
+    Args:
+        catalog: The source.
+        audit: What was found in it.
+        splits: Counts by split, where the source was split; else each class has one count.
+    """
+    bad = len(audit.bad_paths)
+    what = catalog.labels[0] if catalog.rule.task == "regression" else counted(len(catalog.labels), "class", "classes")
+    size = f"{counted(len(audit.facts), 'picture')}, {what}"
+    lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
+    lines += table_lines(_split_rows(splits) if splits else _class_rows(catalog, audit))
+    lines += [f"  {note}" for note in (splits.notes if splits else ())]
+    for finding in audit.findings:
+        lines += ["", *_finding_lines(finding, catalog.root)]
+    return lines
+
+
+def fixed_lines(fixed: Fixed) -> list[str]:
+    """Return which files a cleaned source consists of, and what was changed for it."""
+    return [
+        f"{fixed.cleaned}: {'; '.join(fixed.cleaning.lines())}",
+        f"{fixed.changes}: what was left out or moved, and why",
+    ]
+
+
+def code_lines() -> list[str]:
+    """Return every code that a finding may have, with its default severity and its meaning."""
+    settings = {code: f" ({one.policy} sets the severity)" if one.policy else "" for code, one in CODES.items()}
+    rows = [(code, one.severity, one.meaning + settings[code]) for code, one in CODES.items()]
+    return table_lines(rows, align="<<<", indent=0)
+
+
+def _split_rows(splits: Splits) -> list[tuple[str, ...]]:
+    counts = splits.counts()
+    rows = [(name, *(f"{counts[side][name]:,}" for side in _SIDES)) for name in splits.class_names]
+    return [("class", *_SIDES), *rows, ("all", *(f"{sum(counts[side].values()):,}" for side in _SIDES))]
+
+
+def _class_rows(catalog: Catalog, audit: Audit) -> list[tuple[str, ...]]:
+    usable = zip(catalog.records, audit.facts, strict=True)
+    counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
+    return [(label, f"{counts[label]:,}") for label in catalog.labels]
+
+
+def _finding_lines(finding: Finding, root: Path) -> Iterator[str]:
+    yield f"{finding.severity} [{finding.code}] {finding.title}"
+    yield from (f"  {text}" for text in (finding.explanation, finding.hint) if text)
+    groups = finding.groups or tuple((path,) for path in finding.paths)
+    for group in groups[:_MAX_SHOWN]:
+        yield f"    {', '.join(_path_with_reason(path, root, finding) for path in group[:_MAX_SHOWN])}"
+    if len(groups) > _MAX_SHOWN:
+        yield f"    and {len(groups) - _MAX_SHOWN:,} more (--json names them all)"
+
+
+def _path_with_reason(path: str, root: Path, finding: Finding) -> str:
+    shown = path.removeprefix(f"{root}/")
+    return f"{shown} ({finding.reasons[path]})" if path in finding.reasons else shown

@@ -1,0 +1,59 @@
+"""What a bake-off has found, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
+from imagetune.data.findings import counted
+from imagetune.search_runs.bakeoff import Baked
+from imagetune.search_runs.probe_file import PROBE_NAME
+
+_HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")
+
+
+def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
+    """Yield the table of backbones: their probe, what they cost, and what fine-tuning made of them.
+
+    Args:
+        rows: From ``baked``.
+        objective: The validation metric.
+    """
+    first = next((row.probe for row in rows if row.probe is not None), None)
+    if first is not None:
+        how = f"{first['confidence']:.0%} interval, {first['pictures']} images, none of them of the test split"
+        yield labelled("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
+    yield from table_lines([("backbone", objective, *_HEADS), *map(_cells, rows)], align="<><>>><")
+    if any(row.front for row in rows):
+        yield f"  (ms of one image; front: none is as good in {objective}, time and size, and better in one of them)"
+
+
+def _cells(row: Baked) -> tuple[str, ...]:
+    if row.probe is None:
+        name = row.result.trial.trial_id
+        why = f"trial {name} has lost its {PROBE_NAME}" if row.lost else f"failed: trial {name}"
+        value = f"{row.result.objective:.4f}" if row.lost else ""
+        return (row.name, value, "", "", "", "", _notes(why, _tuning(row)))
+    cost = row.probe["cost"]
+    return (
+        row.name,
+        f"{row.probe['value']:.4f}",
+        f"[{row.probe['low']:.4f}, {row.probe['high']:.4f}]",
+        f"{cost['milliseconds_one']['value']:.1f}",
+        f"{cost['milliseconds_batch']['value']:.1f}",
+        f"{cost['megabytes']:.1f}",
+        _notes("front" if row.front else "", _tuning(row)),
+    )
+
+
+def _notes(*notes: str) -> str:
+    return ", ".join(note for note in notes if note)
+
+
+def _tuning(row: Baked) -> str:
+    """Return what fine-tuning made of a backbone; empty where it was none of the best."""
+    if row.tuned is not None:
+        seeds = f", {counted(len(row.fine_tuned), 'seed')}" if len(row.fine_tuned) > 1 else ""
+        return f"fine-tuned {row.tuned:.4f} (validation{seeds})"
+    return f"fine-tuning failed: {row.tuning_error}" if row.tuning_error else ""

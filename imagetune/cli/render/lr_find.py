@@ -1,0 +1,28 @@
+"""The learning rates that a range test suggests, as lines of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
+
+if TYPE_CHECKING:
+    from imagetune.training.lr_find import RateSearch
+
+
+def rate_lines(found: RateSearch, plot: Path) -> list[str]:
+    """Return each suggestion as a line of YAML for the recipe, and where the plot is.
+
+    Args:
+        found: The result of the range test.
+        plot: The PNG file that was written.
+    """
+    suggestions = {"valley": found.valley, "steepest slope": found.steepest}
+    rows = [
+        (f"learning_rate: {rate:.2g}", f"# {name} of stage {found.stage}")
+        for name, rate in suggestions.items()
+        if rate is not None
+    ]
+    return [*table_lines(rows, align="<<", indent=0), labelled("plot", str(plot))]

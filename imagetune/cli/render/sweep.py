@@ -1,0 +1,62 @@
+"""What a sweep has found, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.tables import table_lines
+from imagetune.data.findings import counted
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.problems import dotted
+from imagetune.search.axes import text_of
+from imagetune.search.finalists import Direction
+from imagetune.search.sweep import Effect
+from imagetune.search_runs.sweep import method_of, overrides_of
+
+
+def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:
+    """Yield the table of effects, and which changes might be combined.
+
+    Args:
+        effects: From ``sweep_effects``.
+        objective: The validation metric.
+        direction: Whether a smaller or a larger value is better.
+        recipe: The recipe's file, for the command.
+    """
+    default = effects[0]
+    if default.mean is None:
+        why = default.error or "not run"
+        yield labelled("sweep", f"the defaults have no {objective} to compare with: {why}")
+        return
+    seeds = counted(len(default.objectives), "seed")
+    yield labelled("sweep", f"{objective} of the defaults {default.mean:.4f}, {seeds}")
+    key: NodePath | None = None
+    lines = table_lines([_cells(effect) for effect in effects[1:]], align="<>><<", indent=4)
+    for effect, line in zip(effects[1:], lines, strict=True):
+        if effect.setting.key is not None and effect.setting.key != key:
+            key = effect.setting.key
+            yield f"  {dotted(key)}, default {text_of(effects[effect.setting.against].setting.values[key])}"
+        yield line
+    yield from _advice_lines(effects, direction, recipe)
+
+
+def _cells(effect: Effect) -> tuple[str, ...]:
+    key = effect.setting.key
+    name = text_of(effect.setting.values[key]) if key is not None else "defaults where that may vary"
+    if effect.mean is None:
+        return (name, "", "", "", f"{effect.word}{': ' + effect.error if effect.error else ''}")
+    if effect.difference is None:
+        return (name, f"{effect.mean:.4f}")
+    interval = "" if effect.low is None or effect.high is None else f"[{effect.low:+.4f}, {effect.high:+.4f}]"
+    return (name, f"{effect.mean:.4f}", f"{effect.difference:+.4f}", interval, effect.word)
+
+
+def _advice_lines(effects: Sequence[Effect], direction: Direction, recipe: str) -> Iterator[str]:
+    yield f"  {method_of(effects)}"
+    options = overrides_of(effects, direction)
+    if options:
+        yield "  significantly better, to be tried together (not trained so far: gains need not add up):"
+        yield f"    imagetune fit {recipe} {options}"
+    else:
+        yield "  no change is significantly better than its default"

@@ -1,0 +1,44 @@
+from imagetune.cli.render.progress import Screen
+from imagetune.training.events import EpochRecord, StageStarted
+
+STAGE = StageStarted(
+    name="head",
+    index=0,
+    stages=2,
+    epochs=8,
+    first_epoch=1,
+    steps_per_epoch=9,
+    rates={"head": 1e-3},
+    trainable_parameters=10_248,
+    parameters=3_423_272,
+    found_rate=0.00312,
+    features="features of pooling",
+)
+
+
+def test_messages_go_to_standard_error_and_their_texts_begin_in_one_column(capsys):
+    screen = Screen()
+    screen.say("data", "30 images [bold]")
+    screen.stage_started(STAGE)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "data        30 images [bold]",
+        "stage 1/2   head: 10,248 of 3,423,272 parameters are trainable, up to 8 epochs of 9 steps",
+        "features    features of pooling",
+        "range test  learning rate 0.0031",
+    ]
+
+
+def test_an_epoch_is_a_line_with_both_splits(capsys):
+    train, val = {"loss": 0.5, "accuracy": 0.75, "f1": 0.7, "recall": 0.1}, {"loss": 0.25, "accuracy": 1.0}
+    Screen().epoch_done(EpochRecord("head", 3, 27, train, val, 2.5e-3, 123.4))
+    assert capsys.readouterr().err == (
+        "epoch   3   train loss 0.5000 accuracy 0.750 f1 0.700  |  val loss 0.2500 accuracy 1.000"
+        "  |  learning rate 2.50e-03  123 images/s\n"
+    )
+
+
+def test_without_validation_images_only_training_is_shown(capsys):
+    Screen().epoch_done(EpochRecord("head", 12, 27, {"loss": 1.0}, {}, 1e-3, 8.0))
+    assert capsys.readouterr().err == "epoch  12   train loss 1.0000  |  learning rate 1.00e-03  8 images/s\n"
