@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import counted, shortened
 from imagetune.data.labels import label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison import compare_predictions

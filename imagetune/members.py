@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from imagetune.core.files import sha256_file
+from imagetune.core.text import counted, shortened
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
-from imagetune.files import sha256_file
 from imagetune.finished import find_run, run_splits
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe

@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.data.findings import counted
+from imagetune.core.files import write_json
+from imagetune.core.text import counted
 from imagetune.data.pipeline import training_batches
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.files import write_json
 from imagetune.members import Member, different_pictures, open_members
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.model.manifest import Manifest, load_model

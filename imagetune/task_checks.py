@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from imagetune.data.findings import shortened
+from imagetune.core.text import shortened
 from imagetune.errors import RecipeError
 from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import psutil
 
+from imagetune.core.files import write_json
+from imagetune.core.text import counted, shortened
 from imagetune.data.catalog import Record, read_catalog
-from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.labels import label_rule
@@ -22,7 +23,6 @@ from imagetune.evaluation.depth import deep_document
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
-from imagetune.files import write_json
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model

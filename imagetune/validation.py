@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from imagetune.core.text import nearest
 from imagetune.data.augmentation import augmentation_problems
-from imagetune.data.catalog import nearest
 from imagetune.data.findings import CODES
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import get_backbone

@@ -13,8 +13,8 @@ import click
 
 from imagetune.cli.options import run_argument, say, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.data.findings import counted
-from imagetune.files import atomic_path
+from imagetune.core.files import atomic_path
+from imagetune.core.text import counted
 
 if TYPE_CHECKING:
     from imagetune.evaluation.pictures import PicturePrediction

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from imagetune.wording import duration
+from imagetune.core.text import duration
 
 if TYPE_CHECKING:
     from imagetune.data.timing import Timing

@@ -52,7 +52,7 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
 @overrides_option
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check RECIPE: its keys, values, backbone and augmentation; exit 2 with a line for each mistake."""
-    from imagetune.data.findings import counted
+    from imagetune.core.text import counted
     from imagetune.validation import load_checked_recipe
 
     loaded = load_checked_recipe(recipe, overrides)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from imagetune.data.findings import counted, shortened
-from imagetune.wording import duration
+from imagetune.core.text import counted, duration, shortened
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe

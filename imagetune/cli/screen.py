@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imagetune.cli.lines import in_width
-from imagetune.data.findings import counted
+from imagetune.core.text import counted
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.cli.lines import INDENT
 from imagetune.cli.trial_rows import Row, laid_out
+from imagetune.core.text import duration
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
@@ -20,7 +21,6 @@ from imagetune.recipe.search import Value
 from imagetune.search.axes import short_names, text_of
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import direction_of
-from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.search.finalists import Candidate

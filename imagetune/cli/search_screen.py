@@ -14,11 +14,10 @@ from rich.text import Text
 
 from imagetune.cli.search_lines import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
 from imagetune.cli.trial_rows import Row, joined, laid_out
-from imagetune.data.findings import counted
+from imagetune.core.text import counted, duration
 from imagetune.recipe.document import NodePath
 from imagetune.search.bakeoff import compared_by
 from imagetune.search_runs.forecast import seconds_left
-from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.cli.screen import Screen

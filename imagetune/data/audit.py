@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import counted, shortened
 from imagetune.data.catalog import Catalog, Record
 from imagetune.data.class_sizes import class_sizes
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import CODES, Finding, Severity, counted, severity_of, shortened
+from imagetune.data.findings import CODES, Finding, Severity, severity_of
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.oddities import odd_pictures, placeholders
 from imagetune.data.perceptual import near_pairs

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from imagetune.core.files import write_text
+from imagetune.core.text import counted
 from imagetune.data.decode import load_picture
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.errors import BadPictureError
-from imagetune.files import write_text
 from imagetune.recipe.data import ImageSettings
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ a JSON file beside them. Nothing is opened here but tables and JSON files, and n
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import unicodedata
@@ -17,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import Finding, counted, shortened
+from imagetune.core.text import counted, nearest, shortened
+from imagetune.data.findings import Finding
 from imagetune.data.labels import ONE_CLASS, LabelRule, canonical_labels, label_rule, order_classes
 from imagetune.errors import DataError
 
@@ -165,13 +165,6 @@ def spare_pictures(outputs: Iterable[Path], pictures: Iterable[str]) -> None:
 def none_read() -> DataError:
     """Return the error of pictures of which not one could be answered, each with its reason before."""
     return DataError("none of the pictures can be read", hint="the reasons are told with them")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
-    folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
-    return f"did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def _pictures_of_glob(matches: list[str]) -> Iterable[str]:

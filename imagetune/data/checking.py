@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from imagetune.core.text import counted
 from imagetune.data.audit import Audit
 from imagetune.data.catalog import Catalog
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.splits import Splits
 
 _SHOWN = 5

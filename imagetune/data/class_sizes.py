@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import CODES, Finding, counted, shortened
+from imagetune.core.text import counted, shortened
+from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
     from imagetune.data.catalog import Record

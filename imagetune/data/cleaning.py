@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import atomic_path
+from imagetune.core.text import counted
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit

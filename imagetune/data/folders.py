@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import counted, shortened
 from imagetune.data.catalog import Catalog, Record
-from imagetune.data.findings import Finding, counted, shortened
+from imagetune.data.findings import Finding
 from imagetune.data.sidecars import has_sidecars, read_sidecars, sidecar_of
 from imagetune.data.words import split_of
 from imagetune.errors import DataError

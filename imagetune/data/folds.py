@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import counted
 from imagetune.data.assignment import Unit, assign, draw_of
 from imagetune.data.catalog import Catalog, Record
-from imagetune.data.findings import counted
 from imagetune.data.splits import Splits, split_units
 from imagetune.errors import DataError
 

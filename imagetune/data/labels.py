@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import shortened
+from imagetune.core.text import shortened
 from imagetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:

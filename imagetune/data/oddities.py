@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.core.text import counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.perceptual import SIDE
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core.text import counted
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted
 from imagetune.data.labels import join_labels, number_of, number_text, require_plain
 from imagetune.errors import DataError
 

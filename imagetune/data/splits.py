@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagetune.core.files import atomic_path
+from imagetune.core.text import counted, nearest, shortened
 from imagetune.data.assignment import Unit, assign, draw_of
-from imagetune.data.catalog import Catalog, Record, nearest
+from imagetune.data.catalog import Catalog, Record
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted, shortened
 from imagetune.data.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit

@@ -7,8 +7,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.data.catalog import Catalog, Record, nearest
-from imagetune.data.findings import shortened
+from imagetune.core.text import nearest, shortened
+from imagetune.data.catalog import Catalog, Record
 from imagetune.data.labels import join_labels, number_text, require_plain
 from imagetune.data.words import split_of
 from imagetune.errors import DataError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import wilcoxon
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.evaluation.churn import answer_changes, differing_pictures
 from imagetune.evaluation.compared import (
     ClassDifference,

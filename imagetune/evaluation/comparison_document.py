@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import ceil, floor, log10
 from typing import Any
 
-from imagetune.data.findings import counted
+from imagetune.core.text import counted
 from imagetune.evaluation.compared import (
     Churn,
     ClassDifference,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import mannwhitneyu, rankdata
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.evaluation.intervals import Bootstrap, Estimate, mean_estimate
 from imagetune.evaluation.slices import LEVEL, Slice, all_slices, slice_notes
 from imagetune.evaluation.verdict import difference

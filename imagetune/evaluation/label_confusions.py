@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.evaluation.confidence import known_split, tested_split
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.intervals import group_codes, share_estimate

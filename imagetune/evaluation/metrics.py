@@ -20,7 +20,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import counted, shortened
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagetune.data.findings import counted
+from imagetune.core.text import counted
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run

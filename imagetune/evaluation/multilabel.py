@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import counted, shortened
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.evaluation.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate

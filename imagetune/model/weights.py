@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from imagetune.core.files import sha256_file
 from imagetune.errors import RecipeError, WeightsError
-from imagetune.files import sha256_file
 from imagetune.model.backbones import Backbone, get_backbone
 from imagetune.model.efficientnet_lite0 import layer_arrays
 from imagetune.model.imagenet import (

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.recipe.conditions import in_force, parents_first, settings_with
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from imagetune.data.findings import counted
-from imagetune.data.processes import usable_cores
+from imagetune.core.processes import usable_cores
+from imagetune.core.text import counted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.runs import Data, Say

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagetune.data.findings import counted
+from imagetune.core.text import counted
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
 from imagetune.search.bakeoff import probes_of

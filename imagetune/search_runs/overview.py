@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from statistics import stdev
 from typing import Any
 
+from imagetune.core.text import duration
 from imagetune.search.axes import Axis, text_of
 from imagetune.search_runs.clock import clock_of
 from imagetune.search_runs.search_files import SearchFiles
 from imagetune.search_runs.verdict import failures_of, remarks_of
-from imagetune.wording import duration
 
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")

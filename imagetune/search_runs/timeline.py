@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from imagetune.core.text import duration
 from imagetune.search.trial import TrialResult
 from imagetune.search_runs.clock import Clock, clock_of
 from imagetune.search_runs.search_files import SearchFiles
-from imagetune.wording import duration
 
 _WIDTH, _LEFT, _RIGHT, _TOP = 1000.0, 110.0, 16.0, 8.0
 _LANE, _BAR = 22.0, 16.0

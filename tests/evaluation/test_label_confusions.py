@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.evaluation.label_confusions import label_confusions_part, pair_rows, told
 
 NAMES = ("boat", "sea", "sky")

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import polygamma
 from scipy.stats import ttest_1samp
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.search import moderated
 from imagetune.search.moderated import compare_pairs
 

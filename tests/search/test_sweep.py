@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import holm
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
 from imagetune.search.proposals import Turn
 from imagetune.search.sweep import (
