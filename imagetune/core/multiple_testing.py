@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def holm(values: Sequence[float]) -> list[float]:
+def adjust_p_values(values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number: Holm, "A Simple Sequentially Rejective Test", 1979."""
     order = np.argsort(values, kind="stable")
     steps = np.array(values, np.float64)[order] * np.arange(len(values), 0, -1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.core.multiple_testing import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.shortcuts import tell_class
 
@@ -68,7 +68,7 @@ def split_shift(catalog: Catalog, facts: Sequence[PictureFacts], families: Seque
         for other in ("val", "test")
         if min(len(places.get("train", ())), len(places.get(other, ()))) >= FEWEST
     }
-    corrected = iter(holm([one.p for compared in found.values() for one in compared]))
+    corrected = iter(adjust_p_values([one.p for compared in found.values() for one in compared]))
     for other, compared in found.items():
         adjusted = [(one, next(corrected)) for one in compared]
         told = [one for one, p in adjusted if p <= LARGEST_P and one.distance >= LEAST_DISTANCE]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtr
 
-from imagetune.core.multiple_testing import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.catalog import Record
 from imagetune.data.facts import PictureFacts
 from imagetune.data.inspection import inspect_pictures
@@ -123,7 +123,9 @@ def compare_slices(
     within = [worse_p(right, part.inside, classes) for part in found]
     rows = [
         _row(part, right, classes, confidence) | {"p": p, "p_holm": held, "p_classes": q, "p_classes_holm": kept}
-        for part, p, held, q, kept in zip(found, plain, holm(plain), within, holm(within), strict=True)
+        for part, p, held, q, kept in zip(
+            found, plain, adjust_p_values(plain), within, adjust_p_values(within), strict=True
+        )
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_classes": row["p_classes_holm"] < LEVEL}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from statistics import stdev
 from typing import Any
 
-from imagetune.core.text import duration
+from imagetune.core.text import format_duration
 from imagetune.search.axes import Axis, text_of
 from imagetune.search_runs.clock import clock_of
 from imagetune.search_runs.search_files import SearchFiles
@@ -33,7 +33,7 @@ def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
     if ran:
         clock = clock_of(ran)
         yield "started", time.strftime("%Y-%m-%d %H:%M", time.localtime(min(result.began for result in ran)))
-        yield "took", duration(clock.total)
+        yield "took", format_duration(clock.total)
     yield "folder", search.folder.name
     if search.tracking.get("run_id"):
         yield "MLflow run", str(search.tracking["run_id"])

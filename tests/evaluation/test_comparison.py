@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import permutation_test, wilcoxon
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, mean_absolute_error
 
-from imagetune.core.multiple_testing import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.labels import LabelRule
 from imagetune.evaluation.compared import Churn, Closeness
 from imagetune.evaluation.comparison import compare_predictions
@@ -198,7 +198,9 @@ def test_three_runs_are_compared_each_with_each():
     }
     comparison = compare_predictions(runs, groups=np.arange(300), bootstrap=Bootstrap(200))
     assert [(pair.first, pair.second) for pair in comparison.pairs] == [("A", "B"), ("A", "C"), ("B", "C")]
-    assert [pair.test.corrected for pair in comparison.pairs] == holm([p.test.p_value for p in comparison.pairs])
+    assert [pair.test.corrected for pair in comparison.pairs] == adjust_p_values(
+        [p.test.p_value for p in comparison.pairs]
+    )
     document = document_of(comparison, **runs)
     assert [pair["better"] for pair in document["pairs"]] == ["B", None, "B"]
     assert document["verdict"]["title"] == "B is the best of these"
