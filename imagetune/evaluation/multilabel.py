@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
@@ -29,7 +30,7 @@ from imagetune.evaluation.intervals import (
 from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.metrics import FEW, ClassEvaluation, class_shares
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.scores import AUC_STEPS, mean_over
+from imagetune.evaluation.scores import AUC_STEPS, TINY, mean_over
 from imagetune.evaluation.shares import two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
@@ -297,15 +298,14 @@ def _label_evaluation(
 def _best_threshold(true: Bools, probabilities: Floats) -> float:
     if not true.any():
         return DEFAULT_THRESHOLD
-    order = np.argsort(-probabilities, kind="stable")
-    falling = probabilities[order].astype(np.float64)
-    # Pictures that are equally likely are given the label together.
-    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
-    scores = 2 * np.cumsum(true[order])[ends] / (ends + 1 + true.sum())
-    above, below = falling[ends], np.append(falling[ends[1:]], 0.0)
+    curve = precision_recall_curve(true, probabilities.astype(np.float64))
+    precision, recall, above = (values[::-1] for values in curve)
+    # The first point is that of no picture at all.
+    f1 = 2 * precision[1:] * recall[1:] / np.maximum(precision[1:] + recall[1:], TINY)
+    below = np.append(above[1:], 0.0)
     middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
     cuts = np.where(middle, DEFAULT_THRESHOLD, (above + below) / 2)
-    best = cuts[scores == scores.max()]
+    best = cuts[f1 >= f1.max() - 1e-12]
     return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
 
 
