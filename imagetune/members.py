@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.files import sha256_file
+from imagetune.core.files import read_json_or_empty, sha256_file
 from imagetune.core.text import format_count, format_list
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
@@ -44,11 +43,7 @@ class Member:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Content of lock.json; empty without one."""
-        try:
-            content = json.loads((self.folder.path / "lock.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return read_json_or_empty(self.folder.path / "lock.json")
 
     @property
     def hashes(self) -> Mapping[str, str]:

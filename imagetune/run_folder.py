@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import psutil
 
-from imagetune.core.files import append_json_line, read_json_lines, write_json, write_text
+from imagetune.core.files import append_json_line, read_json_lines, read_json_or_empty, write_json, write_text
 from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
@@ -99,11 +99,7 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, empty when there is none."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        return read_json_or_empty(self.path / "status.json")
 
     @property
     def stages(self) -> Path:

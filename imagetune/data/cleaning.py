@@ -7,14 +7,13 @@ is lost. And a group column keeps each family on one side, whoever splits the ta
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import write_csv
 from imagetune.core.text import format_count
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.errors import DataError
@@ -124,8 +123,9 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
     for path in (cleaned, changed):
         if path.exists() or path.is_symlink():
             raise DataError("is there already, and is not written over", where=str(path), hint="name another folder")
-    _write(changed, [_CHANGES_HEADER, *_change_rows(cleaning.changes)])
-    _write(cleaned, list(_rows(cleaning.records, config.columns)))
+    write_csv(changed, _CHANGES_HEADER, _change_rows(cleaning.changes))
+    header, *rows = _rows(cleaning.records, config.columns)
+    write_csv(cleaned, header, rows)
     return cleaned, changed
 
 
@@ -218,8 +218,3 @@ def _rows(records: Sequence[Record], columns: ColumnsConfig) -> Iterator[Sequenc
 def _change_rows(changes: Iterable[Change]) -> Iterator[Sequence[str]]:
     for change in changes:
         yield change.record.path, change.record.label, change.record.split or "", change.change, change.why
-
-
-def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.core.files import atomic_path
+from imagetune.core.files import write_csv
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.assignment import Unit, assign, draw_of
 from imagetune.data.catalog import Catalog, Record
@@ -109,15 +109,7 @@ def write_splits_csv(splits: Splits, path: Path) -> None:
     records = (*splits.train, *splits.val, *splits._sealed_test)
     # A slice by the label or the group is in the table already.
     slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*_COLUMNS, *slices))
-        for record in records:
-            cells = dict(record.slices)
-            told = told_path(record.path, splits.root)
-            writer.writerow(
-                (told, record.label, record.split, record.group or "", *(cells.get(name, "") for name in slices))
-            )
+    write_csv(path, (*_COLUMNS, *slices), (_cells(record, slices, splits.root) for record in records))
 
 
 def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
@@ -282,3 +274,9 @@ def told_path(path: str, root: Path) -> str:
     """Return a picture's path as splits.csv has it: relative to the root, where it lies below it."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
+
+
+def _cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
+    values = dict(record.slices)
+    told = told_path(record.path, root)
+    return (told, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 
+from imagetune.core.files import read_json_object
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of
 from imagetune.search.finalists import Candidate
@@ -13,7 +14,7 @@ from imagetune.search.trial import Trial
 from imagetune.search_runs.refit import BEST_FOLDER
 from imagetune.search_runs.search_files import read_search
 from imagetune.search_runs.verdict import remarks_of
-from imagetune.tracking.content import read_json, test_figures
+from imagetune.tracking.content import test_figures
 
 _BEST_TOLD = 5
 _TEST_TOLD = 6
@@ -54,14 +55,14 @@ def _settings(trial: Trial) -> str:
 
 def _test(best: Path) -> str:
     """Return the test of the winner's run and where that is; empty before it."""
-    figures = test_figures(read_json(best / "evaluation.json"))[:_TEST_TOLD]
+    figures = test_figures(read_json_object(best / "evaluation.json"))[:_TEST_TOLD]
     rows = [
         f"| {figure.name.replace('_', ' ')} | **{figure.value:.3f}** | "
         f"{'' if figure.low is None else f'{figure.low:.3f} to {figure.high:.3f}'} |"
         for figure in figures
     ]
     table = "\n".join(["| its test | value | interval |", "| --- | --- | --- |", *rows]) if rows else ""
-    tracked = read_json(best / "tracking.json")
+    tracked = read_json_object(best / "tracking.json")
     if not tracked.get("run_id"):
         return table
     place = f"#/experiments/{tracked.get('experiment_id')}/runs/{tracked['run_id']}"
@@ -70,7 +71,7 @@ def _test(best: Path) -> str:
 
 def _verdict(folder: Path) -> str:
     """Return what the report says in words, when the search has ended."""
-    if read_json(folder / "status.json").get("state") not in _ENDED:
+    if read_json_object(folder / "status.json").get("state") not in _ENDED:
         return ""
     return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in remarks_of(read_search(folder)))
 

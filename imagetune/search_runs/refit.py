@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import shutil
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
-from imagetune.core.files import atomic_path, disk_errors
+from imagetune.core.files import disk_errors, write_csv
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
@@ -244,14 +243,12 @@ def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
     own = (columns.path, columns.label, columns.split, columns.group)
     slices = [name for name in columns.slices if name not in own]
     sides = {"train": (*splits.train, *splits.val), "test": open_holdout(splits)}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*own, *slices))
-        for side, records in sides.items():
-            for record in records:
-                cells = dict(record.slices)
-                told = (record.path, record.label, side, record.group or "")
-                writer.writerow((*told, *(cells.get(name, "") for name in slices)))
+    rows = (
+        (record.path, record.label, side, record.group or "", *(dict(record.slices).get(name, "") for name in slices))
+        for side, records in sides.items()
+        for record in records
+    )
+    write_csv(path, (*own, *slices), rows)
 
 
 def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
