@@ -69,11 +69,6 @@ class Catalog:
         return tuple(finding.title for finding in self.findings)
 
     @property
-    def split_given(self) -> bool:
-        """Whether the source itself says which pictures are for training, validation and test."""
-        return any(record.split for record in self.records)
-
-    @property
     def labels(self) -> tuple[str, ...]:
         """The class names, sorted; for regression the name of the number."""
         return tuple(sorted(self.rule.counts(record.label for record in self.records)))
