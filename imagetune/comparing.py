@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.text import format_count, format_list
+from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.labels import label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison import compare_predictions
@@ -224,11 +224,9 @@ def _require_same_task(first: _Member, other: _Member) -> None:
     if tasks[0] != tasks[1]:
         what = f"it is a run for {tasks[1]}, {first.name} is one for {tasks[0]}"
         raise ModelFileError(what, where=other.name, hint="compare runs of the same task")
-    wanted, found = (set(member.predictions.class_names) for member in (first, other))
-    if wanted != found:
-        told = [f"lacks {format_list(sorted(wanted - found))}"] if wanted - found else []
-        told += [f"has {format_list(sorted(found - wanted))} besides"] if found - wanted else []
-        what = f"its classes are not those of {first.name}: it {' and '.join(told)}"
+    differing = format_set_difference(first.predictions.class_names, other.predictions.class_names)
+    if differing:
+        what = f"its classes are not those of {first.name}: it {differing}"
         raise ModelFileError(what, where=other.name, hint="compare runs with the same classes")
 
 

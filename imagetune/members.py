@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagetune.core.files import read_json_or_empty, sha256_file
-from imagetune.core.text import format_count, format_list
+from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
@@ -130,13 +130,10 @@ def _require_same_classes(first: Member, other: Member) -> None:
     if first.manifest.task != other.manifest.task:
         what = f"it is a model for {other.manifest.task}, {first.name} is one for {first.manifest.task}"
         raise ModelFileError(what, where=other.name, hint="take runs of the same task")
-    wanted, found = set(first.manifest.class_names), set(other.manifest.class_names)
-    if wanted == found:
-        return
-    parts = [f"lacks {format_list(sorted(wanted - found))}"] if wanted - found else []
-    parts += [f"has {format_list(sorted(found - wanted))} besides"] if found - wanted else []
-    what = f"its classes are not those of {first.name}: it {' and '.join(parts)}"
-    raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
+    differing = format_set_difference(first.manifest.class_names, other.manifest.class_names)
+    if differing:
+        what = f"its classes are not those of {first.name}: it {differing}"
+        raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
 
 
 def different_pictures(first: Member, other: Member, split: Literal["val", "test"]) -> int:

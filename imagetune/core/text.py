@@ -18,6 +18,14 @@ def format_list(words: Iterable[str], *, most: int = 5) -> str:
     return ", ".join(listed[:most]) + rest
 
 
+def format_set_difference(wanted: Iterable[str], found: Iterable[str]) -> str:
+    """Return ``lacks a, b and has c besides`` for names that are not those that are wanted; "" where they are."""
+    lacking, besides = sorted({*wanted} - {*found}), sorted({*found} - {*wanted})
+    parts = [f"lacks {format_list(lacking)}"] if lacking else []
+    parts += [f"has {format_list(besides)} besides"] if besides else []
+    return " and ".join(parts)
+
+
 def format_duration(seconds: float) -> str:
     """Return ``12 s``, ``3 min`` or ``1 h 20 min``."""
     if seconds < 90:

@@ -41,6 +41,11 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
     return "\n\n".join(part for part in parts if part)
 
 
+def describe_settings(trial: Trial) -> str:
+    """Return the searched settings of a trial as Markdown: ``train.batch_size`` 32, and so on."""
+    return ", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items())
+
+
 def _figure(candidate: Candidate) -> str:
     seeds = len(candidate.objectives)
     if seeds == 1:
@@ -78,14 +83,11 @@ def _verdict(folder: Path) -> str:
 
 def _next(candidates: Sequence[Candidate], objective: str) -> str:
     rows = [
-        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_told(one.trial)} |" for one in candidates
+        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_cell(describe_settings(one.trial))} |"
+        for one in candidates
     ]
     head = [f"| next best | {objective} | seeds | settings |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows]) if rows else ""
-
-
-def _told(trial: Trial) -> str:
-    return _cell(", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items()))
 
 
 def _cell(text: str) -> str:

@@ -1,6 +1,13 @@
 import pytest
 
-from imagetune.core.text import find_similar_name, format_count, format_duration, format_list, suggest_name
+from imagetune.core.text import (
+    find_similar_name,
+    format_count,
+    format_duration,
+    format_list,
+    format_set_difference,
+    suggest_name,
+)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (3 * 3600, "3 h 0 min")])
@@ -33,3 +40,9 @@ def test_counts_have_their_noun_in_number():
         "2,000 classes",
     ]
     assert format_count(2, "picture") == "2 pictures"
+
+
+def test_names_that_differ_from_those_wanted_are_told_both_ways():
+    assert format_set_difference("abc", "bcd") == "lacks a and has d besides"
+    assert format_set_difference("abc", "ab") == "lacks c"
+    assert format_set_difference("ab", "ba") == ""
