@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.surface import COLUMNS, FACTORS, FIGURES, Setting
+from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
-from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
 from imagetune.run_folder.recorder import RunRecorder

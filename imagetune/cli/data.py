@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option
-from imagetune.cli.options import overrides_option
-from imagetune.cli.options import recipe_argument
+from imagetune.cli.options import json_option, overrides_option, recipe_argument
 from imagetune.cli.render.lines import echo_lines
 
 
@@ -51,8 +49,8 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 
     Every image is opened. The exit code is 3 if something stands in the way of training.
     """
-    from imagetune.commands import data
     from imagetune.cli.render.audit import audit_lines, fixed_lines
+    from imagetune.commands import data
 
     checked = data.check(source, overrides)
     if page is not None:

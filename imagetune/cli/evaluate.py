@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option
-from imagetune.cli.options import run_argument
-from imagetune.cli.options import with_option
+from imagetune.cli.options import json_option, run_argument, with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 

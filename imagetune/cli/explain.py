@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import json_option
-from imagetune.cli.options import run_argument
+from imagetune.cli.options import json_option, run_argument
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.predictions import explanation_line
 

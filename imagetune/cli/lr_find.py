@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option
-from imagetune.cli.options import recipe_argument
+from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 from imagetune.cli.render.lr_find import rate_lines

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagetune.cli.options import run_argument
-from imagetune.cli.options import with_option
+from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 from imagetune.cli.render.predictions import prediction_line
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 
 if TYPE_CHECKING:
     from imagetune.evaluation.pictures import PicturePrediction
@@ -98,5 +97,8 @@ def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
     from imagetune.evaluation.prediction_table import write_prediction_table
 
     rows, unread = write_prediction_table(predictions, path)
-    say("written", f"{path}: {counted(rows, 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    say(
+        "written",
+        f"{path}: {format_count(rows, 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""),
+    )
     return unread < rows

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagetune.cli.options import overrides_option
-from imagetune.cli.options import recipe_argument
+from imagetune.cli.options import overrides_option, recipe_argument
 from imagetune.cli.render.tables import table_lines
 
 
@@ -57,12 +56,12 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
 
     The exit code is 2 if there are mistakes, each of which gets a line.
     """
-    from imagetune.data.findings import counted
+    from imagetune.core.text import format_count
     from imagetune.runs.checks.recipe import load_checked_recipe
 
     loaded = load_checked_recipe(recipe, overrides)
-    spaces = f", {counted(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
-    click.echo(f"{recipe}: valid ({counted(len(loaded.recipe.train.stages), 'stage')}{spaces})")
+    spaces = f", {format_count(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
+    click.echo(f"{recipe}: valid ({format_count(len(loaded.recipe.train.stages), 'stage')}{spaces})")
 
 
 @command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")

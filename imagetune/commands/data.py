@@ -9,21 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagetune.data.audit import Audit
-from imagetune.data.audit import audit_catalog
-from imagetune.data.audit import enforce_audit
+from imagetune.core.files import atomic_path
+from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.audit_page import write_audit_page
-from imagetune.data.catalog import Catalog
-from imagetune.data.catalog import read_catalog
+from imagetune.data.catalog import Catalog, read_catalog
 from imagetune.data.checking import audit_document
-from imagetune.data.cleaning import Cleaning
-from imagetune.data.cleaning import clean
-from imagetune.data.cleaning import require_outside
-from imagetune.data.cleaning import write_cleaning
-from imagetune.data.preview import draw_contact_sheet
-from imagetune.data.preview import pick_records
+from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
+from imagetune.data.preview import draw_contact_sheet, pick_records
 from imagetune.data.splits import split_catalog
-from imagetune.files import atomic_path
 from imagetune.recipe.data import DataConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from imagetune.core.messages import Say, say_nothing
+from imagetune.core.processes import usable_cores
+from imagetune.core.row_store import row_bytes
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import steps_per_epoch
-from imagetune.data.processes import usable_cores
-from imagetune.data.rows import row_bytes
 from imagetune.data.timing import (
     SAMPLE,
     Augmentation,
@@ -31,15 +31,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
-from imagetune.training.forecast import (
-    Advice,
-    Costs,
-    StageForecast,
-    best_advice,
-    bottleneck,
-    forecast,
-    rank_changes,
-)
+from imagetune.training.forecast import Advice, Costs, StageForecast, best_advice, bottleneck, forecast, rank_changes
 from imagetune.training.job import (
     Pictures,
     TrainingJob,
@@ -50,13 +42,7 @@ from imagetune.training.job import (
     stage_data,
 )
 from imagetune.training.stopping import StopRequest
-from imagetune.training.timing import (
-    StageTimes,
-    first_batch,
-    time_forward,
-    time_stage,
-    time_transfer,
-)
+from imagetune.training.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
 from imagetune.training.whatif import Measured, possible_changes, stage_costs
 
 PIPELINE_SECONDS = 1.5

@@ -7,17 +7,16 @@ is lost. And a group column keeps each family on one side, whoever splits the ta
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import write_csv
+from imagetune.core.text import format_count
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
@@ -64,12 +63,12 @@ class Cleaning:
     def lines(self) -> Iterator[str]:
         """Yield what was done, for a screen."""
         counts = Counter(change.change for change in self.changes)
-        yield f"{counted(len(self.records), 'row')} kept"
+        yield f"{format_count(len(self.records), 'row')} kept"
         for change, count in sorted(counts.items()):
-            yield f"{counted(count, 'row')} {change}"
+            yield f"{format_count(count, 'row')} {change}"
         groups = Counter(record.group for record in self.records if record.group)
         if together := sum(1 for count in groups.values() if count > 1):
-            yield f"{counted(together, 'group')} of two or more pictures stay on one side of a split"
+            yield f"{format_count(together, 'group')} of two or more pictures stay on one side of a split"
 
 
 def clean(catalog: Catalog, audit: Audit) -> Cleaning:
@@ -124,8 +123,9 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
     for path in (cleaned, changed):
         if path.exists() or path.is_symlink():
             raise DataError("is there already, and is not written over", where=str(path), hint="name another folder")
-    _write(changed, [_CHANGES_HEADER, *_change_rows(cleaning.changes)])
-    _write(cleaned, list(_rows(cleaning.records, config.columns)))
+    write_csv(changed, _CHANGES_HEADER, _change_rows(cleaning.changes))
+    header, *rows = _rows(cleaning.records, config.columns)
+    write_csv(cleaned, header, rows)
     return cleaned, changed
 
 
@@ -218,8 +218,3 @@ def _rows(records: Sequence[Record], columns: ColumnsConfig) -> Iterator[Sequenc
 def _change_rows(changes: Iterable[Change]) -> Iterator[Sequence[str]]:
     for change in changes:
         yield change.record.path, change.record.label, change.record.split or "", change.change, change.why
-
-
-def _write(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -10,18 +10,16 @@ import numpy as np
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Return for each of ``count`` items the smallest item that it is connected with, over any number of pairs."""
-    parent = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for one, other in pairs:
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    return [root(item) for item in range(count)]
+    ends = np.array(list(pairs), np.int64).reshape(-1, 2).T
+    if not ends.size:
+        return list(range(count))
+    graph = coo_array((np.ones(ends.shape[1], np.int8), tuple(ends)), shape=(count, count))
+    _, which = connected_components(graph, directed=False)
+    _, smallest = np.unique(which, return_index=True)
+    return [int(item) for item in smallest[which]]
 
 
 def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagetune.core.files import write_csv
+from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.assignment import Unit, assign, draw_of
-from imagetune.data.catalog import Catalog, Record, nearest
+from imagetune.data.catalog import Catalog, Record
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted, shortened
 from imagetune.data.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
@@ -109,15 +109,7 @@ def write_splits_csv(splits: Splits, path: Path) -> None:
     records = (*splits.train, *splits.val, *splits._sealed_test)
     # A slice by the label or the group is in the table already.
     slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*_COLUMNS, *slices))
-        for record in records:
-            cells = dict(record.slices)
-            told = told_path(record.path, splits.root)
-            writer.writerow(
-                (told, record.label, record.split, record.group or "", *(cells.get(name, "") for name in slices))
-            )
+    write_csv(path, (*_COLUMNS, *slices), (_cells(record, slices, splits.root) for record in records))
 
 
 def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
@@ -160,7 +152,7 @@ def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> N
     usable = rule.counts(catalog.records[index].label for index in good)
     lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
-        what = f"not one picture of {shortened(map(repr, lost))} can be used"
+        what = f"not one picture of {format_list(map(repr, lost))} can be used"
         raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
 
 
@@ -272,9 +264,9 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     if not unknown:
         return
     label = min(unknown)
-    what = f"the label {label!r} is in {side} ({counted(unknown[label], 'picture')}) but never in training"
-    others = f"; so are {shortened(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
-    hint = nearest(label, class_names) or f"the training labels are {shortened(class_names, most=12)}"
+    what = f"the label {label!r} is in {side} ({format_count(unknown[label], 'picture')}) but never in training"
+    others = f"; so are {format_list(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
+    hint = suggest_name(label, class_names) or f"the training labels are {format_list(class_names, most=12)}"
     raise DataError(what + others, where=str(root), hint=hint)
 
 
@@ -282,3 +274,9 @@ def told_path(path: str, root: Path) -> str:
     """Return a picture's path as splits.csv has it: relative to the root, where it lies below it."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
+
+
+def _cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
+    values = dict(record.slices)
+    told = told_path(record.path, root)
+    return (told, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from imagetune.core import run_files
+from imagetune.core.files import write_csv
 from imagetune.evaluation.out_of_fold import Pool
-from imagetune.files import atomic_path
 
 # evaluation.json names so many; the CSV file names all.
 MOST_LISTED = 200
@@ -46,10 +45,4 @@ def doubts_document(pool: Pool, doubts: Sequence[D], listed: Callable[[D], dict[
 
 def write_doubts(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write `run_files.LABEL_ERRORS` into a run folder; paths that are no UTF-8 go as they are."""
-    with (
-        atomic_path(folder / run_files.LABEL_ERRORS) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_csv(folder / run_files.LABEL_ERRORS, header, rows)

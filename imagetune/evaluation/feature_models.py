@@ -34,7 +34,7 @@ _SMALL_CELLS = 40_000_000
 _ITERATIONS = 200
 _TOLERANCE = 1e-3
 # Similarities in memory at once.
-_CHUNK_CELLS = 4_000_000
+_WORKING_MIB = 64
 # So small that it decides between equally many votes only.
 _NEARER = 1e-6
 _TINY = 1e-12
@@ -187,19 +187,14 @@ def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDAr
     Returns:
         Indices (m, count), and cosines (m, count) in [-1, 1].
     """
-    known = _directions(references)
-    asked = _directions(queries)
-    chunk = max(1, _CHUNK_CELLS // max(len(known), 1))
-    found: list[Ints] = []
-    cosines: list[NDArray[np.float32]] = []
-    for start in range(0, len(asked), chunk):
-        similarity = asked[start : start + chunk] @ known.T
-        best = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(similarity, best, axis=1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, axis=1)
-        found.append(best.astype(np.int64))
-        cosines.append(np.clip(np.take_along_axis(similarity, best, axis=1), -1, 1))
-    return np.concatenate(found), np.concatenate(cosines)
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    known, asked = (np.asarray(features, np.float32) for features in (references, queries))
+    with config_context(working_memory=_WORKING_MIB):
+        search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(known)
+        distances, found = search.kneighbors(asked)
+    return found.astype(np.int64), np.asarray(1 - distances, np.float32)
 
 
 def neighbour_answers(
@@ -253,8 +248,3 @@ def _spread(model: Any, scaled: Floats, classes: int) -> NDArray[np.float64]:
     else:
         answers[:, int(model)] = 1.0
     return answers
-
-
-def _directions(features: Floats) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)

@@ -121,25 +121,22 @@ def wrong_labels(answers: Floats, taught: LabelledFeatures) -> Bools:
     Returns:
         (n,) for pictures with one class; (n, k) for multi_label, each label judged for itself.
     """
-    from cleanlab.filter import find_label_issues
-
     if taught.task != "multi_label":
+        from cleanlab.filter import find_label_issues
+
         rows = answers / np.maximum(answers.sum(axis=1, keepdims=True), 1e-12)
         issues = find_label_issues(taught.labels, rows, filter_by="both", n_jobs=1)
         return np.asarray(issues, bool)
     given = taught.targets >= 0.5
-    columns = [
-        find_label_issues(
-            given[:, label].astype(np.int64),
-            np.stack([1 - answers[:, label], answers[:, label]], axis=1),
-            filter_by="both",
-            n_jobs=1,
-        )
-        if 0 < given[:, label].sum() < len(given)
-        else np.zeros(len(given), bool)
-        for label in range(given.shape[1])
-    ]
-    return np.stack(columns, axis=1)
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+
+    # cleanlab refuses a label that all pictures have, or none.
+    judged = given.any(axis=0) & ~given.all(axis=0)
+    wrong = np.zeros(given.shape, bool)
+    if judged.any():
+        labels = [np.flatnonzero(row).tolist() for row in given[:, judged]]
+        wrong[:, judged] = find_multilabel_issues_per_class(labels, answers[:, judged], filter_by="both", n_jobs=1)
+    return wrong
 
 
 def disagreements(answers: Floats, taught: LabelledFeatures) -> Bools:

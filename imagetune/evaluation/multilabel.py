@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,
@@ -29,7 +30,7 @@ from imagetune.evaluation.intervals import (
 from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.metrics import FEW, ClassEvaluation, class_shares
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.scores import AUC_STEPS, mean_over
+from imagetune.evaluation.scores import AUC_STEPS, TINY, mean_over
 from imagetune.evaluation.shares import two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.tracking import EvaluateConfig
@@ -297,21 +298,20 @@ def _label_evaluation(
 def _best_threshold(true: Bools, probabilities: Floats) -> float:
     if not true.any():
         return DEFAULT_THRESHOLD
-    order = np.argsort(-probabilities, kind="stable")
-    falling = probabilities[order].astype(np.float64)
-    # Pictures that are equally likely are given the label together.
-    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
-    scores = 2 * np.cumsum(true[order])[ends] / (ends + 1 + true.sum())
-    above, below = falling[ends], np.append(falling[ends[1:]], 0.0)
+    curve = precision_recall_curve(true, probabilities.astype(np.float64))
+    precision, recall, above = (values[::-1] for values in curve)
+    # The first point is that of no picture at all.
+    f1 = 2 * precision[1:] * recall[1:] / np.maximum(precision[1:] + recall[1:], TINY)
+    below = np.append(above[1:], 0.0)
     middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
     cuts = np.where(middle, DEFAULT_THRESHOLD, (above + below) / 2)
-    best = cuts[scores == scores.max()]
+    best = cuts[f1 >= f1.max() - 1e-12]
     return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
 
 
 def _require_figures(predictions: Predictions, true: Bools) -> None:
     if not true.any():
-        what = f"none of {len(true)} pictures has one of the labels {shortened(predictions.class_names)}"
+        what = f"none of {len(true)} pictures has one of the labels {format_list(predictions.class_names)}"
         hint = "test pictures must be labelled with the names that the model was trained on"
         raise DataError(what, hint=hint)
     finite = np.isfinite(predictions.probabilities).all(axis=1)
@@ -326,12 +326,12 @@ def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Ite
     unused = [found.name for found in classes if found.pictures and not found.predicted]
     few = [found.name for found in classes if 0 < found.pictures < FEW]
     if bare := int((~true.any(axis=1)).sum()):
-        yield f"{counted(bare, 'picture')} without any label; to give none is right there"
+        yield f"{format_count(bare, 'picture')} without any label; to give none is right there"
     if unknown:
-        yield f"{counted(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
+        yield f"{format_count(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
     if absent:
-        yield f"no pictures of {shortened(absent)}: left out of the averages"
+        yield f"no pictures of {format_list(absent)}: left out of the averages"
     if unused:
-        yield f"never given: {shortened(unused)}; the precision counts as 0"
+        yield f"never given: {format_list(unused)}; the precision counts as 0"
     if few:
-        yield f"fewer than {FEW} pictures of {shortened(few)}: the figures of so few say little"
+        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_curve
 
 from imagetune.evaluation.answer_sets import operating_answers, operating_thresholds
 from imagetune.evaluation.confidence import Bools, Draws, Floats, draws_of, known_rows, known_split, truth_matrix
@@ -115,19 +116,13 @@ def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
         true: (n,) which pictures are of the class; some are and some aren't.
         probabilities: (n,) of the class.
     """
-    order = np.argsort(-probabilities, kind="stable")
-    falling = probabilities[order]
-    # Equally likely pictures reach a threshold together.
-    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))
-    found = np.cumsum(true[order])[ends].astype(np.float64)
-    taken = (ends + 1).astype(np.float64)
-    below = np.append(falling[ends[:-1] + 1], 0.0)
-    return Cuts(
-        (falling[ends] + below) / 2,
-        found / true.sum(),
-        found / taken,
-        (taken - found) / (~true).sum(),
+    # The first point is that of no picture at all.
+    false_alarms, recall, falling = (
+        values[1:] for values in roc_curve(true, probabilities.astype(np.float64), drop_intermediate=False)
     )
+    found, others = recall * true.sum(), false_alarms * (~true).sum()
+    below = np.append(falling[1:], 0.0)
+    return Cuts((falling + below) / 2, recall, found / (found + others), false_alarms)
 
 
 def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:

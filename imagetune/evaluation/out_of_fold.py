@@ -6,7 +6,6 @@ itself.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
+from imagetune.core.files import read_json_object
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.feature_models import (
@@ -74,10 +74,9 @@ def units_of(run: Examined, pool: Pool) -> list[int]:
 
 def _alike(audit: Path) -> Iterator[list[str]]:
     """Yield the pictures that the check found to be copies of each other."""
-    if audit.exists():
-        for finding in json.loads(audit.read_text(encoding="utf-8")).get("findings", []):
-            if finding.get("code") in _ALIKE:
-                yield from finding.get("groups", [])
+    for finding in read_json_object(audit).get("findings", []):
+        if finding.get("code") in _ALIKE:
+            yield from finding.get("groups", [])
 
 
 def places_of(pool: Pool) -> Iterator[tuple[int, int]]:

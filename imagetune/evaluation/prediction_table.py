@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import atomic_path
 from imagetune.evaluation.pictures import PicturePrediction
-from imagetune.files import atomic_path
 
 SET_SEPARATOR = ";"
 _OPTIONAL = ("value", "answers", "interval", "out_of_distribution", "out_of_distribution_score")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.files import write_csv
 from imagetune.data.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
 from imagetune.data.targets import encode_targets, median_class
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     import keras
@@ -182,17 +182,10 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
         root: Paths below it are written relative to it, so that the run folder can be read on another machine.
     """
     names = predictions.class_names
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*HEADER, *names])
-        for picture, texts, outputs in zip(
-            predictions.paths, predictions.texts(), predictions.probabilities, strict=True
-        ):
-            # Nine digits give back every float32 exactly.
-            writer.writerow([told_path(picture, root), *texts, *(f"{p:.9g}" for p in outputs)])
+    pictures = zip(predictions.paths, predictions.texts(), predictions.probabilities, strict=True)
+    # Nine digits give back every float32 exactly.
+    rows = ([told_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in pictures)
+    write_csv(path, [*HEADER, *names], rows)
 
 
 def read_predictions(

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtr
+from scipy.special import ndtr
+from scipy.stats import hypergeom
 
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.catalog import Record
 from imagetune.data.facts import PictureFacts
 from imagetune.data.inspection import inspect_pictures
-from imagetune.data.shift import holm
 from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions
@@ -123,7 +125,9 @@ def compare_slices(
     within = [worse_p(right, part.inside, classes) for part in found]
     rows = [
         _row(part, right, classes, confidence) | {"p": p, "p_holm": held, "p_classes": q, "p_classes_holm": kept}
-        for part, p, held, q, kept in zip(found, plain, holm(plain), within, holm(within), strict=True)
+        for part, p, held, q, kept in zip(
+            found, plain, adjust_p_values(plain), within, adjust_p_values(within), strict=True
+        )
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_classes": row["p_classes_holm"] < LEVEL}
@@ -204,9 +208,7 @@ def worse_p(right: Bools, inside: Bools, strata: NDArray[np.int64]) -> float:
         return 1.0
     if variance > _COUNTED_UP_TO:
         return float(ndtr((found + 0.5 - mean) / np.sqrt(variance)))
-    chances = np.ones(1)
-    for size, hit, draw in zip(sizes.tolist(), hits.tolist(), drawn.tolist(), strict=True):
-        chances = np.convolve(chances, _hypergeometric(size, hit, draw))
+    chances = reduce(np.convolve, _chances(sizes, hits, drawn))
     return float(min(1.0, chances[: found + 1].sum()))
 
 
@@ -217,20 +219,14 @@ def _moments(sizes: NDArray[np.int64], hits: NDArray[np.int64], drawn: NDArray[n
     return float((drawn * shares).sum()), float((drawn * shares * (1 - shares) * rest).sum())
 
 
-def _hypergeometric(size: int, hits: int, drawn: int) -> Floats:
-    """Return (drawn + 1,): how likely each number of hits is among ``drawn`` of ``size``, ``hits`` of which are."""
-    found = np.arange(drawn + 1)
-    possible = (found <= hits) & (drawn - found <= size - hits)
-    log = np.full(drawn + 1, -np.inf)
-    some = found[possible]
-    log[possible] = _log_choose(hits, some) + _log_choose(size - hits, drawn - some) - _log_choose(size, drawn)
-    chances: Floats = np.exp(log)
-    return chances
-
-
-def _log_choose(count: int, taken: NDArray[np.int64] | int) -> Floats:
-    value: Floats = gammaln(count + 1) - gammaln(np.add(taken, 1)) - gammaln(count - np.asarray(taken) + 1)
-    return value
+def _chances(sizes: NDArray[np.int64], hits: NDArray[np.int64], drawn: NDArray[np.int64]) -> list[Floats]:
+    """Return for each stratum how likely each number of hits, from 0 to all drawn, is among those drawn from it."""
+    counts = drawn + 1
+    ends = np.cumsum(counts)
+    found = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+    # One call for all strata: a call takes longer than the numbers of a hundred strata.
+    chances = hypergeom.pmf(found, *(np.repeat(values, counts) for values in (sizes, hits, drawn)))
+    return np.split(chances, ends[:-1])
 
 
 def _row(part: Slice, right: Bools, classes: NDArray[np.int64], confidence: float) -> dict[str, Any]:

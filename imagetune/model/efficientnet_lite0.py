@@ -132,11 +132,6 @@ def layer_arrays(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray
         raise WeightsError(f"not the weights of EfficientNet-Lite0: {error}") from error
 
 
-def classifier_arrays(tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Return kernel (1280, 1000) and bias (1000,) of the ImageNet classifier that the file also holds."""
-    return [tensors["_fc.weight"].T, tensors["_fc.bias"]]
-
-
 def _layer_sources() -> Iterator[tuple[str, str, str]]:
     """Yield (layer, kind of layer, prefix of its tensors)."""
     yield "stem_conv", "conv", "_conv_stem"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import secrets
@@ -17,8 +16,8 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
+from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
 from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
-from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri
@@ -145,11 +144,7 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """Return status.json, empty when there is none."""
-        try:
-            status = json.loads(self.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        return read_json_or_empty(self.status)
 
     def write_evaluation(self, document: Mapping[str, Any]) -> None:
         """Replace evaluation.json."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.data.labels import label_rule
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
-from imagetune.files import read_json_lines
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
@@ -112,13 +111,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: The file is damaged.
     """
-    if not path.exists():
-        return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except ValueError as error:
         raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is damaged") from error
-    return value if isinstance(value, dict) else {}
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:

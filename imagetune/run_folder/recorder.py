@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from imagetune.core.files import read_json_lines, write_text
 from imagetune.errors import CheckpointError, ImagetuneError
-from imagetune.files import read_json_lines, write_text
 from imagetune.run_folder.folder import RunFolder, State
 from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 

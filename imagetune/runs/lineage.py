@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from imagetune.core.files import read_json_or_empty, sha256_file
+from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
-from imagetune.files import sha256_file
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
@@ -44,11 +43,7 @@ class Member:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Content of lock.json; empty without one."""
-        try:
-            content = json.loads(self.folder.lock.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return read_json_or_empty(self.folder.lock)
 
     @property
     def hashes(self) -> Mapping[str, str]:
@@ -97,7 +92,7 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
         what = "has no splits.csv, so it can't be told whether it learned from the test pictures"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
     if seen := seen_pictures(member, records, hashes):
-        what = f"{seen} of {counted(len(records), 'test picture')} are among its training or validation pictures"
+        what = f"{seen} of {format_count(len(records), 'test picture')} are among its training or validation pictures"
         hint = "use runs that share their splits, or pictures that none of them has seen"
         raise DataError(what, where=member.name, hint=hint)
 
@@ -135,13 +130,10 @@ def _require_same_classes(first: Member, other: Member) -> None:
     if first.manifest.task != other.manifest.task:
         what = f"it is a model for {other.manifest.task}, {first.name} is one for {first.manifest.task}"
         raise ModelFileError(what, where=other.name, hint="take runs of the same task")
-    wanted, found = set(first.manifest.class_names), set(other.manifest.class_names)
-    if wanted == found:
-        return
-    parts = [f"lacks {shortened(sorted(wanted - found))}"] if wanted - found else []
-    parts += [f"has {shortened(sorted(found - wanted))} besides"] if found - wanted else []
-    what = f"its classes are not those of {first.name}: it {' and '.join(parts)}"
-    raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
+    differing = format_set_difference(first.manifest.class_names, other.manifest.class_names)
+    if differing:
+        what = f"its classes are not those of {first.name}: it {differing}"
+        raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
 
 
 def different_pictures(first: Member, other: Member, split: Literal["val", "test"]) -> int:

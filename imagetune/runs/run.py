@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from imagetune.core.files import atomic_path, write_json
 from imagetune.core.messages import Say
 from imagetune.data.checking import audit_document
 from imagetune.data.splits import Splits, write_splits_csv
@@ -18,7 +19,6 @@ from imagetune.errors import ImagetuneError
 from imagetune.evaluation.document import failed_requirements
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
-from imagetune.files import atomic_path, write_json
 from imagetune.model.backbones import get_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable

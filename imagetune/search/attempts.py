@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagetune.core import run_files
-from imagetune.files import write_json
+from imagetune.core.files import write_json
 
 INTERRUPTED_FOLDER = "interrupted"
 _LOOK_SECONDS = 1.0

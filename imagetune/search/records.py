@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import time
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import disk_errors, write_csv, write_json
 from imagetune.errors import CheckpointError
-from imagetune.files import disk_errors, write_json, write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import SearchConfig, Value
@@ -82,11 +81,7 @@ def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[N
 
 def write_table(table: Table, results: Sequence[TrialResult]) -> None:
     """Write the table anew."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(_row(table, result) for result in results)
-    write_text(table.path, text.getvalue())
+    write_csv(table.path, table.columns, (_row(table, result) for result in results))
 
 
 def append_result(table: Table, result: TrialResult) -> None:

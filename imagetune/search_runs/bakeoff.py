@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.folds import corrected_estimate
-from imagetune.files import write_text
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import ChoiceSpace, IntSpace
@@ -116,11 +114,8 @@ def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_cells(row) for row in rows)
-    write_text(folder / TABLE_NAME, text.getvalue())
+    cells = [_cells(row) for row in rows]
+    write_csv(folder / TABLE_NAME, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells))
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import stdev
 
 from imagetune.core import run_files
+from imagetune.core.files import read_json_object
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of
 from imagetune.search.finalists import Candidate
@@ -14,7 +15,7 @@ from imagetune.search.trial import Trial
 from imagetune.search_runs.refit import BEST_FOLDER
 from imagetune.search_runs.search_files import read_search
 from imagetune.search_runs.verdict import remarks_of
-from imagetune.tracking.content import read_json, test_figures
+from imagetune.tracking.content import test_figures
 
 _BEST_TOLD = 5
 _TEST_TOLD = 6
@@ -41,6 +42,11 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
     return "\n\n".join(part for part in parts if part)
 
 
+def describe_settings(trial: Trial) -> str:
+    """Return the searched settings of a trial as Markdown: ``train.batch_size`` 32, and so on."""
+    return ", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items())
+
+
 def _figure(candidate: Candidate) -> str:
     seeds = len(candidate.objectives)
     if seeds == 1:
@@ -55,14 +61,14 @@ def _settings(trial: Trial) -> str:
 
 def _test(best: Path) -> str:
     """Return the test of the winner's run and where that is; empty before it."""
-    figures = test_figures(read_json(best / run_files.EVALUATION))[:_TEST_TOLD]
+    figures = test_figures(read_json_object(best / run_files.EVALUATION))[:_TEST_TOLD]
     rows = [
         f"| {figure.name.replace('_', ' ')} | **{figure.value:.3f}** | "
         f"{'' if figure.low is None else f'{figure.low:.3f} to {figure.high:.3f}'} |"
         for figure in figures
     ]
     table = "\n".join(["| its test | value | interval |", "| --- | --- | --- |", *rows]) if rows else ""
-    tracked = read_json(best / run_files.TRACKING)
+    tracked = read_json_object(best / run_files.TRACKING)
     if not tracked.get("run_id"):
         return table
     place = f"#/experiments/{tracked.get('experiment_id')}/runs/{tracked['run_id']}"
@@ -71,21 +77,18 @@ def _test(best: Path) -> str:
 
 def _verdict(folder: Path) -> str:
     """Return what the report says in words, when the search has ended."""
-    if read_json(folder / run_files.STATUS).get("state") not in _ENDED:
+    if read_json_object(folder / run_files.STATUS).get("state") not in _ENDED:
         return ""
     return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in remarks_of(read_search(folder)))
 
 
 def _next(candidates: Sequence[Candidate], objective: str) -> str:
     rows = [
-        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_told(one.trial)} |" for one in candidates
+        f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_cell(describe_settings(one.trial))} |"
+        for one in candidates
     ]
     head = [f"| next best | {objective} | seeds | settings |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows]) if rows else ""
-
-
-def _told(trial: Trial) -> str:
-    return _cell(", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items()))
 
 
 def _cell(text: str) -> str:

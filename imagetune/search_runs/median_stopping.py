@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagetune.core import run_files
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.recipe.train import StageConfig
 from imagetune.run_folder.folder import RunFolder
 from imagetune.search.finalists import Direction, direction_of

@@ -15,12 +15,11 @@ The document::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.files import write_json
+from imagetune.core.files import read_json_or_empty, write_json
 
 PROBE_NAME = "probe.json"
 FORMAT = 1
@@ -37,8 +36,5 @@ def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
     """Return the details of a probe; None where it has left none that can be read."""
-    try:
-        document = json.loads((folder / PROBE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) and document.get("format") == FORMAT else None
+    document = read_json_or_empty(folder / PROBE_NAME)
+    return document if document.get("format") == FORMAT else None

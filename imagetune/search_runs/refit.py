@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import shutil
 from collections.abc import Iterable
@@ -12,28 +11,21 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
-from imagetune.core.messages import Say
-from imagetune.core.messages import say_nothing
+from imagetune.core.files import disk_errors, write_csv
+from imagetune.core.messages import Say, say_nothing
+from imagetune.core.text import format_count
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
-from imagetune.errors import DataError
-from imagetune.errors import RecipeError
+from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.files import atomic_path
-from imagetune.files import disk_errors
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.train import EarlyStoppingConfig
-from imagetune.recipe.train import StageConfig
-from imagetune.run_folder.folder import RunFolder
-from imagetune.run_folder.folder import write_recipe
-from imagetune.runs.pages import send_changes
-from imagetune.runs.pages import write_pages
-from imagetune.runs.prepare import Data
-from imagetune.runs.prepare import read_data
+from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.runs.pages import send_changes, write_pages
+from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import run_recipe
 from imagetune.search.finalists import Candidate
 from imagetune.training.events import Listener
@@ -182,7 +174,10 @@ def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path,
     split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
     recipe, merged = _merged(plain, data, folder)
-    say("refit", f"{len(merged.splits.train)} images of training and validation together, {counted(epochs, 'epoch')}")
+    say(
+        "refit",
+        f"{len(merged.splits.train)} images of training and validation together, {format_count(epochs, 'epoch')}",
+    )
     told = f"Trained on training and validation pictures together for {epochs} epochs, as many as were best"
     return recipe, merged, told
 
@@ -254,14 +249,12 @@ def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
     own = (columns.path, columns.label, columns.split, columns.group)
     slices = [name for name in columns.slices if name not in own]
     sides = {"train": (*splits.train, *splits.val), "test": open_holdout(splits)}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*own, *slices))
-        for side, records in sides.items():
-            for record in records:
-                cells = dict(record.slices)
-                told = (record.path, record.label, side, record.group or "")
-                writer.writerow((*told, *(cells.get(name, "") for name in slices)))
+    rows = (
+        (record.path, record.label, side, record.group or "", *(dict(record.slices).get(name, "") for name in slices))
+        for side, records in sides.items()
+        for record in records
+    )
+    write_csv(path, (*own, *slices), rows)
 
 
 def _trained_with(best: RunFolder, recipe: Recipe) -> bool:

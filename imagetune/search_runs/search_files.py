@@ -40,7 +40,6 @@ class SearchFiles:
         tracking: tracking.json.
         events: The journal.
         best_text: best.yaml as it stands in the file.
-        best_status: status.json of the winner's run.
         evaluation: evaluation.json of the winner's run.
     """
 
@@ -51,7 +50,6 @@ class SearchFiles:
     tracking: Mapping[str, Any]
     events: tuple[Event, ...]
     best_text: str
-    best_status: Mapping[str, Any]
     evaluation: Mapping[str, Any]
 
     @property
@@ -182,6 +180,5 @@ def read_search(folder: Path) -> SearchFiles:
         tracking=read_json(folder / run_files.TRACKING),
         events=tuple(Journal(folder / JOURNAL_NAME).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
-        best_status=read_json(folder / "best" / run_files.STATUS),
         evaluation=read_json(folder / "best" / run_files.EVALUATION),
     )

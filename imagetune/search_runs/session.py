@@ -7,68 +7,51 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagetune.core.files import write_text
 from imagetune.core.messages import Say
-from imagetune.files import write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.printing import searchable_yaml
 from imagetune.recipe.schema import Recipe
-from imagetune.run_folder.folder import RunFolder
-from imagetune.run_folder.folder import check_run_place
-from imagetune.run_folder.folder import create_run_folder
-from imagetune.run_folder.folder import without_password
+from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, without_password
 from imagetune.run_folder.recorder import failure_noted
 from imagetune.runs.checks.recipe import load_checked_recipe
-from imagetune.runs.prepare import Data
-from imagetune.runs.prepare import read_data
+from imagetune.runs.prepare import Data, read_data
 from imagetune.runs.run import finish_tracking
 from imagetune.search.bakeoff import compared_by
-from imagetune.search.finalists import Candidate
-from imagetune.search.finalists import ranking
-from imagetune.search.journal import Event
-from imagetune.search.journal import Journal
-from imagetune.search.journal import results_of
-from imagetune.search.records import Table
-from imagetune.search.records import describe_search
-from imagetune.search.records import open_records
-from imagetune.search.records import write_table
+from imagetune.search.finalists import Candidate, ranking
+from imagetune.search.journal import Event, Journal, results_of
+from imagetune.search.records import Table, describe_search, open_records, write_table
 from imagetune.search.trial import TrialResult
 from imagetune.search.trials import Runner
 from imagetune.search_runs.blocks import check_blocks
-from imagetune.search_runs.budget import Budget
-from imagetune.search_runs.budget import busy_seconds
+from imagetune.search_runs.budget import Budget, busy_seconds
 from imagetune.search_runs.checks import check_recipe
-from imagetune.search_runs.executors import executor_of
-from imagetune.search_runs.executors import prepare_executor
-from imagetune.search_runs.findings import Findings
-from imagetune.search_runs.findings import NO_FINDINGS
-from imagetune.search_runs.findings import plan_message
-from imagetune.search_runs.findings import write_findings
+from imagetune.search_runs.executors import executor_of, prepare_executor
+from imagetune.search_runs.findings import NO_FINDINGS, Findings, plan_message, write_findings
 from imagetune.search_runs.pages import write_last_report
-from imagetune.search_runs.phases import Session
-from imagetune.search_runs.phases import Watched
-from imagetune.search_runs.phases import all_failed
-from imagetune.search_runs.phases import run_phases
-from imagetune.search_runs.refit import BEST_FOLDER
-from imagetune.search_runs.refit import Refit
-from imagetune.search_runs.refit import complete_refit
-from imagetune.search_runs.refit import finished_refit
-from imagetune.search_runs.refit import refit
-from imagetune.search_runs.refit import refit_recipe
-from imagetune.search_runs.refit import write_best
-from imagetune.search_runs.resuming import check_journal
-from imagetune.search_runs.resuming import check_resumable
-from imagetune.search_runs.resuming import check_same_training
-from imagetune.search_runs.resuming import only_search
-from imagetune.search_runs.resuming import record_pictures
+from imagetune.search_runs.phases import Session, Watched, all_failed, run_phases
+from imagetune.search_runs.refit import (
+    BEST_FOLDER,
+    Refit,
+    complete_refit,
+    finished_refit,
+    refit,
+    refit_recipe,
+    write_best,
+)
+from imagetune.search_runs.resuming import (
+    check_journal,
+    check_resumable,
+    check_same_training,
+    only_search,
+    record_pictures,
+)
 from imagetune.search_runs.tracking import TrialCopies
 from imagetune.search_runs.trial_folds import check_folds
-from imagetune.search_runs.warm_start import keep_warm_start
-from imagetune.search_runs.warm_start import warm_start_of
-from imagetune.search_runs.watching import Watcher
-from imagetune.search_runs.watching import Watchers
-from imagetune.tracking.tracker import Tracker
-from imagetune.tracking.tracker import start_tracking
+from imagetune.search_runs.warm_start import keep_warm_start, warm_start_of
+from imagetune.search_runs.watching import Watcher, Watchers
+from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.events import Listener
 from imagetune.training.stopping import StopRequest
 

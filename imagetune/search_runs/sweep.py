@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 
-from imagetune.files import write_text
+from imagetune.core.files import write_csv
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of
 from imagetune.search.finalists import Direction
@@ -26,11 +24,7 @@ def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_COLUMNS, *_TESTS))
-    writer.writerows(_cells(effect, effects) for effect in effects)
-    write_text(folder / TABLE_NAME, text.getvalue())
+    write_csv(folder / TABLE_NAME, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
 
 
 def method_of(effects: Sequence[Effect]) -> str:

@@ -29,7 +29,7 @@ from imagetune.search.axes import text_of
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import direction_of, ranking
 from imagetune.search.trial import Trial, TrialResult
-from imagetune.search_runs.description import search_note
+from imagetune.search_runs.description import describe_settings, search_note
 from imagetune.search_runs.refit import BEST_FOLDER
 from imagetune.search_runs.search_files import read_search
 from imagetune.search_runs.watching import SearchPlan
@@ -308,7 +308,7 @@ def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: Sea
 
 
 def _trial_note(trial: Trial, result: TrialResult | None, objective: str) -> str:
-    parts = [f"Trial {trial.trial_id} of a search: {_told(trial)}."]
+    parts = [f"Trial {trial.trial_id} of a search: {describe_settings(trial)}."]
     if trial.repeats is not None:
         parts.append(f"It repeats trial {trial.repeats} with seed {trial.seed}.")
     if trial.continues is not None:
@@ -319,10 +319,6 @@ def _trial_note(trial: Trial, result: TrialResult | None, objective: str) -> str
     if result is not None and result.status == "stopped":
         parts.append("It was stopped early: earlier trials were better by then.")
     return " ".join(parts)
-
-
-def _told(trial: Trial) -> str:
-    return ", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items())
 
 
 def _pending(folder: Path) -> int:

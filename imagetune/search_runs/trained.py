@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from imagetune.core.files import read_json_lines, write_json
 from imagetune.core.messages import say_nothing
-from imagetune.files import read_json_lines, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, lock_document, write_recipe

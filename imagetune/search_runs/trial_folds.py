@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
 from imagetune.data.folds import selection_folds
 from imagetune.data.splits import Splits, write_splits_csv
-from imagetune.files import write_json
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder

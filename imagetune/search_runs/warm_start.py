@@ -14,39 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
+from imagetune.core.files import write_json
 from imagetune.core.messages import Say
-from imagetune.errors import CheckpointError
-from imagetune.errors import RecipeError
-from imagetune.files import write_json
-from imagetune.recipe.conditions import is_met
-from imagetune.recipe.conditions import parents_first
-from imagetune.recipe.document import NodePath
-from imagetune.recipe.document import value_at
-from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.loading import load_recipe
-from imagetune.recipe.printing import flatten
-from imagetune.recipe.printing import recipe_values
+from imagetune.errors import CheckpointError, RecipeError
+from imagetune.recipe.conditions import is_met, parents_first
+from imagetune.recipe.document import NodePath, value_at
+from imagetune.recipe.loading import LoadedRecipe, load_recipe
+from imagetune.recipe.printing import flatten, recipe_values
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.search import ChoiceSpace
-from imagetune.recipe.search import Value
+from imagetune.recipe.search import ChoiceSpace, Value
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
-from imagetune.search.finalists import Candidate
-from imagetune.search.finalists import direction_of
-from imagetune.search.finalists import ranking
-from imagetune.search.journal import JOURNAL_NAME
-from imagetune.search.journal import Journal
-from imagetune.search.journal import results_of
+from imagetune.search.finalists import Candidate, direction_of, ranking
+from imagetune.search.journal import JOURNAL_NAME, Journal, results_of
 from imagetune.search.records import STATE_NAME
 from imagetune.search.space import fits
 from imagetune.search.trial import Known
-from imagetune.search_runs.resuming import Picture
-from imagetune.search_runs.resuming import is_free
-from imagetune.search_runs.resuming import present_pictures
-from imagetune.search_runs.resuming import recorded_pictures
-from imagetune.tracking.resolve import is_mlflow_uri
-from imagetune.tracking.resolve import resolve_run
+from imagetune.search_runs.resuming import Picture, is_free, present_pictures, recorded_pictures
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 KEPT_NAME = "warm_start.json"
 _ORACLES = ("random", "grid", "bayesian", "hyperband")

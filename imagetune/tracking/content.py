@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core import run_files
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.search import SMALLER_IS_BETTER
 
@@ -83,12 +83,6 @@ def read_recipe(run_dir: Path) -> dict[str, Any]:
     """Return the resolved recipe's values; empty while there is none."""
     path = run_dir / run_files.RECIPE
     return parse_document(path.read_text(encoding="utf-8"), name=str(path)).root if path.exists() else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file; empty while there is none."""
-    value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return value if isinstance(value, dict) else {}
 
 
 def run_status(status: Mapping[str, Any]) -> str:
@@ -160,7 +154,7 @@ def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
         return None
     content = path.read_bytes()
     rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
-    hashes = read_json(run_dir / run_files.LOCK).get("pictures") or {}
+    hashes = read_json_object(run_dir / run_files.LOCK).get("pictures") or {}
     digest = hashlib.sha256(content + json.dumps(hashes, sort_keys=True).encode())
     source = str((recipe.get("data") or {}).get("source") or "pictures")
     return PictureSet(
@@ -194,7 +188,7 @@ def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
         For each its place among the ended trials from 1, ``trial_objective`` and ``best_objective``, and when it ended
         in milliseconds since the epoch. Finalists' other seeds never make the best: they weren't chosen.
     """
-    smaller = read_json(run_dir / "search.json").get("objective") in SMALLER_IS_BETTER
+    smaller = read_json_object(run_dir / "search.json").get("objective") in SMALLER_IS_BETTER
     phases: dict[str, str] = {}
     found: list[tuple[int, dict[str, float], int]] = []
     ended = 0

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from imagetune.core import run_files
-from imagetune.tracking.content import read_json
+from imagetune.core.files import read_json_object
 
 OWN_FOLDER = "imagetune_model"
 """Where RUN/model/ lies inside the MLflow model: what imagetune itself loads."""
@@ -126,14 +126,14 @@ def _input_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _class_names(run_dir: Path) -> tuple[str, ...]:
     for path in (run_dir / run_files.MODEL / "manifest.json", run_dir / run_files.EVALUATION):
-        names = read_json(path).get("class_names")
+        names = read_json_object(path).get("class_names")
         if isinstance(names, list):
             return tuple(str(name) for name in names)
     return ()
 
 
 def _locked_versions(run_dir: Path) -> dict[str, str]:
-    lock = read_json(run_dir / run_files.LOCK)
+    lock = read_json_object(run_dir / run_files.LOCK)
     for key in ("versions", "packages"):
         if isinstance(lock.get(key), dict):
             return {str(name).lower().replace("_", "-"): str(version) for name, version in lock[key].items()}

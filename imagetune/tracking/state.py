@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,9 +11,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from imagetune.core import run_files
+from imagetune.core.files import disk_errors, write_json
 from imagetune.errors import TrackingError
-from imagetune.files import disk_errors, write_json
 
 LOCK_NAME = ".tracking.lock"
 POLL_SECONDS = 0.1
@@ -102,22 +102,23 @@ def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], 
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(path)
     deadline = time.monotonic() + wait_seconds
+    while not _try_lock(lock):
+        if time.monotonic() > deadline:
+            raise TrackingError(busy, where=str(path), hint="wait until it is done")
+        tick()
+        time.sleep(POLL_SECONDS)
     try:
-        while not _try_lock(handle):
-            if time.monotonic() > deadline:
-                raise TrackingError(busy, where=str(path), hint="wait until it is done")
-            tick()
-            time.sleep(POLL_SECONDS)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+def _try_lock(lock: FileLock) -> bool:
+    with disk_errors(Path(lock.lock_file)):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
     return True

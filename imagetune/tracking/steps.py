@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from imagetune.core import run_files
-from imagetune.files import sha256_file
+from imagetune.core.files import read_json_object, sha256_file
 from imagetune.tracking import content
 from imagetune.tracking.description import run_description
 from imagetune.tracking.packing import ModelFacts, model_facts, pack_model
@@ -112,8 +112,8 @@ def send_tags(copy: Copy) -> int:
     """Send the tags and the description."""
     from mlflow.entities import RunTag
 
-    recipe, status = content.read_recipe(copy.run_dir), content.read_json(copy.run_dir / run_files.STATUS)
-    evaluation = content.read_json(copy.run_dir / run_files.EVALUATION)
+    recipe, status = content.read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
+    evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
     figures, pictures = content.test_figures(evaluation), content.picture_set(copy.run_dir, recipe)
     # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
     about = {} if (copy.run_dir / "search.json").exists() else recipe
@@ -185,7 +185,7 @@ def send_figures(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    values = {**copy.state.figures, **content.figure_metrics(content.test_figures(content.read_json(path)))}
+    values = {**copy.state.figures, **content.figure_metrics(content.test_figures(read_json_object(path)))}
     if not values:
         return 0
     when = int(_seconds_of_figures(copy, path) * 1000)
@@ -212,7 +212,7 @@ def send_folds(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    found = content.fold_metrics(content.read_json(path))
+    found = content.fold_metrics(read_json_object(path))
     if not found:
         return 0
     when = int(path.stat().st_mtime * 1000)
@@ -265,7 +265,7 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 
 def run_state(run_dir: Path) -> str:
     """Return MLflow's name of the run's state; a run that calls itself running without a process was killed."""
-    status = content.read_json(run_dir / run_files.STATUS)
+    status = read_json_object(run_dir / run_files.STATUS)
     state, pid = content.run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 

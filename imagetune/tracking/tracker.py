@@ -101,10 +101,6 @@ class Tracker:
         """Fingerprints of what is in MLflow already, by name; see `TrackingState.sent`."""
         return self._syncer.state.sent if self._syncer else {}
 
-    def is_idle(self) -> bool:
-        """Return whether nothing runs in the background any more."""
-        return self._thread is None or not self._thread.is_alive()
-
     @property
     def failure(self) -> TrackingError | None:
         """Why the last attempt failed; None after a good one."""

@@ -14,7 +14,6 @@ READ, DECODE, AUGMENT = "reading files", "decoding", "augmenting"
 TRANSFER, PREPARE, STEP = "moving batches to the device", "blending and asking the teacher", "the training step"
 FEATURES, VALIDATION, COMPILE = "the features of frozen layers", "validation", "compiling"
 START = "the start of the pipeline"
-LOADING = (READ, DECODE, AUGMENT)
 
 # Share of a perfect pipeline that worker processes reach: the rest goes into sending batches (docs/performance.md).
 PROCESS_SHARE = 0.85

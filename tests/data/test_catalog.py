@@ -31,7 +31,7 @@ def test_class_folders_are_labels_in_a_stable_order(class_folders: Path, config_
     assert catalog.labels == ("cat", "dog", "owl")
     assert len(catalog.records) == 36
     assert catalog.records[0] == Record(str(class_folders / "cat" / "00.png"), "cat")
-    assert not catalog.split_given
+    assert not any(record.split for record in catalog.records)
     assert catalog == read_catalog(config_for(class_folders))
 
 
@@ -225,7 +225,7 @@ def test_parquet_is_read_as_csv(tmp_path: Path, config_for: ConfigFor) -> None:
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     catalog = read_catalog(config_for(tmp_path / "t.parquet"))
     assert catalog.labels == ("7", "8")
-    assert not catalog.split_given
+    assert not any(record.split for record in catalog.records)
     parquet.write_table(pyarrow.table({"path": ["a.png"], "label": [0.5]}), tmp_path / "f.parquet")
     with pytest.raises(DataError, match="column 'label' is of type double; expected text or whole numbers"):
         read_catalog(config_for(tmp_path / "f.parquet"))

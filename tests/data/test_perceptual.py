@@ -181,6 +181,9 @@ def test_a_family_grows_to_its_limit() -> None:
 
 def test_components_join_over_any_number_of_steps() -> None:
     assert components(6, [(4, 5), (1, 4), (0, 2)]) == [0, 1, 0, 3, 1, 1]
+    assert components(3, iter([])) == [0, 1, 2]
+    assert components(2, iter([(1, 1), (0, 1), (1, 0)])) == [0, 0]
+    assert components(0, []) == []
     assert list(equal_pairs(["a", None, "b", "a", None, "a"])) == [(0, 3), (0, 5)]
     assert list(members([])) == []
     assert list(members([9, 7, 9, 3, 7])) == [[0, 2], [1, 4], [3]]

@@ -1,9 +1,9 @@
 import numpy as np
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.galleries import _speaks_against, confused_pairs, galleries_view, least_sure
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import render_report
-from imagetune.files import write_json
 from imagetune.run_folder.reader import read_run
 
 

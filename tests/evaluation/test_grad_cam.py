@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from imagenet_classifier import load_classifier
 from scipy.stats import spearmanr
 from sklearn.datasets import load_sample_image
 from sklearn.linear_model import LogisticRegression
@@ -11,10 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from imagetune.evaluation.grad_cam import grad_cam, heat_map
 from imagetune.evaluation.looks import look_at
 from imagetune.model.build import backbone_of, build_model
-from imagetune.model.efficientnet_lite0 import classifier_arrays
 from imagetune.model.gradients import feature_maps, sight_of
-from imagetune.model.packages import lite0_file
-from imagetune.model.torch_file import read_torch_file
 from imagetune.model.weights import load_weights
 from imagetune.recipe.model import ModelConfig
 
@@ -28,7 +26,7 @@ DAISY, PALACE = 985, 698
 def imagenet_model():
     model = build_model(ModelConfig(), num_classes=1000, image_size=(SIZE, SIZE))
     load_weights(model, ModelConfig())
-    model.get_layer("logits").set_weights(classifier_arrays(read_torch_file(lite0_file())))
+    load_classifier(model)
     return model
 
 

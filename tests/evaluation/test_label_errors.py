@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from imagetune.core.files import write_json
 from imagetune.core.run_files import LABEL_ERRORS
 from imagetune.evaluation.feature_models import LabelledFeatures
 from imagetune.evaluation.label_errors import label_errors, wrong_labels
-from imagetune.files import write_json
 
 BY_EYE = Path(__file__).parents[1] / "data" / "clipart_by_eye.json"
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -112,6 +112,19 @@ def test_the_worked_rule_of_confident_learning():
     labels = np.array([0, 0, 0, 1, 1, 1])
     taught = LabelledFeatures(np.zeros((6, 1), np.float32), np.eye(2)[labels], labels, np.arange(6), "single_label")
     assert wrong_labels(answers, taught).tolist() == [False, False, True, False, False, False]
+
+
+def test_a_label_that_all_pictures_have_or_none_is_not_doubted():
+    random = np.random.default_rng(0)
+    given = np.stack([np.ones(60), random.random(60) < 0.5, np.zeros(60)], axis=1)
+    answers = np.clip(given * 0.6 + 0.2 + random.normal(0, 0.25, given.shape), 0, 1)
+    rows = np.arange(60)
+    taught = LabelledFeatures(np.zeros((60, 1), np.float32), given, np.zeros(60, np.int64), rows, "multi_label")
+    wrong = wrong_labels(answers, taught)
+    assert wrong.shape == given.shape
+    assert wrong.any(axis=0).tolist() == [False, True, False]
+    constant = LabelledFeatures(taught.features, np.ones((60, 2)), taught.labels, rows, "multi_label")
+    assert not wrong_labels(answers[:, :2], constant).any()
 
 
 def test_several_labels_are_doubted_one_by_one(examined):

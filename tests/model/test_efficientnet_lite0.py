@@ -3,11 +3,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from imagenet_classifier import load_classifier
 from sklearn.datasets import load_sample_images
 
 from imagetune.errors import WeightsError
 from imagetune.model.build import build_model
-from imagetune.model.efficientnet_lite0 import classifier_arrays, layer_arrays
+from imagetune.model.efficientnet_lite0 import layer_arrays
 from imagetune.model.packages import lite0_file
 from imagetune.model.torch_file import read_torch_file
 from imagetune.model.weights import load_weights
@@ -27,7 +28,7 @@ def centre_square(picture, size):
 def test_two_photographs_are_recognised():
     model = build_model(ModelConfig(), num_classes=1000, image_size=(224, 224))
     load_weights(model, ModelConfig())
-    model.get_layer("logits").set_weights(classifier_arrays(read_torch_file(lite0_file())))
+    load_classifier(model)
     photographs = np.stack([centre_square(picture, 224) for picture in load_sample_images().images])
     china, flower = model.predict(photographs, verbose=0)
     assert set(np.argsort(-china)[:3]) == {PALACE, BELL_COTE, MONASTERY}

@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
+from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
 from imagetune.errors import CheckpointError, DivergedError, ResourceError, StoppedError, TrackingError
-from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.runs import run as lives
 from imagetune.runs.run import running

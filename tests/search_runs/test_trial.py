@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
 from imagetune.errors import DataError
-from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import read_data

@@ -5,29 +5,19 @@ import shutil
 
 import pytest
 
+from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
 from imagetune.data.splits import write_splits_csv
-from imagetune.errors import CheckpointError
-from imagetune.errors import RecipeError
-from imagetune.files import write_json
+from imagetune.errors import CheckpointError, RecipeError
 from imagetune.recipe.loading import load_recipe
-from imagetune.run_folder.folder import lock_document
-from imagetune.run_folder.folder import write_recipe
+from imagetune.run_folder.folder import lock_document, write_recipe
 from imagetune.runs.prepare import read_data
-from imagetune.search.journal import Ended
-from imagetune.search.journal import JOURNAL_NAME
-from imagetune.search.journal import Journal
-from imagetune.search.journal import Proposed
+from imagetune.search.journal import JOURNAL_NAME, Ended, Journal, Proposed
 from imagetune.search.proposals import Turn
-from imagetune.search.records import describe_search
-from imagetune.search.records import open_records
-from imagetune.search.trial import Trial
-from imagetune.search.trial import TrialResult
+from imagetune.search.records import describe_search, open_records
+from imagetune.search.trial import Trial, TrialResult
 from imagetune.search_runs.proposers import proposer_of
-from imagetune.search_runs.warm_start import KEPT_NAME
-from imagetune.search_runs.warm_start import keep_warm_start
-from imagetune.search_runs.warm_start import kept_warm_start
-from imagetune.search_runs.warm_start import warm_start_of
+from imagetune.search_runs.warm_start import KEPT_NAME, keep_warm_start, kept_warm_start, warm_start_of
 
 RATE = ("train", "stages", 0, "learning_rate")
 OPTIMIZER = ("train", "optimizer")

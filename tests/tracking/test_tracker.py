@@ -132,7 +132,7 @@ def test_a_locked_database_loses_nothing(store, tmp_path):
         assert time.monotonic() - started < 4
         assert "imagetune sync" in message
         database.execute("rollback")
-    wait_until(tracker.is_idle, 40)
+    wait_until(lambda: tracker._thread is None or not tracker._thread.is_alive(), 40)
     sync_run(run_dir)
     assert steps_in(store, run_dir) == [1, 2, 3]
     assert MlflowClient(store).get_run(tracker.run_id).info.status == "FINISHED"

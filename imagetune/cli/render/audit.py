@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagetune.cli.render.tables import table_lines
+from imagetune.core.text import format_count
 from imagetune.data.audit import Audit
 from imagetune.data.catalog import Catalog
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.splits import Splits
 
 if TYPE_CHECKING:
-    from imagetune.data_check import Fixed
+    from imagetune.commands.data import Fixed
 
 _MAX_SHOWN = 5
 _SIDES = ("train", "val", "test")
@@ -28,8 +29,12 @@ def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) ->
         splits: Counts by split, where the source was split; else each class has one count.
     """
     bad = len(audit.bad_paths)
-    what = catalog.labels[0] if catalog.rule.task == "regression" else counted(len(catalog.labels), "class", "classes")
-    size = f"{counted(len(audit.facts), 'picture')}, {what}"
+    what = (
+        catalog.labels[0]
+        if catalog.rule.task == "regression"
+        else format_count(len(catalog.labels), "class", "classes")
+    )
+    size = f"{format_count(len(audit.facts), 'picture')}, {what}"
     lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
     lines += table_lines(_split_rows(splits) if splits else _class_rows(catalog, audit))
     lines += [f"  {note}" for note in (splits.notes if splits else ())]

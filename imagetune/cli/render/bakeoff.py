@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.search_runs.bakeoff import Baked
 from imagetune.search_runs.probe_file import PROBE_NAME
 
@@ -54,6 +54,6 @@ def _notes(*notes: str) -> str:
 def _tuning(row: Baked) -> str:
     """Return what fine-tuning made of a backbone; empty where it was none of the best."""
     if row.tuned is not None:
-        seeds = f", {counted(len(row.fine_tuned), 'seed')}" if len(row.fine_tuned) > 1 else ""
+        seeds = f", {format_count(len(row.fine_tuned), 'seed')}" if len(row.fine_tuned) > 1 else ""
         return f"fine-tuned {row.tuned:.4f} (validation{seeds})"
     return f"fine-tuning failed: {row.tuning_error}" if row.tuning_error else ""

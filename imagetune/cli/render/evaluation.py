@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 from imagetune.core import run_files
-from imagetune.data.findings import counted, shortened
-from imagetune.wording import duration
+from imagetune.core.text import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
@@ -24,10 +23,10 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield labelled("test", counted(test["pictures"], "picture"))
+    yield labelled("test", format_count(test["pictures"], "picture"))
     if unusable := document.get("unusable"):
-        reasons = shortened((f"{path} ({why})" for path, why in unusable.items()), most=3)
-        yield labelled("left out", f"{counted(len(unusable), 'picture')} that can't be used: {reasons}")
+        reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
+        yield labelled("left out", f"{format_count(len(unusable), 'picture')} that can't be used: {reasons}")
     yield from _averaged_lines(document)
     # Numbers have units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -97,7 +96,7 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
 
     for number, plan in enumerate(plans, 1):
         yield from _stage_lines(plan, f"stage {number}/{len(plans)}")
-    in_all = duration(sum(plan.seconds for plan in plans))
+    in_all = format_duration(sum(plan.seconds for plan in plans))
     yield labelled("in all", f"about {in_all} of training, without reading the data and validation")
     if recipe.evaluate.folds is not None:
         yield labelled("folds", f"{recipe.evaluate.folds} more trainings of about the same length")
@@ -110,8 +109,8 @@ def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
     stage = plan.stage
     yield labelled(
         label,
-        f"{stage.name}: unfreeze {stage.unfreeze}, {counted(stage.epochs, 'epoch')} of "
-        f"{counted(plan.steps_per_epoch, 'step')}, "
+        f"{stage.name}: unfreeze {stage.unfreeze}, {format_count(stage.epochs, 'epoch')} of "
+        f"{format_count(plan.steps_per_epoch, 'step')}, "
         f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters are trainable",
     )
     rows = []
@@ -119,7 +118,9 @@ def _stage_lines(plan: StagePlan, label: str) -> Iterator[str]:
         measured = f"auto x {rate:.3g}" if rate < 1.0 else "auto"
         shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
         rows.append((group, f"learning rate {shown} ({stage.schedule.name})"))
-    once = f", {duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
+    once = f", {format_duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
     rows.append(("features", plan.features))
-    rows.append(("time", f"about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"))
+    rows.append(
+        ("time", f"about {format_duration(plan.seconds)}, {format_duration(plan.epoch_seconds)} an epoch{once}")
+    )
     yield from table_lines(rows, align="<<")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.cli.render.lines import in_width, labelled
 from imagetune.cli.render.tables import table_lines
-from imagetune.wording import duration
+from imagetune.core.text import format_duration
 
 if TYPE_CHECKING:
     from imagetune.commands.profile import Loading, Profile
@@ -38,7 +38,7 @@ def _head_lines(profile: Profile) -> Iterator[str]:
 def _result_lines(profile: Profile) -> Iterator[str]:
     for config, times, found in zip(profile.recipe.train.stages, profile.stages, profile.forecasts, strict=True):
         yield _stage_line(config, times, found)
-    yield labelled("in all", f"about {duration(profile.seconds)}, without reading the data and the final test")
+    yield labelled("in all", f"about {format_duration(profile.seconds)}, without reading the data and the final test")
     yield labelled("bottleneck", _bottleneck(profile))
     yield _advice_line(profile.best)
 
@@ -94,12 +94,12 @@ def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: flo
 
 
 def _stage_line(config: StageConfig, times: StageTimes, found: StageForecast) -> str:
-    compiling = f", {duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
+    compiling = f", {format_duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
     paces = f"{_rate(found.pictures_per_second)} images/s, {_seconds(found.epoch_seconds)} an epoch"
     if times.plan.halves is not None:
         paces = f"{paces} once the features are there"
     reason = f"; {times.plan.reason}" if times.frozen is not None else ""
-    text = f"about {duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}{reason}"
+    text = f"about {format_duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}{reason}"
     return labelled(f"stage {config.name}", text)
 
 
@@ -118,7 +118,7 @@ def _bottleneck(profile: Profile) -> str:
 def _advice_line(best: Advice | None) -> str:
     if best is None:
         return labelled("setting", "none that was tried would save 5% of the time")
-    saving = f"would save about {duration(best.saves_seconds)} ({best.share:.0%})"
+    saving = f"would save about {format_duration(best.saves_seconds)} ({best.share:.0%})"
     what = f"{best.setting} {best.value}" if best.setting == "data.augmentation" else f"{best.setting}: {best.value}"
     other = "" if best.same_result else "; it changes the training: compare the validation metrics"
     return labelled("setting", f"{what} {saving}: {best.reason}{other}")
@@ -142,4 +142,4 @@ def _rate(rate: float | None) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+    return f"{seconds:.2g} s" if seconds < 10 else format_duration(seconds)

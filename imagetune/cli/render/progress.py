@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imagetune.cli.render.lines import in_width, labelled
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
@@ -48,7 +48,7 @@ class Screen:
         self.say(
             f"stage {event.index + 1}/{event.stages}",
             f"{event.name}: {event.trainable_parameters:,} of {event.parameters:,} parameters are trainable, "
-            f"up to {counted(event.epochs, 'epoch')} of {counted(event.steps_per_epoch, 'step')}",
+            f"up to {format_count(event.epochs, 'epoch')} of {format_count(event.steps_per_epoch, 'step')}",
         )
         if event.features:
             self.say("features", event.features)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of
@@ -29,7 +29,7 @@ def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction,
         why = default.error or "not run"
         yield labelled("sweep", f"the defaults have no {objective} to compare with: {why}")
         return
-    seeds = counted(len(default.objectives), "seed")
+    seeds = format_count(len(default.objectives), "seed")
     yield labelled("sweep", f"{objective} of the defaults {default.mean:.4f}, {seeds}")
     key: NodePath | None = None
     lines = table_lines([_cells(effect) for effect in effects[1:]], align="<>><<", indent=4)

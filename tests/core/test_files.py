@@ -3,8 +3,18 @@ import os
 
 import pytest
 
+from imagetune.core.files import (
+    append_json_line,
+    atomic_path,
+    disk_errors,
+    read_json_lines,
+    read_json_object,
+    read_json_or_empty,
+    sha256_file,
+    write_csv,
+    write_json,
+)
 from imagetune.errors import ResourceError
-from imagetune.files import append_json_line, atomic_path, disk_errors, read_json_lines, sha256_file, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -55,3 +65,23 @@ def test_a_file_in_the_way_is_a_resource_error_that_says_so(tmp_path):
     with pytest.raises(ResourceError, match="in the way"):
         write_json(tmp_path / "folder", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "taken"]
+
+
+def test_a_json_object_that_is_not_there_is_empty_and_a_damaged_one_an_error(tmp_path):
+    path = tmp_path / "a.json"
+    assert read_json_object(path) == read_json_or_empty(path) == {}
+    write_json(path, {"x": 1})
+    assert read_json_object(path) == read_json_or_empty(path) == {"x": 1}
+    write_json(path, [1])
+    assert read_json_object(path) == read_json_or_empty(path) == {}
+    path.write_text('{"x": ')
+    assert read_json_or_empty(path) == {}
+    with pytest.raises(ValueError, match="Expecting value"):
+        read_json_object(path)
+
+
+def test_a_table_keeps_whatever_is_in_its_cells(tmp_path):
+    path = tmp_path / "a.csv"
+    name = os.fsdecode(b"caf\xe9.png")
+    write_csv(path, ("path", "label"), [(name, 'a "b", c'), ("two\nlines", None)])
+    assert path.read_bytes() == b'path,label\ncaf\xe9.png,"a ""b"", c"\n"two\nlines",\n'
