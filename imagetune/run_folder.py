@@ -22,6 +22,7 @@ from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, Re
 from imagetune.files import append_json_line, read_json_lines, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.tracking.address import redact_uri
 from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 
@@ -233,7 +234,7 @@ def lock_document(recipe: Recipe, *, weights: Mapping[str, Any], pictures: Mappi
         "seeds": seeds,
         "weights": dict(weights),
         "pictures": dict(pictures),
-    }
+    } | ({"plugins": plugins} if (plugins := used_plugins(recipe)) else {})
 
 
 def failure_state(error: BaseException) -> State:

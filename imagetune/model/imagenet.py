@@ -23,6 +23,7 @@ from typing import Literal
 
 import h5py
 
+from imagetune.core.plugins import BACKBONES, plugin_errors
 from imagetune.errors import ImagetuneError, WeightsError
 from imagetune.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
 from imagetune.model import packages
@@ -64,6 +65,8 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
         backbone: A row of the table.
         verify: Hash the file; without it a file that is there counts as whole.
     """
+    if backbone.build is not None:
+        return _plugin_status(backbone)
     if not backbone.constructor:
         return _packaged_status(backbone, verify=verify)
     path = cache_folder() / backbone.weights_file
@@ -126,6 +129,17 @@ def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
     wrong = verify and sha256_file(path) != packages.LITE0_SHA256
     detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
     return WeightsStatus(backbone.name, "damaged" if wrong else "packaged", str(path), "", detail)
+
+
+def _plugin_status(backbone: Backbone) -> WeightsStatus:
+    if backbone.weights_path is None:
+        detail = f"{backbone.name} comes without pretrained weights: set model.weights to random or to a file"
+        return WeightsStatus(backbone.name, "absent", "", "", detail)
+    with plugin_errors(BACKBONES, backbone.name):
+        path = Path(backbone.weights_path())
+        there = path.is_file()
+    detail = "" if there else "its package has no such file"
+    return WeightsStatus(backbone.name, "packaged" if there else "absent", str(path), "", detail)
 
 
 def _damage(path: Path, expected: str | None) -> str:

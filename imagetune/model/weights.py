@@ -11,7 +11,7 @@ import numpy as np
 
 from imagetune.errors import RecipeError, WeightsError
 from imagetune.files import sha256_file
-from imagetune.model.backbones import Backbone, get_backbone
+from imagetune.model.backbones import EFFICIENTNET_LITE0, Backbone, get_backbone
 from imagetune.model.efficientnet_lite0 import layer_arrays
 from imagetune.model.imagenet import (
     WeightsState,
@@ -81,10 +81,10 @@ def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
     match config.weights:
         case "random":
             return WeightsReport("random", None, 0, (), f"{backbone.name} starts from random weights")
-        case "imagenet" if not backbone.constructor:
+        case "imagenet" if backbone == EFFICIENTNET_LITE0:
             return _load_lite0(network, imagenet_file(backbone))
         case "imagenet":
-            return _load_file(network, imagenet_file(backbone), in_order=True)
+            return _load_file(network, imagenet_file(backbone), in_order=bool(backbone.constructor))
         case "hed":
             if backbone.name != "vgg16":
                 raise RecipeError(f"`hed` is for vgg16, not {backbone.name}", where=WHERE)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.augmentation import PRESETS
+from imagetune.data.augmentation import augmentation_transforms
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
 from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
@@ -166,7 +166,8 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     """Return the training pictures as an epoch would see them."""
     own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
     steps = steps_per_epoch(len(records), job.config.pass_size)
-    how = key_of(_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")).hex()
+    transforms = augmentation_transforms(own, (data.image.height, data.image.width))
+    how = key_of(_decoded(data), transforms, version("albumentations")).hex()
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
