@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core.plugins import AUGMENTATIONS, load_plugin, plugin_errors, plugin_names
 from imagetune.data.presets import PRESETS
+from imagetune.errors import RecipeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
     Picture = npt.NDArray[np.uint8]
 
-__all__ = ["PRESETS", "Augmenter", "Problem", "augmentation_problems", "build_augmenter"]
+__all__ = [
+    "PRESETS",
+    "Augmenter",
+    "Problem",
+    "augmentation_problems",
+    "augmentation_transforms",
+    "build_augmenter",
+]
 
 Place = tuple[str | int, ...]
 
@@ -70,7 +79,8 @@ class Augmenter:
     """
 
     def __init__(self, spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> None:
-        self._spec = PRESETS[spec] if isinstance(spec, str) else tuple(spec)
+        # Resolved here, so that worker processes get transforms and need no plug-in.
+        self._spec = augmentation_transforms(spec, (image.height, image.width))
         self._image = image
         # albumentations keeps the random state inside its objects: one composition a thread, or they mix.
         self._local = threading.local()
@@ -110,6 +120,32 @@ def build_augmenter(spec: str | Sequence[Mapping[str, Any]], image: ImageSetting
     return Augmenter(spec, image)
 
 
+def augmentation_transforms(
+    spec: str | Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the transforms that an augmentation stands for, as a recipe would list them.
+
+    Args:
+        spec: The name of a preset of ours or of a plug-in, or transforms as a recipe writes them.
+        size: Height and width in pixels of the pictures that will be augmented; a plug-in's preset may depend on it.
+
+    Raises:
+        RecipeError: A plug-in's preset is not to be had, or is no list.
+    """
+    if not isinstance(spec, str):
+        return tuple(spec)
+    return PRESETS[spec] if spec in PRESETS else _plugin_preset(spec, size)
+
+
+def _plugin_preset(name: str, size: tuple[int, int]) -> tuple[Mapping[str, Any], ...]:
+    preset = load_plugin(AUGMENTATIONS, name)
+    with plugin_errors(AUGMENTATIONS, name):
+        transforms = preset(size)
+        if not isinstance(transforms, (list, tuple)):
+            raise TypeError(f"it gives {transforms!r}, expected a list of transforms")
+    return tuple(transforms)
+
+
 def augmentation_problems(
     spec: str | Sequence[Mapping[str, Any]], *, size: tuple[int, int] = (224, 224)
 ) -> tuple[Problem, ...]:
@@ -125,9 +161,25 @@ def augmentation_problems(
     from imagetune.recipe.problems import did_you_mean
 
     if isinstance(spec, str):
-        return () if spec in PRESETS else (Problem((), f"unknown preset {spec!r}; {did_you_mean(spec, PRESETS)}"),)
+        if spec in PRESETS:
+            return ()
+        if spec not in (plugins := plugin_names(AUGMENTATIONS)):
+            return (Problem((), f"unknown preset {spec!r}; {did_you_mean(spec, (*PRESETS, *plugins))}"),)
+        return tuple(_plugin_problems(spec, size))
     found = tuple(_list_problems(spec, (), size))
     return found or tuple(_chain_problems(spec, size))
+
+
+def _plugin_problems(name: str, size: tuple[int, int]) -> Iterator[Problem]:
+    """Yield what is wrong with a plug-in's preset; its transforms have no place in the recipe."""
+    try:
+        transforms = augmentation_transforms(name, size)
+    except RecipeError as error:
+        yield Problem((), str(error))
+        return
+    for problem in augmentation_problems(transforms, size=size):
+        place = f"{'.'.join(map(str, problem.where))}: " if problem.where else ""
+        yield Problem((), f"the plug-in's preset {name!r} is wrong: {place}{problem.what}")
 
 
 def _chain_problems(spec: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from imagetune.data.augmentation import PRESETS, build_augmenter
+from imagetune.data.augmentation import augmentation_transforms, build_augmenter
 from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture, read_picture_file
 
@@ -228,7 +228,7 @@ def transform_name(entry: Mapping[str, Any]) -> str:
 def _time_augmentation(
     pictures: Sequence[Picture], image: ImageSettings, augmentation: Augmentation
 ) -> tuple[Timing | None, tuple[tuple[str, Timing], ...]]:
-    spec = PRESETS[augmentation] if isinstance(augmentation, str) else tuple(augmentation)
+    spec = augmentation_transforms(augmentation, (image.height, image.width))
     if not spec:
         return None, ()
     whole = _time_augmenter(build_augmenter(spec, image), pictures, PIECE_SECONDS)

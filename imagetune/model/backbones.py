@@ -1,19 +1,30 @@
-"""The backbones: every constructor of ``keras.applications``, and EfficientNet-Lite0.
+"""The backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
 
 Importing this module is cheap: Keras is imported when a backbone is built.
 """
 
 from __future__ import annotations
 
+<<<<<<< ours
+=======
+import difflib
+from collections.abc import Callable
+>>>>>>> theirs
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from imagetune.core.plugins import BACKBONES
+from imagetune.core.plugins import load_plugin
+from imagetune.core.plugins import name_clash
+from imagetune.core.plugins import plugin_errors
+from imagetune.core.plugins import plugin_names
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model import blocks
 from imagetune.model.blocks import BlockScheme
 
-Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2"]
+Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
 BuiltIn = Literal["none", "optional", "always"]
 WEIGHTS_HOST = "https://storage.googleapis.com/"
 
@@ -23,32 +34,38 @@ class Backbone:
     """A convolutional network without its classifier.
 
     Attributes:
-        name: Name in recipes: that of ``keras.applications`` in snake_case.
-        constructor: Name in ``keras.applications``; empty for our own.
+        name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
         scheme: How its layers group into blocks.
         preprocessing: What it does to RGB pixels 0..255 first; see ``imagetune.model.preprocessing``.
-        built_in: Whether Keras builds the preprocessing into the network: never, unless told otherwise, or always.
         usual_size: Height and width in pixels that its ImageNet weights were trained at.
         min_size: Smallest height and width in pixels that it takes.
         parameters: Number of parameters without the classifier.
+        constructor: Name in ``keras.applications``; empty for our own and plug-ins.
+        built_in: Whether Keras builds the preprocessing into the network: never, unless told otherwise, or always.
         top1: Published top-1 accuracy on ImageNet in percent, from the table at https://keras.io/api/applications.
         weights_url: Where Keras downloads the ImageNet weights without classifier.
         weights_file: Name of that file in Keras's cache.
         weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
+        build: Of a plug-in: takes (height, width, 3) and gives the network, a functional ``keras.Model`` of layers that
+            Keras ships, from (batch, height, width, 3) to a feature map (batch, rows, columns, channels).
+        weights_path: Of a plug-in: gives the path of its ImageNet weights, an .h5 or .keras file whose layers are
+            called as those of ``build``; None where it has none.
     """
 
     name: str
-    constructor: str
     scheme: BlockScheme
     preprocessing: Preprocessing
-    built_in: BuiltIn
     usual_size: int
     min_size: int
     parameters: int
+    constructor: str = ""
+    built_in: BuiltIn = "none"
     top1: float | None = None
     weights_url: str = ""
     weights_file: str = ""
     weights_hash: str | None = None
+    build: Callable[[tuple[int, int, int]], Any] | None = None
+    weights_path: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +251,8 @@ _TABLE: tuple[Backbone, ...] = (
 
 EFFICIENTNET_LITE0 = Backbone(
     name="efficientnet_lite0",
-    constructor="",
     scheme=blocks.EFFICIENTNET,
     preprocessing="lite",
-    built_in="none",
     usual_size=224,
     min_size=32,
     parameters=3_413_024,
@@ -247,17 +262,56 @@ _BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TAB
 
 
 def all_backbones() -> tuple[Backbone, ...]:
-    """Return every backbone, our packaged one first."""
-    return tuple(_BACKBONES.values())
+    """Return every backbone: our packaged one, those of Keras, those of plug-ins, which are imported.
+
+    Raises:
+        RecipeError: A plug-in is not what it should be.
+    """
+    return (*_BACKBONES.values(), *map(get_backbone, plugin_names(BACKBONES)))
 
 
 def get_backbone(name: str) -> Backbone:
     """Return the backbone called ``name``.
 
     Raises:
-        RecipeError: There is none; the message names the nearest and lists all.
+        RecipeError: There is none; the message names the nearest and lists all. Or it is a plug-in that can't be used.
     """
+    if clash := name_clash(BACKBONES, name, _BACKBONES):
+        raise RecipeError(clash, where="model.backbone")
     if name in _BACKBONES:
         return _BACKBONES[name]
+<<<<<<< ours
     hint = suggest_name(name, _BACKBONES) or f"choose one of: {', '.join(_BACKBONES)}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
+=======
+    if name in plugin_names(BACKBONES):
+        return _plugin(name)
+    close = _nearest(name)
+    hint = f"did you mean {close!r}?" if close else f"choose one of: {', '.join(_all_names())}"
+    raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
+
+
+def _plugin(name: str) -> Backbone:
+    found = load_plugin(BACKBONES, name)
+    with plugin_errors(BACKBONES, name):
+        if not isinstance(found, Backbone) or found.build is None:
+            raise TypeError(f"it is {found!r}, expected an imagetune.model.backbones.Backbone with `build`")
+        if found.name != name:
+            raise ValueError(f"it calls itself {found.name!r}, expected the entry point's name")
+    return found
+
+
+def _all_names() -> tuple[str, ...]:
+    return (*_BACKBONES, *plugin_names(BACKBONES))
+
+
+def _nearest(name: str) -> str | None:
+    """Return the name that ``name`` probably means, ignoring case and separators first."""
+    plain = {_plain(known): known for known in _all_names()}
+    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
+    return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return "".join(char for char in name.lower() if char.isalnum())
+>>>>>>> theirs

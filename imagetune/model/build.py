@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from imagetune.core.plugins import BACKBONES, plugin_errors
 from imagetune.data.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone, get_backbone
@@ -88,10 +89,12 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
         (batch, rows, columns, channels).
 
     Raises:
-        RecipeError: The pictures are smaller than it takes.
+        RecipeError: The pictures are smaller than it takes, or a plug-in builds something else.
     """
     _check_size(backbone, image_size)
     shape = (*image_size, 3)
+    if backbone.build is not None:
+        return _build_plugin(backbone, shape)
     if not backbone.constructor:
         return build_efficientnet_lite0(shape)
     options = {"include_preprocessing": False} if backbone.built_in == "optional" else {}
@@ -100,6 +103,24 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
     # EfficientNet can't be built without its preprocessing, which also differs with and without ImageNet weights.
     start = network.get_layer("stem_conv_pad").input if backbone.built_in == "always" else network.input
     return with_fresh_names(keras.Model(start, network.output, name=backbone.name))
+
+
+def _build_plugin(backbone: Backbone, shape: tuple[int, int, int]) -> keras.Model:
+    with plugin_errors(BACKBONES, backbone.name):
+        network = backbone.build(shape) if backbone.build else None
+        if not isinstance(network, keras.Model) or tuple(network.input_shape) != (None, *shape):
+            raise TypeError(f"`build` gives {network!r}, expected a functional Keras model for {shape}")
+        if len(network.output_shape) != 4:
+            raise ValueError(f"its output is {network.output_shape}, expected a feature map of four dimensions")
+        # A model file holds no code: a layer of the plug-in's own could not be opened by plain Keras.
+        foreign = sorted({type(layer).__name__ for layer in network.layers if not _ships_with_keras(layer)})
+        if foreign:
+            raise TypeError(f"its layers {', '.join(foreign)} are not Keras's own")
+    return with_fresh_names(keras.Model(network.input, network.output, name=backbone.name))
+
+
+def _ships_with_keras(layer: keras.layers.Layer) -> bool:
+    return type(layer).__module__.partition(".")[0] == "keras"
 
 
 def backbone_of(model: keras.Model) -> keras.Model:

@@ -23,10 +23,17 @@ from typing import Literal
 
 import h5py
 
-from imagetune.core.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
-from imagetune.errors import ImagetuneError, WeightsError
+from imagetune.core.files import HASH_CHUNK_BYTES
+from imagetune.core.files import disk_errors
+from imagetune.core.files import sha256_file
+from imagetune.core.plugins import BACKBONES
+from imagetune.core.plugins import plugin_errors
+from imagetune.errors import ImagetuneError
+from imagetune.errors import WeightsError
 from imagetune.model import packages
-from imagetune.model.backbones import Backbone, all_backbones, get_backbone
+from imagetune.model.backbones import Backbone
+from imagetune.model.backbones import all_backbones
+from imagetune.model.backbones import get_backbone
 
 WeightsState = Literal["packaged", "cached", "absent", "damaged"]
 CONNECT_TIMEOUT_SECONDS = 6.0
@@ -64,6 +71,8 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
         backbone: A row of the table.
         verify: Hash the file; without it a file that is there counts as whole.
     """
+    if backbone.build is not None:
+        return _plugin_status(backbone)
     if not backbone.constructor:
         return _packaged_status(backbone, verify=verify)
     path = cache_folder() / backbone.weights_file
@@ -126,6 +135,17 @@ def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
     wrong = verify and sha256_file(path) != packages.LITE0_SHA256
     detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
     return WeightsStatus(backbone.name, "damaged" if wrong else "packaged", str(path), "", detail)
+
+
+def _plugin_status(backbone: Backbone) -> WeightsStatus:
+    if backbone.weights_path is None:
+        detail = f"{backbone.name} comes without pretrained weights: set model.weights to random or to a file"
+        return WeightsStatus(backbone.name, "absent", "", "", detail)
+    with plugin_errors(BACKBONES, backbone.name):
+        path = Path(backbone.weights_path())
+        there = path.is_file()
+    detail = "" if there else "its package has no such file"
+    return WeightsStatus(backbone.name, "packaged" if there else "absent", str(path), "", detail)
 
 
 def _damage(path: Path, expected: str | None) -> str:

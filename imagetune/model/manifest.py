@@ -19,19 +19,38 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 import imagetune
-from imagetune.core.files import disk_errors, sha256_file, write_json
+from imagetune.core.files import disk_errors
+from imagetune.core.files import sha256_file
+from imagetune.core.files import write_json
+from imagetune.core.plugins import BACKBONES
+from imagetune.core.plugins import plugin_package
 from imagetune.data.targets import ValueScale
-from imagetune.errors import DivergedError, ModelFileError, RecipeError, WeightsError
-from imagetune.model.answer_rules import ConformalRule, OperatingPoint
-from imagetune.model.build import build_model, value_scale_of
-from imagetune.model.matching import assign, match_layers
-from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
+from imagetune.errors import DivergedError
+from imagetune.errors import ModelFileError
+from imagetune.errors import RecipeError
+from imagetune.errors import ResourceError
+from imagetune.errors import WeightsError
+from imagetune.model.answer_rules import ConformalRule
+from imagetune.model.answer_rules import OperatingPoint
+from imagetune.model.backbones import get_backbone
+from imagetune.model.build import build_model
+from imagetune.model.build import value_scale_of
+from imagetune.model.matching import assign
+from imagetune.model.matching import match_layers
+from imagetune.model.out_of_distribution import Detector
+from imagetune.model.out_of_distribution import OutOfDistribution
+from imagetune.model.out_of_distribution import read_detector
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.views import unfit_views
 from imagetune.model.weight_files import open_weights
-from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
+from imagetune.recipe.base import Fraction
+from imagetune.recipe.base import NonNegative
+from imagetune.recipe.base import Positive
+from imagetune.recipe.base import PositiveInt
+from imagetune.recipe.base import Section
 from imagetune.recipe.base import Sequence as ListOf
-from imagetune.recipe.data import ImageSettings, Task
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.data import Task
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.tracking import View
 
@@ -59,6 +78,8 @@ class Manifest(Section):
     """Version of Keras that wrote it."""
     config: ModelConfig
     """Architecture; ``weights`` is only where training started from."""
+    backbone_package: str | None = None
+    """Package and version that the backbone is a plug-in of; None for ours, and in a manifest without the field."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Number format of the computation."""
     task: Task = "single_label"
@@ -187,6 +208,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 imagetune=imagetune.__version__,
                 keras=keras.__version__,
                 config=config,
+                backbone_package=plugin_package(BACKBONES, config.backbone),
                 precision=_precision(model),
                 task=task,
                 class_names=tuple(class_names),
@@ -232,9 +254,11 @@ def load_model(folder: Path) -> LoadedModel:
 
     Raises:
         ModelFileError: Something is missing, damaged, changed since it was written, or hostile.
+        ResourceError: Its backbone is a plug-in that is not installed here, or fails.
     """
     place = find_manifest(folder)
     manifest = read_manifest(place)
+    _require_backbone(manifest, place)
     weights = verified_weights(place, manifest)
     size = (manifest.image.height, manifest.image.width)
     try:
@@ -326,11 +350,27 @@ def _require_finite(model: keras.Model) -> None:
             raise DivergedError(what, hint="lower the learning rate")
 
 
+def _require_backbone(manifest: Manifest, place: Path) -> None:
+    """Refuse a model whose plug-in can't be used here: the file is good, the machine lacks something."""
+    name, package = manifest.config.backbone, manifest.backbone_package
+    if package is None:
+        return
+    if plugin_package(BACKBONES, name) is None:
+        what = f"its backbone {name!r} is a plug-in of the package {package}, which is not installed"
+        raise ResourceError(what, where=str(place), hint="install that package")
+    try:
+        get_backbone(name)
+    except RecipeError as error:
+        raise ResourceError(error.what, where=str(place), hint=error.hint) from error
+
+
 def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
     """Refuse a manifest whose head would need more numbers than the weight file holds, before memory is taken."""
     head, image = manifest.config.head, manifest.image
     cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
-    features = LEAST_CHANNELS * (cells if head.pooling == "flatten" else 1)
+    # A plug-in's backbone may be as narrow as it likes.
+    channels = LEAST_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
+    features = channels * (cells if head.pooling == "flatten" else 1)
     units = (features, *head.hidden, len(manifest.class_names))
     if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:
         raise WeightsError(f"its head is larger than the {weights_bytes} bytes of {WEIGHTS}")

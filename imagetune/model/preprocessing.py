@@ -26,7 +26,8 @@ def preprocess(pixels: Any, kind: Preprocessing) -> Any:
     Args:
         pixels: Keras tensor (batch, height, width, 3) float32, RGB, 0..255.
         kind: ``caffe``: BGR minus the ImageNet mean. ``tf``: -1..1. ``torch``: 0..1, then standardised by the ImageNet
-            mean and deviation of each channel. ``lite``: (x - 127) / 128. ``v2``: (x - 128) / 128.
+            mean and deviation of each channel. ``lite``: (x - 127) / 128. ``v2``: (x - 128) / 128. ``none``: as they
+            are, for a plug-in whose network begins with layers of its own for that.
 
     Returns:
         Keras tensor (batch, height, width, 3) float32.
@@ -37,7 +38,8 @@ def preprocess(pixels: Any, kind: Preprocessing) -> Any:
     if kind == "torch":
         mean = tuple(255.0 * value for value in IMAGENET_MEAN_RGB)
         return _standardise(pixels, mean, tuple(255.0 * value for value in IMAGENET_STD_RGB))
-    scale, offset = {"tf": (1 / 127.5, -1.0), "lite": (1 / 128, -127 / 128), "v2": (1 / 128, -1.0)}[kind]
+    scales = {"tf": (1 / 127.5, -1.0), "lite": (1 / 128, -127 / 128), "v2": (1 / 128, -1.0), "none": (1.0, 0.0)}
+    scale, offset = scales[kind]
     return keras.layers.Rescaling(scale, offset=offset, dtype=DTYPE, name="preprocessing")(pixels)
 
 

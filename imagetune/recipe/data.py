@@ -6,10 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from imagetune.core.plugins import AUGMENTATIONS
 from imagetune.recipe.base import Fraction, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.plugin_names import NameOf
 
 Resize = Literal["pad", "crop", "squash"]
-AugmentationPreset = Literal["none", "light", "medium", "strong", "randaugment"]
+AugmentationPreset = Annotated[str, NameOf(AUGMENTATIONS, ("none", "light", "medium", "strong", "randaugment"))]
 Channel = Annotated[int, Field(ge=0, le=255)]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 ImageSize = Pixels | Annotated[tuple[Pixels, Pixels], Field(strict=False)]
@@ -108,7 +110,7 @@ class DataConfig(Section):
     classes: Sequence[str] | None = None
     """The class names to use, in this order; others are left out. By default all that the training split has."""
     augmentation: Augmentation = "light"
-    """A preset, or a list of albumentations transforms: `- HorizontalFlip: {p: 0.5}`."""
+    """A preset of ours or of a plug-in, or a list of albumentations transforms: `- HorizontalFlip: {p: 0.5}`."""
     audit: AuditConfig = AuditConfig()
     """The check of the pictures before training."""
     on_bad_picture: Literal["skip", "error"] = "skip"

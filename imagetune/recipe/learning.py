@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from imagetune.core.plugins import LOSSES
 from imagetune.recipe.base import NonNegative, Positive, Section
+from imagetune.recipe.plugin_names import NameOf
 
-LossName = Literal["auto", "cross_entropy", "focal", "squared_emd", "huber", "mse", "mae"]
+LOSS_NAMES = ("auto", "cross_entropy", "focal", "squared_emd", "huber", "mse", "mae")
+LossName = Annotated[str, NameOf(LOSSES, LOSS_NAMES)]
 
 
 class LossConfig(Section):
@@ -16,7 +19,7 @@ class LossConfig(Section):
 
     name: LossName = "auto"
     """`auto`: cross_entropy for classes, squared_emd for ordered ones, huber for numbers. `focal` (Lin et al. 2017)
-    plays down what is already right. `mse` and `mae` are for numbers too."""
+    plays down what is already right. `mse` and `mae` are for numbers too. Or the name of a plug-in."""
     gamma: NonNegative = 2.0
     """Focusing power of focal; 0 is cross-entropy."""
     logit_adjustment: NonNegative = 0.0

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from imagetune.core.plugins import BACKBONES, plugin_names
 from imagetune.recipe.base import Fraction, NonNegative, PositiveInt, Section, Sequence
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+def _with_plugins(schema: dict[str, Any]) -> None:
+    """Name the plug-ins in the JSON schema, as examples: the table of our own is the model's."""
+    schema["examples"] = [DEFAULT_BACKBONE, *plugin_names(BACKBONES)]
 
 
 class HeadConfig(Section):
@@ -27,8 +37,9 @@ class HeadConfig(Section):
 class ModelConfig(Section):
     """Backbone, weights and head."""
 
-    backbone: str = "efficientnet_lite0"
-    """A name from `imagetune model list`: keras.applications in snake_case, or efficientnet_lite0."""
+    backbone: Annotated[str, Field(json_schema_extra=_with_plugins)] = DEFAULT_BACKBONE
+    """A name from `imagetune model list`: keras.applications in snake_case, efficientnet_lite0, or a
+    plug-in."""
     weights: str = "imagenet"
     """`imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file, or an earlier run:
     its folder, runs:/ID or models:/NAME/VERSION."""

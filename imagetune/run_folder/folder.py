@@ -16,10 +16,17 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
-from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
+from imagetune.core.files import append_json_line
+from imagetune.core.files import read_json_or_empty
+from imagetune.core.files import write_json
+from imagetune.core.files import write_text
+from imagetune.errors import CheckpointError
+from imagetune.errors import ModelFileError
+from imagetune.errors import RecipeError
+from imagetune.errors import ResourceError
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
@@ -262,7 +269,7 @@ def lock_document(*, seed: int, weights: Mapping[str, Any], pictures: Mapping[st
         "seeds": {"seed": seed},
         "weights": dict(weights),
         "pictures": dict(pictures),
-    }
+    } | ({"plugins": plugins} if (plugins := used_plugins(recipe)) else {})
 
 
 def _claim(folder: RunFolder) -> None:

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import psutil
 
-from imagetune.errors import ImagetuneError, TrackingError
+from imagetune.errors import ImagetuneError
+from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
-from imagetune.tracking.address import redact_uri, resolve_uri
-from imagetune.tracking.state import read_state, write_state
-from imagetune.tracking.sync import Children, Syncer, first_state, run_lock
+from imagetune.tracking.address import redact_uri
+from imagetune.tracking.address import resolve_uri
+from imagetune.tracking.plugin_trackers import PluginTrackers
+from imagetune.tracking.state import read_state
+from imagetune.tracking.state import write_state
+from imagetune.tracking.sync import Children
+from imagetune.tracking.sync import Syncer
+from imagetune.tracking.sync import first_state
+from imagetune.tracking.sync import run_lock
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -37,7 +44,9 @@ def start_tracking(
     children: Children | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Tracker:
-    """Start to copy a run folder to MLflow in the background. Returns at once, unless tracking is required.
+    """Start to copy a run folder to MLflow, and to tell plug-ins of it, in the background.
+
+    Returns at once, unless tracking is required.
 
     Args:
         run_dir: The run folder.
@@ -50,8 +59,24 @@ def start_tracking(
     Raises:
         TrackingError: ``required: true`` and no run could be made within 15 seconds.
     """
-    if not config.enabled:
-        return Tracker(None, warn)
+    plugins = PluginTrackers(run_dir, config.plugin_trackers, warn)
+    syncer = _start_copying(run_dir, config, recipe_name, parent_run_id, children, warn) if config.to_mlflow else None
+    tracker = Tracker(syncer, warn, plugins)
+    if syncer is not None and config.required:
+        tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
+    plugins.start()
+    return tracker
+
+
+def _start_copying(
+    run_dir: Path,
+    config: TrackingConfig,
+    recipe_name: str,
+    parent_run_id: str | None,
+    children: Children | None,
+    warn: Callable[[str], None],
+) -> Syncer | None:
+    """Return what copies the folder; None where the store's address means nothing and nobody requires it."""
     try:
         state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
         uri = resolve_uri(config.uri or state.uri)
@@ -59,12 +84,9 @@ def start_tracking(
         if config.required:
             raise
         warn(f"MLflow: {error}; training goes on without it")
-        return Tracker(None, warn)
+        return None
     write_state(run_dir, state)
-    tracker = Tracker(Syncer(run_dir, uri, state, children=children), warn)
-    if config.required:
-        tracker.wait_until_connected(REQUIRED_WITHIN_SECONDS)
-    return tracker
+    return Syncer(run_dir, uri, state, children=children)
 
 
 class Tracker:
@@ -73,9 +95,13 @@ class Tracker:
     Args:
         syncer: What copies; None does nothing.
         warn: Gets a line when the store stops or begins to answer.
+        plugins: Trackers of other packages that are told of the same run.
     """
 
-    def __init__(self, syncer: Syncer | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, syncer: Syncer | None, warn: Callable[[str], None], plugins: PluginTrackers | None = None
+    ) -> None:
+        self._plugins = plugins
         self._syncer = syncer
         self._warn = warn
         self._poked = threading.Event()
@@ -109,6 +135,8 @@ class Tracker:
     def poke(self) -> None:
         """Say that the run folder has news, after each epoch; returns at once."""
         self._poked.set()
+        if self._plugins is not None:
+            self._plugins.poke()
 
     def wait_for_run(self, timeout_seconds: float = REQUIRED_WITHIN_SECONDS) -> str | None:
         """Return the MLflow run that a search's trials belong to; None when it can't be made in this time."""
@@ -152,6 +180,11 @@ class Tracker:
         Returns:
             What was not sent and how to send it later; None when everything was.
         """
+        plugins = self._plugins.finish(timeout_seconds) if self._plugins is not None else None
+        left = [message for message in (self._finish_copying(timeout_seconds), plugins) if message]
+        return "; ".join(left) or None
+
+    def _finish_copying(self, timeout_seconds: float) -> str | None:
         if self._syncer is None or self._thread is None:
             return None
         self._closing.set()

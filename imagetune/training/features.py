@@ -13,20 +13,34 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.row_store import MemoryRows, Rows, StoredRows, key_of, open_rows
-from imagetune.data.augmentation import PRESETS
+from imagetune.core.row_store import MemoryRows
+from imagetune.core.row_store import Rows
+from imagetune.core.row_store import StoredRows
+from imagetune.core.row_store import key_of
+from imagetune.core.row_store import open_rows
+from imagetune.data.augmentation import augmentation_transforms
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
-from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
+from imagetune.data.pipeline import Batches
+from imagetune.data.pipeline import evaluation_batches
+from imagetune.data.pipeline import steps_per_epoch
 from imagetune.errors import ResourceError
 from imagetune.model.folding import folded
-from imagetune.model.halves import Halves, weights_digest
+from imagetune.model.halves import Halves
+from imagetune.model.halves import weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.train import StageConfig
+from imagetune.recipe.train import TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, cache_setting
-from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, stage_batches, stage_data
+from imagetune.training.feature_plan import FEATURE_TYPE
+from imagetune.training.feature_plan import FeaturePlan
+from imagetune.training.feature_plan import cache_setting
+from imagetune.training.job import Pictures
+from imagetune.training.job import TrainingJob
+from imagetune.training.job import stage_augmentation
+from imagetune.training.job import stage_batches
+from imagetune.training.job import stage_data
 
 Progress = Callable[[int, int], None]
 # Raised whenever the same key and description would mean other numbers.
@@ -166,7 +180,8 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     """Return the training pictures as an epoch would see them."""
     own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
     steps = steps_per_epoch(len(records), job.config.pass_size)
-    how = key_of(_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")).hex()
+    transforms = augmentation_transforms(own, (data.image.height, data.image.width))
+    how = key_of(_decoded(data), transforms, version("albumentations")).hex()
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)

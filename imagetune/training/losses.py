@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.plugins import LOSSES, load_plugin, plugin_errors
 from imagetune.recipe.data import Task
-from imagetune.recipe.learning import LossConfig, TeacherConfig
+from imagetune.recipe.learning import LOSS_NAMES, LossConfig, TeacherConfig
 
 SampleLoss: TypeAlias = Callable[[Any, Any], Any]
 DEFAULT_LOSS = {
@@ -53,9 +54,15 @@ def build_loss(
         label_smoothing: Share of each label's weight spread over all classes (Szegedy et al. 2016).
         priors: (k,) shares of the classes in training; needed for ``logit_adjustment``.
         teacher: With one, targets are (batch, 2k): labels, then the teacher's softened probabilities.
+
+    Raises:
+        RecipeError: The loss is a plug-in that can't be loaded; while training, one that fails.
     """
     name = DEFAULT_LOSS[task] if config.name == "auto" else config.name
-    loss = _named_loss(name, task, gamma=config.gamma, smoothing=label_smoothing)
+    if name in LOSS_NAMES:
+        loss = _named_loss(name, task, gamma=config.gamma, smoothing=label_smoothing)
+    else:
+        loss = _plugin_loss(name, task, smoothing=label_smoothing)
     if config.logit_adjustment and priors is not None:
         loss = _adjusted(loss, config.logit_adjustment, priors)
     return PictureLoss(_with_teacher(loss, teacher) if teacher else loss)
@@ -94,6 +101,22 @@ def _named_loss(name: str, task: Task, *, gamma: float, smoothing: float) -> Sam
             y, z, alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=smoothing
         )
     return lambda y, z: losses.categorical_crossentropy(y, z, from_logits=True, label_smoothing=smoothing)
+
+
+def _plugin_loss(name: str, task: Task, *, smoothing: float) -> SampleLoss:
+    """Return a plug-in's loss, which gets smoothed labels as ours do and must give a number a sample."""
+    loss = load_plugin(LOSSES, name)
+
+    def checked(y_true: Any, logits: Any) -> Any:
+        # Each label of several is a choice of two for itself.
+        soft = y_true * (1.0 - smoothing) + smoothing / 2 if task == "multi_label" else _smoothed(y_true, smoothing)
+        with plugin_errors(LOSSES, name):
+            losses = loss(soft, logits)
+            if len(losses.shape) != 1:
+                raise ValueError(f"it gives the shape {tuple(losses.shape)}, expected (batch,)")
+        return losses
+
+    return checked
 
 
 def _smoothed(y_true: Any, share: float) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from plugin_packages import install_module
 
-from imagetune.data.augmentation import PRESETS, augmentation_problems, build_augmenter
+from imagetune.core.plugins import AUGMENTATIONS, plugin_names
+from imagetune.data.augmentation import PRESETS, augmentation_problems, augmentation_transforms, build_augmenter
 from imagetune.recipe.data import DataConfig, ImageSettings
 
 IMAGE = ImageSettings(height=32, width=40, background=(255, 255, 255))
@@ -194,3 +197,48 @@ def test_the_quick_affine_gives_the_pixels_of_albumentations(
         for composition in (quick, plain):
             composition.set_random_seed(seed)
         assert np.array_equal(quick(image=pixels)["image"], plain(image=pixels)["image"])
+
+
+PLUGIN_SOURCE = """
+def half(size):
+    return [{"RandomCrop": {"height": size[0] // 2, "width": size[1] // 2}}]
+
+def misspelt(size):
+    return [{"HorizontalFlop": {}}]
+
+def text(size):
+    return "light"
+"""
+
+
+@pytest.fixture
+def plugin_presets(tmp_path, monkeypatch):
+    points = {name: name for name in ("half", "misspelt", "text")}
+    source = install_module(tmp_path, "preset-pack", "imagetune.augmentations", points, PLUGIN_SOURCE)
+    monkeypatch.syspath_prepend(source)
+    return source
+
+
+def test_a_plugins_preset_depends_on_the_size(plugin_presets):
+    assert augmentation_problems("half", size=SIZE) == ()
+    assert augmentation_transforms("half", (40, 60)) == ({"RandomCrop": {"height": 20, "width": 30}},)
+
+
+def test_an_augmenter_needs_no_plugin_once_it_is_pickled(plugin_presets, monkeypatch):
+    packed = pickle.dumps(build_augmenter("half", IMAGE))
+    monkeypatch.syspath_prepend("")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(plugin_presets)])
+    assert plugin_names(AUGMENTATIONS) == ()
+    assert pickle.loads(packed)._spec[0].keys() == {"RandomCrop"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("misspelt", "the plug-in's preset 'misspelt' is wrong: 0.HorizontalFlop: .*HorizontalFlip"),
+        ("text", "the augmentation preset 'text' of the package preset-pack 0.3 .* expected a list of transforms"),
+    ],
+)
+def test_a_plugins_preset_that_is_wrong_is_told(plugin_presets, name, reason):
+    (problem,) = augmentation_problems(name, size=SIZE)
+    assert re.search(reason, problem.what)

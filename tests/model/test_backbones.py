@@ -6,9 +6,11 @@ import sys
 
 import keras
 import pytest
+from plugin_packages import install_module
 
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import all_backbones, get_backbone
+from imagetune.model.build import build_backbone
 
 
 def constructors():
@@ -89,3 +91,69 @@ def test_address_and_hash_of_the_weights_are_those_of_keras(names, monkeypatch):
         if backbone.constructor:
             expected = (backbone.weights_file, backbone.weights_url, backbone.weights_hash)
             assert weights_asked_of_keras(backbone, monkeypatch) == expected
+
+
+PLUGIN_SOURCE = """
+from dataclasses import replace
+from imagetune.model.backbones import EFFICIENTNET_LITE0
+
+def row(name, build):
+    return replace(EFFICIENTNET_LITE0, name=name, build=build, preprocessing="none")
+
+def build_flat(shape):
+    import keras
+    pixels = keras.Input(shape)
+    return keras.Model(pixels, keras.layers.Flatten()(pixels))
+
+def build_foreign(shape):
+    import keras
+    class Own(keras.layers.ReLU):
+        pass
+    pixels = keras.Input(shape)
+    return keras.Model(pixels, Own()(keras.layers.Conv2D(4, 3)(pixels)))
+
+def build_failing(shape):
+    raise OSError("no room")
+
+flat = row("flat", build_flat)
+foreign = row("foreign", build_foreign)
+failing = row("failing", build_failing)
+nothing = row("nothing", lambda shape: None)
+misnamed = row("other", build_flat)
+unbuilt = replace(EFFICIENTNET_LITE0, name="unbuilt")
+text = "resnet50"
+"""
+PLUGINS = ("flat", "foreign", "failing", "nothing", "misnamed", "unbuilt", "text")
+
+
+@pytest.fixture
+def plugin_backbones(tmp_path, monkeypatch):
+    points = {name: name for name in PLUGINS}
+    monkeypatch.syspath_prepend(install_module(tmp_path, "net-pack", "imagetune.backbones", points, PLUGIN_SOURCE))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("misnamed", "it calls itself 'other', expected the entry point's name"),
+        ("unbuilt", "expected an imagetune.model.backbones.Backbone with `build`"),
+        ("text", "it is 'resnet50', expected an imagetune.model.backbones.Backbone"),
+    ],
+)
+def test_a_plugin_that_is_no_backbone_is_refused(plugin_backbones, name, reason):
+    with pytest.raises(RecipeError, match=f"the backbone '{name}' of the package net-pack 0.3 .*{reason}"):
+        get_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flat", "expected a feature map of four dimensions"),
+        ("foreign", "its layers Own are not Keras's own"),
+        ("failing", "OSError: no room"),
+        ("nothing", r"`build` gives None, expected a functional Keras model for \(32, 32, 3\)"),
+    ],
+)
+def test_a_plugin_that_builds_no_feature_map_is_refused(plugin_backbones, name, reason):
+    with pytest.raises(RecipeError, match=f"the backbone '{name}' of the package net-pack 0.3 .*{reason}"):
+        build_backbone(get_backbone(name), (32, 32))

@@ -1,7 +1,9 @@
 import keras
 import numpy as np
 import pytest
+from plugin_packages import install_module
 
+from imagetune.errors import RecipeError
 from imagetune.recipe.learning import LossConfig, TeacherConfig
 from imagetune.training.losses import build_loss
 
@@ -78,3 +80,45 @@ def test_numbers_are_judged_by_their_distance():
     assert value(build_loss(LossConfig(name="mae"), "regression"), truth, said) == pytest.approx(1.75)
     assert value(build_loss(LossConfig(name="mse"), "regression"), truth, said) == pytest.approx((0.25 + 9) / 2)
     assert value(build_loss(LossConfig(), "regression"), truth, said) == pytest.approx((0.125 + 2.5) / 2)
+
+
+PLUGIN_SOURCE = """
+import keras
+
+def gap(targets, logits):
+    return keras.ops.sum(keras.ops.abs(targets - logits), axis=-1)
+
+def scalar(targets, logits):
+    return keras.ops.sum(logits)
+
+def broken(targets, logits):
+    return targets["label"]
+"""
+
+
+@pytest.fixture
+def plugin_losses(tmp_path, monkeypatch):
+    points = {name: name for name in ("gap", "scalar", "broken")}
+    monkeypatch.syspath_prepend(install_module(tmp_path, "loss-pack", "imagetune.losses", points, PLUGIN_SOURCE))
+
+
+def test_a_plugins_loss_is_averaged_over_the_batch(plugin_losses):
+    expected = np.abs(LABELS - LOGITS).sum(axis=1).mean()
+    assert value(build_loss(LossConfig(name="gap"), "single_label")) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_plugins_loss_gets_smoothed_labels(plugin_losses):
+    soft = LABELS * 0.7 + 0.3 / LABELS.shape[1]
+    loss = build_loss(LossConfig(name="gap"), "single_label", label_smoothing=0.3)
+    assert value(loss) == pytest.approx(np.abs(soft - LOGITS).sum(axis=1).mean(), rel=1e-5)
+    each = build_loss(LossConfig(name="gap"), "multi_label", label_smoothing=0.3)
+    assert value(each) == pytest.approx(np.abs(LABELS * 0.7 + 0.15 - LOGITS).sum(axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("scalar", r"it gives the shape \(\), expected \(batch,\)"), ("broken", "fails")]
+)
+def test_a_plugins_loss_that_fails_says_whose_it_is(plugin_losses, name, reason):
+    loss = build_loss(LossConfig(name=name), "single_label")
+    with pytest.raises(RecipeError, match=rf"the loss '{name}' of the package loss-pack 0.3 .*{reason}"):
+        value(loss)

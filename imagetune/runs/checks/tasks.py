@@ -8,8 +8,10 @@ from imagetune.core.text import format_list
 from imagetune.errors import RecipeError
 from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
+from imagetune.recipe.learning import LOSS_NAMES
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.problems import did_you_mean, dotted
+from imagetune.recipe.problems import did_you_mean
+from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 
 LOSSES: Mapping[Task, tuple[str, ...]] = {
@@ -71,7 +73,8 @@ def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
 
 def _loss_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     task, loss = loaded.recipe.data.task, loaded.recipe.train.loss.name
-    if loss != "auto" and loss not in LOSSES[task]:
+    # A plug-in's loss is for the tasks that its author says.
+    if loss != "auto" and loss in LOSS_NAMES and loss not in LOSSES[task]:
         what = f"the loss {loss} is not for {task}"
         yield loaded.error(("train", "loss"), what, hint=f"use {' or '.join(LOSSES[task])}, or leave it out")
 

@@ -1,0 +1,45 @@
+"""The type of a recipe's value that names something of ours or a plug-in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from imagetune.core.plugins import PluginKind, name_clash, plugin_names
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Annotation of a ``str``: one of ours, or of an installed plug-in, which is not imported to check its name.
+
+    Mistakes read as those of a ``Literal``, so that the nearest name is suggested, plug-ins included.
+
+    Attributes:
+        kind: Where plug-ins are looked for.
+        built_in: Names of ours.
+    """
+
+    kind: PluginKind
+    built_in: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, ours first."""
+        return (*self.built_in, *(name for name in plugin_names(self.kind) if name not in self.built_in))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._checked)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.names), "type": "string"}
+
+    def _checked(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.names:
+            quoted = [repr(name) for name in self.names]
+            raise PydanticKnownError("literal_error", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"})
+        if clash := name_clash(self.kind, value, self.built_in):
+            raise ValueError(clash)
+        return value

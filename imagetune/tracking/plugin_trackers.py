@@ -1,0 +1,105 @@
+"""Trackers of other packages: told of a run's progress beside the training, from what its folder says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from imagetune.core.plugins import TRACKERS, load_plugin, plugin_errors
+from imagetune.errors import ImagetuneError
+from imagetune.tracking import content
+
+logger = logging.getLogger("imagetune.tracking")
+
+PATIENCE_SECONDS = 8.0
+"""How long the end of a run waits for trackers that haven't taken everything yet."""
+
+
+class RunTracker(Protocol):
+    """What an entry point of `imagetune.trackers` makes when it is called with the run folder as training starts."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Take a line of metrics.jsonl: stage, epoch, step, train and val metrics, learning rate."""
+
+    def end(self, state: str) -> None:
+        """Learn how the run ended: `finished`, `failed` or `killed`; its folder is complete now."""
+
+
+class PluginTrackers:
+    """Tells plug-in trackers of a run, from one thread of its own: training neither waits for them nor fails by them.
+
+    Args:
+        run_dir: The run folder.
+        names: Of the plug-ins.
+        warn: Gets a line for each tracker that fails; it hears nothing more of this run.
+    """
+
+    def __init__(self, run_dir: Path, names: Sequence[str], warn: Callable[[str], None] = logger.warning) -> None:
+        self._run_dir = run_dir
+        self._names = names
+        self._warn = warn
+        self._trackers: dict[str, RunTracker] = {}
+        self._told = 0
+        self._news = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="imagetune-plugin-trackers", daemon=True)
+
+    def start(self) -> None:
+        """Make the trackers, in the background."""
+        if self._names:
+            self._thread.start()
+
+    def poke(self) -> None:
+        """Say that the run folder has news; returns at once."""
+        self._news.set()
+
+    def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
+        """Tell the rest and the end.
+
+        Returns:
+            A line for the user where the trackers don't come to an end in time; None otherwise.
+        """
+        if self._thread.ident is None:
+            return None
+        self._ending.set()
+        self._news.set()
+        self._thread.join(timeout_seconds)
+        if not self._thread.is_alive():
+            return None
+        names = ", ".join(self._names)
+        return f"trackers ({names}) have not ended within {timeout_seconds:.0f} s; the run folder is complete"
+
+    def _work(self) -> None:
+        for name in self._names:
+            self._guarded(name, partial(self._make, name))
+        ending = False
+        while not ending:
+            self._news.wait()
+            self._news.clear()
+            ending = self._ending.is_set()
+            for record in self._new_records():
+                for name, tracker in list(self._trackers.items()):
+                    self._guarded(name, partial(tracker.epoch, record))
+        state = str(content.read_json(self._run_dir / "status.json").get("state", "failed"))
+        for name, tracker in list(self._trackers.items()):
+            self._guarded(name, partial(tracker.end, state))
+
+    def _make(self, name: str) -> None:
+        self._trackers[name] = load_plugin(TRACKERS, name)(self._run_dir)
+
+    def _new_records(self) -> Sequence[Mapping[str, Any]]:
+        records = content.metric_lines(self._run_dir)[self._told :]
+        self._told += len(records)
+        return records
+
+    def _guarded(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            with plugin_errors(TRACKERS, name):
+                call()
+        except (ImagetuneError, MemoryError) as error:
+            self._trackers.pop(name, None)
+            self._warn(f"tracking: {error}; training goes on without it")
