@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 from once import made_once
-from tiny_backbones import tiny_backbones
+from tiny_backbones import TINY, tiny_backbones
 
 TRACKING = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
 
@@ -79,10 +79,21 @@ def start(workplace):
 @pytest.fixture
 def recipe(workplace, pictures, empty_store, tiny):
     """A small recipe on the coloured pictures, beside a store that is ready to use."""
-    shutil.copyfile(empty_store, workplace / "mlflow.db")
-    path = workplace / "colours.yaml"
-    path.write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    return _prepared(workplace, pictures, empty_store)
+
+
+@pytest.fixture
+def real_recipe(workplace, pictures, empty_store):
+    """The same of a real backbone, for trainings in processes of their own, which know no other."""
+    path = _prepared(workplace, pictures, empty_store)
+    path.write_text(path.read_text().replace(f"backbone: {TINY}", "backbone: efficientnet_lite0"), encoding="utf-8")
     return path
+
+
+def _prepared(folder, pictures, store):
+    shutil.copyfile(store, folder / "mlflow.db")
+    (folder / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    return folder / "colours.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +101,7 @@ def _fitted(tmp_path_factory, pictures, empty_store):
     def make(folder):
         from imagetune.cli.main import run
 
-        shutil.copyfile(empty_store, folder / "mlflow.db")
-        (folder / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+        _prepared(folder, pictures, empty_store)
         tracking = {name: os.environ.pop(name) for name in TRACKING if name in os.environ}
         with contextlib.chdir(folder), tiny_backbones():
             assert run(["fit", "colours.yaml", "--run-dir", "run"]) == 0
