@@ -1,5 +1,6 @@
 """Pictures and command lines that tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,9 @@ def _memory_returned():
         yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
+        # What the libraries have made of themselves stays; to look through it after each module takes half a second.
+        if not gc.get_freeze_count():
+            gc.freeze()
 
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
