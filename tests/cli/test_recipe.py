@@ -6,11 +6,11 @@ import pytest
 from imagetune.recipe.shipped import shipped_recipes
 
 
-def test_validate_is_quick_and_never_starts_keras(recipe, start):
+def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
     code = (
         "import sys\n"
         "from imagetune.cli.main import run\n"
-        f"assert run(['recipe', 'validate', {str(recipe)!r}]) == 0\n"
+        f"assert run(['recipe', 'validate', {str(real_recipe)!r}]) == 0\n"
         "heavy = {'keras', 'tensorflow', 'mlflow', 'sklearn', 'jax', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
