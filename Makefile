@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# Each worker begins with a row of files, so that what a file's tests share is made once, and takes from the others' end.
+SPREAD := --dist worksteal
 # graphene is held because the resolver otherwise goes back to one that MLflow does not work with.
 LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-annotate --upgrade-package graphene==3.4.3
@@ -29,10 +31,10 @@ quickstart: install ## Fine-tune on the shipped pictures: the main job
 	$(BIN)/imagetune fit recipes/quickstart.yaml
 
 test: install ## Run the quick tests
-	$(BIN)/pytest -m "not slow" -n $(WORKERS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) $(SPREAD)
 
 test-all: install ## Run all tests, the long ones too
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) $(SPREAD)
 
 check: install ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .

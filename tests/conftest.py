@@ -1,11 +1,14 @@
 """Pictures and command lines that tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from once import made_once
+from tiny_backbones import tiny_backbones
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -26,6 +29,9 @@ def _memory_returned():
         yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
+        # What the libraries have made of themselves stays; to look through it after each module takes half a second.
+        if not gc.get_freeze_count():
+            gc.freeze()
 
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
@@ -49,5 +55,24 @@ def draw_pictures(folder: Path, *, count: int = 10, size: int = 32, colours=COLO
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """A folder of three easily told classes, 32 pixels a side."""
-    return draw_pictures(tmp_path_factory.mktemp("data") / "colours")
+    """A folder of three easily told classes, 32 pixels a side; nobody changes it."""
+    return made_once(tmp_path_factory, "pictures", lambda folder: draw_pictures(folder / "colours")) / "colours"
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A migrated sqlite store without runs: making one takes seconds, copying it none."""
+
+    def make(folder):
+        from imagetune.tracking.store import open_client
+
+        open_client(f"sqlite:///{folder / 'mlflow.db'}")
+
+    return made_once(tmp_path_factory, "store", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Backbones that train in a moment can be named by a module's recipes: `TINY` and `PLAIN`."""
+    with tiny_backbones():
+        yield

@@ -1,12 +1,18 @@
 """The command line, called as a user would, in a working folder of its own."""
 
+import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from once import made_once
+from tiny_backbones import TINY, tiny_backbones
+
+TRACKING = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
 
 RECIPE = """\
 name: colours
@@ -15,7 +21,7 @@ data:
   source: {source}
   image_size: 32
   workers: 0
-model: {{backbone: efficientnet_lite0, weights: random}}
+model: {{backbone: tiny, weights: random}}
 train:
   batch_size: 16
   stages:
@@ -38,7 +44,7 @@ class Outcome:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """An empty working folder, without the tracking variables of whoever runs the tests."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+    for name in TRACKING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -71,19 +77,40 @@ def start(workplace):
 
 
 @pytest.fixture
-def recipe(workplace, pictures):
-    """A small recipe on the coloured pictures."""
-    path = workplace / "colours.yaml"
-    path.write_text(RECIPE.format(source=pictures), encoding="utf-8")
+def recipe(workplace, pictures, empty_store, tiny):
+    """A small recipe on the coloured pictures, beside a store that is ready to use."""
+    return _prepared(workplace, pictures, empty_store)
+
+
+@pytest.fixture
+def real_recipe(workplace, pictures, empty_store):
+    """The same of a real backbone, for trainings in processes of their own, which know no other."""
+    path = _prepared(workplace, pictures, empty_store)
+    path.write_text(path.read_text().replace(f"backbone: {TINY}", "backbone: efficientnet_lite0"), encoding="utf-8")
     return path
 
 
+def _prepared(folder, pictures, store):
+    shutil.copyfile(store, folder / "mlflow.db")
+    (folder / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    return folder / "colours.yaml"
+
+
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory, pictures):
-    """A finished run, made once by `imagetune fit` in a process of its own: (working folder, run folder)."""
-    place = tmp_path_factory.mktemp("fitted")
-    (place / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
-    command = [sys.executable, "-m", "imagetune", "fit", "colours.yaml", "--run-dir", "run"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return place, Path(place / "run")
+def _fitted(tmp_path_factory, pictures, empty_store):
+    def make(folder):
+        from imagetune.cli.main import run
+
+        _prepared(folder, pictures, empty_store)
+        tracking = {name: os.environ.pop(name) for name in TRACKING if name in os.environ}
+        with contextlib.chdir(folder), tiny_backbones():
+            assert run(["fit", "colours.yaml", "--run-dir", "run"]) == 0
+        os.environ.update(tracking)
+
+    return made_once(tmp_path_factory, "fitted", make)
+
+
+@pytest.fixture
+def fitted(_fitted, tiny):
+    """A finished run, made once for all tests by `imagetune fit`: (working folder, run folder)."""
+    return _fitted, _fitted / "run"

@@ -36,6 +36,18 @@ def test_a_run_folder_holds_everything(fitted):
     assert not [name for name in names if ".tmp" in name]
 
 
+def test_a_process_of_its_own_fits_a_real_backbone_and_makes_the_store(workplace, real_recipe, start):
+    (workplace / "mlflow.db").unlink()
+    with start("fit", real_recipe, "--run-dir", "run", "-o", "train.stages.0.epochs=2") as process:
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads((workplace / "run/status.json").read_text())["state"] == "finished"
+    assert "epoch   3" in err
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workplace / 'mlflow.db'}")
+    (recorded,) = client.search_runs([client.get_experiment_by_name("colours").experiment_id])
+    assert recorded.info.status == "FINISHED"
+
+
 def test_metrics_have_a_line_an_epoch_with_every_figure(fitted):
     lines = read_json_lines(fitted[1] / "metrics.jsonl")
     assert [(line["stage"], line["epoch"]) for line in lines] == [("head", 1), ("top", 2)]
@@ -196,8 +208,8 @@ def test_a_class_weight_for_nobody_is_named(recipe, imagetune):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_commits_a_checkpoint_and_says_killed(recipe, workplace, start, number, code):
-    process = start("fit", recipe, "--run-dir", "run", "-o", "train.stages.0.epochs=500")
+def test_a_signal_commits_a_checkpoint_and_says_killed(real_recipe, workplace, start, number, code):
+    process = start("fit", real_recipe, "--run-dir", "run", "-o", "train.stages.0.epochs=500")
     metrics = workplace / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:

@@ -5,7 +5,7 @@ import yaml
 
 # A random backbone gives all pictures the same features until its BatchNorm learns, too.
 TOP = "{name: top, unfreeze: all, batch_norm: train, epochs: 1, learning_rate: %s, schedule: constant}"
-SMALL = ("-o", "model.backbone=mobilenet_v3_small", "-o", "train.batch_size=8")
+SMALL = ("-o", "train.batch_size=8")
 STAGES = "train.stages=[{name: head, epochs: 1, learning_rate: 0.01}, " + TOP % 0.01 + "]"
 
 
@@ -50,9 +50,9 @@ def test_a_dry_run_measures_no_rate(imagetune, recipe):
 
 
 @pytest.mark.slow
-def test_a_batch_size_that_fits_is_written_into_the_runs_recipe(imagetune, recipe, workplace):
+def test_a_batch_size_that_fits_is_written_into_the_runs_recipe(imagetune, real_recipe, workplace):
     auto = ("-o", "train.batch_size=auto", "-o", "train.effective_batch=16", "-o", "train.stages=linear_probe")
-    outcome = imagetune("fit", recipe, *SMALL, *auto, "-o", "train.epochs=1", "--run-dir", "run")
+    outcome = imagetune("fit", real_recipe, *SMALL, *auto, "-o", "train.epochs=1", "--run-dir", "run")
     assert outcome.code == 0, outcome.err
     assert "batch       16 of 16 fits" in outcome.err.splitlines()
     train = yaml.safe_load((workplace / "run" / "recipe.yaml").read_text())["train"]

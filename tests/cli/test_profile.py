@@ -5,7 +5,7 @@ import pytest
 
 from imagetune.core.row_store import cache_root
 
-SMALL = ("-o", "model.backbone=mobilenet_v3_small", "-o", "train.batch_size=8")
+SMALL = ("-o", "train.batch_size=8")
 HEAD = ("-o", "train.stages=[{name: head, epochs: 6, learning_rate: 0.01}]")
 
 

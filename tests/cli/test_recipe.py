@@ -6,11 +6,11 @@ import pytest
 from imagetune.recipe.shipped import shipped_recipes
 
 
-def test_validate_is_quick_and_never_starts_keras(recipe, start):
+def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
     code = (
         "import sys\n"
         "from imagetune.cli.main import run\n"
-        f"assert run(['recipe', 'validate', {str(recipe)!r}]) == 0\n"
+        f"assert run(['recipe', 'validate', {str(real_recipe)!r}]) == 0\n"
         "heavy = {'keras', 'tensorflow', 'mlflow', 'sklearn', 'jax', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -99,7 +99,8 @@ def test_a_value_in_the_place_of_a_section_gets_the_sections_keys(recipe, imaget
     assert "data.split: 0.2 is wrong: expected keys and values; its keys are val, test, method" in outcome.err
 
 
-def test_a_block_that_the_backbone_lacks_is_found_in_the_recipes_file(recipe, workplace, imagetune):
+def test_a_block_that_the_backbone_lacks_is_found_in_the_recipes_file(real_recipe, workplace, imagetune):
+    recipe = real_recipe
     recipe.write_text(recipe.read_text().replace("last 1 blocks", "blok5"))
     outcome = imagetune("fit", recipe, "--run-dir", workplace / "run")
     line = 1 + recipe.read_text()[: recipe.read_text().index("blok5")].count("\n")

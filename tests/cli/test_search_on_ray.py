@@ -63,11 +63,11 @@ def training(folder, count=1):
 
 
 @pytest.mark.slow
-def test_a_search_that_loses_a_machine_ends_as_one_on_this_machine(recipe, workplace, start, cluster):
+def test_a_search_that_loses_a_machine_ends_as_one_on_this_machine(real_recipe, workplace, start, cluster):
     settings = {"algorithm": "random", "trials": 4}
     found = workplace / "there"
     longer = ("-o", "train.stages.1.epochs=6")
-    driver = start("search", recipe, "--run-dir", found, *RATE, *longer, *on_ray(cluster, **settings))
+    driver = start("search", real_recipe, "--run-dir", found, *RATE, *longer, *on_ray(cluster, **settings))
     eventually(lambda: training(found, 3) or driver.poll() is not None)
     remove_node(cluster, cluster.list_all_nodes()[-1].node_id)
     out, err = driver.communicate(timeout=SECONDS)
@@ -77,7 +77,7 @@ def test_a_search_that_loses_a_machine_ends_as_one_on_this_machine(recipe, workp
     assert states(workplace) == ["FINISHED"] * 6 + ["KILLED"]  # the search, 4 trials, the best; the lost attempt
 
     alone = json.dumps({"finalists": 0, "objective": "loss", "parallel": 1, **settings})
-    local = start("search", recipe, "--run-dir", "here", *RATE, *longer, "-o", f"search={alone}")
+    local = start("search", real_recipe, "--run-dir", "here", *RATE, *longer, "-o", f"search={alone}")
     _, err = local.communicate(timeout=SECONDS)
     assert local.returncode == 0, err
     name = "train.stages[0].learning_rate"
@@ -92,9 +92,9 @@ def test_a_search_that_loses_a_machine_ends_as_one_on_this_machine(recipe, workp
 
 
 @pytest.mark.slow
-def test_hyperband_goes_on_from_checkpoints_of_other_machines(recipe, workplace, imagetune, cluster):
+def test_hyperband_goes_on_from_checkpoints_of_other_machines(real_recipe, workplace, imagetune, cluster):
     settings = {"algorithm": "hyperband", "max_epochs": 2, "factor": 2}
-    outcome = imagetune("search", recipe, "--run-dir", "found", *RATE, *on_ray(cluster, **settings))
+    outcome = imagetune("search", real_recipe, "--run-dir", "found", *RATE, *on_ray(cluster, **settings))
     assert outcome.code == 0, outcome.err
     journal = [json.loads(line) for line in (workplace / "found" / "journal.jsonl").read_text().splitlines()]
     assert any(line.get("continues") for line in journal)
@@ -102,10 +102,10 @@ def test_hyperband_goes_on_from_checkpoints_of_other_machines(recipe, workplace,
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing_running(recipe, workplace, start, cluster):
+def test_ctrl_c_leaves_nothing_running(real_recipe, workplace, start, cluster):
     found = workplace / "found"
     longer = ("-o", "train.stages.1.epochs=500")
-    driver = start("search", recipe, "--run-dir", found, *RATE, *longer, *on_ray(cluster, algorithm="random"))
+    driver = start("search", real_recipe, "--run-dir", found, *RATE, *longer, *on_ray(cluster, algorithm="random"))
     eventually(lambda: training(found) or driver.poll() is not None)
     pids = [json.loads(path.read_text())["pid"] for path in found.glob("trials/*/status.json")]
     driver.send_signal(signal.SIGINT)

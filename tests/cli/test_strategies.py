@@ -14,7 +14,12 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     _, teacher = fitted
     strategies = ["train.mix=both", "train.average=ema", "train.label_smoothing=0.1", "train.optimizer.clip_norm=1.0"]
     strategies += ["train.sampling=square_root", "train.loss=focal", "train.regularisation.l2_sp=0.01"]
-    strategies += ["model.drop_path=0.1", "evaluate.views=[horizontal_flip]", f"train.teacher={teacher}"]
+    strategies += [
+        "model.backbone=efficientnet_lite0",
+        "model.drop_path=0.1",
+        "evaluate.views=[horizontal_flip]",
+        f"train.teacher={teacher}",
+    ]
     words = [word for strategy in [STAGES, *strategies] for word in ("-o", strategy)]
     outcome = imagetune("fit", recipe, "--run-dir", "pupil", *words)
     assert outcome.code == 0, outcome.err

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import browser
 import numpy as np
 import pytest
 from browser import browse, needs_browser
@@ -143,3 +145,15 @@ def test_the_browser_tells_of_what_is_wrong(tmp_path: Path) -> None:
     assert any("nothing is not defined" in message for message in seen.console)
     assert (seen.pictures, seen.drawn) == (1, 0)
     assert seen.page_width > seen.window_width
+
+
+@pytest.mark.parametrize(("required", "skipped"), [("", True), ("0", True), ("1", False)])
+def test_without_a_browser_its_tests_are_skipped_unless_they_are_required(
+    monkeypatch: pytest.MonkeyPatch, required: str, skipped: bool
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    monkeypatch.setenv("IMAGETUNE_REQUIRE_BROWSER", required)
+    helper = runpy.run_path(browser.__file__)
+    assert helper["needs_browser"].mark.args == (skipped,)
+    with pytest.raises(AssertionError, match="needs Chromium"):
+        helper["_chromium"]()

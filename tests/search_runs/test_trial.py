@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
@@ -28,12 +29,12 @@ def head(epochs, learning_rate=1e-2, **values):
 
 
 @pytest.fixture(scope="module")
-def recipe(pictures):
+def recipe(pictures, tiny):
     return Recipe.model_validate(
         {
             "seed": 3,
             "data": {"source": str(pictures), "image_size": 32, "workers": 0, "augmentation": "light"},
-            "model": {"backbone": "mobilenet_v3_small", "weights": "random", "head": {"dropout": 0.2}},
+            "model": {"backbone": TINY, "weights": "random", "head": {"dropout": 0.2}},
             "train": {"batch_size": 8, "stages": [head(5)]},
             "search": {"objective": "loss"},
         }

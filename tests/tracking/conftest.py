@@ -77,16 +77,6 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """A migrated sqlite store without runs: making one takes seconds, copying it none."""
-    from imagetune.tracking.store import open_client
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def store(tmp_path, empty_store) -> str:
     """The default store of the working folder, ready to use."""

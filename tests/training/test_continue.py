@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
@@ -23,7 +24,7 @@ from imagetune.training.fit import train
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
 
-MODEL = ModelConfig.model_validate({"backbone": "mobilenet_v3_small", "weights": "random", "head": {"dropout": 0.3}})
+MODEL = ModelConfig.model_validate({"backbone": TINY, "weights": "random", "head": {"dropout": 0.3}})
 
 
 class Recorder(SilentListener):
@@ -44,7 +45,7 @@ def build(size):
 
 
 @pytest.fixture(scope="module")
-def split(pictures):
+def split(pictures, tiny):
     data = DataConfig(source=str(pictures), image_size=32, workers=0)
     catalog = read_catalog(data)
     audit = audit_catalog(catalog, data)

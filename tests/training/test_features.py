@@ -11,22 +11,27 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import PLAIN, TINY
 
 from imagetune.core.row_store import cache_root
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
 from imagetune.data.splits import split_catalog
-from imagetune.errors import BadPictureError, StoppedError
+from imagetune.errors import BadPictureError
+from imagetune.errors import StoppedError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
-from imagetune.model.halves import cut_model, frozen_boundaries
+from imagetune.model.halves import cut_model
+from imagetune.model.halves import frozen_boundaries
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.events import SilentListener
-from imagetune.training.feature_plan import AUTO_VIEWS, plan_features
+from imagetune.training.feature_plan import AUTO_VIEWS
+from imagetune.training.feature_plan import plan_features
 from imagetune.training.fit import train
-from imagetune.training.job import Pictures, TrainingJob
+from imagetune.training.job import Pictures
+from imagetune.training.job import TrainingJob
 from imagetune.training.stopping import StopRequest
 
 
@@ -53,10 +58,10 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def job(pictures, tmp_path, own_cache):
+def job(pictures, tmp_path, own_cache, tiny):
     """Make a training of a random network; every call begins with the same weights."""
 
-    def make(*, augmentation="none", backbone="vgg16", hashes=True, **train_section):
+    def make(*, augmentation="none", backbone=PLAIN, hashes=True, **train_section):
         data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation=augmentation)
         catalog = read_catalog(data)
         audit = audit_catalog(catalog, data)
@@ -108,7 +113,7 @@ def assert_same_training(one, other, tolerance=1e-4):
             assert mine == pytest.approx(theirs, abs=tolerance)
 
 
-@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", [PLAIN, "efficientnet_lite0"])
 def test_a_frozen_backbone_trains_alike_from_features_and_from_pictures(job, backbone):
     cached = trained(job(stages=[stage()], backbone=backbone))
     assert "features of pooling" in cached.stages[0].features
@@ -154,7 +159,7 @@ def test_stages_go_on_from_features_to_pictures_and_keep_their_momentum(job):
 def test_a_stage_with_a_picture_size_of_its_own_is_validated_at_the_final_one(job):
     def sized(cache):
         one = job(stages=[stage(image_size=48)], cache=cache)
-        config = ModelConfig(backbone="vgg16", weights="random")
+        config = ModelConfig(backbone=PLAIN, weights="random")
         return replace(one, rebuild=lambda size: build_model(config, num_classes=3, image_size=size))
 
     assert_same_training(trained(sized("auto")), trained(sized("off")))
@@ -266,7 +271,7 @@ def test_both_halves_together_answer_as_the_whole_model(name):
         assert halves.answers.predict_on_batch(features) == pytest.approx(whole, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "efficientnet_lite0"])  # without and with BatchNorm to fold
+@pytest.mark.parametrize("name", [PLAIN, TINY])  # without and with BatchNorm to fold
 def test_what_is_asked_for_features_goes_with_the_model(job, name):
     training = job(backbone=name, stages=[stage(epochs=1)])
     halves = plan_features(training, training.config.stages[0], training.model).halves

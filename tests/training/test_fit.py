@@ -3,6 +3,7 @@ import gc
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
@@ -38,14 +39,14 @@ class Recorder:
 
 
 @pytest.fixture
-def job(pictures, tmp_path):
+def job(pictures, tmp_path, tiny):
     """Make a training of a small random network on the coloured pictures."""
     data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
     def make(**train_section):
-        config = ModelConfig(backbone="mobilenet_v3_small", weights="random")
+        config = ModelConfig(backbone=TINY, weights="random")
         return TrainingJob(
             model=build_model(config, num_classes=3, image_size=(32, 32)),
             backbone=get_backbone(config.backbone),

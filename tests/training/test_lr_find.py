@@ -3,6 +3,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
@@ -47,14 +48,14 @@ class DeafListener:
 
 
 @pytest.fixture
-def job(pictures, tmp_path):
+def job(pictures, tmp_path, tiny):
     """Make a training of a small random network on the coloured pictures."""
     data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation="light")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
     def make(stage, **train_section):
-        config = ModelConfig(backbone="mobilenet_v3_small", weights="random")
+        config = ModelConfig(backbone=TINY, weights="random")
         stage = {"name": "one", "epochs": 1, "learning_rate": "auto", **stage}
         keras.utils.set_random_seed(3)
         return TrainingJob(

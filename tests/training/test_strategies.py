@@ -1,8 +1,9 @@
-"""What each strategy does to a real training of a pretrained network."""
+"""What each strategy does to a real training: of a pretrained network where its weights matter, else of a tiny one."""
 
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import TINY
 
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
@@ -20,7 +21,8 @@ from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher
 
-CONFIG = ModelConfig(head={"dropout": 0.0})
+PRETRAINED = ModelConfig(head={"dropout": 0.0})
+SMALL = ModelConfig(backbone=TINY, weights="random", head={"dropout": 0.0})
 
 
 class Recorder:
@@ -43,22 +45,22 @@ class Recorder:
 
 
 @pytest.fixture
-def job(pictures, tmp_path):
-    """Make a training of a pretrained network on the coloured pictures; the same seed gives the same one."""
+def job(pictures, tmp_path, tiny):
+    """Make a training on the coloured pictures; the same seed gives the same one."""
     data = DataConfig(source=str(pictures), image_size=48, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
-    def build(size):
-        model = build_model(CONFIG, num_classes=3, image_size=size)
-        load_weights(model, CONFIG)
-        return model
+    def make(answering=None, *, network=SMALL, **train_section):
+        def build(size):
+            model = build_model(network, num_classes=3, image_size=size)
+            load_weights(model, network)
+            return model
 
-    def make(answering=None, **train_section):
         keras.utils.set_random_seed(5)
         return TrainingJob(
             model=build((48, 48)),
-            backbone=get_backbone(CONFIG.backbone),
+            backbone=get_backbone(network.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
             pictures=Pictures(splits.train[:16], splits.val, splits.class_names, data),
             folder=tmp_path / "checkpoints",
@@ -92,8 +94,8 @@ def backbone_move(training):
 
 
 def test_l2_sp_keeps_the_backbone_nearer_to_its_start(job):
-    free = backbone_move(job(stages=[stage(epochs=3)]))
-    held = backbone_move(job(stages=[stage(epochs=3)], regularisation={"l2_sp": 1.0}))
+    free = backbone_move(job(network=PRETRAINED, stages=[stage(epochs=3)]))
+    held = backbone_move(job(network=PRETRAINED, stages=[stage(epochs=3)], regularisation={"l2_sp": 1.0}))
     assert held < 0.85 * free
 
 
@@ -190,7 +192,7 @@ def test_a_teacher_pulls_the_pupil_towards_its_answers(job):
     always.set_weights([np.zeros((768, 3)), np.array([0.0, 9.0, 0.0])])
     teacher = Teacher(always, np.array([0, 1, 2]), 1.0)
     section = {"run": "x", "weight": 1.0, "temperature": 1.0}
-    training = job(teacher, stages=[stage(epochs=6, learning_rate=1e-2)], teacher=section)
+    training = job(teacher, network=PRETRAINED, stages=[stage(epochs=6, learning_rate=1e-2)], teacher=section)
     train(training)
     answers = training.model.predict(np.full((1, 48, 48, 3), 200, np.uint8), verbose=0)
     assert answers[0, 1] > 0.9

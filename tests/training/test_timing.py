@@ -3,6 +3,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from tiny_backbones import PLAIN
 
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
@@ -38,9 +39,9 @@ LOADING = LoadingTimes(Timing((1e-4,)), Timing((2e-3,)), Timing((1e-3,)), (("Aff
 
 
 @pytest.fixture
-def job(pictures, tmp_path):
+def job(pictures, tmp_path, tiny):
     """Make a training of a small random network on the coloured pictures."""
-    config = ModelConfig(backbone="vgg16", weights="random")
+    config = ModelConfig(backbone=PLAIN, weights="random")
 
     def make(*stages, data_section=None, **train_section):
         data = DataConfig.model_validate(
