@@ -29,7 +29,7 @@ from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher, make_teacher
 from imagetune.training.timing import time_calls
-from imagetune.training.workers import choose_workers, measure_rates, training_reads
+from imagetune.training.workers import choose_workers, count_reads, measure_loading_speeds
 
 Say = Callable[[str], None]
 
@@ -94,8 +94,8 @@ def settle_workers(
         return time_calls(lambda: model.predict_on_batch(images), len(images))[0].least
 
     choice = choose_workers(
-        measure_rates(pictures.train, data, data.augmentation),
-        training_reads(recipe.train, data, len(pictures.train)),
+        measure_loading_speeds(pictures.train, data, data.augmentation),
+        count_reads(recipe.train, data, len(pictures.train)),
         shared=not on_accelerator(),
         step=step,
     )

@@ -12,12 +12,12 @@ from imagetune.recipe.problems import did_you_mean
 from imagetune.recipe.train import StageConfig
 from imagetune.runs import Say, read_data
 from imagetune.training.job import stage_model
-from imagetune.training.lr_find import MOST_STEPS, RateSearch, find_rate
+from imagetune.training.lr_find import MAX_STEPS, RangeTest, find_learning_rate
 from imagetune.training.stopping import listen_for_stop
 from imagetune.validation import load_checked_recipe
 
 
-def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | None, out: Path, say: Say) -> RateSearch:
+def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | None, out: Path, say: Say) -> RangeTest:
     """Test the learning rates of a stage and draw what was seen; nothing but the picture is written.
 
     Args:
@@ -40,10 +40,8 @@ def search_rate(recipe_path: Path, overrides: Sequence[str], *, stage: str | Non
         recipe = settle_batch_size(recipe, pictures, say=say)
         model, _ = build_pretrained(recipe, pictures, say=say)
         job = training_job(recipe, pictures, model, stop=stop)
-        say(
-            f"stage       {chosen.name}: up to {MOST_STEPS} steps of {recipe.train.step_size} pictures at a rising rate"
-        )
-        found = find_rate(job, stage_model(job, chosen), chosen)
+        say(f"stage       {chosen.name}: up to {MAX_STEPS} steps of {recipe.train.step_size} pictures at a rising rate")
+        found = find_learning_rate(job, stage_model(job, chosen), chosen)
     write_rate_plot(found, out)
     return found
 

@@ -42,9 +42,8 @@ from imagetune.training.forecast import (
 from imagetune.training.job import (
     Pictures,
     TrainingJob,
-    answers_of,
-    objective_of,
-    stage_augmentation,
+    build_objective,
+    build_targets,
     stage_batches,
     stage_data,
 )
@@ -176,11 +175,11 @@ def profile(recipe_path: Path, overrides: Sequence[str], *, say: Say) -> Profile
 def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     say(f"measuring   loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
-    objective, answers = objective_of(job), answers_of(job)
+    objective, targets = build_objective(job), build_targets(job)
     times = []
     for stage in job.config.stages:
         say(f"measuring   stage {stage.name}")
-        times.append(time_stage(job, stage, objective=objective, answers=answers))
+        times.append(time_stage(job, stage, objective=objective, targets=targets))
     say("measuring   validation")
     images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
@@ -210,14 +209,15 @@ def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
     """Measure each way to load that the stages have, once."""
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
-        way = f"{stage_data(job.pictures.config, stage).image} {stage_augmentation(job, stage)}"
+        data = stage_data(job.pictures.config, stage)
+        way = f"{data.image} {data.augmentation}"
         ways.setdefault(way, []).append(stage)
     return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
 
 
 def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool) -> Loading:
-    data, augmentation = stage_data(job.pictures.config, stages[0]), stage_augmentation(job, stages[0])
-    times = time_loading(job.pictures.train, data.image, augmentation, max_pixels=data.max_pixels)
+    data = stage_data(job.pictures.config, stages[0])
+    times = time_loading(job.pictures.train, data.image, data.augmentation, max_pixels=data.max_pixels)
     job.stop.check()
     workers = data.workers if isinstance(data.workers, int) else 0
     # What lies finished in the buffers has cost nothing that is being measured.
@@ -227,7 +227,7 @@ def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool)
     job.stop.check()
     names = tuple(stage.name for stage in stages)
     return Loading(
-        names, data.image, augmentation, times, pipeline, _measure_kept(job, stages[0], buffered) if kept else None
+        names, data.image, data.augmentation, times, pipeline, _measure_kept(job, stages[0], buffered) if kept else None
     )
 
 
@@ -331,7 +331,7 @@ def _stage_document(config: StageConfig, times: StageTimes, found: StageForecast
         "cached_step": _timing(times.cached_step) if times.cached_step else None,
         "prepare": _timing(times.prepare) if times.prepare else None,
         "features": times.plan.reason,
-        "views": times.plan.views if times.plan.halves is not None else None,
+        "views": times.plan.copies if times.plan.halves is not None else None,
         "compile_seconds": times.compile_seconds,
         "pictures_per_second": found.pictures_per_second,
         "epoch_seconds": found.epoch_seconds,

@@ -36,7 +36,7 @@ from imagetune.tracking.tracker import start_tracking
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
 from imagetune.training.events import SilentListener
 from imagetune.training.job import Pictures
-from imagetune.training.selection import validation_figures
+from imagetune.training.selection import compute_validation_metrics
 from imagetune.training.stopping import StopRequest, listen_for_stop
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
@@ -148,7 +148,7 @@ class _Pot:
         recipe, splits = self.recipe, self.splits
         pictures = Pictures(splits.train, splits.val, splits.class_names, recipe.data)
         batch_size = recipe.evaluate.batch_size or recipe.train.pass_size
-        self.figures[chosen] = validation_figures(self.model, pictures, batch_size=batch_size)
+        self.figures[chosen] = compute_validation_metrics(self.model, pictures, batch_size=batch_size)
         return rank(self.figures[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:

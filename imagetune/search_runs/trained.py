@@ -104,7 +104,7 @@ def _train(lesson: Lesson, folder: RunFolder, recorder: RunRecorder, stop: StopR
             replace(job, folder=folder.checkpoints, listener=recorder),
             start_from=None if lesson.continues is None else RunFolder(lesson.continues).checkpoints,
             until_epoch=lesson.until_epoch,
-            enough=median,
+            stop_when=median,
         )
     epochs = len(read_json_lines(folder.metrics)) - before
     return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)

@@ -26,7 +26,7 @@ class KeptWeights:
         trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
         config: What is averaged.
         epochs: Epochs of the stage.
-        learned: Places of the weights that may have changed since training began.
+        learned: Positions of the weights that may have changed since training began.
         refresh: Takes BatchNorm's statistics anew after averaging; None where they don't move.
     """
 
@@ -69,19 +69,19 @@ class KeptWeights:
         if self.config.name == "none":
             return {}
         learned = enumerate(self.trained.get_weights())
-        own = {f"own/{place}": np.array(weight) for place, weight in learned if place in self.learned}
-        return own | {f"sum/{place}": total for place, total in enumerate(self._sum) if place in self.learned}
+        own = {f"own/{position}": np.array(weight) for position, weight in learned if position in self.learned}
+        return own | {f"sum/{position}": total for position, total in enumerate(self._sum) if position in self.learned}
 
     def put_back(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
         """Take up again what `remembered` returned, after so many averaged epochs."""
-        for place, weight in enumerate(self.trained.weights):
-            if f"own/{place}" in arrays:
-                weight.assign(arrays[f"own/{place}"])
+        for position, weight in enumerate(self.trained.weights):
+            if f"own/{position}" in arrays:
+                weight.assign(arrays[f"own/{position}"])
         self._count = averaged_epochs
         if averaged_epochs:
             # Weights that don't learn have added up to a multiple of themselves, which float64 holds exactly.
             sums = (weight.astype(np.float64) * averaged_epochs for weight in self.trained.get_weights())
-            self._sum = [arrays.get(f"sum/{place}", total) for place, total in enumerate(sums)]
+            self._sum = [arrays.get(f"sum/{position}", total) for position, total in enumerate(sums)]
 
     @contextmanager
     def shown(self) -> Iterator[None]:

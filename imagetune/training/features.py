@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imagetune.data.augmentation import PRESETS
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
-from imagetune.data.pipeline import Batches, evaluation_batches, steps_per_epoch
+from imagetune.data.pipeline import Batches, evaluation_batches
 from imagetune.data.rows import MemoryRows, Rows, StoredRows, key_of, open_rows
 from imagetune.errors import ResourceError
 from imagetune.model.folding import folded
@@ -24,9 +24,8 @@ from imagetune.model.halves import Halves, weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, cache_setting
-from imagetune.training.job import Pictures, TrainingJob, stage_augmentation, stage_batches, stage_data
+from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, feature_settings
+from imagetune.training.job import Pictures, TrainingJob, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
 # Raised whenever the same key and description would mean other numbers.
@@ -62,15 +61,15 @@ class TrainFeatures:
     """What a cached stage learns from.
 
     Attributes:
-        rows: Features of n pictures, one version of all of them after the other.
+        rows: Features of n pictures, one copy of all of them after the other.
         count: n.
-        views: Number of versions; an epoch sees one of them.
-        first_epoch: Epoch that sees the first version, counted from 0 over all stages.
+        copies: Number of augmented copies; an epoch sees one of them.
+        first_epoch: Epoch that sees the first copy, counted from 0 over all stages.
     """
 
     rows: Rows
     count: int
-    views: int
+    copies: int
     first_epoch: int
 
     def batches(
@@ -89,10 +88,10 @@ class TrainFeatures:
         """
         for number in range(done, epochs):
             positions = order(self.first_epoch + number)
-            view = number % self.views
+            copy = number % self.copies
             for first in range(0, self.count, batch_size):
                 indices = positions[first : first + batch_size]
-                yield FeatureBatch(_taken(self.rows, view * self.count + indices), indices)
+                yield FeatureBatch(_taken(self.rows, copy * self.count + indices), indices)
 
 
 @dataclass(frozen=True)
@@ -104,18 +103,16 @@ class _Version:
 
 
 def keeps_features(train: TrainConfig) -> bool:
-    """Tell whether a training leaves the backbone as it was, and may keep its features."""
-    return all(
-        parse_unfreeze(stage.unfreeze).nothing and cache_setting(train, stage) != "off" for stage in train.stages
-    )
+    """Tell whether a training leaves the backbone as it was, so that its features serve other runs, too."""
+    return all(feature_settings(train, stage).caches_backbone for stage in train.stages)
 
 
 def train_features(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
-    """Compute the features of the training pictures that aren't in their table yet.
+    """Return the features of the training pictures, computing those that aren't in their table yet.
 
-    Version v is what epoch ``first_epoch + v`` would have seen without a cache, so that as many views as epochs give
+    Copy c is what epoch ``first_epoch + c`` would have seen without a cache, so that as many copies as epochs give
     the same training.
 
     Args:
@@ -125,10 +122,14 @@ def train_features(
         halves: Of the plan.
         first_epoch: Epochs before this stage.
         progress: Called with the pictures that are done and their number.
+
+    Raises:
+        StoppedError: A signal came.
+        DataError: A picture vanished.
     """
     pictures, data = job.pictures, stage_data(job.pictures.config, stage)
     if plan.augmented:
-        versions = [_augmented(job, stage, data, first_epoch + view) for view in range(plan.views)]
+        versions = [_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
     else:
         versions = [_plain(pictures.train, pictures, data, job.config.pass_size)]
     rows = _computed(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory)
@@ -164,8 +165,7 @@ def plain_features(
 
 def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
     """Return the training pictures as an epoch would see them."""
-    own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
-    steps = steps_per_epoch(len(records), job.config.pass_size)
+    own, records, hashes, steps = data.augmentation, job.pictures.train, job.pictures.hashes, job.steps_per_epoch
     how = key_of(_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")).hex()
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None

@@ -14,14 +14,13 @@ READ, DECODE, AUGMENT = "reading files", "decoding", "augmenting"
 TRANSFER, PREPARE, STEP = "moving batches to the device", "blending and asking the teacher", "the training step"
 FEATURES, VALIDATION, COMPILE = "the features of frozen layers", "validation", "compiling"
 START = "the start of the pipeline"
-LOADING = (READ, DECODE, AUGMENT)
 
 # Share of a perfect pipeline that worker processes reach: the rest goes into sending batches (docs/performance.md).
 PROCESS_SHARE = 0.85
 # A cached picture costs a copy; measured, that is less than this share of loading one.
 CACHED_SHARE = 0.03
 # A head alone is a small part of a step; what subtraction leaves of it is noise below this share.
-LEAST_STEP_SHARE = 0.03
+MIN_STEP_SHARE = 0.03
 # Savings below are not worth a change; a setting that changes nothing else goes first from here on.
 WORTH_SAYING, WORTH_ALONE = 0.05, 0.1
 
@@ -44,7 +43,7 @@ class StageCosts:
         start_seconds: Once, until the pipeline delivers.
         frozen: Forward pass of the frozen layers; 0 without any.
         cached_step: Training step from cached features on; None where none are cached.
-        views: Passes over the pictures that a cached stage needs.
+        copies: Augmented copies of each picture that a cached stage needs: as many passes over the pictures.
         decoded: Whether pictures are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
         kept_delivery: What the pipeline takes for pictures that are kept decoded; None where that must be reckoned.
@@ -63,7 +62,7 @@ class StageCosts:
     start_seconds: float = 0.0
     frozen: float = 0.0
     cached_step: float | None = None
-    views: int = 1
+    copies: int = 1
     decoded: bool = False
     first_pass: bool = True
     kept_delivery: float | None = None
@@ -213,12 +212,12 @@ def with_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
     )
 
 
-def with_features(stage: StageCosts, views: int) -> StageCosts:
+def with_features(stage: StageCosts, copies: int) -> StageCosts:
     """Return a stage that caches the features of its frozen layers, the step from there on taken by difference."""
     if stage.cached_step is not None:
-        return replace(stage, views=min(views, stage.epochs))
-    step = max(stage.step - stage.frozen, LEAST_STEP_SHARE * stage.step)
-    return replace(stage, cached_step=step, views=min(views, stage.epochs))
+        return replace(stage, copies=min(copies, stage.epochs))
+    step = max(stage.step - stage.frozen, MIN_STEP_SHARE * stage.step)
+    return replace(stage, cached_step=step, copies=min(copies, stage.epochs))
 
 
 def needed_processes(stage: StageCosts, cores: int) -> int:
@@ -228,7 +227,7 @@ def needed_processes(stage: StageCosts, cores: int) -> int:
 
 def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     cached = stage.cached_step is not None
-    passes = stage.views if cached else stage.epochs
+    passes = stage.copies if cached else stage.epochs
     device = stage.frozen if cached else stage.step
     loads = [_pace(costs, stage, device, decoded=_is_decoded(stage, number)) for number in range(passes)]
     pieces: dict[str, float] = {FEATURES: 0.0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from imagetune.recipe.problems import did_you_mean
 
 # Cui et al. 2019 tried 0.9 to 0.9999; this one still tells classes of a few hundred pictures apart.
 EFFECTIVE_NUMBER_BETA = 0.999
-
-ClassWeights = Literal["none", "balanced", "effective_number"] | dict[str, float]
-Sampling = Literal["natural", "balanced", "square_root"]
 
 
 def class_counts(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:

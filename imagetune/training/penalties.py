@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.recipe.learning import RegularisationConfig
 
-Anchors = Sequence[np.ndarray]
+PretrainedWeights = Sequence[np.ndarray]
 
 
 class WeightPenalty(keras.regularizers.Regularizer):
@@ -35,14 +35,14 @@ class WeightPenalty(keras.regularizers.Regularizer):
         return total
 
 
-def pretrained_anchors(network: keras.Model, config: RegularisationConfig) -> Anchors:
+def copy_pretrained_weights(network: keras.Model, config: RegularisationConfig) -> PretrainedWeights:
     """Return the backbone's weights in order, for L2-SP (Li et al. 2018, arXiv 1802.01483); empty without it."""
     if not config.l2_sp:
         return ()
     return [keras.ops.convert_to_numpy(variable).copy() for variable in network.weights]
 
 
-def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: Anchors) -> None:
+def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: PretrainedWeights) -> None:
     """Put the penalties on what of the backbone learns now, and take them off the rest.
 
     L1 and L2 hold kernels only; L2-SP also holds biases and scales, as published.
@@ -50,7 +50,7 @@ def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: A
     Args:
         network: The backbone; which layers learn is already set.
         config: Strengths.
-        anchors: As from ``pretrained_anchors``.
+        anchors: As from ``copy_pretrained_weights``.
     """
     for variable in network.weights:
         variable.regularizer = None

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 import keras
 
-from imagetune.data.pipeline import epoch_order, steps_per_epoch
+from imagetune.data.pipeline import epoch_order
 from imagetune.model.halves import Halves, cut_model
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.train import StageConfig
@@ -16,8 +16,8 @@ from imagetune.training.events import FeaturesDone
 from imagetune.training.feature_plan import FeaturePlan
 from imagetune.training.features import FeatureBatch, plain_features, train_features
 from imagetune.training.feed import IndexedBatch
-from imagetune.training.job import TrainingJob, sampling_chances, stage_batches
-from imagetune.training.selection import figures_of_validation, validation_figures
+from imagetune.training.job import TrainingJob, draw_probabilities, stage_batches
+from imagetune.training.selection import compute_metrics_of_validation, compute_validation_metrics
 
 
 class StageSource(Protocol):
@@ -48,7 +48,7 @@ class PictureSource:
 
     def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
         self._job = job
-        first_step = (first_epoch + done) * steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+        first_step = (first_epoch + done) * job.steps_per_epoch
         self._batches = stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -57,7 +57,7 @@ class PictureSource:
 
     def validate(self) -> dict[str, float]:
         """Return the validation figures of the model as it is; empty without validation pictures."""
-        return validation_figures(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
+        return compute_validation_metrics(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +113,7 @@ class FeatureSource:
             self._final, job.pictures.val, job.pictures, batch_size=size, check=job.stop.check, progress=progress
         )
         features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
-        chances = sampling_chances(job)
+        chances = draw_probabilities(job)
         return features.batches(
             lambda epoch: epoch_order(count, job.seed, epoch, chances),
             batch_size=size,
@@ -125,8 +125,8 @@ class FeatureSource:
         """Return the validation figures of the model as it is; empty without validation pictures."""
         if not self._val:
             return {}
-        answers = predict_probabilities(self._final.answers, self._val)
-        return figures_of_validation(answers, self._job.model, self._job.pictures)
+        predictions = predict_probabilities(self._final.answers, self._val)
+        return compute_metrics_of_validation(predictions, self._job.model, self._job.pictures)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +140,7 @@ class FeatureSource:
 def stage_source(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
-    """Return what a stage learns from.
+    """Return what a stage learns from: pictures, or features where the plan keeps them.
 
     Args:
         job: What all stages share.

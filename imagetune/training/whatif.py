@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.data.timing import LoadingTimes, PipelineTimes
 from imagetune.recipe.train import StageConfig
-from imagetune.training.feature_plan import AUTO_VIEWS, cache_setting, plan_features
+from imagetune.training.feature_plan import AUTO_COPIES, feature_settings, plan_features
 from imagetune.training.forecast import (
     AUGMENT,
     DECODE,
@@ -26,7 +26,7 @@ from imagetune.training.forecast import (
     with_features,
     with_processes,
 )
-from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_model
+from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_model
 from imagetune.training.timing import (
     StageTimes,
     first_batch,
@@ -34,7 +34,7 @@ from imagetune.training.timing import (
     time_forward,
     time_stage,
 )
-from imagetune.training.workers import MOST_WORKERS, START_SECONDS, measure_rates
+from imagetune.training.workers import MAX_WORKERS, START_SECONDS, measure_loading_speeds
 
 MIXED = "mixed_bfloat16"
 
@@ -78,15 +78,15 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     now = 1 / costs.stages[0].delivery
     if data.workers == 0 and costs.cores > 1:
         count = costs.cores if costs.shared else max(needed_processes(stage, costs.cores) for stage in costs.stages)
-        count = min(count, MOST_WORKERS)
+        count = min(count, MAX_WORKERS)
         rate = count * PROCESS_SHARE / costs.stages[0].loading
         reason = f"{count} processes would load about {rate:,.0f} pictures/s, threads load {now:,.0f}"
         yield Change("data.workers", count, with_processes(costs, count, START_SECONDS), True, reason)
     elif data.workers != 0:
-        rates = measure_rates(job.pictures.train, data, data.augmentation)
-        slower = measured.costs.stages[0].loading * rates.threads
+        speeds = measure_loading_speeds(job.pictures.train, data, data.augmentation)
+        slower = measured.costs.stages[0].loading * speeds.threads
         changed = every_stage(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
-        reason = f"threads load {rates.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
+        reason = f"threads load {speeds.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
         yield Change("data.workers", 0, changed, True, reason)
     if measured.cache == "off":
         each = 1e3 * (costs.stages[0].read + costs.stages[0].decode)
@@ -117,27 +117,29 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
 
 def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     stages = job.config.stages
-    off = [stage for stage in stages if cache_setting(job.config, stage) == "off"]
+    off = [stage for stage in stages if feature_settings(job.config, stage).cut == "off"]
     if off:
         key = "train.cache" if job.config.cache == "off" else f"train.stages[{stages.index(off[0])}].cache"
         wanted = {stage.name: stage.model_copy(update={"cache": "auto"}) for stage in off}
         yield from _with_plans(job, measured, wanted, key, "auto", same_result=False)
         return
     fresh = {
-        stage.name: stage.model_copy(update={"views": AUTO_VIEWS})
+        stage.name: stage.model_copy(update={"views": AUTO_COPIES})
         for stage, times in zip(stages, measured.stages, strict=True)
-        if times.plan.halves is None and times.frozen is not None and (stage.views or job.config.views) == "auto"
+        if times.plan.halves is None
+        and times.frozen is not None
+        and feature_settings(job.config, stage).copies == "auto"
     }
     if fresh:
-        yield from _with_plans(job, measured, fresh, "train.views", AUTO_VIEWS, same_result=False)
-    fewer = {stage.name: max(1, stage.views // 2) for stage in measured.costs.stages if stage.views > 1}
+        yield from _with_plans(job, measured, fresh, "train.views", AUTO_COPIES, same_result=False)
+    fewer = {stage.name: max(1, stage.copies // 2) for stage in measured.costs.stages if stage.copies > 1}
     if fewer:
-        views = min(fewer.values())
+        copies = min(fewer.values())
         changed = every_stage(
-            measured.costs, lambda stage: replace(stage, views=views) if stage.name in fewer else stage
+            measured.costs, lambda stage: replace(stage, copies=copies) if stage.name in fewer else stage
         )
         reason = "each version of the pictures goes through the frozen layers once"
-        yield Change("train.views", views, changed, False, reason)
+        yield Change("train.views", copies, changed, False, reason)
 
 
 def _with_plans(
@@ -161,7 +163,7 @@ def _with_plans(
             stages.append(costs)
             continue
         reason, same = plan.reason, same and not plan.augmented
-        stages.append(with_features(costs, plan.views))
+        stages.append(with_features(costs, plan.copies))
     if reason:
         yield Change(key, value, replace(measured.costs, stages=tuple(stages)), same_result or same, reason)
 
@@ -171,10 +173,10 @@ def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     if job.config.jit_compile is not True or not measured.costs.shared or keras.backend.backend() != "tensorflow":
         return
     plain = replace(job, config=job.config.model_copy(update={"jit_compile": "auto"}))
-    objective, answers = objective_of(job), answers_of(job)
+    objective, targets = build_objective(job), build_targets(job)
     stages = []
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
-        times = time_stage(plain, config, objective=objective, answers=answers)
+        times = time_stage(plain, config, objective=objective, targets=targets)
         stages.append(device_costs(costs, times))
     steps = [
         f"{1e3 * new.step:.3g} ms instead of {1e3 * old.step:.3g}"
@@ -229,7 +231,7 @@ def device_costs(costs: StageCosts, times: StageTimes) -> StageCosts:
         compile_seconds=times.compile_seconds,
         frozen=times.frozen.seconds if times.frozen else 0.0,
         cached_step=times.cached_step.seconds if times.cached_step else None,
-        views=times.plan.views,
+        copies=times.plan.copies,
         prepare=times.prepare.seconds if times.prepare else 0.0,
     )
 

@@ -183,7 +183,7 @@ def test_features_are_cut_where_they_were(job):
     top = stage("top", 3, unfreeze="last 1 blocks", learning_rate=1e-3)
     _, part = check_parts(job, [1], stages=[top], data={"augmentation": "none"})
     start = json.loads((checkpoints_in(part.folder)[-1] / "state.json").read_text())
-    assert part.listener.stages[0].features == start["resume"]["facts"]["reason"]
+    assert part.listener.stages[0].features == start["stage"]["features_reason"]
 
 
 def test_training_that_was_at_its_end_stays_as_it_is(job):
@@ -199,7 +199,7 @@ def test_training_that_was_at_its_end_stays_as_it_is(job):
 def test_training_ends_when_it_is_enough_and_can_go_on(job):
     stages = [stage("head", 3), stage("more", 1, unfreeze="last 1 blocks")]
     short = job("short", stages=stages)
-    train(short, enough=lambda record: record.epoch == 2)
+    train(short, stop_when=lambda record: record.epoch == 2)
     assert [record.epoch for record in short.listener.epochs] == [1, 2]
     rest = job("rest", stages=stages)
     train(rest, start_from=short.folder)

@@ -24,7 +24,7 @@ from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.events import SilentListener
-from imagetune.training.feature_plan import AUTO_VIEWS, plan_features
+from imagetune.training.feature_plan import AUTO_COPIES, plan_features
 from imagetune.training.fit import train
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
@@ -210,7 +210,7 @@ def test_auto_says_why_it_leaves_a_stage_alone(job):
 
 def test_auto_takes_few_views_of_an_augmented_head_stage(job):
     plan = plan_features((one := job(stages=[stage(epochs=20)], augmentation="light")), one.config.stages[0], one.model)
-    assert plan.views == AUTO_VIEWS
+    assert plan.copies == AUTO_COPIES
 
 
 def test_features_too_large_for_the_budget_are_not_kept(job, monkeypatch):

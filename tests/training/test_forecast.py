@@ -74,7 +74,7 @@ def test_pictures_kept_decoded_are_decoded_in_the_first_epoch_only():
 
 
 def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_view():
-    stage = replace(STAGE, frozen=0.009, cached_step=0.0001, views=2)
+    stage = replace(STAGE, frozen=0.009, cached_step=0.0001, copies=2)
     (found,) = forecast(replace(COSTS, stages=(stage,)))
     assert found.pieces[FEATURES] == pytest.approx(2 * 1000 * 0.009 + 100 * (0.009 + 0.003))
     assert found.pieces[STEP] == pytest.approx(10 * 1000 * 0.0001)
@@ -84,9 +84,9 @@ def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_view():
 
 def test_features_by_difference_leave_the_step_without_its_frozen_part():
     found = with_features(replace(STAGE, frozen=0.006), 4)
-    assert (found.cached_step, found.views) == (pytest.approx(0.004), 4)
+    assert (found.cached_step, found.copies) == (pytest.approx(0.004), 4)
     noisy = with_features(replace(STAGE, frozen=0.011, epochs=3), 4)
-    assert (noisy.cached_step, noisy.views) == (pytest.approx(0.0003), 3)
+    assert (noisy.cached_step, noisy.copies) == (pytest.approx(0.0003), 3)
 
 
 def test_needed_processes_are_as_many_as_feed_the_step_and_no_more_than_cores():
