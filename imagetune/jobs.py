@@ -16,7 +16,7 @@ from imagetune.finished import find_run
 from imagetune.members import open_members, seen_pictures
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model, value_scale_of
-from imagetune.model.devices import on_accelerator
+from imagetune.model.devices import find_device
 from imagetune.model.manifest import load_model
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
@@ -96,7 +96,7 @@ def settle_workers(
     choice = choose_workers(
         measure_loading_speeds(pictures.train, data, data.augmentation),
         count_reads(recipe.train, data, len(pictures.train)),
-        shared=not on_accelerator(),
+        shared=find_device().is_cpu,
         step=step,
     )
     say(f"workers     {choice.workers}: {choice.reason}")

@@ -25,7 +25,7 @@ from imagetune.data.timing import (
     time_pipeline,
 )
 from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
-from imagetune.model.devices import on_accelerator
+from imagetune.model.devices import find_device
 from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
@@ -192,7 +192,7 @@ def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     return Profile(
         recipe,
         keras.backend.backend(),
-        _device(),
+        find_device().name,
         costs,
         loading,
         tuple(times),
@@ -280,7 +280,7 @@ def _costs(
         len(job.pictures.val),
         forward.seconds,
         usable_cores(),
-        not on_accelerator(),
+        find_device().is_cpu,
     )
 
 
@@ -288,10 +288,6 @@ def _kept_decoded(data: DataConfig, count: int) -> bool:
     """Say whether so many pictures would be kept decoded; room is told from the recipe's own limit."""
     image = data.image
     return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
-
-
-def _device() -> str:
-    return str(next(iter(keras.distribution.list_devices()), "cpu"))
 
 
 def _timing(timing: Timing) -> dict[str, float | int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from imagetune.data.pipeline import Batch
 from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.model.halves import Halves
 from imagetune.model.traces import graphs_freed
 from imagetune.model.trainable import learning_places
 from imagetune.recipe.train import StageConfig
@@ -135,23 +136,14 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
         The state after the stage, and whether training ends here, whatever stages are left.
     """
     if state.stage is not None and state.stage.finished:
-        return _skip_stage(training, stage, state.stage, state), False
+        return _skip_stage(training, stage, state), False
     job, model = training.job, stage_model(training.job, stage)
     resolved, plan = _settle_stage(training, stage, model, state)
     begun = state.stage or _stage_state(resolved, plan, state)
     state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
     source = stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
     with memory_errors(job.config.pass_size), job.stop.deferred(), source:
-        setup = prepare_stage(
-            model,
-            job.backbone,
-            resolved,
-            job.config,
-            steps_per_epoch=job.steps_per_epoch,
-            objective=training.objective,
-            slots=state.slots,
-            halves=plan.halves,
-        )
+        setup = _prepare(training, resolved, model, state.slots, plan.halves)
         state = replace(state, learned=state.learned | learning_places(model))
         weights = _kept_weights(job, resolved, model, setup, state.learned)
         state = _restore(state, setup, weights)
@@ -172,22 +164,30 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     return state, callback.stopped
 
 
-def _skip_stage(training: _Training, stage: StageConfig, begun: StageState, state: TrainingState) -> TrainingState:
+def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -> TrainingState:
     """Return the state after a stage that an earlier training has finished, with the best weights in the model."""
     job = training.job
-    # Only the optimizer's slots are wanted, so the length of an epoch, which its schedule takes, doesn't matter.
-    setup = prepare_stage(
-        job.model,
-        job.backbone,
-        stage.model_copy(update={"learning_rate": begun.learning_rate}),
-        job.config,
-        steps_per_epoch=1,
-        objective=training.objective,
-        slots=state.slots,
-    )
+    # The optimizer is built for its slots alone, which the next stage goes on with.
+    setup = _prepare(training, _with_learning_rate(stage, state), job.model, state.slots)
     restore_optimizer(state, setup.learner)
     _load_best(job, state)
     return replace(state, stage=None, slots=_slots_after(setup, job.model), arrays={})
+
+
+def _prepare(
+    training: _Training, stage: StageConfig, model: keras.Model, slots: Slots, halves: Halves | None = None
+) -> StageSetup:
+    job = training.job
+    return prepare_stage(
+        model,
+        job.backbone,
+        stage,
+        job.config,
+        steps_per_epoch=job.steps_per_epoch,
+        objective=training.objective,
+        slots=slots,
+        halves=halves,
+    )
 
 
 def _settle_stage(
@@ -196,13 +196,18 @@ def _settle_stage(
     """Return the stage with a number for its learning rate, and its plan for features; measured once, at its start."""
     job = training.job
     if state.stage is not None:
-        stage = stage.model_copy(update={"learning_rate": state.stage.learning_rate})
+        stage = _with_learning_rate(stage, state)
         fixed = stage.model_copy(update={"cache": state.stage.features_cut})
         return stage, replace(plan_features(job, fixed, model), reason=state.stage.features_reason)
     if stage.learning_rate == "auto":
         found = find_learning_rate(job, model, stage, objective=training.objective, slots=state.slots)
         stage = stage.model_copy(update={"learning_rate": found.suggestion})
     return stage, plan_features(job, stage, model)
+
+
+def _with_learning_rate(stage: StageConfig, state: TrainingState) -> StageConfig:
+    """Return a stage with the learning rate that it began with, which may have been measured then."""
+    return stage if state.stage is None else stage.model_copy(update={"learning_rate": state.stage.learning_rate})
 
 
 def _stage_state(stage: StageConfig, plan: FeaturePlan, state: TrainingState) -> StageState:

@@ -13,7 +13,7 @@ from imagetune.data.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
-from imagetune.model.devices import tensorflow_on_cpu
+from imagetune.model.devices import find_device
 from imagetune.model.halves import Halves, frozen_boundaries
 from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 from imagetune.recipe.data import Task
@@ -221,4 +221,4 @@ def _jit_compile(setting: str | bool) -> bool | str:
     if setting != "auto":
         return setting
     # Measured: XLA makes most backbones slower on the CPU with TensorFlow. The other backends decide for themselves.
-    return False if tensorflow_on_cpu() else "auto"
+    return False if find_device().is_tensorflow_cpu else "auto"
