@@ -47,6 +47,7 @@ class KeptWeights:
         self.config = config
         self.learned = learned
         self.refresh = refresh
+        # Counted from 1, as epochs are told.
         self._first_averaged = epochs - round(epochs * config.last_fraction) + 1
         self._sum: list[np.ndarray] = []
         self._count = 0
@@ -55,6 +56,7 @@ class KeptWeights:
         """Take the weights at the end of the stage's ``epoch``, counted from 1, into the average of SWA."""
         if self.config.name != "swa" or epoch < self._first_averaged:
             return
+        # Float64: sums of many epochs would lose the small weights' last bits.
         weights = [weight.astype(np.float64) for weight in self.trained.get_weights()]
         self._sum = [a + b for a, b in zip(self._sum, weights, strict=True)] if self._sum else weights
         self._count += 1
@@ -73,7 +75,12 @@ class KeptWeights:
         return own | {f"sum/{position}": total for position, total in enumerate(self._sum) if position in self.learned}
 
     def put_back(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
-        """Take up again what `remembered` returned, after so many averaged epochs."""
+        """Restore what `remembered` returned.
+
+        Args:
+            arrays: By name; others than its own are passed over.
+            averaged_epochs: Epochs in the average of SWA then.
+        """
         for position, weight in enumerate(self.trained.weights):
             if f"own/{position}" in arrays:
                 weight.assign(arrays[f"own/{position}"])
@@ -85,7 +92,7 @@ class KeptWeights:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Put the weights to keep into the kept model for a while."""
+        """Put the weights to keep into the kept model during the block; afterwards the learner has its own again."""
         if keras.backend.backend() == "jax":  # during an epoch its state lives outside the variables
             self.learner.jax_state_sync()
         learned = self._average_in()

@@ -141,15 +141,15 @@ def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, In
     return state, initial
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of the committed checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
 
 
 def prune_checkpoints(folder: Path, *, best: Path | None) -> None:
     """Delete all but the newest ``KEEP`` checkpoints and the best one."""
-    kept = {*checkpoints_in(folder)[-KEEP:], best}
-    for path in checkpoints_in(folder):
+    kept = {*list_checkpoints(folder)[-KEEP:], best}
+    for path in list_checkpoints(folder):
         if path not in kept:
             shutil.rmtree(path)
 

@@ -52,7 +52,7 @@ class FeatureSettings:
         return min(epochs, wanted) if augmented else 1
 
 
-def feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
+def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
     """Return what the recipe says of a stage's features: the one place that looks up ``cache`` and ``views``."""
     return FeatureSettings(
         stage.cache or train.cache, stage.views or train.views, parse_unfreeze(stage.unfreeze).nothing
@@ -89,7 +89,7 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
         stage: Its ``unfreeze`` is known to fit the backbone.
         model: The model that the stage trains, as from ``stage_model``.
     """
-    settings = feature_settings(job.config, stage)
+    settings = read_feature_settings(job.config, stage)
     if trouble := _trouble(job, settings.cut):
         return FeaturePlan(trouble)
     boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
@@ -101,7 +101,7 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
         return _plan_at(job, model, settings.cut, count, augmented=augmented)
     if boundaries[-1] == POOLING:
         return _plan_at(job, model, POOLING, count, augmented=augmented)
-    # A part of the backbone that is trained sees far more in pictures that never repeat than a head does.
+    # That a few copies are enough was measured for heads alone.
     if augmented and settings.copies == "auto":
         return FeaturePlan("pictures are augmented anew in each epoch; train.views would let them take turns")
     return _plan_deepest(job, stage, model, boundaries, count, augmented=augmented)
@@ -155,7 +155,7 @@ def _plan_deepest(
 def _seconds_a_picture(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
     with stage_batches(job, stage, epochs=1, workers=0) as batches:
         images = next(batches).images
-    lower.predict_on_batch(images)  # the first call also compiles
+    lower.predict_on_batch(images)  # the first call also compiles, which happens once anyway
     began = time.perf_counter()
     lower.predict_on_batch(images)
     return (time.perf_counter() - began) / len(images)

@@ -24,7 +24,7 @@ from imagetune.model.halves import Halves, weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, feature_settings
+from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
 from imagetune.training.job import Pictures, TrainingJob, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
@@ -45,7 +45,7 @@ class _Quicker:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features of some pictures.
+    """A batch of features.
 
     Attributes:
         images: (b, ...) float32: what the part of the model that learns takes for pictures.
@@ -58,7 +58,7 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """What a cached stage learns from.
+    """The features that a cached stage learns from, one copy of all pictures after the other.
 
     Attributes:
         rows: Features of n pictures, one copy of all of them after the other.
@@ -104,10 +104,10 @@ class _Version:
 
 def keeps_features(train: TrainConfig) -> bool:
     """Tell whether a training leaves the backbone as it was, so that its features serve other runs, too."""
-    return all(feature_settings(train, stage).caches_backbone for stage in train.stages)
+    return all(read_feature_settings(train, stage).caches_backbone for stage in train.stages)
 
 
-def train_features(
+def compute_train_features(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
     """Return the features of the training pictures, computing those that aren't in their table yet.
@@ -264,7 +264,7 @@ def _fill(
 
 
 def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
-    """Return which rows aren't stored yet; those that are go into ``rows``."""
+    """Return the positions that aren't stored yet; those that are get copied into ``rows``."""
     missing = set()
     for position in positions:
         row = None if stored is None else stored.get(position)

@@ -24,10 +24,10 @@ from imagetune.training.faults import memory_errors
 from imagetune.training.feature_plan import FeaturePlan, plan_features
 from imagetune.training.feed import Feed, IndexedBatch, TrainingTargets
 from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_batches, stage_model
-from imagetune.training.loop.state import StageState, TrainingState
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
 from imagetune.training.lr_find import find_learning_rate
-from imagetune.training.optimizer import Slots, read_slots, trainable_by_position
-from imagetune.training.source import stage_source
+from imagetune.training.optimizer import Slots, find_trainable_variables, read_slots
+from imagetune.training.source import open_stage_source
 from imagetune.training.stages import Objective, StageSetup, prepare_stage
 from imagetune.training.standing import reopen_training, restore_optimizer, restore_weights
 
@@ -58,21 +58,17 @@ def train(
     until_epoch: int | None = None,
     stop_when: StopCondition | None = None,
 ) -> EpochRecord:
-    """Train the model in place through all stages; it ends with the best weights of all of them.
+    """Train the model in place through all stages and return the epoch whose weights it has then: the best of all.
 
-    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was.
-
-    Training that goes on from the end of an epoch of an earlier training gives what that would have given had it gone
-    on itself, as long as recipe and pictures are the same.
+    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was. Training
+    that goes on from the end of an epoch of an earlier one gives what that would have given, with the same recipe and
+    pictures.
 
     Args:
         job: What all stages share.
         start_from: Folder of the earlier training's checkpoints.
         until_epoch: Where training ends, in epochs of all stages; schedules stay those of the whole recipe.
         stop_when: Asked after every epoch whether training ends there.
-
-    Returns:
-        The record of the epoch that the weights are from.
 
     Raises:
         DivergedError: The loss is not finite. The best weights so far are in a checkpoint.
@@ -93,9 +89,7 @@ def train(
             state, stopped = _train_stage(training, stage, state)
         if stopped:
             break
-    if state.best is None:
-        raise ImagetuneError("training ended without an epoch")
-    return state.best.record
+    return _best_of(state).record
 
 
 def _begin(job: TrainingJob) -> tuple[TrainingState, InitialWeights]:
@@ -141,7 +135,7 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
     resolved, plan = _settle_stage(training, stage, model, state)
     begun = state.stage or _stage_state(resolved, plan, state)
     state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
-    source = stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
+    source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
     with memory_errors(job.config.pass_size), job.stop.deferred(), source:
         setup = _prepare(training, resolved, model, state.slots, plan.halves)
         state = replace(state, learned=state.learned | learning_places(model))
@@ -233,20 +227,26 @@ def _restore(state: TrainingState, setup: StageSetup, weights: KeptWeights) -> T
 
 def _load_best(job: TrainingJob, state: TrainingState) -> EpochRecord:
     """Put the best weights so far into the model and return the record of their epoch."""
+    best = _best_of(state)
+    load_checkpoint(best.checkpoint, job.model, state.learned)
+    return best.record
+
+
+def _best_of(state: TrainingState) -> BestEpoch:
     if state.best is None:
         raise ImagetuneError("training ended without an epoch")
-    load_checkpoint(state.best.checkpoint, job.model, state.learned)
-    return state.best.record
+    return state.best
 
 
 def _has_best_weights(job: TrainingJob, model: keras.Model, state: TrainingState) -> bool:
     """Tell whether the model has the weights of the best epoch as it is: the last one, learned in place."""
+    # Averages are in the checkpoint only: the learner has got its own weights back.
     in_place = model is job.model and job.config.average.name == "none"
     return state.best is None or (in_place and state.best.record.epoch == state.epoch)
 
 
 def _slots_after(setup: StageSetup, model: keras.Model) -> Slots:
-    return read_slots(setup.learner.optimizer, trainable_by_position(model))
+    return read_slots(setup.learner.optimizer, find_trainable_variables(model))
 
 
 def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[IndexedBatch], done: int) -> None:

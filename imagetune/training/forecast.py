@@ -160,7 +160,7 @@ def forecast(costs: Costs) -> list[StageForecast]:
     return [_forecast_stage(costs, stage) for stage in costs.stages]
 
 
-def total_seconds(costs: Costs) -> float:
+def sum_seconds(costs: Costs) -> float:
     """Return the seconds of all stages."""
     return sum(stage.seconds for stage in forecast(costs))
 
@@ -177,10 +177,10 @@ def bottleneck(forecasts: Sequence[StageForecast]) -> tuple[str, float]:
 
 def rank_changes(costs: Costs, changes: Sequence[Change]) -> list[Advice]:
     """Return what each change would save, the largest saving first; those that save nothing are left out."""
-    before = total_seconds(costs)
+    before = sum_seconds(costs)
     found = []
     for change in changes:
-        saved = before - total_seconds(change.costs)
+        saved = before - sum_seconds(change.costs)
         share = saved / max(before, 1e-9)
         if saved > 0:
             found.append(Advice(change.setting, change.value, saved, share, change.same_result, change.reason))
@@ -198,21 +198,21 @@ def best_advice(ranked: Sequence[Advice]) -> Advice | None:
     return next((advice for advice in ranked if advice.share >= WORTH_SAYING), None)
 
 
-def every_stage(costs: Costs, change: Callable[[StageCosts], StageCosts]) -> Costs:
+def change_stages(costs: Costs, change: Callable[[StageCosts], StageCosts]) -> Costs:
     """Return the costs with every stage changed."""
     return replace(costs, stages=tuple(change(stage) for stage in costs.stages))
 
 
-def with_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
+def use_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
     """Return the costs with ``count`` worker processes instead of what there is."""
     rate = min(count, costs.cores) * PROCESS_SHARE
-    return every_stage(
+    return change_stages(
         costs,
         lambda stage: replace(stage, delivery=stage.loading / rate, kept_delivery=None, start_seconds=start_seconds),
     )
 
 
-def with_features(stage: StageCosts, copies: int) -> StageCosts:
+def cache_features(stage: StageCosts, copies: int) -> StageCosts:
     """Return a stage that caches the features of its frozen layers, the step from there on taken by difference."""
     if stage.cached_step is not None:
         return replace(stage, copies=min(copies, stage.epochs))
@@ -220,7 +220,7 @@ def with_features(stage: StageCosts, copies: int) -> StageCosts:
     return replace(stage, cached_step=step, copies=min(copies, stage.epochs))
 
 
-def needed_processes(stage: StageCosts, cores: int) -> int:
+def count_needed_processes(stage: StageCosts, cores: int) -> int:
     """Return how many processes feed the step of a stage, at most one a core."""
     return max(1, min(cores, -int(-stage.loading / (PROCESS_SHARE * max(stage.step, 1e-9)) // 1)))
 

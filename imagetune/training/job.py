@@ -20,7 +20,7 @@ from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.events import Listener
 from imagetune.training.feed import TrainingTargets
-from imagetune.training.imbalance import class_counts, class_weights, sampling_weights
+from imagetune.training.imbalance import class_weights, compute_sampling_weights, count_classes
 from imagetune.training.penalties import copy_pretrained_weights
 from imagetune.training.stages import Objective
 from imagetune.training.stopping import StopRequest
@@ -31,7 +31,7 @@ CLASS_TASKS = ("single_label", "ordinal")
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the model learns from and is selected by. The test split has no place here.
+    """The pictures that the model learns from and is selected by. The test split has no place here.
 
     Attributes:
         train: Training records.
@@ -86,7 +86,7 @@ class TrainingJob:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Passes an epoch."""
+        """Passes an epoch: optimizer steps where nothing is accumulated."""
         return steps_per_epoch(len(self.pictures.train), self.config.pass_size)
 
 
@@ -95,7 +95,7 @@ def build_objective(job: TrainingJob) -> Objective:
     task, pictures = job.pictures.config.task, job.pictures
     priors = None
     if task in CLASS_TASKS:
-        counts = class_counts(pictures.train_labels, pictures.class_names)
+        counts = count_classes(pictures.train_labels, pictures.class_names)
         priors = counts / counts.sum()
     anchors = copy_pretrained_weights(backbone_of(job.model), job.config.regularisation)
     return Objective(task, priors, anchors, value_scale_of(job.model))
@@ -115,7 +115,7 @@ def build_targets(job: TrainingJob) -> TrainingTargets:
         targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
     weights = None
     if job.config.class_weights != "none":
-        counts = class_counts(labels, pictures.class_names)
+        counts = count_classes(labels, pictures.class_names)
         of_classes = class_weights(job.config.class_weights, counts, pictures.class_names)
         weights = None if of_classes is None else of_classes[targets.argmax(axis=1)]
     return TrainingTargets(targets, weights, job.config.mix, job.teacher, job.seed)
@@ -156,7 +156,7 @@ def stage_batches(
         workers=data.workers if workers is None else workers,
         max_pixels=data.max_pixels,
         start_step=start_step,
-        chances=None if natural else draw_probabilities(job),
+        chances=None if natural else compute_draw_probabilities(job),
         cache=cache,
     )
 
@@ -191,8 +191,8 @@ def is_augmented(data: DataConfig) -> bool:
     return data.augmentation not in ("none", ())
 
 
-def draw_probabilities(job: TrainingJob) -> np.ndarray | None:
+def compute_draw_probabilities(job: TrainingJob) -> np.ndarray | None:
     """Return (n,) float64, the probability of each training picture in a draw; None where each comes once an epoch."""
     if job.config.sampling == "natural":
         return None
-    return sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)
+    return compute_sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)

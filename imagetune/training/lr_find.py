@@ -20,7 +20,7 @@ from imagetune.recipe.train import ScheduleConfig, StageConfig
 from imagetune.training.faults import memory_errors
 from imagetune.training.feed import Feed
 from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_batches
-from imagetune.training.optimizer import Slots, inner_optimizers
+from imagetune.training.optimizer import Slots, list_inner_optimizers
 from imagetune.training.stages import Objective, prepare_stage
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-7, 10.0
@@ -107,8 +107,7 @@ def find_learning_rate(
 ) -> RangeTest:
     """Return the range test of a stage on its own layers, optimizer, pictures, augmentation and blending.
 
-    Every variable of the model is as before afterwards; its layers are left set for the stage. Batches depend on seed,
-    epoch and index alone, so that the training that follows gets what it would have got anyway.
+    Every variable of the model is as before afterwards; its layers are left set for the stage.
 
     Args:
         job: What all stages share.
@@ -125,7 +124,7 @@ def find_learning_rate(
     """
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
     plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
-    with restored(model), job.stop.deferred(), memory_errors(job.config.pass_size):
+    with restore_afterwards(model), job.stop.deferred(), memory_errors(job.config.pass_size):
         setup = prepare_stage(
             model,
             job.backbone,
@@ -136,16 +135,16 @@ def find_learning_rate(
             slots=slots,
         )
         with _passes(job, stage) as passes:
-            curve = range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
+            curve = run_range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
     return read_curve(stage.name, *curve)
 
 
-def range_test(
+def run_range_test(
     learner: keras.Model, passes: Iterable[Sequence[Any]], *, accumulation: int = 1, check: Callable[[], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the curve of training ``learner`` with a rising learning rate until the loss explodes.
 
-    Its variables change: see `restored`.
+    Its variables change: see `restore_afterwards`.
 
     Args:
         learner: Compiled for a learning rate of 1 for the head, that of other groups being their share of it.
@@ -156,7 +155,7 @@ def range_test(
     Returns:
         Learning rate of the head and mean loss of each step, (n,) float64 each; all losses but the last are finite.
     """
-    for inner in inner_optimizers(learner.optimizer):
+    for inner in list_inner_optimizers(learner.optimizer):
         share = float(keras.ops.convert_to_numpy(inner.learning_rate))
         # `iterations` are steps, while schedules are asked with the count of passes.
         count = int(keras.ops.convert_to_numpy(inner.iterations)) * accumulation
@@ -179,7 +178,9 @@ def read_curve(stage: str, learning_rates: NDArray[np.float64], losses: NDArray[
     finite = np.isfinite(losses)
     tried, losses = learning_rates[finite], losses[finite]
     smoothed = smooth(losses)
-    return RangeTest(stage, tried, losses, smoothed, _at(tried, valley(smoothed)), _at(tried, steepest(smoothed)))
+    return RangeTest(
+        stage, tried, losses, smoothed, _at(tried, find_valley(smoothed)), _at(tried, find_steepest(smoothed))
+    )
 
 
 def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -191,7 +192,7 @@ def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     return smoothed
 
 
-def valley(smoothed: NDArray[np.float64]) -> int | None:
+def find_valley(smoothed: NDArray[np.float64]) -> int | None:
     """Return the position two thirds into the longest fall; None where the loss falls by less than a hundredth.
 
     The longest fall is the longest choice of points, in order, each lower than the one before, so that small bumps
@@ -210,7 +211,7 @@ def valley(smoothed: NDArray[np.float64]) -> int | None:
     return first + round((last - first) * 2 / 3)
 
 
-def steepest(smoothed: NDArray[np.float64]) -> int | None:
+def find_steepest(smoothed: NDArray[np.float64]) -> int | None:
     """Return the position of the steepest fall over the logarithm of the learning rate; None without a fall."""
     settled = smoothed[UNSETTLED_STEPS:]
     if len(settled) < 2:
@@ -221,7 +222,7 @@ def steepest(smoothed: NDArray[np.float64]) -> int | None:
 
 
 @contextmanager
-def restored(model: keras.Model) -> Iterator[None]:
+def restore_afterwards(model: keras.Model) -> Iterator[None]:
     """Put every variable of ``model`` back after the block, the random state of its dropout included."""
     before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.variables]
     try:

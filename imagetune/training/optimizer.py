@@ -62,6 +62,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Clip all gradients together, then let each group's optimizer apply its own."""
+        # Each optimizer alone would clip by the norm of its own group.
         if self.clip_norm is not None:
             squares = [keras.ops.sum(keras.ops.square(keras.ops.cast(grad, "float32"))) for grad in grads]
             norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
@@ -78,7 +79,7 @@ def build_optimizer(
     average: AverageConfig | None = None,
     accumulation: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Return one optimizer, or one for each group where there are several.
+    """Return a built optimizer for all groups: one of its own for each where there are several.
 
     Args:
         config: Algorithm and its settings. ``clip_norm`` holds for all groups together; with accumulation and more
@@ -109,7 +110,7 @@ def read_slots(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, ke
     """Return what ``optimizer`` remembers of ``variables``, given by position, for the next stage's."""
     values: dict[tuple[int, str], np.ndarray] = {}
     steps: dict[int, int] = {}
-    for inner in inner_optimizers(optimizer):
+    for inner in list_inner_optimizers(optimizer):
         updates = int(keras.ops.convert_to_numpy(inner.iterations))
         for (position, kind), slot in _slots(inner, variables).items():
             if kind not in _OF_ONE_STAGE:
@@ -118,13 +119,13 @@ def read_slots(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, ke
     return Slots(values, steps)
 
 
-def trainable_by_position(model: keras.Model) -> dict[int, keras.Variable]:
+def find_trainable_variables(model: keras.Model) -> dict[int, keras.Variable]:
     """Return the trainable variables by their position among the model's weights, in the order of the optimizer."""
     positions = {id(variable): position for position, variable in enumerate(model.weights)}
     return {positions[id(variable)]: variable for variable in model.trainable_variables}
 
 
-def inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+def list_inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Return the optimizers that do the work, inside loss scaling and groups."""
     scaled = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(scaled, "optimizers", None) or [scaled])
@@ -132,7 +133,7 @@ def inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimi
 
 def scale_learning_rate(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
     """Multiply the constant learning rate of ``optimizer``, and of all inside it, by ``factor``."""
-    for one in inner_optimizers(optimizer):
+    for one in list_inner_optimizers(optimizer):
         one.learning_rate = float(keras.ops.convert_to_numpy(one.learning_rate)) * factor
 
 
@@ -162,7 +163,7 @@ def _one_optimizer(
 
 
 def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:
-    """Put the slots and the age of a group back; averages start at the weights as they are."""
+    """Restore slots and age of a group; averages start at the weights as they are."""
     for (position, kind), slot in _slots(optimizer, group.variables).items():
         if kind == "average":
             # A copy: JAX refuses to update two variables that share a buffer.

@@ -14,7 +14,7 @@ PretrainedWeights = Sequence[np.ndarray]
 
 
 class WeightPenalty(keras.regularizers.Regularizer):
-    """``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2``.
+    """The penalty ``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2`` on a variable w.
 
     Args:
         config: The three strengths.
@@ -26,7 +26,8 @@ class WeightPenalty(keras.regularizers.Regularizer):
         self.anchor = anchor
 
     def __call__(self, weights: Any) -> Any:
-        """Return the penalty, a scalar."""
+        """Return the penalty, a float32 scalar."""
+        # Mixed precision would overflow in sums of squares.
         weights = keras.ops.cast(weights, "float32")
         total = self.config.l1 * keras.ops.sum(keras.ops.absolute(weights))
         total += self.config.l2 * keras.ops.sum(keras.ops.square(weights))
@@ -43,12 +44,12 @@ def copy_pretrained_weights(network: keras.Model, config: RegularisationConfig) 
 
 
 def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: PretrainedWeights) -> None:
-    """Put the penalties on what of the backbone learns now, and take them off the rest.
+    """Put the penalties on what of the backbone is trained now, and take them off the rest.
 
     L1 and L2 hold kernels only; L2-SP also holds biases and scales, as published.
 
     Args:
-        network: The backbone; which layers learn is already set.
+        network: The backbone; which layers are trained is already set.
         config: Strengths.
         anchors: As from ``copy_pretrained_weights``.
     """

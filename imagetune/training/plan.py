@@ -14,14 +14,14 @@ from imagetune.training.timing import ANY_LEARNING_RATE, StageTimes, time_stage
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage as it would run.
+    """What a stage would train and how long it would take.
 
     Attributes:
         stage: The stage's values.
         steps_per_epoch: Optimizer steps an epoch.
         rates: Peak learning rate of each group of layers, input to output; with ``auto`` the share that each would have
             of what is measured.
-        trainable_parameters: Parameters that would learn.
+        trainable_parameters: Number of parameters that it would train.
         parameters: All parameters.
         features: What is done about the features of frozen layers, and why.
         features_seconds: Estimated time to compute them once; 0 where they are not kept.
@@ -44,7 +44,7 @@ class StagePlan:
 
 
 def plan_stages(job: TrainingJob) -> list[StagePlan]:
-    """Time each stage on a batch of its own. The model's weights change; nothing is written.
+    """Return each stage as it would run, timed on a batch of its own. The model's weights change; nothing is written.
 
     Raises:
         ResourceError: Memory ran out.
@@ -60,6 +60,7 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
         setup = prepare_stage(
             stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
         )
+        # Of `auto` only the shares of the groups are known yet.
         unit = ANY_LEARNING_RATE if stage.learning_rate == "auto" else 1.0
         plans.append(
             StagePlan(
@@ -88,6 +89,7 @@ def _with_any_learning_rate(stage: StageConfig) -> StageConfig:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory that this process has held."""
+    """Return the most main memory that this process has held, in bytes."""
+    # Linux counts in KiB, macOS in bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

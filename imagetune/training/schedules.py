@@ -59,7 +59,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def total_steps(self) -> float:
-        """Steps of the stage."""
+        """Optimizer steps of the stage."""
         return self.steps_per_epoch * self.epochs
 
     @property
@@ -79,7 +79,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return float(self._value(np.float64(step), np))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, for Keras."""
+        """Return the constructor's arguments by name, as Keras asks for."""
         return {
             "peak": self.peak,
             "config": self.config.model_dump(),
@@ -108,11 +108,13 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             case "polynomial":
                 return _from_to(config.final_fraction, 1.0, left**config.power)
             case "exponential":
+                # A final fraction of 0 is never reached by a constant ratio.
                 return ops.exp((1.0 - left) * np.log(max(config.final_fraction, 1e-6)))
             case "inverse_sqrt":
                 scale = max(warmup, 1.0)
                 return ops.sqrt(scale / (scale + falling))
             case "step":
+                # Half a step on: a reduction that falls between two steps comes at the nearer one.
                 return config.factor ** ops.floor((step + 0.5) / (config.step_epochs * self.steps_per_epoch))
             case "one_cycle":
                 return self._cycle(step, ops)
@@ -183,13 +185,14 @@ class PlateauLearningRate:
         config = self.schedule.config
         warming = self._step + 1 < self.schedule.warmup_steps
         self._stalled_epochs = 0 if improved or warming else self._stalled_epochs + 1
+        # Below the final fraction there is no further reduction: the stage would stand still.
         if self._stalled_epochs > config.patience and self._share * config.factor >= config.final_fraction:
             self._stalled_epochs = 0
             self._share *= config.factor
 
 
 def _half_cosine(share: Any, ops: Any) -> Any:
-    """Return 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
+    """Return a value from 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
     return 0.5 * (1.0 - ops.cos(np.pi * share))
 
 

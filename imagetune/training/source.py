@@ -14,14 +14,14 @@ from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.train import StageConfig
 from imagetune.training.events import FeaturesDone
 from imagetune.training.feature_plan import FeaturePlan
-from imagetune.training.features import FeatureBatch, plain_features, train_features
+from imagetune.training.features import FeatureBatch, compute_train_features, plain_features
 from imagetune.training.feed import IndexedBatch
-from imagetune.training.job import TrainingJob, draw_probabilities, stage_batches
+from imagetune.training.job import TrainingJob, compute_draw_probabilities, stage_batches
 from imagetune.training.selection import compute_metrics_of_validation, compute_validation_metrics
 
 
 class StageSource(Protocol):
-    """What a stage learns from and is validated by; to be closed by its ``with`` block."""
+    """Gives a stage its batches and its validation figures; to be closed by its ``with`` block."""
 
     def batches(self) -> Iterable[IndexedBatch]:
         """Return the batches of all epochs of the stage."""
@@ -97,7 +97,7 @@ class FeatureSource:
         self._val: list[FeatureBatch] = []
 
     def batches(self) -> Iterable[IndexedBatch]:
-        """Compute what isn't stored yet, and return the batches of all epochs of the stage.
+        """Return the batches of all epochs of the stage, after computing what isn't stored yet.
 
         Raises:
             StoppedError: A signal came.
@@ -112,10 +112,12 @@ class FeatureSource:
         self._val = plain_features(
             self._final, job.pictures.val, job.pictures, batch_size=size, check=job.stop.check, progress=progress
         )
-        features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
-        chances = draw_probabilities(job)
+        features = compute_train_features(
+            job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress
+        )
+        probabilities = compute_draw_probabilities(job)
         return features.batches(
-            lambda epoch: epoch_order(count, job.seed, epoch, chances),
+            lambda epoch: epoch_order(count, job.seed, epoch, probabilities),
             batch_size=size,
             epochs=self._stage.epochs,
             done=self._done,
@@ -137,7 +139,7 @@ class FeatureSource:
         self._val = []
 
 
-def stage_source(
+def open_stage_source(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
     """Return what a stage learns from: pictures, or features where the plan keeps them.
@@ -152,6 +154,7 @@ def stage_source(
     """
     if plan.halves is None:
         return PictureSource(job, stage, first_epoch=first_epoch, done=done)
+    # Validation sees pictures of the final size, whatever the stage trains on.
     final = plan.halves
     if model is not job.model:
         final = cut_model(job.model, job.backbone, plan.halves.boundary) or final

@@ -18,9 +18,9 @@ from imagetune.model.halves import Halves, frozen_boundaries
 from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 from imagetune.recipe.data import Task
 from imagetune.recipe.train import StageConfig, TrainConfig
-from imagetune.training.losses import PictureLoss, build_loss
+from imagetune.training.losses import build_loss
 from imagetune.training.metrics import Tally, build_tally
-from imagetune.training.optimizer import Group, LearningRate, Slots, build_optimizer, trainable_by_position
+from imagetune.training.optimizer import Group, LearningRate, Slots, build_optimizer, find_trainable_variables
 from imagetune.training.penalties import PretrainedWeights, set_penalties
 from imagetune.training.schedules import StageSchedule
 
@@ -79,7 +79,7 @@ def prepare_stage(
     slots: Slots | None = None,
     halves: Halves | None = None,
 ) -> StageSetup:
-    """Freeze and unfreeze layers for a stage and compile an optimizer for what is left trainable.
+    """Freeze and unfreeze the model's layers for a stage, and return what it trains with.
 
     Args:
         model: Made by ``build_model``; its layers are set for the stage.
@@ -99,33 +99,44 @@ def prepare_stage(
     set_penalties(backbone_of(model), train.regularisation, objective.anchors)
     blocks = _variable_blocks(model, backbone, decayed=stage.layer_decay < 1.0)
     learning_rates = decay_learning_rates(list(blocks), stage)
-    peak = StageSchedule(
-        stage.peak_rate, stage.schedule, steps_per_epoch=steps_per_epoch / train.accumulation, epochs=stage.epochs
-    )
+    updates = steps_per_epoch / train.accumulation
+    schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs)
+    groups = _groups(blocks, learning_rates, schedule, slots, train.accumulation)
     learner = logits_model(model) if halves is None else halves.logits
     tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
-    groups = _groups(blocks, learning_rates, peak, slots, train.accumulation)
-    learner.compile(
-        optimizer=build_optimizer(
-            train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
-        ),
-        loss=_loss(train, objective),
-        metrics=[tally],
-        jit_compile=_jit_compile(train.jit_compile),
-    )
+    _compile(learner, train, objective, groups, slots, tally)
     return StageSetup(
         stage,
         learner,
         tally,
-        peak,
+        schedule,
         {name: value for name, value in learning_rates.items() if blocks[name]},
-        summary.trainable_parameters,
-        summary.trainable_parameters + summary.frozen_parameters,
+        *(summary.trainable_parameters, summary.trainable_parameters + summary.frozen_parameters),
+    )
+
+
+def _compile(
+    learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
+) -> None:
+    """Give the learner its optimizer and loss."""
+    learner.compile(
+        optimizer=build_optimizer(
+            train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
+        ),
+        loss=build_loss(
+            train.loss,
+            objective.task,
+            label_smoothing=train.label_smoothing,
+            priors=objective.priors,
+            teacher=train.teacher,
+        ),
+        metrics=[tally],
+        jit_compile=_jit_compile(train.jit_compile),
     )
 
 
 def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
-    """Make sure that every stage's ``unfreeze`` and ``cache`` find their layers, before anything is written or trained.
+    """Refuse stages whose ``unfreeze`` or ``cache`` name what the backbone doesn't have, before anything is trained.
 
     Raises:
         RecipeError: It names what the backbone doesn't have, or what learns in the stage.
@@ -148,16 +159,6 @@ def decay_learning_rates(groups: Sequence[str], stage: StageConfig) -> dict[str,
     """
     last = len(groups) - 1
     return {group: stage.peak_rate * stage.layer_decay ** (last - index) for index, group in enumerate(groups)}
-
-
-def _loss(train: TrainConfig, objective: Objective) -> PictureLoss:
-    return build_loss(
-        train.loss,
-        objective.task,
-        label_smoothing=train.label_smoothing,
-        priors=objective.priors,
-        teacher=train.teacher,
-    )
 
 
 def _groups(
@@ -200,7 +201,7 @@ def _schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumu
 
 def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -> dict[str, dict[int, keras.Variable]]:
     """Return the trainable variables of each block that has any, input to output, then of the head; or all as one."""
-    everything = trainable_by_position(model)
+    everything = find_trainable_variables(model)
     if not decayed:
         return {HEAD: everything}
     layers = {layer.name: layer for layer in leaf_layers(backbone_of(model))}

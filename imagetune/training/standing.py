@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imagetune.errors import CheckpointError
 from imagetune.training.averaging import KeptWeights
-from imagetune.training.checkpoints import InitialWeights, checkpoints_in, copy_checkpoint, reopen_checkpoint
+from imagetune.training.checkpoints import InitialWeights, copy_checkpoint, list_checkpoints, reopen_checkpoint
 from imagetune.training.loop.state import TrainingState
 
 
@@ -52,7 +52,7 @@ def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[Traini
     Raises:
         CheckpointError: There is none, it is damaged, or nobody can go on from it.
     """
-    found = checkpoints_in(folder)
+    found = list_checkpoints(folder)
     if not found:
         raise CheckpointError("there is no checkpoint to go on from", where=str(folder))
     newest = copy_checkpoint(found[-1], own)

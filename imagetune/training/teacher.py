@@ -40,7 +40,6 @@ class Teacher:
             resized = keras.ops.image.resize(images.astype(np.float32), size, antialias=True)
             images = keras.ops.convert_to_numpy(resized)
         probabilities = np.asarray(self.model.predict_on_batch(images), np.float64)[:, self.order]
-        # A probability of exactly 0 has no logarithm in the loss.
         soft = np.clip(probabilities, 1e-12, 1.0) ** (1.0 / self.temperature)
         softened: NDArray[np.float32] = (soft / soft.sum(axis=1, keepdims=True)).astype(np.float32)
         return softened

@@ -98,7 +98,12 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, ta
 
 
 def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tuple[Timing, float]:
-    """Return what a forward pass without learning takes a picture, and what the first call took beyond the others.
+    """Return what a forward pass takes a picture, and the seconds that the first call took beyond the others.
+
+    Args:
+        job: Its batch size goes into messages, its stop request is asked.
+        model: Takes the pictures.
+        images: (b, height, width, 3) uint8.
 
     Raises:
         ResourceError: Memory ran out.
@@ -109,7 +114,7 @@ def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tu
 
 
 def time_transfer(images: np.ndarray) -> Timing:
-    """Return what putting a picture into its batch and the batch on the device takes.
+    """Return the time a picture that copying into a batch, and the batch to the device, takes.
 
     Args:
         images: (b, height, width, 3) uint8.
@@ -142,12 +147,12 @@ def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float
 
 
 def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
-    """Return the first batch of a stage."""
+    """Return the first batch of a stage, loaded by this process."""
     with stage_batches(job, stage, epochs=1, workers=0) as batches:
         return next(batches)
 
 
-def smaller_size(size: tuple[int, int], min_side: int) -> tuple[int, int] | None:
+def find_smaller_size(size: tuple[int, int], min_side: int) -> tuple[int, int] | None:
     """Return a smaller picture size that is worth a try, None where there is none.
 
     Args:

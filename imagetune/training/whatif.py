@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.data.timing import LoadingTimes, PipelineTimes
 from imagetune.recipe.train import StageConfig
-from imagetune.training.feature_plan import AUTO_COPIES, feature_settings, plan_features
+from imagetune.training.feature_plan import AUTO_COPIES, plan_features, read_feature_settings
 from imagetune.training.forecast import (
     AUGMENT,
     DECODE,
@@ -20,17 +20,17 @@ from imagetune.training.forecast import (
     Costs,
     StageCosts,
     bottleneck,
-    every_stage,
+    cache_features,
+    change_stages,
+    count_needed_processes,
     forecast,
-    needed_processes,
-    with_features,
-    with_processes,
+    use_processes,
 )
 from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_model
 from imagetune.training.timing import (
     StageTimes,
+    find_smaller_size,
     first_batch,
-    smaller_size,
     time_forward,
     time_stage,
 )
@@ -77,26 +77,30 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     data, costs = job.pictures.config, measured.costs
     now = 1 / costs.stages[0].delivery
     if data.workers == 0 and costs.cores > 1:
-        count = costs.cores if costs.shared else max(needed_processes(stage, costs.cores) for stage in costs.stages)
+        count = (
+            costs.cores if costs.shared else max(count_needed_processes(stage, costs.cores) for stage in costs.stages)
+        )
         count = min(count, MAX_WORKERS)
         rate = count * PROCESS_SHARE / costs.stages[0].loading
         reason = f"{count} processes would load about {rate:,.0f} pictures/s, threads load {now:,.0f}"
-        yield Change("data.workers", count, with_processes(costs, count, START_SECONDS), True, reason)
+        yield Change("data.workers", count, use_processes(costs, count, START_SECONDS), True, reason)
     elif data.workers != 0:
         speeds = measure_loading_speeds(job.pictures.train, data, data.augmentation)
         slower = measured.costs.stages[0].loading * speeds.threads
-        changed = every_stage(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
+        changed = change_stages(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
         reason = f"threads load {speeds.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
         yield Change("data.workers", 0, changed, True, reason)
     if measured.cache == "off":
         each = 1e3 * (costs.stages[0].read + costs.stages[0].decode)
         reason = f"reading and decoding take {each:.2g} ms a picture, and would be done once"
-        yield Change("data.cache", "auto", every_stage(costs, lambda stage: replace(stage, decoded=True)), True, reason)
+        yield Change(
+            "data.cache", "auto", change_stages(costs, lambda stage: replace(stage, decoded=True)), True, reason
+        )
     yield from _without_transform(measured)
 
 
 def _without_transform(measured: Measured) -> Iterator[Change]:
-    """Leave out the transform that takes longest."""
+    """Yield the change that leaves out the transform that takes longest, if there is any."""
     stages, found = [], {}
     for stage, loading in zip(measured.costs.stages, measured.loading, strict=True):
         if not loading.transforms:
@@ -117,7 +121,7 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
 
 def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     stages = job.config.stages
-    off = [stage for stage in stages if feature_settings(job.config, stage).cut == "off"]
+    off = [stage for stage in stages if read_feature_settings(job.config, stage).cut == "off"]
     if off:
         key = "train.cache" if job.config.cache == "off" else f"train.stages[{stages.index(off[0])}].cache"
         wanted = {stage.name: stage.model_copy(update={"cache": "auto"}) for stage in off}
@@ -128,14 +132,14 @@ def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         for stage, times in zip(stages, measured.stages, strict=True)
         if times.plan.halves is None
         and times.frozen is not None
-        and feature_settings(job.config, stage).copies == "auto"
+        and read_feature_settings(job.config, stage).copies == "auto"
     }
     if fresh:
         yield from _with_plans(job, measured, fresh, "train.views", AUTO_COPIES, same_result=False)
     fewer = {stage.name: max(1, stage.copies // 2) for stage in measured.costs.stages if stage.copies > 1}
     if fewer:
         copies = min(fewer.values())
-        changed = every_stage(
+        changed = change_stages(
             measured.costs, lambda stage: replace(stage, copies=copies) if stage.name in fewer else stage
         )
         reason = "each version of the pictures goes through the frozen layers once"
@@ -151,7 +155,7 @@ def _with_plans(
     *,
     same_result: bool,
 ) -> Iterator[Change]:
-    """Let stages keep features, where their plans then say that it pays."""
+    """Yield the change that lets stages keep features, where their plans then say that it pays."""
     stages, reason, same = [], "", True
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
         stage = wanted.get(config.name)
@@ -163,13 +167,16 @@ def _with_plans(
             stages.append(costs)
             continue
         reason, same = plan.reason, same and not plan.augmented
-        stages.append(with_features(costs, plan.copies))
+        stages.append(cache_features(costs, plan.copies))
     if reason:
         yield Change(key, value, replace(measured.costs, stages=tuple(stages)), same_result or same, reason)
 
 
 def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    """On the CPU XLA is worth a comparison only where somebody has switched it on."""
+    """Yield the change that switches XLA off, measured.
+
+    It is worth a comparison only on the CPU, and where somebody has switched it on.
+    """
     if job.config.jit_compile is not True or not measured.costs.shared or keras.backend.backend() != "tensorflow":
         return
     plain = replace(job, config=job.config.model_copy(update={"jit_compile": "auto"}))
@@ -187,16 +194,16 @@ def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
 
 
 def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    """Try the forward pass otherwise; the whole step is taken to change as much."""
+    """Yield changes that make the forward pass quicker, measured; the whole step is taken to change as much."""
     images = first_batch(job, job.config.stages[0]).images
     height, width = job.model.input_shape[1:3]
     pixels = np.zeros((len(images), height, width, 3), np.uint8)
     before = time_forward(job, job.model, pixels)[0].seconds
-    if job.rebuild is not None and (size := smaller_size((height, width), job.backbone.min_size)) is not None:
+    if job.rebuild is not None and (size := find_smaller_size((height, width), job.backbone.min_size)) is not None:
         small = np.zeros((len(pixels), *size, 3), np.uint8)
         share = time_forward(job, job.rebuild(size), small)[0].seconds / before
         area = size[0] * size[1] / (height * width)
-        changed = every_stage(measured.costs, lambda stage: _smaller(stage, share, area))
+        changed = change_stages(measured.costs, lambda stage: _smaller(stage, share, area))
         shown = size[0] if size[0] == size[1] else list(size)
         reason = f"the forward pass takes {share:.0%} of what it takes at {height} x {width}"
         changed = replace(changed, forward=changed.forward * share)
@@ -250,7 +257,7 @@ def _smaller(stage: StageCosts, share: float, area: float) -> StageCosts:
 
 
 def _faster(costs: Costs, share: float) -> Costs:
-    changed = every_stage(costs, lambda stage: replace(stage, step=stage.step * share, frozen=stage.frozen * share))
+    changed = change_stages(costs, lambda stage: replace(stage, step=stage.step * share, frozen=stage.frozen * share))
     return replace(changed, forward=costs.forward * share)
 
 

@@ -14,7 +14,7 @@ from imagetune.data.processes import usable_cores
 from imagetune.data.timing import Augmentation, spread_sample, thread_rate
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.feature_plan import feature_settings
+from imagetune.training.feature_plan import read_feature_settings
 from imagetune.training.forecast import CACHED_SHARE, PROCESS_SHARE
 from imagetune.training.job import is_augmented, stage_data
 
@@ -44,12 +44,12 @@ class LoadingSpeeds:
 
     @property
     def workers(self) -> int:
-        """Processes that the cores have room for."""
+        """How many processes the cores have room for."""
         return min(self.cores, MAX_WORKERS)
 
     @property
     def processes(self) -> float:
-        """What so many processes would load."""
+        """What so many processes would load, in pictures a second."""
         return self.workers * PROCESS_SHARE * self.core
 
 
@@ -134,7 +134,7 @@ def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
     """
     passes = 0
     for stage in train.stages:
-        settings, augmented = feature_settings(train, stage), is_augmented(stage_data(data, stage))
+        settings, augmented = read_feature_settings(train, stage), is_augmented(stage_data(data, stage))
         cached = settings.caches_backbone
         passes += settings.count_copies(stage.epochs, augmented=augmented) if cached else stage.epochs
     sizes = len({stage_data(data, stage).image for stage in train.stages})

@@ -10,10 +10,10 @@ import pytest
 
 from imagetune.errors import CheckpointError, ResourceError
 from imagetune.training.checkpoints import (
-    checkpoints_in,
     commit_checkpoint,
     copy_checkpoint,
     link_initial_weights,
+    list_checkpoints,
     load_checkpoint,
     prune_checkpoints,
     reopen_checkpoint,
@@ -96,13 +96,13 @@ def test_where_links_can_not_be_made_the_start_is_copied(tmp_path, model, monkey
 def test_the_same_step_may_be_committed_again(tmp_path, model):
     commit_checkpoint(tmp_path, model, state(10))
     commit_checkpoint(tmp_path, model, state(10))
-    assert len(checkpoints_in(tmp_path)) == 1
+    assert len(list_checkpoints(tmp_path)) == 1
 
 
 def test_the_best_and_the_last_two_are_kept(tmp_path, model):
     paths = [commit_checkpoint(tmp_path, model, state(step)) for step in (10, 20, 30, 40)]
     prune_checkpoints(tmp_path, best=paths[0])
-    assert checkpoints_in(tmp_path) == [paths[0], paths[2], paths[3]]
+    assert list_checkpoints(tmp_path) == [paths[0], paths[2], paths[3]]
 
 
 def test_only_what_has_learned_is_put_back_where_that_is_known(tmp_path, model):

@@ -19,9 +19,9 @@ from imagetune.training.lr_find import (
     MAX_STEPS,
     MIN_LEARNING_RATE,
     find_learning_rate,
-    range_test,
     read_curve,
-    restored,
+    restore_afterwards,
+    run_range_test,
     smooth,
 )
 from imagetune.training.optimizer import Group, build_optimizer
@@ -137,7 +137,9 @@ def ones(count):
 def test_the_rate_rises_by_the_same_ratio_and_groups_keep_theirs():
     model = line_through_two_layers()
     seen = []
-    range_test(model, ones(MAX_STEPS), check=lambda: seen.append([float(one[0, 0]) for one in values_of(model)[:2]]))
+    run_range_test(
+        model, ones(MAX_STEPS), check=lambda: seen.append([float(one[0, 0]) for one in values_of(model)[:2]])
+    )
     moved = -np.diff(np.array(seen), axis=0)[55:60]
     assert moved[:, 0] / moved[:, 1] == pytest.approx([0.5] * 5, rel=0.05)
     assert moved[1:, 1] / moved[:-1, 1] == pytest.approx([RATES[1] / RATES[0]] * 4, rel=0.05)
@@ -147,7 +149,7 @@ def test_the_test_ends_where_the_loss_explodes():
     model = line_through_two_layers()
     model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
     up_and_down = [(pixels, sign * target) for pixels, target in ones(MAX_STEPS // 2) for sign in (1, -1)]
-    rates, losses = range_test(model, up_and_down, check=lambda: None)
+    rates, losses = run_range_test(model, up_and_down, check=lambda: None)
     assert len(rates) == len(losses) < MAX_STEPS
     assert rates == pytest.approx(RATES[: len(rates)])
     assert losses[-1] > losses[0]
@@ -158,7 +160,7 @@ def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
     model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
     (pixels, target), *others = ones(MAX_STEPS)
     lucky = (pixels, 0.99 * target)
-    _, losses = range_test(model, [lucky, *((pixels, 0 * target) for pixels, target in others)], check=lambda: None)
+    _, losses = run_range_test(model, [lucky, *((pixels, 0 * target) for pixels, target in others)], check=lambda: None)
     assert losses[0] < 0.001
     assert losses[1] > 0.9
     assert len(losses) > 50
@@ -166,9 +168,9 @@ def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
 
 def test_accumulated_passes_are_one_step():
     single, model = line_through_two_layers(), line_through_two_layers(accumulation=2)
-    _, losses = range_test(single, ones(MAX_STEPS), check=lambda: None)
+    _, losses = run_range_test(single, ones(MAX_STEPS), check=lambda: None)
     taken = iter(ones(2 * MAX_STEPS))
-    _, accumulated = range_test(model, taken, accumulation=2, check=lambda: None)
+    _, accumulated = run_range_test(model, taken, accumulation=2, check=lambda: None)
     assert accumulated == pytest.approx(losses, rel=1e-4)
     assert len(list(taken)) == 2 * (MAX_STEPS - len(accumulated))
 
@@ -176,7 +178,7 @@ def test_accumulated_passes_are_one_step():
 def test_variables_come_back_after_an_error():
     model = line_through_two_layers()
     before = values_of(model)
-    with pytest.raises(RuntimeError), restored(model):
+    with pytest.raises(RuntimeError), restore_afterwards(model):
         model.trainable_variables[0].assign([[7.0]])
         raise RuntimeError
     assert np.array_equal(before, values_of(model))

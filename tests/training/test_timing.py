@@ -23,7 +23,7 @@ from imagetune.training.timing import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     StageTimes,
-    smaller_size,
+    find_smaller_size,
     time_calls,
     time_forward,
     time_stage,
@@ -125,7 +125,7 @@ def test_slow_calls_are_repeated_less_often(monkeypatch):
     ],
 )
 def test_a_smaller_size_is_one_that_the_backbone_takes(size, least, found):
-    assert smaller_size(size, least) == found
+    assert find_smaller_size(size, least) == found
 
 
 def test_a_head_stage_is_timed_with_its_frozen_part_and_from_features(job):
@@ -192,7 +192,7 @@ def test_fewer_views_are_proposed_where_features_are_kept(job):
 def test_a_smaller_picture_is_measured(job, monkeypatch):
     from imagetune.training import whatif
 
-    monkeypatch.setattr(whatif, "smaller_size", lambda size, least: (32, 32))
+    monkeypatch.setattr(whatif, "find_smaller_size", lambda size, least: (32, 32))
     one = job({**TOP, "unfreeze": "all", "epochs": 400})
     times = timed(one)
     assert (times.boundary, times.frozen, times.cached_step) == ("", None, None)
