@@ -219,12 +219,14 @@ def _build(load: Load, data: DataConfig) -> keras.Model:
 def _two_steps(
     model: keras.Model, backbone: Backbone, stage: StageConfig, train: TrainConfig, data: DataConfig
 ) -> None:
+    # Memory doesn't depend on it, and `auto` is no number.
     stage = stage.model_copy(update={"learning_rate": 1e-3})
     outputs = model.output_shape[-1]
     anchors = copy_pretrained_weights(backbone_of(model), train.regularisation)
     objective = Objective(data.task, np.full(outputs, 1 / outputs), anchors)
     setup = prepare_stage(model, backbone, stage, train, steps_per_epoch=2, objective=objective)
     pictures = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)
+    # Slots of the optimizer and buffers of the compiled step are there from the second step on.
     for _ in range(2):
         setup.learner.train_on_batch(pictures, np.zeros((train.pass_size, outputs), np.float32))
 

@@ -156,6 +156,7 @@ def plain_features(
         progress: Called with the pictures that are done and their number.
     """
     data = pictures.config
+    # In memory: validation asks for all of them after every epoch.
     versions = [_plain(records, pictures, data, batch_size)]
     rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
     starts = range(0, len(records), _ANSWERED_AT_ONCE)
@@ -167,6 +168,7 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     """Return the training pictures as an epoch would see them."""
     own, records, hashes, steps = data.augmentation, job.pictures.train, job.pictures.hashes, job.steps_per_epoch
     how = key_of(_decoded(data), PRESETS[own] if isinstance(own, str) else own, version("albumentations")).hex()
+    # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the picture.
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
@@ -211,6 +213,7 @@ def _computed(
     shape = tuple(int(size) for size in lower.output_shape[1:])
     digest = weights_digest(lower)
     stored = _stored(digest, keys, shape, data.cache_bytes)
+    # Rows in memory are filled from the table as far as that has them, and fill it in turn.
     if in_memory or stored is None:
         rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
     else:
@@ -225,9 +228,11 @@ def _computed(
 
 
 def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
+    # A table has a row for every key: a picture without one would have no place in it.
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
         return None
+    # Backends round differently, so that their features are not interchangeable.
     about = {"kind": "features", "version": _VERSION, "lower": digest, "backend": keras.backend.backend()}
     return open_rows(about, known, shape, FEATURE_TYPE, budget_bytes=budget)
 

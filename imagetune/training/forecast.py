@@ -216,6 +216,7 @@ def cache_features(stage: StageCosts, copies: int) -> StageCosts:
     """Return a stage that caches the features of its frozen layers, the step from there on taken by difference."""
     if stage.cached_step is not None:
         return replace(stage, copies=min(copies, stage.epochs))
+    # Backward and update of the rest are in the difference: frozen layers have a forward pass alone.
     step = max(stage.step - stage.frozen, MIN_STEP_SHARE * stage.step)
     return replace(stage, cached_step=step, copies=min(copies, stage.epochs))
 
@@ -238,6 +239,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     validation = _validation_seconds(costs, stage)
     if stage.cached_step is not None:
         pieces[STEP] = stage.cached_step * costs.train_pictures * stage.epochs
+        # Features of validation pictures are computed once as well, undisturbed by augmentation.
         pieces[FEATURES] += costs.val_pictures * (stage.frozen + (stage.read + stage.decode) / costs.cores)
         typical = stage.cached_step
     else:
@@ -245,6 +247,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     pieces[VALIDATION] = validation * stage.epochs
     pieces[COMPILE], pieces[START] = stage.compile_seconds, stage.start_seconds
     epoch = typical * costs.train_pictures + validation
+    # Cached epochs load nothing; the last pass stands for the others, as the first may still decode.
     slow = loads[-1].waits and not cached
     return StageForecast(
         stage.name,
@@ -275,6 +278,7 @@ def _pace(costs: Costs, stage: StageCosts, device: float, *, decoded: bool) -> _
         loading = left
     work = {STEP: device, TRANSFER: stage.transfer, PREPARE: stage.prepare}
     together = dict(work)
+    # On shared cores loading takes its time from the step; on a device of its own it runs beside it.
     if costs.shared:
         together.update({name: seconds / costs.cores for name, seconds in parts.items()})
     seconds = sum(together.values())

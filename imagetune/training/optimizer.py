@@ -127,6 +127,7 @@ def find_trainable_variables(model: keras.Model) -> dict[int, keras.Variable]:
 
 def list_inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Return the optimizers that do the work, inside loss scaling and groups."""
+    # float16 wraps the optimizer in one that scales the loss, whatever the recipe asks for.
     scaled = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(scaled, "optimizers", None) or [scaled])
 
@@ -154,6 +155,7 @@ def _one_optimizer(
         clipvalue=config.clip_value if config.clip_norm is None else None,
         use_ema=ema is not None,
         ema_momentum=0.99 if ema is None else ema,
+        # Keras refuses 1.
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
         **_own(config),
     )

@@ -111,7 +111,8 @@ def prepare_stage(
         tally,
         schedule,
         {name: value for name, value in learning_rates.items() if blocks[name]},
-        *(summary.trainable_parameters, summary.trainable_parameters + summary.frozen_parameters),
+        summary.trainable_parameters,
+        summary.trainable_parameters + summary.frozen_parameters,
     )
 
 

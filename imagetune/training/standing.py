@@ -55,6 +55,7 @@ def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[Traini
     found = list_checkpoints(folder)
     if not found:
         raise CheckpointError("there is no checkpoint to go on from", where=str(folder))
+    # Under a name of its own: the earlier training's folder may be pruned or deleted meanwhile.
     newest = copy_checkpoint(found[-1], own)
     state, initial = reopen_checkpoint(newest, model)
     try:

@@ -15,8 +15,8 @@ import psutil
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Signals that come so soon after the first are part of it.
 SAME_SECONDS = 0.3
-"""Signals that come so soon after the first are part of it."""
 
 
 class StopRequest:

@@ -83,6 +83,7 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, ta
             steps_per_epoch=job.steps_per_epoch,
             objective=objective,
         )
+        # The whole step first: it is what `train.cache: off` would cost.
         setup = prepare()
         step, compiling = time_calls(lambda: setup.learner.train_on_batch(*prepared), count)
         boundary, lower = _frozen_part(job, stage, model, plan)
@@ -136,7 +137,7 @@ def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float
         work: Works on a batch and waits for the result.
         pictures: How many the batch has.
     """
-    first = _seconds(work)
+    first = _seconds(work)  # compiles, and allocates
     rounds: list[float] = []
     while len(rounds) < MAX_ROUNDS:
         rounds.append(_seconds(work))

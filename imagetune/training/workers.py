@@ -113,12 +113,14 @@ def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: C
     if speeds.processes <= speeds.threads:
         return WorkerChoice(0, f"{said}, processes would load no more")
     cost = reads.starts * START_SECONDS * (speeds.workers / speeds.cores if shared else 1.0)
+    # The most that could be saved, were the model infinitely fast: often enough that settles it without measuring.
     if _saved_seconds(speeds, reads, shared=shared, step=0.0) < cost:
         return WorkerChoice(0, f"{said}, the start of processes would not pay")
     seconds = step()
     saved = _saved_seconds(speeds, reads, shared=shared, step=seconds)
     if saved < cost:
         return WorkerChoice(0, f"{said}, the model takes {1 / seconds:.0f}")
+    # On shared cores every worker helps until all cores are busy; beside a device no more than its speed asks for.
     needed = speeds.workers if shared else math.ceil(1 / (seconds * PROCESS_SHARE * speeds.core))
     workers = max(1, min(speeds.workers, needed))
     return WorkerChoice(workers, f"{said}, the model could take {1 / seconds:.0f}; about {saved:.0f} s saved")
@@ -137,6 +139,7 @@ def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
         settings, augmented = read_feature_settings(train, stage), is_augmented(stage_data(data, stage))
         cached = settings.caches_backbone
         passes += settings.count_copies(stage.epochs, augmented=augmented) if cached else stage.epochs
+    # Decoded pictures are kept by size: the first pass at each decodes them.
     sizes = len({stage_data(data, stage).image for stage in train.stages})
     fresh = passes if data.cache == "off" else min(sizes, passes)
     return Reads(fresh * count, (passes - fresh) * count, len(train.stages))
