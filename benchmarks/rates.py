@@ -21,7 +21,7 @@ from benchmarks.sets import write_jpegs
 from imagetune.core.messages import say_nothing
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import logits_model
-from imagetune.model.devices import tensorflow_on_cpu
+from imagetune.model.devices import find_device
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
@@ -163,7 +163,7 @@ def _bare_learner(recipe: Recipe, data: Data) -> keras.Model:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # As imagetune decides: on the CPU XLA would make the bare side slower.
-        jit_compile=False if tensorflow_on_cpu() else "auto",
+        jit_compile=False if find_device().is_tensorflow_cpu else "auto",
     )
     return learner
 

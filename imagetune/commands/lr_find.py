@@ -13,7 +13,7 @@ from imagetune.recipe.train import StageConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.job import stage_model
-from imagetune.training.lr_find import MOST_STEPS, RateSearch, find_rate
+from imagetune.training.lr_find import MAX_STEPS, RangeTest, find_stage_learning_rate
 from imagetune.training.stopping import StopRequest
 
 
@@ -25,7 +25,7 @@ def find_learning_rate(
     out: Path | None = None,
     say: Say = say_nothing,
     stop: StopRequest | None = None,
-) -> RateSearch:
+) -> RangeTest:
     """Test the learning rates of a stage and draw what was seen; nothing but the picture is written.
 
     Args:
@@ -46,8 +46,8 @@ def find_learning_rate(
     data = read_data(recipe, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
-    say("stage", f"{chosen.name}: up to {MOST_STEPS} steps of {size} pictures at a rising rate")
-    found = find_rate(job, stage_model(job, chosen), chosen)
+    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} pictures at a rising rate")
+    found = find_stage_learning_rate(job, stage_model(job, chosen), chosen)
     if out is not None:
         write_rate_plot(found, out)
     return found

@@ -25,22 +25,14 @@ from imagetune.data.timing import (
     time_loading,
     time_pipeline,
 )
-from imagetune.model.devices import on_accelerator
+from imagetune.model.devices import find_device
 from imagetune.recipe.data import DataConfig, ImageSettings
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
 from imagetune.training.forecast import Advice, Costs, StageForecast, best_advice, bottleneck, forecast, rank_changes
-from imagetune.training.job import (
-    Pictures,
-    TrainingJob,
-    answers_of,
-    objective_of,
-    stage_augmentation,
-    stage_batches,
-    stage_data,
-)
+from imagetune.training.job import Pictures, TrainingJob, build_objective, build_targets, stage_batches, stage_data
 from imagetune.training.stopping import StopRequest
 from imagetune.training.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
 from imagetune.training.whatif import Measured, possible_changes, stage_costs
@@ -166,11 +158,11 @@ def profile(
 def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     say("measuring", f"loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
-    objective, answers = objective_of(job), answers_of(job)
+    objective, targets = build_objective(job), build_targets(job)
     times = []
     for stage in job.config.stages:
         say("measuring", f"stage {stage.name}")
-        times.append(time_stage(job, stage, objective=objective, answers=answers))
+        times.append(time_stage(job, stage, objective=objective, targets=targets))
     say("measuring", "validation")
     images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
@@ -183,7 +175,7 @@ def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     return Profile(
         recipe,
         keras.backend.backend(),
-        _device(),
+        find_device().name,
         costs,
         loading,
         tuple(times),
@@ -200,14 +192,15 @@ def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
     """Measure each way to load that the stages have, once."""
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
-        way = f"{stage_data(job.pictures.config, stage).image} {stage_augmentation(job, stage)}"
+        data = stage_data(job.pictures.config, stage)
+        way = f"{data.image} {data.augmentation}"
         ways.setdefault(way, []).append(stage)
     return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
 
 
 def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool) -> Loading:
-    data, augmentation = stage_data(job.pictures.config, stages[0]), stage_augmentation(job, stages[0])
-    times = time_loading(job.pictures.train, data.image, augmentation, max_pixels=data.max_pixels)
+    data = stage_data(job.pictures.config, stages[0])
+    times = time_loading(job.pictures.train, data.image, data.augmentation, max_pixels=data.max_pixels)
     job.stop.check()
     workers = data.workers if isinstance(data.workers, int) else 0
     # What lies finished in the buffers has cost nothing that is being measured.
@@ -217,7 +210,7 @@ def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool)
     job.stop.check()
     names = tuple(stage.name for stage in stages)
     return Loading(
-        names, data.image, augmentation, times, pipeline, _measure_kept(job, stages[0], buffered) if kept else None
+        names, data.image, data.augmentation, times, pipeline, _measure_kept(job, stages[0], buffered) if kept else None
     )
 
 
@@ -270,7 +263,7 @@ def _costs(
         len(job.pictures.val),
         forward.seconds,
         usable_cores(),
-        not on_accelerator(),
+        find_device().is_cpu,
     )
 
 
@@ -278,10 +271,6 @@ def _kept_decoded(data: DataConfig, count: int) -> bool:
     """Say whether so many pictures would be kept decoded; room is told from the recipe's own limit."""
     image = data.image
     return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
-
-
-def _device() -> str:
-    return str(next(iter(keras.distribution.list_devices()), "cpu"))
 
 
 def _timing(timing: Timing) -> dict[str, float | int]:
@@ -321,7 +310,7 @@ def _stage_document(config: StageConfig, times: StageTimes, found: StageForecast
         "cached_step": _timing(times.cached_step) if times.cached_step else None,
         "prepare": _timing(times.prepare) if times.prepare else None,
         "features": times.plan.reason,
-        "views": times.plan.views if times.plan.halves is not None else None,
+        "views": times.plan.copies if times.plan.halves is not None else None,
         "compile_seconds": times.compile_seconds,
         "pictures_per_second": found.pictures_per_second,
         "epoch_seconds": found.epoch_seconds,

@@ -21,13 +21,14 @@ from imagetune.evaluation.document import failed_requirements
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.model.manifest import Manifest, load_model
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RunFolder, check_run_place, lock_document
 from imagetune.runs.lineage import Member, different_pictures, open_members
 from imagetune.runs.run import running, write_model
 from imagetune.runs.test import evaluate_splits
 from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
 from imagetune.training.job import Pictures
-from imagetune.training.selection import validation_figures
+from imagetune.training.selection import compute_validation_metrics
 from imagetune.training.stopping import StopRequest
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
@@ -144,7 +145,7 @@ class _Pot:
         self.fill(chosen)
         recipe, splits = self.recipe, self.splits
         pictures = Pictures(splits.train, splits.val, splits.class_names, recipe.data)
-        self.figures[chosen] = validation_figures(self.model, pictures, batch_size=recipe.evaluation_batch_size)
+        self.figures[chosen] = compute_validation_metrics(self.model, pictures, batch_size=recipe.evaluation_batch_size)
         return rank(self.figures[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:
@@ -255,7 +256,10 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
     kept = [member for member in document["members"] if member["kept"]]
     note = f"the mean of the weights of {format_count(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
     weights = {"source": "soup", "sha256": None, "note": note}
-    write_json(folder.lock, lock_document(seed=best.recipe.seed, weights=weights, pictures=best.hashes))
+    write_json(
+        folder.lock,
+        lock_document(seed=best.recipe.seed, weights=weights, pictures=best.hashes, plugins=used_plugins(best.recipe)),
+    )
     write_json(folder.soup, document)
     for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
         if from_best.is_file():

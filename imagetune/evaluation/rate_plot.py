@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from imagetune.core.files import atomic_path
 from imagetune.evaluation.drawing import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style
-from imagetune.training.lr_find import EXPLODED, RateSearch
+from imagetune.training.lr_find import EXPLODED, RangeTest
 
 FIGURE_INCHES = (7.4, 4.4)
 DOTS_PER_INCH = 150
 
 
-def write_rate_plot(search: RateSearch, path: Path) -> None:
+def write_rate_plot(search: RangeTest, path: Path) -> None:
     """Write the loss over the learning rate as a PNG, with both suggestions marked.
 
     Raises:
@@ -27,18 +27,18 @@ def write_rate_plot(search: RateSearch, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
 
 
-def rate_figure(search: RateSearch) -> Figure:
+def rate_figure(search: RangeTest) -> Figure:
     """Return the figure."""
     figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
     axes = figure.subplots()
-    axes.plot(search.rates, search.losses, color=MUTED, linewidth=0.8, alpha=0.6, label="loss of a step")
-    axes.plot(search.rates, search.smoothed, color=TRAIN, label="smoothed")
+    axes.plot(search.learning_rates, search.losses, color=MUTED, linewidth=0.8, alpha=0.6, label="loss of a step")
+    axes.plot(search.learning_rates, search.smoothed, color=TRAIN, label="smoothed")
     for name, rate, colour, marker in (
         ("valley", search.valley, VAL, "o"),
         ("steepest", search.steepest, RATE, "D"),
     ):
         if rate is not None:
-            loss = float(np.interp(np.log(rate), np.log(search.rates), search.smoothed))
+            loss = float(np.interp(np.log(rate), np.log(search.learning_rates), search.smoothed))
             axes.plot([rate], [loss], marker, color=colour, markersize=8, label=f"{name}: {rate:.2g}", zorder=3)
             axes.axvline(rate, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
     _frame(axes, search)
@@ -46,7 +46,7 @@ def rate_figure(search: RateSearch) -> Figure:
     return figure
 
 
-def _frame(axes: Axes, search: RateSearch) -> None:
+def _frame(axes: Axes, search: RangeTest) -> None:
     axes.set_xscale("log")
     if len(search.smoothed):
         # The explosion at the end would press everything else to the floor.

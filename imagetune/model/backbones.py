@@ -5,20 +5,12 @@ Importing this module is cheap: Keras is imported when a backbone is built.
 
 from __future__ import annotations
 
-<<<<<<< ours
-=======
-import difflib
 from collections.abc import Callable
->>>>>>> theirs
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune.core.plugins import BACKBONES
-from imagetune.core.plugins import load_plugin
-from imagetune.core.plugins import name_clash
-from imagetune.core.plugins import plugin_errors
-from imagetune.core.plugins import plugin_names
+from imagetune.core.plugins import BACKBONES, load_plugin, name_clash, plugin_errors, plugin_names
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model import blocks
@@ -280,14 +272,9 @@ def get_backbone(name: str) -> Backbone:
         raise RecipeError(clash, where="model.backbone")
     if name in _BACKBONES:
         return _BACKBONES[name]
-<<<<<<< ours
-    hint = suggest_name(name, _BACKBONES) or f"choose one of: {', '.join(_BACKBONES)}"
-    raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
-=======
     if name in plugin_names(BACKBONES):
         return _plugin(name)
-    close = _nearest(name)
-    hint = f"did you mean {close!r}?" if close else f"choose one of: {', '.join(_all_names())}"
+    hint = suggest_name(name, _all_names()) or f"choose one of: {', '.join(_all_names())}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
 
 
@@ -303,15 +290,3 @@ def _plugin(name: str) -> Backbone:
 
 def _all_names() -> tuple[str, ...]:
     return (*_BACKBONES, *plugin_names(BACKBONES))
-
-
-def _nearest(name: str) -> str | None:
-    """Return the name that ``name`` probably means, ignoring case and separators first."""
-    plain = {_plain(known): known for known in _all_names()}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return "".join(char for char in name.lower() if char.isalnum())
->>>>>>> theirs

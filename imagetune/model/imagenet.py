@@ -23,17 +23,11 @@ from typing import Literal
 
 import h5py
 
-from imagetune.core.files import HASH_CHUNK_BYTES
-from imagetune.core.files import disk_errors
-from imagetune.core.files import sha256_file
-from imagetune.core.plugins import BACKBONES
-from imagetune.core.plugins import plugin_errors
-from imagetune.errors import ImagetuneError
-from imagetune.errors import WeightsError
+from imagetune.core.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
+from imagetune.core.plugins import BACKBONES, plugin_errors
+from imagetune.errors import ImagetuneError, WeightsError
 from imagetune.model import packages
-from imagetune.model.backbones import Backbone
-from imagetune.model.backbones import all_backbones
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones import Backbone, all_backbones, get_backbone
 
 WeightsState = Literal["packaged", "cached", "absent", "damaged"]
 CONNECT_TIMEOUT_SECONDS = 6.0

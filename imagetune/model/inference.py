@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import keras
 import numpy as np
 
-from imagetune.model.devices import tensorflow_on_cpu
+from imagetune.model.devices import find_device
 from imagetune.model.traces import graphs_freed
 from imagetune.model.views import apply_view
 from imagetune.recipe.tracking import View
@@ -81,7 +81,7 @@ def _side_by_side() -> int:
 
     On the CPU with TensorFlow two keep the cores busy where the parts of one can't: 6 to 19% faster, measured.
     """
-    return 2 if tensorflow_on_cpu() else 1
+    return 2 if find_device().is_tensorflow_cpu else 1
 
 
 def _predict(model: keras.Model, images: np.ndarray, size: int, views: Sequence[View] = ()) -> np.ndarray:

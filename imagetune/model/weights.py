@@ -10,26 +10,20 @@ import numpy as np
 
 from imagetune.core.files import sha256_file
 from imagetune.core.text import suggest_name
-from imagetune.errors import RecipeError
-from imagetune.errors import WeightsError
-from imagetune.model.backbones import Backbone
-from imagetune.model.backbones import EFFICIENTNET_LITE0
-from imagetune.model.backbones import get_backbone
+from imagetune.errors import RecipeError, WeightsError
+from imagetune.model.backbones import EFFICIENTNET_LITE0, Backbone, get_backbone
 from imagetune.model.efficientnet_lite0 import layer_arrays
-from imagetune.model.imagenet import WeightsState
-from imagetune.model.imagenet import WeightsStatus
-from imagetune.model.imagenet import check_weights
-from imagetune.model.imagenet import fetch_weights
-from imagetune.model.imagenet import imagenet_file
-from imagetune.model.imagenet import weights_state
-from imagetune.model.imagenet import weights_status
-from imagetune.model.manifest import find_manifest
-from imagetune.model.manifest import read_manifest
-from imagetune.model.manifest import verified_weights
-from imagetune.model.matching import Match
-from imagetune.model.matching import assign
-from imagetune.model.matching import match_in_order
-from imagetune.model.matching import match_layers
+from imagetune.model.imagenet import (
+    WeightsState,
+    WeightsStatus,
+    check_weights,
+    fetch_weights,
+    imagenet_file,
+    weights_state,
+    weights_status,
+)
+from imagetune.model.manifest import find_manifest, read_manifest, verified_weights
+from imagetune.model.matching import Match, assign, match_in_order, match_layers
 from imagetune.model.packages import hed_file
 from imagetune.model.torch_file import read_torch_file
 from imagetune.model.weight_files import open_weights

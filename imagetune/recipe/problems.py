@@ -54,7 +54,7 @@ def _of_another_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], pa
     return any(len(other) > len(path) and other[: len(path)] == path for other in paths)
 
 
-def suggest_name(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` or a short list of what there is."""
     known = sorted(known)
     alias = _ALIASES.get(word)
@@ -162,7 +162,7 @@ def _literal_hint(findings: list[Mapping[str, Any]]) -> str:
     for finding in findings:
         if finding["type"] == "literal_error" and isinstance(finding["input"], str):
             known = [part.strip(" '") for part in str(finding["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-            hint = suggest_name(finding["input"], known)
+            hint = did_you_mean(finding["input"], known)
             return hint if hint.startswith("did") else ""
     return ""
 

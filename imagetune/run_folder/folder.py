@@ -16,17 +16,10 @@ from typing import Any, Literal
 import psutil
 
 from imagetune.core import run_files
-from imagetune.core.files import append_json_line
-from imagetune.core.files import read_json_or_empty
-from imagetune.core.files import write_json
-from imagetune.core.files import write_text
-from imagetune.errors import CheckpointError
-from imagetune.errors import ModelFileError
-from imagetune.errors import RecipeError
-from imagetune.errors import ResourceError
+from imagetune.core.files import append_json_line, read_json_or_empty, write_json, write_text
+from imagetune.errors import CheckpointError, ModelFileError, RecipeError, ResourceError
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.used_plugins import used_plugins
 from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
@@ -247,13 +240,16 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     return folder
 
 
-def lock_document(*, seed: int, weights: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
+def lock_document(
+    *, seed: int, weights: Mapping[str, Any], pictures: Mapping[str, str], plugins: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the content of lock.json: what this run stood on.
 
     Args:
         seed: The recipe's.
         weights: Source and SHA-256 of the pretrained weights.
         pictures: SHA-256 of every picture by path.
+        plugins: Packages whose plug-ins the recipe uses; left out where there are none.
     """
     versions = {name: found for name in _PACKAGES if (found := _version(name))}
     machine = {
@@ -269,7 +265,7 @@ def lock_document(*, seed: int, weights: Mapping[str, Any], pictures: Mapping[st
         "seeds": {"seed": seed},
         "weights": dict(weights),
         "pictures": dict(pictures),
-    } | ({"plugins": plugins} if (plugins := used_plugins(recipe)) else {})
+    } | ({"plugins": dict(plugins)} if plugins else {})
 
 
 def _claim(folder: RunFolder) -> None:

@@ -20,7 +20,7 @@ from imagetune.data.targets import ValueScale, value_scale
 from imagetune.errors import DataError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model, value_scale_of
-from imagetune.model.devices import on_accelerator
+from imagetune.model.devices import find_device
 from imagetune.model.manifest import load_model
 from imagetune.model.weights import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
@@ -37,7 +37,7 @@ from imagetune.training.stages import check_stages
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher, make_teacher
 from imagetune.training.timing import time_calls
-from imagetune.training.workers import choose_workers, measure_rates, training_reads
+from imagetune.training.workers import choose_workers, count_reads, measure_loading_speeds
 
 Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 """How a number for ``data.workers: auto`` is found; see `prepare_training`."""
@@ -177,9 +177,9 @@ def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, sa
         return time_calls(lambda: model.predict_on_batch(images), len(images))[0].least
 
     choice = choose_workers(
-        measure_rates(pictures.train, data, data.augmentation),
-        training_reads(recipe.train, data, len(pictures.train)),
-        shared=not on_accelerator(),
+        measure_loading_speeds(pictures.train, data, data.augmentation),
+        count_reads(recipe.train, data, len(pictures.train)),
+        shared=find_device().is_cpu,
         step=step,
     )
     say("workers", f"{choice.workers}: {choice.reason}")

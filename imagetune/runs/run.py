@@ -23,6 +23,7 @@ from imagetune.model.backbones import get_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RunFolder, create_run_folder, lock_document
 from imagetune.run_folder.recorder import RunRecorder, failure_state
 from imagetune.runs.pages import write_pages
@@ -174,7 +175,15 @@ def run_recipe(
 def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
     """Write what a run stands on: lock.json, splits.csv and audit.json."""
     weights = asdict(training.weights)
-    write_json(folder.lock, lock_document(seed=training.recipe.seed, weights=weights, pictures=data.audit.hashes))
+    write_json(
+        folder.lock,
+        lock_document(
+            seed=training.recipe.seed,
+            weights=weights,
+            pictures=data.audit.hashes,
+            plugins=used_plugins(training.recipe),
+        ),
+    )
     write_splits_csv(data.splits, folder.splits)
     write_json(folder.audit, audit_document(data.catalog, data.audit, data.splits))
 

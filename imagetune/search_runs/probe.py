@@ -26,6 +26,7 @@ from imagetune.evaluation.feature_models import LabelledFeatures, few_threads, r
 from imagetune.evaluation.folds import corrected_estimate
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import POOLING
+from imagetune.model.devices import find_device
 from imagetune.model.folding import folded
 from imagetune.model.halves import cut_model
 from imagetune.recipe.schema import Recipe
@@ -240,8 +241,7 @@ def _cost(model: keras.Model, recipe: Recipe) -> Cost:
     with memory_errors(TIMED_BATCH):
         one, _ = time_calls(one_by_one, _CALLS)
         batch, _ = time_calls(lambda: quick.predict_on_batch(pictures), TIMED_BATCH)
-    device = str(next(iter(keras.distribution.list_devices()), "cpu"))
-    return Cost(one, batch, int(model.count_params()), device)
+    return Cost(one, batch, int(model.count_params()), find_device().name)
 
 
 def _cost_document(cost: Cost) -> dict[str, Any]:

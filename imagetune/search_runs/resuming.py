@@ -19,6 +19,7 @@ from imagetune.errors import CheckpointError
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, recipe_differences
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
 from imagetune.runs.prepare import Data
 from imagetune.search.journal import JOURNAL_NAME, Event, Proposed
@@ -132,7 +133,9 @@ def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: boo
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
-    write_json(lock, lock_document(seed=recipe.seed, weights={}, pictures=data.audit.hashes))
+    write_json(
+        lock, lock_document(seed=recipe.seed, weights={}, pictures=data.audit.hashes, plugins=used_plugins(recipe))
+    )
 
 
 def _name_it() -> str:

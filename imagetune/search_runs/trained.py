@@ -9,6 +9,7 @@ from imagetune.core.files import read_json_lines, write_json
 from imagetune.core.messages import say_nothing
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RunFolder, lock_document, write_recipe
 from imagetune.runs.prepare import Data, Training, prepare_training
 from imagetune.runs.run import Run, running
@@ -86,7 +87,7 @@ def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
         replace(training.job, folder=folder.checkpoints, listener=recorder),
         start_from=None if earlier is None else earlier.checkpoints,
         until_epoch=lesson.until_epoch,
-        enough=median,
+        stop_when=median,
     )
     epochs = len(read_json_lines(folder.metrics)) - before
     return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
@@ -104,4 +105,12 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
     """Write what the training stands on; the hashes of its pictures are the search's."""
     if training.recipe != before:
         write_recipe(training.recipe, folder.recipe)
-    write_json(folder.lock, lock_document(seed=training.recipe.seed, weights=asdict(training.weights), pictures={}))
+    write_json(
+        folder.lock,
+        lock_document(
+            seed=training.recipe.seed,
+            weights=asdict(training.weights),
+            pictures={},
+            plugins=used_plugins(training.recipe),
+        ),
+    )

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagetune.core.files import read_json_object
 from imagetune.core.plugins import TRACKERS, load_plugin, plugin_errors
 from imagetune.errors import ImagetuneError
 from imagetune.tracking import content
@@ -84,7 +85,7 @@ class PluginTrackers:
             for record in self._new_records():
                 for name, tracker in list(self._trackers.items()):
                     self._guarded(name, partial(tracker.epoch, record))
-        state = str(content.read_json(self._run_dir / "status.json").get("state", "failed"))
+        state = str(read_json_object(self._run_dir / "status.json").get("state", "failed"))
         for name, tracker in list(self._trackers.items()):
             self._guarded(name, partial(tracker.end, state))
 

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from imagetune.errors import ImagetuneError
-from imagetune.errors import TrackingError
+from imagetune.errors import ImagetuneError, TrackingError
 from imagetune.recipe.tracking import TrackingConfig
-from imagetune.tracking.address import redact_uri
-from imagetune.tracking.address import resolve_uri
+from imagetune.tracking.address import redact_uri, resolve_uri
 from imagetune.tracking.plugin_trackers import PluginTrackers
-from imagetune.tracking.state import read_state
-from imagetune.tracking.state import write_state
-from imagetune.tracking.sync import Children
-from imagetune.tracking.sync import Syncer
-from imagetune.tracking.sync import first_state
-from imagetune.tracking.sync import run_lock
+from imagetune.tracking.state import read_state, write_state
+from imagetune.tracking.sync import Children, Syncer, first_state, run_lock
 
 logger = logging.getLogger("imagetune.tracking")
 

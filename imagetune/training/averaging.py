@@ -26,7 +26,7 @@ class KeptWeights:
         trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
         config: What is averaged.
         epochs: Epochs of the stage.
-        learned: Places of the weights that may have changed since training began.
+        learned: Positions of the weights that may have changed since training began.
         refresh: Takes BatchNorm's statistics anew after averaging; None where they don't move.
     """
 
@@ -47,6 +47,7 @@ class KeptWeights:
         self.config = config
         self.learned = learned
         self.refresh = refresh
+        # Counted from 1, as epochs are told.
         self._first_averaged = epochs - round(epochs * config.last_fraction) + 1
         self._sum: list[np.ndarray] = []
         self._count = 0
@@ -55,6 +56,7 @@ class KeptWeights:
         """Take the weights at the end of the stage's ``epoch``, counted from 1, into the average of SWA."""
         if self.config.name != "swa" or epoch < self._first_averaged:
             return
+        # Float64: sums of many epochs would lose the small weights' last bits.
         weights = [weight.astype(np.float64) for weight in self.trained.get_weights()]
         self._sum = [a + b for a, b in zip(self._sum, weights, strict=True)] if self._sum else weights
         self._count += 1
@@ -69,23 +71,28 @@ class KeptWeights:
         if self.config.name == "none":
             return {}
         learned = enumerate(self.trained.get_weights())
-        own = {f"own/{place}": np.array(weight) for place, weight in learned if place in self.learned}
-        return own | {f"sum/{place}": total for place, total in enumerate(self._sum) if place in self.learned}
+        own = {f"own/{position}": np.array(weight) for position, weight in learned if position in self.learned}
+        return own | {f"sum/{position}": total for position, total in enumerate(self._sum) if position in self.learned}
 
     def put_back(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
-        """Take up again what `remembered` returned, after so many averaged epochs."""
-        for place, weight in enumerate(self.trained.weights):
-            if f"own/{place}" in arrays:
-                weight.assign(arrays[f"own/{place}"])
+        """Restore what `remembered` returned.
+
+        Args:
+            arrays: By name; others than its own are passed over.
+            averaged_epochs: Epochs in the average of SWA then.
+        """
+        for position, weight in enumerate(self.trained.weights):
+            if f"own/{position}" in arrays:
+                weight.assign(arrays[f"own/{position}"])
         self._count = averaged_epochs
         if averaged_epochs:
             # Weights that don't learn have added up to a multiple of themselves, which float64 holds exactly.
             sums = (weight.astype(np.float64) * averaged_epochs for weight in self.trained.get_weights())
-            self._sum = [arrays.get(f"sum/{place}", total) for place, total in enumerate(sums)]
+            self._sum = [arrays.get(f"sum/{position}", total) for position, total in enumerate(sums)]
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Put the weights to keep into the kept model for a while."""
+        """Put the weights to keep into the kept model during the block; afterwards the learner has its own again."""
         if keras.backend.backend() == "jax":  # during an epoch its state lives outside the variables
             self.learner.jax_state_sync()
         learned = self._average_in()

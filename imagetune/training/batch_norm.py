@@ -10,7 +10,8 @@ import numpy as np
 
 from imagetune.model.trainable import leaf_layers
 
-MOST_BATCHES = 32
+# Enough for means over some hundred pictures and more; all of a large set would take as long as an epoch.
+MAX_BATCHES = 32
 
 
 def reestimate_statistics(
@@ -19,7 +20,7 @@ def reestimate_statistics(
     """Replace the statistics of BatchNorm layers by the mean over batches of what each sees.
 
     Adaptive BatchNorm (Li et al. 2016, arXiv 1603.04779), and what averaged weights need (Izmailov et al. 2018,
-    arXiv 1803.05407). At most ``MOST_BATCHES`` batches are looked at. Nothing else of the model changes.
+    arXiv 1803.05407). At most ``MAX_BATCHES`` batches are looked at. Nothing else of the model changes.
 
     Args:
         model: (batch, height, width, 3) pictures to anything.
@@ -35,16 +36,17 @@ def reestimate_statistics(
         return 0
     with _learning_statistics(present, layers), _without_dropout(model):
         for index, images in enumerate(batches):
+            # Makes the moving average the plain mean over the batches so far.
             for layer in layers:
                 layer.momentum = index / (index + 1.0)
             model(images, training=True)
-            if index + 1 == MOST_BATCHES:
+            if index + 1 == MAX_BATCHES:
                 break
     return len(layers)
 
 
 def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the BatchNorm layers anywhere in a model."""
+    """Return the BatchNorm layers anywhere in a model, input to output."""
     return [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 

@@ -1,4 +1,4 @@
-"""The largest batch that fits in memory, found by trial.
+"""The largest batch size that fits in memory, found by trial.
 
 Each size is tried in a process of its own, ``python -m imagetune.training.batch_size``: running out of memory then
 ends that process and nothing else, and a GPU's memory is free again afterwards.
@@ -30,7 +30,7 @@ from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.faults import memory_errors
 from imagetune.training.job import stage_data
-from imagetune.training.penalties import pretrained_anchors
+from imagetune.training.penalties import copy_pretrained_weights
 from imagetune.training.plan import peak_memory_bytes
 from imagetune.training.stages import Objective, prepare_stage
 
@@ -41,7 +41,7 @@ POLL_SECONDS = 0.05
 
 
 class Load(Section):
-    """What has to fit."""
+    """What has to fit into memory."""
 
     model: ModelConfig
     """Backbone and head."""
@@ -107,7 +107,7 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
 
 
 def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
-    """Say whether two training steps of a size can be run, in a process of their own.
+    """Tell whether two training steps of a size fit into memory, by running them in a process of their own.
 
     Args:
         load: What has to fit, with its ``batch_size``.
@@ -151,11 +151,11 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            most, now = int((root / limit).read_text()), int((root / used).read_text())
+            limit_bytes, now = int((root / limit).read_text()), int((root / used).read_text())
             counts = dict(line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines())
         except (OSError, ValueError):  # another system, the other version, or "max": no limit
             continue
-        rooms.append(most - now + int(counts.get(cache, 0)))  # cached files make room when it is needed
+        rooms.append(limit_bytes - now + int(counts.get(cache, 0)))  # cached files make room when it is needed
     return max(min(rooms), 0)
 
 
@@ -218,12 +218,14 @@ def _build(load: Load, data: DataConfig) -> keras.Model:
 def _two_steps(
     model: keras.Model, backbone: Backbone, stage: StageConfig, train: TrainConfig, data: DataConfig
 ) -> None:
+    # Memory doesn't depend on it, and `auto` is no number.
     stage = stage.model_copy(update={"learning_rate": 1e-3})
     outputs = model.output_shape[-1]
-    anchors = pretrained_anchors(backbone_of(model), train.regularisation)
+    anchors = copy_pretrained_weights(backbone_of(model), train.regularisation)
     objective = Objective(data.task, np.full(outputs, 1 / outputs), anchors)
     setup = prepare_stage(model, backbone, stage, train, steps_per_epoch=2, objective=objective)
     pictures = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)
+    # Slots of the optimizer and buffers of the compiled step are there from the second step on.
     for _ in range(2):
         setup.learner.train_on_batch(pictures, np.zeros((train.pass_size, outputs), np.float32))
 

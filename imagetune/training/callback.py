@@ -5,107 +5,79 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from imagetune.errors import DivergedError
-from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.training.averaging import KeptWeights
-from imagetune.training.checkpoints import (
-    Start,
-    TrainingState,
-    checkpoint_path,
-    commit_checkpoint,
-    prune_checkpoints,
-)
-from imagetune.training.events import EpochRecord, Listener, StepDone
-from imagetune.training.optimizer import scale_rate
-from imagetune.training.schedules import PlateauRate
+from imagetune.training.checkpoints import InitialWeights, checkpoint_path, commit_checkpoint, prune_checkpoints
+from imagetune.training.events import EpochRecord, StepDone
+from imagetune.training.job import TrainingJob
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
+from imagetune.training.optimizer import scale_learning_rate
+from imagetune.training.schedules import PlateauLearningRate
 from imagetune.training.stages import StageSetup
-from imagetune.training.standing import Best, Patience, Position, StageFacts, Standing, remembered
-from imagetune.training.stopping import StopRequest
+from imagetune.training.standing import collect_arrays
 
 LOWER_IS_BETTER = ("loss", "mae")
 
-
 # Asked after every epoch; true ends the training there.
-Enough = Callable[[EpochRecord], bool]
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What a stage's callback works with.
-
-    Attributes:
-        model: Raw pictures to probabilities: what checkpoints hold.
-        stage: The stage's values.
-        early_stopping: The stage's own, or that of all stages.
-        start: Position before the stage.
-        best: What earlier stages reached, whose weights this stage starts from; it has to be beaten.
-        steps_per_epoch: Passes an epoch.
-        accumulation: Passes an optimizer step.
-        train_pictures: Number of training pictures.
-        validate: Gives the validation figures of the model as it is.
-        folder: Where checkpoints go.
-        weights_at_start: What training started with.
-        learned: Places of the weights that may have changed since.
-        facts: What the stage began with.
-        listener: Hears of progress.
-        stop: Asked after every step.
-        enough: Whether training ends with this epoch.
-    """
-
-    model: keras.Model
-    stage: StageConfig
-    early_stopping: EarlyStoppingConfig
-    start: Position
-    best: Best | None
-    steps_per_epoch: int
-    accumulation: int
-    train_pictures: int
-    validate: Callable[[], dict[str, float]]
-    folder: Path
-    weights_at_start: Start
-    learned: frozenset[int]
-    facts: StageFacts
-    listener: Listener
-    stop: StopRequest
-    enough: Enough
+StopCondition = Callable[[EpochRecord], bool]
 
 
 class StageCallback(keras.callbacks.Callback):
     """Watches the loss, validates, commits checkpoints, remembers the best epoch and stops early.
 
     Args:
-        context: What it works with.
+        job: What all stages share.
+        state: Where training stands: at the beginning of a stage, or where an earlier training of it stood.
         setup: What the stage trains with.
         weights: What the stage trains and keeps.
-        standing: Where an earlier training of this stage stood that this one goes on with.
+        validate: Gives the validation figures of the model as it is.
+        initial: The weights that training started with.
+        stop_when: Asked after every epoch whether training ends there.
 
     Attributes:
-        position: How far training has come.
-        best: The best epoch so far, of this stage or of those before it.
-        enough: Whether training ends here, whatever stages are left.
+        state: Where training stands now.
+        stopped: Whether ``stop_when`` has ended the training, whatever stages are left.
     """
 
     def __init__(
-        self, context: StageContext, setup: StageSetup, weights: KeptWeights, standing: Standing | None = None
+        self,
+        job: TrainingJob,
+        state: TrainingState,
+        setup: StageSetup,
+        weights: KeptWeights,
+        *,
+        validate: Callable[[], dict[str, float]],
+        initial: InitialWeights,
+        stop_when: StopCondition,
     ) -> None:
         super().__init__()
-        self.context = context
+        self.job = job
+        self.state = state
         self.setup = setup
         self.weights = weights
-        self.position = context.start if standing is None else standing.position
-        self.best = context.best if standing is None else standing.best
-        self.enough = False
-        patience = Patience() if standing is None else standing.patience
-        self._plateau = PlateauRate(setup.schedule, patience.plateau)
-        self._stalled_epochs = patience.stalled_epochs
-        self._committed: tuple[int, Path] | None = None
+        self.validate = validate
+        self.initial = initial
+        self.stop_when = stop_when
+        self.stopped = False
+        self._early_stopping = setup.stage.early_stopping or job.config.early_stopping
+        self._plateau = PlateauLearningRate(setup.schedule, self._stage.plateau)
+        self._committed_step: int | None = None
         self._began = 0.0
+
+    @property
+    def _stage(self) -> StageState:
+        if self.state.stage is None:
+            raise ValueError("a callback works in a stage")
+        return self.state.stage
+
+    @property
+    def _steps_of_stage(self) -> int:
+        return self.state.step - self._stage.steps_before
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clock."""
@@ -113,123 +85,117 @@ class StageCallback(keras.callbacks.Callback):
         self._began = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the rate of plateau, which depends on how training goes."""
+        """Move the learning rate of plateau, which depends on how training goes."""
         del batch, logs
-        if self.context.stage.schedule.name != "plateau":
+        if self.setup.schedule.config.name != "plateau":
             return
-        factor = self._plateau.before_step((self.position.step - self.context.start.step) // self.context.accumulation)
+        factor = self._plateau.before_step(self._steps_of_stage // self.job.config.accumulation)
         if factor != 1.0:
             if keras.backend.backend() == "jax":  # its state lives outside the variables during an epoch
                 self.model.jax_state_sync()
-            scale_rate(self.model.optimizer, factor)
+            scale_learning_rate(self.model.optimizer, factor)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a loss that is no number, tell the listener, and stop if asked to."""
+        """Refuse a loss that is no number, tell the listener, and stop if asked to.
+
+        Raises:
+            DivergedError: The loss is not finite.
+            StoppedError: A signal came.
+        """
         loss = float((logs or {})["loss"])
-        self.position = Position(self.position.epoch, self.position.step + 1)
+        self.state = replace(self.state, step=self.state.step + 1)
         if not math.isfinite(loss):
             raise self._diverged(loss)
-        context = self.context
-        context.listener.step_done(
-            StepDone(context.stage.name, self.position.epoch + 1, batch + 1, context.steps_per_epoch, loss)
+        self.job.listener.step_done(
+            StepDone(self._stage.name, self.state.epoch + 1, batch + 1, self.job.steps_per_epoch, loss)
         )
-        context.stop.check()
+        self.job.stop.check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Validate, commit, and decide how to go on."""
+        """Validate, commit, and decide how to go on.
+
+        Raises:
+            DivergedError: The validation loss is not finite.
+            ResourceError: The disk is full.
+            StoppedError: A signal came.
+        """
         seconds = time.perf_counter() - self._began
-        self.position = Position(self.position.epoch + 1, self.position.step)
+        self.state = replace(self.state, epoch=self.state.epoch + 1)
         self.weights.epoch_ended(epoch + 1)
-        arrays = remembered(self.context.model, self.setup.learner.optimizer, self.weights)
+        # Taken before averages are shown: training goes on with what was learned.
+        arrays = collect_arrays(self.job.model, self.setup.learner.optimizer, self.weights)
         with self.weights.shown():
             record = self._record(float((logs or {})["loss"]), seconds)
-            best = self._decide(record)
-            over = self._out_of_patience or epoch + 1 == self.context.stage.epochs
-            standing = self._standing(best, arrays, over=over)
-            self._commit(record.figure(self.context.early_stopping.metric), standing)
-        self.best = best
-        prune_checkpoints(self.context.folder, best=best.checkpoint)
-        self.context.listener.epoch_done(record)
-        self.enough = self.context.enough(record)
-        self.model.stop_training = self.enough or self._out_of_patience
-        self.context.stop.check()
+            best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
+            self._commit(replace(self.state, arrays=arrays))
+        prune_checkpoints(self.job.folder, best=best.checkpoint)
+        self.job.listener.epoch_done(record)
+        self.stopped = self.stop_when(record)
+        self.model.stop_training = self.stopped or self._stage.finished
+        self.job.stop.check()
 
-    def commit(self, figure: float | None) -> Path:
+    def commit(self) -> None:
         """Commit a checkpoint of the weights as they would be kept now, unless that of the last epoch is it."""
-        if self._committed is not None and self._committed[0] == self.position.step:
-            return self._committed[1]
-        with self.weights.shown():
-            return self._commit(figure)
+        if self._committed_step != self.state.step:
+            with self.weights.shown():
+                self._commit(self.state)
 
-    def _commit(self, figure: float | None, standing: Standing | None = None) -> Path:
-        context, resume = self.context, None if standing is None else standing.as_resume()
-        state = TrainingState(context.stage.name, self.position.epoch, self.position.step, figure)
-        path = commit_checkpoint(
-            context.folder, context.model, state, context.weights_at_start, context.learned, resume
-        )
-        self._committed = self.position.step, path
-        return path
-
-    def _standing(self, best: Best, arrays: dict[str, Any], *, over: bool) -> Standing:
-        context = self.context
-        return Standing(
-            stage=context.stage.name,
-            began=context.start,
-            position=self.position,
-            over=over,
-            best=best,
-            learned=context.learned,
-            patience=Patience(self._stalled_epochs, self._plateau.state),
-            averaged_epochs=self.weights.averaged_epochs,
-            facts=context.facts,
-            arrays=arrays,
-        )
+    def _commit(self, state: TrainingState) -> None:
+        commit_checkpoint(self.job.folder, self.job.model, state, self.initial)
+        self._committed_step = state.step
 
     def _record(self, loss: float, seconds: float) -> EpochRecord:
-        val = self.context.validate()
+        val = self.validate()
         if val and not math.isfinite(val["loss"]):
             raise self._diverged(val["loss"])
         return EpochRecord(
-            stage=self.context.stage.name,
-            epoch=self.position.epoch,
-            step=self.position.step,
+            stage=self._stage.name,
+            epoch=self.state.epoch,
+            step=self.state.step,
             train=self.setup.tally.figures(loss),
             val=val,
-            learning_rate=self._rate(),
-            images_per_second=self.context.train_pictures / max(seconds, 1e-9),
+            learning_rate=self._learning_rate(),
+            images_per_second=len(self.job.pictures.train) / max(seconds, 1e-9),
         )
 
-    def _improves(self, record: EpochRecord) -> bool:
-        if self.best is None:
-            return True
-        watched = self.context.early_stopping
-        gain = record.figure(watched.metric) - self.best.record.figure(watched.metric)
+    def _advance(self, record: EpochRecord, *, last: bool) -> BestEpoch:
+        """Take an epoch into the state, for whatever waits for improvements; return the best epoch so far.
+
+        Args:
+            record: Of the epoch.
+            last: Whether the stage has no more epochs.
+        """
+        best, watched = self.state.best, self._early_stopping
+        improved = best is None or self._improves(record, best)
+        if best is None or improved or watched.keep == "last":
+            best = BestEpoch(record, checkpoint_path(self.job.folder, self.state.step))
+        self._plateau.after_epoch(improved=improved)
+        stalled = 0 if improved else self._stage.stalled_epochs + 1
+        stage = replace(
+            self._stage,
+            stalled_epochs=stalled,
+            plateau=self._plateau.state,
+            averaged_epochs=self.weights.averaged_epochs,
+            finished=last or (watched.patience is not None and stalled > watched.patience),
+        )
+        self.state = replace(self.state, best=best, stage=stage)
+        return best
+
+    def _improves(self, record: EpochRecord, best: BestEpoch) -> bool:
+        watched = self._early_stopping
+        gain = record.figure(watched.metric) - best.record.figure(watched.metric)
         return (-gain if watched.metric in LOWER_IS_BETTER else gain) > watched.min_delta
 
-    def _decide(self, record: EpochRecord) -> Best:
-        """Count an epoch for whatever waits for improvements, and return the best epoch so far."""
-        improved = self._improves(record)
-        self._stalled_epochs = 0 if improved else self._stalled_epochs + 1
-        self._plateau.after_epoch(improved=improved)
-        if self.best is None or improved or self.context.early_stopping.keep == "last":
-            return Best(record, checkpoint_path(self.context.folder, self.position.step))
-        return self.best
-
-    @property
-    def _out_of_patience(self) -> bool:
-        patience = self.context.early_stopping.patience
-        return patience is not None and self._stalled_epochs > patience
-
-    def _rate(self) -> float:
-        if self.context.stage.schedule.name == "plateau":
-            return self._plateau.rate
-        passes = max(self.position.step - self.context.start.step - 1, 0)
-        return self.setup.schedule.rate_at(passes // self.context.accumulation)
+    def _learning_rate(self) -> float:
+        if self.setup.schedule.config.name == "plateau":
+            return self._plateau.learning_rate
+        # That of the step just done, which began one earlier.
+        passes = max(self._steps_of_stage - 1, 0)
+        return self.setup.schedule.rate_at(passes // self.job.config.accumulation)
 
     def _diverged(self, loss: float) -> DivergedError:
-        rate = self._rate()
         return DivergedError(
-            f"the loss is {loss} at step {self.position.step} with a learning rate of {rate:.3g}",
-            where=f"stage {self.context.stage.name!r}",
+            f"the loss is {loss} at step {self.state.step} with a learning rate of {self._learning_rate():.3g}",
+            where=f"stage {self._stage.name!r}",
             hint="lower its learning_rate or set train.optimizer.clip_norm; the best weights are in checkpoints/",
         )

@@ -8,17 +8,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class StageStarted:
-    """A stage begins.
+    """What a stage begins with: a line of stages.jsonl.
 
     Attributes:
         name: Name of the stage.
         index: Position among the stages, from 0.
         stages: Number of stages.
-        epochs: Most epochs that it takes.
+        epochs: Its epochs, unless it is stopped early.
         first_epoch: Number of its first epoch, from 1 over all stages.
-        steps_per_epoch: Optimizer steps an epoch.
+        steps_per_epoch: Passes an epoch: optimizer steps where nothing is accumulated.
         rates: Peak learning rate of each group of layers, input to output.
-        trainable_parameters: Parameters that learn.
+        trainable_parameters: Number of parameters that the stage trains.
         parameters: All parameters.
         found_rate: Learning rate of the head where the recipe says ``auto``: what the range test found.
         features: What is done about features of the frozen layers, and why.
@@ -39,7 +39,13 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class FeaturesDone:
-    """Of the features that a stage learns from, ``done`` of ``count`` are there; each version of a picture counts."""
+    """How many of a stage's features are there.
+
+    Attributes:
+        stage: Name of the stage.
+        done: Features that are computed or were stored.
+        count: All features: pictures times augmented copies.
+    """
 
     stage: str
     done: int
@@ -48,7 +54,15 @@ class FeaturesDone:
 
 @dataclass(frozen=True)
 class StepDone:
-    """An optimizer step is done. ``loss`` is the mean of the epoch so far; ``step`` counts within the epoch from 1."""
+    """A pass through the model and back is done.
+
+    Attributes:
+        stage: Name of the stage.
+        epoch: Number of the epoch, from 1 over all stages.
+        step: Number of the pass, from 1 within the epoch.
+        steps_per_epoch: Passes an epoch.
+        loss: Mean of the epoch so far.
+    """
 
     stage: str
     epoch: int
@@ -67,7 +81,7 @@ class EpochRecord:
         step: Passes so far over all stages; optimizer steps where nothing is accumulated.
         train: loss, accuracy, precision, recall and f1 (macro) as seen while learning, augmented and with dropout.
         val: The same of the validation pictures after the epoch; empty without validation pictures.
-        learning_rate: Rate of the head at the last step.
+        learning_rate: Of the head at the last step.
         images_per_second: Training pictures a second, validation and checkpoint left out.
     """
 

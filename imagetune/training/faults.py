@@ -18,6 +18,12 @@ def memory_errors(batch_size: int) -> Iterator[None]:
 
     TensorFlow, JAX and PyTorch each have an error class of their own; all derive from RuntimeError or Exception and
     say so in class name or text, and only the chosen backend may be imported.
+
+    Args:
+        batch_size: Pictures at a time in the block.
+
+    Raises:
+        ResourceError: The block ran out of memory, of the machine's or of the device's.
     """
     try:
         yield

@@ -13,34 +13,19 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.row_store import MemoryRows
-from imagetune.core.row_store import Rows
-from imagetune.core.row_store import StoredRows
-from imagetune.core.row_store import key_of
-from imagetune.core.row_store import open_rows
+from imagetune.core.row_store import MemoryRows, Rows, StoredRows, key_of, open_rows
 from imagetune.data.augmentation import augmentation_transforms
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
-from imagetune.data.pipeline import Batches
-from imagetune.data.pipeline import evaluation_batches
-from imagetune.data.pipeline import steps_per_epoch
+from imagetune.data.pipeline import Batches, evaluation_batches
 from imagetune.errors import ResourceError
 from imagetune.model.folding import folded
-from imagetune.model.halves import Halves
-from imagetune.model.halves import weights_digest
+from imagetune.model.halves import Halves, weights_digest
 from imagetune.model.inference import outputs_of
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.train import StageConfig
-from imagetune.recipe.train import TrainConfig
-from imagetune.recipe.unfreeze import parse_unfreeze
-from imagetune.training.feature_plan import FEATURE_TYPE
-from imagetune.training.feature_plan import FeaturePlan
-from imagetune.training.feature_plan import cache_setting
-from imagetune.training.job import Pictures
-from imagetune.training.job import TrainingJob
-from imagetune.training.job import stage_augmentation
-from imagetune.training.job import stage_batches
-from imagetune.training.job import stage_data
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.training.feature_plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
+from imagetune.training.job import Pictures, TrainingJob, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
 # Raised whenever the same key and description would mean other numbers.
@@ -60,7 +45,7 @@ class _Quicker:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Features of some pictures.
+    """A batch of features.
 
     Attributes:
         images: (b, ...) float32: what the part of the model that learns takes for pictures.
@@ -73,18 +58,18 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """What a cached stage learns from.
+    """The features that a cached stage learns from, one copy of all pictures after the other.
 
     Attributes:
-        rows: Features of n pictures, one version of all of them after the other.
+        rows: Features of n pictures, one copy of all of them after the other.
         count: n.
-        views: Number of versions; an epoch sees one of them.
-        first_epoch: Epoch that sees the first version, counted from 0 over all stages.
+        copies: Number of augmented copies; an epoch sees one of them.
+        first_epoch: Epoch that sees the first copy, counted from 0 over all stages.
     """
 
     rows: Rows
     count: int
-    views: int
+    copies: int
     first_epoch: int
 
     def batches(
@@ -103,10 +88,10 @@ class TrainFeatures:
         """
         for number in range(done, epochs):
             positions = order(self.first_epoch + number)
-            view = number % self.views
+            copy = number % self.copies
             for first in range(0, self.count, batch_size):
                 indices = positions[first : first + batch_size]
-                yield FeatureBatch(_taken(self.rows, view * self.count + indices), indices)
+                yield FeatureBatch(_taken(self.rows, copy * self.count + indices), indices)
 
 
 @dataclass(frozen=True)
@@ -118,18 +103,16 @@ class _Version:
 
 
 def keeps_features(train: TrainConfig) -> bool:
-    """Tell whether a training leaves the backbone as it was, and may keep its features."""
-    return all(
-        parse_unfreeze(stage.unfreeze).nothing and cache_setting(train, stage) != "off" for stage in train.stages
-    )
+    """Tell whether a training leaves the backbone as it was, so that its features serve other runs, too."""
+    return all(read_feature_settings(train, stage).caches_backbone for stage in train.stages)
 
 
-def train_features(
+def compute_train_features(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
-    """Compute the features of the training pictures that aren't in their table yet.
+    """Return the features of the training pictures, computing those that aren't in their table yet.
 
-    Version v is what epoch ``first_epoch + v`` would have seen without a cache, so that as many views as epochs give
+    Copy c is what epoch ``first_epoch + c`` would have seen without a cache, so that as many copies as epochs give
     the same training.
 
     Args:
@@ -139,10 +122,14 @@ def train_features(
         halves: Of the plan.
         first_epoch: Epochs before this stage.
         progress: Called with the pictures that are done and their number.
+
+    Raises:
+        StoppedError: A signal came.
+        DataError: A picture vanished.
     """
     pictures, data = job.pictures, stage_data(job.pictures.config, stage)
     if plan.augmented:
-        versions = [_augmented(job, stage, data, first_epoch + view) for view in range(plan.views)]
+        versions = [_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
     else:
         versions = [_plain(pictures.train, pictures, data, job.config.pass_size)]
     rows = _computed(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory)
@@ -169,6 +156,7 @@ def plain_features(
         progress: Called with the pictures that are done and their number.
     """
     data = pictures.config
+    # In memory: validation asks for all of them after every epoch.
     versions = [_plain(records, pictures, data, batch_size)]
     rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
     starts = range(0, len(records), _ANSWERED_AT_ONCE)
@@ -178,10 +166,10 @@ def plain_features(
 
 def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
     """Return the training pictures as an epoch would see them."""
-    own, records, hashes = stage_augmentation(job, stage), job.pictures.train, job.pictures.hashes
-    steps = steps_per_epoch(len(records), job.config.pass_size)
+    own, records, hashes, steps = data.augmentation, job.pictures.train, job.pictures.hashes, job.steps_per_epoch
     transforms = augmentation_transforms(own, (data.image.height, data.image.width))
     how = key_of(_decoded(data), transforms, version("albumentations")).hex()
+    # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the picture.
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
@@ -226,6 +214,7 @@ def _computed(
     shape = tuple(int(size) for size in lower.output_shape[1:])
     digest = weights_digest(lower)
     stored = _stored(digest, keys, shape, data.cache_bytes)
+    # Rows in memory are filled from the table as far as that has them, and fill it in turn.
     if in_memory or stored is None:
         rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
     else:
@@ -240,9 +229,11 @@ def _computed(
 
 
 def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
+    # A table has a row for every key: a picture without one would have no place in it.
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
         return None
+    # Backends round differently, so that their features are not interchangeable.
     about = {"kind": "features", "version": _VERSION, "lower": digest, "backend": keras.backend.backend()}
     return open_rows(about, known, shape, FEATURE_TYPE, budget_bytes=budget)
 
@@ -279,7 +270,7 @@ def _fill(
 
 
 def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
-    """Return which rows aren't stored yet; those that are go into ``rows``."""
+    """Return the positions that aren't stored yet; those that are get copied into ``rows``."""
     missing = set()
     for position in positions:
         row = None if stored is None else stored.get(position)

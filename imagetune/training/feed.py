@@ -1,4 +1,4 @@
-"""Batches as Keras takes them."""
+"""Batches of pictures or features, joined with their targets as Keras takes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imagetune.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the model should answer for each training picture.
+class TrainingTargets:
+    """The target of each training picture, and what happens to it before the model learns it.
 
     Attributes:
         targets: (n, t) float32, by the picture's index.
         weights: (n,) float32 weight of each picture in the loss, or None when all are 1.
         mix: Blending of pictures and labels.
-        teacher: Whose answers are learned from too, or None.
+        teacher: Whose predictions are learned from too, or None.
         seed: Seed of the blending.
     """
 
@@ -35,7 +35,7 @@ class Answers:
 
 
 class IndexedBatch(Protocol):
-    """Pictures, or their features, whose answers are known by index; ``imagetune.data.pipeline.Batch`` is one."""
+    """Pictures, or their features, whose targets are known by index; ``imagetune.data.pipeline.Batch`` is one."""
 
     @property
     def images(self) -> NDArray[Any]:
@@ -53,18 +53,22 @@ class Feed:
 
     Args:
         batches: Batches of uint8 pictures, or of features.
-        answers: What the model should say of them.
+        targets: Of all training pictures.
         first_step: Number of the first batch; together with the seed it decides how that batch is blended.
     """
 
-    def __init__(self, batches: Iterable[IndexedBatch], answers: Answers, *, first_step: int = 0) -> None:
+    def __init__(self, batches: Iterable[IndexedBatch], targets: TrainingTargets, *, first_step: int = 0) -> None:
         self.batches = batches
-        self.answers = answers
+        self.targets = targets
         self.first_step = first_step
         self.failure: ImagetuneError | None = None
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Yield the batches."""
+        """Yield tuples (images, targets (b, t) float32[, weights (b,) float32]).
+
+        Raises:
+            ImagetuneError: As from the batches; it is also kept in ``failure``.
+        """
         try:
             for step, batch in enumerate(self.batches, start=self.first_step):
                 yield self._prepared(batch, step)
@@ -73,15 +77,16 @@ class Feed:
             raise
 
     def _prepared(self, batch: IndexedBatch, step: int) -> tuple[NDArray[Any], ...]:
-        answers = self.answers
-        images, targets = batch.images, answers.targets[batch.indices]
-        weights = None if answers.weights is None else answers.weights[batch.indices]
-        if answers.mix.name != "none":
+        known = self.targets
+        images, targets = batch.images, known.targets[batch.indices]
+        weights = None if known.weights is None else known.weights[batch.indices]
+        if known.mix.name != "none":
             # The weights travel as one more column, so that they are blended like the labels.
             columns = targets if weights is None else np.column_stack([targets, weights])
-            random = np.random.default_rng((answers.seed, step))
-            images, columns = mix_batch(images, columns, answers.mix, random)
+            random = np.random.default_rng((known.seed, step))
+            images, columns = mix_batch(images, columns, known.mix, random)
             targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])
-        if answers.teacher is not None:
-            targets = np.concatenate([targets, answers.teacher.answer(images)], axis=1)
+        if known.teacher is not None:
+            # After blending: the teacher is asked about the pictures that the model sees.
+            targets = np.concatenate([targets, known.teacher.predict(images)], axis=1)
         return (images, targets) if weights is None else (images, targets, weights)

@@ -2,71 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from imagetune.data.pipeline import Batch, steps_per_epoch
+from imagetune.data.pipeline import Batch
 from imagetune.errors import CheckpointError, ImagetuneError
+from imagetune.model.halves import Halves
 from imagetune.model.traces import graphs_freed
 from imagetune.model.trainable import learning_places
 from imagetune.recipe.train import StageConfig
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.batch_norm import reestimate_statistics
-from imagetune.training.callback import Enough, StageCallback, StageContext
-from imagetune.training.checkpoints import Start, TrainingState, commit_checkpoint, load_checkpoint, start_of
+from imagetune.training.callback import StageCallback, StopCondition
+from imagetune.training.checkpoints import InitialWeights, commit_checkpoint, link_initial_weights, load_checkpoint
 from imagetune.training.events import EpochRecord, StageStarted
 from imagetune.training.faults import memory_errors
 from imagetune.training.feature_plan import FeaturePlan, plan_features
-from imagetune.training.feed import Answers, Feed, IndexedBatch
-from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches, stage_model
-from imagetune.training.lr_find import find_rate
-from imagetune.training.optimizer import Slots, slots_of, trainable_by_place
-from imagetune.training.source import stage_source
+from imagetune.training.feed import Feed, IndexedBatch, TrainingTargets
+from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_batches, stage_model
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
+from imagetune.training.lr_find import find_stage_learning_rate
+from imagetune.training.optimizer import Slots, find_trainable_variables, read_slots
+from imagetune.training.source import open_stage_source
 from imagetune.training.stages import Objective, StageSetup, prepare_stage
-from imagetune.training.standing import Best, Position, StageFacts, Standing, put_back, put_back_weights, reopen
+from imagetune.training.standing import reopen_training, restore_optimizer, restore_weights
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What one stage hands to the next.
+class _Training:
+    """A job under way: what follows from it once, before the first stage changes the model, for all stages.
 
     Attributes:
-        position: Where training stands.
-        best: The best epoch so far.
-        slots: What the optimizer remembers.
-        learned: Places of the weights that stages have trained.
-        enough: Whether training ends here, whatever stages are left.
+        job: What to do.
+        objective: What the model is to learn.
+        targets: Of each training picture.
+        initial: The weights that training started with.
+        stop_when: Asked after every epoch whether training ends there.
     """
 
-    position: Position = field(default_factory=Position)
-    best: Best | None = None
-    slots: Slots = field(default_factory=Slots)
-    learned: frozenset[int] = frozenset()
-    enough: bool = False
+    job: TrainingJob
+    objective: Objective
+    targets: TrainingTargets
+    initial: InitialWeights
+    stop_when: StopCondition
 
 
 def train(
-    job: TrainingJob, *, start_from: Path | None = None, until_epoch: int | None = None, enough: Enough | None = None
+    job: TrainingJob,
+    *,
+    start_from: Path | None = None,
+    until_epoch: int | None = None,
+    stop_when: StopCondition | None = None,
 ) -> EpochRecord:
-    """Train the model in place through all stages; it ends with the best weights of all of them.
+    """Train the model in place through all stages and return the epoch whose weights it has then: the best of all.
 
-    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was.
-
-    Training that goes on from the end of an epoch of an earlier training gives what that would have given had it gone
-    on itself, as long as recipe and pictures are the same.
+    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was. Training
+    that goes on from the end of an epoch of an earlier one gives what that would have given, with the same recipe and
+    pictures.
 
     Args:
         job: What all stages share.
         start_from: Folder of the earlier training's checkpoints.
         until_epoch: Where training ends, in epochs of all stages; schedules stay those of the whole recipe.
-        enough: Asked after every epoch whether training ends there.
-
-    Returns:
-        The record of the epoch that the weights are from.
+        stop_when: Asked after every epoch whether training ends there.
 
     Raises:
         DivergedError: The loss is not finite. The best weights so far are in a checkpoint.
@@ -75,173 +77,195 @@ def train(
         DataError: A picture vanished.
         CheckpointError: There is nothing to go on from, or it is damaged.
     """
-    objective, answers = objective_of(job), answers_of(job)
-    first, standing, progress = 0, None, Progress()
-    if start_from is None:
-        start = _begin(job)
-    else:
-        standing, start = reopen(start_from, job.folder, job.model)
-        first, progress = _stage_of(job, standing, start_from), _before_stage(standing)
-    course = _Course(objective, answers, start, lambda record: _ends(record, until_epoch, enough))
-    if standing is not None and until_epoch is not None and standing.position.epoch >= until_epoch:
-        load_checkpoint(standing.best.checkpoint, job.model, standing.learned)
-        return standing.best.record
-    for index in range(first, len(job.config.stages)):
+    # First of all: L2-SP holds on to the pretrained weights, whatever a checkpoint brings.
+    objective, targets = build_objective(job), build_targets(job)
+    state, initial = _begin(job) if start_from is None else reopen_training(start_from, job.folder, job.model)
+    first = _stage_position(job, state, start_from)
+    training = _Training(job, objective, targets, initial, lambda record: _ends(record, until_epoch, stop_when))
+    if state.best is not None and until_epoch is not None and state.epoch >= until_epoch:
+        return _load_best(job, state)
+    for stage in job.config.stages[first:]:
         with graphs_freed():
-            progress = _run_stage(job, index, progress, course, standing if index == first else None)
-        if progress.enough:
+            state, stopped = _train_stage(training, stage, state)
+        if stopped:
             break
-    if progress.best is None:
-        raise ImagetuneError("training ended without an epoch")
-    return progress.best.record
+    return _best_of(state).record
 
 
-@dataclass(frozen=True)
-class _Course:
-    """What all stages share beside the job: what is learned, the weights at the start, and when it is enough."""
-
-    objective: Objective
-    answers: Answers
-    start: Start
-    enough: Enough
-
-
-def _begin(job: TrainingJob) -> Start:
+def _begin(job: TrainingJob) -> tuple[TrainingState, InitialWeights]:
     """Commit the weights that training starts with."""
-    first = job.config.stages[0]
     if job.config.batch_norm_statistics == "reestimate":
-        _reestimate(job, first, job.model)
+        _reestimate(job, job.config.stages[0], job.model)
+    state = TrainingState()
     # Even a run that diverges in its first epoch leaves finite weights behind.
-    return start_of(commit_checkpoint(job.folder, job.model, TrainingState(first.name, 0, 0, None)), job.model)
+    return state, link_initial_weights(commit_checkpoint(job.folder, job.model, state), job.model)
 
 
-def _stage_of(job: TrainingJob, standing: Standing, where: Path) -> int:
+def _stage_position(job: TrainingJob, state: TrainingState, start_from: Path | None) -> int:
+    """Return which stage comes first: that of the state, or the very first."""
+    if state.stage is None:
+        return 0
     names = [stage.name for stage in job.config.stages]
-    if standing.stage not in names:
-        raise CheckpointError(f"stopped in stage {standing.stage!r}, which the recipe doesn't have", where=str(where))
-    return names.index(standing.stage)
+    if state.stage.name not in names:
+        what = f"stopped in stage {state.stage.name!r}, which the recipe doesn't have"
+        raise CheckpointError(what, where=str(start_from))
+    return names.index(state.stage.name)
 
 
-def _before_stage(standing: Standing) -> Progress:
-    """Return what the stage began with that training goes on in, as far as anything still depends on it."""
-    return Progress(standing.began, standing.best, Slots(steps=standing.facts.ages), standing.learned)
-
-
-def _ends(record: EpochRecord, until_epoch: int | None, enough: Enough | None) -> bool:
+def _ends(record: EpochRecord, until_epoch: int | None, stop_when: StopCondition | None) -> bool:
     reached = until_epoch is not None and record.epoch >= until_epoch
-    return (enough is not None and enough(record)) or reached
+    # Asked in any case: it may keep count of the epochs.
+    return (stop_when is not None and stop_when(record)) or reached
 
 
-def _run_stage(job: TrainingJob, index: int, before: Progress, course: _Course, standing: Standing | None) -> Progress:
-    """Train a stage, put the best weights so far into the model, and return where it ended and what is best.
+def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) -> tuple[TrainingState, bool]:
+    """Train a stage, or what is left of it, and put the best weights so far into the model.
 
     Args:
-        job: What all stages share.
-        index: Of the stage.
-        before: What it begins with.
-        course: What all stages share, too.
-        standing: Where an earlier training of this stage stood.
+        training: What all stages share.
+        stage: The stage as the recipe has it.
+        state: Between two stages, or in this one where an earlier training of it stood.
+
+    Returns:
+        The state after the stage, and whether training ends here, whatever stages are left.
     """
-    stage = job.config.stages[index]
-    steps = steps_per_epoch(len(job.pictures.train), job.config.pass_size)
-    if standing is not None and standing.over:
-        return _ended_stage(job, stage, before, course, standing)
-    model = stage_model(job, stage)
-    stage, found = _with_rate(job, stage, model, before, course, standing)
-    plan = _feature_plan(job, stage, model, standing)
-    done = 0 if standing is None else standing.position.epoch - standing.began.epoch
-    source = stage_source(job, stage, plan, model, first_epoch=before.position.epoch, done=done)
+    if state.stage is not None and state.stage.finished:
+        return _skip_stage(training, stage, state), False
+    job, model = training.job, stage_model(training.job, stage)
+    resolved, plan = _settle_stage(training, stage, model, state)
+    begun = state.stage or _stage_state(resolved, plan, state)
+    state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
+    source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
     with memory_errors(job.config.pass_size), job.stop.deferred(), source:
-        setup = prepare_stage(
-            model,
-            job.backbone,
-            stage,
-            job.config,
-            steps_per_epoch=steps,
-            objective=course.objective,
-            slots=before.slots,
-            halves=plan.halves,
+        setup = _prepare(training, resolved, model, state.slots, plan.halves)
+        state = replace(state, learned=state.learned | learning_places(model))
+        weights = _kept_weights(job, resolved, model, setup, state.learned)
+        state = _restore(state, setup, weights)
+        job.listener.stage_started(_announcement(job, stage, begun, setup))
+        callback = StageCallback(
+            job,
+            state,
+            setup,
+            weights,
+            validate=source.validate,
+            initial=training.initial,
+            stop_when=training.stop_when,
         )
-        learned = before.learned | learning_places(model)
-        weights = _kept_weights(job, stage, model, setup, learned)
-        if standing is not None:
-            put_back_weights(standing, weights)
-            put_back(standing, setup.learner, setup.learner.optimizer)
-        job.listener.stage_started(_announcement(job, setup, index, before.position, steps, found, plan.reason))
-        boundary = "off" if plan.halves is None else plan.halves.boundary
-        facts = StageFacts(stage.peak_rate, boundary, plan.reason, before.slots.steps)
-        context = _context(job, stage, before, steps, source.validate, course, learned, facts)
-        callback = StageCallback(context, setup, weights, standing)
-        _fit_stage(job, stage, setup, callback, course.answers, source.batches(), done)
-    slots = slots_of(setup.learner.optimizer, trainable_by_place(model))
-    if callback.best is not None and not _already_best(job, model, callback.position, callback.best):
-        load_checkpoint(callback.best.checkpoint, job.model, learned)
-    return Progress(callback.position, callback.best, slots, learned, callback.enough)
+        _fit(callback, training.targets, source.batches(), done)
+    state = replace(callback.state, stage=None, slots=_slots_after(setup, model))
+    if not _has_best_weights(job, model, state):
+        _load_best(job, state)
+    return state, callback.stopped
 
 
-def _ended_stage(
-    job: TrainingJob, stage: StageConfig, before: Progress, course: _Course, standing: Standing
-) -> Progress:
-    """Return where a stage ended that an earlier training has ended, with the best weights so far in the model."""
-    stage = stage.model_copy(update={"learning_rate": standing.facts.learning_rate})
-    setup = prepare_stage(
-        job.model, job.backbone, stage, job.config, steps_per_epoch=1, objective=course.objective, slots=before.slots
+def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -> TrainingState:
+    """Return the state after a stage that an earlier training has finished, with the best weights in the model."""
+    job = training.job
+    # The optimizer is built for its slots alone, which the next stage goes on with.
+    setup = _prepare(training, _with_learning_rate(stage, state), job.model, state.slots)
+    restore_optimizer(state, setup.learner)
+    _load_best(job, state)
+    return replace(state, stage=None, slots=_slots_after(setup, job.model), arrays={})
+
+
+def _prepare(
+    training: _Training, stage: StageConfig, model: keras.Model, slots: Slots, halves: Halves | None = None
+) -> StageSetup:
+    job = training.job
+    return prepare_stage(
+        model,
+        job.backbone,
+        stage,
+        job.config,
+        steps_per_epoch=job.steps_per_epoch,
+        objective=training.objective,
+        slots=slots,
+        halves=halves,
     )
-    put_back(standing, setup.learner, setup.learner.optimizer)
-    slots = slots_of(setup.learner.optimizer, trainable_by_place(job.model))
-    load_checkpoint(standing.best.checkpoint, job.model, standing.learned)
-    return Progress(standing.position, standing.best, slots, standing.learned)
 
 
-def _with_rate(
-    job: TrainingJob,
-    stage: StageConfig,
-    model: keras.Model,
-    before: Progress,
-    course: _Course,
-    standing: Standing | None,
-) -> tuple[StageConfig, float | None]:
-    """Return the stage with a number for its learning rate, and that number where it had to be found."""
-    if stage.learning_rate != "auto":
-        return stage, None
-    if standing is not None:
-        found = standing.facts.learning_rate
-    else:
-        found = find_rate(job, model, stage, objective=course.objective, slots=before.slots).suggestion
-    return stage.model_copy(update={"learning_rate": found}), found
+def _settle_stage(
+    training: _Training, stage: StageConfig, model: keras.Model, state: TrainingState
+) -> tuple[StageConfig, FeaturePlan]:
+    """Return the stage with a number for its learning rate, and its plan for features; measured once, at its start."""
+    job = training.job
+    if state.stage is not None:
+        stage = _with_learning_rate(stage, state)
+        fixed = stage.model_copy(update={"cache": state.stage.features_cut})
+        return stage, replace(plan_features(job, fixed, model), reason=state.stage.features_reason)
+    if stage.learning_rate == "auto":
+        found = find_stage_learning_rate(job, model, stage, objective=training.objective, slots=state.slots)
+        stage = stage.model_copy(update={"learning_rate": found.suggestion})
+    return stage, plan_features(job, stage, model)
 
 
-def _feature_plan(job: TrainingJob, stage: StageConfig, model: keras.Model, standing: Standing | None) -> FeaturePlan:
-    """Plan a stage's features anew, or as it was planned when it began: part of that is a measurement."""
-    if standing is None:
-        return plan_features(job, stage, model)
-    fixed = stage.model_copy(update={"cache": standing.facts.boundary})
-    return replace(plan_features(job, fixed, model), reason=standing.facts.reason)
+def _with_learning_rate(stage: StageConfig, state: TrainingState) -> StageConfig:
+    """Return a stage with the learning rate that it began with, which may have been measured then."""
+    return stage if state.stage is None else stage.model_copy(update={"learning_rate": state.stage.learning_rate})
 
 
-def _already_best(job: TrainingJob, model: keras.Model, position: Position, best: Best) -> bool:
+def _stage_state(stage: StageConfig, plan: FeaturePlan, state: TrainingState) -> StageState:
+    """Return the state of a stage that begins now."""
+    return StageState(
+        name=stage.name,
+        epochs_before=state.epoch,
+        steps_before=state.step,
+        learning_rate=stage.peak_rate,
+        features_cut="off" if plan.halves is None else plan.halves.boundary,
+        features_reason=plan.reason,
+    )
+
+
+def _restore(state: TrainingState, setup: StageSetup, weights: KeptWeights) -> TrainingState:
+    """Give a stage what its checkpoint holds beside the weights, and return the state without that."""
+    if state.arrays:
+        restore_weights(state, weights)
+        restore_optimizer(state, setup.learner)
+    # They are of the end of an epoch: a checkpoint in the middle of the next must not pass for it.
+    return replace(state, arrays={})
+
+
+def _load_best(job: TrainingJob, state: TrainingState) -> EpochRecord:
+    """Put the best weights so far into the model and return the record of their epoch."""
+    best = _best_of(state)
+    load_checkpoint(best.checkpoint, job.model, state.learned)
+    return best.record
+
+
+def _best_of(state: TrainingState) -> BestEpoch:
+    if state.best is None:
+        raise ImagetuneError("training ended without an epoch")
+    return state.best
+
+
+def _has_best_weights(job: TrainingJob, model: keras.Model, state: TrainingState) -> bool:
     """Tell whether the model has the weights of the best epoch as it is: the last one, learned in place."""
+    # Averages are in the checkpoint only: the learner has got its own weights back.
     in_place = model is job.model and job.config.average.name == "none"
-    return in_place and best.record.epoch == position.epoch
+    return state.best is None or (in_place and state.best.record.epoch == state.epoch)
 
 
-def _fit_stage(
-    job: TrainingJob,
-    stage: StageConfig,
-    setup: StageSetup,
-    callback: StageCallback,
-    answers: Answers,
-    batches: Iterable[IndexedBatch],
-    done: int,
-) -> None:
-    start, steps = callback.context.start, callback.context.steps_per_epoch
-    feed = Feed(batches, answers, first_step=(start.epoch + done) * steps)
+def _slots_after(setup: StageSetup, model: keras.Model) -> Slots:
+    return read_slots(setup.learner.optimizer, find_trainable_variables(model))
+
+
+def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[IndexedBatch], done: int) -> None:
+    """Run the epochs of a stage that are left.
+
+    Args:
+        callback: Of the stage.
+        targets: Of each training picture.
+        batches: Of the epochs that are left.
+        done: Epochs of the stage that an earlier training has had.
+    """
+    job, setup = callback.job, callback.setup
+    feed = Feed(batches, targets, first_step=callback.state.epoch * job.steps_per_epoch)
     try:
         setup.learner.fit(
             iter(feed),
             initial_epoch=done,
-            epochs=stage.epochs,
-            steps_per_epoch=steps,
+            epochs=setup.stage.epochs,
+            steps_per_epoch=job.steps_per_epoch,
             callbacks=[callback],
             shuffle=False,
             verbose=0,
@@ -249,41 +273,11 @@ def _fit_stage(
     except Exception:
         # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
         if job.stop.signal_number is not None:
-            callback.commit(None)
+            callback.commit()
             job.stop.check()
         if feed.failure is not None:
             raise feed.failure from None
         raise
-
-
-def _context(
-    job: TrainingJob,
-    stage: StageConfig,
-    before: Progress,
-    steps: int,
-    validate: Callable[[], dict[str, float]],
-    course: _Course,
-    learned: frozenset[int],
-    facts: StageFacts,
-) -> StageContext:
-    return StageContext(
-        model=job.model,
-        stage=stage,
-        early_stopping=stage.early_stopping or job.config.early_stopping,
-        start=before.position,
-        best=before.best,
-        steps_per_epoch=steps,
-        accumulation=job.config.accumulation,
-        train_pictures=len(job.pictures.train),
-        validate=validate,
-        folder=job.folder,
-        weights_at_start=course.start,
-        learned=learned,
-        facts=facts,
-        listener=job.listener,
-        stop=job.stop,
-        enough=course.enough,
-    )
 
 
 def _kept_weights(
@@ -312,26 +306,17 @@ def _images(batches: Iterable[Batch]) -> Iterator[np.ndarray]:
         yield batch.images
 
 
-def _announcement(
-    job: TrainingJob,
-    setup: StageSetup,
-    index: int,
-    start: Position,
-    steps: int,
-    found_rate: float | None,
-    features: str,
-) -> StageStarted:
-    stage = job.config.stages[index]
+def _announcement(job: TrainingJob, stage: StageConfig, begun: StageState, setup: StageSetup) -> StageStarted:
     return StageStarted(
         name=stage.name,
-        index=index,
+        index=job.config.stages.index(stage),
         stages=len(job.config.stages),
         epochs=stage.epochs,
-        first_epoch=start.epoch + 1,
-        steps_per_epoch=steps,
-        rates=setup.rates,
+        first_epoch=begun.epochs_before + 1,
+        steps_per_epoch=job.steps_per_epoch,
+        rates=setup.learning_rates,
         trainable_parameters=setup.trainable_parameters,
         parameters=setup.parameters,
-        found_rate=found_rate,
-        features=features,
+        found_rate=begun.learning_rate if stage.learning_rate == "auto" else None,
+        features=begun.features_reason,
     )

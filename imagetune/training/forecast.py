@@ -20,7 +20,7 @@ PROCESS_SHARE = 0.85
 # A cached picture costs a copy; measured, that is less than this share of loading one.
 CACHED_SHARE = 0.03
 # A head alone is a small part of a step; what subtraction leaves of it is noise below this share.
-LEAST_STEP_SHARE = 0.03
+MIN_STEP_SHARE = 0.03
 # Savings below are not worth a change; a setting that changes nothing else goes first from here on.
 WORTH_SAYING, WORTH_ALONE = 0.05, 0.1
 
@@ -43,7 +43,7 @@ class StageCosts:
         start_seconds: Once, until the pipeline delivers.
         frozen: Forward pass of the frozen layers; 0 without any.
         cached_step: Training step from cached features on; None where none are cached.
-        views: Passes over the pictures that a cached stage needs.
+        copies: Augmented copies of each picture that a cached stage needs: as many passes over the pictures.
         decoded: Whether pictures are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
         kept_delivery: What the pipeline takes for pictures that are kept decoded; None where that must be reckoned.
@@ -62,7 +62,7 @@ class StageCosts:
     start_seconds: float = 0.0
     frozen: float = 0.0
     cached_step: float | None = None
-    views: int = 1
+    copies: int = 1
     decoded: bool = False
     first_pass: bool = True
     kept_delivery: float | None = None
@@ -160,7 +160,7 @@ def forecast(costs: Costs) -> list[StageForecast]:
     return [_forecast_stage(costs, stage) for stage in costs.stages]
 
 
-def total_seconds(costs: Costs) -> float:
+def sum_seconds(costs: Costs) -> float:
     """Return the seconds of all stages."""
     return sum(stage.seconds for stage in forecast(costs))
 
@@ -177,10 +177,10 @@ def bottleneck(forecasts: Sequence[StageForecast]) -> tuple[str, float]:
 
 def rank_changes(costs: Costs, changes: Sequence[Change]) -> list[Advice]:
     """Return what each change would save, the largest saving first; those that save nothing are left out."""
-    before = total_seconds(costs)
+    before = sum_seconds(costs)
     found = []
     for change in changes:
-        saved = before - total_seconds(change.costs)
+        saved = before - sum_seconds(change.costs)
         share = saved / max(before, 1e-9)
         if saved > 0:
             found.append(Advice(change.setting, change.value, saved, share, change.same_result, change.reason))
@@ -198,36 +198,37 @@ def best_advice(ranked: Sequence[Advice]) -> Advice | None:
     return next((advice for advice in ranked if advice.share >= WORTH_SAYING), None)
 
 
-def every_stage(costs: Costs, change: Callable[[StageCosts], StageCosts]) -> Costs:
+def change_stages(costs: Costs, change: Callable[[StageCosts], StageCosts]) -> Costs:
     """Return the costs with every stage changed."""
     return replace(costs, stages=tuple(change(stage) for stage in costs.stages))
 
 
-def with_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
+def use_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
     """Return the costs with ``count`` worker processes instead of what there is."""
     rate = min(count, costs.cores) * PROCESS_SHARE
-    return every_stage(
+    return change_stages(
         costs,
         lambda stage: replace(stage, delivery=stage.loading / rate, kept_delivery=None, start_seconds=start_seconds),
     )
 
 
-def with_features(stage: StageCosts, views: int) -> StageCosts:
+def cache_features(stage: StageCosts, copies: int) -> StageCosts:
     """Return a stage that caches the features of its frozen layers, the step from there on taken by difference."""
     if stage.cached_step is not None:
-        return replace(stage, views=min(views, stage.epochs))
-    step = max(stage.step - stage.frozen, LEAST_STEP_SHARE * stage.step)
-    return replace(stage, cached_step=step, views=min(views, stage.epochs))
+        return replace(stage, copies=min(copies, stage.epochs))
+    # Backward and update of the rest are in the difference: frozen layers have a forward pass alone.
+    step = max(stage.step - stage.frozen, MIN_STEP_SHARE * stage.step)
+    return replace(stage, cached_step=step, copies=min(copies, stage.epochs))
 
 
-def needed_processes(stage: StageCosts, cores: int) -> int:
+def count_needed_processes(stage: StageCosts, cores: int) -> int:
     """Return how many processes feed the step of a stage, at most one a core."""
     return max(1, min(cores, -int(-stage.loading / (PROCESS_SHARE * max(stage.step, 1e-9)) // 1)))
 
 
 def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     cached = stage.cached_step is not None
-    passes = stage.views if cached else stage.epochs
+    passes = stage.copies if cached else stage.epochs
     device = stage.frozen if cached else stage.step
     loads = [_pace(costs, stage, device, decoded=_is_decoded(stage, number)) for number in range(passes)]
     pieces: dict[str, float] = {FEATURES: 0.0}
@@ -238,6 +239,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     validation = _validation_seconds(costs, stage)
     if stage.cached_step is not None:
         pieces[STEP] = stage.cached_step * costs.train_pictures * stage.epochs
+        # Features of validation pictures are computed once as well, undisturbed by augmentation.
         pieces[FEATURES] += costs.val_pictures * (stage.frozen + (stage.read + stage.decode) / costs.cores)
         typical = stage.cached_step
     else:
@@ -245,6 +247,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     pieces[VALIDATION] = validation * stage.epochs
     pieces[COMPILE], pieces[START] = stage.compile_seconds, stage.start_seconds
     epoch = typical * costs.train_pictures + validation
+    # Cached epochs load nothing; the last pass stands for the others, as the first may still decode.
     slow = loads[-1].waits and not cached
     return StageForecast(
         stage.name,
@@ -275,6 +278,7 @@ def _pace(costs: Costs, stage: StageCosts, device: float, *, decoded: bool) -> _
         loading = left
     work = {STEP: device, TRANSFER: stage.transfer, PREPARE: stage.prepare}
     together = dict(work)
+    # On shared cores loading takes its time from the step; on a device of its own it runs beside it.
     if costs.shared:
         together.update({name: seconds / costs.cores for name, seconds in parts.items()})
     seconds = sum(together.values())

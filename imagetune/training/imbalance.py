@@ -14,8 +14,8 @@ from imagetune.recipe.problems import did_you_mean
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
-def class_counts(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Return how many of the labels name each class, (k,)."""
+def count_classes(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Return how many of the labels name each class, (k,) int64 in the order of ``class_names``."""
     position = {name: index for index, name in enumerate(class_names)}
     return np.bincount([position[label] for label in labels], minlength=len(class_names)).astype(np.int64)
 
@@ -64,11 +64,19 @@ def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float
     return shares
 
 
-def sampling_weights(setting: str, labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return the (n,) chance of each picture to be drawn, summing to 1; None when each comes once an epoch."""
+def compute_sampling_weights(
+    setting: str, labels: Sequence[str], class_names: Sequence[str]
+) -> NDArray[np.float64] | None:
+    """Return the probability of each picture in a draw, (n,) float64 summing to 1; None when each comes once an epoch.
+
+    Args:
+        setting: As for ``sampling_shares``.
+        labels: n labels.
+        class_names: k names.
+    """
     if setting == "natural":
         return None
-    counts = class_counts(labels, class_names)
+    counts = count_classes(labels, class_names)
     chance = sampling_shares(setting, counts) / np.maximum(counts, 1)
     position = {name: index for index, name in enumerate(class_names)}
     return np.array([chance[position[label]] for label in labels])

@@ -1,4 +1,4 @@
-"""What a training works with: pictures, model, values; and the batches that follow from them."""
+"""What a training is to do: pictures, model, values; and the batches that follow from them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import PictureCaches
-from imagetune.data.pipeline import Batches, training_batches
+from imagetune.data.pipeline import Batches, steps_per_epoch, training_batches
 from imagetune.data.targets import encode_targets
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, value_scale_of
-from imagetune.recipe.data import Augmentation, DataConfig
+from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.events import Listener
-from imagetune.training.feed import Answers
-from imagetune.training.imbalance import class_counts, class_weights, sampling_weights
-from imagetune.training.penalties import pretrained_anchors
+from imagetune.training.feed import TrainingTargets
+from imagetune.training.imbalance import class_weights, compute_sampling_weights, count_classes
+from imagetune.training.penalties import copy_pretrained_weights
 from imagetune.training.stages import Objective
 from imagetune.training.stopping import StopRequest
 from imagetune.training.teacher import Teacher
@@ -31,7 +31,7 @@ CLASS_TASKS = ("single_label", "ordinal")
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the model learns from and is selected by. The test split has no place here.
+    """The pictures that the model learns from and is selected by. The test split has no place here.
 
     Attributes:
         train: Training records.
@@ -57,7 +57,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What all stages share.
+    """What a training is to do, in all its stages; how far it has come says `TrainingState`.
 
     Attributes:
         model: Raw RGB pictures (batch, height, width, 3) to probabilities (batch, k); trained in place.
@@ -70,7 +70,7 @@ class TrainingJob:
         stop: Asked after every step.
         rebuild: Builds the same model with random weights for another (height, width), for stages with a picture size
             of their own.
-        teacher: Whose answers are learned from too, or None.
+        teacher: Whose predictions are learned from too, or None.
     """
 
     model: keras.Model
@@ -84,20 +84,25 @@ class TrainingJob:
     rebuild: Callable[[tuple[int, int]], keras.Model] | None = None
     teacher: Teacher | None = None
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Passes an epoch: optimizer steps where nothing is accumulated."""
+        return steps_per_epoch(len(self.pictures.train), self.config.pass_size)
 
-def objective_of(job: TrainingJob) -> Objective:
-    """Return what the model is to answer; the backbone still has its pretrained weights."""
+
+def build_objective(job: TrainingJob) -> Objective:
+    """Return what the model is to learn. The backbone must still have its pretrained weights, which are copied."""
     task, pictures = job.pictures.config.task, job.pictures
     priors = None
     if task in CLASS_TASKS:
-        counts = class_counts(pictures.train_labels, pictures.class_names)
+        counts = count_classes(pictures.train_labels, pictures.class_names)
         priors = counts / counts.sum()
-    anchors = pretrained_anchors(backbone_of(job.model), job.config.regularisation)
+    anchors = copy_pretrained_weights(backbone_of(job.model), job.config.regularisation)
     return Objective(task, priors, anchors, value_scale_of(job.model))
 
 
-def answers_of(job: TrainingJob) -> Answers:
-    """Return the answer to each training picture.
+def build_targets(job: TrainingJob) -> TrainingTargets:
+    """Return the target of each training picture, its weight in the loss, and what blends them.
 
     Raises:
         DataError: A weight for a class that doesn't exist.
@@ -106,14 +111,14 @@ def answers_of(job: TrainingJob) -> Answers:
     data = pictures.config
     targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
     if (scale := value_scale_of(job.model)) is not None:
-        # Numbers are learned without their units.
+        # Numbers are learned without their units: a loss of large ones would need another learning rate.
         targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
     weights = None
     if job.config.class_weights != "none":
-        counts = class_counts(labels, pictures.class_names)
+        counts = count_classes(labels, pictures.class_names)
         of_classes = class_weights(job.config.class_weights, counts, pictures.class_names)
         weights = None if of_classes is None else of_classes[targets.argmax(axis=1)]
-    return Answers(targets, weights, job.config.mix, job.teacher, job.seed)
+    return TrainingTargets(targets, weights, job.config.mix, job.teacher, job.seed)
 
 
 def stage_batches(
@@ -126,7 +131,7 @@ def stage_batches(
     workers: int | None = None,
     natural: bool = False,
 ) -> Batches:
-    """Return the shuffled, augmented batches of a stage.
+    """Return the shuffled, augmented batches of a stage; to be closed, for instance by a ``with`` block.
 
     Args:
         job: What all stages share.
@@ -137,29 +142,31 @@ def stage_batches(
         workers: Replaces the recipe's.
         natural: Every picture once an epoch, whatever ``train.sampling`` says.
     """
-    data = job.pictures.config
-    own = stage_augmentation(job, stage)
-    sized = stage_data(data, stage)
+    data = stage_data(job.pictures.config, stage)
     # Validation or the final predictions read them once more.
-    cache = job.pictures.caches.opened(sized, reads=epochs + 1)
+    cache = job.pictures.caches.opened(data, reads=epochs + 1)
     return training_batches(
         job.pictures.train,
         job.pictures.class_names,
-        image=sized.image,
-        augmentation=own if augmentation is None else augmentation,
+        image=data.image,
+        augmentation=data.augmentation if augmentation is None else augmentation,
         batch_size=job.config.pass_size,
         seed=job.seed,
         epochs=epochs,
         workers=data.workers if workers is None else workers,
         max_pixels=data.max_pixels,
         start_step=start_step,
-        chances=None if natural else sampling_chances(job),
+        chances=None if natural else compute_draw_probabilities(job),
         cache=cache,
     )
 
 
 def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
-    """Return the model that a stage trains: the job's own, or a copy of it for the stage's picture size."""
+    """Return the model that a stage trains: the job's own, or a copy of it for the stage's picture size.
+
+    Raises:
+        ValueError: The job can't build one for another picture size.
+    """
     image = stage_data(job.pictures.config, stage).image
     size = (image.height, image.width)
     if size == tuple(job.model.input_shape[1:3]):
@@ -174,23 +181,18 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
 
 
 def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
-    """Return the data section with the stage's picture size."""
-    return data if stage.image_size is None else data.model_copy(update={"image_size": stage.image_size})
+    """Return the data section as it holds in a stage: with picture size and augmentation of the stage's own, if any."""
+    own = {"image_size": stage.image_size, "augmentation": stage.augmentation}
+    return data.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
-def stage_augmentation(job: TrainingJob, stage: StageConfig) -> Augmentation:
-    """Return the stage's augmentation: its own, or that of the data section."""
-    return job.pictures.config.augmentation if stage.augmentation is None else stage.augmentation
+def is_augmented(data: DataConfig) -> bool:
+    """Tell whether epochs show pictures other than as they are."""
+    return data.augmentation not in ("none", ())
 
 
-def augments(config: DataConfig, stage: StageConfig) -> bool:
-    """Tell whether a stage's epochs show pictures other than as they are."""
-    own = config.augmentation if stage.augmentation is None else stage.augmentation
-    return own not in ("none", ())
-
-
-def sampling_chances(job: TrainingJob) -> np.ndarray | None:
-    """Return each training picture's share (n,) of the draws of an epoch; None where each comes once."""
+def compute_draw_probabilities(job: TrainingJob) -> np.ndarray | None:
+    """Return (n,) float64, the probability of each training picture in a draw; None where each comes once an epoch."""
     if job.config.sampling == "natural":
         return None
-    return sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)
+    return compute_sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)

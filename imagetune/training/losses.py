@@ -14,6 +14,7 @@ from imagetune.recipe.data import Task
 from imagetune.recipe.learning import LOSS_NAMES, LossConfig, TeacherConfig
 
 SampleLoss: TypeAlias = Callable[[Any, Any], Any]
+# What `loss: auto` means: squared EMD knows that ranks are ordered, Huber bears labels that are far off.
 DEFAULT_LOSS = {
     "single_label": "cross_entropy",
     "multi_label": "cross_entropy",
@@ -23,7 +24,7 @@ DEFAULT_LOSS = {
 
 
 class PictureLoss(keras.losses.Loss):
-    """A loss a picture, averaged over the batch.
+    """The mean over a batch of a loss that is computed for each picture, a float32 scalar.
 
     Args:
         of_pictures: Takes targets (batch, t) and logits (batch, k), gives (batch,).
@@ -46,7 +47,7 @@ def build_loss(
     priors: NDArray[np.float64] | None = None,
     teacher: TeacherConfig | None = None,
 ) -> PictureLoss:
-    """Return the loss of a training.
+    """Return the loss that training minimises, from logits.
 
     Args:
         config: Its name and settings.
@@ -124,17 +125,19 @@ def _smoothed(y_true: Any, share: float) -> Any:
 
 
 def _adjusted(loss: SampleLoss, strength: float, priors: NDArray[np.float64]) -> SampleLoss:
-    """Add the log priors to the logits while training (Menon et al. 2021, arXiv 2007.07314)."""
+    """Return the loss with the log priors added to the logits while training (Menon et al. 2021, arXiv 2007.07314)."""
+    # A class without training pictures has a prior of 0, and no logarithm.
     shift = (strength * np.log(np.maximum(priors, 1e-12))).astype(np.float32)
     return lambda y, z: loss(y, z + shift)
 
 
 def _with_teacher(loss: SampleLoss, teacher: TeacherConfig) -> SampleLoss:
-    """Add cross-entropy with the teacher's softened answers, times T^2 (Hinton et al. 2015, arXiv 1503.02531)."""
+    """Return the loss blended with cross-entropy from the teacher, times T^2 (Hinton et al. 2015, arXiv 1503.02531)."""
 
     def blended(y_true: Any, logits: Any) -> Any:
         classes = logits.shape[-1]
         labels, answers = y_true[:, :classes], y_true[:, classes:]
+        # T^2 makes up for gradients that softening has made smaller by as much.
         soft = keras.losses.categorical_crossentropy(answers, logits / teacher.temperature, from_logits=True)
         return (1.0 - teacher.weight) * loss(labels, logits) + teacher.weight * teacher.temperature**2 * soft
 

@@ -1,4 +1,4 @@
-"""The learning-rate range test: let the rate rise step by step and see where the loss falls and where it explodes.
+"""The learning-rate range test: let it rise step by step and see where the loss falls and where it explodes.
 
 After Smith 2017 (arXiv 1506.01186), with an exponential rise.
 """
@@ -15,41 +15,42 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.pipeline import steps_per_epoch
 from imagetune.errors import DivergedError
 from imagetune.recipe.train import ScheduleConfig, StageConfig
 from imagetune.training.faults import memory_errors
 from imagetune.training.feed import Feed
-from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_batches
-from imagetune.training.optimizer import Slots, inner_optimizers
+from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_batches
+from imagetune.training.optimizer import Slots, list_inner_optimizers
 from imagetune.training.stages import Objective, prepare_stage
 
-FIRST_RATE, LAST_RATE = 1e-7, 10.0
-MOST_STEPS = 100
+MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-7, 10.0
+MAX_STEPS = 100
+# The test ends where the smoothed loss is so many times its lowest, as in fastai.
 EXPLODED = 4.0
+# Of the moving average: a lower one follows every batch.
 SMOOTHING = 0.9
 # The first smoothed losses are means of very few batches: what falls there is noise.
 UNSETTLED_STEPS = 5
 FLAT_SHARE = 0.1
 # Less is noise or rounding: shares of the loss over the whole fall, and over one step.
-LEAST_FALL, LEAST_SLOPE = 0.01, 1e-3
+MIN_FALL, MIN_SLOPE = 0.01, 1e-3
 
 
 @dataclass(frozen=True)
-class RateSearch:
-    """A range test.
+class RangeTest:
+    """The curve of a range test, and what it suggests.
 
     Attributes:
         stage: Name of the stage.
-        rates: (n,) float64, learning rate of the head at each step, rising.
+        learning_rates: (n,) float64, that of the head at each step, rising.
         losses: (n,) float64, loss of each step's pictures before the step.
         smoothed: (n,) float64, moving average of the losses.
-        valley: Rate two thirds into the longest fall of the smoothed losses; None where they don't fall.
-        steepest: Rate at which they fall fastest; None where they don't fall.
+        valley: Learning rate two thirds into the longest fall of the smoothed losses; None where they don't fall.
+        steepest: Learning rate at which they fall fastest; None where they don't fall.
     """
 
     stage: str
-    rates: NDArray[np.float64]
+    learning_rates: NDArray[np.float64]
     losses: NDArray[np.float64]
     smoothed: NDArray[np.float64]
     valley: float | None
@@ -57,7 +58,7 @@ class RateSearch:
 
     @property
     def suggestion(self) -> float:
-        """The rate to train with: the valley, else the steepest slope.
+        """The learning rate to train with: the valley, else the steepest slope.
 
         Raises:
             DivergedError: The loss fell nowhere.
@@ -65,18 +66,18 @@ class RateSearch:
         found = self.valley or self.steepest
         if found is not None:
             return found
-        what = f"the loss is not a finite number even at a learning rate of {FIRST_RATE:g}"
-        if len(self.rates):
-            what = f"the loss fell at no learning rate from {FIRST_RATE:g} to {self.rates[-1]:.2g}"
+        what = f"the loss is not a finite number even at a learning rate of {MIN_LEARNING_RATE:g}"
+        if len(self.learning_rates):
+            what = f"the loss fell at no learning rate from {MIN_LEARNING_RATE:g} to {self.learning_rates[-1]:.2g}"
         hint = "check the labels with `imagetune data check`, or set its learning_rate to a number"
         raise DivergedError(what, where=f"range test of stage {self.stage!r}", hint=hint)
 
 
-class RisingRate(keras.optimizers.schedules.LearningRateSchedule):
-    """An exponential rise from FIRST_RATE to LAST_RATE over MOST_STEPS steps.
+class RisingLearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """An exponential rise from MIN_LEARNING_RATE to MAX_LEARNING_RATE over MAX_STEPS steps.
 
     Args:
-        share: Share of the head's rate that these variables get.
+        share: Share of the head's learning rate that these variables get.
         first_count: The optimizer's count at the first step.
         accumulation: What the optimizer counts in a step.
     """
@@ -87,33 +88,32 @@ class RisingRate(keras.optimizers.schedules.LearningRateSchedule):
         self.accumulation = accumulation
 
     def __call__(self, step: Any) -> Any:
-        """Return the rate at the optimizer's count ``step`` as a backend scalar."""
+        """Return the learning rate at the optimizer's count ``step`` as a backend scalar."""
         taken = keras.ops.floor_divide(step - self.first_count, self.accumulation)
-        return self.share * FIRST_RATE * keras.ops.exp(keras.ops.cast(taken, "float32") * _growth())
+        return self.share * MIN_LEARNING_RATE * keras.ops.exp(keras.ops.cast(taken, "float32") * _growth())
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, for Keras."""
         return {"share": self.share, "first_count": self.first_count, "accumulation": self.accumulation}
 
 
-def find_rate(
+def find_stage_learning_rate(
     job: TrainingJob,
     model: keras.Model,
     stage: StageConfig,
     *,
     objective: Objective | None = None,
     slots: Slots | None = None,
-) -> RateSearch:
-    """Test a stage's learning rates on its own layers, optimizer, pictures, augmentation and blending.
+) -> RangeTest:
+    """Return the range test of a stage on its own layers, optimizer, pictures, augmentation and blending.
 
-    Every variable of the model is as before afterwards; its layers are left set for the stage. Batches depend on seed,
-    epoch and index alone, so that the training that follows gets what it would have got anyway.
+    Every variable of the model is as before afterwards; its layers are left set for the stage.
 
     Args:
         job: What all stages share.
         model: The model that the stage trains, as from ``stage_model``.
         stage: Its ``learning_rate`` and ``schedule`` don't matter.
-        objective: What the model is to answer; by default taken from the job, with the weights as they are now as the
+        objective: What the model is to learn; by default taken from the job, with the weights as they are now as the
             pretrained ones.
         slots: What the optimizer remembers of earlier stages.
 
@@ -124,44 +124,45 @@ def find_rate(
     """
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
     plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
-    train, count = job.config, len(job.pictures.train)
-    with kept(model), job.stop.deferred(), memory_errors(train.pass_size):
+    with restore_afterwards(model), job.stop.deferred(), memory_errors(job.config.pass_size):
         setup = prepare_stage(
             model,
             job.backbone,
             plain,
-            train,
-            steps_per_epoch=steps_per_epoch(count, train.pass_size),
-            objective=objective or objective_of(job),
+            job.config,
+            steps_per_epoch=job.steps_per_epoch,
+            objective=objective or build_objective(job),
             slots=slots,
         )
         with _passes(job, stage) as passes:
-            rates, losses = range_test(setup.learner, passes, accumulation=train.accumulation, check=job.stop.check)
-    return read_curve(stage.name, rates, losses)
+            curve = run_range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
+    return read_curve(stage.name, *curve)
 
 
-def range_test(
+def run_range_test(
     learner: keras.Model, passes: Iterable[Sequence[Any]], *, accumulation: int = 1, check: Callable[[], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Train ``learner`` with a rising rate until the loss explodes. Its variables change: see `kept`.
+    """Return the curve of training ``learner`` with a rising learning rate until the loss explodes.
+
+    Its variables change: see `restore_afterwards`.
 
     Args:
-        learner: Compiled for a rate of 1 for the head, that of other groups being their share of it.
-        passes: At least ``MOST_STEPS * accumulation`` tuples (pictures, targets[, weights]).
+        learner: Compiled for a learning rate of 1 for the head, that of other groups being their share of it.
+        passes: At least ``MAX_STEPS * accumulation`` tuples (pictures, targets[, weights]).
         accumulation: Passes an optimizer step.
         check: Called after every step; may raise.
 
     Returns:
-        Rate of the head and mean loss of each step; all losses but the last are finite.
+        Learning rate of the head and mean loss of each step, (n,) float64 each; all losses but the last are finite.
     """
-    for inner in inner_optimizers(learner.optimizer):
+    for inner in list_inner_optimizers(learner.optimizer):
         share = float(keras.ops.convert_to_numpy(inner.learning_rate))
         # `iterations` are steps, while schedules are asked with the count of passes.
         count = int(keras.ops.convert_to_numpy(inner.iterations)) * accumulation
-        inner.learning_rate = RisingRate(share, first_count=count, accumulation=accumulation)
+        inner.learning_rate = RisingLearningRate(share, first_count=count, accumulation=accumulation)
     feed = iter(passes)
     losses: list[float] = []
-    while len(losses) < MOST_STEPS:
+    while len(losses) < MAX_STEPS:
         losses.append(float(np.mean([_loss_of_pass(learner, next(feed)) for _ in range(accumulation)])))
         check()
         if not math.isfinite(losses[-1]):
@@ -169,15 +170,17 @@ def range_test(
         settled = smooth(np.array(losses))[UNSETTLED_STEPS:]
         if len(settled) and settled[-1] > EXPLODED * settled.min():
             break
-    return FIRST_RATE * np.exp(np.arange(len(losses)) * _growth()), np.array(losses)
+    return MIN_LEARNING_RATE * np.exp(np.arange(len(losses)) * _growth()), np.array(losses)
 
 
-def read_curve(stage: str, rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RateSearch:
-    """Return what the range test of a stage says, from (n,) rates and losses."""
+def read_curve(stage: str, learning_rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RangeTest:
+    """Return what the range test of a stage says, from (n,) learning rates and losses."""
     finite = np.isfinite(losses)
-    rates, losses = rates[finite], losses[finite]
+    tried, losses = learning_rates[finite], losses[finite]
     smoothed = smooth(losses)
-    return RateSearch(stage, rates, losses, smoothed, _at(rates, valley(smoothed)), _at(rates, steepest(smoothed)))
+    return RangeTest(
+        stage, tried, losses, smoothed, _at(tried, find_valley(smoothed)), _at(tried, find_steepest(smoothed))
+    )
 
 
 def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,18 +192,18 @@ def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     return smoothed
 
 
-def valley(smoothed: NDArray[np.float64]) -> int | None:
+def find_valley(smoothed: NDArray[np.float64]) -> int | None:
     """Return the position two thirds into the longest fall; None where the loss falls by less than a hundredth.
 
     The longest fall is the longest choice of points, in order, each lower than the one before, so that small bumps
     don't end it; fastai made the idea popular. A flat start and a flat end, where less than a tenth of the fall
-    happens, don't count: how long they are says nothing about the rate.
+    happens, don't count: how long they are says nothing about the learning rate.
     """
     points = [index + UNSETTLED_STEPS for index in _longest_fall(smoothed[UNSETTLED_STEPS:])]
     if not points:
         return None
     high, low = smoothed[points[0]], smoothed[points[-1]]
-    if low > (1.0 - LEAST_FALL) * high:
+    if low > (1.0 - MIN_FALL) * high:
         return None
     margin = FLAT_SHARE * (high - low)
     first = max(index for index in points if smoothed[index] >= high - margin)
@@ -208,18 +211,18 @@ def valley(smoothed: NDArray[np.float64]) -> int | None:
     return first + round((last - first) * 2 / 3)
 
 
-def steepest(smoothed: NDArray[np.float64]) -> int | None:
-    """Return the position of the steepest fall over the logarithm of the rate; None where the loss falls nowhere."""
+def find_steepest(smoothed: NDArray[np.float64]) -> int | None:
+    """Return the position of the steepest fall over the logarithm of the learning rate; None without a fall."""
     settled = smoothed[UNSETTLED_STEPS:]
     if len(settled) < 2:
         return None
     slopes = np.gradient(settled)
     index = int(slopes.argmin())
-    return index + UNSETTLED_STEPS if slopes[index] < -LEAST_SLOPE * settled[index] else None
+    return index + UNSETTLED_STEPS if slopes[index] < -MIN_SLOPE * settled[index] else None
 
 
 @contextmanager
-def kept(model: keras.Model) -> Iterator[None]:
+def restore_afterwards(model: keras.Model) -> Iterator[None]:
     """Put every variable of ``model`` back after the block, the random state of its dropout included."""
     before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.variables]
     try:
@@ -234,19 +237,19 @@ def _passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[
     """Give enough batches for a test, whole ones where there are any: the loss of a few pictures says little."""
     size = min(job.config.pass_size, len(job.pictures.train))
     whole = len(job.pictures.train) // size
-    epochs = -(-MOST_STEPS * job.config.accumulation // whole)
+    epochs = -(-MAX_STEPS * job.config.accumulation // whole)
     with stage_batches(job, stage, epochs=epochs) as batches:
-        yield (batch for batch in Feed(batches, answers_of(job)) if len(batch[0]) == size)
+        yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)
 
 
 def _longest_fall(values: NDArray[np.float64]) -> list[int]:
     """Return the positions of the longest falling subsequence, of several the one that ends first.
 
-    Each value is lower than the one before by a share of LEAST_SLOPE or more, or else a long flat stretch would win.
+    Each value is lower than the one before by a share of MIN_SLOPE or more, or else a long flat stretch would win.
     """
     lengths, before = np.ones(len(values), dtype=int), np.full(len(values), -1)
     for index in range(1, len(values)):
-        higher = np.flatnonzero((1.0 - LEAST_SLOPE) * values[:index] > values[index])
+        higher = np.flatnonzero((1.0 - MIN_SLOPE) * values[:index] > values[index])
         if len(higher):
             best = higher[lengths[higher].argmax()]
             lengths[index], before[index] = lengths[best] + 1, best
@@ -263,10 +266,10 @@ def _loss_of_pass(learner: keras.Model, batch: Sequence[Any]) -> float:
     return float(learner.train_on_batch(*batch, return_dict=True)["loss"])
 
 
-def _at(rates: NDArray[np.float64], index: int | None) -> float | None:
-    return None if index is None else float(rates[index])
+def _at(learning_rates: NDArray[np.float64], index: int | None) -> float | None:
+    return None if index is None else float(learning_rates[index])
 
 
 def _growth() -> float:
-    """Return the natural logarithm of the ratio of two neighbouring rates."""
-    return math.log(LAST_RATE / FIRST_RATE) / (MOST_STEPS - 1)
+    """Return the natural logarithm of the ratio of two neighbouring learning rates."""
+    return math.log(MAX_LEARNING_RATE / MIN_LEARNING_RATE) / (MAX_STEPS - 1)

@@ -51,6 +51,7 @@ class ConfusionTally(Tally):
         """
         del sample_weight
         true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
+        # A matrix product adds up all pairs at once, on every backend.
         predicted = keras.ops.one_hot(self.decide(y_pred), self.num_classes, dtype="float32")
         self.counts.assign_add(keras.ops.matmul(keras.ops.transpose(true), predicted))
 

@@ -14,7 +14,7 @@ Targets = NDArray[np.float32]
 def mix_batch(
     images: Images, targets: Targets, config: MixConfig, random: np.random.Generator
 ) -> tuple[Images, Targets]:
-    """Blend each picture, and its label, with another one of the batch.
+    """Return pictures that are each blended with another one of the batch, and their labels blended alike.
 
     mixup (Zhang et al. 2018, arXiv 1710.09412) takes a weighted mean of the pixels; CutMix (Yun et al. 2019,
     arXiv 1905.04899) pastes a rectangle and weighs the labels by area.
@@ -26,7 +26,7 @@ def mix_batch(
         random: Source of all choices.
 
     Returns:
-        New arrays of the same shapes; the given ones where the batch is left alone.
+        New arrays of the same shapes and dtypes; the given ones where the batch is left alone.
     """
     if config.name == "none" or len(images) < 2 or random.random() >= config.probability:
         return images, targets
@@ -57,6 +57,7 @@ def _cut(
         row, column = random.random(2)
         top, bottom = (round(float(np.clip(row + side * half, 0, 1)) * height) for side in (-1, 1))
         left, right = (round(float(np.clip(column + side * half, 0, 1)) * width) for side in (-1, 1))
+        # From the pictures as they came: a partner may have been pasted over already.
         result[index, top:bottom, left:right] = images[partner[index], top:bottom, left:right]
         shares[index] = 1.0 - (bottom - top) * (right - left) / (height * width)
     return result, shares

@@ -1,4 +1,4 @@
-"""Keras optimizers with decay on kernels only, a rate for each group of layers, and slots that outlive a stage."""
+"""Keras optimizers: decay on kernels only, a learning rate for each group of layers, slots that outlive a stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from imagetune.recipe.learning import AverageConfig
 from imagetune.recipe.train import OptimizerConfig
 
-Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 # Slots that mean nothing outside their stage.
 _OF_ONE_STAGE = ("gradient_accumulator", "average")
 
@@ -21,12 +21,12 @@ _OF_ONE_STAGE = ("gradient_accumulator", "average")
 class Slots:
     """What an optimizer remembers of each variable: momentum and the like.
 
-    A variable is known by its place among the model's weights, which is the same in a model built again for another
+    A variable is known by its position among the model's weights, which is the same in a model built again for another
     picture size.
 
     Attributes:
-        values: Array of each slot, by place and kind (``momentum``).
-        steps: Updates that a variable has had, by place: Adam's bias correction needs it.
+        values: Array of each slot, by position and kind (``momentum``).
+        steps: Updates that a variable has had, by position: Adam's bias correction needs it.
     """
 
     values: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
@@ -35,15 +35,15 @@ class Slots:
 
 @dataclass(frozen=True)
 class Group:
-    """Variables that share a rate and an age.
+    """Variables that share a learning rate and an age.
 
     Attributes:
-        rate: Learning rate, or its schedule.
-        variables: Trainable variables, by their place among the model's weights.
+        learning_rate: A number, or its schedule.
+        variables: Trainable variables, by their position among the model's weights.
         steps: Updates that they have had in earlier stages.
     """
 
-    rate: Rate
+    learning_rate: LearningRate
     variables: Mapping[int, keras.Variable]
     steps: int = 0
 
@@ -62,6 +62,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Clip all gradients together, then let each group's optimizer apply its own."""
+        # Each optimizer alone would clip by the norm of its own group.
         if self.clip_norm is not None:
             squares = [keras.ops.sum(keras.ops.square(keras.ops.cast(grad, "float32"))) for grad in grads]
             norm = keras.ops.sqrt(keras.ops.sum(keras.ops.stack(squares)))
@@ -78,7 +79,7 @@ def build_optimizer(
     average: AverageConfig | None = None,
     accumulation: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Return one optimizer, or one for each group where there are several.
+    """Return a built optimizer for all groups: one of its own for each where there are several.
 
     Args:
         config: Algorithm and its settings. ``clip_norm`` holds for all groups together; with accumulation and more
@@ -97,41 +98,43 @@ def build_optimizer(
         _restore(optimizer, group, slots or Slots(), accumulation)
     if not several:
         return optimizers[0]
-    position = {id(variable): index for index, group in enumerate(groups) for variable in group.variables.values()}
-    grouped = GroupedOptimizer(lambda variable: optimizers[position[id(variable)]], config.clip_norm)
-    everything = {place: variable for group in groups for place, variable in group.variables.items()}
-    grouped.build([everything[place] for place in sorted(everything)])
+    group_of = {id(variable): index for index, group in enumerate(groups) for variable in group.variables.values()}
+    grouped = GroupedOptimizer(lambda variable: optimizers[group_of[id(variable)]], config.clip_norm)
+    everything = {position: variable for group in groups for position, variable in group.variables.items()}
+    # In the order of the model's weights: gradients come in it.
+    grouped.build([everything[position] for position in sorted(everything)])
     return grouped
 
 
-def slots_of(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]) -> Slots:
-    """Return what ``optimizer`` remembers of ``variables``, given by place, for the next stage's."""
+def read_slots(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]) -> Slots:
+    """Return what ``optimizer`` remembers of ``variables``, given by position, for the next stage's."""
     values: dict[tuple[int, str], np.ndarray] = {}
     steps: dict[int, int] = {}
-    for inner in inner_optimizers(optimizer):
+    for inner in list_inner_optimizers(optimizer):
         updates = int(keras.ops.convert_to_numpy(inner.iterations))
-        for (place, kind), slot in _slots(inner, variables).items():
+        for (position, kind), slot in _slots(inner, variables).items():
             if kind not in _OF_ONE_STAGE:
-                values[place, kind] = keras.ops.convert_to_numpy(slot).copy()
-                steps[place] = updates
+                values[position, kind] = keras.ops.convert_to_numpy(slot).copy()
+                steps[position] = updates
     return Slots(values, steps)
 
 
-def trainable_by_place(model: keras.Model) -> dict[int, keras.Variable]:
-    """Return the trainable variables by their place among the model's weights, in the order of the optimizer."""
-    places = {id(variable): place for place, variable in enumerate(model.weights)}
-    return {places[id(variable)]: variable for variable in model.trainable_variables}
+def find_trainable_variables(model: keras.Model) -> dict[int, keras.Variable]:
+    """Return the trainable variables by their position among the model's weights, in the order of the optimizer."""
+    positions = {id(variable): position for position, variable in enumerate(model.weights)}
+    return {positions[id(variable)]: variable for variable in model.trainable_variables}
 
 
-def inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+def list_inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Return the optimizers that do the work, inside loss scaling and groups."""
+    # float16 wraps the optimizer in one that scales the loss, whatever the recipe asks for.
     scaled = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(scaled, "optimizers", None) or [scaled])
 
 
-def scale_rate(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
+def scale_learning_rate(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
     """Multiply the constant learning rate of ``optimizer``, and of all inside it, by ``factor``."""
-    for one in inner_optimizers(optimizer):
+    for one in list_inner_optimizers(optimizer):
         one.learning_rate = float(keras.ops.convert_to_numpy(one.learning_rate)) * factor
 
 
@@ -146,12 +149,13 @@ def _one_optimizer(
         "rmsprop": keras.optimizers.RMSprop,
     }
     optimizer = builders[config.name](
-        learning_rate=group.rate,
+        learning_rate=group.learning_rate,
         weight_decay=config.weight_decay,
         global_clipnorm=config.clip_norm if clip else None,
         clipvalue=config.clip_value if config.clip_norm is None else None,
         use_ema=ema is not None,
         ema_momentum=0.99 if ema is None else ema,
+        # Keras refuses 1.
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
         **_own(config),
     )
@@ -161,28 +165,28 @@ def _one_optimizer(
 
 
 def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:
-    """Put the slots and the age of a group back; averages start at the weights as they are."""
-    for (place, kind), slot in _slots(optimizer, group.variables).items():
+    """Restore slots and age of a group; averages start at the weights as they are."""
+    for (position, kind), slot in _slots(optimizer, group.variables).items():
         if kind == "average":
             # A copy: JAX refuses to update two variables that share a buffer.
-            slot.assign(keras.ops.convert_to_numpy(group.variables[place]).copy())
-        elif group.steps and (place, kind) in slots.values:
-            slot.assign(slots.values[place, kind])
+            slot.assign(keras.ops.convert_to_numpy(group.variables[position]).copy())
+        elif group.steps and (position, kind) in slots.values:
+            slot.assign(slots.values[position, kind])
     optimizer.variables[0].assign(group.steps * accumulation)  # the count of iterations is always the first
 
 
 def _slots(
     optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]
 ) -> dict[tuple[int, str], keras.Variable]:
-    """Return the optimizer's variables by the place of their reference and their kind: Keras names them so."""
+    """Return the optimizer's variables by the position of their reference and their kind: Keras names them so."""
     names = {slot.name: slot for slot in optimizer.variables}
     kinds = ("momentum", "velocity", "average", "gradient_accumulator")
     found = {}
-    for place, variable in variables.items():
+    for position, variable in variables.items():
         for kind in kinds:
             slot = names.get(f"{variable.path.replace('/', '_')}_{kind}")
             if slot is not None:
-                found[place, kind] = slot
+                found[position, kind] = slot
     return found
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from imagetune.recipe.learning import RegularisationConfig
 
-Anchors = Sequence[np.ndarray]
+PretrainedWeights = Sequence[np.ndarray]
 
 
 class WeightPenalty(keras.regularizers.Regularizer):
-    """``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2``.
+    """The penalty ``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2`` on a variable w.
 
     Args:
         config: The three strengths.
@@ -26,7 +26,8 @@ class WeightPenalty(keras.regularizers.Regularizer):
         self.anchor = anchor
 
     def __call__(self, weights: Any) -> Any:
-        """Return the penalty, a scalar."""
+        """Return the penalty, a float32 scalar."""
+        # Mixed precision would overflow in sums of squares.
         weights = keras.ops.cast(weights, "float32")
         total = self.config.l1 * keras.ops.sum(keras.ops.absolute(weights))
         total += self.config.l2 * keras.ops.sum(keras.ops.square(weights))
@@ -35,22 +36,22 @@ class WeightPenalty(keras.regularizers.Regularizer):
         return total
 
 
-def pretrained_anchors(network: keras.Model, config: RegularisationConfig) -> Anchors:
+def copy_pretrained_weights(network: keras.Model, config: RegularisationConfig) -> PretrainedWeights:
     """Return the backbone's weights in order, for L2-SP (Li et al. 2018, arXiv 1802.01483); empty without it."""
     if not config.l2_sp:
         return ()
     return [keras.ops.convert_to_numpy(variable).copy() for variable in network.weights]
 
 
-def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: Anchors) -> None:
-    """Put the penalties on what of the backbone learns now, and take them off the rest.
+def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: PretrainedWeights) -> None:
+    """Put the penalties on what of the backbone is trained now, and take them off the rest.
 
     L1 and L2 hold kernels only; L2-SP also holds biases and scales, as published.
 
     Args:
-        network: The backbone; which layers learn is already set.
+        network: The backbone; which layers are trained is already set.
         config: Strengths.
-        anchors: As from ``pretrained_anchors``.
+        anchors: As from ``copy_pretrained_weights``.
     """
     for variable in network.weights:
         variable.regularizer = None

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, a value a step."""
+"""Learning-rate schedules: a value for every step of a stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.recipe.train import ScheduleConfig
 
-ONE_CYCLE_START = 1 / 25  # Smith's ratio of the highest to the first rate
+ONE_CYCLE_START = 1 / 25  # Smith's ratio of the first learning rate to the highest
 
 
 class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -22,7 +22,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
     - ``linear``, ``polynomial``: (1 - progress) to the power of 1 or ``power``, down to ``final_fraction``.
     - ``exponential``: the same ratio every step, down to ``final_fraction``.
     - ``inverse_sqrt``: with the square root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
-    - ``constant``, and ``plateau``, which PlateauRate lowers.
+    - ``constant``, and ``plateau``, which PlateauLearningRate lowers.
 
     Over the whole stage:
 
@@ -59,7 +59,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def total_steps(self) -> float:
-        """Steps of the stage."""
+        """Optimizer steps of the stage."""
         return self.steps_per_epoch * self.epochs
 
     @property
@@ -70,16 +70,16 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return min(self.config.warmup_epochs * self.steps_per_epoch, self.total_steps / 2)
 
     def __call__(self, step: Any) -> Any:
-        """Return the rate at the optimizer's count ``step`` as a backend scalar."""
+        """Return the learning rate at the optimizer's count ``step`` as a float32 scalar of the backend."""
         taken = keras.ops.floor_divide(step, self.accumulation) - self.first_step
-        return self._rate(keras.ops.cast(taken, "float32"), keras.ops)
+        return self._value(keras.ops.cast(taken, "float32"), keras.ops)
 
     def rate_at(self, step: float) -> float:
-        """Return the rate at ``step``, counted from 0 in the stage, as a number."""
-        return float(self._rate(np.float64(step), np))
+        """Return the learning rate at ``step``, counted from 0 in the stage, as a number."""
+        return float(self._value(np.float64(step), np))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, for Keras."""
+        """Return the constructor's arguments by name, as Keras asks for."""
         return {
             "peak": self.peak,
             "config": self.config.model_dump(),
@@ -89,9 +89,9 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "accumulation": self.accumulation,
         }
 
-    def _rate(self, step: Any, ops: Any) -> Any:
+    def _value(self, step: Any, ops: Any) -> Any:
         step = ops.maximum(step, 0.0)
-        # The first step already moves: a rate of exactly zero would waste it.
+        # The first step already moves: a learning rate of exactly zero would waste it.
         rising = ops.minimum((step + 1.0) / (self.warmup_steps + 1.0), 1.0)
         return self.peak * rising * self._shape(step, ops)
 
@@ -108,11 +108,13 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
             case "polynomial":
                 return _from_to(config.final_fraction, 1.0, left**config.power)
             case "exponential":
+                # A final fraction of 0 is never reached by a constant ratio.
                 return ops.exp((1.0 - left) * np.log(max(config.final_fraction, 1e-6)))
             case "inverse_sqrt":
                 scale = max(warmup, 1.0)
                 return ops.sqrt(scale / (scale + falling))
             case "step":
+                # Half a step on: a reduction that falls between two steps comes at the nearer one.
                 return config.factor ** ops.floor((step + 0.5) / (config.step_epochs * self.steps_per_epoch))
             case "one_cycle":
                 return self._cycle(step, ops)
@@ -129,67 +131,68 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @dataclass(frozen=True)
 class PlateauState:
-    """Where a plateau rate stands.
+    """The state of a plateau schedule.
 
     Attributes:
-        rate: Of the last step; None before the first.
-        share: Of the peak, what is left after the falls so far.
+        learning_rate: Of the last step; None before the first.
+        share: Of the peak, what is left after the reductions so far.
         step: The last step.
-        stalled_epochs: Epochs without improvement since the last fall.
+        stalled_epochs: Epochs without improvement since the last reduction.
     """
 
-    rate: float | None = None
+    learning_rate: float | None = None
     share: float = 1.0
     step: int = 0
     stalled_epochs: int = 0
 
 
-class PlateauRate:
-    """The rate of ``plateau``: a warmup, then constant until a watched figure stops improving.
+class PlateauLearningRate:
+    """The learning rate of ``plateau``: a warmup, then constant until a watched figure stops improving.
 
     It is asked before each step and told after each epoch. Epochs that end in the warmup don't count as stalled: the
-    rate there is low because it still rises.
+    learning rate there is low because it still rises.
 
     Args:
         schedule: The stage's schedule, which has the warmup, ``factor``, ``patience`` and ``final_fraction``, the
-            least share of the peak.
+            smallest share of the peak.
         state: Where an earlier training stood that this one goes on with.
     """
 
     def __init__(self, schedule: StageSchedule, state: PlateauState | None = None) -> None:
         state = state or PlateauState()
         self.schedule = schedule
-        self.rate = schedule.peak if state.rate is None else state.rate
+        self.learning_rate = schedule.peak if state.learning_rate is None else state.learning_rate
         self._share = state.share
         self._step = state.step
         self._stalled_epochs = state.stalled_epochs
 
     @property
     def state(self) -> PlateauState:
-        """Where it stands."""
-        return PlateauState(self.rate, self._share, self._step, self._stalled_epochs)
+        """Its state, for a checkpoint."""
+        return PlateauState(self.learning_rate, self._share, self._step, self._stalled_epochs)
 
     def before_step(self, step: int) -> float:
-        """Return what to multiply the rate with for ``step``, counted from 0 in the stage; 1 leaves it.
+        """Return what to multiply the learning rate with for ``step``, counted from 0 in the stage; 1 leaves it.
 
         The first call starts from the peak.
         """
-        before, self._step = self.rate, step
-        self.rate = self.schedule.rate_at(step) * self._share
-        return self.rate / before
+        before, self._step = self.learning_rate, step
+        self.learning_rate = self.schedule.rate_at(step) * self._share
+        return self.learning_rate / before
 
     def after_epoch(self, *, improved: bool) -> None:
-        """Count an epoch, and lower the rate of the next step where ``patience`` is over."""
+        """Count an epoch, and lower the learning rate of the next step where ``patience`` is over."""
         config = self.schedule.config
         warming = self._step + 1 < self.schedule.warmup_steps
         self._stalled_epochs = 0 if improved or warming else self._stalled_epochs + 1
+        # Below the final fraction there is no further reduction: the stage would stand still.
         if self._stalled_epochs > config.patience and self._share * config.factor >= config.final_fraction:
             self._stalled_epochs = 0
             self._share *= config.factor
 
 
 def _half_cosine(share: Any, ops: Any) -> Any:
-    """Return 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
+    """Return a value from 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
     return 0.5 * (1.0 - ops.cos(np.pi * share))
 
 

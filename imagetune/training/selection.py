@@ -1,4 +1,4 @@
-"""The figures that a model is selected by."""
+"""Figures of the validation pictures: what a model is selected by."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from imagetune.training.job import Pictures
 from imagetune.training.metrics import figures_of_answers
 
 
-def validation_figures(model: keras.Model, pictures: Pictures, *, batch_size: int) -> dict[str, float]:
-    """Return the validation figures of the model as it is; empty without validation pictures.
+def compute_validation_metrics(model: keras.Model, pictures: Pictures, *, batch_size: int) -> dict[str, float]:
+    """Return the validation figures of the model as it is, by name; empty without validation pictures.
 
     Args:
         model: Raw pictures to probabilities, or to numbers for regression.
-        pictures: Its validation records, and how they are read; seen without views.
+        pictures: Its validation records, and how they are read; seen without test-time augmentation.
         batch_size: Pictures a forward pass.
 
     Raises:
@@ -36,19 +36,19 @@ def validation_figures(model: keras.Model, pictures: Pictures, *, batch_size: in
         max_pixels=data.max_pixels,
         cache=pictures.caches.opened(data),
     ) as batches:
-        answers = predict_probabilities(model, batches)
-    return figures_of_validation(answers, model, pictures)
+        predictions = predict_probabilities(model, batches)
+    return compute_metrics_of_validation(predictions, model, pictures)
 
 
-def figures_of_validation(answers: np.ndarray, model: keras.Model, pictures: Pictures) -> dict[str, float]:
-    """Return the validation figures of what a model says of the validation pictures.
+def compute_metrics_of_validation(predictions: np.ndarray, model: keras.Model, pictures: Pictures) -> dict[str, float]:
+    """Return the figures of a model's predictions for the validation pictures, by name.
 
     Args:
-        answers: (n, k) outputs of the whole model, in the order of the records.
+        predictions: (n, k) float32 outputs of the whole model, in the order of the records.
         model: It knows what normalises numbers.
         pictures: Its validation records, and what a label is.
     """
     data = pictures.config
     labels = [record.label for record in pictures.val]
     targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
-    return figures_of_answers(data.task, targets, answers, value_scale_of(model))
+    return figures_of_answers(data.task, targets, predictions, value_scale_of(model))

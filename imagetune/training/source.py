@@ -8,20 +8,20 @@ from typing import Protocol, Self
 
 import keras
 
-from imagetune.data.pipeline import epoch_order, steps_per_epoch
+from imagetune.data.pipeline import epoch_order
 from imagetune.model.halves import Halves, cut_model
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.train import StageConfig
 from imagetune.training.events import FeaturesDone
 from imagetune.training.feature_plan import FeaturePlan
-from imagetune.training.features import FeatureBatch, plain_features, train_features
+from imagetune.training.features import FeatureBatch, compute_train_features, plain_features
 from imagetune.training.feed import IndexedBatch
-from imagetune.training.job import TrainingJob, sampling_chances, stage_batches
-from imagetune.training.selection import figures_of_validation, validation_figures
+from imagetune.training.job import TrainingJob, compute_draw_probabilities, stage_batches
+from imagetune.training.selection import compute_metrics_of_validation, compute_validation_metrics
 
 
 class StageSource(Protocol):
-    """What a stage learns from and is validated by; to be closed by its ``with`` block."""
+    """Gives a stage its batches and its validation figures; to be closed by its ``with`` block."""
 
     def batches(self) -> Iterable[IndexedBatch]:
         """Return the batches of all epochs of the stage."""
@@ -48,7 +48,7 @@ class PictureSource:
 
     def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
         self._job = job
-        first_step = (first_epoch + done) * steps_per_epoch(len(job.pictures.train), job.config.pass_size)
+        first_step = (first_epoch + done) * job.steps_per_epoch
         self._batches = stage_batches(job, stage, epochs=first_epoch + stage.epochs, start_step=first_step)
 
     def batches(self) -> Iterable[IndexedBatch]:
@@ -57,7 +57,7 @@ class PictureSource:
 
     def validate(self) -> dict[str, float]:
         """Return the validation figures of the model as it is; empty without validation pictures."""
-        return validation_figures(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
+        return compute_validation_metrics(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +97,7 @@ class FeatureSource:
         self._val: list[FeatureBatch] = []
 
     def batches(self) -> Iterable[IndexedBatch]:
-        """Compute what isn't stored yet, and return the batches of all epochs of the stage.
+        """Return the batches of all epochs of the stage, after computing what isn't stored yet.
 
         Raises:
             StoppedError: A signal came.
@@ -112,10 +112,12 @@ class FeatureSource:
         self._val = plain_features(
             self._final, job.pictures.val, job.pictures, batch_size=size, check=job.stop.check, progress=progress
         )
-        features = train_features(job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress)
-        chances = sampling_chances(job)
+        features = compute_train_features(
+            job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress
+        )
+        probabilities = compute_draw_probabilities(job)
         return features.batches(
-            lambda epoch: epoch_order(count, job.seed, epoch, chances),
+            lambda epoch: epoch_order(count, job.seed, epoch, probabilities),
             batch_size=size,
             epochs=self._stage.epochs,
             done=self._done,
@@ -125,8 +127,8 @@ class FeatureSource:
         """Return the validation figures of the model as it is; empty without validation pictures."""
         if not self._val:
             return {}
-        answers = predict_probabilities(self._final.answers, self._val)
-        return figures_of_validation(answers, self._job.model, self._job.pictures)
+        predictions = predict_probabilities(self._final.answers, self._val)
+        return compute_metrics_of_validation(predictions, self._job.model, self._job.pictures)
 
     def __enter__(self) -> Self:
         return self
@@ -137,10 +139,10 @@ class FeatureSource:
         self._val = []
 
 
-def stage_source(
+def open_stage_source(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
-    """Return what a stage learns from.
+    """Return what a stage learns from: pictures, or features where the plan keeps them.
 
     Args:
         job: What all stages share.
@@ -152,6 +154,7 @@ def stage_source(
     """
     if plan.halves is None:
         return PictureSource(job, stage, first_epoch=first_epoch, done=done)
+    # Validation sees pictures of the final size, whatever the stage trains on.
     final = plan.halves
     if model is not job.model:
         final = cut_model(job.model, job.backbone, plan.halves.boundary) or final

@@ -1,8 +1,8 @@
-"""A stage made ready: layers set trainable, rates of the blocks, optimizer and schedule."""
+"""A stage made ready: layers set trainable, learning rates of the blocks, optimizer, schedule and loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,15 +13,15 @@ from imagetune.data.targets import ValueScale
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, logits_model
-from imagetune.model.devices import tensorflow_on_cpu
+from imagetune.model.devices import find_device
 from imagetune.model.halves import Halves, frozen_boundaries
 from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 from imagetune.recipe.data import Task
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.losses import build_loss
 from imagetune.training.metrics import Tally, build_tally
-from imagetune.training.optimizer import Group, Rate, Slots, build_optimizer, trainable_by_place
-from imagetune.training.penalties import Anchors, set_penalties
+from imagetune.training.optimizer import Group, LearningRate, Slots, build_optimizer, find_trainable_variables
+from imagetune.training.penalties import PretrainedWeights, set_penalties
 from imagetune.training.schedules import StageSchedule
 
 HEAD = "head"
@@ -29,7 +29,7 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class Objective:
-    """What the model is to answer.
+    """What the model is to learn.
 
     Attributes:
         task: What a label is.
@@ -40,7 +40,7 @@ class Objective:
 
     task: Task = "single_label"
     priors: NDArray[np.float64] | None = None
-    anchors: Anchors = ()
+    anchors: PretrainedWeights = ()
     scale: ValueScale | None = None
 
 
@@ -49,19 +49,21 @@ class StageSetup:
     """What a stage trains with.
 
     Attributes:
+        stage: Its values, the learning rate a number.
         learner: The compiled model from raw pictures, or from features of a frozen part, to logits; shares its layers
             with the whole model.
         tally: The metric that counts the epoch's predictions.
         schedule: Learning rate of the head.
-        rates: Peak learning rate of each group of layers, input to output.
-        trainable_parameters: Parameters that learn.
+        learning_rates: Peak learning rate of each group of layers, input to output.
+        trainable_parameters: Trainable parameters.
         parameters: All parameters of the model.
     """
 
+    stage: StageConfig
     learner: keras.Model
     tally: Tally
     schedule: StageSchedule
-    rates: dict[str, float]
+    learning_rates: dict[str, float]
     trainable_parameters: int
     parameters: int
 
@@ -77,7 +79,7 @@ def prepare_stage(
     slots: Slots | None = None,
     halves: Halves | None = None,
 ) -> StageSetup:
-    """Freeze and unfreeze layers for a stage and compile an optimizer for what is left trainable.
+    """Freeze and unfreeze the model's layers for a stage, and return what it trains with.
 
     Args:
         model: Made by ``build_model``; its layers are set for the stage.
@@ -85,28 +87,42 @@ def prepare_stage(
         stage: The stage's values, its learning rate a number.
         train: What all stages share.
         steps_per_epoch: Passes an epoch.
-        objective: What the model is to answer; one class of several by default.
+        objective: What the model is to learn; one class of several by default.
         slots: What the optimizer remembers of earlier stages.
         halves: The model cut behind layers that are frozen: then the learner takes features for pictures.
 
     Raises:
         RecipeError: ``unfreeze`` names what the backbone doesn't have.
     """
-    objective = objective or Objective()
+    objective, slots = objective or Objective(), slots or Slots()
     summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
     set_penalties(backbone_of(model), train.regularisation, objective.anchors)
     blocks = _variable_blocks(model, backbone, decayed=stage.layer_decay < 1.0)
-    rates = block_rates(list(blocks), stage)
+    learning_rates = decay_learning_rates(list(blocks), stage)
+    updates = steps_per_epoch / train.accumulation
+    schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs)
+    groups = _groups(blocks, learning_rates, schedule, slots, train.accumulation)
     learner = logits_model(model) if halves is None else halves.logits
     tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
-    updates = steps_per_epoch / train.accumulation
+    _compile(learner, train, objective, groups, slots, tally)
+    return StageSetup(
+        stage,
+        learner,
+        tally,
+        schedule,
+        {name: value for name, value in learning_rates.items() if blocks[name]},
+        summary.trainable_parameters,
+        summary.trainable_parameters + summary.frozen_parameters,
+    )
+
+
+def _compile(
+    learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
+) -> None:
+    """Give the learner its optimizer and loss."""
     learner.compile(
         optimizer=build_optimizer(
-            train.optimizer,
-            _groups(blocks, rates, stage, updates, slots or Slots(), train.accumulation),
-            slots=slots,
-            average=train.average,
-            accumulation=train.accumulation,
+            train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
         ),
         loss=build_loss(
             train.loss,
@@ -118,18 +134,10 @@ def prepare_stage(
         metrics=[tally],
         jit_compile=_jit_compile(train.jit_compile),
     )
-    return StageSetup(
-        learner,
-        tally,
-        StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs),
-        {name: rate for name, rate in rates.items() if blocks[name]},
-        summary.trainable_parameters,
-        summary.trainable_parameters + summary.frozen_parameters,
-    )
 
 
 def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
-    """Make sure that every stage's ``unfreeze`` and ``cache`` find their layers, before anything is written or trained.
+    """Refuse stages whose ``unfreeze`` or ``cache`` name what the backbone doesn't have, before anything is trained.
 
     Raises:
         RecipeError: It names what the backbone doesn't have, or what learns in the stage.
@@ -145,8 +153,8 @@ def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageC
             raise RecipeError(what, where=f"train.stages[{index}].cache", hint=f"choose one of: {there}")
 
 
-def block_rates(groups: list[str], stage: StageConfig) -> dict[str, float]:
-    """Return the peak rate of each group, given input to output with the head last.
+def decay_learning_rates(groups: Sequence[str], stage: StageConfig) -> dict[str, float]:
+    """Return the peak learning rate of each group, given input to output with the head last.
 
     Layer-wise decay as in Howard and Ruder 2018 (arXiv 1801.06146), with the factor free.
     """
@@ -155,30 +163,38 @@ def block_rates(groups: list[str], stage: StageConfig) -> dict[str, float]:
 
 
 def _groups(
-    blocks: dict[str, dict[int, keras.Variable]],
-    rates: dict[str, float],
-    stage: StageConfig,
-    updates_per_epoch: float,
+    blocks: Mapping[str, Mapping[int, keras.Variable]],
+    learning_rates: Mapping[str, float],
+    peak: StageSchedule,
     slots: Slots,
     accumulation: int,
 ) -> list[Group]:
-    """Return the variables of each block, those that have learned before apart from those that begin now."""
+    """Return the variables of each block, those that have learned before apart from those that begin now.
+
+    Args:
+        blocks: Variables of each block, by their position among the model's weights.
+        learning_rates: Peak of each block.
+        peak: Schedule of the head in this stage.
+        slots: What the optimizer remembers of earlier stages.
+        accumulation: Passes an optimizer step.
+    """
     groups = []
     for name, variables in blocks.items():
-        for age in sorted({slots.steps.get(place, 0) for place in variables}):
-            peers = {place: one for place, one in variables.items() if slots.steps.get(place, 0) == age}
-            groups.append(Group(_schedule(rates[name], stage, updates_per_epoch, age, accumulation), peers, age))
+        # An optimizer has one count of updates for all its variables, and Adam's bias correction needs the true one.
+        for age in sorted({slots.steps.get(position, 0) for position in variables}):
+            peers = {at: one for at, one in variables.items() if slots.steps.get(at, 0) == age}
+            groups.append(Group(_schedule(learning_rates[name], peak, age, accumulation), peers, age))
     return groups
 
 
-def _schedule(rate: float, stage: StageConfig, updates_per_epoch: float, first_step: int, accumulation: int) -> Rate:
-    if stage.schedule.name == "plateau":
-        return rate
+def _schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumulation: int) -> LearningRate:
+    if peak.config.name == "plateau":
+        return learning_rate  # it depends on how training goes, so the callback moves it
     return StageSchedule(
-        rate,
-        stage.schedule,
-        steps_per_epoch=updates_per_epoch,
-        epochs=stage.epochs,
+        learning_rate,
+        peak.config,
+        steps_per_epoch=peak.steps_per_epoch,
+        epochs=peak.epochs,
         first_step=first_step,
         accumulation=accumulation,
     )
@@ -186,7 +202,7 @@ def _schedule(rate: float, stage: StageConfig, updates_per_epoch: float, first_s
 
 def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -> dict[str, dict[int, keras.Variable]]:
     """Return the trainable variables of each block that has any, input to output, then of the head; or all as one."""
-    everything = trainable_by_place(model)
+    everything = find_trainable_variables(model)
     if not decayed:
         return {HEAD: everything}
     layers = {layer.name: layer for layer in leaf_layers(backbone_of(model))}
@@ -198,8 +214,8 @@ def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -
     }
     names = [*(block.name for block in blocks_of(model, backbone)), HEAD]
     blocks: dict[str, dict[int, keras.Variable]] = {name: {} for name in names}
-    for place, variable in everything.items():
-        blocks[block_of.get(id(variable), HEAD)][place] = variable
+    for position, variable in everything.items():
+        blocks[block_of.get(id(variable), HEAD)][position] = variable
     return {name: variables for name, variables in blocks.items() if variables or name == HEAD}
 
 
@@ -207,4 +223,4 @@ def _jit_compile(setting: str | bool) -> bool | str:
     if setting != "auto":
         return setting
     # Measured: XLA makes most backbones slower on the CPU with TensorFlow. The other backends decide for themselves.
-    return False if tensorflow_on_cpu() else "auto"
+    return False if find_device().is_tensorflow_cpu else "auto"

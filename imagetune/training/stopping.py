@@ -15,12 +15,16 @@ import psutil
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Signals that come so soon after the first are part of it.
 SAME_SECONDS = 0.3
-"""Signals that come so soon after the first are part of it."""
 
 
 class StopRequest:
-    """Whether someone asked us to stop."""
+    """Whether someone asked us to stop, and by which signal.
+
+    Attributes:
+        signal_number: The first signal that came; None before.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -28,7 +32,11 @@ class StopRequest:
         self._deferred = False
 
     def check(self) -> None:
-        """Raise StoppedError if a signal has come."""
+        """Go on unless a signal has come.
+
+        Raises:
+            StoppedError: One has.
+        """
         if self.signal_number is not None:
             raise StoppedError(self.signal_number)
 
@@ -42,7 +50,11 @@ class StopRequest:
             self._deferred = False
 
     def receive(self, signal_number: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal."""
+        """Take note of a signal; the second one ends the process.
+
+        Raises:
+            StoppedError: It need not be deferred.
+        """
         now = time.monotonic()
         if self.signal_number is not None:
             # `timeout` and job schedulers send one to the process and another to its group: they mean the same.
@@ -56,7 +68,9 @@ class StopRequest:
 
 @contextmanager
 def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM during the block; outside the main thread signals stay as they are.
+    """Give a stop request that hears of SIGINT and SIGTERM during the block.
+
+    Outside the main thread, where Python can't set handlers, signals stay as they are.
 
     Args:
         signals: Which of them; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.

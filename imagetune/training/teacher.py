@@ -1,4 +1,4 @@
-"""A finished model whose answers another one learns from."""
+"""A finished model whose predictions another one learns from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WHERE = "train.teacher.run"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model that answers, softened (Hinton et al. 2015, arXiv 1503.02531).
+    """A model whose probabilities, softened, are learned from (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
         model: (batch, height, width, 3) RGB 0..255 to (batch, k) probabilities.
@@ -29,16 +29,20 @@ class Teacher:
     order: NDArray[np.int64]
     temperature: float
 
-    def answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return softened probabilities, (batch, k), in the pupil's order of classes."""
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return softened probabilities, (batch, k) float32, in the pupil's order of classes.
+
+        Args:
+            images: (batch, height, width, 3) RGB 0..255 of any size; resized to the teacher's own.
+        """
         size = tuple(self.model.input_shape[1:3])
         if images.shape[1:3] != size:
             resized = keras.ops.image.resize(images.astype(np.float32), size, antialias=True)
             images = keras.ops.convert_to_numpy(resized)
         probabilities = np.asarray(self.model.predict_on_batch(images), np.float64)[:, self.order]
         soft = np.clip(probabilities, 1e-12, 1.0) ** (1.0 / self.temperature)
-        answers: NDArray[np.float32] = (soft / soft.sum(axis=1, keepdims=True)).astype(np.float32)
-        return answers
+        softened: NDArray[np.float32] = (soft / soft.sum(axis=1, keepdims=True)).astype(np.float32)
+        return softened
 
 
 def make_teacher(loaded: LoadedModel, class_names: Sequence[str], temperature: float) -> Teacher:

@@ -11,20 +11,21 @@ from functools import partial
 import keras
 import numpy as np
 
-from imagetune.data.pipeline import Batch, steps_per_epoch
+from imagetune.data.pipeline import Batch
 from imagetune.data.timing import Timing
 from imagetune.model.halves import cut_model, frozen_boundaries
 from imagetune.recipe.train import StageConfig
 from imagetune.training.faults import memory_errors
 from imagetune.training.feature_plan import FeaturePlan, plan_features
-from imagetune.training.feed import Answers, Feed
+from imagetune.training.feed import Feed, TrainingTargets
 from imagetune.training.job import TrainingJob, stage_batches, stage_model
 from imagetune.training.stages import Objective, prepare_stage
 
-SOME_RATE = 1e-4
+# What a step costs doesn't depend on it.
+ANY_LEARNING_RATE = 1e-4
 # Rounds of a call: until the seconds are over, but at least and at most so many; slow calls are heard twice.
 CALL_SECONDS = 1.2
-LEAST_ROUNDS, MOST_ROUNDS = 3, 7
+MIN_ROUNDS, MAX_ROUNDS = 3, 7
 SLOW_SECONDS = 6.0
 # A smaller picture that is worth a try: this share of the side, in whole blocks of what networks halve five times.
 SMALLER_SHARE = 0.8
@@ -54,29 +55,35 @@ class StageTimes:
     prepare: Timing | None = None
 
 
-def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, answers: Answers) -> StageTimes:
-    """Time a stage on one of its own batches. The model's weights change.
+def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, targets: TrainingTargets) -> StageTimes:
+    """Return what a stage costs on the device, timed on one of its own batches. The model's weights change.
 
     Args:
         job: What all stages share; its batch size is a number.
         stage: Its learning rate doesn't matter.
-        objective: What the model is to answer.
-        answers: The answer to each training picture.
+        objective: What the model is to learn.
+        targets: Of each training picture.
 
     Raises:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
         DataError: A picture vanished.
     """
-    stage = stage.model_copy(update={"learning_rate": SOME_RATE})
+    stage = stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE})
     batch, model = first_batch(job, stage), stage_model(job, stage)
-    count, steps = len(batch.images), steps_per_epoch(len(job.pictures.train), job.config.pass_size)
-    prepared = next(iter(Feed([batch], answers)))
+    count, prepared = len(batch.images), next(iter(Feed([batch], targets)))
     with _measuring(job):
         plan = plan_features(job, stage, model)
         prepare = partial(
-            prepare_stage, model, job.backbone, stage, job.config, steps_per_epoch=steps, objective=objective
+            prepare_stage,
+            model,
+            job.backbone,
+            stage,
+            job.config,
+            steps_per_epoch=job.steps_per_epoch,
+            objective=objective,
         )
+        # The whole step first: it is what `train.cache: off` would cost.
         setup = prepare()
         step, compiling = time_calls(lambda: setup.learner.train_on_batch(*prepared), count)
         boundary, lower = _frozen_part(job, stage, model, plan)
@@ -88,11 +95,16 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, an
             setup = prepare(halves=plan.halves)
             cached_step, compiling = time_calls(lambda: setup.learner.train_on_batch(features, *prepared[1:]), count)
             compiling += lower_compiling
-    return StageTimes(plan, step, compiling, boundary, frozen, cached_step, _time_preparing(batch, answers))
+    return StageTimes(plan, step, compiling, boundary, frozen, cached_step, _time_preparing(batch, targets))
 
 
 def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tuple[Timing, float]:
-    """Return what a forward pass without learning takes a picture, and what the first call took beyond the others.
+    """Return what a forward pass takes a picture, and the seconds that the first call took beyond the others.
+
+    Args:
+        job: Its batch size goes into messages, its stop request is asked.
+        model: Takes the pictures.
+        images: (b, height, width, 3) uint8.
 
     Raises:
         ResourceError: Memory ran out.
@@ -103,7 +115,7 @@ def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tu
 
 
 def time_transfer(images: np.ndarray) -> Timing:
-    """Return what putting a picture into its batch and the batch on the device takes.
+    """Return the time a picture that copying into a batch, and the batch to the device, takes.
 
     Args:
         images: (b, height, width, 3) uint8.
@@ -125,31 +137,31 @@ def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float
         work: Works on a batch and waits for the result.
         pictures: How many the batch has.
     """
-    first = _seconds(work)
+    first = _seconds(work)  # compiles, and allocates
     rounds: list[float] = []
-    while len(rounds) < MOST_ROUNDS:
+    while len(rounds) < MAX_ROUNDS:
         rounds.append(_seconds(work))
-        if sum(rounds) > (SLOW_SECONDS if len(rounds) < LEAST_ROUNDS else CALL_SECONDS):
+        if sum(rounds) > (SLOW_SECONDS if len(rounds) < MIN_ROUNDS else CALL_SECONDS):
             break
     timing = Timing(tuple(seconds / pictures for seconds in rounds))
     return timing, max(first - timing.seconds * pictures, 0.0)
 
 
 def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
-    """Return the first batch of a stage."""
+    """Return the first batch of a stage, loaded by this process."""
     with stage_batches(job, stage, epochs=1, workers=0) as batches:
         return next(batches)
 
 
-def smaller_size(size: tuple[int, int], least: int) -> tuple[int, int] | None:
+def find_smaller_size(size: tuple[int, int], min_side: int) -> tuple[int, int] | None:
     """Return a smaller picture size that is worth a try, None where there is none.
 
     Args:
         size: Height and width in pixels.
-        least: Smallest side that the backbone takes.
+        min_side: Smallest side that the backbone takes.
     """
     height, width = (round(SMALLER_SHARE * side / SIDE_STEP) * SIDE_STEP for side in size)
-    return (height, width) if least <= min(height, width) and height < size[0] and width < size[1] else None
+    return (height, width) if min_side <= min(height, width) and height < size[0] and width < size[1] else None
 
 
 def _frozen_part(
@@ -163,10 +175,10 @@ def _frozen_part(
     return "", None
 
 
-def _time_preparing(batch: Batch, answers: Answers) -> Timing | None:
-    if answers.teacher is None and answers.mix.name == "none":
+def _time_preparing(batch: Batch, targets: TrainingTargets) -> Timing | None:
+    if targets.teacher is None and targets.mix.name == "none":
         return None
-    return time_calls(lambda: next(iter(Feed([batch], answers))), len(batch.images))[0]
+    return time_calls(lambda: next(iter(Feed([batch], targets))), len(batch.images))[0]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.data.timing import LoadingTimes, PipelineTimes
 from imagetune.recipe.train import StageConfig
-from imagetune.training.feature_plan import AUTO_VIEWS, cache_setting, plan_features
+from imagetune.training.feature_plan import AUTO_COPIES, plan_features, read_feature_settings
 from imagetune.training.forecast import (
     AUGMENT,
     DECODE,
@@ -20,21 +20,21 @@ from imagetune.training.forecast import (
     Costs,
     StageCosts,
     bottleneck,
-    every_stage,
+    cache_features,
+    change_stages,
+    count_needed_processes,
     forecast,
-    needed_processes,
-    with_features,
-    with_processes,
+    use_processes,
 )
-from imagetune.training.job import TrainingJob, answers_of, objective_of, stage_model
+from imagetune.training.job import TrainingJob, build_objective, build_targets, stage_model
 from imagetune.training.timing import (
     StageTimes,
+    find_smaller_size,
     first_batch,
-    smaller_size,
     time_forward,
     time_stage,
 )
-from imagetune.training.workers import MOST_WORKERS, START_SECONDS, measure_rates
+from imagetune.training.workers import MAX_WORKERS, START_SECONDS, measure_loading_speeds
 
 MIXED = "mixed_bfloat16"
 
@@ -68,6 +68,7 @@ def possible_changes(job: TrainingJob, measured: Measured) -> list[Change]:
     """
     piece, _ = bottleneck(forecast(measured.costs))
     found = [*_loading_changes(job, measured), *_feature_changes(job, measured), *_compile_changes(job, measured)]
+    # Where loading sets the pace, a quicker model would only wait longer.
     if piece in (READ, DECODE, AUGMENT):
         return found
     return [*found, *_device_changes(job, measured)]
@@ -77,26 +78,30 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     data, costs = job.pictures.config, measured.costs
     now = 1 / costs.stages[0].delivery
     if data.workers == 0 and costs.cores > 1:
-        count = costs.cores if costs.shared else max(needed_processes(stage, costs.cores) for stage in costs.stages)
-        count = min(count, MOST_WORKERS)
+        count = (
+            costs.cores if costs.shared else max(count_needed_processes(stage, costs.cores) for stage in costs.stages)
+        )
+        count = min(count, MAX_WORKERS)
         rate = count * PROCESS_SHARE / costs.stages[0].loading
         reason = f"{count} processes would load about {rate:,.0f} pictures/s, threads load {now:,.0f}"
-        yield Change("data.workers", count, with_processes(costs, count, START_SECONDS), True, reason)
+        yield Change("data.workers", count, use_processes(costs, count, START_SECONDS), True, reason)
     elif data.workers != 0:
-        rates = measure_rates(job.pictures.train, data, data.augmentation)
-        slower = measured.costs.stages[0].loading * rates.threads
-        changed = every_stage(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
-        reason = f"threads load {rates.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
+        speeds = measure_loading_speeds(job.pictures.train, data, data.augmentation)
+        slower = measured.costs.stages[0].loading * speeds.threads
+        changed = change_stages(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
+        reason = f"threads load {speeds.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
         yield Change("data.workers", 0, changed, True, reason)
     if measured.cache == "off":
         each = 1e3 * (costs.stages[0].read + costs.stages[0].decode)
         reason = f"reading and decoding take {each:.2g} ms a picture, and would be done once"
-        yield Change("data.cache", "auto", every_stage(costs, lambda stage: replace(stage, decoded=True)), True, reason)
+        yield Change(
+            "data.cache", "auto", change_stages(costs, lambda stage: replace(stage, decoded=True)), True, reason
+        )
     yield from _without_transform(measured)
 
 
 def _without_transform(measured: Measured) -> Iterator[Change]:
-    """Leave out the transform that takes longest."""
+    """Yield the change that leaves out the transform that takes longest, if there is any."""
     stages, found = [], {}
     for stage, loading in zip(measured.costs.stages, measured.loading, strict=True):
         if not loading.transforms:
@@ -108,6 +113,7 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
         found[name] = (
             f"{name} takes {1e3 * timing.seconds:.2g} of the {1e3 * stage.loading:.2g} ms of loading a picture"
         )
+        # The pipeline is taken to get faster by the same share as one core.
         stages.append(replace(stage, augment=stage.augment - saved, delivery=stage.delivery * left))
     if found:
         name, reason = next(iter(found.items()))
@@ -117,27 +123,29 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
 
 def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     stages = job.config.stages
-    off = [stage for stage in stages if cache_setting(job.config, stage) == "off"]
+    off = [stage for stage in stages if read_feature_settings(job.config, stage).cut == "off"]
     if off:
         key = "train.cache" if job.config.cache == "off" else f"train.stages[{stages.index(off[0])}].cache"
         wanted = {stage.name: stage.model_copy(update={"cache": "auto"}) for stage in off}
         yield from _with_plans(job, measured, wanted, key, "auto", same_result=False)
         return
     fresh = {
-        stage.name: stage.model_copy(update={"views": AUTO_VIEWS})
+        stage.name: stage.model_copy(update={"views": AUTO_COPIES})
         for stage, times in zip(stages, measured.stages, strict=True)
-        if times.plan.halves is None and times.frozen is not None and (stage.views or job.config.views) == "auto"
+        if times.plan.halves is None
+        and times.frozen is not None
+        and read_feature_settings(job.config, stage).copies == "auto"
     }
     if fresh:
-        yield from _with_plans(job, measured, fresh, "train.views", AUTO_VIEWS, same_result=False)
-    fewer = {stage.name: max(1, stage.views // 2) for stage in measured.costs.stages if stage.views > 1}
+        yield from _with_plans(job, measured, fresh, "train.views", AUTO_COPIES, same_result=False)
+    fewer = {stage.name: max(1, stage.copies // 2) for stage in measured.costs.stages if stage.copies > 1}
     if fewer:
-        views = min(fewer.values())
-        changed = every_stage(
-            measured.costs, lambda stage: replace(stage, views=views) if stage.name in fewer else stage
+        copies = min(fewer.values())
+        changed = change_stages(
+            measured.costs, lambda stage: replace(stage, copies=copies) if stage.name in fewer else stage
         )
         reason = "each version of the pictures goes through the frozen layers once"
-        yield Change("train.views", views, changed, False, reason)
+        yield Change("train.views", copies, changed, False, reason)
 
 
 def _with_plans(
@@ -149,7 +157,7 @@ def _with_plans(
     *,
     same_result: bool,
 ) -> Iterator[Change]:
-    """Let stages keep features, where their plans then say that it pays."""
+    """Yield the change that lets stages keep features, where their plans then say that it pays."""
     stages, reason, same = [], "", True
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
         stage = wanted.get(config.name)
@@ -161,20 +169,23 @@ def _with_plans(
             stages.append(costs)
             continue
         reason, same = plan.reason, same and not plan.augmented
-        stages.append(with_features(costs, plan.views))
+        stages.append(cache_features(costs, plan.copies))
     if reason:
         yield Change(key, value, replace(measured.costs, stages=tuple(stages)), same_result or same, reason)
 
 
 def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    """On the CPU XLA is worth a comparison only where somebody has switched it on."""
+    """Yield the change that switches XLA off, measured.
+
+    It is worth a comparison only on the CPU, and where somebody has switched it on.
+    """
     if job.config.jit_compile is not True or not measured.costs.shared or keras.backend.backend() != "tensorflow":
         return
     plain = replace(job, config=job.config.model_copy(update={"jit_compile": "auto"}))
-    objective, answers = objective_of(job), answers_of(job)
+    objective, targets = build_objective(job), build_targets(job)
     stages = []
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
-        times = time_stage(plain, config, objective=objective, answers=answers)
+        times = time_stage(plain, config, objective=objective, targets=targets)
         stages.append(device_costs(costs, times))
     steps = [
         f"{1e3 * new.step:.3g} ms instead of {1e3 * old.step:.3g}"
@@ -185,16 +196,16 @@ def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
 
 
 def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    """Try the forward pass otherwise; the whole step is taken to change as much."""
+    """Yield changes that make the forward pass quicker, measured; the whole step is taken to change as much."""
     images = first_batch(job, job.config.stages[0]).images
     height, width = job.model.input_shape[1:3]
     pixels = np.zeros((len(images), height, width, 3), np.uint8)
     before = time_forward(job, job.model, pixels)[0].seconds
-    if job.rebuild is not None and (size := smaller_size((height, width), job.backbone.min_size)) is not None:
+    if job.rebuild is not None and (size := find_smaller_size((height, width), job.backbone.min_size)) is not None:
         small = np.zeros((len(pixels), *size, 3), np.uint8)
         share = time_forward(job, job.rebuild(size), small)[0].seconds / before
         area = size[0] * size[1] / (height * width)
-        changed = every_stage(measured.costs, lambda stage: _smaller(stage, share, area))
+        changed = change_stages(measured.costs, lambda stage: _smaller(stage, share, area))
         shown = size[0] if size[0] == size[1] else list(size)
         reason = f"the forward pass takes {share:.0%} of what it takes at {height} x {width}"
         changed = replace(changed, forward=changed.forward * share)
@@ -229,7 +240,7 @@ def device_costs(costs: StageCosts, times: StageTimes) -> StageCosts:
         compile_seconds=times.compile_seconds,
         frozen=times.frozen.seconds if times.frozen else 0.0,
         cached_step=times.cached_step.seconds if times.cached_step else None,
-        views=times.plan.views,
+        copies=times.plan.copies,
         prepare=times.prepare.seconds if times.prepare else 0.0,
     )
 
@@ -248,7 +259,7 @@ def _smaller(stage: StageCosts, share: float, area: float) -> StageCosts:
 
 
 def _faster(costs: Costs, share: float) -> Costs:
-    changed = every_stage(costs, lambda stage: replace(stage, step=stage.step * share, frozen=stage.frozen * share))
+    changed = change_stages(costs, lambda stage: replace(stage, step=stage.step * share, frozen=stage.frozen * share))
     return replace(changed, forward=costs.forward * share)
 
 

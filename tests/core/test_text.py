@@ -1,6 +1,13 @@
 import pytest
 
-from imagetune.core.text import find_similar_name, format_count, format_duration, format_list, format_set_difference, suggest_name
+from imagetune.core.text import (
+    find_similar_name,
+    format_count,
+    format_duration,
+    format_list,
+    format_set_difference,
+    suggest_name,
+)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (3 * 3600, "3 h 0 min")])

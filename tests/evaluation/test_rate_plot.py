@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 
 from imagetune.evaluation.rate_plot import rate_figure, write_rate_plot
-from imagetune.training.lr_find import FIRST_RATE, LAST_RATE, MOST_STEPS, read_curve
+from imagetune.training.lr_find import MAX_LEARNING_RATE, MAX_STEPS, MIN_LEARNING_RATE, read_curve
 
-RATES = np.geomspace(FIRST_RATE, LAST_RATE, MOST_STEPS)
+RATES = np.geomspace(MIN_LEARNING_RATE, MAX_LEARNING_RATE, MAX_STEPS)
 LOSSES = 1.5 - 0.5 * np.tanh(np.log10(RATES / 1e-3)) + 50 * np.maximum(np.log10(RATES), 0)
 
 

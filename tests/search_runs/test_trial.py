@@ -20,7 +20,7 @@ from imagetune.search_runs.median_stopping import MedianStopping
 from imagetune.search_runs.shared import Shared
 from imagetune.search_runs.trial import run_trial
 from imagetune.search_runs.trial_folds import check_folds
-from imagetune.training.checkpoints import checkpoints_in
+from imagetune.training.checkpoints import list_checkpoints
 from imagetune.training.events import EpochRecord
 
 
@@ -110,7 +110,7 @@ def test_a_lower_rung_that_is_missing_or_damaged_is_the_reason_of_the_failure(sh
     assert (missing.status, missing.objective) == ("failed", None)
     assert "no checkpoint" in missing.error
     run_trial(shared, task("lower", epochs=1))
-    (checkpoints_in(tmp_path / "lower" / "checkpoints")[-1] / "resume.npz").write_bytes(b"")
+    (list_checkpoints(tmp_path / "lower" / "checkpoints")[-1] / "resume.npz").write_bytes(b"")
     damaged = run_trial(shared, task("second", epochs=3, continues=tmp_path / "lower"))
     assert damaged.status == "failed"
     assert "damaged" in damaged.error
@@ -124,7 +124,7 @@ def test_a_trial_that_falls_behind_ends_early_and_keeps_what_it_has(shared, task
     assert (outcome.status, outcome.epochs) == ("stopped", 2)
     assert outcome.objective == min(losses(tmp_path / "poor"))
     assert RunFolder(tmp_path / "poor").read_status()["state"] == "finished"
-    assert checkpoints_in(tmp_path / "poor" / "checkpoints")
+    assert list_checkpoints(tmp_path / "poor" / "checkpoints")
 
 
 def test_a_loss_that_is_no_number_is_a_failure_with_its_reason(shared, task):

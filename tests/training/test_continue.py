@@ -18,7 +18,7 @@ from imagetune.model.build import build_model
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.checkpoints import checkpoints_in
+from imagetune.training.checkpoints import list_checkpoints
 from imagetune.training.events import SilentListener
 from imagetune.training.fit import train
 from imagetune.training.job import Pictures, TrainingJob
@@ -183,8 +183,8 @@ def test_a_rate_that_was_found_is_not_sought_again(job):
 def test_features_are_cut_where_they_were(job):
     top = stage("top", 3, unfreeze="last 1 blocks", learning_rate=1e-3)
     _, part = check_parts(job, [1], stages=[top], data={"augmentation": "none"})
-    start = json.loads((checkpoints_in(part.folder)[-1] / "state.json").read_text())
-    assert part.listener.stages[0].features == start["resume"]["facts"]["reason"]
+    start = json.loads((list_checkpoints(part.folder)[-1] / "state.json").read_text())
+    assert part.listener.stages[0].features == start["stage"]["features_reason"]
 
 
 def test_training_that_was_at_its_end_stays_as_it_is(job):
@@ -194,13 +194,15 @@ def test_training_that_was_at_its_end_stays_as_it_is(job):
     again = job("again", stages=stages)
     assert_same(train(again, start_from=whole.folder), best)
     assert again.listener.epochs == []
-    assert {path.name for path in checkpoints_in(again.folder)} <= {path.name for path in checkpoints_in(whole.folder)}
+    assert {path.name for path in list_checkpoints(again.folder)} <= {
+        path.name for path in list_checkpoints(whole.folder)
+    }
 
 
 def test_training_ends_when_it_is_enough_and_can_go_on(job):
     stages = [stage("head", 3), stage("more", 1, unfreeze="last 1 blocks")]
     short = job("short", stages=stages)
-    train(short, enough=lambda record: record.epoch == 2)
+    train(short, stop_when=lambda record: record.epoch == 2)
     assert [record.epoch for record in short.listener.epochs] == [1, 2]
     rest = job("rest", stages=stages)
     train(rest, start_from=short.folder)
@@ -221,7 +223,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(job, name):
     stages = [stage("head", 2)]
     short = job("short", stages=stages)
     train(short, until_epoch=1)
-    path = checkpoints_in(short.folder)[-1] / name
+    path = list_checkpoints(short.folder)[-1] / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CheckpointError):
         train(job("rest", stages=stages), start_from=short.folder)

@@ -17,21 +17,17 @@ from imagetune.core.row_store import cache_root
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
 from imagetune.data.splits import split_catalog
-from imagetune.errors import BadPictureError
-from imagetune.errors import StoppedError
+from imagetune.errors import BadPictureError, StoppedError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
-from imagetune.model.halves import cut_model
-from imagetune.model.halves import frozen_boundaries
+from imagetune.model.halves import cut_model, frozen_boundaries
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.events import SilentListener
-from imagetune.training.feature_plan import AUTO_VIEWS
-from imagetune.training.feature_plan import plan_features
+from imagetune.training.feature_plan import AUTO_COPIES, plan_features
 from imagetune.training.fit import train
-from imagetune.training.job import Pictures
-from imagetune.training.job import TrainingJob
+from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
 
 
@@ -215,7 +211,7 @@ def test_auto_says_why_it_leaves_a_stage_alone(job):
 
 def test_auto_takes_few_views_of_an_augmented_head_stage(job):
     plan = plan_features((one := job(stages=[stage(epochs=20)], augmentation="light")), one.config.stages[0], one.model)
-    assert plan.views == AUTO_VIEWS
+    assert plan.copies == AUTO_COPIES
 
 
 def test_features_too_large_for_the_budget_are_not_kept(job, monkeypatch):

@@ -13,7 +13,7 @@ from imagetune.model.build import build_model
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.checkpoints import checkpoints_in
+from imagetune.training.checkpoints import list_checkpoints
 from imagetune.training.fit import train
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.stopping import StopRequest
@@ -72,7 +72,7 @@ def test_a_stage_that_cannot_beat_its_start_leaves_the_model_as_it_was(job):
     assert best.stage == "head"
     assert [record.stage for record in training.listener.epochs] == ["head", "head", "ruin"]
     assert training.listener.epochs[-1].val["loss"] > best.val["loss"]
-    newest = checkpoints_in(training.folder)
+    newest = list_checkpoints(training.folder)
     assert f"step-{best.step:08d}" in {path.name for path in newest}
 
 

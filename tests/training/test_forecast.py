@@ -13,13 +13,13 @@ from imagetune.training.forecast import (
     StageCosts,
     best_advice,
     bottleneck,
-    every_stage,
+    cache_features,
+    change_stages,
+    count_needed_processes,
     forecast,
-    needed_processes,
     rank_changes,
-    total_seconds,
-    with_features,
-    with_processes,
+    sum_seconds,
+    use_processes,
 )
 
 # On one core: 1 ms to read, 5 to decode, 2 to augment; two cores share that as 4 ms a picture.
@@ -74,7 +74,7 @@ def test_pictures_kept_decoded_are_decoded_in_the_first_epoch_only():
 
 
 def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_view():
-    stage = replace(STAGE, frozen=0.009, cached_step=0.0001, views=2)
+    stage = replace(STAGE, frozen=0.009, cached_step=0.0001, copies=2)
     (found,) = forecast(replace(COSTS, stages=(stage,)))
     assert found.pieces[FEATURES] == pytest.approx(2 * 1000 * 0.009 + 100 * (0.009 + 0.003))
     assert found.pieces[STEP] == pytest.approx(10 * 1000 * 0.0001)
@@ -83,34 +83,40 @@ def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_view():
 
 
 def test_features_by_difference_leave_the_step_without_its_frozen_part():
-    found = with_features(replace(STAGE, frozen=0.006), 4)
-    assert (found.cached_step, found.views) == (pytest.approx(0.004), 4)
-    noisy = with_features(replace(STAGE, frozen=0.011, epochs=3), 4)
-    assert (noisy.cached_step, noisy.views) == (pytest.approx(0.0003), 3)
+    found = cache_features(replace(STAGE, frozen=0.006), 4)
+    assert (found.cached_step, found.copies) == (pytest.approx(0.004), 4)
+    noisy = cache_features(replace(STAGE, frozen=0.011, epochs=3), 4)
+    assert (noisy.cached_step, noisy.copies) == (pytest.approx(0.0003), 3)
 
 
 def test_needed_processes_are_as_many_as_feed_the_step_and_no_more_than_cores():
-    assert needed_processes(STAGE, cores=8) == 1
-    assert needed_processes(replace(STAGE, step=0.002), cores=8) == 5
-    assert needed_processes(replace(STAGE, step=0.0001), cores=8) == 8
+    assert count_needed_processes(STAGE, cores=8) == 1
+    assert count_needed_processes(replace(STAGE, step=0.002), cores=8) == 5
+    assert count_needed_processes(replace(STAGE, step=0.0001), cores=8) == 8
 
 
 def test_the_most_saving_change_that_keeps_the_result_is_advised():
     costs = on_a_device(step=0.001)
-    smaller = every_stage(costs, lambda stage: replace(stage, delivery=0.002))
+    smaller = change_stages(costs, lambda stage: replace(stage, delivery=0.002))
     ranked = rank_changes(
         costs,
         [
-            Change("data.workers", 2, with_processes(costs, 2, 1.0), True, "processes"),
+            Change("data.workers", 2, use_processes(costs, 2, 1.0), True, "processes"),
             Change("data.image_size", 96, smaller, False, "smaller"),
-            Change("data.cache", "auto", every_stage(costs, lambda stage: replace(stage, decoded=True)), True, "kept"),
-            Change("train.batch_size", 64, every_stage(costs, lambda stage: replace(stage, step=0.002)), False, "no"),
+            Change(
+                "data.cache",
+                "auto",
+                change_stages(costs, lambda stage: replace(stage, decoded=True)),
+                True,
+                "kept",
+            ),
+            Change("train.batch_size", 64, change_stages(costs, lambda stage: replace(stage, step=0.002)), False, "no"),
         ],
     )
     assert [advice.setting for advice in ranked] == ["data.cache", "data.image_size"]
     best = best_advice(ranked)
     assert best is not None and best.setting == "data.cache"
-    assert best.saves_seconds == pytest.approx(total_seconds(costs) * best.share)
+    assert best.saves_seconds == pytest.approx(sum_seconds(costs) * best.share)
     assert best_advice(ranked[1:]).setting == "data.image_size"
 
 

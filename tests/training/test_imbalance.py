@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from imagetune.errors import DataError
-from imagetune.training.imbalance import class_weights, sampling_shares, sampling_weights
+from imagetune.training.imbalance import class_weights, compute_sampling_weights, sampling_shares
 
 
 def test_balanced_weights_are_those_of_scikit_learn():
@@ -44,6 +44,6 @@ def test_sampling_shares(setting, expected):
 
 
 def test_pictures_of_a_class_share_its_chance():
-    chances = sampling_weights("balanced", ["a", "a", "a", "b"], ("a", "b"))
+    chances = compute_sampling_weights("balanced", ["a", "a", "a", "b"], ("a", "b"))
     np.testing.assert_allclose(chances, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    assert sampling_weights("natural", ["a"], ("a",)) is None
+    assert compute_sampling_weights("natural", ["a"], ("a",)) is None

@@ -16,19 +16,19 @@ from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import OptimizerConfig, TrainConfig
 from imagetune.training.job import Pictures, TrainingJob
 from imagetune.training.lr_find import (
-    FIRST_RATE,
-    LAST_RATE,
-    MOST_STEPS,
-    find_rate,
-    kept,
-    range_test,
+    MAX_LEARNING_RATE,
+    MAX_STEPS,
+    MIN_LEARNING_RATE,
+    find_stage_learning_rate,
     read_curve,
+    restore_afterwards,
+    run_range_test,
     smooth,
 )
 from imagetune.training.optimizer import Group, build_optimizer
 from imagetune.training.stopping import StopRequest
 
-RATES = np.geomspace(FIRST_RATE, LAST_RATE, MOST_STEPS)
+RATES = np.geomspace(MIN_LEARNING_RATE, MAX_LEARNING_RATE, MAX_STEPS)
 
 
 def typical_losses(*, falls_at=1e-4, least_at=1e-2):
@@ -91,12 +91,12 @@ def test_suggestions_move_with_the_curve():
 
 
 def test_noise_does_not_end_the_fall():
-    noisy = typical_losses() + np.random.default_rng(0).normal(0, 0.05, MOST_STEPS)
+    noisy = typical_losses() + np.random.default_rng(0).normal(0, 0.05, MAX_STEPS)
     assert 1e-4 < read_curve("head", RATES, noisy).valley < 2e-2
 
 
 def test_a_loss_that_never_falls_suggests_nothing_and_says_what_to_do():
-    found = read_curve("head", RATES, np.linspace(1.0, 4.0, MOST_STEPS))
+    found = read_curve("head", RATES, np.linspace(1.0, 4.0, MAX_STEPS))
     assert (found.valley, found.steepest) == (None, None)
     with pytest.raises(DivergedError, match="fell at no learning rate") as caught:
         _ = found.suggestion
@@ -138,7 +138,9 @@ def ones(count):
 def test_the_rate_rises_by_the_same_ratio_and_groups_keep_theirs():
     model = line_through_two_layers()
     seen = []
-    range_test(model, ones(MOST_STEPS), check=lambda: seen.append([float(one[0, 0]) for one in values_of(model)[:2]]))
+    run_range_test(
+        model, ones(MAX_STEPS), check=lambda: seen.append([float(one[0, 0]) for one in values_of(model)[:2]])
+    )
     moved = -np.diff(np.array(seen), axis=0)[55:60]
     assert moved[:, 0] / moved[:, 1] == pytest.approx([0.5] * 5, rel=0.05)
     assert moved[1:, 1] / moved[:-1, 1] == pytest.approx([RATES[1] / RATES[0]] * 4, rel=0.05)
@@ -147,9 +149,9 @@ def test_the_rate_rises_by_the_same_ratio_and_groups_keep_theirs():
 def test_the_test_ends_where_the_loss_explodes():
     model = line_through_two_layers()
     model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
-    up_and_down = [(pixels, sign * target) for pixels, target in ones(MOST_STEPS // 2) for sign in (1, -1)]
-    rates, losses = range_test(model, up_and_down, check=lambda: None)
-    assert len(rates) == len(losses) < MOST_STEPS
+    up_and_down = [(pixels, sign * target) for pixels, target in ones(MAX_STEPS // 2) for sign in (1, -1)]
+    rates, losses = run_range_test(model, up_and_down, check=lambda: None)
+    assert len(rates) == len(losses) < MAX_STEPS
     assert rates == pytest.approx(RATES[: len(rates)])
     assert losses[-1] > losses[0]
 
@@ -157,9 +159,9 @@ def test_the_test_ends_where_the_loss_explodes():
 def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
     model = line_through_two_layers()
     model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
-    (pixels, target), *others = ones(MOST_STEPS)
+    (pixels, target), *others = ones(MAX_STEPS)
     lucky = (pixels, 0.99 * target)
-    _, losses = range_test(model, [lucky, *((pixels, 0 * target) for pixels, target in others)], check=lambda: None)
+    _, losses = run_range_test(model, [lucky, *((pixels, 0 * target) for pixels, target in others)], check=lambda: None)
     assert losses[0] < 0.001
     assert losses[1] > 0.9
     assert len(losses) > 50
@@ -167,17 +169,17 @@ def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
 
 def test_accumulated_passes_are_one_step():
     single, model = line_through_two_layers(), line_through_two_layers(accumulation=2)
-    _, losses = range_test(single, ones(MOST_STEPS), check=lambda: None)
-    taken = iter(ones(2 * MOST_STEPS))
-    _, accumulated = range_test(model, taken, accumulation=2, check=lambda: None)
+    _, losses = run_range_test(single, ones(MAX_STEPS), check=lambda: None)
+    taken = iter(ones(2 * MAX_STEPS))
+    _, accumulated = run_range_test(model, taken, accumulation=2, check=lambda: None)
     assert accumulated == pytest.approx(losses, rel=1e-4)
-    assert len(list(taken)) == 2 * (MOST_STEPS - len(accumulated))
+    assert len(list(taken)) == 2 * (MAX_STEPS - len(accumulated))
 
 
 def test_variables_come_back_after_an_error():
     model = line_through_two_layers()
     before = values_of(model)
-    with pytest.raises(RuntimeError), kept(model):
+    with pytest.raises(RuntimeError), restore_afterwards(model):
         model.trainable_variables[0].assign([[7.0]])
         raise RuntimeError
     assert np.array_equal(before, values_of(model))
@@ -187,13 +189,13 @@ def test_a_stage_is_tested_on_its_own_setup_and_leaves_no_trace(job):
     unfrozen = {"unfreeze": "all", "layer_decay": 0.5, "batch_norm": "train"}
     training = job(unfrozen, optimizer="sgd", effective_batch=16, average="ema", mix="mixup")
     before = values_of(training.model)
-    found = find_rate(training, training.model, training.config.stages[0])
+    found = find_stage_learning_rate(training, training.model, training.config.stages[0])
     assert all(np.array_equal(old, new) for old, new in zip(before, values_of(training.model), strict=True))
-    assert len(found.rates) == len(found.losses) > 20
-    assert found.rates[0] == pytest.approx(FIRST_RATE)
+    assert len(found.learning_rates) == len(found.losses) > 20
+    assert found.learning_rates[0] == pytest.approx(MIN_LEARNING_RATE)
     assert 1e-6 < found.valley < 1.0
     assert not training.folder.exists()
-    again = find_rate(training, training.model, training.config.stages[0])
+    again = find_stage_learning_rate(training, training.model, training.config.stages[0])
     assert again.suggestion == found.suggestion
 
 
@@ -201,7 +203,7 @@ def test_a_signal_ends_the_test(job):
     training = job({})
     training.stop.signal_number = 15
     with pytest.raises(StoppedError):
-        find_rate(training, training.model, training.config.stages[0])
+        find_stage_learning_rate(training, training.model, training.config.stages[0])
 
 
 def test_a_long_flat_stretch_is_not_the_longest_fall():

@@ -8,12 +8,12 @@ from imagetune.training.optimizer import (
     Group,
     Slots,
     build_optimizer,
-    inner_optimizers,
-    scale_rate,
-    slots_of,
-    trainable_by_place,
+    find_trainable_variables,
+    list_inner_optimizers,
+    read_slots,
+    scale_learning_rate,
 )
-from imagetune.training.stages import block_rates
+from imagetune.training.stages import decay_learning_rates
 
 NAMES = ("adamw", "adam", "sgd", "rmsprop", "lion")
 
@@ -27,7 +27,7 @@ def two_layers():
 
 def groups_of(model, low, high):
     """Two groups of two layers, with a rate each."""
-    places = trainable_by_place(model)
+    places = find_trainable_variables(model)
     return [
         Group(rate, {place: one for place, one in places.items() if f"{layer}/" in one.path})
         for layer, rate in (("low", low), ("high", high))
@@ -49,7 +49,7 @@ def moved_without_gradients(optimizer, model):
 def test_weight_decay_moves_kernels_and_never_biases(name):
     model = two_layers()
     config = OptimizerConfig(name=name, weight_decay=0.1)
-    moved = moved_without_gradients(build_optimizer(config, [Group(0.5, trainable_by_place(model))]), model)
+    moved = moved_without_gradients(build_optimizer(config, [Group(0.5, find_trainable_variables(model))]), model)
     assert moved["low/kernel"] == pytest.approx(0.05, rel=1e-3)
     assert moved["low/bias"] == 0.0
 
@@ -76,13 +76,17 @@ def test_a_decayed_group_moves_less():
 
 def test_rates_fall_from_the_head_to_the_input():
     stage = StageConfig(name="top", epochs=1, learning_rate=1.0, layer_decay=0.5)
-    assert block_rates(["block4", "block5", "head"], stage) == {"block4": 0.25, "block5": 0.5, "head": 1.0}
+    assert decay_learning_rates(["block4", "block5", "head"], stage) == {
+        "block4": 0.25,
+        "block5": 0.5,
+        "head": 1.0,
+    }
 
 
 def test_scaling_reaches_every_group():
     model = two_layers()
     optimizer = build_optimizer(OptimizerConfig(), groups_of(model, 0.1, 0.2))
-    scale_rate(optimizer, 0.5)
+    scale_learning_rate(optimizer, 0.5)
     rates = sorted(float(keras.ops.convert_to_numpy(one.learning_rate)) for one in optimizer.optimizers)
     assert rates == pytest.approx([0.05, 0.1])
 
@@ -98,12 +102,12 @@ def test_with_its_slots_a_second_stage_goes_on_as_if_it_were_the_first(name):
     config = OptimizerConfig(name=name, weight_decay=0.01)
     gradients = [1.0, -0.5, 0.3, 2.0, -1.0, 0.1]
     whole = two_layers()
-    apply_steps(build_optimizer(config, [Group(0.01, trainable_by_place(whole))]), whole, gradients)
+    apply_steps(build_optimizer(config, [Group(0.01, find_trainable_variables(whole))]), whole, gradients)
     parted = two_layers()
-    first = build_optimizer(config, [Group(0.01, trainable_by_place(parted))])
+    first = build_optimizer(config, [Group(0.01, find_trainable_variables(parted))])
     apply_steps(first, parted, gradients[:3])
-    slots = slots_of(first, trainable_by_place(parted))
-    second = build_optimizer(config, [Group(0.01, trainable_by_place(parted), steps=3)], slots=slots)
+    slots = read_slots(first, find_trainable_variables(parted))
+    second = build_optimizer(config, [Group(0.01, find_trainable_variables(parted), steps=3)], slots=slots)
     apply_steps(second, parted, gradients[3:])
     for one, other in zip(values(whole.trainable_variables), values(parted.trainable_variables), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -113,13 +117,13 @@ def test_layers_that_begin_now_start_without_an_age():
     model = two_layers()
     model.get_layer("low").trainable = False
     config = OptimizerConfig(name="adamw", weight_decay=0.0)
-    head = build_optimizer(config, [Group(0.1, trainable_by_place(model))])
+    head = build_optimizer(config, [Group(0.1, find_trainable_variables(model))])
     apply_steps(head, model, [1.0, 1.0, 1.0])
-    slots = slots_of(head, trainable_by_place(model))
+    slots = read_slots(head, find_trainable_variables(model))
     assert set(slots.steps.values()) == {3}
     model.get_layer("low").trainable = True
     before = values(model.get_layer("low").trainable_variables)
-    places = trainable_by_place(model)
+    places = find_trainable_variables(model)
     old = Group(0.1, {place: one for place, one in places.items() if place in slots.steps}, steps=3)
     new = Group(0.1, {place: one for place, one in places.items() if place not in slots.steps})
     apply_steps(build_optimizer(config, [new, old], slots=slots), model, [1.0])
@@ -132,7 +136,7 @@ def test_layers_that_begin_now_start_without_an_age():
 def test_the_norm_of_all_gradients_together_is_bounded(several):
     model = two_layers()
     config = OptimizerConfig(name="sgd", weight_decay=0.0, momentum=0.0, clip_norm=1.0)
-    groups = groups_of(model, 1.0, 1.0) if several else [Group(1.0, trainable_by_place(model))]
+    groups = groups_of(model, 1.0, 1.0) if several else [Group(1.0, find_trainable_variables(model))]
     apply_steps(build_optimizer(config, groups), model, [5.0])
     moved = np.concatenate([(1 - value).ravel() for value in values(model.trainable_variables)])
     assert np.linalg.norm(moved) == pytest.approx(1.0, rel=1e-5)
@@ -144,7 +148,7 @@ def test_averaged_weights_equal_a_hand_computation(age):
     model = two_layers()
     config = OptimizerConfig(name="sgd", weight_decay=0.0, momentum=0.0)
     average = AverageConfig(name="ema", decay=0.9)
-    groups = [Group(group.rate, group.variables, steps=age) for group in groups_of(model, 0.1, 0.2)]
+    groups = [Group(group.learning_rate, group.variables, steps=age) for group in groups_of(model, 0.1, 0.2)]
     optimizer = build_optimizer(config, groups, average=average, slots=Slots())
     expected, weight = None, 1.0
     for gradient in (1.0, -2.0, 0.5):
@@ -161,9 +165,9 @@ def test_averaged_weights_equal_a_hand_computation(age):
 def test_accumulated_passes_equal_one_step_on_their_mean():
     whole, parted = two_layers(), two_layers()
     config = OptimizerConfig(name="adamw", weight_decay=0.01)
-    apply_steps(build_optimizer(config, [Group(0.1, trainable_by_place(whole))]), whole, [2.0])
+    apply_steps(build_optimizer(config, [Group(0.1, find_trainable_variables(whole))]), whole, [2.0])
     optimizer = build_optimizer(config, groups_of(parted, 0.1, 0.1), accumulation=4)
     apply_steps(optimizer, parted, [1.0, 3.0, 0.5, 3.5])
     for one, other in zip(values(whole.trainable_variables), values(parted.trainable_variables), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    assert {int(keras.ops.convert_to_numpy(one.iterations)) for one in inner_optimizers(optimizer)} == {1}
+    assert {int(keras.ops.convert_to_numpy(one.iterations)) for one in list_inner_optimizers(optimizer)} == {1}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from imagetune.recipe.train import ScheduleConfig
-from imagetune.training.schedules import PlateauRate, StageSchedule
+from imagetune.training.schedules import PlateauLearningRate, StageSchedule
 
 NAMES = (
     "cosine",
@@ -127,7 +127,7 @@ def test_a_stage_of_one_step_has_a_rate(name):
 
 
 def plateau(**shape):
-    return PlateauRate(schedule("plateau", **shape))
+    return PlateauLearningRate(schedule("plateau", **shape))
 
 
 def run_epochs(rates, improvements):
@@ -145,7 +145,7 @@ def test_plateau_lowers_the_rate_after_its_patience_and_never_under_the_floor():
     rates = plateau(factor=0.5, patience=1, final_fraction=0.2, warmup_epochs=0.0)
     seen = run_epochs(rates, (True, False, False, True, False, False, False, False, False))
     assert seen == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025])
-    assert rates.rate == pytest.approx(0.025)
+    assert rates.learning_rate == pytest.approx(0.025)
 
 
 def test_plateau_rises_during_its_warmup():

@@ -141,9 +141,9 @@ def test_the_validated_weights_are_those_of_the_average(job, monkeypatch):
     seen = []
     commit = StageCallback._commit
 
-    def spy(callback, *figure_and_standing):
-        seen.append(weights_of(callback.context.model))
-        return commit(callback, *figure_and_standing)
+    def spy(callback, state):
+        seen.append(weights_of(callback.job.model))
+        return commit(callback, state)
 
     monkeypatch.setattr(StageCallback, "_commit", spy)
     train(job(stages=[stage(epochs=4)], average={"name": "none"}))

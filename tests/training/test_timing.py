@@ -18,13 +18,13 @@ from imagetune.recipe.train import TrainConfig
 from imagetune.training.events import SilentListener
 from imagetune.training.feature_plan import plan_features
 from imagetune.training.forecast import Costs
-from imagetune.training.job import Pictures, TrainingJob, answers_of, objective_of
+from imagetune.training.job import Pictures, TrainingJob, build_objective, build_targets
 from imagetune.training.stopping import StopRequest
 from imagetune.training.timing import (
-    LEAST_ROUNDS,
-    MOST_ROUNDS,
+    MAX_ROUNDS,
+    MIN_ROUNDS,
     StageTimes,
-    smaller_size,
+    find_smaller_size,
     time_calls,
     time_forward,
     time_stage,
@@ -66,7 +66,7 @@ def job(pictures, tmp_path, tiny):
 
 
 def timed(job, number=0):
-    return time_stage(job, job.config.stages[number], objective=objective_of(job), answers=answers_of(job))
+    return time_stage(job, job.config.stages[number], objective=build_objective(job), targets=build_targets(job))
 
 
 def made_up(job, one):
@@ -100,7 +100,7 @@ def test_the_first_call_is_told_apart_from_the_others():
         calls.append(1)
 
     timing, first = time_calls(work, pictures=2)
-    assert len(calls) == 1 + MOST_ROUNDS
+    assert len(calls) == 1 + MAX_ROUNDS
     assert 0.001 <= timing.least <= timing.seconds < 0.01
     assert 0.02 < first < 0.06
 
@@ -109,7 +109,7 @@ def test_slow_calls_are_repeated_less_often(monkeypatch):
     from imagetune.training import timing
 
     monkeypatch.setattr(timing, "CALL_SECONDS", 0.01)
-    assert len(time_calls(lambda: time.sleep(0.02), 1)[0].rounds) == LEAST_ROUNDS
+    assert len(time_calls(lambda: time.sleep(0.02), 1)[0].rounds) == MIN_ROUNDS
     monkeypatch.setattr(timing, "SLOW_SECONDS", 0.01)
     assert len(time_calls(lambda: time.sleep(0.02), 1)[0].rounds) == 1
 
@@ -126,12 +126,12 @@ def test_slow_calls_are_repeated_less_often(monkeypatch):
     ],
 )
 def test_a_smaller_size_is_one_that_the_backbone_takes(size, least, found):
-    assert smaller_size(size, least) == found
+    assert find_smaller_size(size, least) == found
 
 
 def test_a_head_stage_is_timed_with_its_frozen_part_and_from_features(job):
     found = timed(job(HEAD))
-    assert (found.boundary, found.plan.halves.boundary, found.plan.views) == ("pooling", "pooling", 4)
+    assert (found.boundary, found.plan.halves.boundary, found.plan.copies) == ("pooling", "pooling", 4)
     assert found.cached_step.seconds < found.step.seconds
     assert found.frozen.seconds < 2 * found.step.seconds
     assert found.compile_seconds > 0
@@ -167,7 +167,7 @@ def test_caches_that_are_off_are_proposed_with_what_they_would_save(job):
     assert found["data.augmentation"].value == "without Affine"
     assert found["data.cache"].same_result
     (stage,) = found["train.cache"].costs.stages
-    assert (stage.views, stage.cached_step is not None) == (4, True)
+    assert (stage.copies, stage.cached_step is not None) == (4, True)
     assert "features of pooling" in found["train.cache"].reason
 
 
@@ -193,7 +193,7 @@ def test_fewer_views_are_proposed_where_features_are_kept(job):
 def test_a_smaller_picture_is_measured(job, monkeypatch):
     from imagetune.training import whatif
 
-    monkeypatch.setattr(whatif, "smaller_size", lambda size, least: (32, 32))
+    monkeypatch.setattr(whatif, "find_smaller_size", lambda size, least: (32, 32))
     one = job({**TOP, "unfreeze": "all", "epochs": 400})
     times = timed(one)
     assert (times.boundary, times.frozen, times.cached_step) == ("", None, None)

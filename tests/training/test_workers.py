@@ -5,9 +5,9 @@ import pytest
 from imagetune.data.catalog import Record
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.workers import LoadingRates, Reads, choose_workers, measure_rates, training_reads
+from imagetune.training.workers import LoadingSpeeds, Reads, choose_workers, count_reads, measure_loading_speeds
 
-MANY = LoadingRates(core=100, threads=300, cores=16)
+MANY = LoadingSpeeds(core=100, threads=300, cores=16)
 
 
 def never():
@@ -19,11 +19,11 @@ def choose(rates, *, pictures=1_000_000, kept=0, shared=False, step=never):
 
 
 def test_one_core_needs_no_measured_model():
-    assert choose(LoadingRates(100, 100, 1)).workers == 0
+    assert choose(LoadingSpeeds(100, 100, 1)).workers == 0
 
 
 def test_threads_that_load_as_much_as_processes_would_are_kept():
-    choice = choose(LoadingRates(core=400, threads=730, cores=2), shared=True)
+    choice = choose(LoadingSpeeds(core=400, threads=730, cores=2), shared=True)
     assert (choice.workers, choice.reason) == (0, "threads load 730 pictures/s here, processes would load no more")
 
 
@@ -69,10 +69,10 @@ def test_stages_that_keep_features_load_pictures_once_a_view():
         {"name": "top", "unfreeze": "last 1 blocks", "epochs": 5, "learning_rate": 0.01},
     ]
     data = DataConfig(source="pictures", cache="off")
-    assert training_reads(TrainConfig(stages=stages), data, 10) == Reads(10 * (4 + 5), 0, 2)
-    assert training_reads(TrainConfig(stages=stages, views=2), data, 10) == Reads(10 * (2 + 5), 0, 2)
-    assert training_reads(TrainConfig(stages=stages, cache="off"), data, 10) == Reads(10 * (20 + 5), 0, 2)
-    assert training_reads(TrainConfig(stages=stages[:1], views=50), data, 10) == Reads(10 * 20, 0, 1)
+    assert count_reads(TrainConfig(stages=stages), data, 10) == Reads(10 * (4 + 5), 0, 2)
+    assert count_reads(TrainConfig(stages=stages, views=2), data, 10) == Reads(10 * (2 + 5), 0, 2)
+    assert count_reads(TrainConfig(stages=stages, cache="off"), data, 10) == Reads(10 * (20 + 5), 0, 2)
+    assert count_reads(TrainConfig(stages=stages[:1], views=50), data, 10) == Reads(10 * 20, 0, 1)
 
 
 def test_pictures_that_are_kept_are_decoded_once_a_size():
@@ -81,12 +81,12 @@ def test_pictures_that_are_kept_are_decoded_once_a_size():
         {"name": "large", "unfreeze": "all", "epochs": 5, "learning_rate": 0.01},
     ]
     data = DataConfig(source="pictures", image_size=224)
-    assert training_reads(TrainConfig(stages=stages), data, 10) == Reads(20, 60, 2)
+    assert count_reads(TrainConfig(stages=stages), data, 10) == Reads(20, 60, 2)
 
 
 def test_rates_are_measured_on_pictures(pictures):
     records = [Record(str(path), path.parent.name) for path in pictures.glob("*/*.png")]
     data = DataConfig(source=str(pictures), image_size=32)
-    found = measure_rates(records, data, "light")
+    found = measure_loading_speeds(records, data, "light")
     assert found.core > 0 and found.threads > 0 and 0 < found.kept_share < 1
-    assert measure_rates(records, data.model_copy(update={"cache": "off"}), "light").kept_share == 1
+    assert measure_loading_speeds(records, data.model_copy(update={"cache": "off"}), "light").kept_share == 1

@@ -9,10 +9,10 @@ from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 
 if TYPE_CHECKING:
-    from imagetune.training.lr_find import RateSearch
+    from imagetune.training.lr_find import RangeTest
 
 
-def rate_lines(found: RateSearch, plot: Path) -> list[str]:
+def rate_lines(found: RangeTest, plot: Path) -> list[str]:
     """Return each suggestion as a line of YAML for the recipe, and where the plot is.
 
     Args:

@@ -10,8 +10,7 @@ from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.learning import LOSS_NAMES
 from imagetune.recipe.loading import LoadedRecipe
-from imagetune.recipe.problems import did_you_mean
-from imagetune.recipe.problems import dotted
+from imagetune.recipe.problems import did_you_mean, dotted
 from imagetune.recipe.schema import Recipe
 
 LOSSES: Mapping[Task, tuple[str, ...]] = {
