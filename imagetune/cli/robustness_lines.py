@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from imagetune.cli.options import say
+from imagetune.recipe.metrics import METRICS, is_lower_better
 
 _TENTHS = 10
 
@@ -16,14 +17,14 @@ def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
     Args:
         document: The part ``robustness`` of evaluation.json.
     """
-    style = ".4g" if document["measure"] == "mae" else ".3f"
+    style = ".4g" if METRICS[document["measure"]].has_units else ".3f"
     measure = document["measure"].replace("_", " ")
     severities = ", ".join(map(str, document["severities"]))
     yield f"damaged     {document['pictures']} test pictures at severity {severities}"
     yield f"  {'as they are':<18} {_figure(document['clean'], style)}  {measure}"
     for row in document["corruptions"]:
         name = row["name"].replace("_", " ")
-        word = "added" if document["measure"] == "mae" else "lost"
+        word = "added" if is_lower_better(document["measure"]) else "lost"
         yield f"  {name:<18} {_figure(row['mean'], style)}  {word} {row['lost']['value']:{style}}"
     if document["mean_corruption_error"]:
         error = _figure(document["mean_corruption_error"], style)

@@ -39,21 +39,9 @@ from imagetune.evaluation.intervals import (
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
-FIGURES: Mapping[Task, tuple[str, ...]] = {
-    "single_label": ("accuracy", "balanced_accuracy", "f1"),
-    "ordinal": ("mae", "quadratic_weighted_kappa", "accuracy"),
-    "multi_label": ("f1", "mean_average_precision", "hamming_loss"),
-    "regression": ("mae", "rmse", "r2"),
-}
-# The figure that is the mean of `errors` over the pictures, and whether it is one minus that mean.
-MEAN_FIGURE: Mapping[Task, tuple[str, bool]] = {
-    "single_label": ("accuracy", True),
-    "ordinal": ("mae", False),
-    "multi_label": ("hamming_loss", False),
-    "regression": ("mae", False),
-}
 
 Floats = NDArray[np.float64]
 
@@ -113,7 +101,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
         "validated": val is not None,
         "fine_tuned": learns(run.recipe),
         "task": taught.task,
-        "compared": MEAN_FIGURE[taught.task][0],
+        "compared": TASK_METRICS[taught.task].per_image,
         "models": made,
     }
 
@@ -142,7 +130,7 @@ def paired_difference(
         bootstrap: How the interval is made.
         groups: The group of each picture, None for one without; empty where there are none.
     """
-    positive = MEAN_FIGURE[one.rule.task][1]
+    positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
     gaps = errors(other) - errors(one) if positive else errors(one) - errors(other)
     codes = group_codes(groups) if len(groups) else None
     chunks = [
@@ -240,6 +228,6 @@ def _document(
     return {
         "name": found.name,
         "chosen": dict(found.chosen),
-        "figures": {name: figures[name].to_dict() for name in FIGURES[model.rule.task]},
+        "figures": {name: figures[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
         "difference": paired_difference(model, answers, bootstrap, groups).to_dict(),
     }

@@ -23,8 +23,9 @@ from imagetune.evaluation.intervals import (
     share_estimate,
     units_left_out,
 )
-from imagetune.evaluation.jackknife import Scale, left_out_means
+from imagetune.evaluation.jackknife import left_out_means
 from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.metrics import Scale
 from imagetune.recipe.schema import Recipe
 
 Floats = NDArray[np.float64]

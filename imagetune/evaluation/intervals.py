@@ -24,7 +24,6 @@ from scipy.special import ndtr
 
 from imagetune.evaluation.jackknife import (
     LeftOut,
-    Scale,
     Units,
     left_out_means,
     left_out_weights,
@@ -33,6 +32,7 @@ from imagetune.evaluation.jackknife import (
     units_of,
 )
 from imagetune.evaluation.shares import effective_count, two_sided_quantile, wilson_interval
+from imagetune.recipe.metrics import Scale
 
 # Weights of this many cells (float32) are in memory at once: long vector operations, small memory.
 CHUNK_CELLS = 2_000_000

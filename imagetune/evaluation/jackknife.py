@@ -11,27 +11,17 @@ and Wall estimate it, Statistics in Medicine 21, 2002). Coverage by simulation: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from imagetune.recipe.metrics import Scale
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# On which scale an interval is symmetric: as it is; the logarithm, for losses and errors, which are at least 0; the
-# logarithm of what is missing to 1; Fisher's z, for correlations (Metron 1, 1921).
-Scale: TypeAlias = Literal["plain", "loss", "shortfall", "correlation"]
-SCALES: Mapping[str, Scale] = {
-    "log_loss": "loss",
-    "mae": "loss",
-    "rmse": "loss",
-    "r2": "shortfall",
-    "quadratic_weighted_kappa": "shortfall",
-    "spearman": "correlation",
-}
 
 # With one degree of freedom an interval would be six times as long as with many, and say nothing.
 LEAST_FREEDOM = 2.0

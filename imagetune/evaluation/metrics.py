@@ -42,11 +42,12 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import TINY, Resampled, resample
 from imagetune.evaluation.shares import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
-HEADLINES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc")
+HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")
-CLASS_FIGURES = (*AVERAGED, "roc_auc")
+CLASS_FIGURES = list_class_metrics("single_label")
 # With fewer pictures than this in a class, resampling them says little about pictures that were never seen.
 FEW = 5
 
@@ -286,9 +287,9 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
         )
-    for name in () if redone.grouped else ("accuracy", "top_k_accuracy"):
+    for name in HEADLINES:
         value = values.get(name)
-        if value is not None:
+        if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
             found[name] = share_estimate(value * pictures, pictures, redone.bootstrap.confidence)
     return found
 

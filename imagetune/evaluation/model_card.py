@@ -12,7 +12,8 @@ from imagetune.data.findings import counted
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
-from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
+from imagetune.evaluation.run_views import facts_of, figure_view, picture_counts, problem_of
+from imagetune.recipe.metrics import METRICS, show_number
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
 FEW = 30
@@ -39,7 +40,7 @@ def render_model_card(run: RunFiles) -> str:
     """Return the card as Markdown."""
     # Markdown: what is not ours is escaped by _plain.
     environment = html_environment().overlay(autoescape=False, finalize=_plain)
-    environment.filters["number"] = number
+    environment.filters["number"] = show_number
     tested = run.tested_split
     image = run.recipe.data.image
     return environment.get_template("model_card.md.jinja").render(
@@ -56,7 +57,7 @@ def render_model_card(run: RunFiles) -> str:
         tested=tested,
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
+        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
         measured=list(measured_sentences(run.evaluation)),
         limits=list(_limits(run)),

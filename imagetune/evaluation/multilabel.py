@@ -32,11 +32,12 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import AUC_STEPS, mean_over
 from imagetune.evaluation.shares import two_sided_quantile
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
 DEFAULT_THRESHOLD = 0.5
-HEADLINES = ("mean_average_precision", "f1", "micro_f1", "precision", "recall", "subset_accuracy", "hamming_loss")
-LABEL_FIGURES = ("average_precision", "f1", "precision", "recall")
+HEADLINES = list_test_metrics("multi_label")
+LABEL_FIGURES = list_class_metrics("multi_label")
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]

@@ -14,8 +14,9 @@ from imagetune.evaluation.intervals import (
     units_left_out,
     weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.scores import weighted_confusion
+from imagetune.recipe.metrics import METRICS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
@@ -50,7 +51,7 @@ def rank_figures(
             reason="all pictures are of one class, and all answers are that class",
             flawless=worth if name == "within_one_rank" else None,
             most=pictures,
-            scale=SCALES.get(name, "plain"),
+            scale=METRICS[name].scale,
         )
         for name, value in values.items()
     }

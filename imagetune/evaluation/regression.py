@@ -20,12 +20,13 @@ from imagetune.evaluation.intervals import (
     units_left_out,
     weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
-HEADLINES = ("mae", "rmse", "r2", "spearman")
+HEADLINES = list_test_metrics("regression")
 # Fewer pictures than this make any correlation.
 FEW = 10
 
@@ -100,7 +101,7 @@ def evaluate_values(
             float(values[name][0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
-            scale=SCALES[name],
+            scale=METRICS[name].scale,
         )
         for name in HEADLINES
     }

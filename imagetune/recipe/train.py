@@ -17,11 +17,11 @@ from imagetune.recipe.base import (
 )
 from imagetune.recipe.data import Augmentation, ImageSize
 from imagetune.recipe.learning import AverageConfig, LossConfig, MixConfig, RegularisationConfig, TeacherConfig
+from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.unfreeze import parse_unfreeze
 
 DEFAULT_BATCH = 32
-WatchedMetric = Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"]
 
 
 class OptimizerConfig(Section):
@@ -73,7 +73,7 @@ class ScheduleConfig(Section):
 class EarlyStoppingConfig(Section):
     """When a stage ends before its epochs are over."""
 
-    metric: WatchedMetric = "loss"
+    metric: EpochMetric = "loss"
     """Validation figure to watch; also decides which epoch's weights are the best."""
     patience: NonNegativeInt | None = None
     """Epochs without improvement before the stage ends; by default it runs all its epochs."""

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from imagetune.errors import DivergedError
+from imagetune.recipe.metrics import is_lower_better
 from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.checkpoints import (
@@ -27,9 +28,6 @@ from imagetune.training.schedules import PlateauRate
 from imagetune.training.stages import StageSetup
 from imagetune.training.standing import Best, Patience, Position, StageFacts, Standing, remembered
 from imagetune.training.stopping import StopRequest
-
-LOWER_IS_BETTER = ("loss", "mae")
-
 
 # Asked after every epoch; true ends the training there.
 Enough = Callable[[EpochRecord], bool]
@@ -204,7 +202,7 @@ class StageCallback(keras.callbacks.Callback):
             return True
         watched = self.context.early_stopping
         gain = record.figure(watched.metric) - self.best.record.figure(watched.metric)
-        return (-gain if watched.metric in LOWER_IS_BETTER else gain) > watched.min_delta
+        return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
 
     def _decide(self, record: EpochRecord) -> Best:
         """Count an epoch for whatever waits for improvements, and return the best epoch so far."""
