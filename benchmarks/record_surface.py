@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.surface import COLUMNS, FACTORS, FIGURES, Setting
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.jobs import build_pretrained, settle_workers, training_job
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunRecorder, create_run_folder

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from imagetune.data.processes import usable_cores
+from imagetune.core.processes import usable_cores
 
 PACKAGES = ("keras", "tensorflow", "jax", "numpy", "opencv-python-headless", "albumentations", "grain")
 Measure = Callable[[], float]

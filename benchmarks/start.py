@@ -35,11 +35,11 @@ from benchmarks.side_by_side import (
     save_json,
     told,
 )
+from imagetune.core.processes import usable_cores
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
 from imagetune.data.decode import decode_picture, read_picture_file
 from imagetune.data.facts_store import SETTLED_SECONDS
-from imagetune.data.processes import usable_cores
 from imagetune.recipe.data import DataConfig
 
 BARE = Path(__file__).parent / "peers" / "bare_script.py"

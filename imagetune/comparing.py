@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import format_count, format_list
 from imagetune.data.labels import label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison import compare_predictions
@@ -226,8 +226,8 @@ def _require_same_task(first: _Member, other: _Member) -> None:
         raise ModelFileError(what, where=other.name, hint="compare runs of the same task")
     wanted, found = (set(member.predictions.class_names) for member in (first, other))
     if wanted != found:
-        told = [f"lacks {shortened(sorted(wanted - found))}"] if wanted - found else []
-        told += [f"has {shortened(sorted(found - wanted))} besides"] if found - wanted else []
+        told = [f"lacks {format_list(sorted(wanted - found))}"] if wanted - found else []
+        told += [f"has {format_list(sorted(found - wanted))} besides"] if found - wanted else []
         what = f"its classes are not those of {first.name}: it {' and '.join(told)}"
         raise ModelFileError(what, where=other.name, hint="compare runs with the same classes")
 
@@ -250,14 +250,14 @@ def _require_same_pictures(members: Sequence[_Member], shared: _Shared) -> None:
         each = ", ".join(f"{member.key} has {size}" for member, size in zip(members, sizes, strict=True))
         told.append(f"their test pictures differ: {len(shared.keys)} are common to all ({each})")
         told += [
-            f"{member.name} was trained or selected with {counted(seen, 'test picture')} of others"
+            f"{member.name} was trained or selected with {format_count(seen, 'test picture')} of others"
             for member, seen in zip(members, shared.learned, strict=True)
             if seen
         ]
     elif shared.seen:
-        told.append(f"some run has learned from copies of {counted(len(shared.seen), 'test picture')}")
+        told.append(f"some run has learned from copies of {format_count(len(shared.seen), 'test picture')}")
     if shared.relabelled:
-        told.append(f"{counted(len(shared.relabelled), 'common picture')} not labelled alike")
+        told.append(f"{format_count(len(shared.relabelled), 'common picture')} not labelled alike")
     if not told:
         return
     usable = len(shared.usable)
@@ -345,11 +345,12 @@ def _notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterat
         each = ", ".join(f"{member.key} was tested on {size}" for member, size in zip(members, sizes, strict=True))
         yield f"the test pictures differ ({each}); the comparison is on {compared} that all have in common"
     if shared.seen:
-        yield f"{counted(len(shared.seen), 'picture')} left out: a copy is in some run's training or validation split"
+        seen = format_count(len(shared.seen), "picture")
+        yield f"{seen} left out: a copy is in some run's training or validation split"
     if shared.relabelled:
-        yield f"{counted(len(shared.relabelled), 'picture')} left out: the runs don't have the same label for them"
+        yield f"{format_count(len(shared.relabelled), 'picture')} left out: the runs don't have the same label for them"
     if unknown := len(shared.usable) - compared:
-        yield f"{counted(unknown, 'picture')} left out: the label is not one of the classes"
+        yield f"{format_count(unknown, 'picture')} left out: the label is not one of the classes"
     folders = Counter(member.files.folder.resolve() for member in members)
     if max(folders.values()) > 1:
         yield "the same run is given twice"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from imagetune.core.files import atomic_path
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.audit_page import write_audit_page
 from imagetune.data.catalog import Catalog, read_catalog
@@ -16,7 +17,6 @@ from imagetune.data.checking import audit_document, audit_lines
 from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
 from imagetune.data.preview import draw_contact_sheet, pick_records
 from imagetune.data.splits import split_catalog
-from imagetune.files import atomic_path
 from imagetune.recipe.data import DataConfig
 from imagetune.validation import load_checked_recipe
 

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from imagetune.core.files import sha256_file
+from imagetune.core.text import format_count, format_list
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
-from imagetune.files import sha256_file
 from imagetune.finished import find_run, run_splits
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe
@@ -97,7 +97,7 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
         what = "has no splits.csv, so it can't be told whether it learned from the test pictures"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
     if seen := seen_pictures(member, records, hashes):
-        what = f"{seen} of {counted(len(records), 'test picture')} are among its training or validation pictures"
+        what = f"{seen} of {format_count(len(records), 'test picture')} are among its training or validation pictures"
         hint = "use runs that share their splits, or pictures that none of them has seen"
         raise DataError(what, where=member.name, hint=hint)
 
@@ -138,8 +138,8 @@ def _require_same_classes(first: Member, other: Member) -> None:
     wanted, found = set(first.manifest.class_names), set(other.manifest.class_names)
     if wanted == found:
         return
-    parts = [f"lacks {shortened(sorted(wanted - found))}"] if wanted - found else []
-    parts += [f"has {shortened(sorted(found - wanted))} besides"] if found - wanted else []
+    parts = [f"lacks {format_list(sorted(wanted - found))}"] if wanted - found else []
+    parts += [f"has {format_list(sorted(found - wanted))} besides"] if found - wanted else []
     what = f"its classes are not those of {first.name}: it {' and '.join(parts)}"
     raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
 

@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from imagetune.core.processes import usable_cores
+from imagetune.core.row_store import row_bytes
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import steps_per_epoch
-from imagetune.data.processes import usable_cores
-from imagetune.data.rows import row_bytes
 from imagetune.data.timing import (
     SAMPLE,
     Augmentation,

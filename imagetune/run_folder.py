@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import psutil
 
+from imagetune.core.files import append_json_line, read_json_lines, write_json, write_text
 from imagetune.errors import CheckpointError, ImagetuneError, ModelFileError, RecipeError, ResourceError
-from imagetune.files import append_json_line, read_json_lines, write_json, write_text
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.tracking.address import redact_uri

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import keras
 
+from imagetune.core.files import atomic_path, write_json
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.catalog import Catalog, find_pictures, read_catalog
 from imagetune.data.checking import audit_document
@@ -27,7 +28,6 @@ from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.pictures import PLAIN_WAYS, AnswerWays, PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import write_report
-from imagetune.files import atomic_path, write_json
 from imagetune.finished import open_run, run_splits
 from imagetune.jobs import build_pretrained, refuse_inherited_leaks, settle_batch_size, settle_workers, training_job
 from imagetune.model.backbones import get_backbone

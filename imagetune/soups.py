@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from imagetune.data.findings import counted
+from imagetune.core.files import write_json
+from imagetune.core.text import format_count
 from imagetune.data.pipeline import training_batches
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.files import write_json
 from imagetune.members import Member, different_pictures, open_members
 from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.model.manifest import Manifest, load_model
@@ -268,7 +268,7 @@ def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
 
 def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) -> None:
     kept = [member for member in document["members"] if member["kept"]]
-    note = f"the mean of the weights of {counted(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
+    note = f"the mean of the weights of {format_count(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
     weights = {"source": "soup", "sha256": None, "note": note}
     write_json(folder.path / "lock.json", lock_document(best.recipe, weights=weights, pictures=best.hashes))
     write_json(folder.path / "soup.json", document)
@@ -287,7 +287,7 @@ def _require_alike(first: Member, other: Member) -> None:
     for split in ("val", "test"):
         if count := different_pictures(first, other, split):
             name = "validation" if split == "val" else "test"
-            what = f"its {name} pictures are not those of {first.name}: {counted(count, 'difference')}"
+            what = f"its {name} pictures are not those of {first.name}: {format_count(count, 'difference')}"
             raise DataError(what, where=other.name, hint="average runs with the same pictures, seed and split")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import write_json
 from imagetune.data.holdout import open_holdout
 from imagetune.errors import DataError, ModelFileError
 from imagetune.evaluation.robustness import Subject, measure_robustness
-from imagetune.files import write_json
 from imagetune.finished import open_run, run_splits
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig

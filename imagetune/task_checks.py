@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from imagetune.data.findings import shortened
+from imagetune.core.text import format_list
 from imagetune.errors import RecipeError
 from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
@@ -127,7 +127,7 @@ def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodeP
     costs, point = recipe.evaluate.costs, recipe.evaluate.operating_point
     if costs is not None and not _rough_rows(costs) and len(costs) != len(class_names):
         what = f"is a table of {len(costs)} x {len(costs)} for {len(class_names)} classes"
-        yield ("evaluate", "costs"), what, f"the classes are, in order: {shortened(class_names)}"
+        yield ("evaluate", "costs"), what, f"the classes are, in order: {format_list(class_names)}"
     if point is not None and point.positive not in class_names:
         path: NodePath = ("evaluate", "operating_point", "positive")
         yield path, f"there is no class {point.positive!r}", did_you_mean(point.positive, class_names)

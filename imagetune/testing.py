@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import psutil
 
+from imagetune.core.files import write_json
+from imagetune.core.text import format_count, format_list
 from imagetune.data.catalog import Record, read_catalog
-from imagetune.data.findings import counted, shortened
 from imagetune.data.holdout import open_holdout
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.labels import label_rule
@@ -22,7 +23,6 @@ from imagetune.evaluation.depth import deep_document
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
-from imagetune.files import write_json
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model
@@ -137,8 +137,8 @@ def labelled_records(path: Path, recipe: Recipe) -> tuple[tuple[Record, ...], di
     inspected = inspect_pictures(paths, background=config.background, max_pixels=config.max_pixels, look=False)
     unusable = {one.facts.path: one.facts.error for one in inspected if one.facts.error is not None}
     if unusable and (config.on_bad_picture == "error" or len(unusable) == len(paths)):
-        told = shortened((f"{name} ({why})" for name, why in unusable.items()), most=3)
-        what = f"{len(unusable)} of {counted(len(paths), 'picture')} can't be used: {told}"
+        told = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
+        what = f"{len(unusable)} of {format_count(len(paths), 'picture')} can't be used: {told}"
         hint = "repair or remove them; `imagetune data check` names all, with --fix it writes a table without them"
         raise DataError(what, where=str(path), hint=hint)
     return tuple(record for record in records if record.path not in unusable), unusable

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from imagetune.core.text import suggest_name
 from imagetune.data.augmentation import augmentation_problems
-from imagetune.data.catalog import nearest
 from imagetune.data.findings import CODES
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import get_backbone
@@ -92,7 +92,9 @@ def _audit_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     audit = loaded.recipe.data.audit
     at: NodePath = ("data", "audit")
     unknown = [
-        loaded.error((*at, key, place), f"no finding has the code {code!r}", hint=nearest(code, CODES) or _CODES_HINT)
+        loaded.error(
+            (*at, key, place), f"no finding has the code {code!r}", hint=suggest_name(code, CODES) or _CODES_HINT
+        )
         for key, codes in (("fail_on", audit.fail_on), ("allow", audit.allow))
         for place, code in enumerate(codes)
         if code not in CODES

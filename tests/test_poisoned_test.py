@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imagetune.cli.main import run
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.model.manifest import load_model
 
 RECIPE = """\

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
+from imagetune.core.files import read_json_lines, write_json
 from imagetune.errors import CheckpointError, ModelFileError, TrackingError
-from imagetune.files import read_json_lines, write_json
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import (
     RunFolder,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import imagetune
-from imagetune.files import append_json_line, read_json_lines
+from imagetune.core.files import append_json_line, read_json_lines
 
 
 @dataclass(frozen=True, order=True)

@@ -28,7 +28,7 @@ from benchmarks.strategies.results import Outcome, Task
 from benchmarks.strategies.rows import ROWS
 from benchmarks.strategies.sets import data_section
 from imagetune.cli.quiet import quiet_start
-from imagetune.data.processes import prepare_worker
+from imagetune.core.processes import prepare_worker
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe

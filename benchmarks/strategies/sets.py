@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.files import atomic_path
+from imagetune.core.files import atomic_path
 
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_FOLDER = Path("usr/share/datasets/fashion-mnist")

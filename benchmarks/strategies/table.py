@@ -14,7 +14,7 @@ from benchmarks.strategies.results import Outcome, Task
 from benchmarks.strategies.rows import BALANCED_SETS, EPOCHS, IMBALANCE_ROWS, LONG_TAIL_SETS, ROWS, Row, baseline_of
 from benchmarks.strategies.rows import described as changes_of
 from benchmarks.strategies.runner import BATCH
-from imagetune.files import write_text
+from imagetune.core.files import write_text
 
 BEGIN, END = "<!-- strategies table: begin -->", "<!-- strategies table: end -->"
 CONFIDENCE = 0.95

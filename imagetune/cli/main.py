@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import signal
@@ -14,6 +13,7 @@ import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
 from imagetune import __version__
+from imagetune.core.text import find_similar_name
 from imagetune.errors import ImagetuneError
 
 # Help of the commands in the order in which people meet them; a command's module is imported when it is used.
@@ -56,9 +56,9 @@ class LazyGroup(click.Group):
 
     def _refuse(self, ctx: click.Context, word: str) -> None:
         # Click knows no names to suggest, as no command is imported yet; words with a dash are options to it.
-        close = difflib.get_close_matches(word, COMMANDS, n=1)
-        if close and not word.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {word!r}. Did you mean {close[0]!r}?")
+        similar = find_similar_name(word, COMMANDS)
+        if similar and not word.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {word!r}. Did you mean {similar!r}?")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands without importing them."""

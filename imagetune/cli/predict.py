@@ -13,8 +13,8 @@ import click
 
 from imagetune.cli.options import run_argument, say, with_option
 from imagetune.cli.quiet import quiet_start
-from imagetune.data.findings import counted
-from imagetune.files import atomic_path
+from imagetune.core.files import atomic_path
+from imagetune.core.text import format_count
 
 if TYPE_CHECKING:
     from imagetune.evaluation.pictures import PicturePrediction
@@ -143,5 +143,5 @@ def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
             told = [of(row) for of in sets.values()]
             writer.writerow([row.path, row.label or "", *values, *told, row.error or ""])
     unread = sum(row.error is not None for row in rows)
-    say(f"{path}: {counted(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    say(f"{path}: {format_count(len(rows), 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""))
     return unread < len(rows)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from imagetune.wording import duration
+from imagetune.core.text import format_duration
 
 if TYPE_CHECKING:
     from imagetune.data.timing import Timing
@@ -28,7 +28,7 @@ def profile_lines(profile: Profile) -> Iterator[str]:
     yield ""
     for config, times, found in zip(profile.recipe.train.stages, profile.stages, profile.forecasts, strict=True):
         yield from _stage_lines(config, times, found)
-    yield from _told("in all", f"about {duration(profile.seconds)}, without reading the data and the final test")
+    yield from _told("in all", f"about {format_duration(profile.seconds)}, without reading the data and the final test")
     yield from _told("bottleneck", _bottleneck(profile))
     yield from _advice_lines(profile.best)
 
@@ -92,11 +92,11 @@ def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: flo
 
 
 def _stage_lines(config: StageConfig, times: StageTimes, found: StageForecast) -> Iterator[str]:
-    compiling = f", {duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
+    compiling = f", {format_duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
     paces = f"{_rate(found.pictures_per_second)} pictures/s, {_seconds(found.epoch_seconds)} an epoch"
     if times.plan.halves is not None:
         paces = f"{paces} once the features are there"
-    text = f"about {duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}"
+    text = f"about {format_duration(found.seconds)} for {config.epochs} epochs: {paces}{compiling}"
     yield from _told(f"stage {config.name}", text)
     if times.frozen is not None:
         yield from _told("", times.plan.reason)
@@ -118,7 +118,7 @@ def _advice_lines(best: Advice | None) -> Iterator[str]:
     if best is None:
         yield from _told("setting", "none that was tried would save 5% of the time")
         return
-    saving = f"would save about {duration(best.saves_seconds)} ({best.share:.0%})"
+    saving = f"would save about {format_duration(best.saves_seconds)} ({best.share:.0%})"
     what = f"{best.setting} {best.value}" if best.setting == "data.augmentation" else f"{best.setting}: {best.value}"
     yield from _told("setting", f"{what} {saving}: {best.reason}")
     if not best.same_result:
@@ -151,4 +151,4 @@ def _rate(rate: float | None) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+    return f"{seconds:.2g} s" if seconds < 10 else format_duration(seconds)

@@ -52,12 +52,12 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
 @overrides_option
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check RECIPE: its keys, values, backbone and augmentation; exit 2 with a line for each mistake."""
-    from imagetune.data.findings import counted
+    from imagetune.core.text import format_count
     from imagetune.validation import load_checked_recipe
 
     loaded = load_checked_recipe(recipe, overrides)
-    spaces = f", {counted(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
-    click.echo(f"{recipe}: good ({counted(len(loaded.recipe.train.stages), 'stage')}{spaces})")
+    spaces = f", {format_count(len(loaded.spaces), 'search space')}" if loaded.spaces else ""
+    click.echo(f"{recipe}: good ({format_count(len(loaded.recipe.train.stages), 'stage')}{spaces})")
 
 
 @command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")

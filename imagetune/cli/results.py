@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from imagetune.data.findings import counted, shortened
-from imagetune.wording import duration
+from imagetune.core.text import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
@@ -18,10 +17,10 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield f"test        {counted(test['pictures'], 'picture')}"
+    yield f"test        {format_count(test['pictures'], 'picture')}"
     if unusable := document.get("unusable"):
-        told = shortened((f"{path} ({why})" for path, why in unusable.items()), most=3)
-        yield f"left out    {counted(len(unusable), 'picture')} that can't be used: {told}"
+        told = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
+        yield f"left out    {format_count(len(unusable), 'picture')} that can't be used: {told}"
     yield from _answer_lines(document)
     # Numbers have units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
@@ -66,8 +65,8 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     for number, plan in enumerate(plans, 1):
         stage = plan.stage
         yield (
-            f"stage {number}/{len(plans)}   {stage.name}: unfreeze {stage.unfreeze}, {counted(stage.epochs, 'epoch')} "
-            f"of {counted(plan.steps_per_epoch, 'step')}, "
+            f"stage {number}/{len(plans)}   {stage.name}: unfreeze {stage.unfreeze}, "
+            f"{format_count(stage.epochs, 'epoch')} of {format_count(plan.steps_per_epoch, 'step')}, "
             f"{plan.trainable_parameters:,} of {plan.parameters:,} parameters learn"
         )
         for group, rate in plan.rates.items():
@@ -75,9 +74,9 @@ def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
             shown = measured if stage.learning_rate == "auto" else f"{rate:.3g}"
             yield f"  {group:<18} learning rate {shown} ({stage.schedule.name})"
         yield f"  features           {plan.features}"
-        once = f", {duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
-        yield f"  about {duration(plan.seconds)}, {duration(plan.epoch_seconds)} an epoch{once}"
-    in_all = duration(sum(plan.seconds for plan in plans))
+        once = f", {format_duration(plan.features_seconds)} of it for features" if plan.features_seconds else ""
+        yield f"  about {format_duration(plan.seconds)}, {format_duration(plan.epoch_seconds)} an epoch{once}"
+    in_all = format_duration(sum(plan.seconds for plan in plans))
     yield f"in all      about {in_all} of training, reading and validation not counted"
     if recipe.evaluate.folds is not None:
         yield f"folds       {recipe.evaluate.folds} more trainings of about the same length"

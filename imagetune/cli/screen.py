@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imagetune.cli.lines import in_width
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
@@ -47,8 +47,8 @@ class Screen:
         """Announce the stage and start its bar."""
         self.say(
             f"stage {event.index + 1}/{event.stages}   {event.name}: {event.trainable_parameters:,} of "
-            f"{event.parameters:,} parameters learn, at most {counted(event.epochs, 'epoch')} of "
-            f"{counted(event.steps_per_epoch, 'step')}"
+            f"{event.parameters:,} parameters learn, at most {format_count(event.epochs, 'epoch')} of "
+            f"{format_count(event.steps_per_epoch, 'step')}"
         )
         if event.features:
             self.say(f"features    {event.features}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagetune.cli.lines import INDENT
 from imagetune.cli.trial_rows import Row, laid_out
+from imagetune.core.text import format_duration
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
@@ -20,7 +21,6 @@ from imagetune.recipe.search import Value
 from imagetune.search.axes import short_names, text_of
 from imagetune.search.bakeoff import compared_by
 from imagetune.search.finalists import direction_of
-from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.search.finalists import Candidate
@@ -124,7 +124,7 @@ def _trials(
                 result.trial.trial_id,
                 f"{result.objective:.4f}",
                 "" if result.best_epoch is None else str(result.best_epoch),
-                duration(result.seconds),
+                format_duration(result.seconds),
                 "early" if result.status == "stopped" else "",
             ),
             setting_cells(result.trial.values, names),

@@ -14,11 +14,10 @@ from rich.text import Text
 
 from imagetune.cli.search_lines import STATUS_WORDS, names_of, setting_cells, told_counts, told_figure, told_settings
 from imagetune.cli.trial_rows import Row, joined, laid_out
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count, format_duration
 from imagetune.recipe.document import NodePath
 from imagetune.search.bakeoff import compared_by
 from imagetune.search_runs.forecast import seconds_left
-from imagetune.wording import duration
 
 if TYPE_CHECKING:
     from imagetune.cli.screen import Screen
@@ -151,7 +150,7 @@ class SearchScreen:
         progress = running.progress.read()
         state = f"{progress.stage} {progress.epoch}/{progress.epochs}" if progress.stage else "starts"
         figure = "" if progress.objective is None else f"{progress.objective:.4f}"
-        took = duration(time.monotonic() - running.began)
+        took = format_duration(time.monotonic() - running.began)
         return Row((running.trial.trial_id, state, figure, took), setting_cells(running.trial.values, names), "cyan")
 
     def _best(self) -> list[TrialResult]:
@@ -174,9 +173,9 @@ class SearchScreen:
         running = {name: (one.trial, time.monotonic() - one.began) for name, one in self._running.items()}
         left = seconds_left(plan.expected, self._results, running, slots=plan.slots, budget_seconds=budget)
         if left is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {format_duration(left)} left")
         if budget is not None:
-            parts.append(f"budget {duration(budget)}" if budget > 0 else "budget used up")
+            parts.append(f"budget {format_duration(budget)}" if budget > 0 else "budget used up")
         return parts
 
 
@@ -185,7 +184,7 @@ def _best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
         result.trial.trial_id,
         STATUS_WORDS[result.status],
         f"{result.objective:.4f}",
-        duration(result.seconds),
+        format_duration(result.seconds),
     )
     return Row(cells, setting_cells(result.trial.values, names))
 
@@ -194,10 +193,10 @@ def _ended(result: TrialResult) -> str:
     if result.objective is None:
         return f"failed: {result.error}"
     epoch = f" at epoch {result.best_epoch}" if result.best_epoch is not None else ""
-    return f"{STATUS_WORDS[result.status]}: {result.objective:.4f}{epoch}, {duration(result.seconds)}"
+    return f"{STATUS_WORDS[result.status]}: {result.objective:.4f}{epoch}, {format_duration(result.seconds)}"
 
 
 def _told_plan(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
-    return f"{search.algorithm} by {search.objective} on validation, {counted(expected.trials, 'trial')}{finals}"
+    return f"{search.algorithm} by {search.objective} on validation, {format_count(expected.trials, 'trial')}{finals}"

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import format_count, format_list
 from imagetune.data.catalog import Catalog, Record
 from imagetune.data.class_sizes import class_sizes
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import CODES, Finding, Severity, counted, severity_of, shortened
+from imagetune.data.findings import CODES, Finding, Severity, severity_of
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.oddities import odd_pictures, placeholders
 from imagetune.data.perceptual import near_pairs
@@ -159,7 +160,7 @@ def _bad_pictures(facts: Iterable[PictureFacts], config: DataConfig) -> Iterator
         yield Finding(
             "bad-picture",
             "error" if stops else "warning",
-            f"{counted(len(bad), 'picture')} can't be used",
+            f"{format_count(len(bad), 'picture')} can't be used",
             "" if stops else "left out by on_bad_picture: skip",
             tuple(bad),
             "repair or remove it, or set data.on_bad_picture: skip" if stops else "repair or remove it",
@@ -175,7 +176,7 @@ def _noted_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
                 reasons.setdefault(code, {})[fact.path] = text
     for code, (severity, title, explanation, hint) in _NOTES.items():
         if found := reasons.get(code):
-            words = title.format(count=counted(len(found), "picture"))
+            words = title.format(count=format_count(len(found), "picture"))
             yield Finding(code, severity, words, explanation, tuple(found), hint, reasons=found)
 
 
@@ -185,7 +186,7 @@ def _conflicts(
     records = catalog.records
     groups = _of_several_labels(records, copies)
     if groups:
-        title = f"{counted(len(groups), 'picture')} under more than one label"
+        title = f"{format_count(len(groups), 'picture')} under more than one label"
         hint = "keep the right copy and remove the others"
         yield _conflict("conflict", severity_of(config.audit.on_conflict), title, hint, groups, records)
     if catalog.rule.task in ("multi_label", "regression"):
@@ -195,7 +196,7 @@ def _conflicts(
         group for group in _of_several_labels(records, families) if not known.intersection(copies[at] for at in group)
     ]
     if groups:
-        count = counted(len(groups), "family", "families")
+        count = format_count(len(groups), "family", "families")
         title, hint = f"{count} of nearly identical pictures under more than one label", "look which label is right"
         yield _conflict("near-conflict", CODES["near-conflict"].severity, title, hint, groups, records)
 
@@ -226,7 +227,7 @@ def _leaks(
         between = ", ".join(f"{count:,} between {splits}" for splits, count in pairs.items())
         yield _leak(
             "leak",
-            f"{counted(len(groups), 'picture')} in more than one split, the same or nearly so ({between})",
+            f"{format_count(len(groups), 'picture')} in more than one split, the same or nearly so ({between})",
             groups,
             records,
             severity,
@@ -235,8 +236,8 @@ def _leaks(
     roots = components(len(named), equal_pairs([records[index].group for index in named]))
     groups = _across([[named[at] for at in group] for group in members(roots)], records)
     if groups:
-        names = shortened(str(records[group[0]].group) for group in groups)
-        title = f"{counted(len(groups), 'group')} in more than one split: {names}"
+        names = format_list(str(records[group[0]].group) for group in groups)
+        title = f"{format_count(len(groups), 'group')} in more than one split: {names}"
         yield _leak("group-leak", title, groups, records, severity)
 
 
@@ -270,8 +271,8 @@ def _families(paths: list[str], inspected: list[Inspection], copies: list[int], 
             more = [len({copies[readable[at]] for at in group}) > 1 for group in families]
             groups = tuple(group for group, kept in zip(groups, more, strict=True) if kept)
         if groups:
-            count = counted(sum(map(len, groups)), "picture")
-            title = words.format(families=counted(len(groups), "family", "families"), count=count)
+            count = format_count(sum(map(len, groups)), "picture")
+            title = words.format(families=format_count(len(groups), "family", "families"), count=count)
             together = tuple(path for group in groups for path in group)
             explanation = "each family is kept on one side of a split that is made here"
             yield Finding(code, "note", title, explanation, together, groups=groups)

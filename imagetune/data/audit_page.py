@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from imagetune.core.files import write_text
+from imagetune.core.text import format_count
 from imagetune.data.decode import load_picture
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.errors import BadPictureError
-from imagetune.files import write_text
 from imagetune.recipe.data import ImageSettings
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _ORDER}
     if not findings:
         return "Nothing was found"
-    told = [counted(count, severity) for severity, count in counts.items() if count]
+    told = [format_count(count, severity) for severity, count in counts.items() if count]
     words = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
     return f"{words}: {'errors stop a training' if counts['error'] else 'nothing that stops a training'}"
 
@@ -152,7 +153,7 @@ class _Drawer:
             "pictures": pictures,
             "left": _left(finding, families, len(pictures)),
             "paths": paths,
-            "paths_title": counted(len(finding.paths), "path"),
+            "paths_title": format_count(len(finding.paths), "path"),
             "paths_left": len(finding.paths) - len(paths),
         }
 
@@ -199,9 +200,9 @@ class _Drawer:
 def _left(finding: Finding, families: Sequence[dict[str, object]], pictures: int) -> str:
     if finding.groups:
         left = len(finding.groups) - len(families)
-        return f"{counted(left, 'further family', 'further families')}" if left else ""
+        return f"{format_count(left, 'further family', 'further families')}" if left else ""
     left = 0 if finding.code in _WITHOUT_PICTURES else len(finding.paths) - pictures
-    return counted(left, "further picture") if left else ""
+    return format_count(left, "further picture") if left else ""
 
 
 def _sentence(words: str) -> str:

@@ -7,7 +7,6 @@ a JSON file beside them. Nothing is opened here but tables and JSON files, and n
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import unicodedata
@@ -17,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import Finding, counted, shortened
+from imagetune.core.text import format_count, format_list, suggest_name
+from imagetune.data.findings import Finding
 from imagetune.data.labels import ONE_CLASS, LabelRule, canonical_labels, label_rule, order_classes
 from imagetune.errors import DataError
 
@@ -108,7 +108,7 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
     if not catalog.records:
         raise DataError("holds no pictures", where=str(source))
     if config.columns.slices and not catalog.records[0].slices:
-        what = f"has no columns, but data.columns.slices names {shortened(config.columns.slices)}"
+        what = f"has no columns, but data.columns.slices names {format_list(config.columns.slices)}"
         raise DataError(what, where=str(source), hint="slices by columns need a table; leave data.columns.slices out")
     _require_classes(catalog, source, least_classes)
     if config.classes is None:
@@ -145,7 +145,7 @@ def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
             raise _no_such_path(path)
     if not found:
         hint = "name files, folders or globs such as 'in/*.jpg'"
-        raise DataError("no pictures found", where=shortened(paths), hint=hint)
+        raise DataError("no pictures found", where=format_list(paths), hint=hint)
     return tuple(found)
 
 
@@ -167,13 +167,6 @@ def none_read() -> DataError:
     return DataError("none of the pictures can be read", hint="the reasons are told with them")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
-    folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
-    return f"did you mean {folded[close[0]]!r}?" if close else ""
-
-
 def _pictures_of_glob(matches: list[str]) -> Iterable[str]:
     from imagetune.data.folders import is_picture, walk_pictures
 
@@ -193,8 +186,8 @@ def _no_such_path(path: Path) -> DataError:
     if not parent.is_dir():
         return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
     names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    beside = f"beside it: {shortened(names)}" if names else f"{parent} is empty"
-    return DataError("no such file or folder", where=str(path), hint=nearest(path.name, names) or beside)
+    beside = f"beside it: {format_list(names)}" if names else f"{parent} is empty"
+    return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
 
 
 def _with_labels(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
@@ -210,20 +203,21 @@ def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: 
     counts = catalog.rule.counts(record.label for record in catalog.records)
     for name in classes:
         if required and not counts[name]:
-            hint = nearest(name, counts) or f"available: {shortened(sorted(counts), most=12)}"
+            hint = suggest_name(name, counts) or f"available: {format_list(sorted(counts), most=12)}"
             raise DataError(f"data.classes names {name!r}, which has no pictures", where=str(catalog.root), hint=hint)
     wanted = frozenset(classes)
     left_out = sorted(set(counts) - wanted)
     if not left_out:
         return catalog
     if catalog.rule.task == "multi_label":
-        title = f"{counted(len(left_out), 'label')} left out by data.classes; their pictures stay"
-        note = Finding("class-left-out", "note", title, f"left out: {shortened(left_out, most=12)}")
+        title = f"{format_count(len(left_out), 'label')} left out by data.classes; their pictures stay"
+        note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
         return replace(catalog, findings=(*catalog.findings, note))
     kept = tuple(record for record in catalog.records if record.label in wanted)
     dropped = len(catalog.records) - len(kept)
-    title = f"{counted(dropped, 'picture')} of {counted(len(left_out), 'class', 'classes')} left out by data.classes"
-    note = Finding("class-left-out", "note", title, f"left out: {shortened(left_out, most=12)}")
+    classes_out = format_count(len(left_out), "class", "classes")
+    title = f"{format_count(dropped, 'picture')} of {classes_out} left out by data.classes"
+    note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
     return replace(catalog, records=kept, findings=(*catalog.findings, note))
 
 
@@ -234,7 +228,7 @@ def _drop_repeated(catalog: Catalog) -> Catalog:
     if len(kept) == len(catalog.records):
         return catalog
     counts = Counter(catalog.records)
-    title = f"{counted(len(catalog.records) - len(kept), 'repeated row')} left out"
+    title = f"{format_count(len(catalog.records) - len(kept), 'repeated row')} left out"
     paths = tuple(record.path for record, count in counts.items() if count > 1)
     note = Finding("repeated-row", "note", title, "the same path, label, split and group as an earlier row", paths)
     return replace(catalog, records=kept, findings=(*catalog.findings, note))

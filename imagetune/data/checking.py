@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from imagetune.core.text import format_count
 from imagetune.data.audit import Audit
 from imagetune.data.catalog import Catalog
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.splits import Splits
 
 _SHOWN = 5
@@ -53,8 +54,12 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
 def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
     """Return the check as lines for a screen: a table of the classes, then each finding with its first paths."""
     bad = len(audit.bad_paths)
-    what = catalog.labels[0] if catalog.rule.task == "regression" else counted(len(catalog.labels), "class", "classes")
-    size = f"{counted(len(audit.facts), 'picture')}, {what}"
+    what = (
+        catalog.labels[0]
+        if catalog.rule.task == "regression"
+        else format_count(len(catalog.labels), "class", "classes")
+    )
+    size = f"{format_count(len(audit.facts), 'picture')}, {what}"
     lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
     lines += list(_class_table(catalog, audit, splits))
     lines += [f"  {note}" for note in (splits.notes if splits else ())]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import CODES, Finding, counted, shortened
+from imagetune.core.text import format_count, format_list
+from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
     from imagetune.data.catalog import Record
@@ -49,11 +50,11 @@ def class_sizes(records: Sequence[Record], facts: Sequence[PictureFacts], rule: 
 
 def _tiny(tiny: dict[str, int], usable: Sequence[Record], rule: LabelRule) -> Finding:
     reasons = {record.path: record.label for record in usable if any(name in tiny for name in rule.names(record.label))}
-    told = shortened(f"{label} ({count})" for label, count in tiny.items())
+    told = format_list(f"{label} ({count})" for label, count in tiny.items())
     return Finding(
         "tiny-class",
         CODES["tiny-class"].severity,
-        f"{counted(len(tiny), 'class', 'classes')} with fewer than {TINY} pictures: {told}",
+        f"{format_count(len(tiny), 'class', 'classes')} with fewer than {TINY} pictures: {told}",
         "too few to learn from, and a test of one or two pictures tells nothing",
         tuple(reasons),
         "add pictures, join it with another class, or leave it out by data.classes",

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.files import atomic_path
+from imagetune.core.text import format_count
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
@@ -64,12 +64,12 @@ class Cleaning:
     def lines(self) -> Iterator[str]:
         """Yield what was done, for a screen."""
         counts = Counter(change.change for change in self.changes)
-        yield f"{counted(len(self.records), 'row')} kept"
+        yield f"{format_count(len(self.records), 'row')} kept"
         for change, count in sorted(counts.items()):
-            yield f"{counted(count, 'row')} {change}"
+            yield f"{format_count(count, 'row')} {change}"
         groups = Counter(record.group for record in self.records if record.group)
         if together := sum(1 for count in groups.values() if count > 1):
-            yield f"{counted(together, 'group')} of two or more pictures stay on one side of a split"
+            yield f"{format_count(together, 'group')} of two or more pictures stay on one side of a split"
 
 
 def clean(catalog: Catalog, audit: Audit) -> Cleaning:

@@ -19,8 +19,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.row_store import cache_root
 from imagetune.data.facts import Appearance, Inspection, PictureFacts
-from imagetune.data.rows import cache_root
 
 NAME = "facts-1.sqlite3"
 MOST_BYTES = 2 << 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -111,15 +110,3 @@ class Finding:
 def severity_of(policy: Policy) -> Severity:
     """Return the severity that a recipe's ``error | warn | ignore`` asks for; ignored findings stay as notes."""
     return _SEVERITIES[policy]
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 picture`` or ``2,000 pictures``."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
-def shortened(words: Iterable[str], *, most: int = 5) -> str:
-    """Return the words with commas between, and how many more there are."""
-    listed = list(words)
-    rest = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + rest

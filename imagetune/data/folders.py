@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import format_count, format_list
 from imagetune.data.catalog import Catalog, Record
-from imagetune.data.findings import Finding, counted, shortened
+from imagetune.data.findings import Finding
 from imagetune.data.sidecars import has_sidecars, read_sidecars, sidecar_of
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
@@ -143,7 +144,7 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
             if len(total.pictures) == before and (config.classes is None or label in config.classes):
                 empty.append(str(folder))
     if empty:
-        what = f"{counted(len(empty), 'class folder')} without a picture: {shortened(empty)}"
+        what = f"{format_count(len(empty), 'class folder')} without a picture: {format_list(empty)}"
         raise DataError(what, where=str(source), hint="remove it, fill it, or name the classes to use in data.classes")
     return Catalog(source, tuple(records), tuple(_walk_findings(total)))
 
@@ -153,7 +154,7 @@ def _no_class_folders(top: Path, split: str | None) -> DataError:
     where = str(top)
     if not walk.pictures:
         return DataError("holds no pictures and no class folders", where=where)
-    what = f"holds {counted(len(walk.pictures), 'picture')} but no class folders, so their labels are not known"
+    what = f"holds {format_count(len(walk.pictures), 'picture')} but no class folders, so their labels are not known"
     hint = "put each class into a folder of its own, use a table with path,label, or a NAME.json beside each picture"
     if split in ("val", "test"):
         hint = f"put each class into a folder, or point data.source at the training folder: {split} is then split off"
@@ -229,7 +230,7 @@ def _entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
 def _beside_splits(names: list[str]) -> tuple[Finding, ...]:
     if not names:
         return ()
-    title = f"{counted(len(names), 'folder')} beside the split folders left out: {shortened(names)}"
+    title = f"{format_count(len(names), 'folder')} beside the split folders left out: {format_list(names)}"
     return (Finding("folder-left-out", "warning", title),)
 
 
@@ -237,22 +238,22 @@ def _walk_findings(walk: Walk) -> Iterator[Finding]:
     strays = tuple(path for path in walk.others if is_picture(path))
     others = tuple(path for path in walk.others if not is_picture(path))
     if strays:
-        title = f"{counted(len(strays), 'picture')} outside the class folders left out"
+        title = f"{format_count(len(strays), 'picture')} outside the class folders left out"
         yield Finding("stray-picture", "warning", title, "it has no label", strays, "move each into a class folder")
     if others:
         suffixes = Counter(Path(path).suffix.lower() or "without suffix" for path in others)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
         verb = "is" if len(others) == 1 else "are"
-        title = f"{counted(len(others), 'file')} left out that {verb} no picture ({kinds})"
+        title = f"{format_count(len(others), 'file')} left out that {verb} no picture ({kinds})"
         hint = "convert HEIC pictures to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
         yield Finding("not-a-picture", "note", title, "", others, hint)
     if walk.loops:
         verb = "leads" if len(walk.loops) == 1 else "lead"
-        title = f"{counted(len(walk.loops), 'link')} left out that {verb} back to a folder above"
+        title = f"{format_count(len(walk.loops), 'link')} left out that {verb} back to a folder above"
         yield Finding("link-loop", "warning", title, "", tuple(walk.loops))
     if walk.unreadable:
-        title = f"{counted(len(walk.unreadable), 'folder')} may not be read and left out"
+        title = f"{format_count(len(walk.unreadable), 'folder')} may not be read and left out"
         yield Finding("unreadable-folder", "warning", title, "", tuple(walk.unreadable), "check the permissions")
     if walk.unspeakable:
-        title = f"{counted(len(walk.unspeakable), 'name')} left out that is not UTF-8 text"
+        title = f"{format_count(len(walk.unspeakable), 'name')} left out that is not UTF-8 text"
         yield Finding("name-not-utf8", "warning", title, "", tuple(walk.unspeakable), "rename it")

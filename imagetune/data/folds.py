@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from imagetune.core.text import format_count
 from imagetune.data.assignment import Unit, assign, draw_of
 from imagetune.data.catalog import Catalog, Record
-from imagetune.data.findings import counted
 from imagetune.data.splits import Splits, split_units
 from imagetune.errors import DataError
 
@@ -74,7 +74,7 @@ def _parted(
     rule, binned = catalog.rule, catalog.rule.task == "regression"
     units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     if len(units) < folds:
-        what = f"{key} is {folds}, but only {counted(len(units), 'group')} of pictures may be parted"
+        what = f"{key} is {folds}, but only {format_count(len(units), 'group')} of pictures may be parted"
         raise DataError(what, where=str(catalog.root), hint="groups and near-copies stay together; use fewer folds")
     made = assign_folds(units, folds)
     if rule.task not in ("multi_label", "regression"):

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from imagetune.core.processes import prepare_worker, usable_cores
 from imagetune.data.appearance import appearance_of
 from imagetune.data.decode import decode_picture, read_picture_file
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.facts_store import FactsStore, stamp_of
 from imagetune.data.perceptual import LOOK_VERSION, TRIM_SIDE, look_of, shrunk
-from imagetune.data.processes import prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
 # Below this, starting processes takes longer than the work.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagetune.data.findings import shortened
+from imagetune.core.text import format_list
 from imagetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def order_classes(names: Iterable[str], config: DataConfig) -> tuple[str, ...]:
         return tuple(sorted(names))
     numbers = {name: number_of(name) for name in names}
     if words := sorted(name for name, number in numbers.items() if number is None):
-        what = f"ordinal needs the order of the classes, and {shortened(map(repr, words))} are no numbers"
+        what = f"ordinal needs the order of the classes, and {format_list(map(repr, words))} are no numbers"
         hint = f"list them from lowest to highest, such as [{', '.join(words[:3])}]"
         raise RecipeError(what, where="data.classes", hint=hint)
     return tuple(sorted(numbers, key=lambda name: (numbers[name], name)))

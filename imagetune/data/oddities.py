@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imagetune.data.findings import CODES, Finding, counted
+from imagetune.core.text import format_count
+from imagetune.data.findings import CODES, Finding
 from imagetune.data.perceptual import SIDE
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def odd_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
     found.update(_odd_shapes(good))
     for code, (title, explanation, hint) in _WORDS.items():
         if reasons := {good[at].path: words for at, words in sorted(found.get(code, {}).items())}:
-            words = title.format(count=counted(len(reasons), "picture"))
+            words = title.format(count=format_count(len(reasons), "picture"))
             yield Finding(code, CODES[code].severity, words, explanation, tuple(reasons), hint, reasons=reasons)
 
 
@@ -107,7 +108,7 @@ def placeholders(inspected: Sequence[Inspection], families: Iterable[Sequence[in
     groups = [tuple(inspected[at].facts.path for at in family) for family in families if _stands_in(inspected, family)]
     if groups:
         paths = tuple(path for group in groups for path in group)
-        title = f"{counted(len(paths), 'picture')} that may be {counted(len(groups), 'placeholder')}"
+        title = f"{format_count(len(paths), 'picture')} that may be {format_count(len(groups), 'placeholder')}"
         explanation = "one plain drawing under unrelated names: a picture that could not be had, perhaps"
         hint = "look at it, and remove it if the real picture is missing"
         yield Finding("placeholder", CODES["placeholder"].severity, title, explanation, paths, hint, tuple(groups))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import psutil
 
+from imagetune.core.row_store import KEY_BYTES, MemoryRows, Rows, cache_root, free_disk, open_rows, row_bytes
 from imagetune.data.decode import load_picture
-from imagetune.data.rows import KEY_BYTES, MemoryRows, Rows, cache_root, free_disk, open_rows, row_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt

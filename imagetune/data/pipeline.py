@@ -18,10 +18,10 @@ import grain
 import numpy as np
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
+from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores
 from imagetune.data.augmentation import Augmenter, build_augmenter
 from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import PictureCache, PictureSource, picture_source
-from imagetune.data.processes import keep_freed_memory, prepare_worker, usable_cores
 from imagetune.errors import BadPictureError, ResourceError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.shortcuts import tell_class
 
@@ -67,7 +68,7 @@ def split_shift(catalog: Catalog, facts: Sequence[PictureFacts], families: Seque
         for other in ("val", "test")
         if min(len(places.get("train", ())), len(places.get(other, ()))) >= FEWEST
     }
-    corrected = iter(holm([one.p for compared in found.values() for one in compared]))
+    corrected = iter(adjust_p_values([one.p for compared in found.values() for one in compared]))
     for other, compared in found.items():
         adjusted = [(one, next(corrected)) for one in compared]
         told = [one for one, p in adjusted if p <= LARGEST_P and one.distance >= LEAST_DISTANCE]
@@ -135,15 +136,6 @@ def share_difference(first: Sequence[str], second: Sequence[str]) -> tuple[float
     table = np.array([[part[word] for word in columns] for part in parts])
     shares = table / table.sum(axis=1, keepdims=True)
     return float(np.abs(shares[0] - shares[1]).sum()) / 2, float(chi2_contingency(table).pvalue)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number: Holm, "A Simple Sequentially Rejective Test", 1979."""
-    order = np.argsort(values, kind="stable")
-    steps = np.array(values, np.float64)[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty(len(values))
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(value) for value in corrected]
 
 
 def _places(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[int]) -> dict[str, list[int]]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagetune.core.text import format_count
 from imagetune.data.catalog import Record
-from imagetune.data.findings import counted
 from imagetune.data.labels import join_labels, number_of, number_text, require_plain
 from imagetune.errors import DataError
 
@@ -40,7 +40,7 @@ def read_sidecars(pictures: Sequence[str], config: DataConfig, *, split: str | N
     """
     missing = [picture for picture in pictures if not sidecar_of(picture).is_file()]
     if missing:
-        others = f" (and {counted(len(missing) - 1, 'other picture')})" if missing[1:] else ""
+        others = f" (and {format_count(len(missing) - 1, 'other picture')})" if missing[1:] else ""
         what = f"has no {sidecar_of(missing[0]).name} beside it, as other pictures have{others}"
         raise DataError(what, where=missing[0], hint="write one, or move the picture elsewhere")
     return [Record(picture, _label(sidecar_of(picture), config), split) for picture in pictures]

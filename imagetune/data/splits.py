@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagetune.core.files import atomic_path
+from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.assignment import Unit, assign, draw_of
-from imagetune.data.catalog import Catalog, Record, nearest
+from imagetune.data.catalog import Catalog, Record
 from imagetune.data.families import components, equal_pairs, members
-from imagetune.data.findings import counted, shortened
 from imagetune.data.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
@@ -160,7 +160,7 @@ def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> N
     usable = rule.counts(catalog.records[index].label for index in good)
     lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
-        what = f"not one picture of {shortened(map(repr, lost))} can be used"
+        what = f"not one picture of {format_list(map(repr, lost))} can be used"
         raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
 
 
@@ -272,9 +272,9 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     if not unknown:
         return
     label = min(unknown)
-    what = f"the label {label!r} is in {side} ({counted(unknown[label], 'picture')}) but never in training"
-    others = f"; so are {shortened(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
-    hint = nearest(label, class_names) or f"the training labels are {shortened(class_names, most=12)}"
+    what = f"the label {label!r} is in {side} ({format_count(unknown[label], 'picture')}) but never in training"
+    others = f"; so are {format_list(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
+    hint = suggest_name(label, class_names) or f"the training labels are {format_list(class_names, most=12)}"
     raise DataError(what + others, where=str(root), hint=hint)
 
 

@@ -7,8 +7,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune.data.catalog import Catalog, Record, nearest
-from imagetune.data.findings import shortened
+from imagetune.core.text import format_list, suggest_name
+from imagetune.data.catalog import Catalog, Record
 from imagetune.data.labels import join_labels, number_text, require_plain
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
@@ -137,11 +137,11 @@ def _require_columns(header: list[str], columns: dict[str, str], table: Path) ->
     for key in ("path", "label", *(key for key in columns if key.startswith(_SLICE))):
         name = columns[key]
         if name not in header:
-            guess = nearest(name, header)
+            guess = suggest_name(name, header)
             meant = "slices" if key.startswith(_SLICE) else key
             hint = "" if name == _HUGGING_FACE_PATH else f"set data.columns.{meant} to the column's name"
             hint = f"{guess} {hint}".strip()
-            what = f"has no column {name!r}; its columns are {shortened(map(repr, header), most=20)}"
+            what = f"has no column {name!r}; its columns are {format_list(map(repr, header), most=20)}"
             raise DataError(what, where=str(table), hint=hint)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import wilcoxon
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.churn import answer_changes, differing_pictures
 from imagetune.evaluation.compared import (
     ClassDifference,
@@ -87,7 +87,7 @@ def compare_predictions(
     tested = Tested(answers, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
     resampled = {key: redrawn_figures(tested, key) for key in answers}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
-    corrected = holm([pair.test.p_value for pair in pairs])
+    corrected = adjust_p_values([pair.test.p_value for pair in pairs])
     return Comparison(
         task=task,
         metric=tested.metric,
@@ -198,7 +198,7 @@ def _class_differences(
     tests = [difference.p_value for difference in found]
     if any(p is None for p in tests):
         return tuple(found)
-    corrected = holm([p for p in tests if p is not None])
+    corrected = adjust_p_values([p for p in tests if p is not None])
     return tuple(replace(each, corrected=p) for each, p in zip(found, corrected, strict=True))
 
 

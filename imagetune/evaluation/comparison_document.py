@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from math import ceil, floor, log10
 from typing import Any
 
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.evaluation.compared import (
     Churn,
     ClassDifference,
@@ -223,7 +223,7 @@ def _gap(comparison: Comparison, pair: PairComparison) -> str:
         ends = sorted((sign * difference.low, sign * difference.high))
         told = f"{amount(ends[0], metric)} to {amount(ends[1], metric)}"
         interval = f"{100 * comparison.bootstrap.confidence:g}% interval {told}; "
-    corrected = f", corrected for {counted(len(comparison.pairs), 'pair')}" if len(comparison.pairs) > 1 else ""
+    corrected = f", corrected for {format_count(len(comparison.pairs), 'pair')}" if len(comparison.pairs) > 1 else ""
     test = f"{pair.test.method} {p_text(pair.test.corrected)}{corrected}"
     title = METRICS[metric].in_words
     if not value:
@@ -305,10 +305,8 @@ def _differing(comparison: Comparison, predictions: Mapping[str, Predictions]) -
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     if comparison.groups is not None:
-        yield (
-            f"pictures come in {counted(comparison.groups, 'group')}, which are resampled and swapped whole; churn and "
-            f"counts are of pictures"
-        )
+        groups = format_count(comparison.groups, "group")
+        yield f"pictures come in {groups}, which are resampled and swapped whole; churn and counts are of pictures"
     if len(comparison.pairs) > 1:
         yield "only the p-values of the deciding figure are corrected for several pairs; intervals are each for itself"
     yield (

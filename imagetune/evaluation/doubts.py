@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from imagetune.core.files import atomic_path
 from imagetune.evaluation.out_of_fold import Pool
-from imagetune.files import atomic_path
 
 CSV_FILE = "label_errors.csv"
 # evaluation.json names so many; the CSV file names all.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import mannwhitneyu, rankdata
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.intervals import Bootstrap, Estimate, mean_estimate
 from imagetune.evaluation.slices import LEVEL, Slice, all_slices, slice_notes
 from imagetune.evaluation.verdict import difference
@@ -49,7 +49,9 @@ def compare_errors(
     within = [larger_within_p(errors, part.inside, ranges) for part in found]
     rows = [
         _row(part, errors, ranges, bootstrap) | {"p": p, "p_holm": held, "p_ranges": q, "p_ranges_holm": kept}
-        for part, p, held, q, kept in zip(found, plain, holm(plain), within, holm(within), strict=True)
+        for part, p, held, q, kept in zip(
+            found, plain, adjust_p_values(plain), within, adjust_p_values(within), strict=True
+        )
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_ranges": row["p_ranges_holm"] < LEVEL}

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from imagetune.core.files import atomic_path
 from imagetune.evaluation.curves import curves_figure
 from imagetune.evaluation.drawing import drawing_style
 from imagetune.evaluation.heatmap import confusion_figure
 from imagetune.evaluation.run_files import RunFiles, read_run
 from imagetune.evaluation.schedule_plot import schedule_figure, stage_rates
 from imagetune.evaluation.value_plots import value_figure
-from imagetune.files import atomic_path
 
 PNG_DOTS_PER_INCH = 150
 

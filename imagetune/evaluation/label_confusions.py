@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.confidence import known_split, tested_split
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.intervals import group_codes, share_estimate
@@ -84,7 +84,7 @@ def pair_rows(true: Bools, given: Bools, names: tuple[str, ...], confidence: flo
         _row(kind, (names[label], names[other]), tables[kind][:, other, label], confidence)
         for kind, other, label in chosen[:MOST_PAIRS]
     ]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+    for row, p in zip(rows, adjust_p_values([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": p, "more": p < LEVEL}
     return sorted(rows, key=lambda row: row["p"])
 

@@ -20,7 +20,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,
@@ -350,10 +350,10 @@ def _notes(classes: Sequence[ClassEvaluation], left_out: int) -> Iterator[str]:
     unused = [found.name for found in classes if found.pictures and not found.predicted]
     few = [found.name for found in classes if 0 < found.pictures < FEW]
     if left_out:
-        yield f"{counted(left_out, 'picture')} left out: the label is not one of the classes"
+        yield f"{format_count(left_out, 'picture')} left out: the label is not one of the classes"
     if absent:
-        yield f"no pictures of {shortened(absent)}: left out of the averages"
+        yield f"no pictures of {format_list(absent)}: left out of the averages"
     if unused:
-        yield f"never predicted: {shortened(unused)}; the precision counts as 0"
+        yield f"never predicted: {format_list(unused)}; the precision counts as 0"
     if few:
-        yield f"fewer than {FEW} pictures of {shortened(few)}: the figures of so few say little"
+        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"

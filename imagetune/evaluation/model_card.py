@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.run_files import SPLITS, RunFiles, read_run
@@ -73,8 +73,8 @@ def _limits(run: RunFiles) -> Iterator[str]:
         yield "No pictures were held out for a test: the figures are those of validation, and flatter."
     if few := [row["class"] for row in tested.get("per_class", []) if row["pictures"] < FEW]:
         yield (
-            f"{counted(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} pictures, so "
-            f"that their own figures are rough: {', '.join(few)}."
+            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} pictures, "
+            f"so that their own figures are rough: {', '.join(few)}."
         )
     yield "The figures hold for pictures like those of the test: same source, same cameras, same labelling."
     yield from (f"{note}." for note in tested.get("notes", []))

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.findings import counted, shortened
+from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.intervals import (
     Bootstrap,
@@ -312,7 +312,7 @@ def _best_threshold(true: Bools, probabilities: Floats) -> float:
 
 def _require_figures(predictions: Predictions, true: Bools) -> None:
     if not true.any():
-        what = f"none of {len(true)} pictures has one of the labels {shortened(predictions.class_names)}"
+        what = f"none of {len(true)} pictures has one of the labels {format_list(predictions.class_names)}"
         hint = "test pictures must be labelled with the names that the model was trained on"
         raise DataError(what, hint=hint)
     finite = np.isfinite(predictions.probabilities).all(axis=1)
@@ -327,12 +327,12 @@ def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Ite
     unused = [found.name for found in classes if found.pictures and not found.predicted]
     few = [found.name for found in classes if 0 < found.pictures < FEW]
     if bare := int((~true.any(axis=1)).sum()):
-        yield f"{counted(bare, 'picture')} without any label; to give none is right there"
+        yield f"{format_count(bare, 'picture')} without any label; to give none is right there"
     if unknown:
-        yield f"{counted(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
+        yield f"{format_count(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
     if absent:
-        yield f"no pictures of {shortened(absent)}: left out of the averages"
+        yield f"no pictures of {format_list(absent)}: left out of the averages"
     if unused:
-        yield f"never given: {shortened(unused)}; the precision counts as 0"
+        yield f"never given: {format_list(unused)}; the precision counts as 0"
     if few:
-        yield f"fewer than {FEW} pictures of {shortened(few)}: the figures of so few say little"
+        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"

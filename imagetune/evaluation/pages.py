@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from imagetune.files import write_text
+from imagetune.core.files import write_text
 
 
 def html_environment(package: str = "imagetune.evaluation") -> Environment:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.files import atomic_path
 from imagetune.data.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
 from imagetune.data.targets import encode_targets, median_class
 from imagetune.errors import DataError
-from imagetune.files import atomic_path
 
 if TYPE_CHECKING:
     import keras

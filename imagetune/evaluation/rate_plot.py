@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imagetune.core.files import atomic_path
 from imagetune.evaluation.drawing import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style
-from imagetune.files import atomic_path
 from imagetune.training.lr_find import EXPLODED, RateSearch
 
 FIGURE_INCHES = (7.4, 4.4)

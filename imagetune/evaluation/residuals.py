@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate
@@ -59,7 +59,9 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
     draws = draws_of(split, run.recipe)
     by_true, by_answer = (_range_rows(split, numbers, draws) for numbers in (true, given))
-    for row, p in zip([*by_true, *by_answer], holm([row["p"] for row in (*by_true, *by_answer)]), strict=True):
+    for row, p in zip(
+        [*by_true, *by_answer], adjust_p_values([row["p"] for row in (*by_true, *by_answer)]), strict=True
+    ):
         row |= {"p_holm": p, "off": "" if p >= LEVEL else "too high" if row["bias"]["value"] > 0 else "too low"}
     document: dict[str, Any] = {
         "split": name,

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import read_json_lines
 from imagetune.data.labels import label_rule
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
-from imagetune.files import read_json_lines
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 

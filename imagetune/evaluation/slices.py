@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtr
 
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.catalog import Record
 from imagetune.data.facts import PictureFacts
 from imagetune.data.inspection import inspect_pictures
-from imagetune.data.shift import holm
 from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions
@@ -123,7 +123,9 @@ def compare_slices(
     within = [worse_p(right, part.inside, classes) for part in found]
     rows = [
         _row(part, right, classes, confidence) | {"p": p, "p_holm": held, "p_classes": q, "p_classes_holm": kept}
-        for part, p, held, q, kept in zip(found, plain, holm(plain), within, holm(within), strict=True)
+        for part, p, held, q, kept in zip(
+            found, plain, adjust_p_values(plain), within, adjust_p_values(within), strict=True
+        )
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_classes": row["p_classes_holm"] < LEVEL}

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.files import disk_errors
+from imagetune.core.files import disk_errors
 
 QUALITY = 78
 

@@ -5,10 +5,10 @@ Importing this module is cheap: Keras is imported when a backbone is built.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
+from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model import blocks
 from imagetune.model.blocks import BlockScheme
@@ -259,17 +259,5 @@ def get_backbone(name: str) -> Backbone:
     """
     if name in _BACKBONES:
         return _BACKBONES[name]
-    close = _nearest(name)
-    hint = f"did you mean {close!r}?" if close else f"choose one of: {', '.join(_BACKBONES)}"
+    hint = suggest_name(name, _BACKBONES) or f"choose one of: {', '.join(_BACKBONES)}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
-
-
-def _nearest(name: str) -> str | None:
-    """Return the name that ``name`` probably means, ignoring case and separators first."""
-    plain = {_plain(known): known for known in _BACKBONES}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    return "".join(char for char in name.lower() if char.isalnum())

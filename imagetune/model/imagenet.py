@@ -23,8 +23,8 @@ from typing import Literal
 
 import h5py
 
+from imagetune.core.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
 from imagetune.errors import ImagetuneError, WeightsError
-from imagetune.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
 from imagetune.model import packages
 from imagetune.model.backbones import Backbone, all_backbones, get_backbone
 

@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 import imagetune
+from imagetune.core.files import disk_errors, sha256_file, write_json
 from imagetune.data.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, WeightsError
-from imagetune.files import disk_errors, sha256_file, write_json
 from imagetune.model.answer_rules import ConformalRule, OperatingPoint
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.matching import assign, match_layers

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from imagetune.core.files import atomic_path, sha256_file
 from imagetune.errors import ModelFileError
-from imagetune.files import atomic_path, sha256_file
 from imagetune.recipe.base import Section
 from imagetune.recipe.data import Task
 

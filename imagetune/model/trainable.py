@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import keras
 
+from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.model.backbones import Backbone
 from imagetune.recipe.unfreeze import Unfreeze, parse_unfreeze
@@ -198,10 +198,9 @@ def _matching(pattern: str, blocks: Sequence[LayerBlock], backbone: Backbone) ->
     found = of_blocks or [name for block in blocks for name in block.layers if fnmatch.fnmatchcase(name, pattern)]
     if not found:
         names = [block.name for block in blocks]
-        close = difflib.get_close_matches(pattern, [*names, *(n for block in blocks for n in block.layers)], n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
+        guess = suggest_name(pattern, [*names, *(n for block in blocks for n in block.layers)])
         what = f"{backbone.name} has no block or layer {pattern!r} (blocks: {', '.join(names)})"
-        raise RecipeError(what, where=WHERE, hint=f"{guess}see `imagetune model layers {backbone.name}`")
+        raise RecipeError(what, where=WHERE, hint=f"{guess} see `imagetune model layers {backbone.name}`".strip())
     return found
 
 

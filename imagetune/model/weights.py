@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from imagetune.core.files import sha256_file
+from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError, WeightsError
-from imagetune.files import sha256_file
 from imagetune.model.backbones import Backbone, get_backbone
 from imagetune.model.efficientnet_lite0 import layer_arrays
 from imagetune.model.imagenet import (
@@ -100,8 +100,7 @@ def _load_path(network: keras.Model, backbone: Backbone, value: str) -> WeightsR
         return _load_file(network, path)
     expected = "expected imagenet, random, hed, a .weights.h5, .keras or .h5 file, or the folder of a run"
     if not path.suffix and "/" not in value:
-        close = difflib.get_close_matches(value, WORDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else expected
+        hint = suggest_name(value, WORDS) or expected
         raise RecipeError(f"no weights called {value!r}, and no such file", where=WHERE, hint=hint)
     raise WeightsError("no such file or folder", where=str(path), hint=f"for {WHERE}, {expected}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath, value_at
-from imagetune.recipe.problems import did_you_mean, dotted, shown
+from imagetune.recipe.problems import did_you_mean, dotted, list_some, shown
 from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, index_of
 
 Spaces = Mapping[NodePath, Space]
@@ -169,8 +169,7 @@ def _offers(space: ChoiceSpace | IntSpace, value: Value) -> bool:
 def _guess(value: Value, offered: Sequence[Value]) -> str:
     if isinstance(value, str):
         return did_you_mean(value, (other for other in offered if isinstance(other, str)))
-    known = ", ".join(map(shown, offered[:12])) + (", ..." if len(offered) > 12 else "")
-    return f"available: {known}"
+    return f"available: {list_some(map(shown, offered))}"
 
 
 def _find(spaces: Iterable[NodePath], name: str) -> NodePath | None:

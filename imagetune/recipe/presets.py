@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
+
+from imagetune.core.text import suggest_name
 
 # On three sets of small pictures a third of this rate was worse in five of six pairs, and no preset was clearly better
 # than the default (docs/strategies.md).
@@ -52,9 +53,8 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"`{key}` goes with a preset's name; here each stage says its own {key}")
         return section
     if stages not in PRESETS:
-        close = difflib.get_close_matches(stages, PRESETS, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown preset {stages!r}{guess} (presets: {', '.join(PRESETS)})")
+        guess = suggest_name(stages, PRESETS)
+        raise ValueError(f"unknown preset {stages!r}{guess and '; '}{guess} (presets: {', '.join(PRESETS)})")
     epochs = section.pop("epochs", None)
     rate = section.pop("learning_rate", HEAD_RATE)
     for key, value in (("epochs", epochs), ("learning_rate", rate)):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
 
@@ -55,16 +56,17 @@ def _of_another_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], pa
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` or a short list of what there is."""
-    known = list(known)
-    folded = {name.lower().replace("_", "").replace("-", ""): name for name in known}
-    close = difflib.get_close_matches(word.lower().replace("_", "").replace("-", ""), folded, n=1, cutoff=0.6)
+    known = sorted(known)
     alias = _ALIASES.get(word)
     if alias in known:
         return f"did you mean {alias!r}?"
-    if close:
-        return f"did you mean {folded[close[0]]!r}?"
-    shown = ", ".join(sorted(known)[:_MANY]) + (", ..." if len(known) > _MANY else "")
-    return f"available: {shown}"
+    return suggest_name(word, known) or f"available: {list_some(known)}"
+
+
+def list_some(words: Iterable[str]) -> str:
+    """Return the first words with commas between, and dots where there are more; there may be endlessly many."""
+    first = list(islice(words, _MANY + 1))
+    return ", ".join(first[:_MANY]) + (", ..." if len(first) > _MANY else "")
 
 
 def dotted(path: NodePath) -> str:
@@ -170,7 +172,7 @@ def _section_hint(path: NodePath, findings: Iterable[Mapping[str, Any]], root: t
     for finding in findings:
         if finding["type"] in ("model_type", "model_attributes_type"):
             keys = list(dict.fromkeys(_keys_at(root, path)))
-            return f"its keys are {', '.join(keys[:_MANY])}" + (", ..." if len(keys) > _MANY else "")
+            return f"its keys are {list_some(keys)}"
         if finding["type"] == "dict_type" and isinstance(finding["input"], str):
             return f"write `{finding['input']}: {{}}`"
     return ""

@@ -6,8 +6,8 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+from imagetune.core.files import disk_errors
 from imagetune.errors import RecipeError
-from imagetune.files import disk_errors
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.problems import did_you_mean
 

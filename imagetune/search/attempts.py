@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagetune.files import write_json
+from imagetune.core.files import write_json
 
 INTERRUPTED_FOLDER = "interrupted"
 _LOOK_SECONDS = 1.0

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import append_json_line
 from imagetune.errors import CheckpointError
-from imagetune.files import append_json_line
 from imagetune.recipe.document import NodePath
 from imagetune.search.trial import Trial, TrialResult
 

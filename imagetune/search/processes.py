@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from imagetune.data.processes import end_with_parent
+from imagetune.core.processes import end_with_parent
 from imagetune.search.deaths import memory_kills, reason_of
 from imagetune.search.executor import Outcome, Task, Work
 from imagetune.search.slots import Slot

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import disk_errors, write_json, write_text
 from imagetune.errors import CheckpointError
-from imagetune.files import disk_errors, write_json, write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import SearchConfig, Value

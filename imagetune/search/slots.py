@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from imagetune.data.processes import usable_cores
+from imagetune.core.processes import usable_cores
 
 _LIST_SECONDS = 20.0
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.recipe.conditions import in_force, parents_first, settings_with
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Space, UniformSpace, Value
@@ -220,7 +220,7 @@ def _compared(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
     """Return the effects with what each differs by from the one it is compared with."""
     pairs = [_pairs(effect, effects) for effect in effects]
     found = compare_pairs(pairs, confidence=CONFIDENCE)
-    corrected = iter(holm([comparison.p for comparison in found if comparison is not None]))
+    corrected = iter(adjust_p_values([comparison.p for comparison in found if comparison is not None]))
     compared = []
     for effect, gaps, comparison in zip(effects, pairs, found, strict=True):
         if not len(gaps):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from imagetune.core.files import disk_errors
 from imagetune.errors import CheckpointError, ImagetuneError
-from imagetune.files import disk_errors
 from imagetune.search.executor import Executor, Outcome, Task
 from imagetune.search.journal import Ended, Event, Journal, Proposed, unfinished
 from imagetune.search.proposals import Proposer, Turn

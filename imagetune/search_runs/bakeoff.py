@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from imagetune.core.files import write_text
 from imagetune.errors import RecipeError
 from imagetune.evaluation.folds import corrected_estimate
-from imagetune.files import write_text
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import ChoiceSpace, IntSpace

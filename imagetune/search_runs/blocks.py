@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 
-from imagetune.data.processes import prepare_worker
+from imagetune.core.processes import prepare_worker
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from imagetune.data.findings import counted
-from imagetune.data.processes import usable_cores
+from imagetune.core.processes import usable_cores
+from imagetune.core.text import format_count
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.runs import Data, Say
@@ -78,7 +78,7 @@ def told_slots(slots: Sequence[Slot], cores: int) -> str:
     if any(slot.environment for slot in slots):
         return f"{len(slots)} at a time: {', '.join(slot.place for slot in slots)}"
     crowded = "; more trials than cores, so that each takes longer" if len(slots) > cores else ""
-    return f"{len(slots)} at a time on {counted(cores, 'core')}{crowded}"
+    return f"{len(slots)} at a time on {format_count(cores, 'core')}{crowded}"
 
 
 def local_slots(recipe: Recipe) -> tuple[Slot, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagetune.data.findings import counted
+from imagetune.core.text import format_count
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe
 from imagetune.search.bakeoff import probes_of
@@ -21,14 +21,16 @@ def plan_line(loaded: LoadedRecipe) -> str:
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = len(sweep_settings(loaded.spaces))
-        planned, what = settings * config.repeats, f"{settings} settings x {counted(config.repeats, 'seed')}"
-        told = f"{counted(planned, 'training')}: {what}, one variable at a time"
+        planned, what = settings * config.repeats, f"{settings} settings x {format_count(config.repeats, 'seed')}"
+        told = f"{format_count(planned, 'training')}: {what}, one variable at a time"
     elif config.algorithm == "bakeoff":
         planned = len(probes_of(loaded.spaces))
         tuned = min(config.finalists, planned)
-        after = f", then {counted(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
+        after = (
+            f", then {format_count(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
+        )
         seeds = f" with {config.repeats} seeds" if tuned and config.repeats > 1 else ""
-        told = f"{counted(planned, 'probe')} of backbones{after}{seeds}"
+        told = f"{format_count(planned, 'probe')} of backbones{after}{seeds}"
     elif config.algorithm == "hyperband":
         return _hyperband_note(loaded.recipe)
     else:
@@ -67,5 +69,5 @@ def _hyperband_note(recipe: Recipe) -> str:
     most = config.max_epochs or sum(stage.epochs for stage in recipe.train.stages)
     if most >= config.factor:
         return ""
-    least = f"with {counted(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
+    least = f"with {format_count(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
     return f"note        {least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"

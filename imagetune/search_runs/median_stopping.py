@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.recipe.train import StageConfig
 from imagetune.run_folder import RunFolder
 from imagetune.search.finalists import Direction, direction_of

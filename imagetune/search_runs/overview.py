@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from statistics import stdev
 from typing import Any
 
+from imagetune.core.text import format_duration
 from imagetune.recipe.metrics import METRICS
 from imagetune.search.axes import Axis, text_of
 from imagetune.search_runs.clock import clock_of
 from imagetune.search_runs.search_files import SearchFiles
 from imagetune.search_runs.verdict import failures_of, remarks_of
-from imagetune.wording import duration
 
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
@@ -34,7 +34,7 @@ def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
     if ran:
         clock = clock_of(ran)
         yield "started", time.strftime("%Y-%m-%d %H:%M", time.localtime(min(result.began for result in ran)))
-        yield "took", duration(clock.total)
+        yield "took", format_duration(clock.total)
     yield "folder", search.folder.name
     if search.tracking.get("run_id"):
         yield "MLflow run", str(search.tracking["run_id"])

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core.files import disk_errors
 from imagetune.errors import SearchError
-from imagetune.files import disk_errors
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.schema import Recipe

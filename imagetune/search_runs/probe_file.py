@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.files import write_json
+from imagetune.core.files import write_json
 
 PROBE_NAME = "probe.json"
 FORMAT = 1

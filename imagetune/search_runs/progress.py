@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.run_folder import RunFolder
 from imagetune.search.executor import Task
 from imagetune.search.finalists import direction_of

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
+from imagetune.core.files import atomic_path, disk_errors
 from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.files import atomic_path, disk_errors
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from imagetune.core.files import disk_errors, write_json
 from imagetune.data.holdout import open_holdout
 from imagetune.data.splits import told_path, write_splits_csv
 from imagetune.errors import CheckpointError
-from imagetune.files import disk_errors, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import ABSENT, recipe_differences
 from imagetune.recipe.schema import Recipe

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagetune.files import write_text
+from imagetune.core.files import write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.printing import searchable_yaml

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import stdev
 
-from imagetune.files import write_text
+from imagetune.core.files import write_text
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.search.axes import text_of

@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
+from imagetune.core.text import format_duration
 from imagetune.search.trial import TrialResult
 from imagetune.search_runs.clock import Clock, clock_of
 from imagetune.search_runs.search_files import SearchFiles
-from imagetune.wording import duration
 
 _WIDTH, _LEFT, _RIGHT, _TOP = 1000.0, 110.0, 16.0, 8.0
 _LANE, _BAR = 22.0, 16.0
@@ -41,8 +41,8 @@ def timeline_view(search: SearchFiles) -> Mapping[str, Any] | None:
         "bars": bars,
         "ticks": [(round(_LEFT + seconds * scale, 1), text) for seconds, text in _ticks(clock.total)],
         "pauses": [round(_LEFT + seconds * scale, 1) for seconds in clock.pauses],
-        "busy": duration(busy),
-        "total": duration(clock.total),
+        "busy": format_duration(busy),
+        "total": format_duration(clock.total),
         "beside": busy / max(clock.total, 1e-9),
     }
 
@@ -80,7 +80,7 @@ def _bar(search: SearchFiles, result: TrialResult, clock: Clock, scale: float, y
         "kind": kind_of(result),
         "name": name if len(name) * _LETTER + 4 <= width else "",
         "trial": name,
-        "text": f"trial {name}, {result.status}{where}, {duration(result.seconds)}: {figure}",
+        "text": f"trial {name}, {result.status}{where}, {format_duration(result.seconds)}: {figure}",
     }
 
 

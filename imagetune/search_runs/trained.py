@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from imagetune.files import read_json_lines, write_json
+from imagetune.core.files import read_json_lines, write_json
 from imagetune.jobs import build_pretrained, settle_batch_size, settle_workers, training_job
 from imagetune.model.weights import WeightsReport
 from imagetune.recipe.loading import load_recipe

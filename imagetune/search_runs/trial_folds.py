@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from imagetune.core.files import write_json
 from imagetune.data.folds import selection_folds
 from imagetune.data.splits import Splits, write_splits_csv
-from imagetune.files import write_json
 from imagetune.recipe.data import ColumnsConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder, RunRecorder, create_run_folder, failure_state

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from statistics import stdev
 from typing import Any
 
+from imagetune.core.text import format_duration
 from imagetune.recipe.search import Value
 from imagetune.search.axes import text_of
 from imagetune.search.records import values_key
@@ -13,7 +14,6 @@ from imagetune.search.trial import Trial, TrialResult
 from imagetune.search_runs.search_files import SearchFiles
 from imagetune.search_runs.timeline import kind_of
 from imagetune.search_runs.verdict import difference_of
-from imagetune.wording import duration
 
 
 def finalists_view(search: SearchFiles) -> Mapping[str, Any] | None:
@@ -77,7 +77,7 @@ def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: M
         "granted": trial.epochs,
         "best_epoch": result.best_epoch if result else None,
         "seconds": result.seconds if result else None,
-        "duration": duration(result.seconds) if result else "-",
+        "duration": format_duration(result.seconds) if result else "-",
         "place": result.place if result else "",
         "error": result.error if result else "",
         "values": [_cell(axis.name, settings) for axis in search.axes],

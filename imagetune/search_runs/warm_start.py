@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import write_json
 from imagetune.errors import CheckpointError, RecipeError
-from imagetune.files import write_json
 from imagetune.recipe.conditions import is_met, parents_first
 from imagetune.recipe.document import NodePath, value_at
 from imagetune.recipe.loading import LoadedRecipe, load_recipe

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagetune.files import read_json_lines
+from imagetune.core.files import read_json_lines
 from imagetune.recipe.document import parse_document
 from imagetune.recipe.metrics import METRICS, is_lower_better
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from imagetune.core.files import disk_errors, write_json
 from imagetune.errors import TrackingError
-from imagetune.files import disk_errors, write_json
 
 FILE_NAME = "tracking.json"
 LOCK_NAME = ".tracking.lock"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from imagetune.files import sha256_file
+from imagetune.core.files import sha256_file
 from imagetune.tracking import content
 from imagetune.tracking.description import run_description
 from imagetune.tracking.packing import ModelFacts, model_facts, pack_model

@@ -23,8 +23,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.core.files import disk_errors, sha256_file, write_json
 from imagetune.errors import CheckpointError
-from imagetune.files import disk_errors, sha256_file, write_json
 
 START = "start.npz"
 # What earlier versions wrote, in Keras's format.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 import psutil
 
-from imagetune.data.rows import cache_root, free_disk, row_bytes
+from imagetune.core.row_store import cache_root, free_disk, row_bytes
 from imagetune.model.build import POOLING
 from imagetune.model.halves import Halves, cut_model, frozen_boundaries
 from imagetune.recipe.train import StageConfig, TrainConfig

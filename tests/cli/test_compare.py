@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from browser import browse, needs_browser, sort_by_keyboard
 
+from imagetune.core.files import sha256_file
 from imagetune.data.labels import LabelRule
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.predictions import Predictions, write_predictions
-from imagetune.files import sha256_file
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import recipe_yaml
 

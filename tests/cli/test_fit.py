@@ -8,8 +8,8 @@ import mlflow
 import numpy as np
 import pytest
 
+from imagetune.core.files import read_json_lines
 from imagetune.data.decode import load_picture
-from imagetune.files import read_json_lines
 from imagetune.recipe.loading import load_recipe
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imagetune.data.rows import cache_root
+from imagetune.core.row_store import cache_root
 
 SMALL = ("-o", "model.backbone=mobilenet_v3_small", "-o", "train.batch_size=8")
 HEAD = ("-o", "train.stages=[{name: head, epochs: 6, learning_rate: 0.01}]")

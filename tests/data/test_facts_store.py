@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from imagetune.core.row_store import cache_root
 from imagetune.data import facts_store
 from imagetune.data.facts_store import FactsStore, stamp_of
 from imagetune.data.inspection import inspect_pictures
-from imagetune.data.rows import cache_root
 
 SETTINGS = {"background": (255, 255, 255), "max_pixels": 10**8, "look": True}
 # What is opened below a folder, told by the interpreter itself; hooks stay for ever.

@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 from imagetune.data.catalog import Catalog, Record
 from imagetune.data.facts import Appearance, PictureFacts
 from imagetune.data.labels import LabelRule
-from imagetune.data.shift import differences, holm, share_difference, split_shift
+from imagetune.data.shift import differences, share_difference, split_shift
 
 
 def source(
@@ -93,13 +93,6 @@ def test_copies_count_once():
     assert "test" in found(catalog, facts)
     families = [*range(60), *[60] * 60]
     assert list(split_shift(catalog, facts, families)) == []
-
-
-def test_holm_is_the_published_procedure():
-    # The example of Wikipedia's article: at 5% the first and the fourth are rejected.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_total_variation_is_half_the_sum_of_differences():

@@ -13,6 +13,7 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
+from imagetune.core.files import append_json_line, write_json, write_text
 from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
@@ -20,7 +21,6 @@ from imagetune.evaluation.document import evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.metrics import evaluate_predictions
 from imagetune.evaluation.predictions import Predictions, predictions_of, write_predictions
-from imagetune.files import append_json_line, write_json, write_text
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import recipe_yaml

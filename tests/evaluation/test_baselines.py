@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolute_error
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.baselines import baselines, errors, paired_difference
 from imagetune.evaluation.baselines_page import baselines_view
 from imagetune.evaluation.intervals import Bootstrap
 from imagetune.evaluation.run_files import read_run
-from imagetune.files import write_json
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.folds import Fold, corrected_estimate, folds_document, pooled_predictions
 from imagetune.evaluation.report import write_report
 from imagetune.evaluation.slices import compare_slices
-from imagetune.files import write_json
 from imagetune.recipe.tracking import EvaluateConfig
 
 CONFIG = EvaluateConfig(bootstrap_samples=100)

@@ -1,10 +1,10 @@
 import numpy as np
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.galleries import _speaks_against, confused_pairs, galleries_view, least_sure
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.report import render_report
 from imagetune.evaluation.run_files import read_run
-from imagetune.files import write_json
 
 
 def test_the_most_confused_pair_comes_first_whichever_way():

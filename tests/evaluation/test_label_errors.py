@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.doubts import CSV_FILE
 from imagetune.evaluation.feature_models import LabelledFeatures
 from imagetune.evaluation.label_errors import label_errors, wrong_labels
-from imagetune.files import write_json
 
 BY_EYE = Path(__file__).parents[1] / "data" / "clipart_by_eye.json"
 CLASSES = ("ant", "bee", "cat", "dog")

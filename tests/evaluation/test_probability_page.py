@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from imagetune.core.files import write_json
 from imagetune.data.catalog import Record
 from imagetune.evaluation.calibration import calibration_document
 from imagetune.evaluation.conformal import conformal_document
@@ -15,7 +16,6 @@ from imagetune.evaluation.report import render_report
 from imagetune.evaluation.roc_curves import curves_part
 from imagetune.evaluation.run_files import read_run
 from imagetune.evaluation.selective import selective_part
-from imagetune.files import write_json
 from imagetune.recipe.tracking import OperatingPointConfig
 
 HEADINGS = (

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation
 
+from imagetune.core.files import write_json
 from imagetune.evaluation.doubts import CSV_FILE
 from imagetune.evaluation.feature_models import LabelledFeatures
 from imagetune.evaluation.label_errors import label_errors
 from imagetune.evaluation.value_doubts import DOUBTED, neighbours_out_of_fold, robust_deviations
-from imagetune.files import write_json
 
 
 def numbered(n, *, seed, planted=0, growing=False, jump=8.0):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagetune.files import append_json_line, write_json
+from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from imagetune.core.files import sha256_file
 from imagetune.errors import DivergedError, ModelFileError
-from imagetune.files import sha256_file
 from imagetune.model.backbones import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import load_model, save_model, update_manifest

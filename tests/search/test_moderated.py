@@ -5,7 +5,7 @@ import pytest
 from scipy.special import polygamma
 from scipy.stats import ttest_1samp
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.search import moderated
 from imagetune.search.moderated import compare_pairs
 
@@ -63,7 +63,7 @@ def simulate(*, shift, spreads, rounds=500):
         figures = seeds + random.normal(size=(len(shift) + 1, 3)) * np.asarray(spreads)[:, None]
         gaps = figures[1:] - figures[0] + shift[:, None]
         found = compare_pairs(list(gaps), confidence=0.95)
-        sure = np.array(holm([comparison.p for comparison in found])) < 0.05
+        sure = np.array(adjust_p_values([comparison.p for comparison in found])) < 0.05
         wrong += bool(sure[shift == 0].any())
         seen += sure[shift != 0].tolist()
         held += [one.low <= true <= one.high for one, true in zip(found, shift, strict=True)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagetune.data.shift import holm
+from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
 from imagetune.search.proposals import Turn
 from imagetune.search.sweep import (
@@ -126,7 +126,9 @@ def test_effects_are_of_the_same_seeds_and_corrected_together():
         assert effect.low < effect.difference < effect.high
         # Seeds that shift all settings alike leave the differences alone.
         assert effect.high - effect.low < 0.05
-    assert [effect.p_holm for effect in effects[1:]] == pytest.approx(holm([effect.p for effect in effects[1:]]))
+    assert [effect.p_holm for effect in effects[1:]] == pytest.approx(
+        adjust_p_values([effect.p for effect in effects[1:]])
+    )
     assert [effect.word for effect in effects[1:]] == [
         *("worse", "can't tell", "can't tell", "can't tell"),
         *("better", "can't tell"),

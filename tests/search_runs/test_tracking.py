@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.files import append_json_line, write_json
+from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.search import BudgetConfig
 from imagetune.run_folder import RunFolder

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagetune.core.files import read_json_lines
 from imagetune.errors import DataError
-from imagetune.files import read_json_lines
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder import RunFolder
 from imagetune.runs import read_data

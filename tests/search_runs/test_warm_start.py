@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from imagetune.core.files import write_json
 from imagetune.data.splits import write_splits_csv
 from imagetune.errors import CheckpointError, RecipeError
-from imagetune.files import write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.run_folder import lock_document, write_recipe
 from imagetune.runs import read_data

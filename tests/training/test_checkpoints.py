@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from imagetune.core.files import sha256_file
 from imagetune.errors import CheckpointError, ResourceError
-from imagetune.files import sha256_file
 from imagetune.training.checkpoints import (
     Resume,
     TrainingState,

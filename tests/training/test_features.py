@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
+from imagetune.core.row_store import cache_root
 from imagetune.data.audit import audit_catalog
 from imagetune.data.catalog import read_catalog
-from imagetune.data.rows import cache_root
 from imagetune.data.splits import split_catalog
 from imagetune.errors import BadPictureError, StoppedError
 from imagetune.model.backbones import get_backbone

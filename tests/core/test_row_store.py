@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from imagetune.data.rows import MemoryRows, cache_root, key_of, open_rows
+from imagetune.core.row_store import MemoryRows, cache_root, key_of, open_rows
 
 ABOUT = {"kind": "pictures", "size": 4}
 SHAPE = (2, 3)

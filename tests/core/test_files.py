@@ -3,8 +3,8 @@ import os
 
 import pytest
 
+from imagetune.core.files import append_json_line, atomic_path, disk_errors, read_json_lines, sha256_file, write_json
 from imagetune.errors import ResourceError
-from imagetune.files import append_json_line, atomic_path, disk_errors, read_json_lines, sha256_file, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

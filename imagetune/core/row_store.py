@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from imagetune.files import write_json
+from imagetune.core.files import write_json
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,0 +1,16 @@
+"""Corrects p-values for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def adjust_p_values(values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: Holm, "A Simple Sequentially Rejective Test", 1979."""
+    order = np.argsort(values, kind="stable")
+    steps = np.array(values, np.float64)[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [float(value) for value in corrected]

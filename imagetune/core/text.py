@@ -1,0 +1,44 @@
+"""Counts, lists, durations and guesses in words, the same on the screen, on pages and in errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """Return ``1 picture`` or ``2,000 pictures``."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_list(words: Iterable[str], *, most: int = 5) -> str:
+    """Return the words with commas between, and how many more there are."""
+    listed = list(words)
+    rest = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest
+
+
+def format_duration(seconds: float) -> str:
+    """Return ``12 s``, ``3 min`` or ``1 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def suggest_name(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
+    similar = find_similar_name(word, known)
+    return "" if similar is None else f"did you mean {similar!r}?"
+
+
+def find_similar_name(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that looks most like this one, whatever its case and separators; None without one."""
+    folded = {_fold(name): name for name in known}
+    close = difflib.get_close_matches(_fold(word), folded, n=1)
+    return folded[close[0]] if close else None
+
+
+def _fold(name: str) -> str:
+    folded = name.casefold()
+    return "".join(char for char in folded if char not in "_- ") or folded
