@@ -12,10 +12,11 @@ from PIL import Image
 from imagetune.core.files import atomic_path
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.audit_page import write_audit_page
-from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.checking import audit_document, audit_lines
 from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
 from imagetune.data.preview import draw_contact_sheet, pick_records
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import split_catalog
 from imagetune.recipe.data import DataConfig
 from imagetune.validation import load_checked_recipe

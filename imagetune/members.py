@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from imagetune.core.files import sha256_file
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.finished import find_run, run_splits

@@ -15,10 +15,11 @@ import keras
 
 from imagetune.core.files import atomic_path, write_json
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import Catalog, find_pictures, read_catalog
+from imagetune.data.catalog import find_pictures, read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
 from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import Splits, split_catalog, write_splits_csv
 from imagetune.errors import GateError, ImagetuneError, TrackingError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements

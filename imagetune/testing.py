@@ -13,10 +13,11 @@ import psutil
 
 from imagetune.core.files import write_json
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import Record, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.holdout import open_holdout
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.labels import label_rule
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError
 from imagetune.evaluation.depth import deep_document

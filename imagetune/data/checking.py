@@ -10,8 +10,8 @@ from pathlib import Path
 
 from imagetune.core.text import format_count
 from imagetune.data.audit import Audit
-from imagetune.data.catalog import Catalog
 from imagetune.data.findings import CODES, Finding
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import Splits
 
 _SHOWN = 5

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from imagetune.data.augmentation import build_augmenter
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
+from imagetune.data.sources.records import Record
 from imagetune.errors import BadPictureError, DataError
 
 if TYPE_CHECKING:

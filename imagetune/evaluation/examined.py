@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.schema import Recipe
 

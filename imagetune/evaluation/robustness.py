@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import Record
 from imagetune.data.corruptions import COMMON, EXTRA, corrupt
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
 from imagetune.data.pipeline import Batch, evaluation_batches
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.looks import fitted
 from imagetune.evaluation.predictions import Predictions, predictions_of

@@ -13,8 +13,8 @@ from statistics import median_low, stdev
 from typing import Any
 
 from imagetune.core.files import atomic_path, disk_errors
-from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import failed_requirements

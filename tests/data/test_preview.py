@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from imagetune.data.augmentation import build_augmenter
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.preview import draw_contact_sheet, pick_records
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 from imagetune.recipe.data import ImageSettings
 

@@ -14,9 +14,9 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.core.files import append_json_line, write_json, write_text
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.document import evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.metrics import evaluate_predictions

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.labels import LabelRule
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.explanations import explained_mistakes, explained_outputs
 from imagetune.evaluation.explanations_page import MOST_SHOWN

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagetune.core.files import write_json
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.calibration import calibration_document
 from imagetune.evaluation.conformal import conformal_document
 from imagetune.evaluation.costs import costs_document

@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.corruptions import corrupt
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import LabelRule
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.report import write_report
