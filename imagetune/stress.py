@@ -42,7 +42,10 @@ def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | Non
     splits = run_splits(folder, recipe, loaded.class_names)
     subject = Subject(
         model=loaded.model,
-        recipe=recipe,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
         config=recipe.evaluate.robustness or RobustnessConfig(),
         class_names=loaded.class_names,
         thresholds=tuple(loaded.thresholds),

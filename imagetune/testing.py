@@ -82,7 +82,20 @@ def evaluate_splits(
     )
     # The figures of the splits stand, whatever happens to the rest.
     write_json(folder.evaluation, document)
-    document |= deep_document(Examined(model, recipe, examined, splits.root, folder.path))
+    document |= deep_document(
+        Examined(
+            model=model,
+            data=recipe.data,
+            evaluate=recipe.evaluate,
+            seed=recipe.seed,
+            batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
+            backbone=recipe.model.backbone,
+            fine_tuned=recipe.train.trains_backbone,
+            splits=examined,
+            root=splits.root,
+            folder=folder.path,
+        )
+    )
     write_json(folder.evaluation, document)
     say(f"evaluated   {', '.join(examined)}")
     return document

@@ -22,7 +22,6 @@ from imagetune.evaluation.feature_models import (
     few_threads,
     fit_probe,
     labelled_features,
-    learns,
     neighbour_answers,
     probe_loss,
     rows_to_learn_from,
@@ -84,10 +83,10 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     """
     tested_name = "test" if "test" in run.splits else "val"
     taught, tested = labelled_features(run.splits.get("train")), labelled_features(run.splits.get(tested_name))
-    if not run.recipe.evaluate.baselines or taught is None or tested is None:
+    if not run.evaluate.baselines or taught is None or tested is None:
         return None
     val = labelled_features(run.splits.get("val"))
-    learnt = taught.taken(rows_to_learn_from(taught, seed=run.recipe.seed))
+    learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
     predictions = _of_rows(run.splits[tested_name].predictions, tested)
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
     known = None if val is None else _of_rows(run.splits["val"].predictions, val)
@@ -99,7 +98,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
         "trained_on": len(learnt),
         "training_pictures": len(taught),
         "validated": val is not None,
-        "fine_tuned": learns(run.recipe),
+        "fine_tuned": run.fine_tuned,
         "task": taught.task,
         "compared": TASK_METRICS[taught.task].per_image,
         "models": made,
@@ -217,7 +216,7 @@ def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
 def _document(
     found: Baseline, model: Predictions, val: Predictions | None, run: Examined, groups: Sequence[str | None]
 ) -> dict[str, Any]:
-    config, seed = run.recipe.evaluate, run.recipe.seed
+    config, seed = run.evaluate, run.seed
     thresholds: tuple[float, ...] = ()
     if model.rule.task == "multi_label" and val is not None:
         thresholds = choose_thresholds(replace(val, probabilities=found.val))

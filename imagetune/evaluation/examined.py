@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.schema import Recipe
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.tracking import EvaluateConfig
 
 if TYPE_CHECKING:
     import keras
@@ -40,14 +41,24 @@ class Examined:
 
     Attributes:
         model: Raw pictures to answers; its weights are final.
-        recipe: The run's.
+        data: How the images and labels are read.
+        evaluate: What is asked for, and how intervals are made.
+        seed: Of everything that is drawn at random.
+        batch_size: Images a forward pass.
+        backbone: Its name.
+        fine_tuned: The backbone itself was trained, so that its features have seen the labels of training.
         splits: By name: train, val, test; those that have pictures.
         root: Paths of pictures are told relative to it.
         folder: The run folder, in which ``model/`` is already written.
     """
 
     model: keras.Model
-    recipe: Recipe
+    data: DataConfig
+    evaluate: EvaluateConfig
+    seed: int
+    batch_size: int
+    backbone: str
+    fine_tuned: bool
     splits: Mapping[str, ExaminedSplit]
     root: Path
     folder: Path

@@ -38,13 +38,13 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
         folder.
     """
     name = _tested(run)
-    if not run.recipe.evaluate.explain or name not in run.splits:
+    if not run.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
-    chosen = wrong_pictures(predictions)[: run.recipe.evaluate.explain]
+    chosen = wrong_pictures(predictions)[: run.evaluate.explain]
     if not len(chosen):
         return None
-    data = run.recipe.data
+    data = run.data
     images = np.stack(
         [load_picture(predictions.paths[index], data.image, max_pixels=data.max_pixels) for index in chosen]
     )

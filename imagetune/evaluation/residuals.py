@@ -54,10 +54,10 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     split = known_split(run, name)
-    if run.recipe.data.task != "regression" or split is None:
+    if run.data.task != "regression" or split is None:
         return None
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
-    draws = draws_of(split, run.recipe)
+    draws = draws_of(split, run.evaluate, seed=run.seed)
     by_true, by_answer = (_range_rows(split, numbers, draws) for numbers in (true, given))
     for row, p in zip(
         [*by_true, *by_answer], adjust_p_values([row["p"] for row in (*by_true, *by_answer)]), strict=True

@@ -23,8 +23,8 @@ from imagetune.evaluation.robustness_figures import Cell, resampling, robustness
 from imagetune.evaluation.tiles import write_tile
 from imagetune.model.folding import folded
 from imagetune.model.inference import predict_probabilities
-from imagetune.recipe.schema import Recipe
-from imagetune.recipe.tracking import Corruption, RobustnessConfig
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.tracking import Corruption, EvaluateConfig, RobustnessConfig
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +43,10 @@ class Subject:
 
     Attributes:
         model: Raw pictures to answers.
-        recipe: The run's; its own ``evaluate.robustness`` is not looked at.
+        data: How the images and labels are read.
+        evaluate: How intervals are made; its own ``robustness`` is not looked at.
+        seed: Of everything that is drawn at random.
+        batch_size: Images a forward pass, about.
         config: How it is tested.
         class_names: In the order of the model's outputs.
         thresholds: Of multi_label.
@@ -52,7 +55,10 @@ class Subject:
     """
 
     model: keras.Model
-    recipe: Recipe
+    data: DataConfig
+    evaluate: EvaluateConfig
+    seed: int
+    batch_size: int
     config: RobustnessConfig
     class_names: tuple[str, ...]
     thresholds: tuple[float, ...]
@@ -69,12 +75,22 @@ class Damaged:
 
 def robustness_part(run: Examined) -> dict[str, Any] | None:
     """Return the part ``robustness`` of evaluation.json where the recipe asks for it and there are test pictures."""
-    config, split = run.recipe.evaluate.robustness, run.splits.get("test")
+    config, split = run.evaluate.robustness, run.splits.get("test")
     if config is None or split is None:
         return None
     known = split.predictions
-    thresholds = tuple(known.thresholds)
-    subject = Subject(run.model, run.recipe, config, known.class_names, thresholds, run.root, run.folder)
+    subject = Subject(
+        model=run.model,
+        data=run.data,
+        evaluate=run.evaluate,
+        seed=run.seed,
+        batch_size=run.batch_size,
+        config=config,
+        class_names=known.class_names,
+        thresholds=tuple(known.thresholds),
+        root=run.root,
+        folder=run.folder,
+    )
     return measure_robustness(subject, split.records)
 
 
@@ -97,18 +113,17 @@ def measure_robustness(
     Raises:
         DataError: A picture can't be read any more.
     """
-    recipe = subject.recipe
     chosen = draw_pictures(records, subject)
     if not chosen:
         return None
     cells = _cells(subject.config)
     clean, *answers = _predictions(subject, chosen, cells, progress)
     damaged = dict(zip(cells, answers, strict=True))
-    drawn = resampling(clean, [record.group for record in chosen], recipe.evaluate, seed=recipe.seed)
+    drawn = resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
     return {
         "pictures": len(chosen),
         "severities": sorted(set(subject.config.severities)),
-        "views": list(recipe.evaluate.views),
+        "views": list(subject.evaluate.views),
         **robustness_figures(clean, damaged, drawn),
         "sheet": _write_sheet(subject, clean, damaged),
     }
@@ -119,12 +134,12 @@ def draw_pictures(records: Sequence[Record], subject: Subject) -> list[Record]:
 
     A class with fewer pictures gives all it has. Pictures with several labels and numbers have no classes to balance.
     """
-    several = subject.recipe.data.task in ("multi_label", "regression")
+    several = subject.data.task in ("multi_label", "regression")
     members: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         if several or record.label in subject.class_names:
             members.setdefault("" if several else record.label, []).append(index)
-    generator = np.random.default_rng(subject.recipe.seed)
+    generator = np.random.default_rng(subject.seed)
     # In turns: one picture of every class, then another of every class.
     turns = [(turn, index) for found in members.values() for turn, index in enumerate(generator.permutation(found))]
     chosen = sorted(int(index) for _, index in sorted(turns)[: subject.config.pictures])
@@ -145,20 +160,19 @@ def _predictions(
     subject: Subject, chosen: Sequence[Record], cells: Sequence[Cell], progress: Progress | None
 ) -> Iterator[Predictions]:
     """Yield the answers to the clean pictures, and then to those of each cell."""
-    recipe, count = subject.recipe, len(chosen)
-    size = recipe.evaluate.batch_size or recipe.train.pass_size
+    data, count = subject.data, len(chosen)
     # As few batches as that size gives, all about equally full: a smaller last one would be filled up.
-    batch_size = -(-count // -(-count // size))
+    batch_size = -(-count // -(-count // subject.batch_size))
     with evaluation_batches(
         chosen,
         subject.class_names,
-        image=recipe.data.image,
+        image=data.image,
         batch_size=batch_size,
         workers=0,
-        max_pixels=recipe.data.max_pixels,
+        max_pixels=data.max_pixels,
     ) as batches:
-        versions = _counted(_versions(batches, cells, recipe.seed), count * (1 + len(cells)), progress)
-        rows = predict_probabilities(folded(subject.model), versions, views=recipe.evaluate.views)
+        versions = _counted(_versions(batches, cells, subject.seed), count * (1 + len(cells)), progress)
+        rows = predict_probabilities(folded(subject.model), versions, views=subject.evaluate.views)
     # They come batch by batch, and of each batch version by version.
     parts: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
     first = 0
@@ -173,7 +187,7 @@ def _predictions(
             [record.label for record in chosen],
             np.concatenate(part).astype(np.float64),
             subject.class_names,
-            rule=label_rule(recipe.data),
+            rule=label_rule(data),
             thresholds=subject.thresholds,
         )
 
@@ -219,9 +233,9 @@ def _write_picture(
     shown: Mapping[Corruption, Predictions],
     severity: int,
 ) -> dict[str, Any]:
-    data, path = subject.recipe.data, Path(clean.paths[index])
+    data, path = subject.data, Path(clean.paths[index])
     image = load_picture(str(path), data.image, max_pixels=data.max_pixels)
-    seed = damage_seed(subject.recipe.seed, index)
+    seed = damage_seed(subject.seed, index)
 
     def tile(picture: NDArray[np.uint8], name: str, answers: Predictions) -> dict[str, str]:
         file = write_tile(fitted(picture, TILE_PIXELS), subject.folder, f"{FOLDER}/{number}-{name}.jpg")

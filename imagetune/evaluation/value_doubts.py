@@ -24,7 +24,6 @@ from imagetune.evaluation.feature_models import (
     LabelledFeatures,
     few_threads,
     fit_probe,
-    learns,
     nearest,
     rows_to_learn_from,
 )
@@ -85,12 +84,12 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
     Returns:
         None where there are too few pictures for two folds.
     """
-    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.recipe.seed)
+    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
         return None
     test = pool_of(run, ("test",))
     with few_threads(learned.taught):
-        strength, judged = out_of_fold(learned.taught, folds, seed=run.recipe.seed)
+        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
         near = neighbours_out_of_fold(learned.taught, folds)
         doubts = _doubts(run, learned, judged[:, 0], near)
         tested: list[ValueDoubt] | None = None
@@ -102,7 +101,7 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
         "file": CSV_FILE,
         "folds": int(folds.max()) + 1,
         "strength": strength,
-        "fine_tuned": learns(run.recipe),
+        "fine_tuned": run.fine_tuned,
         "beyond": DOUBTED,
         "learned": doubts_document(learned, doubts, listed),
         "test": None if test is None or tested is None else doubts_document(test, tested, listed),
@@ -146,7 +145,7 @@ def _tested(
     run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
 ) -> list[ValueDoubt]:
     """Return the doubts about test pictures, judged as if they had come after all others."""
-    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.recipe.seed))
+    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
     said = fit_probe(rest, strength)(test.taught.features)[:, 0]
     near = _neighbours(learned.taught, test.taught.features)
     return _doubts(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))

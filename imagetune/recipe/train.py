@@ -192,6 +192,11 @@ class TrainConfig(Section):
     """When a stage ends early, and by which validation figure its best weights are chosen."""
 
     @property
+    def trains_backbone(self) -> bool:
+        """Whether some stage trains the backbone itself, so that its features have seen the labels of training."""
+        return any(stage.unfreeze != "none" for stage in self.stages)
+
+    @property
     def pass_size(self) -> int:
         """Pictures that go through the model at a time, as a number.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examined import examined_of
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
@@ -190,7 +191,7 @@ def examined(tmp_path: Path) -> Examiner:
             answers = np.asarray(outputs[name], np.float64)
             predictions = predictions_of(paths, texts, answers, classes, rule=label_rule(recipe.data))
             splits[name] = ExaminedSplit(records, predictions, features[name].astype(np.float32))
-        return Examined(model, recipe, splits, root, folder)
+        return examined_of(model, recipe, splits, root, folder)
 
     return make
 
