@@ -24,7 +24,7 @@ from imagetune.evaluation.galleries import galleries_view
 from imagetune.evaluation.heatmap import confusion_drawing, shown_classes
 from imagetune.evaluation.imbalance import ClassBalance, class_balance
 from imagetune.evaluation.label_errors_page import label_errors_view
-from imagetune.evaluation.mistakes import worst_mistakes, wrong_pictures
+from imagetune.evaluation.mistakes import wrong_pictures
 from imagetune.evaluation.out_of_distribution_page import out_of_distribution_view
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.probability_page import (
@@ -59,6 +59,7 @@ from imagetune.recipe.metrics import (
     show_value,
 )
 from imagetune.recipe.train import StageConfig
+from imagetune.reports.sections.mistakes import worst_mistakes
 
 # Template of a section, and what it is drawn from: None where the run has nothing of it.
 SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
