@@ -14,6 +14,7 @@ from imagetune.evaluation.robustness import Subject, measure_robustness
 from imagetune.finished import open_run, run_splits
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
+from imagetune.reports.tiles import RunTiles
 from imagetune.runs import Say, send_changes, write_pages
 
 
@@ -50,7 +51,7 @@ def stress_run(run: str, *, say: Say, progress: Callable[[int, int], None] | Non
         class_names=loaded.class_names,
         thresholds=tuple(loaded.thresholds),
         root=Path(splits.root),
-        folder=folder.path,
+        tiles=RunTiles(folder.path),
     )
     found = measure_robustness(subject, open_holdout(splits), progress=progress)
     if found is None:

@@ -30,6 +30,7 @@ from imagetune.model.halves import Halves, cut_model
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
 from imagetune.recipe.schema import Recipe
+from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder import RunFolder
 from imagetune.training.features import FeatureBatch, keeps_features, plain_features
 from imagetune.training.job import Pictures
@@ -94,6 +95,7 @@ def evaluate_splits(
             splits=examined,
             root=splits.root,
             folder=folder.path,
+            tiles=RunTiles(folder.path),
         )
     )
     write_json(folder.evaluation, document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,25 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 if TYPE_CHECKING:
     import keras
+
+
+class TileWriter(Protocol):
+    """Writes the images that the report shows of an evaluation, so that evaluation itself draws nothing."""
+
+    def clear(self, folder: str) -> None:
+        """Remove what an earlier evaluation left in a folder below the run folder."""
+
+    def write(
+        self, image: NDArray[np.uint8], name: str, *, pixels: int, heat: NDArray[np.float32] | None = None
+    ) -> str:
+        """Write an image, and return its name below the run folder.
+
+        Args:
+            image: (height, width, 3) uint8, RGB.
+            name: Relative to the run folder.
+            pixels: Of its longer side, to which it is scaled.
+            heat: (rows, columns) to be drawn over it; what is positive shows, the highest value strongest.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,7 @@ class Examined:
         splits: By name: train, val, test; those that have pictures.
         root: Paths of pictures are told relative to it.
         folder: The run folder, in which ``model/`` is already written.
+        tiles: Takes images for the report.
     """
 
     model: keras.Model
@@ -62,3 +82,4 @@ class Examined:
     splits: Mapping[str, ExaminedSplit]
     root: Path
     folder: Path
+    tiles: TileWriter

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.evaluation.run_files import RunFiles
-from imagetune.evaluation.tiles import tile_address
+from imagetune.reports.tiles import tile_address
 
 MOST_SHOWN = 24
 """More are in the run folder alone: the report stays small enough to be sent."""

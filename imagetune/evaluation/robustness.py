@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,9 @@ from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
 from imagetune.data.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.examined import Examined
-from imagetune.evaluation.looks import fitted
+from imagetune.evaluation.examined import Examined, TileWriter
 from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.robustness_figures import Cell, resampling, robustness_figures, sums_of
-from imagetune.evaluation.tiles import write_tile
 from imagetune.model.folding import folded
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
@@ -51,7 +48,7 @@ class Subject:
         class_names: In the order of the model's outputs.
         thresholds: Of multi_label.
         root: Paths of pictures are told relative to it.
-        folder: The run folder, which gets the pictures of the report.
+        tiles: Takes the images of the report.
     """
 
     model: keras.Model
@@ -63,7 +60,7 @@ class Subject:
     class_names: tuple[str, ...]
     thresholds: tuple[float, ...]
     root: Path
-    folder: Path
+    tiles: TileWriter
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def robustness_part(run: Examined) -> dict[str, Any] | None:
         class_names=known.class_names,
         thresholds=tuple(known.thresholds),
         root=run.root,
-        folder=run.folder,
+        tiles=run.tiles,
     )
     return measure_robustness(subject, split.records)
 
@@ -216,7 +213,7 @@ def _write_sheet(subject: Subject, clean: Predictions, damaged: Mapping[Cell, Pr
     """Write one or two pictures under each corruption into the run folder; return what is on them."""
     severities = sorted({severity for _, severity in damaged})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
-    shutil.rmtree(subject.folder / FOLDER, ignore_errors=True)
+    subject.tiles.clear(FOLDER)
     shown = {name: answers for (name, found), answers in damaged.items() if found == severity}
     pictures = [
         _write_picture(subject, index, number, clean, shown, severity)
@@ -238,7 +235,7 @@ def _write_picture(
     seed = damage_seed(subject.seed, index)
 
     def tile(picture: NDArray[np.uint8], name: str, answers: Predictions) -> dict[str, str]:
-        file = write_tile(fitted(picture, TILE_PIXELS), subject.folder, f"{FOLDER}/{number}-{name}.jpg")
+        file = subject.tiles.write(picture, f"{FOLDER}/{number}-{name}.jpg", pixels=TILE_PIXELS)
         return {"name": name, "file": file, "answer": answers.rule.told(list(answers.texts())[index][1])}
 
     return {

@@ -8,8 +8,8 @@ from typing import Any
 
 from imagetune.data.corruptions import JPEG_QUALITIES, RESOLUTIONS, ROTATION_DEGREES
 from imagetune.evaluation.run_files import RunFiles
-from imagetune.evaluation.tiles import tile_address
 from imagetune.recipe.metrics import METRICS
+from imagetune.reports.tiles import tile_address
 
 
 def robustness_view(run: RunFiles) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from imagetune.evaluation.robustness_page import heat_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig, RobustnessConfig
+from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
 SIZE = 32
@@ -53,7 +54,7 @@ def subject(pictures, tmp_path):
             class_names=CLASSES,
             thresholds=(),
             root=pictures,
-            folder=tmp_path,
+            tiles=RunTiles(tmp_path),
         )
 
     return make

@@ -8,6 +8,7 @@ from typing import Any
 
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.recipe.schema import Recipe
+from imagetune.reports.tiles import RunTiles
 
 
 def examined_of(model: Any, recipe: Recipe, splits: Mapping[str, ExaminedSplit], root: Path, folder: Path) -> Examined:
@@ -23,4 +24,5 @@ def examined_of(model: Any, recipe: Recipe, splits: Mapping[str, ExaminedSplit],
         splits=splits,
         root=root,
         folder=folder,
+        tiles=RunTiles(folder),
     )
