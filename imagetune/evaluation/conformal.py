@@ -36,8 +36,7 @@ from imagetune.evaluation.confidence import (
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.regression import ranges_of
-from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
 from imagetune.model.answer_rules import ConformalMethod, ConformalRule
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task

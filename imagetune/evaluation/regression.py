@@ -27,6 +27,8 @@ from imagetune.recipe.metrics import METRICS, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("regression")
+# The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.
+MOST_RANGES, LEAST_PICTURES = 5, 10
 # Fewer pictures than this make any correlation.
 FEW = 10
 

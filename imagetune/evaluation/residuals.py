@@ -23,10 +23,9 @@ from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate
-from imagetune.evaluation.regression import ranges_of, value_figures
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of, value_figures
 
 SHARES = (0.5, 0.9, 0.95)
-MOST_RANGES, LEAST_PICTURES = 5, 10
 LEVEL = 0.05
 
 Floats = NDArray[np.float64]

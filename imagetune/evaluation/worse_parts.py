@@ -9,8 +9,7 @@ import numpy as np
 from imagetune.evaluation.error_slices import compare_errors
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.intervals import Bootstrap, group_codes
-from imagetune.evaluation.regression import ranges_of
-from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
 from imagetune.evaluation.slices import attributes_of, compare_slices, right_answers
 
 
