@@ -47,7 +47,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple model's answers.
+    """What a simple model predicts for the tested and the validation pictures.
 
     Attributes:
         name: For scripts.
@@ -222,6 +222,7 @@ def _document(
         thresholds = choose_thresholds(replace(val, probabilities=found.val))
     answers = replace(model, probabilities=found.tested, thresholds=thresholds)
     figures = evaluate_split(answers, config=config, seed=seed, groups=groups).figures
+    # As the model's own figures are made, so that both intervals can be compared.
     stratified = model.rule.task in ("single_label", "ordinal")
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     return {

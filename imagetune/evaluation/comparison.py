@@ -71,7 +71,7 @@ _NOTHING = 1e-12
 def compare_predictions(
     runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
 ) -> Comparison:
-    """Compare runs on the same pictures.
+    """Return how runs differ on the same pictures, with paired intervals and tests.
 
     Args:
         runs: Predictions by the run's key: of the same n pictures in the same order, with the same labels, all known,
@@ -83,10 +83,12 @@ def compare_predictions(
     answers = {key: answers_of(predictions) for key, predictions in runs.items()}
     task = next(iter(answers.values())).task
     grouped = int(groups.max()) + 1 < len(groups)
+    # A group may hold pictures of several classes, so that whole groups can't be drawn class by class.
     bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
     tested = Tested(answers, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
     resampled = {key: redrawn_figures(tested, key) for key in answers}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
+    # With a test a pair, chance alone would soon show a difference among many runs that are equally good.
     corrected = adjust_p_values([pair.test.p_value for pair in pairs])
     return Comparison(
         task=task,

@@ -25,7 +25,7 @@ MOST_NUMBERS = 100
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """What a run is.
+    """What a reader needs to recognise a run that is compared.
 
     Attributes:
         key: What it is called in the comparison: A, B and so on.
@@ -50,7 +50,7 @@ def comparison_document(
     matched_by: str,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return plain JSON values.
+    """Return a comparison as plain JSON values, with its verdict in words.
 
     The document::
 
@@ -106,7 +106,7 @@ def amount(value: float, metric: str, *, digits: int = 1) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """Return ``p = 0.031`` or ``p < 0.001``."""
+    """Return a p-value as people read it: ``p = 0.031`` or ``p < 0.001``."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
 
 

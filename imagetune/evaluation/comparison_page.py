@@ -21,7 +21,7 @@ MOST_CLASSES = 2000
 
 
 def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, config: DataConfig) -> Path:
-    """Write the page.
+    """Write a comparison as one HTML page, and return its path.
 
     Args:
         document: From `comparison_document`.

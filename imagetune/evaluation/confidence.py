@@ -62,7 +62,7 @@ class Draws:
 
     @property
     def precision(self) -> Precision:
-        """What the draws can't show."""
+        """How much wider intervals have to be than the draws show, as they draw from few pictures or groups."""
         return precision_of(np.zeros(self.pictures, np.int64), self.bootstrap, self.groups)
 
     @property

@@ -101,7 +101,7 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
 
 
 def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
-    """Return the rule that validation gives.
+    """Return how prediction sets are made: the threshold that reaches the coverage on validation.
 
     Args:
         val: Its predictions; at least one picture's truth is known.
@@ -122,6 +122,7 @@ def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
 
 def upper_quantile(scores: Floats, coverage: float) -> float | None:
     """Return the ``ceil((n + 1) * coverage)``-th smallest of (n,) scores; None where n are too few for it."""
+    # The tiny number is against rounding: a product such as 0.9 * 10 may lie just above a whole number.
     place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return None if place > len(scores) else float(np.sort(scores)[place - 1])
 

@@ -104,6 +104,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
     }
     if "test" in evaluations and (resolution := _resolution(evaluations["test"])) is not None:
         document["resolution"] = resolution
+    # The verdict comes last, as it quotes how much the test can tell.
     document["verdict"] = _verdict(evaluations, document.get("resolution", {}))
     if "test" in evaluations:
         document["requirements"] = [_requirement_document(document, bar) for bar in config.require]

@@ -56,7 +56,7 @@ class ExaminedSplit:
 
 @dataclass(frozen=True)
 class Examined:
-    """A trained model with its splits.
+    """A trained model with its predictions for every split, and what its recipe asks of the evaluation.
 
     Attributes:
         model: Raw pictures to answers; its weights are final.

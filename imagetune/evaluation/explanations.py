@@ -48,6 +48,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     )
     sight = sight_of(run.model)
     looks = _looks(sight, images, predictions, chosen)
+    # An earlier evaluation may have explained more mistakes, whose images would stay behind.
     run.tiles.clear(FOLDER)
     texts = list(predictions.texts())
     pictures = [

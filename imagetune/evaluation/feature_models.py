@@ -41,7 +41,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Pictures as features, with their truth.
+    """The features of pictures whose label is known, with their targets.
 
     Attributes:
         features: (n, d) float32.
@@ -62,7 +62,7 @@ class LabelledFeatures:
         return len(self.features)
 
     def taken(self, indices: Ints) -> LabelledFeatures:
-        """Return some of the pictures."""
+        """Return the features and targets of some of the pictures."""
         return LabelledFeatures(
             self.features[indices], self.targets[indices], self.labels[indices], self.rows[indices], self.task
         )

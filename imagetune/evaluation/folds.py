@@ -79,7 +79,7 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
 
 
 def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
-    """Return the ``folds`` of evaluation.json.
+    """Return the part ``folds`` of evaluation.json: pooled metrics, and their spread over the folds.
 
     The document: ``count``; ``pictures``; ``pooled`` (the figures of all pictures, each answered by the model that
     hasn't seen it, as a split has them in ``splits``); ``figures`` (by name: ``mean`` over the folds with ``low`` and
@@ -119,6 +119,7 @@ def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, flo
     ratio = float(np.mean([len(fold.predictions.paths) / (fold.train + fold.val) for fold in folds]))
     found: dict[str, dict[str, float | str | None]] = {}
     for name in folds[0].figures:
+        # A metric that some fold doesn't define has no spread that could be compared with others.
         values = [value for fold in folds if (value := fold.figures[name]) is not None]
         if len(values) < len(folds):
             continue

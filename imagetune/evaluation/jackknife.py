@@ -29,7 +29,7 @@ LEAST_FREEDOM = 2.0
 
 @dataclass(frozen=True)
 class Units:
-    """What is left out, one at a time.
+    """Which pictures are left out together, unit by unit.
 
     Attributes:
         codes: (n,) number of the unit that each picture is of, from 0.
@@ -42,7 +42,7 @@ class Units:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What a figure would be.
+    """The values of a metric when each unit is left out.
 
     Attributes:
         values: (u,) without each unit; NaN where it would not be defined.
@@ -55,7 +55,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Spread:
-    """How sure a figure is.
+    """The standard error of a metric, and its degrees of freedom.
 
     Attributes:
         error: Its standard error.
@@ -153,13 +153,16 @@ def scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, fl
         scale: Which scale.
     """
     if scale == "loss":
+        # On the logarithm the lower end stays above 0, as an error does.
         factor = float(np.exp(reach / value))
         return value / factor, value * factor
     if scale == "shortfall":
+        # What is missing to 1 stays above 0, so that the upper end stays below 1.
         missing = 1 - value
         factor = float(np.exp(reach / missing))
         return 1 - missing * factor, 1 - missing / factor
     if scale == "correlation":
+        # Fisher's z keeps both ends between -1 and 1.
         middle, half = float(np.arctanh(value)), reach / (1 - value**2)
         return float(np.tanh(middle - half)), float(np.tanh(middle + half))
     return value - reach, value + reach

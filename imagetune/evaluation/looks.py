@@ -19,7 +19,7 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Look:
-    """What in a picture speaks for one output.
+    """Which places of a picture raise one output, by Grad-CAM and by occlusion.
 
     Attributes:
         target: Index of the output.
@@ -38,7 +38,7 @@ class Look:
 
     @property
     def opposite(self) -> Look:
-        """What speaks against the output."""
+        """The same saliency with its sign turned: which places lower the output."""
         return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
 
 

@@ -37,7 +37,7 @@ def write_model_card(run_dir: Path) -> Path:
 
 
 def render_model_card(run: RunFiles) -> str:
-    """Return the card as Markdown."""
+    """Return the model card of a run as Markdown."""
     # Markdown: what is not ours is escaped by _plain.
     environment = html_environment().overlay(autoescape=False, finalize=_plain)
     environment.filters["number"] = show_number

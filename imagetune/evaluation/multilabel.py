@@ -45,7 +45,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """The figures of one split.
+    """Every metric of one split with its interval, where a picture has any number of labels.
 
     Attributes:
         class_names: The k labels.
@@ -83,7 +83,7 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
 def evaluate_labels(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> LabelEvaluation:
-    """Compute every figure with its interval; pictures are left out whatever their labels.
+    """Return every metric of a split with its interval; pictures are left out whatever their labels.
 
     Args:
         predictions: Of one split.
@@ -100,6 +100,7 @@ def evaluate_labels(
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
     values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
+    # Average precision sorts every label's pictures: of very many it takes too long, so it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)

@@ -70,6 +70,7 @@ def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
     ranks = np.arange(len(confusion))
     distance = np.abs(ranks[:, None] - ranks)[:, :, None]
     total = confusion.sum(axis=(0, 1))
+    # What answers drawn at random would give that are as frequent as these: kappa is what is beyond them.
     expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
     chance = (distance**2 * expected).sum(axis=(0, 1))
     misses = (distance**2 * confusion).sum(axis=(0, 1))

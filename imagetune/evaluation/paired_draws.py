@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tested:
-    """What all parts of a comparison need.
+    """The predictions that are compared, and how pictures are drawn for intervals and tests.
 
     Attributes:
         answers: By the run's key.
@@ -55,12 +55,12 @@ class Tested:
 
     @property
     def units(self) -> int:
-        """How many pictures or groups are drawn."""
+        """The number of pictures or groups that are drawn."""
         return int(self.groups.max()) + 1
 
     @property
     def strata(self) -> int:
-        """In how many parts they are drawn."""
+        """The number of strata that they are drawn from."""
         return len(np.unique(self.some.part)) if self.bootstrap.stratified else 1
 
     def by_unit(self, scores: Ints) -> Ints:
@@ -82,6 +82,7 @@ class Tested:
         if METRICS[name].mean_over != "classes":
             return float(self.units)
         true = self.some.true
+        # A mean over classes is decided by its smallest classes, whatever the number of all pictures.
         counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
         return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
 

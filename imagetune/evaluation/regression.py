@@ -38,7 +38,7 @@ Weights = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class ValueEvaluation:
-    """The figures of one split.
+    """Every metric of one split with its interval, where a label is a number.
 
     Attributes:
         class_names: What the number is called, alone.
@@ -65,7 +65,7 @@ class ValueEvaluation:
 def evaluate_values(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> ValueEvaluation:
-    """Compute every figure with its interval.
+    """Return every metric of a split with its interval, where a label is a number.
 
     Args:
         predictions: Of one split.
@@ -85,6 +85,7 @@ def evaluate_values(
         hint = "train again with a smaller learning rate"
         raise DivergedError("the model's answer is not a finite number", where=where, hint=hint)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    # Sorted once for all units that are left out.
     ranks = (_Ranks.of(true), _Ranks.of(given))
     values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)

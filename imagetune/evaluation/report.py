@@ -86,7 +86,7 @@ MOST_PATHS = 5
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run folder.
+    """Write ``report.html`` into a run folder, and return its path.
 
     Args:
         run_dir: A run folder in whatever state the run ended; only recipe.yaml has to be there.
@@ -103,7 +103,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_report(run: RunFiles) -> str:
-    """Return the page."""
+    """Return the report of a run as HTML."""
     environment = html_environment()
     environment.filters["number"] = show_number
     environment.filters["measure"] = show_value

@@ -181,7 +181,7 @@ def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dic
 
 
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the figures come to."""
+    """Yield sentences on how far off the predicted numbers are, and in which direction."""
     half, most = (row["error"]["value"] for row in document["within"][:2])
     yield f"Half of the answers are within {half:.4g} of the truth, nine of ten within {most:.4g}."
     yield bias_words(document["bias"])

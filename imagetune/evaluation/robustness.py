@@ -36,7 +36,7 @@ _SHOWN_PICTURES = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tested.
+    """The model that is tested on corrupted pictures, and how it is tested.
 
     Attributes:
         model: Raw pictures to answers.
@@ -110,6 +110,7 @@ def measure_robustness(
     Raises:
         DataError: A picture can't be read any more.
     """
+    # Drawn once: every corruption is tested on the same pictures, so that differences between them are theirs.
     chosen = draw_pictures(records, subject)
     if not chosen:
         return None
@@ -213,6 +214,7 @@ def _write_sheet(subject: Subject, clean: Predictions, damaged: Mapping[Cell, Pr
     """Write one or two pictures under each corruption into the run folder; return what is on them."""
     severities = sorted({severity for _, severity in damaged})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
+    # An earlier test may have had other corruptions, whose images would stay behind.
     subject.tiles.clear(FOLDER)
     shown = {name: answers for (name, found), answers in damaged.items() if found == severity}
     pictures = [

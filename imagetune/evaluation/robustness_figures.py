@@ -44,7 +44,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made.
+    """How often each picture is drawn in each resampling, and the coverage of intervals.
 
     Attributes:
         weights: (n, b) how often each picture is drawn in each of b resamplings.

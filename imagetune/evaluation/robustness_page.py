@@ -46,7 +46,7 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def title_of(name: str) -> str:
-    """Return a corruption's name in words."""
+    """Return a corruption's name as the report shows it."""
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 

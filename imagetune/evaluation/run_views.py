@@ -16,7 +16,7 @@ from imagetune.recipe.metrics import METRICS, is_lower_better
 
 
 def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
-    """Yield what the run is, as name and value."""
+    """Yield what identifies a run, as name and value: recipe, backbone, weights, seed and so on."""
     recipe, weights = run.recipe, run.lock.get("weights", {})
     yield "recipe", recipe.name
     yield "backbone", recipe.model.backbone
