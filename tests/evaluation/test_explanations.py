@@ -18,6 +18,7 @@ from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig
+from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
 LITE0 = ModelConfig(backbone="efficientnet_lite0", weights="random")
@@ -119,7 +120,7 @@ def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
 def test_the_report_shows_them_and_stays_small(run_folder, examined):
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     assert "Where it looked" not in write_report(run_folder).read_text(encoding="utf-8")
-    evaluation["explanations"] = explained_mistakes(replace(examined, folder=run_folder))
+    evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
     evaluation["explanations"]["pictures"] *= 20
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")

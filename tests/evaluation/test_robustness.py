@@ -240,7 +240,9 @@ def test_heat_is_the_share_that_is_lost(value, clean, heat):
 
 
 def test_the_report_shows_table_and_pictures(run_folder, subject, records):
-    tested = replace(subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), folder=run_folder)
+    tested = replace(
+        subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), tiles=RunTiles(run_folder)
+    )
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     evaluation["robustness"] = measure_robustness(tested, records)
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
