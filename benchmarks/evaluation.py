@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
 from imagetune.core.processes import usable_cores
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import evaluation_batches
+from imagetune.data.sources.records import Record
 from imagetune.data.timing import time_loading
 from imagetune.model.build import build_model
 from imagetune.recipe.schema import Recipe

@@ -29,10 +29,10 @@ from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, Spread, machine_line, markdown_table, measure_in_turn, save_json, told
 from imagetune.core.processes import usable_cores
 from imagetune.data.augmentation import PRESETS, build_augmenter
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.picture_cache import PictureCache, open_picture_cache
 from imagetune.data.pipeline import Batches, evaluation_batches, training_batches
+from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig, ImageSettings
 
 CLASSES = 10

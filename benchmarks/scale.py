@@ -35,7 +35,8 @@ import psutil
 
 from benchmarks.side_by_side import machine_line, run_process, save_json, told
 from imagetune.data.audit import Audit, PictureFacts
-from imagetune.data.catalog import Record, read_catalog
+from imagetune.data.catalog import read_catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import split_catalog
 from imagetune.recipe.data import DataConfig, ImageSettings
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 
 QUALITY = 90
 NOISE = 6.0

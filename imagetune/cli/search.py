@@ -23,10 +23,10 @@ from imagetune.cli.quiet import quiet_start
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
     from imagetune.recipe.loading import load_recipe
-    from imagetune.search.processes import warm_up
+    from imagetune.search_runs.forkserver import warm_up_trials
 
     if load_recipe(recipe, overrides).recipe.search.executor == "local":
-        warm_up()  # it imports Keras for all trials while this process does so for itself
+        warm_up_trials()  # it imports Keras for all trials while this process does so for itself
     with quiet_start():
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search

@@ -21,8 +21,8 @@ from imagetune.evaluation.comparison import compare_predictions
 from imagetune.evaluation.comparison_document import ComparedRun, comparison_document
 from imagetune.evaluation.comparison_page import write_comparison
 from imagetune.evaluation.intervals import Bootstrap, group_codes
-from imagetune.evaluation.paired_figures import FIGURES
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
+from imagetune.recipe.metrics import list_compared_metrics
 from imagetune.run_folder.folder import RunFolder, told_state
 from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
@@ -231,7 +231,7 @@ def _require_same_task(first: _Member, other: _Member) -> None:
 
 
 def _require_metric(metric: str | None, first: _Member) -> None:
-    names = FIGURES[first.predictions.rule.task]
+    names = list_compared_metrics(first.predictions.rule.task)
     if metric is not None and metric not in names:
         raise RecipeError(f"{metric!r} is none of {', '.join(names)}", where="--metric", hint="choose one of them")
 

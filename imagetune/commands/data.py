@@ -12,12 +12,14 @@ from PIL import Image
 from imagetune.core.files import atomic_path
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
 from imagetune.data.audit_page import write_audit_page
-from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
-from imagetune.data.preview import draw_contact_sheet, pick_records
+from imagetune.data.preview import load_preview, pick_records
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import split_catalog
 from imagetune.recipe.data import DataConfig
+from imagetune.reports.contact_sheet import draw_contact_sheet
 from imagetune.runs.checks.recipe import load_checked_recipe
 
 RECIPE_SUFFIXES = {".yaml", ".yml"}
@@ -87,7 +89,7 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int,
     require_outside(out, loaded.data)
     catalog = read_catalog(loaded.data)
     splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
-    sheet = draw_contact_sheet(
+    rows = load_preview(
         pick_records(splits.train, pictures),
         image=loaded.data.image,
         augmentation=loaded.data.augmentation,
@@ -95,6 +97,7 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int,
         views=views,
         max_pixels=loaded.data.max_pixels,
     )
+    sheet = draw_contact_sheet(rows, image=loaded.data.image, augmentation=loaded.data.augmentation)
     with atomic_path(out) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
 

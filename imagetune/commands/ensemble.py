@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.catalog import Record, find_pictures
+from imagetune.data.catalog import find_pictures
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.ensemble import combined, mean_picture, mean_predictions
 from imagetune.evaluation.pictures import PicturePrediction, predict_pictures

@@ -13,6 +13,7 @@ from imagetune.errors import DataError, ModelFileError
 from imagetune.evaluation.robustness import Subject, measure_robustness
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
+from imagetune.reports.tiles import RunTiles
 from imagetune.runs.open import open_run, run_splits
 from imagetune.runs.pages import send_changes, write_pages
 
@@ -44,12 +45,15 @@ def evaluate_robustness(
     splits = run_splits(folder, recipe.data, loaded.class_names)
     subject = Subject(
         model=loaded.model,
-        recipe=recipe,
+        data=recipe.data,
+        evaluate=recipe.evaluate,
+        seed=recipe.seed,
+        batch_size=recipe.evaluate.batch_size or recipe.train.pass_size,
         config=recipe.evaluate.robustness or RobustnessConfig(),
         class_names=loaded.class_names,
         thresholds=tuple(loaded.thresholds),
         root=Path(splits.root),
-        folder=folder.path,
+        tiles=RunTiles(folder.path),
     )
     found = measure_robustness(subject, open_holdout(splits), progress=progress)
     if found is None:

@@ -13,11 +13,11 @@ from imagetune.data.catalog import find_pictures, spare_pictures
 from imagetune.data.decode import load_picture
 from imagetune.data.targets import median_class
 from imagetune.errors import BadPictureError, RecipeError
-from imagetune.evaluation.looks import Look, fitted, heated, look_at
-from imagetune.evaluation.tiles import write_tile
+from imagetune.evaluation.looks import Look, look_at
 from imagetune.model.gradients import PASS_SIZE, Sight, sight_of
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
+from imagetune.reports.tiles import overlay_heat, scale_image, write_tile
 from imagetune.runs.open import open_run
 
 PANEL_PIXELS = 320
@@ -151,8 +151,8 @@ def _answers(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray
 
 def _write(image: NDArray[np.uint8], look: Look, file: Path) -> str:
     """Write the picture and its two maps side by side."""
-    picture = fitted(image, PANEL_PIXELS)
+    picture = scale_image(image, PANEL_PIXELS)
     gap = np.full((len(picture), _GAP, 3), 255, np.uint8)
-    panels = [picture, gap, heated(picture, look.grad_cam), gap, heated(picture, look.occlusion)]
+    panels = [picture, gap, overlay_heat(picture, look.grad_cam), gap, overlay_heat(picture, look.occlusion)]
     write_tile(np.concatenate(panels, axis=1), file.parent, file.name)
     return str(file)

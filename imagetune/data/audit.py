@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.class_sizes import class_sizes
 from imagetune.data.facts import Inspection, PictureFacts
 from imagetune.data.families import components, equal_pairs, members
@@ -18,6 +17,8 @@ from imagetune.data.oddities import odd_pictures, placeholders
 from imagetune.data.perceptual import near_pairs
 from imagetune.data.shift import split_shift
 from imagetune.data.shortcuts import Told, shortcuts, tell_labels
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from imagetune.recipe.data import ImageSettings
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
-    from imagetune.data.catalog import Catalog
+    from imagetune.data.sources.catalog import Catalog
     from imagetune.recipe.data import DataConfig
 
 SIDE = 150

@@ -12,66 +12,22 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
-from imagetune.data.labels import ONE_CLASS, LabelRule, canonical_labels, label_rule, order_classes
+from imagetune.data.folders import is_picture, read_folder, walk_pictures
+from imagetune.data.labels import canonical_labels, label_rule, order_classes
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.tables import read_table
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One picture.
-
-    Attributes:
-        path: Absolute path of the file; it may turn out not to exist.
-        label: Class name, or "" when it is not known; several, sorted and joined with the separator, for multi_label,
-            where "" means none; a number's text for regression.
-        split: ``train``, ``val`` or ``test`` when the source says so.
-        group: What must stay on one side of the split, when the source says so.
-        slices: Name and value of each column of ``data.columns.slices``; "" for an empty cell.
-    """
-
-    path: str
-    label: str
-    split: str | None = None
-    group: str | None = None
-    slices: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """All pictures of a source.
-
-    Attributes:
-        root: The folder that paths are told relative to.
-        records: In a stable order: of the table's rows, or by class and name.
-        findings: What was left out or looks odd.
-        rule: How the labels are read.
-    """
-
-    root: Path
-    records: tuple[Record, ...]
-    findings: tuple[Finding, ...] = ()
-    rule: LabelRule = ONE_CLASS
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The findings as lines of text."""
-        return tuple(finding.title for finding in self.findings)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The class names, sorted; for regression the name of the number."""
-        return tuple(sorted(self.rule.counts(record.label for record in self.records)))
 
 
 def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
@@ -87,15 +43,13 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
             not understood, a class of ``config.classes`` that is not there, a label that is no number in regression.
         RecipeError: Nothing tells the order of ordinal classes.
     """
-    from imagetune.data import folders, tables
-
     source = Path(config.source)
     if not source.exists():
         raise _no_such_path(source)
     if source.is_dir():
-        catalog = folders.read_folder(source, config)
+        catalog = read_folder(source, config)
     elif source.suffix.lower() in TABLE_SUFFIXES:
-        catalog = tables.read_table(source, config)
+        catalog = read_table(source, config)
     else:
         what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
         raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
@@ -123,8 +77,6 @@ def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
     Raises:
         DataError: A path doesn't exist, or nothing is found at all.
     """
-    from imagetune.data.folders import walk_pictures
-
     found: dict[str, None] = {}
     for word in paths:
         path = Path(word).expanduser().absolute()
@@ -163,8 +115,6 @@ def none_read() -> DataError:
 
 
 def _pictures_of_glob(matches: list[str]) -> Iterable[str]:
-    from imagetune.data.folders import is_picture, walk_pictures
-
     for match in matches:
         if Path(match).is_dir():
             # `**` names every folder as well as the files inside; a plain `*` names folders to be searched.

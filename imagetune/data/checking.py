@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from imagetune.data.audit import Audit
-from imagetune.data.catalog import Catalog
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import Splits
 
 

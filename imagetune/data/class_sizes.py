@@ -9,9 +9,9 @@ from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
-    from imagetune.data.catalog import Record
     from imagetune.data.facts import PictureFacts
     from imagetune.data.labels import LabelRule
+    from imagetune.data.sources.records import Record
 
 # With a fifth for the test, fewer give one or two test pictures: right or wrong moves the class by half or all.
 TINY = 10

@@ -20,7 +20,8 @@ from imagetune.errors import DataError
 
 if TYPE_CHECKING:
     from imagetune.data.audit import Audit
-    from imagetune.data.catalog import Catalog, Record
+    from imagetune.data.sources.catalog import Catalog
+    from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ColumnsConfig, DataConfig
 
 CLEANED = "cleaned.csv"

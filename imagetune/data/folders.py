@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.findings import Finding
 from imagetune.data.sidecars import has_sidecars, read_sidecars, sidecar_of
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
+from imagetune.data.tables import read_metadata
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
 
@@ -65,8 +67,6 @@ def read_folder(source: Path, config: DataConfig) -> Catalog:
     Raises:
         DataError: No class folders, an empty class folder, a damaged ``metadata.csv`` or JSON file.
     """
-    from imagetune.data.tables import read_metadata
-
     if (source / METADATA).is_file():
         return read_metadata(source, {source: None}, config)
     splits = _split_folders(source, config)

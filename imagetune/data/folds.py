@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count
 from imagetune.data.assignment import Unit, assign, draw_of
-from imagetune.data.catalog import Catalog, Record
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits, split_units
 from imagetune.errors import DataError
 

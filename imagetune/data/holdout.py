@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagetune.data.catalog import Record
+    from imagetune.data.sources.records import Record
     from imagetune.data.splits import Splits
 
 

@@ -11,7 +11,7 @@ from imagetune.core.text import format_list
 from imagetune.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from imagetune.data.catalog import Record
+    from imagetune.data.sources.records import Record
     from imagetune.recipe.data import DataConfig, Task
 
 # The default name of the label column would head two columns of predictions.csv.

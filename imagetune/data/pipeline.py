@@ -20,8 +20,8 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores
 from imagetune.data.augmentation import Augmenter, build_augmenter
-from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import PictureCache, PictureSource, picture_source
+from imagetune.data.sources.records import Record
 from imagetune.errors import BadPictureError, ResourceError
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from imagetune.data.findings import CODES, Finding
 from imagetune.data.shortcuts import tell_class
 
 if TYPE_CHECKING:
-    from imagetune.data.catalog import Catalog
     from imagetune.data.facts import PictureFacts
     from imagetune.data.shortcuts import Matrix
+    from imagetune.data.sources.catalog import Catalog
 
 # Fewer pictures of a split than this can't show a difference that is worth telling.
 FEWEST = 20

@@ -23,8 +23,9 @@ from imagetune.data.findings import CODES, Finding
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.data.catalog import Catalog, Record
     from imagetune.data.facts import PictureFacts
+    from imagetune.data.sources.catalog import Catalog
+    from imagetune.data.sources.records import Record
 
     Matrix = npt.NDArray[np.float64]
     _Codes = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core.text import format_count
-from imagetune.data.catalog import Record
 from imagetune.data.labels import join_labels, number_of, number_text, require_plain
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:

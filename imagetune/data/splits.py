@@ -15,9 +15,10 @@ import numpy as np
 from imagetune.core.files import write_csv
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.assignment import Unit, assign, draw_of
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.families import components, equal_pairs, members
 from imagetune.data.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:

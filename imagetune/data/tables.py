@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagetune.core.text import format_list, suggest_name
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.labels import join_labels, number_text, require_plain
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
 

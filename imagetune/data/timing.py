@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagetune.data.augmentation import augmentation_transforms, build_augmenter
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture, read_picture_file
+from imagetune.data.sources.records import Record
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,6 @@ from imagetune.evaluation.feature_models import (
     few_threads,
     fit_probe,
     labelled_features,
-    learns,
     neighbour_answers,
     probe_loss,
     rows_to_learn_from,
@@ -39,28 +38,16 @@ from imagetune.evaluation.intervals import (
 from imagetune.evaluation.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
-FIGURES: Mapping[Task, tuple[str, ...]] = {
-    "single_label": ("accuracy", "balanced_accuracy", "f1"),
-    "ordinal": ("mae", "quadratic_weighted_kappa", "accuracy"),
-    "multi_label": ("f1", "mean_average_precision", "hamming_loss"),
-    "regression": ("mae", "rmse", "r2"),
-}
-# The figure that is the mean of `errors` over the pictures, and whether it is one minus that mean.
-MEAN_FIGURE: Mapping[Task, tuple[str, bool]] = {
-    "single_label": ("accuracy", True),
-    "ordinal": ("mae", False),
-    "multi_label": ("hamming_loss", False),
-    "regression": ("mae", False),
-}
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple model's answers.
+    """What a simple model predicts for the tested and the validation pictures.
 
     Attributes:
         name: For scripts.
@@ -96,10 +83,10 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     """
     tested_name = "test" if "test" in run.splits else "val"
     taught, tested = labelled_features(run.splits.get("train")), labelled_features(run.splits.get(tested_name))
-    if not run.recipe.evaluate.baselines or taught is None or tested is None:
+    if not run.evaluate.baselines or taught is None or tested is None:
         return None
     val = labelled_features(run.splits.get("val"))
-    learnt = taught.taken(rows_to_learn_from(taught, seed=run.recipe.seed))
+    learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
     predictions = _of_rows(run.splits[tested_name].predictions, tested)
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
     known = None if val is None else _of_rows(run.splits["val"].predictions, val)
@@ -111,9 +98,9 @@ def baselines(run: Examined) -> dict[str, Any] | None:
         "trained_on": len(learnt),
         "training_pictures": len(taught),
         "validated": val is not None,
-        "fine_tuned": learns(run.recipe),
+        "fine_tuned": run.fine_tuned,
         "task": taught.task,
-        "compared": MEAN_FIGURE[taught.task][0],
+        "compared": TASK_METRICS[taught.task].per_image,
         "models": made,
     }
 
@@ -142,7 +129,7 @@ def paired_difference(
         bootstrap: How the interval is made.
         groups: The group of each picture, None for one without; empty where there are none.
     """
-    positive = MEAN_FIGURE[one.rule.task][1]
+    positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
     gaps = errors(other) - errors(one) if positive else errors(one) - errors(other)
     codes = group_codes(groups) if len(groups) else None
     chunks = [
@@ -229,17 +216,18 @@ def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
 def _document(
     found: Baseline, model: Predictions, val: Predictions | None, run: Examined, groups: Sequence[str | None]
 ) -> dict[str, Any]:
-    config, seed = run.recipe.evaluate, run.recipe.seed
+    config, seed = run.evaluate, run.seed
     thresholds: tuple[float, ...] = ()
     if model.rule.task == "multi_label" and val is not None:
         thresholds = choose_thresholds(replace(val, probabilities=found.val))
     answers = replace(model, probabilities=found.tested, thresholds=thresholds)
     figures = evaluate_split(answers, config=config, seed=seed, groups=groups).figures
+    # As the model's own figures are made, so that both intervals can be compared.
     stratified = model.rule.task in ("single_label", "ordinal")
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     return {
         "name": found.name,
         "chosen": dict(found.chosen),
-        "figures": {name: figures[name].to_dict() for name in FIGURES[model.rule.task]},
+        "figures": {name: figures[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
         "difference": paired_difference(model, answers, bootstrap, groups).to_dict(),
     }

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from imagetune.evaluation.run_views import FIGURES
 from imagetune.recipe.data import Task
-from imagetune.recipe.tracking import LOWER_IS_BETTER
+from imagetune.recipe.metrics import METRICS, is_lower_better
 from imagetune.run_folder.reader import RunFiles
 
 
@@ -21,13 +20,13 @@ def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:
     own = {"title": "This model", "how": "", "figures": split["figures"], "difference": None, "told": ""}
     rows = [own, *(_row(model, found) for model in found["models"])]
     signed = partial(_signed, name=found["compared"])
-    names = {name: FIGURES[name][0] for name in found["models"][0]["figures"]}
+    names = {name: METRICS[name].title for name in found["models"][0]["figures"]}
     return {**found, "names": names, "rows": rows, "verdict": _verdict(found), "signed": signed}
 
 
 def _signed(value: float, name: str) -> str:
     """Return a difference with its sign; those in the labels' units with their digits."""
-    return f"{value:+.4g}" if name == "mae" else f"{value:+.3f}"
+    return f"{value:+.4g}" if METRICS[name].has_units else f"{value:+.3f}"
 
 
 def _row(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def _told(model: Mapping[str, Any], compared: str) -> str:
     low, high = model["difference"]["low"], model["difference"]["high"]
     if low is None or high is None:
         return ""
-    if compared in LOWER_IS_BETTER:
+    if is_lower_better(compared):
         low, high = -high, -low
     return "better" if low > 0 else "worse" if high < 0 else "not to be told apart"
 

@@ -74,7 +74,7 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
     Returns:
         None for regression, and where no picture's truth is known.
     """
-    task = run.recipe.data.task
+    task = run.data.task
     splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
     if task == "regression" or not splits:
         return None
@@ -84,7 +84,7 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
         "temperature": _temperature_document(temperature),
         "fitted_on": int(known_rows(splits["val"].predictions).sum()) if "val" in splits else 0,
         "splits": {
-            name: _split(found.predictions, temperature.value, draws_of(found, run.recipe))
+            name: _split(found.predictions, temperature.value, draws_of(found, run.evaluate, seed=run.seed))
             for name, found in splits.items()
         },
     }
@@ -100,7 +100,7 @@ def fitted_temperature(run: Examined) -> Temperature:
         found.probabilities[known_rows(found)],
         truth_matrix(found),
         found.rule.task,
-        confidence=run.recipe.evaluate.confidence,
+        confidence=run.evaluate.confidence,
     )
 
 

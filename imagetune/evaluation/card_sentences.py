@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imagetune.recipe.tracking import LOWER_IS_BETTER
+from imagetune.recipe.metrics import VERDICT_METRICS, is_lower_better
 
 Part = Mapping[str, Any]
 
@@ -40,14 +40,14 @@ def _percent(value: Part | None) -> str:
 
 def _gaps(part: Part) -> Iterator[str]:
     found = part.get("train_test") or {}
-    for name in ("accuracy", "f1", "r2"):
+    for name in VERDICT_METRICS:
         if name in found:
             yield f"{name}, training less test: {_figure(found[name])}"
             return
 
 
 def _folds(part: Part) -> Iterator[str]:
-    for name in ("accuracy", "f1", "r2"):
+    for name in VERDICT_METRICS:
         if found := part["figures"].get(name):
             spread = _figure({**found, "value": found["mean"]})
             yield f"{name}, mean of {part['count']} folds: {spread}; from {found['least']:.3f} to {found['most']:.3f}"
@@ -68,7 +68,7 @@ def _baselines(part: Part) -> Iterator[str]:
 
 def _gain(difference: Part, metric: str) -> Part:
     """Return a difference as what the model gains, below 0 where it loses."""
-    if metric not in LOWER_IS_BETTER or difference.get("value") is None:
+    if not is_lower_better(metric) or difference.get("value") is None:
         return difference
     low, high = difference.get("low"), difference.get("high")
     ends = {"low": None if high is None else -high, "high": None if low is None else -low}

@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FigureDifference:
-    """A figure of two runs.
+    """A metric of two runs on the same pictures, and the difference with its interval.
 
     Attributes:
         name: Of the figure.
@@ -106,7 +106,7 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Power:
-    """What a test of this size can tell.
+    """How small a difference a test of this size can detect, and what size this difference would take.
 
     Attributes:
         pictures_needed: Test pictures that would show the difference that was seen, if it is real, in four of five
@@ -131,13 +131,13 @@ class PairComparison:
     power: Power
 
     def figure(self, name: str) -> FigureDifference:
-        """Return the difference in one figure."""
+        """Return the difference of both runs in one metric."""
         return next(figure for figure in self.figures if figure.name == name)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs.
+    """Everything that a comparison of two or more runs found.
 
     Attributes:
         task: What a label is.

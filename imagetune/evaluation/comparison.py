@@ -53,15 +53,13 @@ from imagetune.evaluation.paired_draws import (
     unseen_precision,
 )
 from imagetune.evaluation.paired_figures import (
-    CLASS_FIGURE,
-    FIGURES,
-    SHARES,
     Answers,
     answers_of,
     figures_of,
     whole_scores,
 )
 from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.metrics import METRICS, TASK_METRICS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -73,22 +71,24 @@ _NOTHING = 1e-12
 def compare_predictions(
     runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
 ) -> Comparison:
-    """Compare runs on the same pictures.
+    """Return how runs differ on the same pictures, with paired intervals and tests.
 
     Args:
         runs: Predictions by the run's key: of the same n pictures in the same order, with the same labels, all known,
             and the same order of classes.
         groups: (n,) number of each picture's group, from 0; each its own where pictures are independent.
         bootstrap: How intervals are made.
-        metric: The figure that decides; the first of `FIGURES` by default.
+        metric: The figure that decides; by default that of the task.
     """
     answers = {key: answers_of(predictions) for key, predictions in runs.items()}
     task = next(iter(answers.values())).task
     grouped = int(groups.max()) + 1 < len(groups)
+    # A group may hold pictures of several classes, so that whole groups can't be drawn class by class.
     bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
-    tested = Tested(answers, groups, grouped, bootstrap, metric or FIGURES[task][0])
+    tested = Tested(answers, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
     resampled = {key: redrawn_figures(tested, key) for key in answers}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
+    # With a test a pair, chance alone would soon show a difference among many runs that are equally good.
     corrected = adjust_p_values([pair.test.p_value for pair in pairs])
     return Comparison(
         task=task,
@@ -116,7 +116,7 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
                 one.samples[name] - other.samples[name],
                 tested.bootstrap.confidence,
                 precision=tested.precision(name),
-                worth=tested.worth(name) if name in SHARES else None,
+                worth=tested.worth(name) if METRICS[name].is_share else None,
             ),
         )
         for name in one.values
@@ -173,7 +173,7 @@ def _test(tested: Tested, first: Answers, second: Answers, difference: float) ->
     one, other = whole_scores(first, name), whole_scores(second, name)
     if one is not None and other is not None:
         p_value = swap_p(tested.by_unit(one - other))
-        binary = name in ("accuracy", "subset_accuracy", "within_one_rank")
+        binary = METRICS[name].mean_over == "images"
         method = "McNemar's exact test" if binary and not tested.grouped else f"exact swap test{by_group}"
         return PairTest(method, p_value, p_value)
     if np.isnan(difference):
@@ -224,7 +224,9 @@ def _class_difference(
         precision=unseen_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
         worth=None if task == "regression" else float(of_class),
     )
-    figure = FigureDifference(CLASS_FIGURE[task], float(one.by_class[index]), float(other.by_class[index]), difference)
+    figure = FigureDifference(
+        TASK_METRICS[task].per_class, float(one.by_class[index]), float(other.by_class[index]), difference
+    )
     counts, p_value = _class_test(tested, first, second, index)
     return ClassDifference(first.names[index], int(pictures.sum()), figure, *counts, p_value)
 

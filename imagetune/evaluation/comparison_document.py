@@ -15,35 +15,17 @@ from imagetune.evaluation.compared import (
     FigureDifference,
     PairComparison,
 )
-from imagetune.evaluation.paired_figures import SHARES
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.tracking import LOWER_IS_BETTER
+from imagetune.recipe.metrics import METRICS, is_lower_better
 
 FORMAT = 1
 # Of answers that are numbers, which all differ somewhat, so many pictures are listed.
 MOST_NUMBERS = 100
-TITLES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "macro F1",
-    "log_loss": "log loss",
-    "mean_average_precision": "mean average precision",
-    "micro_f1": "micro F1",
-    "subset_accuracy": "subset accuracy",
-    "hamming_loss": "Hamming loss",
-    "mae": "mean absolute error",
-    "quadratic_weighted_kappa": "weighted kappa",
-    "within_one_rank": "share within one rank",
-    "rmse": "root mean squared error",
-    "r2": "R squared",
-    "spearman": "Spearman's rank correlation",
-    "recall": "recall",
-}
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """What a run is.
+    """What a reader needs to recognise a run that is compared.
 
     Attributes:
         key: What it is called in the comparison: A, B and so on.
@@ -68,7 +50,7 @@ def comparison_document(
     matched_by: str,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return plain JSON values.
+    """Return a comparison as plain JSON values, with its verdict in words.
 
     The document::
 
@@ -118,13 +100,13 @@ def comparison_document(
 
 def amount(value: float, metric: str, *, digits: int = 1) -> str:
     """Return a difference as people read it: points of a share, else four digits, never -0."""
-    if metric in SHARES:
+    if METRICS[metric].is_share:
         return f"{round(100 * value, digits) + 0.0:.{digits}f}"
     return f"{value:.3g}" if value else "0"
 
 
 def p_text(p_value: float) -> str:
-    """Return ``p = 0.031`` or ``p < 0.001``."""
+    """Return a p-value as people read it: ``p = 0.031`` or ``p < 0.001``."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
 
 
@@ -189,7 +171,7 @@ def _ahead(figure: FigureDifference, pair: PairComparison) -> str | None:
     low, high = figure.difference.low, figure.difference.high
     if low is None or high is None or low <= 0 <= high:
         return None
-    return pair.first if (low > 0) != (figure.name in LOWER_IS_BETTER) else pair.second
+    return pair.first if (low > 0) != is_lower_better(figure.name) else pair.second
 
 
 def _better(comparison: Comparison, pair: PairComparison) -> str | None:
@@ -197,7 +179,7 @@ def _better(comparison: Comparison, pair: PairComparison) -> str | None:
     value = pair.figure(comparison.metric).difference.value
     if not value or pair.test.corrected >= 1 - comparison.bootstrap.confidence:
         return None
-    return pair.first if (value > 0) != (comparison.metric in LOWER_IS_BETTER) else pair.second
+    return pair.first if (value > 0) != is_lower_better(comparison.metric) else pair.second
 
 
 def _code(pair: PairComparison, better: str | None) -> str:
@@ -215,7 +197,7 @@ def _sentences(comparison: Comparison, pair: PairComparison, better: str | None)
         yield f"{one} and {other} give the same answer to every one of {comparison.pictures} pictures."
         return
     if difference.value is None:
-        yield f"{one} and {other} can't be compared by {TITLES[comparison.metric]}: {difference.reason}."
+        yield f"{one} and {other} can't be compared by {METRICS[comparison.metric].in_words}: {difference.reason}."
         return
     if better:
         worse = other if better == one else one
@@ -235,7 +217,7 @@ def _gap(comparison: Comparison, pair: PairComparison) -> str:
     metric, difference = comparison.metric, pair.figure(comparison.metric).difference
     value = difference.value or 0.0
     more, less, sign = (pair.first, pair.second, 1) if value >= 0 else (pair.second, pair.first, -1)
-    unit = " points" if metric in SHARES else ""
+    unit = " points" if METRICS[metric].is_share else ""
     interval = ""
     if difference.low is not None and difference.high is not None:
         ends = sorted((sign * difference.low, sign * difference.high))
@@ -243,7 +225,7 @@ def _gap(comparison: Comparison, pair: PairComparison) -> str:
         interval = f"{100 * comparison.bootstrap.confidence:g}% interval {told}; "
     corrected = f", corrected for {format_count(len(comparison.pairs), 'pair')}" if len(comparison.pairs) > 1 else ""
     test = f"{pair.test.method} {p_text(pair.test.corrected)}{corrected}"
-    title = TITLES[metric]
+    title = METRICS[metric].in_words
     if not value:
         return f"both have the same {title} ({interval}{test})"
     return f"the {title} of {more} is {amount(abs(value), metric)}{unit} above that of {less} ({interval}{test})"
@@ -251,7 +233,7 @@ def _gap(comparison: Comparison, pair: PairComparison) -> str:
 
 def _power_sentences(comparison: Comparison, pair: PairComparison) -> Iterator[str]:
     metric, power = comparison.metric, pair.power
-    unit = " points" if metric in SHARES else ""
+    unit = " points" if METRICS[metric].is_share else ""
     if power.pictures_needed is not None and power.pictures_needed > comparison.pictures:
         yield (
             f"If that difference is real, it would take about {rounded_up(power.pictures_needed):,} such test pictures "
@@ -275,16 +257,16 @@ def _verdict(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> dict
     values = {key: figures[metric].value for key, figures in comparison.figures.items()}
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
-        text = f"{TITLES[metric]} is not defined on these pictures."
+        text = f"{METRICS[metric].in_words} is not defined on these pictures."
         return {"code": "undecided", "title": "They can't be compared", "text": text}
-    best = (min if metric in LOWER_IS_BETTER else max)(known, key=lambda key: known[key])
+    best = (min if is_lower_better(metric) else max)(known, key=lambda key: known[key])
     others = [key for key in values if key != best]
     beaten = [key for key in others if _between(pairs, best, key)["better"] == best]
     open_ones = [key for key in others if key not in beaten]
-    word = "lowest" if metric in LOWER_IS_BETTER else "highest"
-    told = [f"{best} has the {word} {TITLES[metric]} on {comparison.pictures} pictures."]
+    word = "lowest" if is_lower_better(metric) else "highest"
+    told = [f"{best} has the {word} {METRICS[metric].in_words} on {comparison.pictures} pictures."]
     if beaten:
-        unit = " points" if metric in SHARES else ""
+        unit = " points" if METRICS[metric].is_share else ""
         gaps = [f"{key} by {amount(abs(known[best] - known[key]), metric)}{unit}" for key in beaten]
         told.append(f"It beats {_listed(gaps)}, which is more than chance (Holm's correction for {len(pairs)} pairs).")
     if open_ones:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.labels import label_rule
-from imagetune.evaluation.comparison_document import TITLES, amount, p_text, rounded_up
+from imagetune.evaluation.comparison_document import amount, p_text, rounded_up
 from imagetune.evaluation.pages import html_environment, write_page
-from imagetune.evaluation.paired_figures import SHARES
 from imagetune.evaluation.thumbnails import shown
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
+from imagetune.recipe.metrics import METRICS, show_value
 
 THUMBNAIL_PIXELS = 176
 MOST_PICTURES = 36
@@ -22,7 +21,7 @@ MOST_CLASSES = 2000
 
 
 def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, config: DataConfig) -> Path:
-    """Write the page.
+    """Write a comparison as one HTML page, and return its path.
 
     Args:
         document: From `comparison_document`.
@@ -42,17 +41,15 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
 def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataConfig) -> str:
     """Return the page; the arguments are those of `write_comparison`."""
     environment = html_environment()
-    environment.filters["value"] = _value
+    environment.filters["value"] = show_value
     environment.filters["signed"] = _signed
     environment.filters["p"] = p_text
     metric = document["metric"]
     pairs = [_pair_view(document, pair) for pair in document["pairs"]]
     return environment.get_template("comparison.html.jinja").render(
         document=document,
-        titles=TITLES,
+        metrics=METRICS,
         metric=metric,
-        lower=LOWER_IS_BETTER,
-        shares=SHARES,
         confidence=100 * document["confidence"],
         pairs=pairs,
         matrix=list(_matrix(document)),
@@ -64,10 +61,13 @@ def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataCo
 
 def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     """Return a pair with the places of its intervals in drawings, and its power in words."""
-    shares = [figure["difference"] for name, figure in pair["figures"].items() if name in SHARES]
+    shares = [figure["difference"] for name, figure in pair["figures"].items() if METRICS[name].is_share]
     reach = _reach(shares)
     figures = {
-        name: {**figure, "bar": _bar(figure["difference"], reach if name in SHARES else _reach([figure["difference"]]))}
+        name: {
+            **figure,
+            "bar": _bar(figure["difference"], reach if METRICS[name].is_share else _reach([figure["difference"]])),
+        }
         for name, figure in pair["figures"].items()
     }
     classes = _reach([found["difference"] for found in pair["per_class"]])
@@ -87,11 +87,11 @@ def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str
 
 def _power_text(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     metric, power, told = document["metric"], pair["power"], []
-    unit = " points" if metric in SHARES else ""
+    unit = " points" if METRICS[metric].is_share else ""
     if power["least_difference"] is not None:
         told.append(
             f"{document['pictures']:,} test pictures show a difference of {amount(power['least_difference'], metric)}"
-            f"{unit} of {TITLES[metric]} in four of five tests."
+            f"{unit} of {METRICS[metric].in_words} in four of five tests."
         )
     if power["pictures_needed"] is not None:
         needed = rounded_up(power["pictures_needed"])
@@ -142,14 +142,10 @@ def _pictures(document: Mapping[str, Any], root: Path, config: DataConfig) -> It
         yield {**picture, **shown(picture["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
 
 
-def _value(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value:.4g}" if name in WITH_UNITS else f"{value:.3f}"
-
-
 def _signed(value: float | None, name: str) -> str:
     """Return a difference with its sign: points of a share, else the number."""
     if value is None:
         return "-"
-    if name in SHARES:
+    if METRICS[name].is_share:
         return f"{round(100 * value, 1) + 0.0:+.1f}"
-    return f"{value + 0.0:+.3g}" if name in WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
+    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"

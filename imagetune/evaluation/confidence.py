@@ -23,9 +23,10 @@ from imagetune.evaluation.intervals import (
     share_estimate,
     units_left_out,
 )
-from imagetune.evaluation.jackknife import Scale, left_out_means
+from imagetune.evaluation.jackknife import left_out_means
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.schema import Recipe
+from imagetune.recipe.metrics import Scale
+from imagetune.recipe.tracking import EvaluateConfig
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -61,7 +62,7 @@ class Draws:
 
     @property
     def precision(self) -> Precision:
-        """What the draws can't show."""
+        """How much wider intervals have to be than the draws show, as they draw from few pictures or groups."""
         return precision_of(np.zeros(self.pictures, np.int64), self.bootstrap, self.groups)
 
     @property
@@ -112,11 +113,10 @@ class Draws:
         )
 
 
-def draws_of(split: ExaminedSplit, recipe: Recipe) -> Draws:
+def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
     """Return how the pictures of a split whose truth is known are drawn anew."""
     known = known_rows(split.predictions)
-    config = recipe.evaluate
-    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, recipe.seed, stratified=False)
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     groups = [record.group for record, take in zip(split.records, known, strict=True) if take]
     return Draws(len(groups), bootstrap, group_codes(groups))
 

@@ -25,6 +25,7 @@ from scipy.special import betaincinv
 from imagetune.evaluation.answer_sets import set_members, value_range
 from imagetune.evaluation.confidence import (
     Bools,
+    Draws,
     Floats,
     draws_of,
     known_rows,
@@ -35,12 +36,10 @@ from imagetune.evaluation.confidence import (
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.regression import ranges_of
-from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
 from imagetune.model.answer_rules import ConformalMethod, ConformalRule
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
-from imagetune.recipe.schema import Recipe
 
 METHODS: dict[Task, ConformalMethod] = {
     "single_label": "least_ambiguous",
@@ -83,7 +82,7 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
     tested, val = known_split(run, name), known_split(run, "val")
     if tested is None or val is None:
         return None
-    task, coverage = run.recipe.data.task, run.recipe.evaluate.conformal_coverage
+    task, coverage = run.data.task, run.evaluate.conformal_coverage
     rule = conformal_rule(val.predictions, coverage)
     count = int(known_rows(val.predictions).sum())
     document: dict[str, Any] = {**rule.model_dump(mode="json"), "validation": count}
@@ -97,12 +96,12 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
     pictures = int(known_rows(tested.predictions).sum())
     document |= {"usual": usual, "split": name, "pictures": pictures}
     if task == "regression":
-        return document | _value_figures(tested, rule, run.recipe)
-    return document | _set_figures(tested, rule, run.recipe)
+        return document | _value_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+    return document | _set_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
 
 
 def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
-    """Return the rule that validation gives.
+    """Return how prediction sets are made: the threshold that reaches the coverage on validation.
 
     Args:
         val: Its predictions; at least one picture's truth is known.
@@ -123,6 +122,7 @@ def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
 
 def upper_quantile(scores: Floats, coverage: float) -> float | None:
     """Return the ``ceil((n + 1) * coverage)``-th smallest of (n,) scores; None where n are too few for it."""
+    # The tiny number is against rounding: a product such as 0.9 * 10 may lie just above a whole number.
     place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return None if place > len(scores) else float(np.sort(scores)[place - 1])
 
@@ -163,8 +163,8 @@ def _usual_coverage(pictures: int, coverage: float) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def _set_figures(split: ExaminedSplit, rule: ConformalRule, recipe: Recipe) -> dict[str, Any]:
-    predictions, draws = split.predictions, draws_of(split, recipe)
+def _set_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
     known, truth = known_rows(predictions), truth_matrix(predictions)
     members = set_members(predictions, rule)[known]
     sizes = members.sum(axis=1)
@@ -191,27 +191,27 @@ def _set_figures(split: ExaminedSplit, rule: ConformalRule, recipe: Recipe) -> d
             for size in np.unique(sizes)
         ],
         "classes": [
-            _class_document(predictions.class_names[index], members, truth[:, index] > 0, index, recipe)
+            _class_document(
+                predictions.class_names[index], members, truth[:, index] > 0, index, draws.bootstrap.confidence
+            )
             for index in range(truth.shape[1])
         ],
     }
 
 
-def _class_document(name: str, members: Bools, own: Bools, index: int, recipe: Recipe) -> dict[str, Any]:
+def _class_document(name: str, members: Bools, own: Bools, index: int, confidence: float) -> dict[str, Any]:
     """Return how often the pictures of a class have it among their answers."""
     pictures = int(own.sum())
     named = int(members[own, index].sum())
     covered = (
-        share_estimate(named, pictures, recipe.evaluate.confidence)
-        if pictures
-        else Estimate(None, reason="no pictures of this class")
+        share_estimate(named, pictures, confidence) if pictures else Estimate(None, reason="no pictures of this class")
     )
     size = float(members[own].sum(axis=1).mean()) if pictures else None
     return {"class": name, "pictures": pictures, "covered": covered.to_dict(), "mean_size": size}
 
 
-def _value_figures(split: ExaminedSplit, rule: ConformalRule, recipe: Recipe) -> dict[str, Any]:
-    predictions, draws = split.predictions, draws_of(split, recipe)
+def _value_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
     low, high = value_range(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold

@@ -43,12 +43,12 @@ def costs_document(run: Examined) -> dict[str, Any] | None:
         None where the recipe has no costs, where its costs are not those of the classes, and where no picture's truth
         is known.
     """
-    costs = np.array(run.recipe.evaluate.costs or (), np.float64)
+    costs = np.array(run.evaluate.costs or (), np.float64)
     name = tested_split(run)
     split = known_split(run, name)
     if split is None or costs.shape != (len(split.predictions.class_names),) * 2:
         return None
-    predictions, draws = split.predictions, draws_of(split, run.recipe)
+    predictions, draws = split.predictions, draws_of(split, run.evaluate, seed=run.seed)
     known = known_rows(predictions)
     labels, temperature = predictions.labels[known], fitted_temperature(run).value
     probabilities = predictions.probabilities[known]

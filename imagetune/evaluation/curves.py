@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,24 +23,13 @@ from imagetune.evaluation.drawing import (
     drawing_style,
     inline_drawing,
 )
+from imagetune.recipe.metrics import METRICS, Metric
 
 PANEL_INCHES = (4.6, 2.9)
 
 
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    metric: str
-    unit_range: bool
-
-
-_PANELS = (
-    _Panel("Loss", "loss", unit_range=False),
-    _Panel("Accuracy", "accuracy", unit_range=True),
-    _Panel("Mean absolute error", "mae", unit_range=False),
-    _Panel("R squared", "r2", unit_range=False),
-    _Panel("F1 (mean of the classes)", "f1", unit_range=True),
-)
+# Drawn in this order, as far as the task has them.
+_PANELS = tuple(METRICS[name] for name in ("loss", "accuracy", "mae", "r2", "f1"))
 _MOST_PANELS = 3
 
 
@@ -52,7 +40,7 @@ def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
         epochs: Lines of metrics.jsonl.
     """
     painters: list[tuple[str, Callable[[Axes], None]]] = [
-        (panel.title, partial(_draw_curves, epochs=epochs, panel=panel)) for panel in _panels(epochs)
+        (_title(panel), partial(_draw_curves, epochs=epochs, panel=panel)) for panel in _panels(epochs)
     ]
     drawings = []
     for title, paint in painters:
@@ -73,25 +61,29 @@ def curves_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _panels(epochs: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+def _panels(epochs: Sequence[Mapping[str, Any]]) -> list[Metric]:
     """Return the panels of the figures that the epochs have."""
     known = {name for line in epochs for split in ("train", "val") for name in line.get(split) or {}}
-    return [panel for panel in _PANELS if panel.metric in known][:_MOST_PANELS]
+    return [panel for panel in _PANELS if panel.name in known][:_MOST_PANELS]
 
 
-def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: _Panel) -> None:
+def _title(metric: Metric) -> str:
+    return f"{metric.title} ({metric.meaning})" if metric.mean_over == "classes" else metric.title
+
+
+def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: Metric) -> None:
     numbers = [line["epoch"] for line in epochs]
     for split, name, colour, dashes, marker in (
         ("train", "training", TRAIN, (4, 1.5), "o"),
         ("val", "validation", VAL, (), "s"),
     ):
-        values = [_number((line.get(split) or {}).get(panel.metric)) for line in epochs]
+        values = [_number((line.get(split) or {}).get(panel.name)) for line in epochs]
         if np.isfinite(values).any():
             axes.plot(numbers, values, color=colour, dashes=dashes, label=name, **_marker(marker, len(numbers)))
     low, high = axes.get_ylim()
-    if panel.unit_range:
+    if panel.is_share:
         low, high = max(0.0, low), min(1.0, high)
-    _frame(axes, epochs, panel.title, low, high)
+    _frame(axes, epochs, _title(panel), low, high)
     axes.legend(
         loc="lower right",
         bbox_to_anchor=(1.01, 1.0),

@@ -16,8 +16,9 @@ from imagetune.evaluation.resolution import (
     resolution_document,
     value_resolution_document,
 )
-from imagetune.evaluation.verdict import Measure, judge
-from imagetune.recipe.tracking import WITH_UNITS, EvaluateConfig, Requirement
+from imagetune.evaluation.verdict import judge
+from imagetune.recipe.metrics import METRICS, TASK_METRICS
+from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 FORMAT = 1
 # Below this difference between two models nobody complains that a test can't see it.
@@ -103,6 +104,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
     }
     if "test" in evaluations and (resolution := _resolution(evaluations["test"])) is not None:
         document["resolution"] = resolution
+    # The verdict comes last, as it quotes how much the test can tell.
     document["verdict"] = _verdict(evaluations, document.get("resolution", {}))
     if "test" in evaluations:
         document["requirements"] = [_requirement_document(document, bar) for bar in config.require]
@@ -132,7 +134,7 @@ def _shortfall(document: Mapping[str, Any], bar: Requirement) -> str:
         return ""
     side = "above" if bar.lower_is_better else "below"
     # Labels' units may be large or small: so many digits tell.
-    digits = ".6g" if bar.metric in WITH_UNITS else ".4f"
+    digits = ".6g" if METRICS[bar.metric].has_units else ".4f"
     return f"test {bar.metric}: its {told} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
 
 
@@ -162,9 +164,9 @@ def _resolution(test: Evaluation) -> dict[str, Any] | None:
 
 
 def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any]) -> dict[str, str] | None:
-    """Judge by accuracy, for multi_label by F1, for regression by R squared."""
+    """Return what the gap between the splits means, by the task's own measure of it."""
     some = next(iter(evaluations.values()))
-    measure: Measure = {"multi_label": "f1", "regression": "r2"}.get(some.task, "accuracy")  # type: ignore[assignment]
+    measure = TASK_METRICS[some.task].verdict
     return judge(
         {name: split.figures[measure] for name, split in evaluations.items()},
         {name: split.pictures for name, split in evaluations.items()},

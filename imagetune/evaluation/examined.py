@@ -5,17 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.schema import Recipe
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.tracking import EvaluateConfig
 
 if TYPE_CHECKING:
     import keras
+
+
+class TileWriter(Protocol):
+    """Writes the images that the report shows of an evaluation, so that evaluation itself draws nothing."""
+
+    def clear(self, folder: str) -> None:
+        """Remove what an earlier evaluation left in a folder below the run folder."""
+
+    def write(
+        self, image: NDArray[np.uint8], name: str, *, pixels: int, heat: NDArray[np.float32] | None = None
+    ) -> str:
+        """Write an image, and return its name below the run folder.
+
+        Args:
+            image: (height, width, 3) uint8, RGB.
+            name: Relative to the run folder.
+            pixels: Of its longer side, to which it is scaled.
+            heat: (rows, columns) to be drawn over it; what is positive shows, the highest value strongest.
+        """
 
 
 @dataclass(frozen=True)
@@ -36,18 +56,30 @@ class ExaminedSplit:
 
 @dataclass(frozen=True)
 class Examined:
-    """A trained model with its splits.
+    """A trained model with its predictions for every split, and what its recipe asks of the evaluation.
 
     Attributes:
         model: Raw pictures to answers; its weights are final.
-        recipe: The run's.
+        data: How the images and labels are read.
+        evaluate: What is asked for, and how intervals are made.
+        seed: Of everything that is drawn at random.
+        batch_size: Images a forward pass.
+        backbone: Its name.
+        fine_tuned: The backbone itself was trained, so that its features have seen the labels of training.
         splits: By name: train, val, test; those that have pictures.
         root: Paths of pictures are told relative to it.
         folder: The run folder, in which ``model/`` is already written.
+        tiles: Takes images for the report.
     """
 
     model: keras.Model
-    recipe: Recipe
+    data: DataConfig
+    evaluate: EvaluateConfig
+    seed: int
+    batch_size: int
+    backbone: str
+    fine_tuned: bool
     splits: Mapping[str, ExaminedSplit]
     root: Path
     folder: Path
+    tiles: TileWriter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from imagetune.core import run_files
 from imagetune.data.decode import load_picture
 from imagetune.evaluation.examined import Examined
-from imagetune.evaluation.looks import Look, fitted, heated, look_at
+from imagetune.evaluation.looks import Look, look_at
 from imagetune.evaluation.mistakes import worst_label, wrong_pictures
 from imagetune.evaluation.occlusion import GRID, PATCH_SHARE
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.tiles import write_tile
 from imagetune.model.gradients import Sight, sight_of
 
 METHODS = ("grad_cam", "occlusion")
@@ -38,19 +36,20 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
         folder.
     """
     name = _tested(run)
-    if not run.recipe.evaluate.explain or name not in run.splits:
+    if not run.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
-    chosen = wrong_pictures(predictions)[: run.recipe.evaluate.explain]
+    chosen = wrong_pictures(predictions)[: run.evaluate.explain]
     if not len(chosen):
         return None
-    data = run.recipe.data
+    data = run.data
     images = np.stack(
         [load_picture(predictions.paths[index], data.image, max_pixels=data.max_pixels) for index in chosen]
     )
     sight = sight_of(run.model)
     looks = _looks(sight, images, predictions, chosen)
-    shutil.rmtree(run.folder / run_files.EXPLANATIONS, ignore_errors=True)
+    # An earlier evaluation may have explained more mistakes, whose images would stay behind.
+    run.tiles.clear(run_files.EXPLANATIONS)
     texts = list(predictions.texts())
     pictures = [
         _written(run, index, texts[index], image, found, number)
@@ -115,7 +114,6 @@ def _written(
     predictions = run.splits[_tested(run)].predictions
     true, predicted = (predictions.rule.told(text) for text in texts)
     path = Path(predictions.paths[index])
-    tile = fitted(image, TILE_PIXELS)
     # With one label, what is wrong and what is true can be the same output.
     alike = looks[0].target == looks[-1].target and looks[0].against == looks[-1].against
     numbers = predictions.rule.task == "regression"
@@ -123,20 +121,20 @@ def _written(
         "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
         "true": true,
         "predicted": predicted,
-        "file": write_tile(tile, run.folder, f"{run_files.EXPLANATIONS}/{number:02}-picture.jpg"),
+        "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-picture.jpg", pixels=TILE_PIXELS),
         "looks": [
             {
                 "class": look_name(look, predictions),
                 "probability": None if numbers else float(predictions.probabilities[index, look.target]),
                 "agreement": look.agreement,
                 "nothing_for_it": [name for name in METHODS if float(getattr(look, name).max()) <= 0],
-                "grad_cam": _heat_tile(run, tile, look.grad_cam, f"{number:02}-{place}-grad-cam"),
-                "occlusion": _heat_tile(run, tile, look.occlusion, f"{number:02}-{place}-occlusion"),
+                "grad_cam": _heat_tile(run, image, look.grad_cam, f"{number:02}-{place}-grad-cam"),
+                "occlusion": _heat_tile(run, image, look.occlusion, f"{number:02}-{place}-occlusion"),
             }
             for place, look in enumerate(looks[:1] if alike else looks, start=1)
         ],
     }
 
 
-def _heat_tile(run: Examined, tile: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
-    return write_tile(heated(tile, values), run.folder, f"{run_files.EXPLANATIONS}/{name}.jpg")
+def _heat_tile(run: Examined, image: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
+    return run.tiles.write(image, f"{run_files.EXPLANATIONS}/{name}.jpg", pixels=TILE_PIXELS, heat=values)

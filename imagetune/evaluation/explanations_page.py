@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.evaluation.tiles import tile_address
+from imagetune.reports.tiles import tile_address
 from imagetune.run_folder.reader import RunFiles
 
 MOST_SHOWN = 24

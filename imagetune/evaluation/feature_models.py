@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.predictions import UNKNOWN
 from imagetune.recipe.data import Task
-from imagetune.recipe.schema import Recipe
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -42,7 +41,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Pictures as features, with their truth.
+    """The features of pictures whose label is known, with their targets.
 
     Attributes:
         features: (n, d) float32.
@@ -63,7 +62,7 @@ class LabelledFeatures:
         return len(self.features)
 
     def taken(self, indices: Ints) -> LabelledFeatures:
-        """Return some of the pictures."""
+        """Return the features and targets of some of the pictures."""
         return LabelledFeatures(
             self.features[indices], self.targets[indices], self.labels[indices], self.rows[indices], self.task
         )
@@ -114,11 +113,6 @@ def few_threads(taught: LabelledFeatures) -> Iterator[None]:
     small = taught.features.size * taught.targets.shape[1] < _SMALL_CELLS
     with threadpool_limits(1, user_api="blas") if small else nullcontext():
         yield
-
-
-def learns(recipe: Recipe) -> bool:
-    """Return whether the backbone itself was trained, so that its features have seen the labels of training."""
-    return any(stage.unfreeze != "none" for stage in recipe.train.stages)
 
 
 def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,8 @@ from scipy.special import stdtrit
 from imagetune.evaluation.document import evaluate_split, split_document
 from imagetune.evaluation.intervals import Estimate
 from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.metrics import METRICS
 from imagetune.recipe.tracking import EvaluateConfig
-
-# Where a figure can lie; from 0 to 1 where nothing else is said. Student's t knows nothing of it.
-_RANGES = {
-    "log_loss": (0.0, inf),
-    "mae": (0.0, inf),
-    "rmse": (0.0, inf),
-    "r2": (-inf, 1.0),
-    "spearman": (-1.0, 1.0),
-    "quadratic_weighted_kappa": (-1.0, 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
 
 
 def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
-    """Return the ``folds`` of evaluation.json.
+    """Return the part ``folds`` of evaluation.json: pooled metrics, and their spread over the folds.
 
     The document: ``count``; ``pictures``; ``pooled`` (the figures of all pictures, each answered by the model that
     hasn't seen it, as a split has them in ``splits``); ``figures`` (by name: ``mean`` over the folds with ``low`` and
@@ -128,16 +119,18 @@ def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, flo
     ratio = float(np.mean([len(fold.predictions.paths) / (fold.train + fold.val) for fold in folds]))
     found: dict[str, dict[str, float | str | None]] = {}
     for name in folds[0].figures:
+        # A metric that some fold doesn't define has no spread that could be compared with others.
         values = [value for fold in folds if (value := fold.figures[name]) is not None]
         if len(values) < len(folds):
             continue
         array = np.array(values, dtype=np.float64)
         estimate = corrected_estimate(array, left_out=ratio, confidence=confidence)
-        lowest, highest = _RANGES.get(name, (0.0, 1.0))
+        metric = METRICS[name]
         found[name] = {
             "mean": estimate.value,
-            "low": max(estimate.low or 0.0, lowest),
-            "high": min(estimate.high or 0.0, highest),
+            # Student's t knows nothing of where a metric can lie.
+            "low": max(estimate.low or 0.0, metric.low),
+            "high": min(estimate.high or 0.0, metric.high),
             "method": estimate.method,
             "sd": float(array.std(ddof=1)),
             "least": float(array.min()),

@@ -24,7 +24,6 @@ from scipy.special import ndtr
 
 from imagetune.evaluation.jackknife import (
     LeftOut,
-    Scale,
     Units,
     left_out_means,
     left_out_weights,
@@ -33,6 +32,7 @@ from imagetune.evaluation.jackknife import (
     units_of,
 )
 from imagetune.evaluation.shares import effective_count, two_sided_quantile, wilson_interval
+from imagetune.recipe.metrics import Scale
 
 # Weights of this many cells (float32) are in memory at once: long vector operations, small memory.
 CHUNK_CELLS = 2_000_000
@@ -42,7 +42,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """How pictures are resampled for intervals: how often, from which seed, and by class or not.
 
     Attributes:
         samples: Resamplings.
@@ -59,7 +59,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval.
+    """A metric with its confidence interval, and how that was made.
 
     Attributes:
         value: None where the figure is not defined; ``reason`` says why.
@@ -147,7 +147,7 @@ def resampled_weights(
     groups: NDArray[np.int64] | None = None,
     cells_a_sample: int = 0,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield all resamplings in chunks.
+    """Yield how often each picture is drawn in each resampling, (n, b) in chunks.
 
     Args:
         labels: (n,) class of each picture; the strata.

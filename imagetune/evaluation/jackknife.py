@@ -11,27 +11,17 @@ and Wall estimate it, Statistics in Medicine 21, 2002). Coverage by simulation: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from imagetune.recipe.metrics import Scale
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# On which scale an interval is symmetric: as it is; the logarithm, for losses and errors, which are at least 0; the
-# logarithm of what is missing to 1; Fisher's z, for correlations (Metron 1, 1921).
-Scale: TypeAlias = Literal["plain", "loss", "shortfall", "correlation"]
-SCALES: Mapping[str, Scale] = {
-    "log_loss": "loss",
-    "mae": "loss",
-    "rmse": "loss",
-    "r2": "shortfall",
-    "quadratic_weighted_kappa": "shortfall",
-    "spearman": "correlation",
-}
 
 # With one degree of freedom an interval would be six times as long as with many, and say nothing.
 LEAST_FREEDOM = 2.0
@@ -39,7 +29,7 @@ LEAST_FREEDOM = 2.0
 
 @dataclass(frozen=True)
 class Units:
-    """What is left out, one at a time.
+    """Which pictures are left out together, unit by unit.
 
     Attributes:
         codes: (n,) number of the unit that each picture is of, from 0.
@@ -52,7 +42,7 @@ class Units:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What a figure would be.
+    """The values of a metric when each unit is left out.
 
     Attributes:
         values: (u,) without each unit; NaN where it would not be defined.
@@ -65,7 +55,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Spread:
-    """How sure a figure is.
+    """The standard error of a metric, and its degrees of freedom.
 
     Attributes:
         error: Its standard error.
@@ -163,13 +153,16 @@ def scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, fl
         scale: Which scale.
     """
     if scale == "loss":
+        # On the logarithm the lower end stays above 0, as an error does.
         factor = float(np.exp(reach / value))
         return value / factor, value * factor
     if scale == "shortfall":
+        # What is missing to 1 stays above 0, so that the upper end stays below 1.
         missing = 1 - value
         factor = float(np.exp(reach / missing))
         return 1 - missing * factor, 1 - missing / factor
     if scale == "correlation":
+        # Fisher's z keeps both ends between -1 and 1.
         middle, half = float(np.arctanh(value)), reach / (1 - value**2)
         return float(np.tanh(middle - half)), float(np.tanh(middle + half))
     return value - reach, value + reach

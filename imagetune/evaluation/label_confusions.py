@@ -49,12 +49,10 @@ def label_confusions_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     split = known_split(run, name)
-    if run.recipe.data.task != "multi_label" or split is None:
+    if run.data.task != "multi_label" or split is None:
         return None
     predictions = split.predictions
-    rows = pair_rows(
-        predictions.targets >= 0.5, predictions.given, predictions.class_names, run.recipe.evaluate.confidence
-    )
+    rows = pair_rows(predictions.targets >= 0.5, predictions.given, predictions.class_names, run.evaluate.confidence)
     if not rows:
         return None
     grouped = group_codes([record.group for record in split.records]) is not None

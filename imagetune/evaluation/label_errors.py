@@ -21,14 +21,7 @@ from imagetune.core import run_files
 from imagetune.data.labels import join_labels
 from imagetune.evaluation.doubts import doubts_document, write_doubts
 from imagetune.evaluation.examined import Examined
-from imagetune.evaluation.feature_models import (
-    LabelledFeatures,
-    few_threads,
-    fit_probe,
-    joined,
-    learns,
-    rows_to_learn_from,
-)
+from imagetune.evaluation.feature_models import LabelledFeatures, few_threads, fit_probe, joined, rows_to_learn_from
 from imagetune.evaluation.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
 from imagetune.evaluation.predictions import Predictions, told_path
 from imagetune.evaluation.value_doubts import value_doubts
@@ -83,16 +76,16 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         None where the recipe doesn't want it, or where features are missing. Of numbers: `value_doubts`.
     """
     learned = pool_of(run, ("train", "val"))
-    if not run.recipe.evaluate.label_errors or learned is None:
+    if not run.evaluate.label_errors or learned is None:
         return None
-    if run.recipe.data.task == "regression":
+    if run.data.task == "regression":
         return value_doubts(run, learned)
-    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.recipe.seed)
+    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
         return None
     test, test_doubts = pool_of(run, ("test",)), None
     with few_threads(learned.taught):
-        strength, judged = out_of_fold(learned.taught, folds, seed=run.recipe.seed)
+        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
         doubts = [*_doubts(run, learned, judged, wrong_labels(judged, learned.taught))]
         if test is not None:
             test_doubts = [*_tested(run, learned, judged, test, strength)]
@@ -102,7 +95,7 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         "file": run_files.LABEL_ERRORS,
         "folds": int(folds.max()) + 1,
         "strength": strength,
-        "fine_tuned": learns(run.recipe),
+        "fine_tuned": run.fine_tuned,
         "learned": doubts_document(learned, doubts, listed),
         "test": None if test is None or test_doubts is None else doubts_document(test, test_doubts, listed),
     }
@@ -150,7 +143,7 @@ def disagreements(answers: Floats, taught: LabelledFeatures) -> Bools:
 
 def _tested(run: Examined, learned: Pool, judged: Floats, test: Pool, strength: float) -> Iterator[Doubt]:
     """Yield the doubts about test pictures, judged as if they had come after all others."""
-    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.recipe.seed))
+    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
     said = fit_probe(rest, strength)(test.taught.features)
     together = joined([learned.taught, test.taught])
     found = wrong_labels(np.concatenate([judged, said]), together)[len(judged) :]

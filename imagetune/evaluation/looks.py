@@ -1,4 +1,4 @@
-"""Where the model looked: Grad-CAM and occlusion of the same pictures, how far they agree, and what they look like."""
+"""Where the model looked: Grad-CAM and occlusion of the same pictures, and how far they agree."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from imagetune.evaluation.grad_cam import grad_cam, heat_map
+from imagetune.evaluation.grad_cam import grad_cam
 from imagetune.evaluation.occlusion import GRID, occlusion
 from imagetune.model.gradients import PASS_SIZE, Sight, feature_maps
 
 Floats = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
 
-# Where nothing speaks for the class, that much of the picture's brightness is left.
-_DIMMED = 0.45
-_STRONGEST = 0.72
-# From faint to strong, light enough to be told from the dimmed picture; brightness rises all the way.
-_HEAT_RGB = np.array([(90, 20, 110), (200, 40, 90), (245, 125, 20), (252, 215, 70)], np.float32)
-
 
 @dataclass(frozen=True)
 class Look:
-    """What in a picture speaks for one output.
+    """Which places of a picture raise one output, by Grad-CAM and by occlusion.
 
     Attributes:
         target: Index of the output.
@@ -44,7 +38,7 @@ class Look:
 
     @property
     def opposite(self) -> Look:
-        """What speaks against the output."""
+        """The same saliency with its sign turned: which places lower the output."""
         return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
 
 
@@ -76,31 +70,3 @@ def rank_agreement(cam: Floats, falls: Floats) -> float | None:
     if np.ptp(seen) == 0 or np.ptp(falls) == 0:
         return None
     return float(spearmanr(seen.ravel(), falls.ravel()).statistic)
-
-
-def heated(image: Pictures, values: Floats) -> Pictures:
-    """Return a picture (height, width, 3) in grey with a map's heat over it, at its size.
-
-    Args:
-        image: uint8, RGB.
-        values: (rows, columns), of either sign; what is positive is drawn, the highest value strongest.
-    """
-    heat = heat_map(values, image.shape[:2])[:, :, None]
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
-    place = heat * (len(_HEAT_RGB) - 1)
-    below = np.clip(place.astype(np.int64), 0, len(_HEAT_RGB) - 2)[:, :, 0]
-    share = place - below[:, :, None]
-    colour = _HEAT_RGB[below] * (1 - share) + _HEAT_RGB[below + 1] * share
-    strength = _STRONGEST * np.sqrt(heat)
-    dimmed = grey * (_DIMMED + (1 - _DIMMED) * heat)
-    shown: Pictures = np.rint(np.clip(dimmed * (1 - strength) + colour * strength, 0, 255)).astype(np.uint8)
-    return shown
-
-
-def fitted(image: Pictures, pixels: int) -> Pictures:
-    """Return a picture (height, width, 3) scaled so that its longer side has so many pixels."""
-    height, width = image.shape[:2]
-    scale = pixels / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    scaled: Pictures = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    return scaled

@@ -42,11 +42,12 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import TINY, Resampled, resample
 from imagetune.evaluation.shares import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
-HEADLINES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "log_loss", "roc_auc")
+HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")
-CLASS_FIGURES = (*AVERAGED, "roc_auc")
+CLASS_FIGURES = list_class_metrics("single_label")
 # With fewer pictures than this in a class, resampling them says little about pictures that were never seen.
 FEW = 5
 
@@ -56,7 +57,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassEvaluation:
-    """The figures of one class.
+    """Every metric of one class with its interval.
 
     Attributes:
         name: Class name.
@@ -77,7 +78,7 @@ class ClassEvaluation:
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """The figures of one split.
+    """Every metric of one split with its interval, where a picture has one class.
 
     Attributes:
         class_names: The k classes.
@@ -122,7 +123,7 @@ def evaluate_predictions(
     stratified: bool = True,
     groups: Sequence[str | None] = (),
 ) -> SplitEvaluation:
-    """Compute every figure with its interval.
+    """Return every metric of a split with its interval, where a picture has one class.
 
     Args:
         predictions: Of one split.
@@ -255,6 +256,8 @@ class _Redone:
 def _redone(
     labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
 ) -> _Redone:
+    # Resampled groups of unequal size give intervals that are too short, so groups are only ever left out.
+    # The ROC AUC has the jackknife's interval and takes most of the time, so that resamplings do without it.
     units = units_left_out(labels, bootstrap, groups)
     left_out = resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, without=units)
     drawn = (
@@ -278,6 +281,7 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
     }
     found = {}
     for name in HEADLINES:
+        # A loss has a long tail that few draws reach; of an AUC the draws would cost more than all the rest.
         leaving_out = redone.grouped or name in ("log_loss", "roc_auc")
         found[name] = (redone.without if leaving_out else redone.resampled)(
             values.get(name),
@@ -286,9 +290,11 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
         )
-    for name in () if redone.grouped else ("accuracy", "top_k_accuracy"):
+    for name in HEADLINES:
+        # A share of independent pictures is binomial: Wilson's interval holds its coverage where a bootstrap of few
+        # mistakes does not. Pictures of a group are not independent.
         value = values.get(name)
-        if value is not None:
+        if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
             found[name] = share_estimate(value * pictures, pictures, redone.bootstrap.confidence)
     return found
 
@@ -302,6 +308,7 @@ def _class_evaluations(
         counts = int(true[index]), int(predicted[index]), int(right[index])
         figures = {}
         for figure in CLASS_FIGURES:
+            # Precision is a share of the pictures that were taken for the class, recall and F1 of those that are of it.
             pictures = float(predicted[index] if figure == "precision" else true[index])
             figures[figure] = redone.without(
                 None if np.isnan(values[figure][index]) else float(values[figure][index]),

@@ -12,7 +12,8 @@ from imagetune.core import run_files
 from imagetune.core.text import format_count
 from imagetune.evaluation.card_sentences import measured_sentences
 from imagetune.evaluation.pages import html_environment, write_page
-from imagetune.evaluation.run_views import FIGURES, facts_of, figure_view, number, picture_counts, problem_of
+from imagetune.evaluation.run_views import facts_of, figure_view, picture_counts, problem_of
+from imagetune.recipe.metrics import METRICS, show_number
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
@@ -37,10 +38,10 @@ def write_model_card(run_dir: Path) -> Path:
 
 
 def render_model_card(run: RunFiles) -> str:
-    """Return the card as Markdown."""
+    """Return the model card of a run as Markdown."""
     # Markdown: what is not ours is escaped by _plain.
     environment = html_environment().overlay(autoescape=False, finalize=_plain)
-    environment.filters["number"] = number
+    environment.filters["number"] = show_number
     tested = run.tested_split
     image = run.recipe.data.image
     return environment.get_template("model_card.md.jinja").render(
@@ -57,7 +58,7 @@ def render_model_card(run: RunFiles) -> str:
         tested=tested,
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
+        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
         measured=list(measured_sentences(run.evaluation)),
         limits=list(_limits(run)),

@@ -33,11 +33,12 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.scores import AUC_STEPS, TINY, mean_over
 from imagetune.evaluation.shares import two_sided_quantile
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
 DEFAULT_THRESHOLD = 0.5
-HEADLINES = ("mean_average_precision", "f1", "micro_f1", "precision", "recall", "subset_accuracy", "hamming_loss")
-LABEL_FIGURES = ("average_precision", "f1", "precision", "recall")
+HEADLINES = list_test_metrics("multi_label")
+LABEL_FIGURES = list_class_metrics("multi_label")
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -45,7 +46,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """The figures of one split.
+    """Every metric of one split with its interval, where a picture has any number of labels.
 
     Attributes:
         class_names: The k labels.
@@ -83,7 +84,7 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
 def evaluate_labels(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> LabelEvaluation:
-    """Compute every figure with its interval; pictures are left out whatever their labels.
+    """Return every metric of a split with its interval; pictures are left out whatever their labels.
 
     Args:
         predictions: Of one split.
@@ -100,6 +101,7 @@ def evaluate_labels(
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
     values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
+    # Average precision sorts every label's pictures: of very many it takes too long, so it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)

@@ -76,7 +76,7 @@ def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
     if split.features is None or train.features is None:
         return
     rule = split.predictions.rule
-    wrong = wrong_pictures(split.predictions)[: min(MOST_MISTAKES, run.recipe.evaluate.mistakes)]
+    wrong = wrong_pictures(split.predictions)[: min(MOST_MISTAKES, run.evaluate.mistakes)]
     if not len(wrong):
         return
     count = min(NEIGHBOURS, len(train.records))
@@ -104,10 +104,10 @@ def _pairs(run: Examined) -> Iterator[dict[str, Any]]:
     features = np.concatenate([_flat(split.features) for _, split in kept if split.features is not None])
     places = [(name, row) for name, split in kept for row in range(len(split.records))]
     if len(places) > MOST_COMPARED:
-        drawn = np.random.default_rng(run.recipe.seed).choice(len(places), MOST_COMPARED, replace=False)
+        drawn = np.random.default_rng(run.seed).choice(len(places), MOST_COMPARED, replace=False)
         features, places = features[drawn], [places[index] for index in drawn.tolist()]
     labels = [run.splits[name].records[row].label for name, row in places]
-    for one, other, cosine in _contradicting(mutual_pairs(features), labels, run.recipe.data.task):
+    for one, other, cosine in _contradicting(mutual_pairs(features), labels, run.data.task):
         records = [(name, run.splits[name].records[row]) for name, row in (places[one], places[other])]
         yield {
             "cosine": round(cosine, 6),

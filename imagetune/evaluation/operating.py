@@ -18,7 +18,6 @@ from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.answer_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
-from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import OperatingPointConfig
 
 
@@ -65,7 +64,7 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
     Returns:
         None where the recipe asks for none, for regression, and where there are no validation pictures.
     """
-    config, val = run.recipe.evaluate.operating_point, known_split(run, "val")
+    config, val = run.evaluate.operating_point, known_split(run, "val")
     if config is None or val is None or config.positive not in val.predictions.class_names:
         return None
     threshold, reason = choose_threshold(val.predictions, config)
@@ -74,7 +73,12 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
         return {**document, "reason": reason, "splits": {}}
     point = OperatingPoint(positive=config.positive, threshold=threshold)
     splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
-    return {**document, "splits": {name: _worth(found, point, run.recipe) for name, found in splits.items()}}
+    return {
+        **document,
+        "splits": {
+            name: _worth(found, point, draws_of(found, run.evaluate, seed=run.seed)) for name, found in splits.items()
+        },
+    }
 
 
 def goal_text(config: OperatingPointConfig) -> str:
@@ -138,8 +142,8 @@ def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
     return f1, cuts.recall
 
 
-def _worth(split: ExaminedSplit, point: OperatingPoint, recipe: Recipe) -> dict[str, Any]:
-    predictions, draws = split.predictions, draws_of(split, recipe)
+def _worth(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
     known = known_rows(predictions)
     index = predictions.class_names.index(point.positive)
     own = truth_matrix(predictions)[:, index] > 0

@@ -14,8 +14,9 @@ from imagetune.evaluation.intervals import (
     units_left_out,
     weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.scores import weighted_confusion
+from imagetune.recipe.metrics import METRICS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
@@ -50,7 +51,7 @@ def rank_figures(
             reason="all pictures are of one class, and all answers are that class",
             flawless=worth if name == "within_one_rank" else None,
             most=pictures,
-            scale=SCALES.get(name, "plain"),
+            scale=METRICS[name].scale,
         )
         for name, value in values.items()
     }
@@ -69,6 +70,7 @@ def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
     ranks = np.arange(len(confusion))
     distance = np.abs(ranks[:, None] - ranks)[:, :, None]
     total = confusion.sum(axis=(0, 1))
+    # What answers drawn at random would give that are as frequent as these: kappa is what is beyond them.
     expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
     chance = (distance**2 * expected).sum(axis=(0, 1))
     misses = (distance**2 * confusion).sum(axis=(0, 1))

@@ -54,18 +54,18 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
         None where the recipe wants none, where features are missing, or where validation has fewer than
         `LEAST_PICTURES` pictures.
     """
-    wanted = run.recipe.evaluate.out_of_distribution
+    wanted = run.evaluate.out_of_distribution
     val = run.splits.get("val")
     if wanted == "off" or val is None or val.features is None or len(val.records) < LEAST_PICTURES:
         return None
-    score: Score = "mahalanobis" if run.recipe.data.task == "regression" else wanted
+    score: Score = "mahalanobis" if run.data.task == "regression" else wanted
     statistics = _statistics(run) if score == "mahalanobis" else None
     if score == "mahalanobis" and statistics is None:
         return None
     scores = {name: _scores(run, split, statistics) for name, split in run.splits.items() if split.features is not None}
     if not all(np.isfinite(values).all() for values in scores.values()):
         return None
-    share = run.recipe.evaluate.out_of_distribution_share
+    share = run.evaluate.out_of_distribution_share
     rule = OutOfDistribution(
         score=score,
         threshold=threshold_for(scores["val"], share),
@@ -88,7 +88,7 @@ def _statistics(run: Examined) -> FeatureStatistics | None:
     if taught is None or len(taught) < 2:
         return None
     with few_threads(taught):
-        return feature_statistics(taught.features, _classes(taught), seed=run.recipe.seed)
+        return feature_statistics(taught.features, _classes(taught), seed=run.seed)
 
 
 def _classes(taught: LabelledFeatures) -> NDArray[np.int64] | None:
@@ -99,11 +99,11 @@ def _scores(run: Examined, split: ExaminedSplit, statistics: FeatureStatistics |
     features = np.asarray(split.features, np.float32)
     if statistics is not None:
         return statistics.distances(features)
-    return energies(_logits(run, features), run.recipe.data.task)
+    return energies(_logits(run, features), run.data.task)
 
 
 def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    halves = cut_model(run.model, get_backbone(run.recipe.model.backbone), POOLING)
+    halves = cut_model(run.model, get_backbone(run.backbone), POOLING)
     if halves is None:  # the pooling is always the only way
         raise ValueError(f"the model can't be cut behind {POOLING}")
     chunks = [
@@ -114,7 +114,7 @@ def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]
 
 
 def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
-    confidence = run.recipe.evaluate.confidence
+    confidence = run.evaluate.confidence
     away = {name: values > rule.threshold for name, values in scores.items()}
     tested = "test" if "test" in scores else "val"
     return {

@@ -21,14 +21,10 @@ from imagetune.evaluation.intervals import (
     units_left_out,
     weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
-from imagetune.evaluation.paired_figures import FIGURES, SHARES, Answers, figures_of
+from imagetune.evaluation.jackknife import LeftOut
+from imagetune.evaluation.paired_figures import Answers, figures_of
 from imagetune.evaluation.shares import two_sided_quantile
-
-# Means over classes, as unsure as their small classes.
-_CLASS_MEANS = ("balanced_accuracy", "f1", "mean_average_precision")
-# Shares of pictures.
-_PICTURE_SHARES = ("accuracy", "subset_accuracy", "within_one_rank")
+from imagetune.recipe.metrics import METRICS, list_compared_metrics
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -36,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tested:
-    """What all parts of a comparison need.
+    """The predictions that are compared, and how pictures are drawn for intervals and tests.
 
     Attributes:
         answers: By the run's key.
@@ -59,12 +55,12 @@ class Tested:
 
     @property
     def units(self) -> int:
-        """How many pictures or groups are drawn."""
+        """The number of pictures or groups that are drawn."""
         return int(self.groups.max()) + 1
 
     @property
     def strata(self) -> int:
-        """In how many parts they are drawn."""
+        """The number of strata that they are drawn from."""
         return len(np.unique(self.some.part)) if self.bootstrap.stratified else 1
 
     def by_unit(self, scores: Ints) -> Ints:
@@ -73,7 +69,7 @@ class Tested:
 
     def precision(self, name: str) -> Precision | None:
         """Return what the draws can't show of a headline figure; None where they show nothing of its spread."""
-        if name in _CLASS_MEANS and self.bootstrap.stratified:
+        if METRICS[name].mean_over == "classes" and self.bootstrap.stratified:
             counts = np.unique(self.some.part, return_counts=True)[1]
             # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
             free = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 0.5)).sum()
@@ -83,9 +79,10 @@ class Tested:
 
     def worth(self, name: str) -> float:
         """Return how many pictures a share is of; a mean over classes is as unsure as its small classes."""
-        if name not in _CLASS_MEANS:
+        if METRICS[name].mean_over != "classes":
             return float(self.units)
         true = self.some.true
+        # A mean over classes is decided by its smallest classes, whatever the number of all pictures.
         counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
         return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
 
@@ -120,7 +117,7 @@ def redrawn_figures(tested: Tested, key: str) -> Resampled:
     found = [compute(weights) for weights in chunks]
     units = units_left_out(answers.part, bootstrap, groups)
     without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
-    names = FIGURES[answers.task]
+    names = list_compared_metrics(answers.task)
     return Resampled(
         values={name: float(values[name][0]) for name in names},
         by_class=by_class[:, 0],
@@ -143,16 +140,17 @@ def own_figures(tested: Tested, found: Resampled) -> dict[str, Estimate]:
 
 def _own_figure(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
     """Return a run's own figure with an interval of the kind that its report gives it."""
-    if name in _PICTURE_SHARES and not tested.grouped:
+    metric = METRICS[name]
+    if metric.mean_over == "images" and not tested.grouped:
         return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
-    if tested.grouped or name in SCALES or tested.some.task == "multi_label":
+    if tested.grouped or metric.scale != "plain" or tested.some.task == "multi_label":
         return left_out_estimate(
             defined(value),
             found.left_out[name],
             tested.bootstrap.confidence,
             reason="not defined on these pictures",
-            flawless=tested.worth(name) if name in SHARES else None,
-            scale=SCALES.get(name, "plain"),
+            flawless=tested.worth(name) if metric.is_share else None,
+            scale=metric.scale,
         )
     return estimate(
         defined(value),

@@ -16,42 +16,6 @@ from imagetune.evaluation.regression import ranges_of, value_figures
 from imagetune.evaluation.scores import AUC_STEPS, TINY, losses, mean_over, weighted_confusion
 from imagetune.recipe.data import Task
 
-# Compared by default, and the figure that decides which run is better, first.
-FIGURES: Mapping[Task, tuple[str, ...]] = {
-    "single_label": ("accuracy", "balanced_accuracy", "f1", "log_loss"),
-    "multi_label": ("f1", "mean_average_precision", "micro_f1", "subset_accuracy", "hamming_loss"),
-    "ordinal": (
-        "mae",
-        "quadratic_weighted_kappa",
-        "within_one_rank",
-        "accuracy",
-        "balanced_accuracy",
-        "f1",
-        "log_loss",
-    ),
-    "regression": ("mae", "rmse", "r2", "spearman"),
-}
-# The figure of each class that is compared.
-CLASS_FIGURE: Mapping[Task, str] = {
-    "single_label": "recall",
-    "multi_label": "f1",
-    "ordinal": "recall",
-    "regression": "mae",
-}
-# Figures between 0 and 1 that are told in points.
-SHARES = frozenset(
-    (
-        "accuracy",
-        "balanced_accuracy",
-        "f1",
-        "micro_f1",
-        "mean_average_precision",
-        "subset_accuracy",
-        "hamming_loss",
-        "within_one_rank",
-        "recall",
-    )
-)
 # Regression has no classes: the numbers are looked at in so many parts, of at least so many pictures.
 PARTS, LEAST_PART = 3, 10
 

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import Record
 from imagetune.data.labels import LabelRule, number_text
 from imagetune.data.pipeline import Batch, evaluation_batches
+from imagetune.data.sources.records import Record
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.answer_sets import (
     least_cost_answers,

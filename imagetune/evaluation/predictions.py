@@ -19,8 +19,8 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     import keras
 
-    from imagetune.data.catalog import Record
     from imagetune.data.picture_cache import PictureCache
+    from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
     from imagetune.recipe.tracking import View
 

@@ -33,10 +33,10 @@ def rank_errors_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     split = known_split(run, name)
-    if run.recipe.data.task != "ordinal" or split is None:
+    if run.data.task != "ordinal" or split is None:
         return None
     predictions = split.predictions
-    known, draws = known_rows(predictions), draws_of(split, run.recipe)
+    known, draws = known_rows(predictions), draws_of(split, run.evaluate, seed=run.seed)
     labels = predictions.labels[known]
     off = predictions.predicted[known] - labels
     most = int(np.abs(off).max())

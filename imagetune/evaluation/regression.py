@@ -20,12 +20,15 @@ from imagetune.evaluation.intervals import (
     units_left_out,
     weights_left_out,
 )
-from imagetune.evaluation.jackknife import SCALES, LeftOut
+from imagetune.evaluation.jackknife import LeftOut
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
-HEADLINES = ("mae", "rmse", "r2", "spearman")
+HEADLINES = list_test_metrics("regression")
+# The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.
+MOST_RANGES, LEAST_PICTURES = 5, 10
 # Fewer pictures than this make any correlation.
 FEW = 10
 
@@ -35,7 +38,7 @@ Weights = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class ValueEvaluation:
-    """The figures of one split.
+    """Every metric of one split with its interval, where a label is a number.
 
     Attributes:
         class_names: What the number is called, alone.
@@ -62,7 +65,7 @@ class ValueEvaluation:
 def evaluate_values(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> ValueEvaluation:
-    """Compute every figure with its interval.
+    """Return every metric of a split with its interval, where a label is a number.
 
     Args:
         predictions: Of one split.
@@ -82,6 +85,7 @@ def evaluate_values(
         hint = "train again with a smaller learning rate"
         raise DivergedError("the model's answer is not a finite number", where=where, hint=hint)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    # Sorted once for all units that are left out.
     ranks = (_Ranks.of(true), _Ranks.of(given))
     values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
@@ -100,7 +104,7 @@ def evaluate_values(
             float(values[name][0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
-            scale=SCALES[name],
+            scale=METRICS[name].scale,
         )
         for name in HEADLINES
     }

@@ -25,7 +25,7 @@ from imagetune.evaluation.galleries import galleries_view
 from imagetune.evaluation.heatmap import confusion_drawing, shown_classes
 from imagetune.evaluation.imbalance import ClassBalance, class_balance
 from imagetune.evaluation.label_errors_page import label_errors_view
-from imagetune.evaluation.mistakes import worst_mistakes, wrong_pictures
+from imagetune.evaluation.mistakes import wrong_pictures
 from imagetune.evaluation.out_of_distribution_page import out_of_distribution_view
 from imagetune.evaluation.pages import html_environment, write_page
 from imagetune.evaluation.probability_page import (
@@ -39,34 +39,22 @@ from imagetune.evaluation.probability_page import (
 from imagetune.evaluation.residuals_page import residuals_view
 from imagetune.evaluation.resolution_page import resolution_view
 from imagetune.evaluation.robustness_page import robustness_view
-from imagetune.evaluation.run_views import (
-    FIGURES,
-    facts_of,
-    figure_view,
-    measure,
-    number,
-    picture_counts,
-    problem_of,
-    requirement_views,
-    task_of,
-)
+from imagetune.evaluation.run_views import facts_of, figure_view, picture_counts, problem_of, requirement_views, task_of
 from imagetune.evaluation.schedule_plot import schedule_drawing, stage_rates
 from imagetune.evaluation.slices_page import slices_view
 from imagetune.evaluation.task_pages import label_confusions_view, rank_errors_view
+from imagetune.recipe.metrics import (
+    METRICS,
+    is_lower_better,
+    list_card_metrics,
+    list_class_metrics,
+    show_number,
+    show_value,
+)
 from imagetune.recipe.train import StageConfig
+from imagetune.reports.sections.mistakes import worst_mistakes
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
-CARDS: Mapping[str, tuple[str, ...]] = {
-    "single_label": ("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss"),
-    "multi_label": ("mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"),
-    "ordinal": ("mae", "quadratic_weighted_kappa", "within_one_rank", "accuracy", "balanced_accuracy", "f1"),
-    "regression": ("mae", "rmse", "r2", "spearman"),
-}
-CLASS_COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "single_label": {"f1": "F1", "precision": "precision", "recall": "recall", "roc_auc": "ROC AUC"},
-    "multi_label": {"f1": "F1", "precision": "precision", "recall": "recall", "average_precision": "average precision"},
-}
-SMALLER_IS_BETTER = ("loss", "mae")
 # Template of a section, and what it is drawn from: None where the run has nothing of it.
 SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
     "rank_errors": rank_errors_view,
@@ -92,7 +80,7 @@ MOST_PATHS = 5
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run folder.
+    """Write ``report.html`` into a run folder, and return its path.
 
     Args:
         run_dir: A run folder in whatever state the run ended; only recipe.yaml has to be there.
@@ -109,10 +97,10 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_report(run: RunFiles) -> str:
-    """Return the page."""
+    """Return the report of a run as HTML."""
     environment = html_environment()
-    environment.filters["number"] = number
-    environment.filters["measure"] = measure
+    environment.filters["number"] = show_number
+    environment.filters["measure"] = show_value
     tested = run.tested_split
     return environment.get_template("report.html.jinja").render(
         run=run,
@@ -122,15 +110,15 @@ def render_report(run: RunFiles) -> str:
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
         task=task_of(run),
-        cards=[figure_view(run, name) for name in CARDS[task_of(run)]] if tested else [],
+        cards=[figure_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
         requirements=requirement_views(run),
-        figures=[figure_view(run, name) for name in FIGURES if name in tested["figures"]] if tested else [],
+        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
         splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
         curves=_curves(run),
         confusion=_confusion(run),
         mix_ups=list(_mix_ups(run)),
         classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
-        class_columns=CLASS_COLUMNS.get(task_of(run), CLASS_COLUMNS["single_label"]),
+        class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
         values=residuals_view(run),
         balance=_balance(run),
         mistakes=_mistakes(run),
@@ -211,7 +199,7 @@ def _stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
     found = [(line["val"][metric], line["epoch"]) for line in lines if (line.get("val") or {}).get(metric) is not None]
     best = ""
     if found:
-        value, epoch = min(found, key=lambda pair: pair[0] if metric in SMALLER_IS_BETTER else -pair[0])
+        value, epoch = min(found, key=lambda pair: pair[0] if is_lower_better(metric) else -pair[0])
         best = f"{metric} {value:.3f} in epoch {epoch}"
     unfreeze = stage.unfreeze if isinstance(stage.unfreeze, str) else ", ".join(stage.unfreeze)
     return {

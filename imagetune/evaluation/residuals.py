@@ -23,10 +23,9 @@ from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.intervals import Estimate
-from imagetune.evaluation.regression import ranges_of, value_figures
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of, value_figures
 
 SHARES = (0.5, 0.9, 0.95)
-MOST_RANGES, LEAST_PICTURES = 5, 10
 LEVEL = 0.05
 
 Floats = NDArray[np.float64]
@@ -54,10 +53,10 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     split = known_split(run, name)
-    if run.recipe.data.task != "regression" or split is None:
+    if run.data.task != "regression" or split is None:
         return None
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
-    draws = draws_of(split, run.recipe)
+    draws = draws_of(split, run.evaluate, seed=run.seed)
     by_true, by_answer = (_range_rows(split, numbers, draws) for numbers in (true, given))
     for row, p in zip(
         [*by_true, *by_answer], adjust_p_values([row["p"] for row in (*by_true, *by_answer)]), strict=True
@@ -182,7 +181,7 @@ def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dic
 
 
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the figures come to."""
+    """Yield sentences on how far off the predicted numbers are, and in which direction."""
     half, most = (row["error"]["value"] for row in document["within"][:2])
     yield f"Half of the answers are within {half:.4g} of the truth, nine of ten within {most:.4g}."
     yield bias_words(document["bias"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
-from imagetune.data.catalog import Record
 from imagetune.data.corruptions import COMMON, EXTRA, corrupt
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
 from imagetune.data.pipeline import Batch, evaluation_batches
-from imagetune.evaluation.examined import Examined
-from imagetune.evaluation.looks import fitted
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.examined import Examined, TileWriter
 from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.robustness_figures import Cell, resampling, robustness_figures, sums_of
-from imagetune.evaluation.tiles import write_tile
 from imagetune.model.folding import folded
 from imagetune.model.inference import predict_probabilities
-from imagetune.recipe.schema import Recipe
-from imagetune.recipe.tracking import Corruption, RobustnessConfig
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.tracking import Corruption, EvaluateConfig, RobustnessConfig
 
 if TYPE_CHECKING:
     import keras
@@ -39,25 +36,31 @@ _SHOWN_PICTURES = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """What is tested.
+    """The model that is tested on corrupted pictures, and how it is tested.
 
     Attributes:
         model: Raw pictures to answers.
-        recipe: The run's; its own ``evaluate.robustness`` is not looked at.
+        data: How the images and labels are read.
+        evaluate: How intervals are made; its own ``robustness`` is not looked at.
+        seed: Of everything that is drawn at random.
+        batch_size: Images a forward pass, about.
         config: How it is tested.
         class_names: In the order of the model's outputs.
         thresholds: Of multi_label.
         root: Paths of pictures are told relative to it.
-        folder: The run folder, which gets the pictures of the report.
+        tiles: Takes the images of the report.
     """
 
     model: keras.Model
-    recipe: Recipe
+    data: DataConfig
+    evaluate: EvaluateConfig
+    seed: int
+    batch_size: int
     config: RobustnessConfig
     class_names: tuple[str, ...]
     thresholds: tuple[float, ...]
     root: Path
-    folder: Path
+    tiles: TileWriter
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,22 @@ class Damaged:
 
 def robustness_part(run: Examined) -> dict[str, Any] | None:
     """Return the part ``robustness`` of evaluation.json where the recipe asks for it and there are test pictures."""
-    config, split = run.recipe.evaluate.robustness, run.splits.get("test")
+    config, split = run.evaluate.robustness, run.splits.get("test")
     if config is None or split is None:
         return None
     known = split.predictions
-    thresholds = tuple(known.thresholds)
-    subject = Subject(run.model, run.recipe, config, known.class_names, thresholds, run.root, run.folder)
+    subject = Subject(
+        model=run.model,
+        data=run.data,
+        evaluate=run.evaluate,
+        seed=run.seed,
+        batch_size=run.batch_size,
+        config=config,
+        class_names=known.class_names,
+        thresholds=tuple(known.thresholds),
+        root=run.root,
+        tiles=run.tiles,
+    )
     return measure_robustness(subject, split.records)
 
 
@@ -97,18 +110,18 @@ def measure_robustness(
     Raises:
         DataError: A picture can't be read any more.
     """
-    recipe = subject.recipe
+    # Drawn once: every corruption is tested on the same pictures, so that differences between them are theirs.
     chosen = draw_pictures(records, subject)
     if not chosen:
         return None
     cells = _cells(subject.config)
     clean, *answers = _predictions(subject, chosen, cells, progress)
     damaged = dict(zip(cells, answers, strict=True))
-    drawn = resampling(clean, [record.group for record in chosen], recipe.evaluate, seed=recipe.seed)
+    drawn = resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
     return {
         "pictures": len(chosen),
         "severities": sorted(set(subject.config.severities)),
-        "views": list(recipe.evaluate.views),
+        "views": list(subject.evaluate.views),
         **robustness_figures(clean, damaged, drawn),
         "sheet": _write_sheet(subject, clean, damaged),
     }
@@ -119,12 +132,12 @@ def draw_pictures(records: Sequence[Record], subject: Subject) -> list[Record]:
 
     A class with fewer pictures gives all it has. Pictures with several labels and numbers have no classes to balance.
     """
-    several = subject.recipe.data.task in ("multi_label", "regression")
+    several = subject.data.task in ("multi_label", "regression")
     members: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         if several or record.label in subject.class_names:
             members.setdefault("" if several else record.label, []).append(index)
-    generator = np.random.default_rng(subject.recipe.seed)
+    generator = np.random.default_rng(subject.seed)
     # In turns: one picture of every class, then another of every class.
     turns = [(turn, index) for found in members.values() for turn, index in enumerate(generator.permutation(found))]
     chosen = sorted(int(index) for _, index in sorted(turns)[: subject.config.pictures])
@@ -145,20 +158,19 @@ def _predictions(
     subject: Subject, chosen: Sequence[Record], cells: Sequence[Cell], progress: Progress | None
 ) -> Iterator[Predictions]:
     """Yield the answers to the clean pictures, and then to those of each cell."""
-    recipe, count = subject.recipe, len(chosen)
-    size = recipe.evaluate.batch_size or recipe.train.pass_size
+    data, count = subject.data, len(chosen)
     # As few batches as that size gives, all about equally full: a smaller last one would be filled up.
-    batch_size = -(-count // -(-count // size))
+    batch_size = -(-count // -(-count // subject.batch_size))
     with evaluation_batches(
         chosen,
         subject.class_names,
-        image=recipe.data.image,
+        image=data.image,
         batch_size=batch_size,
         workers=0,
-        max_pixels=recipe.data.max_pixels,
+        max_pixels=data.max_pixels,
     ) as batches:
-        versions = _counted(_versions(batches, cells, recipe.seed), count * (1 + len(cells)), progress)
-        rows = predict_probabilities(folded(subject.model), versions, views=recipe.evaluate.views)
+        versions = _counted(_versions(batches, cells, subject.seed), count * (1 + len(cells)), progress)
+        rows = predict_probabilities(folded(subject.model), versions, views=subject.evaluate.views)
     # They come batch by batch, and of each batch version by version.
     parts: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
     first = 0
@@ -173,7 +185,7 @@ def _predictions(
             [record.label for record in chosen],
             np.concatenate(part).astype(np.float64),
             subject.class_names,
-            rule=label_rule(recipe.data),
+            rule=label_rule(data),
             thresholds=subject.thresholds,
         )
 
@@ -202,7 +214,8 @@ def _write_sheet(subject: Subject, clean: Predictions, damaged: Mapping[Cell, Pr
     """Write one or two pictures under each corruption into the run folder; return what is on them."""
     severities = sorted({severity for _, severity in damaged})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
-    shutil.rmtree(subject.folder / run_files.ROBUSTNESS, ignore_errors=True)
+    # An earlier test may have had other corruptions, whose images would stay behind.
+    subject.tiles.clear(run_files.ROBUSTNESS)
     shown = {name: answers for (name, found), answers in damaged.items() if found == severity}
     pictures = [
         _write_picture(subject, index, number, clean, shown, severity)
@@ -219,12 +232,12 @@ def _write_picture(
     shown: Mapping[Corruption, Predictions],
     severity: int,
 ) -> dict[str, Any]:
-    data, path = subject.recipe.data, Path(clean.paths[index])
+    data, path = subject.data, Path(clean.paths[index])
     image = load_picture(str(path), data.image, max_pixels=data.max_pixels)
-    seed = damage_seed(subject.recipe.seed, index)
+    seed = damage_seed(subject.seed, index)
 
     def tile(picture: NDArray[np.uint8], name: str, answers: Predictions) -> dict[str, str]:
-        file = write_tile(fitted(picture, TILE_PIXELS), subject.folder, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg")
+        file = subject.tiles.write(picture, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg", pixels=TILE_PIXELS)
         return {"name": name, "file": file, "answer": answers.rule.told(list(answers.texts())[index][1])}
 
     return {

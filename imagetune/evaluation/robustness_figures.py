@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imagetune.data.corruptions import COMMON
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.shares import two_sided_quantile, wilson_interval
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, is_lower_better
 from imagetune.recipe.tracking import Corruption, EvaluateConfig
 
 Floats = NDArray[np.float64]
@@ -43,7 +44,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made.
+    """How often each picture is drawn in each resampling, and the coverage of intervals.
 
     Attributes:
         weights: (n, b) how often each picture is drawn in each of b resamplings.
@@ -62,11 +63,6 @@ class Resampling:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(samples, [tail, 1 - tail])
         return float(low), float(high)
-
-
-def measure_of(task: str) -> str:
-    """Return the name of the figure that damage is measured by."""
-    return {"multi_label": "micro_f1", "regression": "mae"}.get(task, "accuracy")
 
 
 def sums_of(predictions: Predictions) -> Sums:
@@ -118,7 +114,7 @@ def robustness_figures(clean: Predictions, damaged: Mapping[Cell, Predictions], 
         ``mean`` and ``lost``. A figure has ``value``, ``low`` and ``high``. ``lost`` is what the mean over severities
         is worse than clean.
     """
-    measure = measure_of(clean.rule.task)
+    measure = TASK_METRICS[clean.rule.task].robustness
     whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in damaged.items()}
     corruptions = [
         _corruption(
@@ -141,7 +137,7 @@ def _corruption(
     cells = list(by_severity.values())
     mean = float(np.mean([sums.score for sums in cells]))
     samples = np.mean([sums.scores(drawn.weights) for sums in cells], axis=0)
-    worse = 1.0 if measure == "mae" else -1.0
+    worse = 1.0 if is_lower_better(measure) else -1.0
     return {
         "name": name,
         "common": name in COMMON,
@@ -158,7 +154,7 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
     if not common:
         return {"mean_corruption_error": None, "relative_error": None}
     # The error of a number is its distance, that of an answer what is missing to all right.
-    whole, sign = (0.0, 1.0) if measure == "mae" else (1.0, -1.0)
+    whole, sign = (0.0, 1.0) if is_lower_better(measure) else (1.0, -1.0)
     mean = whole + sign * float(np.mean([sums.score for sums in common]))
     samples = whole + sign * np.mean([sums.scores(drawn.weights) for sums in common], axis=0)
     before = whole + sign * clean.scores(drawn.weights)
@@ -170,7 +166,7 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
 
 def _figure(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
     """Return a score with Wilson's interval where it is a share of independent pictures, else with a bootstrap one."""
-    if measure == "accuracy" and not drawn.grouped:
+    if METRICS[measure].mean_over == "images" and not drawn.grouped:
         share = round(sums.over.sum()) / len(sums.over)
         low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
         return _with_interval(sums.score, (float(low), float(high)))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.corruptions import JPEG_QUALITIES, RESOLUTIONS, ROTATION_DEGREES
-from imagetune.evaluation.tiles import tile_address
+from imagetune.recipe.metrics import METRICS
+from imagetune.reports.tiles import tile_address
 from imagetune.run_folder.reader import RunFiles
-
-MEASURES = {"accuracy": "accuracy", "micro_f1": "micro F1", "mae": "mean absolute error"}
 
 
 def robustness_view(run: RunFiles) -> dict[str, Any] | None:
@@ -19,7 +18,7 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
     if not found:
         return None
     clean = found["clean"]["value"]
-    lower_is_better = found["measure"] == "mae"
+    metric = METRICS[found["measure"]]
     rows = [
         {
             **row,
@@ -37,8 +36,8 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
     ]
     return {
         **found,
-        "told": MEASURES[found["measure"]],
-        "lower_is_better": lower_is_better,
+        "told": metric.in_words,
+        "lower_is_better": not metric.higher_is_better,
         "rows": rows,
         "common": sum(row["common"] for row in rows),
         "sheets": [_sheet(run.folder, picture) for picture in found["sheet"]["pictures"]],
@@ -47,7 +46,7 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def title_of(name: str) -> str:
-    """Return a corruption's name in words."""
+    """Return a corruption's name as the report shows it."""
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 

@@ -37,9 +37,9 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     split = known_split(run, name)
-    if run.recipe.data.task == "regression" or split is None:
+    if run.data.task == "regression" or split is None:
         return None
-    predictions, confidence = split.predictions, run.recipe.evaluate.confidence
+    predictions, confidence = split.predictions, run.evaluate.confidence
     probabilities, truth = predictions.probabilities[known_rows(predictions)], truth_matrix(predictions) > 0
     return {
         "split": name,

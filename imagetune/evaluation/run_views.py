@@ -11,33 +11,13 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.data.labels import label_rule
-from imagetune.recipe.tracking import LOWER_IS_BETTER, WITH_UNITS
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, is_lower_better
 from imagetune.run_folder.reader import SPLITS, RunFiles
-
-FIGURES = {
-    "accuracy": ("Accuracy", "share of right answers"),
-    "balanced_accuracy": ("Balanced accuracy", "each class counts the same"),
-    "f1": ("F1", "mean of the classes"),
-    "top_k_accuracy": ("Top-{k} accuracy", "the true class is among the {k} likeliest"),
-    "roc_auc": ("ROC AUC", "each class against the rest"),
-    "log_loss": ("Log loss", "in nats, lower is better"),
-    "precision": ("Precision", "mean of the classes"),
-    "recall": ("Recall", "mean of the classes"),
-    "mae": ("Mean absolute error", "{unit}, lower is better"),
-    "quadratic_weighted_kappa": ("Weighted kappa", "agreement beyond chance, far misses count more"),
-    "within_one_rank": ("Within one rank", "share of answers at most one rank off"),
-    "mean_average_precision": ("Mean average precision", "whatever the thresholds, mean of the classes"),
-    "micro_f1": ("Micro F1", "each given or missed label counts the same"),
-    "subset_accuracy": ("Subset accuracy", "share of pictures all of whose labels are right"),
-    "hamming_loss": ("Hamming loss", "share of wrong labels, lower is better"),
-    "rmse": ("Root mean squared error", "{unit}, lower is better"),
-    "r2": ("R squared", "share of the variance that is explained"),
-    "spearman": ("Spearman", "correlation of the ranks"),
-}
 
 
 def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
-    """Yield what the run is, as name and value."""
+    """Yield what identifies a run, as name and value: recipe, backbone, weights, seed and so on."""
     recipe, weights = run.recipe, run.lock.get("weights", {})
     yield "recipe", recipe.name
     yield "backbone", recipe.model.backbone
@@ -80,23 +60,21 @@ def figure_view(run: RunFiles, name: str) -> dict[str, Any]:
     """Return a headline figure with its values by split and, for a share, the place of its interval in percent."""
     unit = "in ranks" if task_of(run) == "ordinal" else f"in the unit of {' '.join(run.evaluation['class_names'])}"
     words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
-    title, meaning = (text.format(**words) for text in FIGURES[name])
+    metric = METRICS[name]
+    title, meaning = (text.format(**words) for text in (metric.title, metric.meaning))
     splits = {split: run.evaluation["splits"][split]["figures"][name] for split in run.evaluation["splits"]}
     figure = splits[run.tested_name]
     view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **figure, "bar": None}
-    if (
-        name not in (*WITH_UNITS, "log_loss")
-        and figure["low"] is not None
-        and 0 <= figure["low"] <= figure["high"] <= 1
-    ):
+    if metric.high == 1.0 and figure["low"] is not None and 0 <= figure["low"] <= figure["high"] <= 1:
         low, high = 100 * figure["low"], 100 * figure["high"]
         view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * figure["value"]}
     return view
 
 
-def task_of(run: RunFiles) -> str:
+def task_of(run: RunFiles) -> Task:
     """Return the task of the figures; runs of old have classes."""
-    return str(run.evaluation.get("task", "single_label"))
+    task: Task = run.evaluation.get("task", "single_label")
+    return task
 
 
 def picture_counts(run: RunFiles) -> dict[str, Any] | None:
@@ -123,19 +101,9 @@ def requirement_views(run: RunFiles) -> list[dict[str, Any]]:
             **bar,
             "what": what,
             "needed": bar[kind],
-            "side": "at most" if bar["metric"] in LOWER_IS_BETTER else "at least",
+            "side": "at most" if is_lower_better(bar["metric"]) else "at least",
         }
         for bar in run.evaluation.get("requirements", [])
         for kind, what in words.items()
         if bar.get(kind) is not None
     ]
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a value with so many decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def measure(value: float | None, name: str) -> str:
-    """Return the value of the figure ``name``."""
-    return f"{value:.4g}" if value is not None and name in WITH_UNITS else number(value)

@@ -59,6 +59,7 @@ def resample(
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
+    # Float32 as the weights are: a product with float64 would first copy all of them to twice the memory.
     columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
     bearable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
     rankings = list(_rankings(labels, probabilities)) if with_auc and bearable else []
@@ -72,6 +73,7 @@ def resample(
     ):
         confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
         class_figures = {**figures_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
+        # A class that a resampling left out has no recall there, so it is left out of that resampling's mean.
         present = confusion.sum(axis=1) > 0
         means = {name: mean_over(values, present) for name, values in class_figures.items()}
         hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
@@ -157,6 +159,7 @@ def _rankings(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ran
         positives, others = np.flatnonzero(labels == index), np.flatnonzero(labels != index)
         if not len(positives) or not len(others):
             continue
+        # Sorted once: a resampling changes how often each picture counts, never the order of the probabilities.
         negatives = others[np.argsort(scores[others], kind="stable")]
         below = np.searchsorted(scores[negatives], scores[positives], side="left")
         not_above = np.searchsorted(scores[negatives], scores[positives], side="right")

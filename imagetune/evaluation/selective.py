@@ -50,9 +50,9 @@ def selective_part(run: Examined) -> dict[str, Any] | None:
     """
     name = tested_split(run)
     tested, val = known_split(run, name), known_split(run, "val")
-    if run.recipe.data.task == "regression" or tested is None:
+    if run.data.task == "regression" or tested is None:
         return None
-    answers, draws = answers_of(tested.predictions), draws_of(tested, run.recipe)
+    answers, draws = answers_of(tested.predictions), draws_of(tested, run.evaluate, seed=run.seed)
     thresholds = (
         coverage_thresholds(answers_of(val.predictions).confidence) if val is not None else dict.fromkeys(COVERAGES)
     )

@@ -23,9 +23,9 @@ from scipy.special import ndtr
 from scipy.stats import hypergeom
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.data.catalog import Record
 from imagetune.data.facts import PictureFacts
 from imagetune.data.inspection import inspect_pictures
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.intervals import Estimate, share_estimate
 from imagetune.evaluation.predictions import Predictions

@@ -30,7 +30,7 @@ _NEARLY_ONE = 1 - 2**-24
 
 @dataclass(frozen=True)
 class Temperature:
-    """A fitted temperature.
+    """The temperature that calibrates probabilities, fitted on validation, or why there is none.
 
     Attributes:
         value: None where it could not be fitted; ``reason`` says why.

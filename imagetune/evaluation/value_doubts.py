@@ -21,14 +21,7 @@ from imagetune.core import run_files
 from imagetune.data.labels import number_text
 from imagetune.evaluation.doubts import doubts_document, write_doubts
 from imagetune.evaluation.examined import Examined
-from imagetune.evaluation.feature_models import (
-    LabelledFeatures,
-    few_threads,
-    fit_probe,
-    learns,
-    nearest,
-    rows_to_learn_from,
-)
+from imagetune.evaluation.feature_models import LabelledFeatures, few_threads, fit_probe, nearest, rows_to_learn_from
 from imagetune.evaluation.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
 from imagetune.evaluation.predictions import told_path
 from imagetune.evaluation.regression import ranges_of
@@ -86,12 +79,12 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
     Returns:
         None where there are too few pictures for two folds.
     """
-    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.recipe.seed)
+    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
         return None
     test = pool_of(run, ("test",))
     with few_threads(learned.taught):
-        strength, judged = out_of_fold(learned.taught, folds, seed=run.recipe.seed)
+        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
         near = neighbours_out_of_fold(learned.taught, folds)
         doubts = _doubts(run, learned, judged[:, 0], near)
         tested: list[ValueDoubt] | None = None
@@ -103,7 +96,7 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
         "file": run_files.LABEL_ERRORS,
         "folds": int(folds.max()) + 1,
         "strength": strength,
-        "fine_tuned": learns(run.recipe),
+        "fine_tuned": run.fine_tuned,
         "beyond": DOUBTED,
         "learned": doubts_document(learned, doubts, listed),
         "test": None if test is None or tested is None else doubts_document(test, tested, listed),
@@ -147,7 +140,7 @@ def _tested(
     run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
 ) -> list[ValueDoubt]:
     """Return the doubts about test pictures, judged as if they had come after all others."""
-    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.recipe.seed))
+    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
     said = fit_probe(rest, strength)(test.taught.features)[:, 0]
     near = _neighbours(learned.taught, test.taught.features)
     return _doubts(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import hypot
-from typing import Literal
 
 from imagetune.evaluation.intervals import Estimate
 
@@ -20,13 +19,13 @@ TOLERATED_GAP = 0.10
 # A model that leaves more than half of the mistakes of always naming the largest class has not learned its pictures.
 UNDERFITTED_SHARE = 0.5
 
-Measure = Literal["accuracy", "f1", "r2"]
-_SUBJECTS: dict[Measure, tuple[str, str, str]] = {
+# By the metric that the gap is one of: see `imagetune.recipe.metrics.TaskMetrics.verdict`.
+_SUBJECTS: Mapping[str, tuple[str, str, str]] = {
     "accuracy": ("The model is right on", "of", "pictures"),
     "f1": ("The labels' mean F1 is", "on", "pictures"),
     "r2": ("R squared is", "on", "pictures"),
 }
-_UNDERFITTED: dict[Measure, str] = {
+_UNDERFITTED: Mapping[str, str] = {
     "accuracy": (
         "Always naming the largest class would be right on {baseline} of the training pictures; the model leaves more "
         "than half of those mistakes, even on pictures that it learned from."
@@ -70,7 +69,7 @@ def judge(
     *,
     baseline: float,
     confidence: float,
-    measure: Measure = "accuracy",
+    measure: str = "accuracy",
     resolution: str = "",
 ) -> dict[str, str] | None:
     """Say what the gap between the splits means.
@@ -123,9 +122,7 @@ def _code(train: Estimate, gap: Estimate, baseline: float) -> str:
     return "too-few"
 
 
-def _figures(
-    accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], confidence: float, measure: Measure
-) -> str:
+def _figures(accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], confidence: float, measure: str) -> str:
     subject, of, things = _SUBJECTS[measure]
     told = [
         f"{_percent(accuracies[split])} {of} {pictures[split]:,} {name} {things} ({_range(accuracies[split])})"
@@ -136,7 +133,7 @@ def _figures(
     return f"{subject} {', '.join(told[:-1])} and {told[-1]}; {level}."
 
 
-def _meaning(code: str, gap: Estimate, baseline: float, measure: Measure) -> str:
+def _meaning(code: str, gap: Estimate, baseline: float, measure: str) -> str:
     value = gap.value or 0.0
     points = f"{_points(abs(value))} points"
     span = f"{_points(gap.low or 0.0)} to {_points(gap.high or 0.0)}"

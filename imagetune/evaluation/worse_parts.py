@@ -9,8 +9,7 @@ import numpy as np
 from imagetune.evaluation.error_slices import compare_errors
 from imagetune.evaluation.examined import Examined
 from imagetune.evaluation.intervals import Bootstrap, group_codes
-from imagetune.evaluation.regression import ranges_of
-from imagetune.evaluation.residuals import LEAST_PICTURES, MOST_RANGES
+from imagetune.evaluation.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
 from imagetune.evaluation.slices import attributes_of, compare_slices, right_answers
 
 
@@ -26,14 +25,14 @@ def slices_document(run: Examined) -> dict[str, Any] | None:
     ``worse_ranges`` within ranges of the true number in that of classes.
     """
     test = run.splits.get("test")
-    if not run.recipe.evaluate.slices or test is None:
+    if not run.evaluate.slices or test is None:
         return None
-    attributes, predictions = attributes_of(test, run.recipe.data), test.predictions
+    attributes, predictions = attributes_of(test, run.data), test.predictions
     grouped = group_codes([record.group for record in test.records]) is not None
-    config = run.recipe.evaluate
+    config = run.evaluate
     if predictions.rule.task == "regression":
         errors = np.abs(predictions.probabilities[:, 0] - predictions.targets[:, 0])
-        bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.recipe.seed, stratified=False)
+        bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.seed, stratified=False)
         ranges, _ = ranges_of(predictions.targets[:, 0], most=MOST_RANGES, least=LEAST_PICTURES)
         return compare_errors(errors, ranges, attributes, bootstrap=bootstrap, grouped=grouped)
     # A picture whose label isn't among the classes is neither right nor wrong.

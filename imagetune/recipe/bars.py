@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
-from imagetune.recipe.tracking import EvaluateConfig, Metric, Requirement
+from imagetune.recipe.metrics import TEST_METRICS
+from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 _KINDS = ("lower_bound", "upper_bound", "value")
 _EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85; where lower is better, mae:upper_bound=5"
@@ -22,8 +22,8 @@ def read_bar(text: str) -> Requirement:
     """
     metric, _, bar = text.partition(":")
     kind, _, number = bar.partition("=")
-    if metric not in get_args(Metric):
-        raise RecipeError(f"{metric!r} is none of {', '.join(get_args(Metric))}", where="--require", hint=_EXPECTED)
+    if metric not in TEST_METRICS:
+        raise RecipeError(f"{metric!r} is none of {', '.join(TEST_METRICS)}", where="--require", hint=_EXPECTED)
     if kind not in _KINDS:
         raise RecipeError(f"{text!r} doesn't say what to require", where="--require", hint=_EXPECTED)
     try:

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from imagetune.recipe.base import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Sequence
+from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.problems import shown
 
-# Of the objectives; of the others more is better.
-SMALLER_IS_BETTER = ("loss", "mae")
 # What a space may stand for: a scalar, a list or a whole section.
 Value = JsonValue
 
@@ -62,7 +61,7 @@ class SearchConfig(Section):
     """`random`, `grid`, `bayesian` and `hyperband` are KerasTuner's oracles. `sweep` changes one value at a time around
     the defaults. `bakeoff` ranks backbones by cross-validated linear probes on their features, and fine-tunes the best
     few."""
-    objective: Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"] = "f1"
+    objective: EpochMetric = "f1"
     """Validation figure to optimise, of the epoch whose weights a run keeps (`train.early_stopping.metric` decides)."""
     trials: PositiveInt = 20
     """Trials that random and bayesian search propose, and the most points of a grid; the others decide themselves."""

@@ -8,31 +8,9 @@ from pydantic import Field, model_validator
 
 from imagetune.core.plugins import TRACKERS
 from imagetune.recipe.base import NonNegative, PositiveInt, Section, Sequence
+from imagetune.recipe.metrics import TestMetric, is_lower_better
 from imagetune.recipe.plugin_names import NameOf
 
-Metric = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "top_k_accuracy",
-    "log_loss",
-    "roc_auc",
-    "quadratic_weighted_kappa",
-    "within_one_rank",
-    "mean_average_precision",
-    "micro_f1",
-    "subset_accuracy",
-    "hamming_loss",
-    "r2",
-    "spearman",
-    "mae",
-    "rmse",
-]
-LOWER_IS_BETTER = frozenset(("log_loss", "hamming_loss", "mae", "rmse"))
-# Those with the labels' units, where three decimals may be too few or too many.
-WITH_UNITS = frozenset(("mae", "rmse"))
 Corruption = Literal[
     "gaussian_noise",
     "shot_noise",
@@ -99,7 +77,7 @@ class TrackingConfig(Section):
 class Requirement(Section):
     """A bar that a test figure has to reach."""
 
-    metric: Metric
+    metric: TestMetric
     """Name of a headline figure; which there are depends on data.task."""
     lower_bound: float | None = None
     """The lower end of the figure's interval must be at least this."""
@@ -120,7 +98,7 @@ class Requirement(Section):
     @property
     def lower_is_better(self) -> bool:
         """Whether the bar is a ceiling."""
-        return self.metric in LOWER_IS_BETTER
+        return is_lower_better(self.metric)
 
     @property
     def bar(self) -> tuple[str, float]:

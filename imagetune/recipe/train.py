@@ -17,11 +17,11 @@ from imagetune.recipe.base import (
 )
 from imagetune.recipe.data import Augmentation, ImageSize
 from imagetune.recipe.learning import AverageConfig, LossConfig, MixConfig, RegularisationConfig, TeacherConfig
+from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.presets import expand_stages
 from imagetune.recipe.unfreeze import parse_unfreeze
 
 DEFAULT_BATCH = 32
-WatchedMetric = Literal["loss", "accuracy", "precision", "recall", "f1", "mae", "r2"]
 
 
 class OptimizerConfig(Section):
@@ -73,7 +73,7 @@ class ScheduleConfig(Section):
 class EarlyStoppingConfig(Section):
     """When a stage ends before its epochs are over."""
 
-    metric: WatchedMetric = "loss"
+    metric: EpochMetric = "loss"
     """Validation figure to watch; also decides which epoch's weights are the best."""
     patience: NonNegativeInt | None = None
     """Epochs without improvement before the stage ends; by default it runs all its epochs."""
@@ -190,6 +190,11 @@ class TrainConfig(Section):
     to an augmentation that never repeats, and take longer."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When a stage ends early, and by which validation figure its best weights are chosen."""
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether some stage trains the backbone itself, so that its features have seen the labels of training."""
+        return any(stage.unfreeze != "none" for stage in self.stages)
 
     @property
     def pass_size(self) -> int:

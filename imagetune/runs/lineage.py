@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from imagetune.core.files import read_json_or_empty, sha256_file
 from imagetune.core.text import format_count, format_set_difference
-from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.model.manifest import Manifest, read_manifest

@@ -12,9 +12,10 @@ import numpy as np
 
 from imagetune.core.messages import Say
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.holdout import open_holdout
 from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import Splits, split_catalog
 from imagetune.data.targets import ValueScale, value_scale
 from imagetune.errors import DataError

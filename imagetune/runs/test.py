@@ -13,10 +13,11 @@ import psutil
 
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import Record, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.holdout import open_holdout
 from imagetune.data.inspection import inspect_pictures
 from imagetune.data.labels import label_rule
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError
 from imagetune.evaluation.depth import deep_document
@@ -30,6 +31,7 @@ from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
+from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
 from imagetune.training.features import FeatureBatch, keeps_features, plain_features
 from imagetune.training.job import Pictures
@@ -82,7 +84,21 @@ def evaluate_splits(
     )
     # The figures of the splits stand, whatever happens to the rest.
     folder.write_evaluation(document)
-    document |= deep_document(Examined(model, recipe, examined, splits.root, folder.path))
+    document |= deep_document(
+        Examined(
+            model=model,
+            data=recipe.data,
+            evaluate=recipe.evaluate,
+            seed=recipe.seed,
+            batch_size=recipe.evaluation_batch_size,
+            backbone=recipe.model.backbone,
+            fine_tuned=recipe.train.trains_backbone,
+            splits=examined,
+            root=splits.root,
+            folder=folder.path,
+            tiles=RunTiles(folder.path),
+        )
+    )
     folder.write_evaluation(document)
     say("evaluated", ", ".join(examined))
     return document

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from imagetune.recipe.search import SMALLER_IS_BETTER
+from imagetune.recipe.metrics import is_lower_better
 from imagetune.search.records import values_key
 from imagetune.search.trial import Trial, TrialResult
 
@@ -39,7 +39,7 @@ class Candidate:
 
 def direction_of(objective: str) -> Direction:
     """Return whether a smaller or a larger figure is better."""
-    return "min" if objective in SMALLER_IS_BETTER else "max"
+    return "min" if is_lower_better(objective) else "max"
 
 
 def ranking(results: Iterable[TrialResult], direction: Direction) -> list[Candidate]:

@@ -35,7 +35,6 @@ _STOP_SECONDS = 20.0
 # From its answer to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
 _RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
-_PRELOADED = ("imagetune.search_runs.preload",)
 _LONGEST_REASON = 300
 
 
@@ -65,10 +64,14 @@ def start_method() -> Any:
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
-def warm_up() -> None:
-    """Start the process that trials are forked from, so that it imports while this one does other things."""
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the process that trials are forked from, so that it imports while this one does other things.
+
+    Args:
+        preload: Names of the modules that it imports; of no effect where it runs already.
+    """
     if sys.platform == "linux":
-        multiprocessing.set_forkserver_preload(list(_PRELOADED))
+        multiprocessing.set_forkserver_preload(list(preload))
         with _output_hidden():
             multiprocessing.forkserver.ensure_running()
 
@@ -81,18 +84,27 @@ class Processes:
     Args:
         work: Runs a trial.
         slots: Where; one trial at a time in each.
+        preload: Names of the modules that are imported once, in the process that trials are forked from.
         stop_seconds: How long a trial that is asked to stop may take.
     """
 
-    def __init__(self, work: Work, slots: Sequence[Slot], *, stop_seconds: float = _STOP_SECONDS) -> None:
+    def __init__(
+        self,
+        work: Work,
+        slots: Sequence[Slot],
+        *,
+        preload: Sequence[str] = (),
+        stop_seconds: float = _STOP_SECONDS,
+    ) -> None:
         self.slots = len(slots)
         self._work = pickle.dumps(work)
         self._free = list(slots)
+        self._preload = preload
         self._stop_seconds = stop_seconds
         self._running: list[_Running] = []
         self._never_began: list[tuple[Task, Outcome]] = []
         self._context = start_method()
-        warm_up()
+        warm_up(preload)
 
     def start(self, task: Task) -> None:
         """Start a task."""
@@ -121,7 +133,7 @@ class Processes:
                 target=_run, args=(start, answers), name=f"trial-{start.task.trial_id}"
             )
             try:
-                warm_up()
+                warm_up(self._preload)
                 process.start()
             except (OSError, EOFError):
                 # For a moment a process that was killed neither answers nor counts as dead.

@@ -16,7 +16,8 @@ from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.search import Value
 from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.runs.checks.spaces import explained, tried_settings
-from imagetune.search.processes import start_method, warm_up
+from imagetune.search.processes import start_method
+from imagetune.search_runs.forkserver import warm_up_trials
 
 _Unfreeze = str | tuple[str, ...]
 
@@ -75,7 +76,7 @@ def _missing_of(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Miss
     asked: dict[str, list[_Unfreeze]] = {}
     for backbone, unfreeze in wanted:
         asked.setdefault(backbone, []).append(unfreeze)
-    warm_up()
+    warm_up_trials()
     # Where the process dies, as for want of memory, trials will find the same.
     with (
         suppress(BrokenProcessPool),

@@ -14,8 +14,9 @@ from imagetune.recipe.search import SearchConfig
 from imagetune.runs.prepare import Data
 from imagetune.search.executor import Executor, Work
 from imagetune.search.on_ray import RayTasks, check_cluster
-from imagetune.search.processes import Processes, warm_up
+from imagetune.search.processes import Processes
 from imagetune.search.slots import Needs, Slot, slots_of, this_machine
+from imagetune.search_runs.forkserver import PRELOADED, warm_up_trials
 from imagetune.search_runs.shared import Shared
 from imagetune.search_runs.trial import run_trial
 from imagetune.training.batch_size import available_memory
@@ -38,7 +39,7 @@ def prepare_executor(recipe: Recipe) -> None:
     if recipe.search.executor == "ray":
         check_cluster(recipe.search.ray)
     else:
-        warm_up()
+        warm_up_trials()
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def _here(recipe: Recipe, work: Work, say: Say) -> Executor:
     slots = local_slots(recipe)
     if len(slots) > 1:
         say("trials", told_slots(slots, usable_cores()))
-    return Processes(work, slots)
+    return Processes(work, slots, preload=PRELOADED)
 
 
 def _on_ray(search: SearchConfig, work: Work, say: Say) -> Executor:

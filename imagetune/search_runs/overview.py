@@ -10,6 +10,7 @@ from typing import Any
 
 from imagetune.core import run_files
 from imagetune.core.text import format_duration
+from imagetune.recipe.metrics import METRICS
 from imagetune.search.axes import Axis, text_of
 from imagetune.search_runs.clock import clock_of
 from imagetune.search_runs.search_files import SearchFiles
@@ -98,7 +99,7 @@ def _tested(search: SearchFiles) -> Iterator[dict[str, Any]]:
     figures = (search.evaluation.get("splits", {}).get("test") or {}).get("figures", {})
     names = dict.fromkeys([_TESTED.get(search.objective, search.objective), *_ALSO])
     for name in [name for name in names if (figures.get(name) or {}).get("value") is not None][:_MOST_CARDS]:
-        yield {"name": name.replace("_", " "), **figures[name]}
+        yield {"name": METRICS[name].in_words, **figures[name]}
 
 
 def overview_of(search: SearchFiles) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from imagetune.core.messages import say_nothing
 from imagetune.core.processes import usable_cores
-from imagetune.data.catalog import Record
 from imagetune.data.folds import fold_splits
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.data.targets import encode_targets, value_scale
 from imagetune.data.timing import Timing

@@ -14,8 +14,8 @@ from typing import Any
 from imagetune.core.files import disk_errors, write_csv
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
-from imagetune.data.catalog import Record
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, RecipeError
 from imagetune.evaluation.document import failed_requirements

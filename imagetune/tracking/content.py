@@ -16,7 +16,7 @@ from typing import Any
 from imagetune.core import run_files
 from imagetune.core.files import read_json_lines, read_json_object
 from imagetune.recipe.document import parse_document
-from imagetune.recipe.search import SMALLER_IS_BETTER
+from imagetune.recipe.metrics import METRICS, is_lower_better
 
 MAX_KEY = 250
 MAX_PARAMETER = 6000
@@ -28,26 +28,6 @@ _LEFT_OUT = ("tracking", "search", "card")
 _WHOLE = ("data.augmentation", "data.classes", "evaluate.require")
 _KEY_LETTERS = re.compile(r"[^\w.\- ]")
 _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-HEADLINES = (
-    "accuracy",
-    "balanced_accuracy",
-    "mean_average_precision",
-    "f1",
-    "micro_f1",
-    "precision",
-    "recall",
-    "top_k_accuracy",
-    "roc_auc",
-    "log_loss",
-    "subset_accuracy",
-    "hamming_loss",
-    "mae",
-    "rmse",
-    "r2",
-    "spearman",
-    "quadratic_weighted_kappa",
-    "within_one_rank",
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +92,7 @@ def test_figures(evaluation: Mapping[str, Any]) -> list[Figure]:
     """Return the test figures of evaluation.json, the headline figures first."""
     test = (evaluation.get("splits") or {}).get("test") or {}
     figures = [_figure(name, entry) for name, entry in (test.get("figures") or {}).items()]
-    order = {name: place for place, name in enumerate(HEADLINES)}
+    order = {name: place for place, name in enumerate(METRICS)}
     return sorted((figure for figure in figures if figure), key=lambda figure: order.get(figure.name, len(order)))
 
 
@@ -188,7 +168,8 @@ def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
         For each its place among the ended trials from 1, ``trial_objective`` and ``best_objective``, and when it ended
         in milliseconds since the epoch. Finalists' other seeds never make the best: they weren't chosen.
     """
-    smaller = read_json_object(run_dir / "search.json").get("objective") in SMALLER_IS_BETTER
+    objective = str(read_json_object(run_dir / "search.json").get("objective"))
+    smaller = objective in METRICS and is_lower_better(objective)
     phases: dict[str, str] = {}
     found: list[tuple[int, dict[str, float], int]] = []
     ended = 0

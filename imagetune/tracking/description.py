@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imagetune.recipe.metrics import METRICS
 from imagetune.tracking.content import Figure, PictureSet
 
-_SHOWN = (
-    *("accuracy", "balanced_accuracy", "f1", "top_k_accuracy", "roc_auc", "log_loss"),
-    *("mean_average_precision", "micro_f1", "subset_accuracy", "hamming_loss"),
-    *("mae", "rmse", "r2", "spearman", "quadratic_weighted_kappa", "within_one_rank"),
-)
+# Those that some report shows first; the others are among the metrics.
+_SHOWN = tuple(name for name, metric in METRICS.items() if metric.cards)
 _MOST_OF_FOLDS = 3
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
@@ -58,18 +56,12 @@ def _table(figures: list[Figure], evaluation: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     confidence = (evaluation.get("bootstrap") or {}).get("confidence", 0.95)
-    names = {"top_k_accuracy": f"top-{evaluation.get('top_k', 'k')} accuracy", "roc_auc": "ROC AUC", "f1": "F1 (macro)"}
-    names |= {
-        "micro_f1": "micro F1",
-        "r2": "R squared",
-        "mae": "mean absolute error",
-        "rmse": "root mean squared error",
-    }
-    rows = [
-        f"| {names.get(figure.name, figure.name.replace('_', ' '))} | **{figure.value:.3f}** | {_interval(figure)} |"
-        for figure in shown
-    ]
+    rows = [f"| {_name(figure.name, evaluation)} | **{figure.value:.3f}** | {_interval(figure)} |" for figure in shown]
     return "\n".join([f"| on the test pictures | value | {confidence:.0%} interval |", "| --- | --- | --- |", *rows])
+
+
+def _name(metric: str, evaluation: Mapping[str, Any]) -> str:
+    return METRICS[metric].in_words.format(k=evaluation.get("top_k", "k"))
 
 
 def _interval(figure: Figure) -> str:
@@ -86,7 +78,7 @@ def _folds(evaluation: Mapping[str, Any]) -> str:
     folds = evaluation.get("folds") or {}
     spread = {name: entry for name, entry in (folds.get("figures") or {}).items() if name in _SHOWN}
     told = [
-        f"{name.replace('_', ' ')} **{entry['mean']:.3f}** ({entry['low']:.3f} to {entry['high']:.3f})"
+        f"{_name(name, evaluation)} **{entry['mean']:.3f}** ({entry['low']:.3f} to {entry['high']:.3f})"
         for name, entry in list(spread.items())[:_MOST_OF_FOLDS]
     ]
     return f"Cross-validation, {folds['count']} folds: {', '.join(told)}" if told else ""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from imagetune.errors import DivergedError
+from imagetune.recipe.metrics import is_lower_better
 from imagetune.training.averaging import KeptWeights
 from imagetune.training.checkpoints import InitialWeights, checkpoint_path, commit_checkpoint, prune_checkpoints
 from imagetune.training.events import EpochRecord, StepDone
@@ -20,8 +21,6 @@ from imagetune.training.optimizer import scale_learning_rate
 from imagetune.training.schedules import PlateauLearningRate
 from imagetune.training.stages import StageSetup
 from imagetune.training.standing import collect_arrays
-
-LOWER_IS_BETTER = ("loss", "mae")
 
 # Asked after every epoch; true ends the training there.
 StopCondition = Callable[[EpochRecord], bool]
@@ -184,7 +183,7 @@ class StageCallback(keras.callbacks.Callback):
     def _improves(self, record: EpochRecord, best: BestEpoch) -> bool:
         watched = self._early_stopping
         gain = record.figure(watched.metric) - best.record.figure(watched.metric)
-        return (-gain if watched.metric in LOWER_IS_BETTER else gain) > watched.min_delta
+        return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
 
     def _learning_rate(self) -> float:
         if self.setup.schedule.config.name == "plateau":

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from imagetune.core.row_store import MemoryRows, Rows, StoredRows, key_of, open_rows
 from imagetune.data.augmentation import augmentation_transforms
-from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import DECODER_VERSION
 from imagetune.data.pipeline import Batches, evaluation_batches
+from imagetune.data.sources.records import Record
 from imagetune.errors import ResourceError
 from imagetune.model.folding import folded
 from imagetune.model.halves import Halves, weights_digest

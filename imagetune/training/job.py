@@ -10,9 +10,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from imagetune.data.catalog import Record
 from imagetune.data.picture_cache import PictureCaches
 from imagetune.data.pipeline import Batches, steps_per_epoch, training_batches
+from imagetune.data.sources.records import Record
 from imagetune.data.targets import encode_targets
 from imagetune.model.backbones import Backbone
 from imagetune.model.build import backbone_of, value_scale_of

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from imagetune.core.processes import usable_cores
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.data.timing import Augmentation, spread_sample, thread_rate
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig

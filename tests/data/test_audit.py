@@ -17,9 +17,10 @@ from PIL import Image
 from imagetune.cli.render.audit import audit_lines
 from imagetune.data import inspection
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.findings import Finding
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import split_catalog
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig

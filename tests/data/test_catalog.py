@@ -13,7 +13,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imagetune.data.catalog import Record, find_pictures, read_catalog
+from imagetune.data.catalog import find_pictures, read_catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.words import split_of
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig

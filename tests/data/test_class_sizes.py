@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.class_sizes import class_sizes
 from imagetune.data.facts import PictureFacts
 from imagetune.data.labels import LabelRule
+from imagetune.data.sources.records import Record
 
 
 def found(counts: dict[str, int], *, bad: int = 0, rule: LabelRule | None = None):

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import Catalog, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.cleaning import LEFT_OUT, Cleaning, clean, require_outside, write_cleaning
+from imagetune.data.sources.catalog import Catalog
 from imagetune.data.splits import split_catalog
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig

@@ -8,10 +8,11 @@ import pytest
 
 from imagetune.data.assignment import Unit
 from imagetune.data.audit import Audit, PictureFacts
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.folds import assign_folds, fold_splits, selection_folds
 from imagetune.data.holdout import open_holdout
 from imagetune.data.labels import label_rule
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits, split_catalog
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig

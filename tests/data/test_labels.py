@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.labels import (
     LabelRule,
     canonical_labels,
@@ -14,6 +13,7 @@ from imagetune.data.labels import (
     require_plain,
     split_labels,
 )
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError, RecipeError
 from imagetune.recipe.data import DataConfig
 

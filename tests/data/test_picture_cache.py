@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from imagetune.core.row_store import MemoryRows
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.picture_cache import PictureCache, PictureCaches, open_picture_cache
 from imagetune.data.pipeline import Batch, evaluation_batches, training_batches
+from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig
 
 SIZE = 32

@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.pipeline import (
     Batch,
@@ -25,6 +24,7 @@ from imagetune.data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
+from imagetune.data.sources.records import Record
 from imagetune.errors import BadPictureError, DataError, ResourceError
 from imagetune.recipe.data import ImageSettings
 
@@ -188,7 +188,7 @@ def test_automatic_workers_are_none_for_little_work() -> None:
 
 SCRIPT = """
 import signal, sys, time
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.data.pipeline import training_batches
 from imagetune.recipe.data import ImageSettings
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.facts import Appearance, PictureFacts
 from imagetune.data.labels import LabelRule
 from imagetune.data.shift import differences, share_difference, split_shift
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 
 
 def source(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.facts import Appearance, PictureFacts
 from imagetune.data.labels import LabelRule
 from imagetune.data.shortcuts import (
@@ -18,6 +17,8 @@ from imagetune.data.shortcuts import (
     tell_labels,
     tell_number,
 )
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 
 ROOT = Path("/set")
 

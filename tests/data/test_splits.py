@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from imagetune.data.audit import Audit, PictureFacts
-from imagetune.data.catalog import Catalog, Record
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits, read_splits_csv, split_catalog, write_splits_csv
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig

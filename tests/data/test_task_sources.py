@@ -12,9 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from imagetune.data.audit import Audit, PictureFacts
-from imagetune.data.catalog import Catalog, Record, read_catalog
+from imagetune.data.catalog import read_catalog
 from imagetune.data.checking import audit_document
 from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits, split_catalog
 from imagetune.errors import DataError, RecipeError
 from imagetune.recipe.data import DataConfig

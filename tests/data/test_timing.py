@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from imagetune.data.catalog import Record
 from imagetune.data.pipeline import training_batches
+from imagetune.data.sources.records import Record
 from imagetune.data.timing import (
     PASSES,
     Timing,

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examined import examined_of
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.core.files import append_json_line, write_json, write_text
-from imagetune.data.catalog import Record
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import label_rule
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.document import evaluation_document
 from imagetune.evaluation.examined import Examined, ExaminedSplit
 from imagetune.evaluation.metrics import evaluate_predictions
@@ -190,7 +191,7 @@ def examined(tmp_path: Path) -> Examiner:
             answers = np.asarray(outputs[name], np.float64)
             predictions = predictions_of(paths, texts, answers, classes, rule=label_rule(recipe.data))
             splits[name] = ExaminedSplit(records, predictions, features[name].astype(np.float32))
-        return Examined(model, recipe, splits, root, folder)
+        return examined_of(model, recipe, splits, root, folder)
 
     return make
 

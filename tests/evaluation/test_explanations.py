@@ -4,10 +4,11 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from examined import examined_of
 
-from imagetune.data.catalog import Record
 from imagetune.data.labels import LabelRule
-from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.explanations import explained_mistakes, explained_outputs
 from imagetune.evaluation.explanations_page import MOST_SHOWN
 from imagetune.evaluation.predictions import Predictions, predictions_of
@@ -17,6 +18,7 @@ from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig
+from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
 LITE0 = ModelConfig(backbone="efficientnet_lite0", weights="random")
@@ -39,7 +41,7 @@ def examined(model, pictures, tmp_path):
     paths, texts = [record.path for record in records], [record.label for record in records]
     predictions = predictions_of(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
     recipe = Recipe(data=DataConfig(source=str(pictures), image_size=64), evaluate=EvaluateConfig(explain=3))
-    return Examined(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, pictures, tmp_path / "run")
+    return examined_of(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, pictures, tmp_path / "run")
 
 
 def test_the_worst_mistakes_are_explained_for_answer_and_truth(examined):
@@ -62,14 +64,12 @@ def test_the_worst_mistakes_are_explained_for_answer_and_truth(examined):
 
 def test_explaining_again_leaves_no_old_pictures(examined):
     explained_mistakes(examined)
-    fewer = examined.recipe.model_copy(update={"evaluate": EvaluateConfig(explain=1)})
-    explained_mistakes(replace(examined, recipe=fewer))
+    explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=1)))
     assert len(list((examined.folder / "explanations").iterdir())) == 5
 
 
 def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
-    evaluate = {"evaluate": EvaluateConfig(explain=0)}
-    assert explained_mistakes(replace(examined, recipe=examined.recipe.model_copy(update=evaluate))) is None
+    assert explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=0))) is None
     split = examined.splits["test"]
     right = replace(split.predictions, probabilities=np.eye(3)[split.predictions.labels])
     assert explained_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
@@ -82,10 +82,13 @@ def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined
     rule = LabelRule("regression", value_name="age")
     outputs = np.array([[9.0], [1.0], [5.0]])
     predictions = predictions_of([one.path for one in records], ["5", "5", "5"], outputs, ("age",), rule=rule)
-    data = examined.recipe.data.model_copy(update={"task": "regression"})
-    evaluate = EvaluateConfig(explain=2)
-    recipe = examined.recipe.model_copy(update={"data": data, "evaluate": evaluate})
-    run = replace(examined, model=model, recipe=recipe, splits={"test": ExaminedSplit(records, predictions, None)})
+    run = replace(
+        examined,
+        model=model,
+        data=examined.data.model_copy(update={"task": "regression"}),
+        evaluate=EvaluateConfig(explain=2),
+        splits={"test": ExaminedSplit(records, predictions, None)},
+    )
     document = explained_mistakes(run)
     json.dumps(document, allow_nan=False)
     assert [picture["predicted"] for picture in document["pictures"]] == ["9", "1"]
@@ -117,7 +120,7 @@ def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
 def test_the_report_shows_them_and_stays_small(run_folder, examined):
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     assert "Where it looked" not in write_report(run_folder).read_text(encoding="utf-8")
-    evaluation["explanations"] = explained_mistakes(replace(examined, folder=run_folder))
+    evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
     evaluation["explanations"]["pictures"] *= 20
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")

@@ -1,9 +1,8 @@
-import cv2
 import keras
 import numpy as np
 import pytest
 
-from imagetune.evaluation.looks import fitted, heated, look_at, rank_agreement
+from imagetune.evaluation.looks import look_at, rank_agreement
 from imagetune.evaluation.occlusion import GRID, PATCH_SHARE, covered, occlusion
 from imagetune.model.gradients import Sight
 
@@ -70,29 +69,3 @@ def test_agreement_is_the_correlation_of_the_ranks():
     assert rank_agreement(values, np.exp(values)) == pytest.approx(1)
     assert rank_agreement(values, -values) == pytest.approx(-1)
     assert rank_agreement(values, np.ones_like(values)) is None
-
-
-def test_heat_is_warm_where_the_map_is_high_and_grey_elsewhere():
-    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-    values = np.full((3, 4), -1.0, np.float32)
-    values[2, 3] = 5
-    shown = heated(picture, values).astype(int)
-    assert shown.shape == picture.shape
-    left, corner = shown[:30, :30], shown[50:, 70:]
-    assert (np.ptp(left, axis=2) == 0).all()
-    assert (corner[..., 0] - corner[..., 2]).min() > 80
-
-
-def test_a_picture_without_heat_is_only_dimmed():
-    picture = np.full((8, 8, 3), 200, np.uint8)
-    assert set(np.unique(heated(picture, np.zeros((2, 2), np.float32)))) == {90}
-
-
-@pytest.mark.parametrize(("size", "expected"), [((100, 50), (40, 20)), ((10, 30), (13, 40))])
-def test_tiles_keep_the_shape_of_the_picture(size, expected):
-    assert fitted(np.zeros((*size, 3), np.uint8), 40).shape[:2] == expected
-
-
-def test_a_tile_is_the_picture_smaller():
-    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8), (200, 200))
-    assert np.abs(fitted(picture, 100).astype(int) - cv2.resize(picture, (100, 100)).astype(int)).mean() < 3

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 from imagetune.evaluation.predictions import Predictions, predict_records, read_predictions, write_predictions
 from imagetune.recipe.data import ImageSettings

@@ -2,13 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from examined import examined_of
 
 from imagetune.core.files import write_json
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.evaluation.calibration import calibration_document
 from imagetune.evaluation.conformal import conformal_document
 from imagetune.evaluation.costs import costs_document
-from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.operating import operating_document
 from imagetune.evaluation.predictions import read_predictions
 from imagetune.evaluation.probability_page import calibration_view, conformal_view, curves_view, selective_view
@@ -41,7 +42,7 @@ def examine(folder):
         truth = [true for true, _ in found.texts()]
         records = [Record(path, label, name, None) for path, label in zip(found.paths, truth, strict=True)]
         splits[name] = ExaminedSplit(records, found, None)
-    return Examined(None, recipe, splits, run.pictures_root, folder)
+    return examined_of(None, recipe, splits, run.pictures_root, folder)
 
 
 @pytest.fixture

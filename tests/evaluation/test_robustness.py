@@ -4,12 +4,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from examined import examined_of
 
-from imagetune.data.catalog import Record
 from imagetune.data.corruptions import corrupt
 from imagetune.data.decode import load_picture
 from imagetune.data.labels import LabelRule
-from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.examined import ExaminedSplit
 from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.report import write_report
 from imagetune.evaluation.robustness import Subject, damage_seed, draw_pictures, measure_robustness, robustness_part
@@ -18,6 +19,7 @@ from imagetune.evaluation.robustness_page import heat_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig, RobustnessConfig
+from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
 SIZE = 32
@@ -42,7 +44,18 @@ def colour_model():
 def subject(pictures, tmp_path):
     def make(**config):
         recipe = recipe_of(pictures)
-        return Subject(colour_model(), recipe, RobustnessConfig(**config), CLASSES, (), pictures, tmp_path)
+        return Subject(
+            model=colour_model(),
+            data=recipe.data,
+            evaluate=recipe.evaluate,
+            seed=recipe.seed,
+            batch_size=7,
+            config=RobustnessConfig(**config),
+            class_names=CLASSES,
+            thresholds=(),
+            root=pictures,
+            tiles=RunTiles(tmp_path),
+        )
 
     return make
 
@@ -57,7 +70,7 @@ def test_answers_are_those_of_each_damaged_picture_alone(subject, records):
     document = measure_robustness(tested, records)
     chosen = draw_pictures(records, tested)
     assert document["pictures"] == len(chosen) == 20
-    images = [load_picture(record.path, tested.recipe.data.image, max_pixels=10**6) for record in chosen]
+    images = [load_picture(record.path, tested.data.image, max_pixels=10**6) for record in chosen]
     labels = np.array([CLASSES.index(record.label) for record in chosen])
     for row in document["corruptions"]:
         for severity in (1, 4):
@@ -108,14 +121,14 @@ def test_without_test_pictures_or_the_wish_there_is_no_part(subject, records, pi
     tested = subject(corruptions=("fog",), severities=(1,))
     split = ExaminedSplit(records, _answers(records, tested), None)
     wanted = recipe_of(pictures, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), pictures=6))
-    run = Examined(tested.model, wanted, {"val": split, "test": split}, pictures, tmp_path)
+    run = examined_of(tested.model, wanted, {"val": split, "test": split}, pictures, tmp_path)
     assert robustness_part(run)["pictures"] == 6
     assert robustness_part(replace(run, splits={"val": split})) is None
-    assert robustness_part(replace(run, recipe=recipe_of(pictures))) is None
+    assert robustness_part(replace(run, evaluate=recipe_of(pictures).evaluate)) is None
 
 
 def _answers(records, tested):
-    images = np.stack([load_picture(record.path, tested.recipe.data.image, max_pixels=10**6) for record in records])
+    images = np.stack([load_picture(record.path, tested.data.image, max_pixels=10**6) for record in records])
     outputs = tested.model.predict(images, verbose=0).astype(np.float64)
     paths, labels = [record.path for record in records], [record.label for record in records]
     return predictions_of(paths, labels, outputs, CLASSES, rule=LabelRule("single_label", ";"))
@@ -227,7 +240,9 @@ def test_heat_is_the_share_that_is_lost(value, clean, heat):
 
 
 def test_the_report_shows_table_and_pictures(run_folder, subject, records):
-    tested = replace(subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), folder=run_folder)
+    tested = replace(
+        subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), tiles=RunTiles(run_folder)
+    )
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     evaluation["robustness"] = measure_robustness(tested, records)
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))

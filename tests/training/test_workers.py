@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.workers import LoadingSpeeds, Reads, choose_workers, count_reads, measure_loading_speeds

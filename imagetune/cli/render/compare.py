@@ -8,8 +8,8 @@ from typing import Any
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 from imagetune.data.labels import LabelRule
-from imagetune.evaluation.comparison_document import TITLES, p_text
-from imagetune.recipe.tracking import WITH_UNITS
+from imagetune.evaluation.comparison_document import p_text
+from imagetune.recipe.metrics import METRICS, show_value
 
 _MAX_CLASSES = 10
 _MAX_PATHS = 5
@@ -38,11 +38,13 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
     for name, figure in pair["figures"].items():
         difference = figure["difference"]
         ahead = f"{figure['ahead']} ahead" if figure["ahead"] else ""
-        values = (_value(figure["first"], name), _value(figure["second"], name))
-        rows.append((TITLES[name], *values, _signed(difference["value"], name), _interval(difference, name), ahead))
+        values = (show_value(figure["first"], name), show_value(figure["second"], name))
+        rows.append(
+            (METRICS[name].in_words, *values, _signed(difference["value"], name), _interval(difference, name), ahead)
+        )
     yield from table_lines(rows)
     test = f"{pair['test']['method']} {p_text(pair['test']['corrected'])}"
-    yield labelled("test", f"{TITLES[document['metric']]}: {test}")
+    yield labelled("test", f"{METRICS[document['metric']].in_words}: {test}")
     yield from _churn_lines(document, pair)
     yield from _class_lines(document, pair)
 
@@ -73,7 +75,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
     one, other, name = pair["first"], pair["second"], differing[0]["figure"]
     rows = [
         (
-            f"{'F1' if name == 'f1' else TITLES[name]} of",
+            f"{'F1' if name == 'f1' else METRICS[name].in_words} of",
             one,
             other,
             f"{one} - {other}",
@@ -84,7 +86,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
         )
     ]
     for found in differing[:_MAX_CLASSES]:
-        values = [_value(found[side], name) for side in ("first", "second")]
+        values = [show_value(found[side], name) for side in ("first", "second")]
         counts = ["" if found[side] is None else str(found[side]) for side in ("only_first", "only_second")]
         difference = found["difference"]
         rows.append(
@@ -113,10 +115,10 @@ def _significant_classes(pair: Mapping[str, Any], confidence: float) -> str:
 
 def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
     names = list(document["runs"][0]["figures"])
-    rows = [("", *(TITLES[name] for name in names))]
+    rows = [("", *(METRICS[name].in_words for name in names))]
     for run in document["runs"]:
         figures = run["figures"]
-        rows.append((run["key"], *(_value(figures[name]["value"], name) for name in names)))
+        rows.append((run["key"], *(show_value(figures[name]["value"], name) for name in names)))
     yield from table_lines(rows)
 
 
@@ -124,7 +126,7 @@ def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield each row's run minus each column's in the deciding metric; a star where that is significant."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     pairs = len(document["pairs"])
-    yield f"{TITLES[metric]}: row minus column; * significant after Holm's correction for {pairs} pairs"
+    yield f"{METRICS[metric].in_words}: row minus column; * significant after Holm's correction for {pairs} pairs"
     found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
     rows = [("", *keys)]
     for row in keys:
@@ -151,12 +153,10 @@ def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[
         yield f"  {image['path']}: the label is {rule.told(image['label'])}; {predicted}"
 
 
-def _value(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value:.4g}" if name in WITH_UNITS else f"{value:.3f}"
-
-
 def _signed(value: float | None, name: str) -> str:
-    return "-" if value is None else f"{value + 0.0:+.3g}" if name in WITH_UNITS else f"{round(value, 3) + 0.0:+.3f}"
+    if value is None:
+        return "-"
+    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _interval(figure: Mapping[str, Any], name: str) -> str:

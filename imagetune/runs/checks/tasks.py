@@ -10,6 +10,7 @@ from imagetune.recipe.data import Task
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.learning import LOSS_NAMES
 from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.metrics import list_epoch_metrics, list_test_metrics
 from imagetune.recipe.problems import did_you_mean, dotted
 from imagetune.recipe.schema import Recipe
 
@@ -18,28 +19,6 @@ LOSSES: Mapping[Task, tuple[str, ...]] = {
     "multi_label": ("cross_entropy", "focal"),
     "ordinal": ("squared_emd", "cross_entropy"),
     "regression": ("huber", "mse", "mae"),
-}
-_CLASS_FIGURES = ("loss", "accuracy", "precision", "recall", "f1")
-EPOCH_FIGURES: Mapping[Task, tuple[str, ...]] = {
-    "single_label": _CLASS_FIGURES,
-    "multi_label": _CLASS_FIGURES,
-    "ordinal": (*_CLASS_FIGURES, "mae"),
-    "regression": ("loss", "mae", "r2"),
-}
-_CLASS_TEST = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "top_k_accuracy", "roc_auc", "log_loss")
-TEST_FIGURES: Mapping[Task, tuple[str, ...]] = {
-    "single_label": _CLASS_TEST,
-    "multi_label": (
-        "mean_average_precision",
-        "f1",
-        "micro_f1",
-        "precision",
-        "recall",
-        "subset_accuracy",
-        "hamming_loss",
-    ),
-    "ordinal": (*_CLASS_TEST, "mae", "quadratic_weighted_kappa", "within_one_rank"),
-    "regression": ("mae", "rmse", "r2", "spearman"),
 }
 _NO_CLASSES = ("multi_label", "regression")
 
@@ -109,16 +88,16 @@ def _watched_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     if loaded.spaces:
         watched["search", "objective"] = recipe.search.objective
     for path, metric in watched.items():
-        if metric not in EPOCH_FIGURES[task]:
+        if metric not in list_epoch_metrics(task):
             what = f"{task} has no {metric}"
-            yield loaded.error(path, what, hint=f"use {', '.join(EPOCH_FIGURES[task])}")
+            yield loaded.error(path, what, hint=f"use {', '.join(list_epoch_metrics(task))}")
 
 
 def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     task = loaded.recipe.data.task
     for index, bar in enumerate(loaded.recipe.evaluate.require):
-        if bar.metric not in TEST_FIGURES[task]:
-            hint = did_you_mean(bar.metric, TEST_FIGURES[task])
+        if bar.metric not in list_test_metrics(task):
+            hint = did_you_mean(bar.metric, list_test_metrics(task))
             yield loaded.error(("evaluate", "require", index, "metric"), f"{task} has no {bar.metric}", hint=hint)
 
 

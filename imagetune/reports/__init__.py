@@ -1,0 +1,1 @@
+"""Everything that draws: pages, plots and images; nothing here computes a metric."""

@@ -1,0 +1,76 @@
+"""The report's worst mistakes, as images: wrong, and sure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagetune.evaluation.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.thumbnails import thumbnail
+from imagetune.recipe.data import DataConfig
+
+THUMBNAIL_PIXELS = 208
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong prediction.
+
+    Attributes:
+        path: Relative to the pictures' root where below it.
+        true: The true class, the labels, or the number.
+        predicted: What it was taken for.
+        note: How sure the model was of it, or how far off it is.
+        true_note: What the model gave the truth.
+        image: The picture as a ``data:`` address; None where it can't be shown.
+        problem: Why it can't be shown.
+    """
+
+    path: str
+    true: str
+    predicted: str
+    note: str
+    true_note: str
+    image: str | None
+    problem: str
+
+
+def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
+    """Yield the wrong predictions that the model was surest of, the surest first; see `wrong_pictures`.
+
+    Args:
+        predictions: Of one split.
+        root: Where relative paths start.
+        config: Background and the limit of pixels of the pictures.
+        most: How many at most.
+    """
+    texts = list(predictions.texts())
+    for index in wrong_pictures(predictions)[:most]:
+        path = root / predictions.paths[index]
+        image, problem = thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
+        true, predicted = (predictions.rule.told(text) for text in texts[index])
+        note, true_note = _notes(predictions, index)
+        yield Mistake(
+            path=str(path.relative_to(root) if path.is_relative_to(root) else path),
+            true=true,
+            predicted=predicted,
+            note=note,
+            true_note=true_note,
+            image=image,
+            problem=problem,
+        )
+
+
+def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
+    """Return what stands beside the answer and beside the truth."""
+    row = predictions.probabilities[index]
+    if predictions.rule.task == "regression":
+        return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""
+    if predictions.rule.task == "multi_label":
+        worst = worst_label(predictions, index)
+        how = "given" if predictions.given[index, worst] else "missed"
+        threshold = (predictions.thresholds or (0.5,) * len(row))[worst]
+        return f"({predictions.class_names[worst]} {how}: {row[worst]:.0%}, threshold {threshold:.0%})", ""
+    return f"{row[predictions.predicted[index]]:.1%}", f"{row[predictions.labels[index]]:.1%}"

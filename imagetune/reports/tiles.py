@@ -1,0 +1,95 @@
+"""Small images that an evaluation leaves in the run folder, as the report shows them."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.core.files import disk_errors
+from imagetune.evaluation.grad_cam import heat_map
+
+QUALITY = 78
+Image = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+# Where nothing speaks for the class, that much of the picture's brightness is left.
+_DIMMED = 0.45
+_STRONGEST = 0.72
+# From faint to strong, light enough to be told from the dimmed picture; brightness rises all the way.
+_HEAT_RGB = np.array([(90, 20, 110), (200, 40, 90), (245, 125, 20), (252, 215, 70)], np.float32)
+
+
+@dataclass(frozen=True)
+class RunTiles:
+    """Writes tiles into a run folder; what evaluation knows as a `TileWriter`.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    folder: Path
+
+    def clear(self, folder: str) -> None:
+        """Remove the tiles of an earlier evaluation from a folder below the run folder."""
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def write(self, image: Image, name: str, *, pixels: int, heat: Heat | None = None) -> str:
+        """Write an image as JPEG, its longer side so many pixels, with a map's heat over it; return its name.
+
+        Raises:
+            ResourceError: The disk is full.
+        """
+        tile = scale_image(image, pixels)
+        return write_tile(tile if heat is None else overlay_heat(tile, heat), self.folder, name)
+
+
+def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
+    """Write a picture (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
+    encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    path = folder / name
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    return name
+
+
+def tile_address(folder: Path, name: str) -> str | None:
+    """Return a tile as a ``data:`` address; None where the file is gone, or is named outside the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def overlay_heat(image: Image, values: Heat) -> Image:
+    """Return a picture (height, width, 3) in grey with a map's heat over it, at its size.
+
+    Args:
+        image: uint8, RGB.
+        values: (rows, columns), of either sign; what is positive is drawn, the highest value strongest.
+    """
+    heat = heat_map(values, image.shape[:2])[:, :, None]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
+    place = heat * (len(_HEAT_RGB) - 1)
+    below = np.clip(place.astype(np.int64), 0, len(_HEAT_RGB) - 2)[:, :, 0]
+    share = place - below[:, :, None]
+    colour = _HEAT_RGB[below] * (1 - share) + _HEAT_RGB[below + 1] * share
+    strength = _STRONGEST * np.sqrt(heat)
+    dimmed = grey * (_DIMMED + (1 - _DIMMED) * heat)
+    shown: Image = np.rint(np.clip(dimmed * (1 - strength) + colour * strength, 0, 255)).astype(np.uint8)
+    return shown
+
+
+def scale_image(image: Image, pixels: int) -> Image:
+    """Return a picture (height, width, 3) scaled so that its longer side has so many pixels."""
+    height, width = image.shape[:2]
+    scale = pixels / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    scaled: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return scaled

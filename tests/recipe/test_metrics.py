@@ -1,0 +1,71 @@
+"""The one table of metrics: what the recipe may name, and what training and test compute, is what it says."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import (
+    METRICS,
+    TASK_METRICS,
+    TEST_METRICS,
+    is_lower_better,
+    list_baseline_metrics,
+    list_card_metrics,
+    list_class_metrics,
+    list_compared_metrics,
+    list_epoch_metrics,
+    list_test_metrics,
+    show_value,
+)
+from imagetune.recipe.search import SearchConfig
+from imagetune.recipe.tracking import Requirement
+from imagetune.recipe.train import EarlyStoppingConfig
+from imagetune.training.metrics import build_tally
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+def test_a_recipe_may_name_the_metrics_of_the_table_and_no_others() -> None:
+    assert tuple(Requirement.model_json_schema()["properties"]["metric"]["enum"]) == TEST_METRICS
+    epoch = {name for task in TASKS for name in list_epoch_metrics(task)}
+    for section, key in ((SearchConfig, "objective"), (EarlyStoppingConfig, "metric")):
+        assert set(section.model_json_schema()["properties"][key]["enum"]) == epoch
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_epoch_has_the_metrics_of_the_table(task: Task) -> None:
+    outputs = 1 if task == "regression" else 3
+    assert set(build_tally(task, outputs).figures(0.5)) == set(list_epoch_metrics(task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_stands_for_a_task_is_a_metric_that_it_has(task: Task) -> None:
+    chosen, tested = TASK_METRICS[task], list_test_metrics(task)
+    assert {chosen.decides, chosen.verdict, chosen.per_image, chosen.robustness} <= set(tested)
+    assert chosen.per_class in list_class_metrics(task) or task == "regression"
+    assert list_compared_metrics(task)[0] == chosen.decides
+    for shown in (list_card_metrics(task), list_compared_metrics(task), list_baseline_metrics(task)):
+        assert shown
+        assert set(shown) <= set(tested)
+        assert len(set(shown)) == len(shown)
+
+
+def test_losses_and_errors_are_better_when_lower() -> None:
+    assert {name for name in METRICS if is_lower_better(name)} == {"loss", "log_loss", "hamming_loss", "mae", "rmse"}
+
+
+def test_a_metric_is_called_in_a_sentence_what_its_title_says_unless_it_has_other_words() -> None:
+    assert METRICS["balanced_accuracy"].in_words == "balanced accuracy"
+    assert METRICS["roc_auc"].in_words == "ROC AUC"
+    assert METRICS["r2"].in_words == "R squared"
+    assert METRICS["f1"].in_words == "macro F1"
+    assert METRICS["f1"].heading == "F1"
+
+
+def test_values_in_the_labels_units_have_four_digits_and_others_three_decimals() -> None:
+    assert show_value(1234.5678, "rmse") == "1235"
+    assert show_value(0.81234, "accuracy") == "0.812"
+    assert show_value(None, "mae") == "-"
