@@ -21,8 +21,8 @@ def find_learning_rate(
     recipe_path: Path,
     overrides: Sequence[str] = (),
     *,
-    out: Path,
     stage: str | None = None,
+    out: Path | None = None,
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> RateSearch:
@@ -33,7 +33,7 @@ def find_learning_rate(
         overrides: ``KEY=VALUE`` texts.
         stage: Name of the stage; the first by default. A later one is tested from the weights that training starts
             with, not from those that the stages before it would leave.
-        out: The PNG file.
+        out: The PNG file of the plot; none is written by default.
         say: Hears what happens.
         stop: Asked after every step; by default nothing stops it.
 
@@ -48,7 +48,8 @@ def find_learning_rate(
     job, size = training.job, training.recipe.train.step_size
     say("stage", f"{chosen.name}: up to {MOST_STEPS} steps of {size} pictures at a rising rate")
     found = find_rate(job, stage_model(job, chosen), chosen)
-    write_rate_plot(found, out)
+    if out is not None:
+        write_rate_plot(found, out)
     return found
 
 

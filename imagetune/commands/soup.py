@@ -255,7 +255,7 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
     kept = [member for member in document["members"] if member["kept"]]
     note = f"the mean of the weights of {counted(len(kept), 'run')}: {', '.join(member['run'] for member in kept)}"
     weights = {"source": "soup", "sha256": None, "note": note}
-    write_json(folder.lock, lock_document(best.recipe, weights=weights, pictures=best.hashes))
+    write_json(folder.lock, lock_document(seed=best.recipe.seed, weights=weights, pictures=best.hashes))
     write_json(folder.soup, document)
     for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
         if from_best.is_file():

@@ -245,11 +245,11 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
     return folder
 
 
-def lock_document(recipe: Recipe, *, weights: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
+def lock_document(*, seed: int, weights: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
     """Return the content of lock.json: what this run stood on.
 
     Args:
-        recipe: The resolved recipe.
+        seed: The recipe's.
         weights: Source and SHA-256 of the pretrained weights.
         pictures: SHA-256 of every picture by path.
     """
@@ -261,11 +261,10 @@ def lock_document(recipe: Recipe, *, weights: Mapping[str, Any], pictures: Mappi
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
     }
-    seeds = {"seed": recipe.seed}
     return {
         "versions": versions,
         "platform": machine,
-        "seeds": seeds,
+        "seeds": {"seed": seed},
         "weights": dict(weights),
         "pictures": dict(pictures),
     }

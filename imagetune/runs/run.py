@@ -174,7 +174,7 @@ def run_recipe(
 def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
     """Write what a run stands on: lock.json, splits.csv and audit.json."""
     weights = asdict(training.weights)
-    write_json(folder.lock, lock_document(training.recipe, weights=weights, pictures=data.audit.hashes))
+    write_json(folder.lock, lock_document(seed=training.recipe.seed, weights=weights, pictures=data.audit.hashes))
     write_splits_csv(data.splits, folder.splits)
     write_json(folder.audit, audit_document(data.catalog, data.audit, data.splits))
 

@@ -132,7 +132,7 @@ def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: boo
     if begun or (folder.splits.exists() and lock.exists()):
         _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
-    write_json(lock, lock_document(recipe, weights={}, pictures=data.audit.hashes))
+    write_json(lock, lock_document(seed=recipe.seed, weights={}, pictures=data.audit.hashes))
 
 
 def _name_it() -> str:

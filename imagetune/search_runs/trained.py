@@ -104,4 +104,4 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
     """Write what the training stands on; the hashes of its pictures are the search's."""
     if training.recipe != before:
         write_recipe(training.recipe, folder.recipe)
-    write_json(folder.lock, lock_document(training.recipe, weights=asdict(training.weights), pictures={}))
+    write_json(folder.lock, lock_document(seed=training.recipe.seed, weights=asdict(training.weights), pictures={}))

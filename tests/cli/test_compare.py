@@ -276,7 +276,7 @@ def test_a_missed_bar_fails_the_evaluation_and_says_by_how_much(fitted, workplac
     )
     met = imagetune("evaluate", fitted[1], "--require", "accuracy:value=0")
     assert met.code == 0
-    assert re.search(r"required    accuracy: value [\d.]+ reaches 0", met.out)
+    assert re.search(r"required    accuracy: value [\d.]+ meets the threshold 0", met.out)
 
 
 def test_a_bar_of_the_recipe_is_kept_up_by_evaluate(fitted, workplace, imagetune):

@@ -136,7 +136,7 @@ def test_a_bug_is_a_failure_with_a_traceback(shared, task, tmp_path, monkeypatch
     def broken(*_, **__):
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("imagetune.search_runs.trained.build_pretrained", broken)
+    monkeypatch.setattr("imagetune.runs.prepare.build_pretrained", broken)
     outcome = run_trial(shared, task("broken"))
     assert outcome.status == "failed"
     assert "ZeroDivisionError: no such luck" in outcome.error
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_is_a_failure_with_advice(shared, task, monkeypatch
     def greedy(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("imagetune.search_runs.trained.build_pretrained", greedy)
+    monkeypatch.setattr("imagetune.runs.prepare.build_pretrained", greedy)
     outcome = run_trial(shared, task("greedy"))
     assert outcome.status == "failed"
     assert "train.batch_size=4" in outcome.error

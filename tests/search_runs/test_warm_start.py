@@ -75,7 +75,7 @@ def earlier(tmp_path, load, data):
         folder.mkdir()
         write_recipe(loaded.recipe, folder / "recipe.yaml")
         write_splits_csv(data.splits, folder / "splits.csv")
-        write_json(folder / "lock.json", lock_document(loaded.recipe, weights={}, pictures=data.audit.hashes))
+        write_json(folder / "lock.json", lock_document(seed=loaded.recipe.seed, weights={}, pictures=data.audit.hashes))
         about = describe_search(loaded.recipe.search, loaded.spaces, seed=0)
         journal, _ = open_records(folder, about, list(loaded.spaces))
         for number, (values, objective) in enumerate(tried):

@@ -1,0 +1,101 @@
+"""What finished runs have in common and have seen, from run folders without weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from imagetune.data.catalog import Record
+from imagetune.errors import DataError, ModelFileError
+from imagetune.model.manifest import Manifest
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.runs.lineage import different_pictures, hash_pictures, open_members, refuse_seen, seen_pictures
+
+SPLITS = {"train": ["a0", "b0"], "val": ["a1"], "test": ["a2", "b2"]}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a finished run: its name, then what sets it apart."""
+
+    def run(name, *, classes=("a", "b"), task="single_label", splits=SPLITS, hashes=None):
+        folder = RunFolder(tmp_path / name)
+        folder.model.mkdir(parents=True)
+        (tmp_path / "set").mkdir(exist_ok=True)
+        manifest = Manifest(
+            imagetune="0.1.0",
+            keras="3.15.1",
+            config=ModelConfig(),
+            precision="float32",
+            task=task,
+            class_names=classes,
+            image=ImageSettings(height=32, width=32, resize="pad", background=(0, 0, 0)),
+            max_pixels=1_000_000,
+            weights_sha256="0",
+        )
+        (folder.model / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+        write_recipe(Recipe.model_validate({"data": {"source": str(tmp_path / "set")}}), folder.recipe)
+        folder.write_status("finished")
+        with folder.splits.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "label", "split", "group"))
+            writer.writerows((f"{one}.png", one[0], split, "") for split, ones in splits.items() for one in ones)
+        if hashes is not None:
+            pictures = {str(tmp_path / "set" / f"{one}.png"): value for one, value in hashes.items()}
+            folder.lock.write_text(json.dumps({"pictures": pictures}), encoding="utf-8")
+        return str(folder.path)
+
+    return run
+
+
+def test_runs_are_read_with_their_recipe_splits_and_hashes(run):
+    (member,) = open_members([run("one", hashes={"a0": "f00"})])
+    assert member.manifest.class_names == ("a", "b")
+    assert [record.label for record in member.splits.train] == ["a", "b"]
+    assert list(member.hashes.values()) == ["f00"]
+    (bare,) = open_members([run("two")])
+    assert (bare.lock, dict(bare.hashes)) == ({}, {})
+
+
+def test_classes_in_another_order_go_together_and_others_do_not(run):
+    assert len(open_members([run("one"), run("two", classes=("b", "a"))])) == 2
+    with pytest.raises(ModelFileError, match="it lacks b and has c besides"):
+        open_members([run("three"), run("four", classes=("a", "c"))])
+    with pytest.raises(ModelFileError, match="it is a model for ordinal"):
+        open_members([run("five"), run("six", task="ordinal")])
+
+
+def test_a_picture_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
+    (member,) = open_members([run("one", hashes={"a0": "f00", "b0": "f01", "a2": "f02"})])
+    tested = [Record(str(tmp_path / "set" / f"{name}.png"), "a") for name in ("a1", "a2", "new")]
+    assert seen_pictures(member, tested, {}) == 1
+    # Its own test pictures are not among what it learned from.
+    assert seen_pictures(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
+    with pytest.raises(DataError, match="1 of 3 test pictures are among its training or validation pictures"):
+        refuse_seen(member, tested, {})
+    refuse_seen(member, tested[1:], {})
+
+
+def test_a_run_without_its_splits_can_not_be_trusted(run):
+    (member,) = open_members([run("one")])
+    member.folder.splits.unlink()
+    with pytest.raises(DataError, match=r"has no splits\.csv"):
+        refuse_seen(member, [], {})
+
+
+def test_the_pictures_of_two_runs_differ_by_content_label_and_split(run):
+    same, other = {"a1": "f1", "a2": "f2", "b2": "f3"}, {"a1": "f1", "a2": "f2", "b2": "other"}
+    first, second, third = open_members([run("one", hashes=same), run("two", hashes=same), run("three", hashes=other)])
+    assert different_pictures(first, second, "test") == different_pictures(first, third, "val") == 0
+    assert different_pictures(first, third, "test") == 2
+
+
+def test_a_picture_that_can_not_be_read_has_no_hash(tmp_path):
+    (tmp_path / "here.png").write_bytes(b"x")
+    records = [Record(str(tmp_path / name), "a") for name in ("here.png", "gone.png")]
+    assert list(hash_pictures(records)) == [records[0].path]
