@@ -144,13 +144,14 @@ class StoppedError(ImagetuneError):
     """The user or the system asked the process to stop.
 
     Args:
-        signal_number: The signal that was received; the exit code is 128 plus it.
+        signal_number: The signal that was received; the exit code is 128 plus it. None where a program asked, by the
+            ``stop`` of `imagetune.fit`: it counts as SIGINT.
     """
 
     code = "stopped"
 
-    def __init__(self, signal_number: int, *, where: str = "") -> None:
-        name = signal.Signals(signal_number).name
-        super().__init__(f"stopped by {name}", where=where)
-        self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
+    def __init__(self, signal_number: int | None, *, where: str = "") -> None:
+        what = "stopped on request" if signal_number is None else f"stopped by {signal.Signals(signal_number).name}"
+        super().__init__(what, where=where)
+        self.signal_number = signal.SIGINT if signal_number is None else signal_number
+        self.exit_code = 128 + self.signal_number

@@ -8,9 +8,11 @@ from typing import Any
 
 from imagetune.data.holdout import open_holdout
 from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.bars import with_bars
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import Requirement
+from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.open import open_run, run_splits
 from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
@@ -31,6 +33,13 @@ def evaluate(run: str, *, data: Path | None = None, require: Sequence[Requiremen
         DataError: There are no such pictures, or they can't be read.
     """
     folder, loaded = open_run(run)
+    return evaluate_model(folder, loaded, data=data, require=require)
+
+
+def evaluate_model(
+    folder: RunFolder, loaded: LoadedModel, *, data: Path | None = None, require: Sequence[Requirement] = ()
+) -> dict[str, Any]:
+    """Return the evaluation document of a run whose model is loaded already; otherwise as `evaluate`."""
     recipe = load_recipe(folder.recipe).recipe
     unusable: dict[str, str] = {}
     if data:

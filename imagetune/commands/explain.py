@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.data.catalog import find_pictures, spare_pictures
-from imagetune.data.decode import load_picture
+from imagetune.data.decode import load_picture, resize_picture
 from imagetune.data.targets import median_class
 from imagetune.errors import BadPictureError, RecipeError
 from imagetune.evaluation.looks import Look, look_at
@@ -50,6 +51,15 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class _Source:
+    """An image to explain: how messages name it, where its panels go, and what gives its pixels."""
+
+    name: str
+    file: Path
+    load: Callable[[], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Pictures that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
 
@@ -75,14 +85,41 @@ def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = N
         ResourceError: ``out`` can't be written.
     """
     _, loaded = open_run(run)
+    yield from explain_images(loaded, paths, out=out, target=target)
+
+
+def explain_images(
+    loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], *, out: Path, target: str | None = None
+) -> Iterator[Explanation]:
+    """Yield an explanation of each image, by a model that is loaded already; otherwise as `explain`.
+
+    Args:
+        loaded: The model.
+        images: Files, folders and patterns, or (h, w, 3) uint8 RGB arrays, whose paths are ``images[0]``, ...
+        out: Folder for the panels.
+        target: The class to explain.
+    """
     output = _output(loaded, target)
     sight = sight_of(loaded.model)
-    pictures = find_pictures(paths)
-    names = _file_names(pictures)
-    spare_pictures((out / name for name in names), pictures)
-    for first in range(0, len(pictures), PASS_SIZE):
-        part = slice(first, first + PASS_SIZE)
-        yield from _explain_batch(loaded, sight, pictures[part], [out / name for name in names[part]], output)
+    sources = _sources(loaded, images, out)
+    for first in range(0, len(sources), PASS_SIZE):
+        yield from _explain_batch(loaded, sight, sources[first : first + PASS_SIZE], output)
+
+
+def _sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path) -> list[_Source]:
+    arrays = [image for image in images if not isinstance(image, str)]
+    if arrays:
+        return [
+            _Source(f"images[{index}]", out / f"image-{index}.jpg", partial(resize_picture, image, loaded.image))
+            for index, image in enumerate(arrays)
+        ]
+    pictures = find_pictures([image for image in images if isinstance(image, str)])
+    files = [out / name for name in _file_names(pictures)]
+    spare_pictures(files, pictures)
+    return [
+        _Source(path, file, partial(load_picture, path, loaded.image, max_pixels=loaded.max_pixels))
+        for path, file in zip(pictures, files, strict=True)
+    ]
 
 
 def _output(loaded: LoadedModel, target: str | None) -> int | None:
@@ -111,32 +148,32 @@ def _file_names(pictures: Sequence[str]) -> list[str]:
 
 
 def _explain_batch(
-    loaded: LoadedModel, sight: Sight, paths: Sequence[str], files: Sequence[Path], output: int | None
+    loaded: LoadedModel, sight: Sight, sources: Sequence[_Source], output: int | None
 ) -> Iterator[Explanation]:
     images, errors = [], {}
-    for path in paths:
+    for source in sources:
         try:
-            images.append(load_picture(path, loaded.image, max_pixels=loaded.max_pixels))
+            images.append(source.load())
         except BadPictureError as error:
-            errors[path] = Explanation(path, error=error.what)
+            errors[source.name] = Explanation(source.name, error=error.what)
     stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
     batches = [_Batch(stacked)] if images else []
     probabilities = predict_probabilities(loaded.model, batches, views=loaded.views)
     numbers = loaded.task == "regression"
     targets = _answers(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
     found = iter(zip(stacked, look_at(sight, stacked, targets[:, None]), probabilities, strict=True))
-    for path, file in zip(paths, files, strict=True):
-        if path in errors:
-            yield errors[path]
+    for source in sources:
+        if source.name in errors:
+            yield errors[source.name]
             continue
         image, (look,), row = next(found)
         look = look.opposite if numbers and output else look
         yield Explanation(
-            path=path,
+            path=source.name,
             target=DIRECTIONS[look.against] if numbers else loaded.class_names[look.target],
             probability=None if numbers else float(row[look.target]),
             agreement=look.agreement,
-            file=_write(image, look, file),
+            file=_write(image, look, source.file),
             value=float(row[look.target]) if numbers else None,
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from imagetune.core.messages import Say, say_nothing
+from imagetune.recipe.loading import Overrides, RecipeSource
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import check_run_place
 from imagetune.runs.checks.recipe import load_checked_recipe
@@ -18,8 +18,8 @@ from imagetune.training.stopping import StopRequest
 
 
 def fit(
-    recipe_path: Path,
-    overrides: Sequence[str] = (),
+    recipe: RecipeSource,
+    overrides: Overrides = (),
     *,
     run_dir: Path | None = None,
     listener: Listener | None = None,
@@ -32,8 +32,8 @@ def fit(
     model is complete by then.
 
     Args:
-        recipe_path: The YAML file.
-        overrides: ``KEY=VALUE`` texts.
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         run_dir: The run folder; one is named and made under runs/ by default.
         listener: Hears of the training's progress.
         say: Hears what happens.
@@ -43,7 +43,7 @@ def fit(
         ImagetuneError: See the error tree; nothing is left behind when it comes before training.
     """
     stop = stop or StopRequest()
-    loaded = load_checked_recipe(recipe_path, overrides)
+    loaded = load_checked_recipe(recipe, overrides)
     check_run_place(run_dir)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
@@ -63,8 +63,8 @@ def fit(
 
 
 def plan(
-    recipe_path: Path,
-    overrides: Sequence[str] = (),
+    recipe: RecipeSource,
+    overrides: Overrides = (),
     *,
     say: Say = say_nothing,
     stop: StopRequest | None = None,
@@ -72,15 +72,15 @@ def plan(
     """Do everything of `fit` up to one batch of each stage, leave nothing behind, and return recipe and stages.
 
     Args:
-        recipe_path: The YAML file.
-        overrides: ``KEY=VALUE`` texts.
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         say: Hears what happens.
         stop: Asked after every step; by default nothing stops it.
 
     Raises:
         ImagetuneError: As from `fit`.
     """
-    loaded = load_checked_recipe(recipe_path, overrides)
+    loaded = load_checked_recipe(recipe, overrides)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
         training = prepare_training(loaded.recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")

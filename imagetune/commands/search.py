@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from imagetune.core.messages import Say, say_nothing
+from imagetune.recipe.loading import Overrides, RecipeSource
 from imagetune.search_runs import session
 from imagetune.search_runs.session import Search
 from imagetune.search_runs.watching import Watcher, Watchers
@@ -14,8 +14,8 @@ from imagetune.training.stopping import StopRequest
 
 
 def search(
-    recipe_path: Path,
-    overrides: Sequence[str] = (),
+    recipe: RecipeSource,
+    overrides: Overrides = (),
     *,
     run_dir: Path | None = None,
     resume: bool = False,
@@ -27,8 +27,8 @@ def search(
     """Search the spaces of a recipe, train the finalists again, refit the winner, test it once, and return it all.
 
     Args:
-        recipe_path: The YAML file.
-        overrides: ``KEY=VALUE`` texts.
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         run_dir: The run folder; one is named and made under runs/ by default.
         resume: Go on with the search in ``run_dir``.
         listener: Hears of the refit's progress.
@@ -42,7 +42,7 @@ def search(
         SearchError: Every trial failed.
     """
     return session.search(
-        recipe_path,
+        recipe,
         overrides,
         run_dir=run_dir,
         resume=resume,

@@ -6,11 +6,34 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 # Parameters of glibc's mallopt, and the largest size that it keeps out of its heaps when asked to.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 32 * 2**20
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Let processes that are started in the block leave the program's own script alone.
+
+    A new process runs the script of the program that started it once more, to find functions that are defined there.
+    Ours never are, and a script without ``if __name__ == "__main__"`` would begin its training anew in each of them.
+    """
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def usable_cores() -> int:

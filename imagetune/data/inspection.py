@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagetune.core.processes import prepare_worker, usable_cores
+from imagetune.core.processes import prepare_worker, usable_cores, without_main_module
 from imagetune.data.appearance import appearance_of
 from imagetune.data.decode import decode_picture, read_picture_file
 from imagetune.data.facts import Inspection, PictureFacts
@@ -121,7 +121,9 @@ def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> 
         return [inspect(path) for path in paths]
     pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
     try:
-        return list(pool.map(inspect, paths, chunksize=_CHUNK))
+        with without_main_module():
+            found = pool.map(inspect, paths, chunksize=_CHUNK)
+        return list(found)
     except BrokenProcessPool as error:
         hint = "check one folder at a time, or lower data.max_pixels"
         raise ResourceError("a process that was checking pictures died", hint=hint) from error

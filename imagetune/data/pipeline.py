@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
-from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores
+from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores, without_main_module
 from imagetune.data.augmentation import Augmenter, build_augmenter
 from imagetune.data.picture_cache import PictureCache, PictureSource, picture_source
 from imagetune.data.sources.records import Record
@@ -63,13 +63,13 @@ class Batch:
 class Batches:
     """An iterator of batches that closes its workers at the end, at an error, and when its ``with`` block ends."""
 
-    def __init__(self, dataset: grain.IterDataset[Any], count: int, *, keep_going: bool) -> None:
+    def __init__(self, dataset: grain.IterDataset[Any], count: int, *, keep_going: bool, workers: int = 0) -> None:
         self._iterator: Any = iter(dataset)
         self._count = count
         self._keep_going = keep_going
         # Grain starts its workers when the first element is asked for. Asked now, they start while the caller goes on.
         starter = ThreadPoolExecutor(1, "imagetune-first-batch")
-        self._first: Future[Any] | None = starter.submit(next, self._iterator, None)
+        self._first: Future[Any] | None = starter.submit(_first_of, self._iterator, workers=workers)
         starter.shutdown(wait=False)
 
     def __len__(self) -> int:
@@ -322,7 +322,15 @@ def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bo
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED_BATCHES)
         dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)
-    return Batches(dataset, len(steps), keep_going=keep_going)
+    return Batches(dataset, len(steps), keep_going=keep_going, workers=workers)
+
+
+def _first_of(iterator: Any, *, workers: int) -> Any:
+    """Return the first element, None where there is none; worker processes start with that."""
+    if not workers:
+        return next(iterator, None)
+    with without_main_module():
+        return next(iterator, None)
 
 
 def _let_grain_read_its_flags() -> None:

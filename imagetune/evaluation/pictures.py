@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from imagetune.data.decode import resize_picture
 from imagetune.data.labels import LabelRule, number_text
 from imagetune.data.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.records import Record
@@ -103,6 +104,30 @@ def predict_pictures(
     ) as batches:
         for batch in batches:
             yield from _predict_batch(loaded, answer, paths, batch, ways)
+
+
+def predict_arrays(
+    loaded: LoadedModel, images: Sequence[NDArray[np.uint8]], ways: AnswerWays = PLAIN_WAYS
+) -> Iterator[PicturePrediction]:
+    """Yield a prediction for each image that is in memory already, in order, a batch at a time.
+
+    Args:
+        loaded: The model.
+        images: (h, w, 3) uint8 RGB each, of any size; they are resized as images from files are. Their paths are
+            ``images[0]``, ``images[1]``, ...
+        ways: What of the model's manifest is applied to its answers.
+
+    Raises:
+        ModelFileError: The manifest has nothing of what is to be applied.
+    """
+    _require_ways(loaded, ways)
+    answer = _answer(loaded)
+    names = [f"images[{index}]" for index in range(len(images))]
+    for first in range(0, len(images), BATCH_SIZE):
+        resized = [resize_picture(image, loaded.image) for image in images[first : first + BATCH_SIZE]]
+        indices = np.arange(first, first + len(resized))
+        batch = Batch(np.stack(resized), np.full(len(resized), UNKNOWN, np.int32), indices)
+        yield from _predict_batch(loaded, answer, names, batch, ways)
 
 
 def _predict_batch(

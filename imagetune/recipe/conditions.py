@@ -117,7 +117,7 @@ def check_conditions(spaces: Spaces, document: Document) -> None:
 
 def _errors_of(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
     for name, wanted in spaces[path].when.items():
-        where = f"{document.where((*path, 'when', name))} {dotted(path)}"
+        where = f"{document.where((*path, 'when', name))} {dotted(path)}".strip()
         parent = _find(spaces, name)
         if parent is None:
             others = [dotted(other) for other in spaces if other != path]
@@ -146,7 +146,7 @@ def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[Rec
     while waiting:
         parent = waiting.pop()
         if parent == path:
-            where = f"{document.where((*path, 'when'))} {dotted(path)}"
+            where = f"{document.where((*path, 'when'))} {dotted(path)}".strip()
             what = "search space: its conditions lead back to itself, so that none of them could come first"
             yield RecipeError(what, where=where, hint="leave one of the conditions out")
             return

@@ -8,21 +8,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from imagetune.errors import RecipeError
 from imagetune.recipe.conditions import check_conditions, settle_conditions
 from imagetune.recipe.document import Document, NodePath, parse_document, parse_value, value_at
+from imagetune.recipe.plain_values import plain_values
 from imagetune.recipe.presets import expand_stages
-from imagetune.recipe.problems import dotted, recipe_error
+from imagetune.recipe.problems import dotted, recipe_error, shown
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
 from imagetune.recipe.spaces import is_inside_space, moved, place_of, spaces_below, take_spaces, with_defaults_told
 
 _DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
 _WEIGHT_FILES = (".h5", ".keras")
+
+RecipeSource: TypeAlias = str | Path | Mapping[str, Any] | Recipe
+"""A recipe file, its content as a mapping, or a recipe that has been read."""
+Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
+"""``KEY=VALUE`` texts with values in YAML, as after ``-o``, or Python values by dotted key."""
 
 
 @dataclass(frozen=True)
@@ -70,35 +76,48 @@ class LoadedRecipe:
 
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
         """Return an error about a value that only a real object could refuse, with its place in the file."""
-        return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}", hint=hint)
+        return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}".strip(), hint=hint)
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
-    """Read a recipe file.
+def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
+    """Return the validated recipe of a file or a mapping, with what it says beyond the values.
 
     Args:
-        path: The YAML file.
-        overrides: ``KEY=VALUE`` texts as after ``-o``; a key is a dotted path, a value is YAML.
+        source: The YAML file; or the same content as a mapping, or a recipe. Relative paths start at the file's folder,
+            those of a mapping at the working directory.
+        overrides: ``KEY=VALUE`` texts as after ``-o``, a key being a dotted path and a value YAML; or Python values by
+            dotted key.
 
     Raises:
-        RecipeError: Everything that is wrong, each with ``file:line:column key``.
+        RecipeError: Everything that is wrong, each with ``file:line:column key``, or the key alone in a mapping.
     """
-    path = Path(path)
-    document = parse_document(_read(path), name=str(path))
-    document.root.setdefault("name", _default_name(path))
+    document, folder = _given(source)
     written = list(spaces_below(document.root))
-    for override in overrides:
-        _override(document, override)
+    for path, value, where in _settings(overrides):
+        _assign(document.root, path, value, Document(where, document.root, {}))
     spaces = take_spaces(document)
     fixed = {path: value_at(document.root, path) for path in written if path not in spaces}
     spaces = settle_conditions(spaces, fixed)
     check_conditions(spaces, document)
-    folder = path.absolute().parent
     try:
         recipe = _validate(document, folder)
     except RecipeError as error:
         raise with_defaults_told(error, spaces) from error
     return LoadedRecipe(recipe, spaces, document, folder)
+
+
+def _given(source: RecipeSource) -> tuple[Document, Path]:
+    """Return a recipe's raw values with their places in the file, and where its relative paths start."""
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        document = parse_document(_read(path), name=str(path))
+        document.root.setdefault("name", _default_name(path))
+        return document, path.absolute().parent
+    values = source.model_dump(mode="json") if isinstance(source, Recipe) else plain_values(source, name="")
+    if not isinstance(values, dict):
+        what = f"{shown(source)} is no recipe: expected a file's path, or a mapping with keys such as data"
+        raise RecipeError(what, where="recipe")
+    return Document("", values, {}), Path.cwd()
 
 
 def _read(path: Path) -> str:
@@ -158,14 +177,22 @@ def _tidy(path: Path) -> str:
     return str(Path(*parts))
 
 
-def _override(document: Document, text: str) -> None:
-    where = f"-o {text}"
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise RecipeError("expected KEY=VALUE, such as -o train.batch_size=64", where=where)
-    path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
-    named = Document(where, document.root, {})
-    _assign(document.root, path, parse_value(value, name=where), named)
+def _settings(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]]:
+    """Yield the path, the value and the place for messages of each override."""
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            yield _key_path(key), plain_values(value, name=key), key
+        return
+    for text in overrides:
+        where = f"-o {text}"
+        key, equals, written = text.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError("expected KEY=VALUE, such as -o train.batch_size=64", where=where)
+        yield _key_path(key), parse_value(written, name=where), where
+
+
+def _key_path(key: str) -> NodePath:
+    return tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
 
 
 def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document) -> None:

@@ -128,12 +128,12 @@ def _default_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> Recip
 def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
     kind = node["search"]
     if not isinstance(kind, str) or kind not in _KINDS:
-        where = f"{document.where((*path, 'search'))} {dotted(path)}"
+        where = f"{document.where((*path, 'search'))} {dotted(path)}".strip()
         truth = kind in ("bool", "boolean")
         hint = "write search: choice, values: [true, false]" if truth else did_you_mean(str(kind), _KINDS)
         raise RecipeError(f"unknown search space {shown(kind)}", where=where, hint=hint)
     for inner in spaces_below({key: value for key, value in node.items() if key != "search"}):
-        where = f"{document.where((*path, *inner))} {dotted(path)}"
+        where = f"{document.where((*path, *inner))} {dotted(path)}".strip()
         hint = "write it at its own key, outside of these values, with `when:` if it depends on which of them is tried"
         raise RecipeError("search space: it holds another search space", where=where, hint=hint)
     try:
@@ -147,7 +147,7 @@ def _space_error(error: ValidationError, node: dict[str, Any], path: NodePath, d
     # A key that is spelt otherwise says more than that the right one is missing.
     finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     inner = tuple(part for part in finding["loc"][2:] if isinstance(part, (str, int)))
-    where = f"{document.where((*path, *inner))} {dotted(path)}"
+    where = f"{document.where((*path, *inner))} {dotted(path)}".strip()
     key, hint = dotted(inner), ""
     match finding["type"]:
         case "missing":

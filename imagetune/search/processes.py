@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from imagetune.core.processes import end_with_parent
+from imagetune.core.processes import end_with_parent, without_main_module
 from imagetune.search.deaths import memory_kills, reason_of
 from imagetune.search.executor import Outcome, Task, Work
 from imagetune.search.slots import Slot
@@ -134,7 +134,8 @@ class Processes:
             )
             try:
                 warm_up(self._preload)
-                process.start()
+                with without_main_module():
+                    process.start()
             except (OSError, EOFError):
                 # For a moment a process that was killed neither answers nor counts as dead.
                 if time.monotonic() > deadline:

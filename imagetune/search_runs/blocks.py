@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 
-from imagetune.core.processes import prepare_worker
+from imagetune.core.processes import prepare_worker, without_main_module
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
@@ -82,7 +82,9 @@ def _missing_of(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Miss
         suppress(BrokenProcessPool),
         ProcessPoolExecutor(1, mp_context=start_method(), initializer=_prepare) as pool,
     ):
-        return dict(zip(asked, pool.map(_missing, asked.keys(), asked.values()), strict=True))
+        with without_main_module():
+            found = pool.map(_missing, asked.keys(), asked.values())
+        return dict(zip(asked, found, strict=True))
     return {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from imagetune.core.files import write_text
 from imagetune.core.messages import Say
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource
 from imagetune.recipe.printing import searchable_yaml
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, without_password
@@ -90,8 +90,8 @@ class _Records:
 
 
 def search(
-    recipe_path: Path,
-    overrides: Sequence[str],
+    recipe: RecipeSource,
+    overrides: Overrides,
     *,
     run_dir: Path | None,
     resume: bool,
@@ -105,8 +105,8 @@ def search(
     Leaves in the run folder: ``search.csv``, ``best.yaml``, ``trials/trial-NNN/`` and ``best/``, each a run folder.
 
     Args:
-        recipe_path: The YAML file.
-        overrides: ``KEY=VALUE`` texts.
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         run_dir: The run folder; one is named and made under runs/ by default.
         resume: Go on with the search in ``run_dir``.
         listener: Hears of the refit's progress.
@@ -119,7 +119,7 @@ def search(
         CheckpointError: The folder has no such search to go on with, or another one.
         SearchError: Every trial failed.
     """
-    loaded = load_checked_recipe(recipe_path, overrides)
+    loaded = load_checked_recipe(recipe, overrides)
     check_recipe(loaded)
     if resume:
         check_resumable(run_dir)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -64,6 +64,23 @@ class StopRequest:
         self.signal_number, self._received = signal_number, now
         if not self._deferred:
             raise StoppedError(signal_number)
+
+
+class StopWhen(StopRequest):
+    """A request to stop that a function makes; signals are left alone.
+
+    Args:
+        asked: Called after every step; true stops the run there.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        super().__init__()
+        self._asked = asked
+
+    def check(self) -> None:
+        """Raise StoppedError if the function says so."""
+        if self._asked():
+            raise StoppedError(None)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.errors import DataError, ModelFileError
 from imagetune.model.manifest import Manifest
 from imagetune.recipe.data import ImageSettings

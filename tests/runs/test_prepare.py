@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from imagetune.core.messages import say_nothing
-from imagetune.data.catalog import Record
+from imagetune.data.sources.records import Record
 from imagetune.data.splits import Splits
 from imagetune.errors import DataError, ResourceError
 from imagetune.recipe.schema import Recipe

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 
 from imagetune.core.text import suggest_name
 from imagetune.data.augmentation import augmentation_problems
@@ -13,7 +11,7 @@ from imagetune.errors import RecipeError
 from imagetune.model.backbones import get_backbone
 from imagetune.model.views import unfit_views
 from imagetune.recipe.document import NodePath
-from imagetune.recipe.loading import LoadedRecipe, load_recipe
+from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource, load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.spaces import space_errors
 from imagetune.runs.checks.stages import stage_errors
@@ -23,17 +21,17 @@ HED_BACKBONE = "vgg16"
 _CODES_HINT = "`imagetune data check --codes` lists them"
 
 
-def load_checked_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
+def load_checked_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
     """Read a recipe and check the names in it, and every value of its search spaces.
 
     Args:
-        path: The YAML file.
-        overrides: ``KEY=VALUE`` texts.
+        source: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
 
     Raises:
         RecipeError: Everything that is wrong, with its place in the file.
     """
-    loaded = checked(load_recipe(path, overrides))
+    loaded = checked(load_recipe(source, overrides))
     if errors := space_errors(loaded, checked):
         raise errors[0].with_also(tuple(errors[1:]))
     return loaded

@@ -1,0 +1,284 @@
+"""The functions of the Python API: what `import imagetune` offers, with nothing imported before it is needed.
+
+They are the functions of `imagetune.commands`, which the command line calls as well, for programs and notebooks: values
+come back, errors are exceptions of `imagetune.errors`, nothing is printed unless ``progress=True``, no signal handler
+is installed and the process is never ended. Messages go to the logger ``imagetune``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagetune.core.quiet import imports_at_ease, retracing_notes_hidden
+
+if TYPE_CHECKING:
+    from imagetune.commands.compare import Compared
+    from imagetune.commands.images import Images
+    from imagetune.commands.load import EvaluationResult, FinishedRun, FinishedSearch
+    from imagetune.commands.progress import Hear, HearSearch
+    from imagetune.core.messages import Say
+    from imagetune.evaluation.pictures import PicturePrediction
+    from imagetune.recipe.loading import RecipeSource
+    from imagetune.search_runs.watching import Watcher
+    from imagetune.training.events import Listener
+
+_logger = logging.getLogger("imagetune")
+# Where a program has set up no logging, Python would print warnings.
+_logger.addHandler(logging.NullHandler())
+
+
+def fit(
+    recipe: RecipeSource,
+    *,
+    run_dir: str | Path | None = None,
+    progress: bool | Hear | Listener | None = None,
+    stop: Callable[[], bool] | None = None,
+    **overrides: Any,
+) -> FinishedRun:
+    """Return the finished run of a recipe: fine-tuned, tested once, with its report and its copy in MLflow.
+
+    Ctrl-C is a KeyboardInterrupt as in any other code; the run's status is then ``killed``.
+
+    Args:
+        recipe: A recipe file, or its content as a mapping, whose relative paths start at the working directory.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
+            `EpochRecord` of each epoch. A listener (`imagetune.training.events.Listener`) hears of everything.
+        stop: Called after every step; the run ends with StoppedError when it returns true.
+        **overrides: Values for keys of the recipe, with two underscores for a dot: ``train__batch_size=64``.
+
+    Raises:
+        RecipeError: The recipe is wrong; ``lines()`` tells everything that is.
+        DataError: Images, labels or splits are wrong.
+        ImagetuneError: See `imagetune.errors`.
+
+    Example:
+        >>> import imagetune
+        >>> run = imagetune.fit("quickstart.yaml", train__stages="linear_probe", train__epochs=2)
+        >>> run.metrics["accuracy"].value > 0.5
+        True
+    """
+    with imports_at_ease():
+        from imagetune.commands.fit import fit as run_fit
+        from imagetune.commands.load import FinishedRun
+        from imagetune.commands.progress import EpochListener
+        from imagetune.training.stopping import StopWhen
+
+    place = None if run_dir is None else Path(run_dir)
+    request = None if stop is None else StopWhen(stop)
+
+    def fitted(listener: Listener | None, say: Say) -> FinishedRun:
+        keys = _dotted(overrides)
+        result = run_fit(recipe, keys, run_dir=place, listener=listener, say=say, stop=request)
+        return FinishedRun(result.folder)
+
+    with _keras_left_alone():
+        if progress is True:
+            from imagetune.cli.render.progress import Screen
+
+            with Screen().shown() as screen:
+                return fitted(screen, screen.say)
+        if not progress:
+            return fitted(None, _log)
+        return fitted(EpochListener(progress) if callable(progress) else progress, _log)
+
+
+def search(
+    recipe: RecipeSource,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    progress: bool | HearSearch | Watcher | None = None,
+    stop: Callable[[], bool] | None = None,
+    **overrides: Any,
+) -> FinishedSearch:
+    """Return a finished search over the spaces of a recipe: its trials, and the run of the best setting.
+
+    Args:
+        recipe: A recipe file or mapping with search spaces.
+        run_dir: The search's folder; one is named and made under runs/ by default.
+        resume: Go on with the search in ``run_dir``.
+        progress: True shows the trials, in notebooks as well. A function is called with the `TrialResult` of each trial
+            that has ended, and with the `EpochRecord` of each epoch of the last training. A watcher
+            (`imagetune.search_runs.watching.Watcher`) hears of all trials.
+        stop: Called between trials and after every step of the last training; true ends the search with StoppedError,
+            and ``resume`` goes on with it.
+        **overrides: As for `fit`.
+
+    Raises:
+        RecipeError: The recipe is wrong, or has nothing to search.
+        CheckpointError: ``run_dir`` has no such search to go on with, or another one.
+        SearchError: Every trial failed.
+        ImagetuneError: See `imagetune.errors`.
+
+    Example:
+        >>> import imagetune
+        >>> rate = {"search": "log_uniform", "low": 1e-4, "high": 1e-2}
+        >>> found = imagetune.search(
+        ...     "quickstart.yaml", train__stages="linear_probe", train__epochs=1, train__learning_rate=rate,
+        ...     search__trials=2, search__algorithm="random", search__finalists=1,
+        ... )
+        >>> len(found.trials), found.best.recipe.train.stages[0].learning_rate > 0
+        (2, True)
+    """
+    with imports_at_ease():
+        from imagetune.commands.load import FinishedSearch
+        from imagetune.commands.progress import EpochListener, TrialWatcher
+        from imagetune.commands.search import search as run_search
+        from imagetune.training.stopping import StopWhen
+
+    place = None if run_dir is None else Path(run_dir)
+    request = None if stop is None else StopWhen(stop)
+
+    def searched(listener: Listener | None, watcher: Watcher | None, say: Say) -> FinishedSearch:
+        found = run_search(
+            recipe,
+            _dotted(overrides),
+            run_dir=place,
+            resume=resume,
+            listener=listener,
+            watcher=watcher,
+            say=say,
+            stop=request,
+        )
+        return FinishedSearch.of(found)
+
+    with _keras_left_alone():
+        if progress is True:
+            from imagetune.cli.render.progress import Screen
+            from imagetune.cli.render.search_progress import SearchScreen
+
+            with SearchScreen(Screen()).shown() as screen:
+                return searched(screen.refit, screen, screen.say)
+        if not progress:
+            return searched(None, None, _log)
+        if callable(progress):
+            return searched(EpochListener(progress), TrialWatcher(progress), _log)
+        return searched(None, progress, _log)
+
+
+def load(run: str | Path | FinishedRun) -> FinishedRun:
+    """Return a finished run to predict and evaluate with.
+
+    Args:
+        run: A run folder, or a ``runs:/`` or ``models:/`` address of MLflow.
+
+    Raises:
+        ModelFileError: It is no run folder, or has no model yet.
+        TrackingError: The address leads nowhere.
+
+    Example:
+        >>> import imagetune
+        >>> run = imagetune.load("runs/clipart")
+        >>> run.class_names
+        ('birds', 'fruit')
+        >>> prediction = run.predict("clipart/fruit")[0]
+        >>> sorted(prediction.probabilities)
+        ['birds', 'fruit']
+    """
+    with imports_at_ease():
+        from imagetune.commands.load import load as open_finished
+
+    return open_finished(run)
+
+
+def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> list[PicturePrediction]:
+    """Return a run's prediction for each image; short for ``load(run).predict(images)``.
+
+    Args:
+        run: As for `load`.
+        images: A file, a folder, a pattern, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a list
+            of the former.
+        **options: ``calibrated``, ``sets``, ``operating_point``, ``least_cost``, as of `FinishedRun.predict`.
+
+    Raises:
+        DataError: There is no such path, or an array has another shape or dtype.
+        ModelFileError: It is no finished run, or has nothing of what an option asks for.
+
+    Example:
+        >>> import imagetune, numpy
+        >>> grey = numpy.full((80, 120, 3), 128, numpy.uint8)
+        >>> [prediction] = imagetune.predict("runs/clipart", grey)
+        >>> prediction.label in ("birds", "fruit")
+        True
+    """
+    return load(run).predict(images, **options)
+
+
+def evaluate(
+    run: str | Path | FinishedRun, data: str | Path | None = None, *, require: Sequence[str] = ()
+) -> EvaluationResult:
+    """Return the result of a test of a run; short for ``load(run).evaluate(data)``.
+
+    Args:
+        run: As for `load`.
+        data: Other labelled images, a folder of class folders or a table; by default the run's test split.
+        require: Requirements besides those of the recipe, such as ``balanced_accuracy:lower_bound=0.85``.
+
+    Raises:
+        ModelFileError: It is no finished run.
+        DataError: There are no such images, or they can't be read.
+
+    Example:
+        >>> import imagetune
+        >>> tested = imagetune.evaluate("runs/clipart", require=["accuracy:value=0.999"])
+        >>> tested.metrics["accuracy"].low < tested.metrics["accuracy"].value
+        True
+        >>> tested.missed
+        ('test accuracy: its value ... is ... below the required 0.999',)
+    """
+    return load(run).evaluate(data, require=require)
+
+
+def compare(*runs: str | Path | FinishedRun, common: bool = False, metric: str | None = None) -> Compared:
+    """Return which of several runs is better on the same test images, and whether that is more than chance.
+
+    Args:
+        *runs: Two or more, each as for `load`.
+        common: Compare on the common part where the test images differ.
+        metric: The metric that decides; by default the task's first.
+
+    Raises:
+        RecipeError: There are too few or too many runs, or no such metric.
+        ModelFileError: One is no run, or has no test predictions, or another task or other classes than the first.
+        DataError: Their test images differ, or one has learned from another's.
+
+    Example:
+        >>> import imagetune
+        >>> compared = imagetune.compare("runs/clipart", "runs/longer")
+        >>> [run["run"] for run in compared.document["runs"]]
+        ['runs/clipart', 'runs/longer']
+    """
+    with imports_at_ease():
+        from imagetune.commands.compare import compare as compare_runs
+        from imagetune.commands.load import FinishedRun
+
+    names = [str(run.folder) if isinstance(run, FinishedRun) else str(run) for run in runs]
+    return compare_runs(names, common=common, metric=metric)
+
+
+def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("__", "."): value for key, value in overrides.items()}
+
+
+def _log(topic: str, text: str, /) -> None:
+    """Take a message for whoever has set up logging."""
+    level = logging.WARNING if topic in ("warning", "error") else logging.INFO
+    _logger.log(level, "%s: %s", topic, text)
+
+
+@contextmanager
+def _keras_left_alone() -> Iterator[None]:
+    """Give Keras its number format back in the end, and keep TensorFlow's notes on many models to itself."""
+    keras = sys.modules["keras"]
+    policy = keras.config.dtype_policy()
+    try:
+        with retracing_notes_hidden():
+            yield
+    finally:
+        keras.config.set_dtype_policy(policy)

@@ -1,0 +1,45 @@
+"""Images as a Python program gives them: paths or arrays, one or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.errors import DataError
+
+Images: TypeAlias = (
+    str | os.PathLike[str] | NDArray[np.uint8] | Sequence[str | os.PathLike[str]] | Sequence[NDArray[np.uint8]]
+)
+"""A file, a folder or a pattern, or a list of them; an array (h, w, 3) or (n, h, w, 3) uint8 RGB, or a list of the
+former, of any sizes."""
+_HINT = "give paths, or uint8 RGB arrays of shape (height, width, 3) or (n, height, width, 3)"
+
+
+def as_paths_or_arrays(images: Images) -> list[str] | list[NDArray[np.uint8]]:
+    """Return images as a list of paths, or as a list of arrays (h, w, 3) uint8.
+
+    Raises:
+        DataError: It is neither, or both, or an array has another shape or dtype.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        return [os.fspath(images)]
+    if isinstance(images, np.ndarray):
+        return [_checked(image) for image in (images if images.ndim == 4 else [images])]
+    if not isinstance(images, Iterable):
+        raise DataError(f"{type(images).__name__} is no image", where="images", hint=_HINT)
+    given: list[Any] = list(images)
+    if all(isinstance(image, (str, os.PathLike)) for image in given):
+        return [os.fspath(image) for image in given]
+    return [_checked(image, f"images[{index}]") for index, image in enumerate(given)]
+
+
+def _checked(image: Any, where: str = "images") -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"{type(image).__name__} among arrays", where=where, hint=_HINT)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(f"an array of shape {image.shape} and dtype {image.dtype}", where=where, hint=_HINT)
+    return np.ascontiguousarray(image)

@@ -1,0 +1,45 @@
+"""Values of a Python program as a recipe file would hold them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.document import MAX_DEPTH
+from imagetune.recipe.problems import shown
+
+
+def plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
+    """Return a copy in dicts, lists and scalars: what reading the same recipe from YAML would have given.
+
+    Args:
+        value: Mappings, lists, tuples, paths, NumPy scalars and arrays, and scalars; anything else stays as it is, and
+            is refused by the key that it stands at.
+        name: Dotted key, for messages.
+        depth: How many mappings and lists it is in.
+
+    Raises:
+        RecipeError: A key is neither text nor a whole number, or values hold themselves.
+    """
+    if depth > MAX_DEPTH:
+        raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where=name)
+    if isinstance(value, Mapping):
+        return {
+            _key(key, name): plain_values(inner, name=f"{name}.{key}" if name else str(key), depth=depth + 1)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [plain_values(inner, name=f"{name}[{index}]", depth=depth + 1) for index, inner in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # NumPy's scalars and arrays, without importing it for them.
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _key(key: Any, name: str) -> str:
+    # A class that is called 3 has that name in a file, too.
+    if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+        return str(key)
+    raise RecipeError(f"{shown(key)} is no key: expected text", where=name or "recipe")
