@@ -23,6 +23,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
 from imagetune.runs.open import find_run
+from imagetune.search_runs.findings import NO_FINDINGS, Findings
 from imagetune.training.events import EpochRecord
 
 if TYPE_CHECKING:
@@ -271,18 +272,18 @@ class FinishedSearch:
         folder: The search's folder.
         trials: How every trial ended, in that order.
         best: The run of the best setting, trained and tested after the trials.
-        summary: What a sweep or a bake-off has found, in sentences.
+        findings: What a sweep or a bake-off has found beside the winner.
     """
 
     folder: Path
     trials: tuple[TrialResult, ...] = field(repr=False)
     best: FinishedRun
-    summary: tuple[str, ...] = field(default=(), repr=False)
+    findings: Findings = field(default=NO_FINDINGS, repr=False)
 
     @classmethod
     def of(cls, found: Search) -> FinishedSearch:
         """Return what a program needs of a search."""
-        return cls(found.folder, found.results, FinishedRun(found.best.folder), found.summary)
+        return cls(found.folder, found.results, FinishedRun(found.best.folder), found.findings)
 
 
 def load(run: str | Path | FinishedRun) -> FinishedRun:
