@@ -23,15 +23,15 @@ import numpy as np
 from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
 from imagetune.core.processes import usable_cores
-from imagetune.data.decode import load_picture
-from imagetune.data.picture_cache import PictureCaches
-from imagetune.data.pipeline import evaluation_batches
+from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.pipeline import evaluation_batches
+from imagetune.data.loading.timing import time_loading
 from imagetune.data.sources.records import Record
-from imagetune.data.timing import time_loading
 from imagetune.model.build import build_model
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.test import predict_labelled
-from imagetune.training.job import Pictures
+from imagetune.training.setup.job import Pictures
 
 BACKBONES = ("efficientnet_lite0", "mobilenet_v3_small")
 CLASSES = 10

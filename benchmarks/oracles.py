@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from benchmarks.side_by_side import machine_line
 from benchmarks.surface import FIGURES, RECORDED, Surface
 from imagetune.recipe.search import SearchConfig
-from imagetune.search.oracle import OracleProposer
-from imagetune.search.space import hyperparameters_of, values_of
-from imagetune.search.trial import Trial
+from imagetune.search.proposers.oracle import OracleProposer
+from imagetune.search.proposers.space import hyperparameters_of, values_of
+from imagetune.search.records.trial import Trial
 
 # The best figure so far after each trial of a search.
 Run = Callable[[Surface, int, int], list[float]]

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, Spread, machine_line, markdown_table, measure_in_turn, save_json, told
 from imagetune.core.processes import usable_cores
-from imagetune.data.augmentation import PRESETS, build_augmenter
-from imagetune.data.decode import load_picture
-from imagetune.data.picture_cache import PictureCache, open_picture_cache
-from imagetune.data.pipeline import Batches, evaluation_batches, training_batches
+from imagetune.data.loading.augmentation import PRESETS, build_augmenter
+from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.image_cache import PictureCache, open_picture_cache
+from imagetune.data.loading.pipeline import Batches, evaluation_batches, training_batches
 from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig, ImageSettings
 

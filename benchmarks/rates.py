@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.sets import write_jpegs
 from imagetune.core.messages import say_nothing
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import logits_model
 from imagetune.model.devices import find_device
 from imagetune.model.trainable import set_trainable
@@ -27,9 +27,9 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
 from imagetune.run_folder.recorder import RunRecorder
 from imagetune.runs.prepare import Data, build_pretrained, settle_workers, training_job
-from imagetune.training.events import EpochRecord, Listener, SilentListener
-from imagetune.training.fit import train
-from imagetune.training.stopping import StopRequest
+from imagetune.training.loop.fit import train
+from imagetune.training.setup.events import EpochRecord, Listener, SilentListener
+from imagetune.training.setup.stopping import StopRequest
 
 CLASSES = 10
 RATE = 1e-4

@@ -30,9 +30,9 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import create_run_folder
 from imagetune.run_folder.recorder import RunRecorder
 from imagetune.runs.prepare import Data, build_pretrained, read_data, settle_workers, training_job
-from imagetune.training.events import SilentListener
-from imagetune.training.fit import train
-from imagetune.training.stopping import StopRequest
+from imagetune.training.loop.fit import train
+from imagetune.training.setup.events import SilentListener
+from imagetune.training.setup.stopping import StopRequest
 
 Weights = NDArray[np.float32]
 

@@ -34,10 +34,10 @@ from typing import Any
 import psutil
 
 from benchmarks.side_by_side import machine_line, run_process, save_json, told
-from imagetune.data.audit import Audit, PictureFacts
-from imagetune.data.catalog import read_catalog
+from imagetune.data.audit.audit import Audit, PictureFacts
+from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
-from imagetune.data.splits import split_catalog
+from imagetune.data.splits.splits import split_catalog
 from imagetune.recipe.data import DataConfig, ImageSettings
 
 COMMAND = [sys.executable, "-m", "imagetune"]
@@ -178,7 +178,7 @@ def measure_rows(place: Path, count: int) -> RowsFigures:
 def measure_records(place: Path, count: int) -> RecordsFigures:
     """Take so many batches from ``count`` records as fast as they come."""
     # Imported here, so that it doesn't count among the memory of a million rows.
-    from imagetune.data.pipeline import training_batches
+    from imagetune.data.loading.pipeline import training_batches
 
     files = sorted((place / "many").rglob("*.jpg"))
     records = [Record(str(files[at % len(files)]), files[at % len(files)].parent.name) for at in range(count)]

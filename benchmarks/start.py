@@ -36,10 +36,10 @@ from benchmarks.side_by_side import (
     told,
 )
 from imagetune.core.processes import usable_cores
-from imagetune.data.audit import audit_catalog
-from imagetune.data.catalog import read_catalog
-from imagetune.data.decode import decode_picture, read_picture_file
-from imagetune.data.facts_store import SETTLED_SECONDS
+from imagetune.data.audit.audit import audit_catalog
+from imagetune.data.audit.statistics_cache import SETTLED_SECONDS
+from imagetune.data.loading.decode import decode_picture, read_picture_file
+from imagetune.data.sources.read import read_catalog
 from imagetune.recipe.data import DataConfig
 
 BARE = Path(__file__).parent / "peers" / "bare_script.py"

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from imagetune.training.events import EpochRecord, SilentListener
+from imagetune.training.setup.events import EpochRecord, SilentListener
 
 SHOWN = 6
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from imagetune.commands.load import EvaluationResult, FinishedRun, FinishedSearch
     from imagetune.commands.progress import Hear, HearSearch
     from imagetune.core.messages import Say
-    from imagetune.evaluation.pictures import PicturePrediction
+    from imagetune.evaluation.predict import PicturePrediction
     from imagetune.recipe.loading import RecipeSource
-    from imagetune.search_runs.watching import Watcher
-    from imagetune.training.events import Listener
+    from imagetune.search.listeners import Watcher
+    from imagetune.training.setup.events import Listener
 
 _logger = logging.getLogger("imagetune")
 # Where a program has set up no logging, Python would print warnings.
@@ -48,7 +48,7 @@ def fit(
         recipe: A recipe file, or its content as a mapping, whose relative paths start at the working directory.
         run_dir: The run folder; one is named and made under runs/ by default.
         progress: True shows a bar and a line an epoch, in notebooks as well. A function is called with the
-            `EpochRecord` of each epoch. A listener (`imagetune.training.events.Listener`) hears of everything.
+            `EpochRecord` of each epoch. A listener (`imagetune.training.setup.events.Listener`) hears of everything.
         stop: Called after every step; the run ends with StoppedError when it returns true.
         **overrides: Values for keys of the recipe, with two underscores for a dot: ``train__batch_size=64``.
 
@@ -67,7 +67,7 @@ def fit(
         from imagetune.commands.fit import fit as run_fit
         from imagetune.commands.load import FinishedRun
         from imagetune.commands.progress import EpochListener
-        from imagetune.training.stopping import StopWhen
+        from imagetune.training.setup.stopping import StopWhen
 
     place = None if run_dir is None else Path(run_dir)
     request = None if stop is None else StopWhen(stop)
@@ -105,7 +105,7 @@ def search(
         resume: Go on with the search in ``run_dir``.
         progress: True shows the trials, in notebooks as well. A function is called with the `TrialResult` of each trial
             that has ended, and with the `EpochRecord` of each epoch of the last training. A watcher
-            (`imagetune.search_runs.watching.Watcher`) hears of all trials.
+            (`imagetune.search.listeners.Watcher`) hears of all trials.
         stop: Called between trials and after every step of the last training; true ends the search with StoppedError,
             and ``resume`` goes on with it.
         **overrides: As for `fit`.
@@ -130,7 +130,7 @@ def search(
         from imagetune.commands.load import FinishedSearch
         from imagetune.commands.progress import EpochListener, TrialWatcher
         from imagetune.commands.search import search as run_search
-        from imagetune.training.stopping import StopWhen
+        from imagetune.training.setup.stopping import StopWhen
 
     place = None if run_dir is None else Path(run_dir)
     request = None if stop is None else StopWhen(stop)

@@ -15,7 +15,7 @@ import pytest
 
 import imagetune
 from imagetune import api
-from imagetune.data.decode import load_picture
+from imagetune.data.loading.decode import load_picture
 from imagetune.recipe.shipped import shipped_recipes
 
 ROOT = Path(imagetune.__file__).parents[1]
@@ -54,7 +54,7 @@ def test_the_package_names_what_it_offers():
 
 
 def test_the_function_search_stays_although_a_package_has_its_name():
-    import imagetune.search.space
+    import imagetune.search.proposers.space
 
     assert imagetune.search is api.search
 

@@ -135,9 +135,9 @@ def build_base(name: str, inputs: Any) -> tuple[keras.Model, Any]:
 
 def _packaged_base(size: tuple[int, int]) -> keras.Model:
     """Return the backbone whose weights a package carries: the only one to be had without a download."""
-    from imagetune.model.backbones import get_backbone
+    from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import build_model
-    from imagetune.model.weights import load_weights
+    from imagetune.model.weights.load import load_weights
     from imagetune.recipe.model import ModelConfig
 
     config = ModelConfig()

@@ -159,11 +159,11 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
     """Train as `imagetune fit` does and test once, without saving the model, drawing plots and writing the report."""
     with quiet_start():
         from imagetune.runs.test import predict_labelled
-    from imagetune.data.holdout import open_holdout
+    from imagetune.data.splits.holdout import open_holdout
     from imagetune.runs.prepare import build_pretrained, training_job
-    from imagetune.training.fit import train
-    from imagetune.training.metrics import figures_of_answers
-    from imagetune.training.stopping import StopRequest
+    from imagetune.training.loop.fit import train
+    from imagetune.training.objectives.metrics import figures_of_answers
+    from imagetune.training.setup.stopping import StopRequest
 
     recipe = recipe_of(task, work)
     data = _read(task.set_name, task.seed, work)

@@ -34,7 +34,7 @@ def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_
     """
     with quiet_start():
         from imagetune.commands.explain import explain
-        from imagetune.data.catalog import none_read
+        from imagetune.data.sources.read import none_read
 
     read = False
     for found in explain(run, paths, out=out, target=target):

@@ -20,7 +20,7 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
     with quiet_start():
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements
-        from imagetune.training.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines, plan_lines, run_lines, use_line
     from imagetune.cli.render.lines import echo_lines
     from imagetune.cli.render.progress import Screen

@@ -35,7 +35,7 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     """
     with quiet_start():
         from imagetune.commands.lr_find import find_learning_rate
-        from imagetune.training.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_stop
 
     with listen_for_stop() as stop:
         found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=say, stop=stop)

@@ -16,7 +16,7 @@ from imagetune.cli.render.predictions import prediction_line
 from imagetune.core.text import format_count
 
 if TYPE_CHECKING:
-    from imagetune.evaluation.pictures import PicturePrediction
+    from imagetune.evaluation.predict import PicturePrediction
 
 
 @click.command(
@@ -63,8 +63,8 @@ def command(
     with quiet_start():
         from imagetune.commands import ensemble
         from imagetune.commands.predict import predict
-        from imagetune.data.catalog import find_pictures, none_read, spare_pictures
-        from imagetune.evaluation.pictures import AnswerWays
+        from imagetune.data.sources.read import find_pictures, none_read, spare_pictures
+        from imagetune.evaluation.predict import AnswerWays
 
     ways = AnswerWays(**asked)
     if ways.operating_point and ways.least_cost:

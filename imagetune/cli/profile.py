@@ -27,7 +27,7 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     with quiet_start():
         from imagetune.commands.profile import profile
-        from imagetune.training.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_stop
     from imagetune.cli.render.profile import profile_lines
 
     with listen_for_stop() as stop:

@@ -23,14 +23,14 @@ from imagetune.cli.quiet import quiet_start
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
     from imagetune.recipe.loading import load_recipe
-    from imagetune.search_runs.forkserver import warm_up_trials
+    from imagetune.search.executors.forkserver import warm_up_trials
 
     if load_recipe(recipe, overrides).recipe.search.executor == "local":
         warm_up_trials()  # it imports Keras for all trials while this process does so for itself
     with quiet_start():
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search
-        from imagetune.training.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines, screen_width
     from imagetune.cli.render.progress import Screen

@@ -22,7 +22,7 @@ def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
     with quiet_start():
         from imagetune.commands import soup as soups
         from imagetune.commands.requirements import enforce_requirements
-        from imagetune.training.stopping import listen_for_stop
+        from imagetune.training.setup.stopping import listen_for_stop
     from imagetune.cli.render.evaluation import evaluation_lines, run_lines, use_line
     from imagetune.cli.render.lines import echo_lines
 

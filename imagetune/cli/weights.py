@@ -15,8 +15,8 @@ def command() -> None:
 @command.command("list", epilog="Example: imagetune weights list")
 def list_weights() -> None:
     """List the ImageNet weights of all backbones, with their files."""
-    from imagetune.model.backbones import all_backbones
-    from imagetune.model.imagenet import weights_status
+    from imagetune.model.backbones.table import all_backbones
+    from imagetune.model.weights.imagenet import weights_status
 
     click.echo("\n".join(weights_lines(weights_status(backbone, verify=False) for backbone in all_backbones())))
 
@@ -28,7 +28,7 @@ def fetch(names: tuple[str, ...]) -> None:
 
     They go into Keras's cache, ~/.keras/models or $KERAS_HOME/models.
     """
-    from imagetune.model.imagenet import fetch_weights
+    from imagetune.model.weights.imagenet import fetch_weights
 
     click.echo("\n".join(weights_lines(fetch_weights(names))))
 
@@ -40,7 +40,7 @@ def check(names: tuple[str, ...]) -> int:
 
     By default it checks all that are available. The exit code is 5 if weights of NAMES are absent or damaged.
     """
-    from imagetune.model.imagenet import check_weights
+    from imagetune.model.weights.imagenet import check_weights
 
     statuses = check_weights(names)
     click.echo("\n".join(weights_lines(statuses)))

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.text import format_count, format_set_difference
-from imagetune.data.labels import label_rule
+from imagetune.data.sources.labels import label_rule
 from imagetune.errors import DataError, ModelFileError, RecipeError
-from imagetune.evaluation.comparison import compare_predictions
-from imagetune.evaluation.comparison_document import ComparedRun, comparison_document
-from imagetune.evaluation.comparison_page import write_comparison
-from imagetune.evaluation.intervals import Bootstrap, group_codes
+from imagetune.evaluation.comparison.compare import compare_predictions
+from imagetune.evaluation.comparison.document import ComparedRun, comparison_document
 from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
+from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
 from imagetune.recipe.metrics import list_compared_metrics
+from imagetune.reports.comparison import write_comparison
 from imagetune.run_folder.folder import RunFolder, told_state
 from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
@@ -36,7 +36,7 @@ class Compared:
     """A comparison.
 
     Attributes:
-        document: Plain JSON values; see `imagetune.evaluation.comparison_document`.
+        document: Plain JSON values; see `imagetune.evaluation.comparison.document`.
         root: Paths of pictures start here.
         files: The first run's, for how its pictures are read.
     """

@@ -10,15 +10,15 @@ from pathlib import Path
 from PIL import Image
 
 from imagetune.core.files import atomic_path
-from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.audit_page import write_audit_page
-from imagetune.data.catalog import read_catalog
-from imagetune.data.checking import audit_document
-from imagetune.data.cleaning import Cleaning, clean, require_outside, write_cleaning
-from imagetune.data.preview import load_preview, pick_records
+from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.audit.cleaning import Cleaning, clean, require_outside, write_cleaning
+from imagetune.data.check_document import audit_document
+from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.splits import split_catalog
+from imagetune.data.sources.read import read_catalog
+from imagetune.data.splits.splits import split_catalog
 from imagetune.recipe.data import DataConfig
+from imagetune.reports.audit import write_audit_page
 from imagetune.reports.contact_sheet import draw_contact_sheet
 from imagetune.runs.checks.recipe import load_checked_recipe
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.catalog import find_pictures
-from imagetune.data.holdout import open_holdout
+from imagetune.data.sources.read import find_pictures
 from imagetune.data.sources.records import Record
+from imagetune.data.splits.holdout import open_holdout
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.ensemble import combined, mean_picture, mean_predictions
-from imagetune.evaluation.pictures import PicturePrediction, predict_pictures
+from imagetune.evaluation.predict import PicturePrediction, predict_pictures
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.bars import with_bars

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.holdout import open_holdout
+from imagetune.data.splits.holdout import open_holdout
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.bars import with_bars

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.messages import Say, say_nothing
-from imagetune.data.holdout import open_holdout
+from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import DataError, ModelFileError
-from imagetune.evaluation.robustness import Subject, measure_robustness
+from imagetune.evaluation.robustness.measure import Subject, measure_robustness
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.tracking import RobustnessConfig
 from imagetune.reports.tiles import RunTiles

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.catalog import find_pictures, spare_pictures
-from imagetune.data.decode import load_picture, resize_picture
-from imagetune.data.targets import median_class
+from imagetune.data.loading.decode import load_picture, resize_picture
+from imagetune.data.loading.targets import median_class
+from imagetune.data.sources.read import find_pictures, spare_pictures
 from imagetune.errors import BadPictureError, RecipeError
-from imagetune.evaluation.looks import Look, look_at
+from imagetune.evaluation.explain.saliency import Look, look_at
 from imagetune.model.gradients import PASS_SIZE, Sight, sight_of
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel

@@ -12,9 +12,9 @@ from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.cross_validation import cross_validate, folds_of
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
 from imagetune.runs.run import RunResult, run_result, running, train_model, write_and_test, write_inputs
-from imagetune.training.events import Listener
-from imagetune.training.plan import StagePlan, plan_stages
-from imagetune.training.stopping import StopRequest
+from imagetune.training.measure.plan import StagePlan, plan_stages
+from imagetune.training.setup.events import Listener
+from imagetune.training.setup.stopping import StopRequest
 
 
 def fit(

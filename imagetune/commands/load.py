@@ -13,9 +13,9 @@ from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
 from imagetune.core.quiet import retracing_notes_hidden
-from imagetune.data.catalog import find_pictures
+from imagetune.data.sources.read import find_pictures
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.pictures import AnswerWays, PicturePrediction, predict_arrays, predict_pictures
+from imagetune.evaluation.predict import AnswerWays, PicturePrediction, predict_arrays, predict_pictures
 from imagetune.model.manifest import LoadedModel, Manifest, find_manifest, load_model, read_manifest
 from imagetune.recipe.bars import read_bar
 from imagetune.recipe.loading import load_recipe
@@ -23,14 +23,14 @@ from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
 from imagetune.runs.open import find_run
-from imagetune.search_runs.findings import NO_FINDINGS, Findings
-from imagetune.training.events import EpochRecord
+from imagetune.search.records.findings import NO_FINDINGS, Findings
+from imagetune.training.setup.events import EpochRecord
 
 if TYPE_CHECKING:
     import keras
 
-    from imagetune.search.trial import TrialResult
-    from imagetune.search_runs.session import Search
+    from imagetune.search.records.trial import TrialResult
+    from imagetune.search.session import Search
 
 
 @dataclass(frozen=True)

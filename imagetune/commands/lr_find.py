@@ -7,14 +7,14 @@ from pathlib import Path
 
 from imagetune.core.messages import Say, say_nothing
 from imagetune.errors import RecipeError
-from imagetune.evaluation.rate_plot import write_rate_plot
 from imagetune.recipe.problems import did_you_mean
 from imagetune.recipe.train import StageConfig
+from imagetune.reports.plots.lr_range_test import write_rate_plot
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
-from imagetune.training.job import stage_model
-from imagetune.training.lr_find import MAX_STEPS, RangeTest, find_stage_learning_rate
-from imagetune.training.stopping import StopRequest
+from imagetune.training.measure.lr_find import MAX_STEPS, RangeTest, find_stage_learning_rate
+from imagetune.training.setup.job import stage_model
+from imagetune.training.setup.stopping import StopRequest
 
 
 def find_learning_rate(

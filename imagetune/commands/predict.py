@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from imagetune.data.catalog import find_pictures
-from imagetune.evaluation.pictures import PLAIN_WAYS, AnswerWays, PicturePrediction, predict_pictures
+from imagetune.data.sources.read import find_pictures
+from imagetune.evaluation.predict import PLAIN_WAYS, AnswerWays, PicturePrediction, predict_pictures
 from imagetune.runs.open import open_run
 
 

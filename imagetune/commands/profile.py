@@ -13,9 +13,9 @@ import numpy as np
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.processes import usable_cores
 from imagetune.core.row_store import row_bytes
-from imagetune.data.picture_cache import PictureCaches
-from imagetune.data.pipeline import steps_per_epoch
-from imagetune.data.timing import (
+from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.pipeline import steps_per_epoch
+from imagetune.data.loading.timing import (
     SAMPLE,
     Augmentation,
     LoadingTimes,
@@ -31,11 +31,26 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.train import StageConfig
 from imagetune.runs.checks.recipe import load_checked_recipe
 from imagetune.runs.prepare import prepare_training, read_data
-from imagetune.training.forecast import Advice, Costs, StageForecast, best_advice, bottleneck, forecast, rank_changes
-from imagetune.training.job import Pictures, TrainingJob, build_objective, build_targets, stage_batches, stage_data
-from imagetune.training.stopping import StopRequest
-from imagetune.training.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
-from imagetune.training.whatif import Measured, possible_changes, stage_costs
+from imagetune.training.measure.forecast import (
+    Advice,
+    Costs,
+    StageForecast,
+    best_advice,
+    bottleneck,
+    forecast,
+    rank_changes,
+)
+from imagetune.training.measure.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
+from imagetune.training.measure.whatif import Measured, possible_changes, stage_costs
+from imagetune.training.setup.job import (
+    Pictures,
+    TrainingJob,
+    build_objective,
+    build_targets,
+    stage_batches,
+    stage_data,
+)
+from imagetune.training.setup.stopping import StopRequest
 
 PIPELINE_SECONDS = 1.5
 # More epochs than anyone waits for.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from imagetune.search.executor import Task
-from imagetune.search.finalists import Candidate
-from imagetune.search.trial import Trial, TrialResult
-from imagetune.search_runs.watching import SearchPlan
-from imagetune.training.events import EpochRecord, SilentListener
+from imagetune.search.executors.protocol import Task
+from imagetune.search.listeners import SearchPlan
+from imagetune.search.proposers.finalists import Candidate
+from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.training.setup.events import EpochRecord, SilentListener
 
 Hear: TypeAlias = Callable[[EpochRecord], object]
 HearSearch: TypeAlias = Callable[[EpochRecord | TrialResult], object]

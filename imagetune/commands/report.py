@@ -7,7 +7,7 @@ from pathlib import Path
 from imagetune.core.messages import Say, say_nothing
 from imagetune.run_folder.folder import open_run_folder
 from imagetune.runs.pages import send_changes, write_pages
-from imagetune.search_runs import pages as search_pages
+from imagetune.search.report import write as search_pages
 
 
 def report(run: str, *, say: Say = say_nothing) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from imagetune.core.messages import Say, say_nothing
 from imagetune.recipe.loading import Overrides, RecipeSource
-from imagetune.search_runs import session
-from imagetune.search_runs.session import Search
-from imagetune.search_runs.watching import Watcher, Watchers
-from imagetune.training.events import Listener, SilentListener
-from imagetune.training.stopping import StopRequest
+from imagetune.search import session
+from imagetune.search.listeners import Watcher, Watchers
+from imagetune.search.session import Search
+from imagetune.training.setup.events import Listener, SilentListener
+from imagetune.training.setup.stopping import StopRequest
 
 
 def search(

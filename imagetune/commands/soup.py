@@ -14,22 +14,22 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
-from imagetune.data.pipeline import training_batches
-from imagetune.data.splits import Splits
+from imagetune.data.loading.pipeline import training_batches
+from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.model.averaging import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.model.manifest import Manifest, load_model
+from imagetune.model.soup import Rank, SoupStep, Weights, greedy_soup, mean_weights
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RunFolder, check_run_place, lock_document
 from imagetune.runs.lineage import Member, different_pictures, open_members
 from imagetune.runs.run import running, write_model
 from imagetune.runs.test import evaluate_splits
-from imagetune.training.batch_norm import batch_norm_layers, reestimate_statistics
-from imagetune.training.job import Pictures
-from imagetune.training.selection import compute_validation_metrics
-from imagetune.training.stopping import StopRequest
+from imagetune.training.loop.batch_norm import batch_norm_layers, reestimate_statistics
+from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.stopping import StopRequest
+from imagetune.training.setup.validation import compute_validation_metrics
 
 # Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
 _FREE = frozenset(

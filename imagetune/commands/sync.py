@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagetune.search_runs.pages import is_search
-from imagetune.search_runs.tracking import sync_search
+from imagetune.search.mlflow_trials import sync_search
+from imagetune.search.report.write import is_search
 from imagetune.tracking.sync import sync_run
 
 

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-from imagetune.evaluation.metrics import ClassEvaluation, SplitEvaluation, evaluate_predictions
-from imagetune.evaluation.multilabel import LabelEvaluation, evaluate_labels
+from imagetune.evaluation.metrics.classification import ClassEvaluation, SplitEvaluation, evaluate_predictions
+from imagetune.evaluation.metrics.multilabel import LabelEvaluation, evaluate_labels
+from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_values
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.regression import ValueEvaluation, evaluate_values
-from imagetune.evaluation.resolution import (
+from imagetune.evaluation.statistics.power import (
     ERROR_SHARES,
     gap_documents,
     resolution_document,
     value_resolution_document,
 )
-from imagetune.evaluation.verdict import judge
+from imagetune.evaluation.statistics.verdict import judge
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
@@ -80,7 +80,7 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
 
     Averaged figures are macro: each class counts the same. log_loss is in nats. A gap is the first split's figure minus
     that of the second. ``bootstrap`` is how pictures were drawn again; how an interval was made of that, or without it,
-    its own ``method`` says (`imagetune.evaluation.intervals`; ``mover`` is for differences).
+    its own ``method`` says (`imagetune.evaluation.statistics.intervals`; ``mover`` is for differences).
 
     ordinal has the figures mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
     figures mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a

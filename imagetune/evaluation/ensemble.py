@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from imagetune.evaluation.pictures import PicturePrediction, picture_prediction
+from imagetune.evaluation.predict import PicturePrediction, picture_prediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.files import atomic_path
-from imagetune.evaluation.pictures import PicturePrediction
+from imagetune.evaluation.predict import PicturePrediction
 
 SET_SEPARATOR = ";"
 _OPTIONAL = ("value", "answers", "interval", "out_of_distribution", "out_of_distribution_score")

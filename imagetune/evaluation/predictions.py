@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.files import write_csv
-from imagetune.data.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
-from imagetune.data.targets import encode_targets, median_class
+from imagetune.data.loading.targets import encode_targets, median_class
+from imagetune.data.sources.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
     import keras
 
-    from imagetune.data.picture_cache import PictureCache
+    from imagetune.data.loading.image_cache import PictureCache
     from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
     from imagetune.recipe.tracking import View
@@ -153,8 +153,8 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
         DataError: A picture vanished or can't be decoded; its path is named.
     """
     # Reading predictions.csv for a report needs neither Keras nor Grain.
-    from imagetune.data.pipeline import evaluation_batches
-    from imagetune.model.folding import folded
+    from imagetune.data.loading.pipeline import evaluation_batches
+    from imagetune.model.fold_batch_norm import folded
     from imagetune.model.inference import predict_probabilities
 
     if len(records) * (1 + len(views)) >= _WORTH_FOLDING:

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 
 from imagetune.core.plugins import BACKBONES, plugin_errors
-from imagetune.data.targets import ValueScale
+from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import RecipeError
-from imagetune.model.backbones import Backbone, get_backbone
-from imagetune.model.drop_path import with_drop_path
-from imagetune.model.efficientnet_lite0 import build_efficientnet_lite0
-from imagetune.model.naming import with_fresh_names
-from imagetune.model.preprocessing import preprocess
+from imagetune.model.backbones.drop_path import with_drop_path
+from imagetune.model.backbones.efficientnet_lite0 import build_efficientnet_lite0
+from imagetune.model.backbones.naming import with_fresh_names
+from imagetune.model.backbones.preprocessing import preprocess
+from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.data import Task
 from imagetune.recipe.model import HeadConfig, ModelConfig
 

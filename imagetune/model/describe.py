@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from imagetune.model.backbones import all_backbones, get_backbone
-from imagetune.model.imagenet import WeightsState, weights_state
+from imagetune.model.backbones.table import all_backbones, get_backbone
+from imagetune.model.weights.imagenet import WeightsState, weights_state
 
 
 @dataclass(frozen=True, slots=True)

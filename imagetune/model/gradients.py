@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.model.build import LOGITS, POOLING, backbone_of
-from imagetune.model.folding import folded
+from imagetune.model.fold_batch_norm import folded
 
 Floats = NDArray[np.float32]
 

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 
 from imagetune.model.devices import find_device
+from imagetune.model.test_time_augmentation import apply_view
 from imagetune.model.traces import graphs_freed
-from imagetune.model.views import apply_view
 from imagetune.recipe.tracking import View
 
 
 class PictureBatch(Protocol):
-    """Anything with pictures; ``imagetune.data.pipeline.Batch`` is one."""
+    """Anything with pictures; ``imagetune.data.loading.pipeline.Batch`` is one."""
 
     @property
     def images(self) -> np.ndarray:

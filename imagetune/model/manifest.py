@@ -21,16 +21,16 @@ from pydantic import Field, ValidationError, model_validator
 import imagetune
 from imagetune.core.files import disk_errors, sha256_file, write_json
 from imagetune.core.plugins import BACKBONES, plugin_package
-from imagetune.data.targets import ValueScale
+from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
-from imagetune.model.answer_rules import ConformalRule, OperatingPoint
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, value_scale_of
-from imagetune.model.matching import assign, match_layers
+from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
+from imagetune.model.test_time_augmentation import unfit_views
 from imagetune.model.trainable import leaf_layers
-from imagetune.model.views import unfit_views
-from imagetune.model.weight_files import open_weights
+from imagetune.model.weights.h5_reader import open_weights
+from imagetune.model.weights.matching import assign, match_layers
 from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task

@@ -13,7 +13,7 @@ import keras
 
 from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
-from imagetune.model.backbones import Backbone
+from imagetune.model.backbones.table import Backbone
 from imagetune.recipe.unfreeze import Unfreeze, parse_unfreeze
 
 WHERE = "unfreeze"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imagetune.data.preview import PreviewRow
+from imagetune.data.loading.preview import PreviewRow
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,7 +31,7 @@ def draw_contact_sheet(
     """Draw a row for each image: on the left as the model gets it unaugmented, on the right its augmented copies.
 
     Args:
-        rows: From `imagetune.data.preview.load_preview`, at least one, all with as many copies.
+        rows: From `imagetune.data.loading.preview.load_preview`, at least one, all with as many copies.
         image: Their size, and how they were resized.
         augmentation: As in the recipe.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.files import disk_errors
-from imagetune.evaluation.grad_cam import heat_map
+from imagetune.evaluation.explain.grad_cam import heat_map
 
 QUALITY = 78
 Image = NDArray[np.uint8]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.files import read_json_lines, read_json_object
-from imagetune.data.labels import label_rule
+from imagetune.data.sources.labels import label_rule
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import Predictions, read_predictions
 from imagetune.recipe.loading import load_recipe

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from imagetune.core.files import read_json_lines, write_text
 from imagetune.errors import CheckpointError, ImagetuneError
 from imagetune.run_folder.folder import RunFolder, State
-from imagetune.training.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 
 STATUS_SECONDS = 1.0
 

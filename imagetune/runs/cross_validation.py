@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.messages import Say
-from imagetune.data.folds import fold_splits
-from imagetune.data.holdout import open_holdout
-from imagetune.data.labels import label_rule
-from imagetune.data.splits import Splits
-from imagetune.evaluation.folds import Fold, folds_document, pooled_predictions
+from imagetune.data.sources.labels import label_rule
+from imagetune.data.splits.folds import fold_splits
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
+from imagetune.evaluation.cross_validation import Fold, folds_document, pooled_predictions
 from imagetune.evaluation.predictions import read_predictions, write_predictions
 from imagetune.model.manifest import read_manifest
 from imagetune.recipe.data import ColumnsConfig, DataConfig
@@ -28,7 +28,7 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.runs.run import Run, RunResult, run_recipe
 from imagetune.runs.test import groups_of
-from imagetune.training.stopping import StopRequest
+from imagetune.training.setup.stopping import StopRequest
 
 
 def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:

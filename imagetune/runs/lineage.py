@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from imagetune.core.files import read_json_or_empty, sha256_file
 from imagetune.core.text import format_count, format_set_difference
-from imagetune.data.holdout import open_holdout
 from imagetune.data.sources.records import Record
-from imagetune.data.splits import Splits
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ModelFileError
 from imagetune.model.manifest import Manifest, read_manifest
 from imagetune.recipe.loading import load_recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagetune.data.splits import Splits, read_splits_csv
+from imagetune.data.splits.splits import Splits, read_splits_csv
 from imagetune.model.manifest import LoadedModel, load_model
 from imagetune.recipe.data import DataConfig
 from imagetune.run_folder.folder import RunFolder, open_run_folder

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from imagetune.core.messages import Say
 from imagetune.errors import TrackingError
-from imagetune.evaluation.figures import write_figures
-from imagetune.evaluation.model_card import write_model_card
-from imagetune.evaluation.report import write_report
+from imagetune.reports.run.model_card import write_model_card
+from imagetune.reports.run.png_export import write_figures
+from imagetune.reports.run.report import write_report
 from imagetune.run_folder.folder import RunFolder
 from imagetune.tracking.sync import is_tracked, sync_run
 

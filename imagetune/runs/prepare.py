@@ -11,34 +11,34 @@ import keras
 import numpy as np
 
 from imagetune.core.messages import Say
-from imagetune.data.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.catalog import read_catalog
-from imagetune.data.holdout import open_holdout
-from imagetune.data.picture_cache import PictureCaches
+from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
+from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.targets import ValueScale, value_scale
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.splits import Splits, split_catalog
-from imagetune.data.targets import ValueScale, value_scale
+from imagetune.data.sources.read import read_catalog
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits, split_catalog
 from imagetune.errors import DataError
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.devices import find_device
 from imagetune.model.manifest import load_model
-from imagetune.model.weights import WeightsReport, load_weights
+from imagetune.model.weights.load import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.tasks import check_classes
 from imagetune.runs.lineage import open_members, seen_pictures
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
-from imagetune.training.batch_size import Load, fitting_batch_size
-from imagetune.training.events import SilentListener
-from imagetune.training.faults import memory_errors
-from imagetune.training.features import keeps_features
-from imagetune.training.job import Pictures, TrainingJob
-from imagetune.training.stages import check_stages
-from imagetune.training.stopping import StopRequest
-from imagetune.training.teacher import Teacher, make_teacher
-from imagetune.training.timing import time_calls
-from imagetune.training.workers import choose_workers, count_reads, measure_loading_speeds
+from imagetune.training.feature_cache.features import keeps_features
+from imagetune.training.measure.batch_size import Load, fitting_batch_size
+from imagetune.training.measure.timing import time_calls
+from imagetune.training.measure.workers import choose_workers, count_reads, measure_loading_speeds
+from imagetune.training.objectives.distillation import Teacher, make_teacher
+from imagetune.training.setup.events import SilentListener
+from imagetune.training.setup.faults import memory_errors
+from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.stages import check_stages
+from imagetune.training.setup.stopping import StopRequest
 
 Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 """How a number for ``data.workers: auto`` is found; see `prepare_training`."""

@@ -13,13 +13,13 @@ import keras
 
 from imagetune.core.files import atomic_path, write_json
 from imagetune.core.messages import Say
-from imagetune.data.checking import audit_document
-from imagetune.data.splits import Splits, write_splits_csv
+from imagetune.data.check_document import audit_document
+from imagetune.data.splits.splits import Splits, write_splits_csv
 from imagetune.errors import ImagetuneError
 from imagetune.evaluation.document import failed_requirements
-from imagetune.evaluation.multilabel import choose_thresholds
+from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.manifest import save_model
 from imagetune.model.trainable import set_trainable
 from imagetune.recipe.schema import Recipe
@@ -31,10 +31,10 @@ from imagetune.runs.prepare import Data, Training, prepare_training, refuse_inhe
 from imagetune.runs.test import evaluate_splits, predict_labelled
 from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
-from imagetune.training.events import EpochRecord, Listener, SilentListener
-from imagetune.training.fit import train
-from imagetune.training.job import Pictures
-from imagetune.training.stopping import StopRequest
+from imagetune.training.loop.fit import train
+from imagetune.training.setup.events import EpochRecord, Listener, SilentListener
+from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.stopping import StopRequest
 
 
 class Run:

@@ -13,28 +13,28 @@ import psutil
 
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
-from imagetune.data.catalog import read_catalog
-from imagetune.data.holdout import open_holdout
-from imagetune.data.inspection import inspect_pictures
-from imagetune.data.labels import label_rule
+from imagetune.data.audit.inspection import inspect_pictures
+from imagetune.data.sources.labels import label_rule
+from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
-from imagetune.data.splits import Splits
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError
-from imagetune.evaluation.depth import deep_document
+from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.document import evaluate_split, evaluation_document
-from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.evaluation.parts import deep_document
 from imagetune.evaluation.predictions import Predictions, predict_records, predictions_of, write_predictions
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
-from imagetune.model.halves import Halves, cut_model
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import read_manifest
+from imagetune.model.split_model import Halves, cut_model
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
-from imagetune.training.features import FeatureBatch, keeps_features, plain_features
-from imagetune.training.job import Pictures
+from imagetune.training.feature_cache.features import FeatureBatch, keeps_features, plain_features
+from imagetune.training.setup.job import Pictures
 
 _MEMORY_SHARE = 0.25
 

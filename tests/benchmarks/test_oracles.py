@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.oracles import measure, proposed
 from benchmarks.surface import FACTORS, PATHS, RECORDED, Surface
-from imagetune.search.space import draw, fits
+from imagetune.search.proposers.space import draw, fits
 
 
 def rows():

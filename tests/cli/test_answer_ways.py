@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from imagetune.evaluation.temperature import scaled
+from imagetune.evaluation.probabilities.temperature import scaled
 from imagetune.model.manifest import update_manifest
 
 SETTLED = {

@@ -10,7 +10,7 @@ import pytest
 from browser import browse, needs_browser, sort_by_keyboard
 
 from imagetune.core.files import sha256_file
-from imagetune.data.labels import LabelRule
+from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.evaluation.predictions import Predictions, write_predictions
 from imagetune.recipe.loading import load_recipe

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagetune.core.files import read_json_lines
-from imagetune.data.decode import load_picture
+from imagetune.data.loading.decode import load_picture
 from imagetune.recipe.loading import load_recipe
 
 

@@ -1,6 +1,6 @@
 import json
 
-from imagetune.model.backbones import all_backbones
+from imagetune.model.backbones.table import all_backbones
 
 
 def test_list_has_every_backbone(imagetune):

@@ -262,7 +262,7 @@ def test_two_searches_do_not_share_a_folder(again, tmp_path):
     code = (
         "import pathlib, sys, time\n"
         "from imagetune.run_folder.folder import RunFolder\n"
-        "from imagetune.search_runs.resuming import only_search\n"
+        "from imagetune.search.resume import only_search\n"
         "folder = pathlib.Path('search').absolute()\n"
         "with only_search(folder):\n"
         "    RunFolder(folder).write_status('running')\n"

@@ -11,7 +11,7 @@ import pytest
 from ray_clusters import remove_node, three_nodes
 
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.on_ray import AGAIN
+from imagetune.search.executors.ray_cluster import AGAIN
 
 RATE = ("-o", "train.stages.0.learning_rate={search: log_uniform, low: 1e-3, high: 1e-1}")
 SECONDS = 400

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.shipped import shipped_recipes
 

@@ -10,10 +10,10 @@ import pytest
 from imagetune.commands import fit as command
 from imagetune.commands.requirements import enforce_requirements
 from imagetune.errors import GateError, RecipeError, WeightsError
-from imagetune.model.weights import WeightsReport
+from imagetune.model.weights.load import WeightsReport
 from imagetune.runs import run as lives
 from imagetune.runs.prepare import Training
-from imagetune.training.events import EpochRecord
+from imagetune.training.setup.events import EpochRecord
 
 BEST = EpochRecord("head", 1, 1, {"loss": 0.5}, {"loss": 0.6}, 1e-3, 10.0)
 WEIGHTS = WeightsReport("random", None, 0, (), "random weights")

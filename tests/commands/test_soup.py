@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from imagetune.commands.soup import differing_statistics, kept_members, rank
-from imagetune.model.averaging import SoupStep
-from imagetune.training.batch_norm import reestimate_statistics
+from imagetune.model.soup import SoupStep
+from imagetune.training.loop.batch_norm import reestimate_statistics
 
 
 def test_accuracy_comes_first_then_loss_and_numbers_have_only_a_loss():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import imagetune
 from imagetune.cli.render.audit import code_lines
-from imagetune.data import audit, oddities, shortcuts
+from imagetune.data.audit import audit, outliers, shortcuts
 from imagetune.data.findings import CODES, Finding
 
 DATA = Path(imagetune.__file__).parent / "data"
@@ -13,7 +13,7 @@ DATA = Path(imagetune.__file__).parent / "data"
 
 def codes_in_the_source() -> set[str]:
     """The constant first arguments of every `Finding(...)`, and the keys of tables that codes come from."""
-    found = {*oddities._WORDS, *shortcuts._TITLES, *audit._NOTES, *audit._CONFLICTS}
+    found = {*outliers._WORDS, *shortcuts._TITLES, *audit._NOTES, *audit._CONFLICTS}
     for path in DATA.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "_leak") and node.args:

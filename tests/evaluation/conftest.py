@@ -15,12 +15,12 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.core.files import append_json_line, write_json, write_text
-from imagetune.data.decode import load_picture
-from imagetune.data.labels import label_rule
+from imagetune.data.loading.decode import load_picture
+from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
+from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.document import evaluation_document
-from imagetune.evaluation.examined import Examined, ExaminedSplit
-from imagetune.evaluation.metrics import evaluate_predictions
+from imagetune.evaluation.metrics.classification import evaluate_predictions
 from imagetune.evaluation.predictions import Predictions, predictions_of, write_predictions
 from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.loading import load_recipe
@@ -204,10 +204,10 @@ def real_features() -> dict[str, np.ndarray]:
     """
     from sklearn.datasets import load_sample_images
 
-    from imagetune.model.backbones import get_backbone
+    from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import POOLING, build_model
-    from imagetune.model.halves import cut_model
-    from imagetune.model.weights import load_weights
+    from imagetune.model.split_model import cut_model
+    from imagetune.model.weights.load import load_weights
     from imagetune.recipe.model import ModelConfig
 
     side = 160

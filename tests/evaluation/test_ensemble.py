@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imagetune.data.labels import LabelRule
+from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.ensemble import column_order, mean_picture, mean_predictions
-from imagetune.evaluation.pictures import PicturePrediction
+from imagetune.evaluation.predict import PicturePrediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.data import ImageSettings

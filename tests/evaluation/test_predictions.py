@@ -84,7 +84,7 @@ def model():
 
 
 def test_records_are_predicted_in_their_order_as_the_model_itself_does(model):
-    from imagetune.data.decode import load_picture
+    from imagetune.data.loading.decode import load_picture
 
     paths = sorted(CLIPART.glob("birds/*.png"))[:3] + sorted(CLIPART.glob("fruit/*.png"))[:2]
     records = [Record(str(path), path.parent.name) for path in paths]

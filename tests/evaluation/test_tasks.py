@@ -18,14 +18,14 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from imagetune.data.labels import LabelRule, number_text
+from imagetune.data.sources.labels import LabelRule, number_text
 from imagetune.errors import DataError, DivergedError, RecipeError
-from imagetune.evaluation import multilabel, regression
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
-from imagetune.evaluation.intervals import Bootstrap, resampled_weights
-from imagetune.evaluation.mistakes import worst_label, wrong_pictures
-from imagetune.evaluation.multilabel import choose_thresholds
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.metrics import multilabel, regression
+from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions, predictions_of, read_predictions, write_predictions
+from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights
 from imagetune.recipe.bars import read_bar
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 

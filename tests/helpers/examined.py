@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagetune.evaluation.examined import Examined, ExaminedSplit
+from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.recipe.schema import Recipe
 from imagetune.reports.tiles import RunTiles
 

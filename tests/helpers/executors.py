@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from imagetune.search.executor import Outcome, Task, Work
+from imagetune.search.executors.protocol import Outcome, Task, Work
 
 
 class Here:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from imagetune.model.packages import lite0_file
-from imagetune.model.torch_file import read_torch_file
+from imagetune.model.weights.packages import lite0_file
+from imagetune.model.weights.torch_reader import read_torch_file
 
 
 def load_classifier(model: keras.Model) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import ray
 
 from imagetune.errors import DivergedError, StoppedError
-from imagetune.search.executor import Outcome
-from imagetune.training.stopping import listen_for_stop
+from imagetune.search.executors.protocol import Outcome
+from imagetune.training.setup.stopping import listen_for_stop
 
 
 def write(task):

@@ -14,10 +14,10 @@ from imagetune.core.files import append_json_line, write_json
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, UniformSpace
-from imagetune.search.finalists import ranking, repeats_of
-from imagetune.search.journal import Ended, Proposed
-from imagetune.search.records import describe_search, open_records, write_table
-from imagetune.search.trial import Trial, TrialResult
+from imagetune.search.proposers.finalists import ranking, repeats_of
+from imagetune.search.records.journal import Ended, Proposed
+from imagetune.search.records.table import describe_search, open_records, write_table
+from imagetune.search.records.trial import Trial, TrialResult
 
 RATE = ("train", "stages", 0, "learning_rate")
 TOP_RATE = ("train", "stages", 1, "learning_rate")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from imagetune.model import backbones
-from imagetune.model.backbones import Backbone
-from imagetune.model.blocks import VGG
+from imagetune.model.backbones import table
+from imagetune.model.backbones.blocks import VGG
+from imagetune.model.backbones.table import Backbone
 
 TINY = "tiny"
 """With BatchNorm in each block."""
@@ -42,7 +42,7 @@ def tiny_backbones() -> Iterator[None]:
     }
     constructors = {constructor: _constructor(name) for name, constructor in _CONSTRUCTORS.items()}
     with (
-        mock.patch.dict(backbones._BACKBONES, rows),
+        mock.patch.dict(table._BACKBONES, rows),
         mock.patch.multiple(keras.applications, create=True, **constructors),
     ):
         yield

@@ -6,10 +6,10 @@ from pathlib import Path
 import trial_works
 
 from imagetune.recipe.schema import Recipe
-from imagetune.search.executor import Task
-from imagetune.search.processes import Processes
-from imagetune.search.slots import Slot
-from imagetune.training.stopping import listen_for_stop
+from imagetune.search.executors.processes import Processes
+from imagetune.search.executors.protocol import Task
+from imagetune.search.executors.slots import Slot
+from imagetune.training.setup.stopping import listen_for_stop
 
 if __name__ == "__main__":
     folder, work, stop_seconds = sys.argv[1:]

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from imagetune.search.executor import Outcome
+from imagetune.search.executors.protocol import Outcome
 
 
 def done(task):

@@ -10,7 +10,7 @@ import pytest
 
 from imagetune.core.files import sha256_file
 from imagetune.errors import DivergedError, ModelFileError
-from imagetune.model.backbones import get_backbone
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.manifest import load_model, save_model, update_manifest
 from imagetune.model.trainable import set_trainable

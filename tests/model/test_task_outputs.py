@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagetune.data.targets import ValueScale
+from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import ModelFileError
 from imagetune.model.build import build_model, logits_model, value_scale_of
 from imagetune.model.manifest import load_model, read_manifest, save_model

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imagetune.errors import RecipeError
-from imagetune.model.backbones import all_backbones, get_backbone
+from imagetune.model.backbones.table import all_backbones, get_backbone
 from imagetune.model.build import backbone_of, build_backbone
 from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
 

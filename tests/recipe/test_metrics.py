@@ -23,7 +23,7 @@ from imagetune.recipe.metrics import (
 from imagetune.recipe.search import SearchConfig
 from imagetune.recipe.tracking import Requirement
 from imagetune.recipe.train import EarlyStoppingConfig
-from imagetune.training.metrics import build_tally
+from imagetune.training.objectives.metrics import build_tally
 
 TASKS: tuple[Task, ...] = get_args(Task)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagetune.data.augmentation import build_augmenter
-from imagetune.data.decode import load_picture
-from imagetune.data.preview import load_preview, pick_records
+from imagetune.data.loading.augmentation import build_augmenter
+from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
 from imagetune.recipe.data import ImageSettings

@@ -8,7 +8,7 @@ from imagetune.errors import CheckpointError, ModelFileError, TrackingError
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, check_run_place, open_run_folder, write_recipe
 from imagetune.run_folder.recorder import RunRecorder, failure_noted
-from imagetune.training.events import SilentListener, StageStarted
+from imagetune.training.setup.events import SilentListener, StageStarted
 
 
 def test_the_password_of_a_tracking_address_is_not_written(tmp_path):

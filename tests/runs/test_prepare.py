@@ -9,13 +9,13 @@ import pytest
 
 from imagetune.core.messages import say_nothing
 from imagetune.data.sources.records import Record
-from imagetune.data.splits import Splits
+from imagetune.data.splits.splits import Splits
 from imagetune.errors import DataError, ResourceError
 from imagetune.recipe.schema import Recipe
 from imagetune.runs import prepare
 from imagetune.runs.prepare import prepare_training, read_data, refuse_inherited_leaks
-from imagetune.training.stopping import StopRequest
-from imagetune.training.workers import WorkerChoice
+from imagetune.training.measure.workers import WorkerChoice
+from imagetune.training.setup.stopping import StopRequest
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from imagetune.errors import CheckpointError, DivergedError, ResourceError, Stop
 from imagetune.recipe.schema import Recipe
 from imagetune.runs import run as lives
 from imagetune.runs.run import running
-from imagetune.training.events import EpochRecord, SilentListener
+from imagetune.training.setup.events import EpochRecord, SilentListener
 
 EPOCH = EpochRecord("head", 1, 3, {"loss": 0.5}, {"loss": 0.6}, 1e-3, 10.0)
 

@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 from tiny_backbones import TINY
 
-from imagetune.data.audit import audit_catalog
-from imagetune.data.catalog import read_catalog
-from imagetune.data.splits import split_catalog
-from imagetune.model.backbones import get_backbone
+from imagetune.data.audit.audit import audit_catalog
+from imagetune.data.sources.read import read_catalog
+from imagetune.data.splits.splits import split_catalog
+from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import backbone_of, build_model
 from imagetune.model.trainable import blocks_of, leaf_layers
-from imagetune.model.weights import load_weights
+from imagetune.model.weights.load import load_weights
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
-from imagetune.training.callback import StageCallback
-from imagetune.training.fit import train
-from imagetune.training.job import Pictures, TrainingJob
-from imagetune.training.stopping import StopRequest
-from imagetune.training.teacher import Teacher
+from imagetune.training.loop.callback import StageCallback
+from imagetune.training.loop.fit import train
+from imagetune.training.objectives.distillation import Teacher
+from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.stopping import StopRequest
 
 PRETRAINED = ModelConfig(head={"dropout": 0.0})
 SMALL = ModelConfig(backbone=TINY, weights="random", head={"dropout": 0.0})

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from imagetune.cli.render.tables import table_lines
 from imagetune.core.text import format_count
-from imagetune.data.audit import Audit
+from imagetune.data.audit.audit import Audit
 from imagetune.data.findings import CODES, Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.splits import Splits
+from imagetune.data.splits.splits import Splits
 
 if TYPE_CHECKING:
     from imagetune.commands.data import Fixed

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 from imagetune.core.text import format_count
-from imagetune.search_runs.bakeoff import Baked
-from imagetune.search_runs.probe_file import PROBE_NAME
+from imagetune.search.records.bakeoff_result import Baked
+from imagetune.search.trial_process.probe_file import PROBE_NAME
 
 _HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")
 

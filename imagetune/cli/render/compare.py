@@ -7,8 +7,8 @@ from typing import Any
 
 from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
-from imagetune.data.labels import LabelRule
-from imagetune.evaluation.comparison_document import p_text
+from imagetune.data.sources.labels import LabelRule
+from imagetune.evaluation.comparison.document import p_text
 from imagetune.recipe.metrics import METRICS, show_value
 
 _MAX_CLASSES = 10

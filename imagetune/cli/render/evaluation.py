@@ -13,7 +13,7 @@ from imagetune.core.text import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
-    from imagetune.training.plan import StagePlan
+    from imagetune.training.measure.plan import StagePlan
 
 _BOUNDS = ("lower_bound", "upper_bound", "value")
 
@@ -92,7 +92,7 @@ def _interval(metric: Mapping[str, Any], style: str) -> str:
 
 def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
     """Yield what a fit would do and cost."""
-    from imagetune.training.plan import peak_memory_bytes
+    from imagetune.training.measure.plan import peak_memory_bytes
 
     for number, plan in enumerate(plans, 1):
         yield from _stage_lines(plan, f"stage {number}/{len(plans)}")

@@ -9,7 +9,7 @@ from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 
 if TYPE_CHECKING:
-    from imagetune.training.lr_find import RangeTest
+    from imagetune.training.measure.lr_find import RangeTest
 
 
 def rate_lines(found: RangeTest, plot: Path) -> list[str]:

@@ -9,7 +9,7 @@ from imagetune.cli.render.tables import table_lines
 
 if TYPE_CHECKING:
     from imagetune.model.describe import LayerRow, ModelRow
-    from imagetune.model.imagenet import WeightsStatus
+    from imagetune.model.weights.imagenet import WeightsStatus
 
 _TRAINABLE = "  (trainable)"
 

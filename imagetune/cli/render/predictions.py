@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagetune.commands.explain import Explanation
-    from imagetune.evaluation.pictures import PicturePrediction
+    from imagetune.evaluation.predict import PicturePrediction
 
 
 def prediction_line(prediction: PicturePrediction) -> str:

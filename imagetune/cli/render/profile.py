@@ -11,10 +11,10 @@ from imagetune.core.text import format_duration
 
 if TYPE_CHECKING:
     from imagetune.commands.profile import Loading, Profile
-    from imagetune.data.timing import Timing
+    from imagetune.data.loading.timing import Timing
     from imagetune.recipe.train import StageConfig
-    from imagetune.training.forecast import Advice, StageForecast
-    from imagetune.training.timing import StageTimes
+    from imagetune.training.measure.forecast import Advice, StageForecast
+    from imagetune.training.measure.timing import StageTimes
 
 WIDTH = 100
 _MAX_NAME = 44

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from imagetune.cli.render.lines import in_width, labelled
 from imagetune.core.text import format_count
-from imagetune.training.events import EpochRecord, FeaturesDone, StageStarted, StepDone
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
 class Screen:

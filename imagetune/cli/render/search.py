@@ -19,14 +19,14 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Value
-from imagetune.search.axes import short_names, text_of
-from imagetune.search.bakeoff import compared_by
-from imagetune.search.finalists import direction_of
+from imagetune.search.proposers.bakeoff import compared_by
+from imagetune.search.proposers.finalists import direction_of
+from imagetune.search.records.axes import short_names, text_of
 
 if TYPE_CHECKING:
-    from imagetune.search.finalists import Candidate
-    from imagetune.search.trial import TrialResult
-    from imagetune.search_runs.session import Search
+    from imagetune.search.proposers.finalists import Candidate
+    from imagetune.search.records.trial import TrialResult
+    from imagetune.search.session import Search
 
 _MOST_TRIALS = 20
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")

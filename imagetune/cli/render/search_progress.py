@@ -16,16 +16,16 @@ from imagetune.cli.render.search import STATUS_WORDS, metric_text, names_of, set
 from imagetune.cli.render.trial_rows import Row, joined, laid_out
 from imagetune.core.text import format_count, format_duration
 from imagetune.recipe.document import NodePath
-from imagetune.search.bakeoff import compared_by
-from imagetune.search_runs.forecast import seconds_left
+from imagetune.search.forecast import seconds_left
+from imagetune.search.proposers.bakeoff import compared_by
 
 if TYPE_CHECKING:
     from imagetune.cli.render.progress import Screen
-    from imagetune.search.executor import Task
-    from imagetune.search.finalists import Candidate
-    from imagetune.search.trial import Trial, TrialResult
-    from imagetune.search_runs.progress import ProgressReader
-    from imagetune.search_runs.watching import SearchPlan
+    from imagetune.search.executors.protocol import Task
+    from imagetune.search.listeners import SearchPlan
+    from imagetune.search.proposers.finalists import Candidate
+    from imagetune.search.records.progress import ProgressReader
+    from imagetune.search.records.trial import Trial, TrialResult
 
 _LOOK_SECONDS = 0.5
 _BEST_ROWS = 5
@@ -85,7 +85,7 @@ class SearchScreen:
 
     def trial_started(self, trial: Trial, task: Task) -> None:
         """Begin to show a trial."""
-        from imagetune.search_runs.progress import ProgressReader
+        from imagetune.search.records.progress import ProgressReader
 
         plan = self._planned()
         progress = ProgressReader(task, plan.recipe.search.objective)

@@ -9,10 +9,10 @@ from imagetune.cli.render.tables import table_lines
 from imagetune.core.text import format_count
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
-from imagetune.search.axes import text_of
-from imagetune.search.finalists import Direction
-from imagetune.search.sweep import Effect
-from imagetune.search_runs.sweep import method_of, overrides_of
+from imagetune.search.proposers.finalists import Direction
+from imagetune.search.proposers.sweep import Effect
+from imagetune.search.records.axes import text_of
+from imagetune.search.records.sweep_result import method_of, overrides_of
 
 
 def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagetune.data.findings import Finding
-from imagetune.data.labels import ONE_CLASS, LabelRule
+from imagetune.data.sources.labels import ONE_CLASS, LabelRule
 from imagetune.data.sources.records import Record
 
 

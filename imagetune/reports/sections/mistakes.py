@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagetune.evaluation.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_pictures
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.thumbnails import thumbnail
 from imagetune.recipe.data import DataConfig
+from imagetune.reports.thumbnails import thumbnail
 
 THUMBNAIL_PIXELS = 208
 

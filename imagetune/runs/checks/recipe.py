@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from imagetune.core.text import suggest_name
-from imagetune.data.augmentation import augmentation_problems
 from imagetune.data.findings import CODES
+from imagetune.data.loading.augmentation import augmentation_problems
 from imagetune.errors import RecipeError
-from imagetune.model.backbones import get_backbone
-from imagetune.model.views import unfit_views
+from imagetune.model.backbones.table import get_backbone
+from imagetune.model.test_time_augmentation import unfit_views
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource, load_recipe
 from imagetune.recipe.schema import Recipe

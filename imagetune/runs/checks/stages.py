@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagetune.data.augmentation import augmentation_problems
+from imagetune.data.loading.augmentation import augmentation_problems
 from imagetune.errors import RecipeError
-from imagetune.model.backbones import Backbone, get_backbone
+from imagetune.model.backbones.table import Backbone, get_backbone
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.train import StageConfig

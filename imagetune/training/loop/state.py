@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from imagetune.training.events import EpochRecord
-from imagetune.training.optimizer import Slots
-from imagetune.training.schedules import PlateauState
+from imagetune.training.optimization.optimizer import Slots
+from imagetune.training.optimization.schedules import PlateauState
+from imagetune.training.setup.events import EpochRecord
 
 
 @dataclass(frozen=True)

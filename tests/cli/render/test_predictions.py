@@ -1,6 +1,6 @@
 from imagetune.cli.render.predictions import explanation_line, prediction_line
 from imagetune.commands.explain import Explanation
-from imagetune.evaluation.pictures import PicturePrediction
+from imagetune.evaluation.predict import PicturePrediction
 
 
 def test_a_class_is_shown_with_its_probability():

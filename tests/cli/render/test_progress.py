@@ -1,5 +1,5 @@
 from imagetune.cli.render.progress import Screen
-from imagetune.training.events import EpochRecord, StageStarted
+from imagetune.training.setup.events import EpochRecord, StageStarted
 
 STAGE = StageStarted(
     name="head",

@@ -6,10 +6,10 @@ import pytest
 
 from imagetune.cli.render.search import file_lines, nothing_left_line, search_lines
 from imagetune.recipe.loading import load_recipe
-from imagetune.search.finalists import ranking
-from imagetune.search.trial import Trial, TrialResult
-from imagetune.search_runs.refit import Refit
-from imagetune.search_runs.session import Search
+from imagetune.search.proposers.finalists import ranking
+from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.refit import Refit
+from imagetune.search.session import Search
 
 RATE = ("train", "stages", 0, "learning_rate")
 BATCH = ("train", "batch_size")

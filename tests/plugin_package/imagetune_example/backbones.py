@@ -1,7 +1,7 @@
 """A backbone. Keras is imported where the network is built: the description is read by `recipe validate` too."""
 
-from imagetune.model.backbones import Backbone
-from imagetune.model.blocks import BlockScheme
+from imagetune.model.backbones.blocks import BlockScheme
+from imagetune.model.backbones.table import Backbone
 
 
 def build_tiny_net(shape):

@@ -1,0 +1,1 @@
+"""Near-duplicate images: perceptual hashes, their index, alignment and groups."""

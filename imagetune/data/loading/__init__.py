@@ -1,0 +1,1 @@
+"""From image files to batches: decoding, caches, augmentation, targets, the input pipeline."""

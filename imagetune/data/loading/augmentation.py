@@ -1,0 +1,369 @@
+"""Augmentation by any albumentations transform: checked by building the real one, repeatable from a seed a picture."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagetune.core.plugins import AUGMENTATIONS, load_plugin, plugin_errors, plugin_names
+from imagetune.data.loading.augmentation_presets import PRESETS
+from imagetune.errors import RecipeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from pydantic import ValidationError
+
+    from imagetune.recipe.data import ImageSettings
+
+    Picture = npt.NDArray[np.uint8]
+
+__all__ = [
+    "PRESETS",
+    "Augmenter",
+    "Problem",
+    "augmentation_problems",
+    "augmentation_transforms",
+    "build_augmenter",
+]
+
+Place = tuple[str | int, ...]
+
+_COMPOSITIONS = ("OneOf", "RandomOrder", "SomeOf", "Sequential")
+_NORMALISES = ("FromFloat", "Normalize", "ToFloat", "ToTensorV2", "ToTensor3D")
+_REFUSED = {
+    "Compose": "the list itself is the composition: write its transforms straight into the list",
+    "ReplayCompose": "the list itself is the composition: write its transforms straight into the list",
+    "OneOrOther": "write OneOf with two transforms",
+    "SelectiveChannelTransform": "pictures keep their three channels together here",
+    "Lambda": "a recipe holds no code",
+    **dict.fromkeys(_NORMALISES, "normalisation is the model's first layers, so pictures must stay uint8 RGB"),
+}
+_CHAIN_TRIALS = 8
+# What a library may raise for values that don't suit a picture.
+_TRANSFORM_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with an augmentation.
+
+    Attributes:
+        where: Path inside the augmentation value, such as ``(0, "OneOf", "transforms", 1, "Blur", "blur_limit")``.
+        what: What is wrong, and what is there instead.
+    """
+
+    where: Place
+    what: str
+
+
+class Augmenter:
+    """Augments pictures; equal seeds give equal pixels, in any thread or process.
+
+    Args:
+        spec: A preset's name, or transforms as a recipe writes them.
+        image: The size that comes out, and the background that turned and moved pictures are filled up with.
+    """
+
+    def __init__(self, spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> None:
+        # Resolved here, so that worker processes get transforms and need no plug-in.
+        self._spec = augmentation_transforms(spec, (image.height, image.width))
+        self._image = image
+        # albumentations keeps the random state inside its objects: one composition a thread, or they mix.
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Augmenter, (self._spec, self._image))
+
+    def __call__(self, picture: Picture, *, seed: tuple[int, int, int]) -> Picture:
+        """Return an augmented copy.
+
+        Args:
+            picture: ``(h, w, 3)`` uint8 RGB, usually already of the final size.
+            seed: Seed of the run, epoch, and index of the picture; not negative.
+
+        Returns:
+            ``(image.height, image.width, 3)`` uint8 RGB.
+        """
+        import numpy as np
+
+        from imagetune.data.loading.decode import resize_picture
+
+        if not self._spec:
+            return resize_picture(picture, self._image)
+        composition = self._composition()
+        composition.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        return resize_picture(composition(image=picture)["image"], self._image)
+
+    def _composition(self) -> Any:
+        if not hasattr(self._local, "composition"):
+            transforms = [_build(entry, self._image.background) for entry in self._spec]
+            self._local.composition = _albumentations().Compose(transforms)
+        return self._local.composition
+
+
+def build_augmenter(spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> Augmenter:
+    """Return an augmenter for a spec without problems; it can be pickled."""
+    return Augmenter(spec, image)
+
+
+def augmentation_transforms(
+    spec: str | Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the transforms that an augmentation stands for, as a recipe would list them.
+
+    Args:
+        spec: The name of a preset of ours or of a plug-in, or transforms as a recipe writes them.
+        size: Height and width in pixels of the pictures that will be augmented; a plug-in's preset may depend on it.
+
+    Raises:
+        RecipeError: A plug-in's preset is not to be had, or is no list.
+    """
+    if not isinstance(spec, str):
+        return tuple(spec)
+    return PRESETS[spec] if spec in PRESETS else _plugin_preset(spec, size)
+
+
+def _plugin_preset(name: str, size: tuple[int, int]) -> tuple[Mapping[str, Any], ...]:
+    preset = load_plugin(AUGMENTATIONS, name)
+    with plugin_errors(AUGMENTATIONS, name):
+        transforms = preset(size)
+        if not isinstance(transforms, (list, tuple)):
+            raise TypeError(f"it gives {transforms!r}, expected a list of transforms")
+    return tuple(transforms)
+
+
+def augmentation_problems(
+    spec: str | Sequence[Mapping[str, Any]], *, size: tuple[int, int] = (224, 224)
+) -> tuple[Problem, ...]:
+    """Check an augmentation by building each transform and trying it on a picture.
+
+    Args:
+        spec: A preset's name, or transforms as a recipe writes them.
+        size: Height and width in pixels of the pictures that will be augmented.
+
+    Returns:
+        Everything that is wrong; empty for an augmentation that works.
+    """
+    from imagetune.recipe.problems import did_you_mean
+
+    if isinstance(spec, str):
+        if spec in PRESETS:
+            return ()
+        if spec not in (plugins := plugin_names(AUGMENTATIONS)):
+            return (Problem((), f"unknown preset {spec!r}; {did_you_mean(spec, (*PRESETS, *plugins))}"),)
+        return tuple(_plugin_problems(spec, size))
+    found = tuple(_list_problems(spec, (), size))
+    return found or tuple(_chain_problems(spec, size))
+
+
+def _plugin_problems(name: str, size: tuple[int, int]) -> Iterator[Problem]:
+    """Yield what is wrong with a plug-in's preset; its transforms have no place in the recipe."""
+    try:
+        transforms = augmentation_transforms(name, size)
+    except RecipeError as error:
+        yield Problem((), str(error))
+        return
+    for problem in augmentation_problems(transforms, size=size):
+        place = f"{'.'.join(map(str, problem.where))}: " if problem.where else ""
+        yield Problem((), f"the plug-in's preset {name!r} is wrong: {place}{problem.what}")
+
+
+def _chain_problems(spec: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Iterator[Problem]:
+    """Transforms that work alone may not work after each other: a crop after a smaller crop."""
+    if not spec:
+        return
+    chain = _albumentations().Sequential([_build(entry, (255, 255, 255)) for entry in spec], p=1.0)
+    for seed in range(_CHAIN_TRIALS):
+        if trouble := _trial(chain, size, seed):
+            yield Problem((), f"the transforms can't be used together: {trouble}")
+            return
+
+
+def _list_problems(entries: Any, where: Place, size: tuple[int, int]) -> Iterator[Problem]:
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or len(entry) != 1:
+            what = f"{_shown(entry)} is wrong: expected one transform, as `HorizontalFlip: {{p: 0.5}}`"
+            yield Problem((*where, index), what)
+            continue
+        ((name, arguments),) = entry.items()
+        place = (*where, index, str(name))
+        if arguments is not None and not isinstance(arguments, Mapping):
+            yield Problem(place, f"{_shown(arguments)} is wrong: expected its arguments, as `{{p: 0.5}}`")
+            continue
+        yield from _entry_problems(str(name), dict(arguments or {}), place, size)
+
+
+def _entry_problems(name: str, arguments: dict[str, Any], place: Place, size: tuple[int, int]) -> Iterator[Problem]:
+    from imagetune.recipe.problems import did_you_mean
+
+    if name in _REFUSED:
+        yield Problem(place, f"{name} can't be used: {_REFUSED[name]}")
+        return
+    kind = _transforms().get(name)
+    if kind is None:
+        yield Problem(place, f"albumentations has no transform {name!r}; {did_you_mean(name, _transforms())}")
+        return
+    known = [argument for argument in inspect.signature(kind.__init__).parameters if argument not in ("self", "strict")]
+    unknown = [argument for argument in arguments if argument not in known]
+    for argument in unknown:
+        what = f"{name} has no argument {argument!r}; {did_you_mean(str(argument), known)}"
+        yield Problem((*place, str(argument)), what)
+    if unknown:
+        return
+    if name in _COMPOSITIONS:
+        yield from _composition_problems(name, arguments, place, size)
+    else:
+        yield from _transform_problems(kind, arguments, place, size)
+
+
+def _composition_problems(
+    name: str, arguments: dict[str, Any], place: Place, size: tuple[int, int]
+) -> Iterator[Problem]:
+    inner = arguments.get("transforms")
+    if not isinstance(inner, (list, tuple)) or not inner:
+        yield Problem((*place, "transforms"), f"{name} needs `transforms`, a list of one transform or more")
+        return
+    found = tuple(_list_problems(inner, (*place, "transforms"), size))
+    yield from found
+    p, n = arguments.get("p", 0.5), arguments.get("n", 1)
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        yield Problem((*place, "p"), f"{_shown(p)} is wrong: expected a number from 0 to 1")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        yield Problem((*place, "n"), f"{_shown(n)} is wrong: expected a whole number of at least 1")
+    if not found and not any((next(iter(entry.values())) or {}).get("p", 0.5) for entry in inner):
+        yield Problem((*place, "transforms"), "every transform has p: 0, so none can be chosen")
+
+
+def _transform_problems(kind: Any, arguments: dict[str, Any], place: Place, size: tuple[int, int]) -> Iterator[Problem]:
+    from pydantic import ValidationError
+
+    p = arguments.get("p", 0.5)
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        yield Problem((*place, "p"), f"{_shown(p)} is wrong: expected a number from 0 to 1")
+        return
+    try:
+        # Only a class with a schema of its own knows `strict`, which turns its warnings into errors.
+        transform = _make(kind, arguments, (255, 255, 255), **({"strict": True} if "InitSchema" in vars(kind) else {}))
+    except _TRANSFORM_ERRORS as error:
+        if isinstance(error.__cause__, ValidationError):
+            yield from _schema_problems(error.__cause__, arguments, place)
+        else:
+            yield Problem(place, f"{place[-1]} can't be built: {_plain(str(error))}")
+        return
+    trouble = _trial(transform, size)
+    if trouble:
+        yield Problem(place, f"{place[-1]} can't be used: {trouble}")
+
+
+def _schema_problems(error: ValidationError, arguments: dict[str, Any], place: Place) -> Iterator[Problem]:
+    """Yield one problem for each argument; the branches of a union that failed are joined by "or"."""
+    wrong: dict[str, list[str]] = {}
+    for finding in error.errors(include_url=False):
+        argument = str(finding["loc"][0]) if finding["loc"] else ""
+        words = "is missing and has no default" if finding["type"] == "missing" else _plain(finding["msg"])
+        wrong.setdefault(argument, []).append(words)
+    for argument, reasons in wrong.items():
+        what = " or ".join(dict.fromkeys(reasons))
+        if argument in arguments:
+            yield Problem((*place, argument), f"{_shown(arguments[argument])} is wrong: {what}")
+        else:
+            yield Problem(place, f"{argument} {what}".strip())
+
+
+def _trial(transform: Any, size: tuple[int, int], seed: int = 0) -> str:
+    """Return why a transform fails on a picture or changes its type, or "" when it works."""
+    import cv2
+    import numpy as np
+    from albumentations.augmentations.crops.transforms import CropSizeError
+
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    transform.set_random_seed(seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = transform(image=picture, force_apply=True)["image"]
+    except (*_TRANSFORM_ERRORS, CropSizeError, cv2.error) as error:
+        return f"on a picture of {size[0]} x {size[1]} it fails with: {_plain(str(error))}"
+    if not isinstance(result, np.ndarray) or result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
+        kind = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
+        return f"it gives {kind}, but pictures must stay uint8 RGB: normalisation is the model's first layers"
+    return ""
+
+
+def _build(entry: Mapping[str, Any], background: tuple[int, int, int]) -> Any:
+    ((name, arguments),) = entry.items()
+    arguments = dict(arguments or {})
+    if name in _COMPOSITIONS:
+        arguments["transforms"] = [_build(inner, background) for inner in arguments["transforms"]]
+        return _transforms()[name](**arguments)
+    kind = _transforms()[name]
+    if name == "Affine":
+        from imagetune.data.loading.warping import QuickAffine
+
+        kind = QuickAffine
+    return _make(kind, arguments, background)
+
+
+def _make(kind: Any, arguments: dict[str, Any], background: tuple[int, int, int], **more: Any) -> Any:
+    """Build a transform; a geometric one fills what it uncovers with the background unless told otherwise."""
+    known = inspect.signature(kind.__init__).parameters
+    if "border_mode" in known and "fill" in known and "fill" not in arguments:
+        arguments = {**arguments, "fill": background}
+    with warnings.catch_warnings():
+        # ShiftScaleRotate and a few others only recommend a sister; unknown arguments were refused before.
+        warnings.simplefilter("ignore", UserWarning)
+        return kind(**{key: _constant(value) for key, value in arguments.items()}, **more)
+
+
+def _constant(value: Any) -> Any:
+    """Read ``INTER_CUBIC`` and ``BORDER_REFLECT`` as OpenCV's numbers."""
+    import cv2
+
+    if isinstance(value, str) and value.startswith(("INTER_", "BORDER_")):
+        return getattr(cv2, value, value)
+    return value
+
+
+def _transforms() -> dict[str, Any]:
+    """Return every transform and composition by name."""
+    library = _albumentations()
+    bases = (library.BasicTransform, library.BaseCompose)
+    found = {}
+    for name in dir(library):
+        kind = getattr(library, name)
+        if inspect.isclass(kind) and issubclass(kind, bases) and not inspect.isabstract(kind):
+            found[name] = kind
+    abstract = ("BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D")
+    return {name: kind for name, kind in found.items() if name not in (*abstract, *_REFUSED)}
+
+
+def _albumentations() -> Any:
+    import albumentations
+
+    return albumentations
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _plain(message: str) -> str:
+    """Return a library's message as a clause of one line."""
+    text = " ".join(message.split()).removeprefix("Value error, ").removeprefix("Assertion failed, ")[:300]
+    first = text.split(" ")[0]
+    return text[:1].lower() + text[1:] if first[1:].islower() else text

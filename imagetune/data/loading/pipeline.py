@@ -1,0 +1,352 @@
+"""Batches for training and evaluation: Grain runs the workers, each element of its dataset is a whole batch.
+
+Element ``step`` belongs to epoch ``step // steps_per_epoch``; the order of an epoch comes from (seed, epoch), the
+augmentation of a picture from (seed, epoch, index). So pixels and order don't depend on the number of workers, any
+step can be the first, and the last batch of an epoch may be smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import absl.flags
+import grain
+import numpy as np
+from grain.experimental import DatasetOptions, WithOptionsIterDataset
+
+from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores, without_main_module
+from imagetune.data.loading.augmentation import Augmenter, build_augmenter
+from imagetune.data.loading.image_cache import PictureCache, PictureSource, picture_source
+from imagetune.data.sources.records import Record
+from imagetune.errors import BadPictureError, ResourceError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from imagetune.recipe.data import ImageSettings
+
+Workers = int | Literal["auto"]
+
+# Seconds of one core, by which processes are worth their start of about three seconds: what a picture takes at 224
+# pixels where it must be decoded, augmented, or only copied, and up to how much work the main process does itself.
+DECODE_SECONDS, AUGMENT_SECONDS, COPY_SECONDS = 1.2e-3, 0.8e-3, 0.05e-3
+ALONE_SECONDS = 8.0
+_MOST_WORKERS = 32
+_BUFFERED_BATCHES = 2
+# Batches come back through pipes. Shared memory is a little faster, but a container has 64 MB of it, and a batch too
+# many there is a bus error.
+_NO_SHARED_MEMORY = DatasetOptions(min_shm_size=1 << 62)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures with their labels.
+
+    Attributes:
+        images: ``(b, height, width, 3)`` uint8 RGB.
+        labels: ``(b,)`` int32, index into the class names, -1 for an unknown label.
+        indices: ``(b,)`` int64, index into the records.
+        errors: ``(index, message)`` of pictures that could not be loaded and are not in the batch; only where the
+            caller asked to go on without them.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    indices: npt.NDArray[np.int64]
+    errors: tuple[tuple[int, str], ...] = ()
+
+
+class Batches:
+    """An iterator of batches that closes its workers at the end, at an error, and when its ``with`` block ends."""
+
+    def __init__(self, dataset: grain.IterDataset[Any], count: int, *, keep_going: bool, workers: int = 0) -> None:
+        self._iterator: Any = iter(dataset)
+        self._count = count
+        self._keep_going = keep_going
+        # Grain starts its workers when the first element is asked for. Asked now, they start while the caller goes on.
+        starter = ThreadPoolExecutor(1, "imagetune-first-batch")
+        self._first: Future[Any] | None = starter.submit(_first_of, self._iterator, workers=workers)
+        starter.shutdown(wait=False)
+
+    def __len__(self) -> int:
+        """Return how many batches there are from the first step on."""
+        return self._count
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __next__(self) -> Batch:
+        """Return the next batch.
+
+        Raises:
+            BadPictureError: A picture can't be loaded any more; ``where`` is its path.
+            ResourceError: A worker process died.
+        """
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            loaded = self._loaded()
+        except StopIteration:
+            self.close()
+            raise
+        except RuntimeError as error:
+            self.close()
+            if "terminated unexpectedly" not in str(error):
+                raise
+            hint = "memory is the usual cause: lower data.workers or train.batch_size"
+            raise ResourceError("a process that loads pictures died", hint=hint) from error
+        if loaded["errors"] and not self._keep_going:
+            self.close()
+            _, where, what, hint = loaded["errors"][0]
+            raise BadPictureError(what, where=where, hint=hint)
+        errors = tuple((index, what) for index, _, what, _ in loaded["errors"])
+        return Batch(loaded["images"], loaded["labels"], loaded["indices"], errors)
+
+    def close(self) -> None:
+        """Stop the workers; a second call does nothing."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is None:
+            return
+        # An iterator that is closed while it starts its workers would leave them behind.
+        first, self._first = self._first, None
+        if first is not None:
+            wait([first])
+        iterator.close()
+
+    def _loaded(self) -> dict[str, Any]:
+        if self._first is None:
+            found: dict[str, Any] = next(self._iterator)
+            return found
+        # Asked for again if Ctrl-C comes while it is waited for.
+        first: dict[str, Any] | None = self._first.result()
+        self._first = None
+        if first is None:
+            raise StopIteration
+        return first
+
+
+def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its name
+    records: Sequence[Record],
+    class_names: Sequence[str],
+    *,
+    image: ImageSettings,
+    augmentation: str | Sequence[Mapping[str, Any]],
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    workers: Workers,
+    max_pixels: int,
+    start_step: int = 0,
+    chances: npt.NDArray[np.float64] | None = None,
+    cache: PictureCache | None = None,
+) -> Batches:
+    """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other; loading begins at once.
+
+    Args:
+        records: The training split.
+        class_names: In the order of the model's outputs.
+        image: Size, resizing and background.
+        augmentation: As in the recipe; see `augmentation_problems`.
+        batch_size: Pictures a batch; the last of each epoch may have fewer.
+        seed: Not negative; sets the order and every augmentation.
+        epochs: How many times each picture comes.
+        workers: Processes; 0 loads in threads of this one; ``auto`` decides by the amount of work.
+        max_pixels: Larger pictures are refused.
+        start_step: The first step, counted from 0 over all epochs: resuming there gives the batches of a whole run.
+        chances: ``(n,)`` share of an epoch's draws that each picture gets, summing to 1: a picture may then come
+            several times, differently augmented, or not at all. By default each comes once.
+        cache: Decoded pictures of this size, for those that are there, and to keep the others in. Pixels are the same.
+    """
+    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
+    work = loading_seconds(source, len(steps) * batch_size, augmented=True)
+    count = _worker_count(workers, work_seconds=work, cores=usable_cores())
+    augmenter = build_augmenter(augmentation, image)
+    loader = _BatchLoader(
+        source.for_processes() if count else source,
+        label_positions(records, class_names),
+        batch_size,
+        seed,
+        augmenter,
+        chances,
+    )
+    return _batches(loader, steps, count, keep_going=False)
+
+
+def evaluation_batches(
+    records: Sequence[Record],
+    class_names: Sequence[str],
+    *,
+    image: ImageSettings,
+    batch_size: int,
+    workers: Workers,
+    max_pixels: int,
+    keep_going: bool = False,
+    cache: PictureCache | None = None,
+) -> Batches:
+    """Return the pictures once, in the order of the records, not augmented.
+
+    Args:
+        records: Any split; a label that is not among the class names becomes -1.
+        class_names: In the order of the model's outputs.
+        image: Size, resizing and background.
+        batch_size: Pictures a batch.
+        workers: As for `training_batches`, but none are started where that takes longer than the work.
+        max_pixels: Larger pictures are refused.
+        keep_going: Leave pictures that can't be loaded out of their batch and list them in ``errors``; a batch may then
+            be empty.
+        cache: As for `training_batches`.
+    """
+    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    work = loading_seconds(source, len(records), augmented=False)
+    count = 0 if work < ALONE_SECONDS else _worker_count(workers, work_seconds=work, cores=usable_cores())
+    loader = _BatchLoader(
+        source.for_processes() if count else source, label_positions(records, class_names), batch_size, 0, None
+    )
+    return _batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return how many batches hold ``count`` pictures, the last perhaps smaller."""
+    return -(-count // batch_size)
+
+
+class _BatchLoader:
+    """Makes the batch of one step. It is sent to the workers, so it holds no more than they need."""
+
+    def __init__(
+        self,
+        source: PictureSource,
+        labels: npt.NDArray[np.int32],
+        batch_size: int,
+        seed: int,
+        augmenter: Augmenter | None,
+        chances: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self._source = source
+        self._labels = labels
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augmenter = augmenter
+        self._chances = chances
+        self._last_order: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        epoch, batch = divmod(int(step), steps_per_epoch(len(self._labels), self._batch_size))
+        part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
+        order = self._order(epoch)
+        wanted = order[part]
+        image = self._source.image
+        images = np.empty((len(wanted), image.height, image.width, 3), np.uint8)
+        # An error would not survive the way back from a worker whole, so it travels as text.
+        errors: list[tuple[int, str, str, str]] = []
+        kept: list[int] = []
+        for place, index in enumerate(wanted.tolist(), start=part.start):
+            # A picture that is drawn twice is augmented in two ways.
+            view = index if self._chances is None else len(order) + place
+            try:
+                images[len(kept)] = self._load(index, epoch, view)
+            except BadPictureError as error:
+                errors.append((index, error.where, error.what, error.hint))
+            else:
+                kept.append(index)
+        indices = np.array(kept, np.int64)
+        return {"images": images[: len(kept)], "labels": self._labels[indices], "indices": indices, "errors": errors}
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._augmenter is None:
+            return np.arange(len(self._labels), dtype=np.int64)
+        last = self._last_order
+        if last is None or last[0] != epoch:
+            last = (epoch, epoch_order(len(self._labels), self._seed, epoch, self._chances))
+            self._last_order = last
+        return last[1]
+
+    def _load(self, index: int, epoch: int, view: int) -> npt.NDArray[np.uint8]:
+        picture = self._source.load(index)
+        return picture if self._augmenter is None else self._augmenter(picture, seed=(self._seed, epoch, view))
+
+
+def label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return the position ``(n,)`` of each record's label among the class names, -1 for one that is not there."""
+    positions = {name: position for position, name in enumerate(class_names)}
+    return np.array([positions.get(record.label, -1) for record in records], np.int32)
+
+
+def epoch_order(
+    count: int, seed: int, epoch: int, chances: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return the positions ``(count,)`` of the pictures of an epoch in their order.
+
+    Args:
+        count: Number of pictures.
+        seed: Of the run.
+        epoch: From 0.
+        chances: As for `training_batches`.
+    """
+    if chances is not None:
+        return _drawn(chances, seed, epoch)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
+
+
+def _drawn(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the drawn positions of one epoch: systematic sampling, so that shares hold as nearly as they can."""
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
+    count = len(chances)
+    points = (random.random() + np.arange(count)) / count
+    drawn = np.minimum(np.searchsorted(np.cumsum(chances), points, side="right"), count - 1)
+    return random.permutation(drawn.astype(np.int64))
+
+
+def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
+    workers = min(workers, len(steps))
+    threads = 1 if workers else min(usable_cores(), 8, max(1, len(steps)))
+    # Grain's own defaults would hold 500 batches in memory.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads if workers else threads + 1)
+    dataset = grain.MapDataset.range(steps.start, max(steps.stop, steps.start)).map(loader).to_iter_dataset(options)
+    if workers:
+        _let_grain_read_its_flags()
+        keep_freed_memory()  # every batch arrives here anew
+        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED_BATCHES)
+        dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
+        dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)
+    return Batches(dataset, len(steps), keep_going=keep_going, workers=workers)
+
+
+def _first_of(iterator: Any, *, workers: int) -> Any:
+    """Return the first element, None where there is none; worker processes start with that."""
+    if not workers:
+        return next(iterator, None)
+    with without_main_module():
+        return next(iterator, None)
+
+
+def _let_grain_read_its_flags() -> None:
+    """With JAX installed, Grain asks for a command-line flag, which fails where no absl program has parsed any."""
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()
+
+
+def loading_seconds(source: PictureSource, reads: int, *, augmented: bool) -> float:
+    """Return about how long one core takes to load pictures at 224 pixels, so many times in all."""
+    decoded = reads if source.rows is None else min(source.missing(), reads)
+    return decoded * DECODE_SECONDS + reads * (AUGMENT_SECONDS if augmented else COPY_SECONDS)
+
+
+def _worker_count(workers: Workers, *, work_seconds: float, cores: int) -> int:
+    """Decide ``auto``: no processes where starting them takes longer than the work, else one a core."""
+    if workers != "auto":
+        return workers
+    return 0 if cores == 1 or work_seconds < ALONE_SECONDS else min(cores, _MOST_WORKERS)

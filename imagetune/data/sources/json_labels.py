@@ -1,0 +1,97 @@
+"""A folder of pictures with a JSON file beside each: ``{"labels": [...]}``, ``{"label": "..."}`` or ``{"value": 1.5}``.
+
+The file is called as its picture, with the suffix ``.json``. Other keys are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagetune.core.text import format_count
+from imagetune.data.sources.labels import join_labels, number_of, number_text, require_plain
+from imagetune.data.sources.records import Record
+from imagetune.errors import DataError
+
+if TYPE_CHECKING:
+    from imagetune.recipe.data import DataConfig
+
+LARGEST_BYTES = 16 << 20
+
+
+def sidecar_of(picture: str) -> Path:
+    """Return where the JSON file of a picture is expected."""
+    return Path(picture).with_suffix(".json")
+
+
+def has_sidecars(pictures: Iterable[str]) -> bool:
+    """Return whether any of the pictures has a JSON file beside it."""
+    return any(sidecar_of(picture).is_file() for picture in pictures)
+
+
+def read_sidecars(pictures: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
+    """Return a record for each picture, with the label of its JSON file.
+
+    Raises:
+        DataError: A picture has no JSON file, or a file doesn't say what the task needs; it names the file.
+    """
+    missing = [picture for picture in pictures if not sidecar_of(picture).is_file()]
+    if missing:
+        others = f" (and {format_count(len(missing) - 1, 'other picture')})" if missing[1:] else ""
+        what = f"has no {sidecar_of(missing[0]).name} beside it, as other pictures have{others}"
+        raise DataError(what, where=missing[0], hint="write one, or move the picture elsewhere")
+    return [Record(picture, _label(sidecar_of(picture), config), split) for picture in pictures]
+
+
+def _label(path: Path, config: DataConfig) -> str:
+    content = _read(path)
+    if config.task == "multi_label":
+        return _several(content, path, config.label_separator)
+    if config.task == "regression":
+        return _number(content, path)
+    label = content.get("label")
+    if not isinstance(label, str) or not label.strip():
+        raise _unfit(path, content, "label", 'a class name, as in {"label": "cat"}')
+    return unicodedata.normalize("NFC", label)
+
+
+def _several(content: dict[str, Any], path: Path, separator: str) -> str:
+    labels = content.get("labels", [content["label"]] if "label" in content else None)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise _unfit(path, content, "labels", 'a list of class names, as in {"labels": ["cat", "dog"]}')
+    for label in labels:
+        require_plain(label, separator, where=str(path))
+    return join_labels((unicodedata.normalize("NFC", label) for label in labels), separator)
+
+
+def _number(content: dict[str, Any], path: Path) -> str:
+    value = content.get("value")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _unfit(path, content, "value", 'a number, as in {"value": 2.5}')
+    # An integer in JSON may be larger than any float.
+    number = number_of(str(value))
+    if number is None:
+        raise _unfit(path, content, "value", "a finite number")
+    return number_text(number)
+
+
+def _unfit(path: Path, content: dict[str, Any], key: str, expected: str) -> DataError:
+    found = f"has {key!r}: {content[key]!r}" if key in content else f"has no {key!r}"
+    return DataError(f"{found}; expected {expected}", where=str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise DataError(f"is larger than {LARGEST_BYTES} bytes, which no labels are", where=str(path))
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise DataError('is no JSON object; expected one such as {"labels": ["cat", "dog"]}', where=str(path))
+    return content

@@ -1,0 +1,209 @@
+"""What the source holds: every picture with its label, its given split and its group.
+
+Five kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
+or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it; a folder whose pictures have
+a JSON file beside them. Nothing is opened here but tables and JSON files, and nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagetune.core.text import format_count, format_list, suggest_name
+from imagetune.data.findings import Finding
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.folders import is_picture, read_folder, walk_pictures
+from imagetune.data.sources.labels import canonical_labels, label_rule, order_classes
+from imagetune.data.sources.tables import read_table
+from imagetune.errors import DataError
+
+if TYPE_CHECKING:
+    from imagetune.recipe.data import DataConfig
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+
+def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
+    """List the pictures of ``config.source``.
+
+    Args:
+        config: The recipe's data section; ``source`` is an absolute path.
+        least_classes: Fewer classes than this are an error; with less than 2, which is for testing a model, classes
+            of ``config.classes`` may be absent.
+
+    Raises:
+        DataError: No such source, no pictures, an empty class folder, a table without its columns, a split word that is
+            not understood, a class of ``config.classes`` that is not there, a label that is no number in regression.
+        RecipeError: Nothing tells the order of ordinal classes.
+    """
+    source = Path(config.source)
+    if not source.exists():
+        raise _no_such_path(source)
+    if source.is_dir():
+        catalog = read_folder(source, config)
+    elif source.suffix.lower() in TABLE_SUFFIXES:
+        catalog = read_table(source, config)
+    else:
+        what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
+        raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
+    catalog = _with_labels(catalog, config, required=least_classes > 1)
+    if not catalog.records:
+        raise DataError("holds no pictures", where=str(source))
+    if config.columns.slices and not catalog.records[0].slices:
+        what = f"has no columns, but data.columns.slices names {format_list(config.columns.slices)}"
+        raise DataError(what, where=str(source), hint="slices by columns need a table; leave data.columns.slices out")
+    _require_classes(catalog, source, least_classes)
+    if config.classes is None:
+        order_classes(catalog.labels, config)
+    return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog))
+
+
+def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the picture files that the words of a command line mean.
+
+    Args:
+        paths: Files (taken whatever their suffix), folders (searched through), and globs with ``*``, ``?`` or ``**``.
+
+    Returns:
+        Absolute paths, each once; those of a folder or a glob are sorted.
+
+    Raises:
+        DataError: A path doesn't exist, or nothing is found at all.
+    """
+    found: dict[str, None] = {}
+    for word in paths:
+        path = Path(word).expanduser().absolute()
+        if path.is_dir():
+            found.update(dict.fromkeys(walk_pictures(path).pictures))
+        elif path.exists() or path.is_symlink():
+            found[str(path)] = None
+        elif glob.has_magic(word):
+            # Path.glob takes no absolute pattern.
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+            found.update(dict.fromkeys(_pictures_of_glob(matches)))
+        else:
+            raise _no_such_path(path)
+    if not found:
+        hint = "name files, folders or globs such as 'in/*.jpg'"
+        raise DataError("no pictures found", where=format_list(paths), hint=hint)
+    return tuple(found)
+
+
+def spare_pictures(outputs: Iterable[Path], pictures: Iterable[str]) -> None:
+    """Make sure that nothing is written over the pictures it is made of.
+
+    Raises:
+        DataError: One of ``outputs`` is one of ``pictures``, by whatever name.
+    """
+    spared = {os.path.realpath(picture) for picture in pictures}
+    for output in outputs:
+        if os.path.realpath(output) in spared:
+            what = "is one of the pictures, which are never written over"
+            raise DataError(what, where=str(output), hint="name another place")
+
+
+def none_read() -> DataError:
+    """Return the error of pictures of which not one could be answered, each with its reason before."""
+    return DataError("none of the pictures can be read", hint="the reasons are told with them")
+
+
+def _pictures_of_glob(matches: list[str]) -> Iterable[str]:
+    for match in matches:
+        if Path(match).is_dir():
+            # `**` names every folder as well as the files inside; a plain `*` names folders to be searched.
+            yield from walk_pictures(Path(match)).pictures
+        elif is_picture(match):
+            yield match
+
+
+def _no_such_path(path: Path) -> DataError:
+    if path.is_symlink():
+        target = str(path.readlink())
+        return DataError(f"is a link to {target!r}, which does not exist", where=str(path))
+    parent = path.parent
+    if not parent.is_dir():
+        return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
+    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    beside = f"beside it: {format_list(names)}" if names else f"{parent} is empty"
+    return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
+
+
+def _with_labels(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
+    """Return the catalog with canonical labels, of the recipe's classes only, and without repeated rows."""
+    ruled = replace(catalog, rule=label_rule(config))
+    chosen = _only_classes(ruled, config.classes, required=required)
+    return _drop_repeated(replace(chosen, records=canonical_labels(chosen.records, config)))
+
+
+def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: bool) -> Catalog:
+    if classes is None:
+        return catalog
+    counts = catalog.rule.counts(record.label for record in catalog.records)
+    for name in classes:
+        if required and not counts[name]:
+            hint = suggest_name(name, counts) or f"available: {format_list(sorted(counts), most=12)}"
+            raise DataError(f"data.classes names {name!r}, which has no pictures", where=str(catalog.root), hint=hint)
+    wanted = frozenset(classes)
+    left_out = sorted(set(counts) - wanted)
+    if not left_out:
+        return catalog
+    if catalog.rule.task == "multi_label":
+        title = f"{format_count(len(left_out), 'label')} left out by data.classes; their pictures stay"
+        note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
+        return replace(catalog, findings=(*catalog.findings, note))
+    kept = tuple(record for record in catalog.records if record.label in wanted)
+    dropped = len(catalog.records) - len(kept)
+    classes_out = format_count(len(left_out), "class", "classes")
+    title = f"{format_count(dropped, 'picture')} of {classes_out} left out by data.classes"
+    note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
+    return replace(catalog, records=kept, findings=(*catalog.findings, note))
+
+
+def _drop_repeated(catalog: Catalog) -> Catalog:
+    if len({record.path for record in catalog.records}) == len(catalog.records):
+        return catalog
+    kept = tuple(dict.fromkeys(catalog.records))
+    if len(kept) == len(catalog.records):
+        return catalog
+    counts = Counter(catalog.records)
+    title = f"{format_count(len(catalog.records) - len(kept), 'repeated row')} left out"
+    paths = tuple(record.path for record, count in counts.items() if count > 1)
+    note = Finding("repeated-row", "note", title, "the same path, label, split and group as an earlier row", paths)
+    return replace(catalog, records=kept, findings=(*catalog.findings, note))
+
+
+def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
+    labels, task = catalog.labels, catalog.rule.task
+    if len(labels) >= (1 if task in ("multi_label", "regression") else least):
+        return
+    if not labels:
+        what = "not one picture has a label"
+        raise DataError(what, where=str(source), hint="is data.columns.label the right column?")
+    what = f"has only the class {labels[0]!r}; a classifier needs at least {least}"
+    raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")
+
+
+def _lookalike_labels(catalog: Catalog) -> tuple[Finding, ...]:
+    by_fold: dict[str, list[str]] = {}
+    for label in catalog.labels:
+        folded = unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ")
+        by_fold.setdefault(" ".join(folded.split()), []).append(label)
+    return tuple(
+        Finding(
+            "lookalike-labels",
+            "warning",
+            f"the classes {' and '.join(map(repr, names))} differ only in spelling",
+            "they are trained as different classes",
+            tuple(one.path for one in catalog.records if not set(names).isdisjoint(catalog.rule.names(one.label))),
+            "rename them alike if they mean the same",
+        )
+        for names in by_fold.values()
+        if len(names) > 1
+    )

@@ -1,0 +1,1 @@
+"""Training, validation and test splits, folds, and the only way to the test split."""

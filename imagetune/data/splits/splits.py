@@ -1,0 +1,283 @@
+"""Training, validation and test: given by the source, or made here so that nothing that belongs together is parted."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imagetune.core.files import write_csv
+from imagetune.core.text import format_count, format_list, suggest_name
+from imagetune.data.duplicates.groups import components, equal_pairs, members
+from imagetune.data.sources.catalog import Catalog
+from imagetune.data.sources.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
+from imagetune.data.sources.records import Record
+from imagetune.data.splits.assignment import Unit, assign, draw_of
+from imagetune.errors import DataError
+
+if TYPE_CHECKING:
+    from imagetune.data.audit.audit import Audit
+    from imagetune.recipe.data import DataConfig
+
+_COLUMNS = ("path", "label", "split", "group")
+_DAMAGED = "copy the run folder again, or give labelled pictures: imagetune evaluate RUN --data"
+# Numbers are stratified in bins of equally many pictures: at most this many bins, of at least so many pictures.
+_MOST_BINS = 10
+_PICTURES_A_BIN = 10
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The usable pictures, split; every record's ``split`` is filled in.
+
+    Attributes:
+        root: The folder that paths are told relative to.
+        class_names: The classes in the order of the model's outputs.
+        train: For fitting weights.
+        val: For selecting models; empty when its share is 0.
+        notes: How the splits came about, for people.
+        rule: How the labels are read.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    train: tuple[Record, ...]
+    val: tuple[Record, ...]
+    _sealed_test: tuple[Record, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    rule: LabelRule = ONE_CLASS
+
+    @property
+    def test_count(self) -> int:
+        """How many pictures wait in the test split; they themselves come out of `holdout.open_holdout` alone."""
+        return len(self._sealed_test)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of pictures of each class in each split, in the order of the classes."""
+        found = {}
+        for split, records in (("train", self.train), ("val", self.val), ("test", self._sealed_test)):
+            labels = self.rule.counts(record.label for record in records)
+            found[split] = {name: labels[name] for name in self.class_names}
+        return found
+
+    def told_labels(self) -> str:
+        """Return what there is to learn, in words: ``3 classes: cat, dog, owl`` or ``age from 1 to 99``."""
+        if self.rule.task == "regression":
+            numbers = [number for record in self.train if (number := number_of(record.label)) is not None]
+            return f"{self.class_names[0]} from {min(numbers):g} to {max(numbers):g}"
+        kind = {"multi_label": "labels", "ordinal": "ordered classes"}.get(self.rule.task, "classes")
+        return f"{len(self.class_names)} {kind}: {', '.join(self.class_names)}"
+
+
+def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: int) -> Splits:
+    """Split the pictures that can be used.
+
+    A split that the source gives is kept. One that it doesn't give is made: each picture's place depends on the seed
+    and its group, its family of near-copies or its own content, so it stays when others are added; near-copies, and
+    pictures of one group, stay together. Only two things move a picture: a class that would be missing from a split
+    takes its nearest unit from another, and a near-copy that is added may change the family's place, which is that of
+    its smallest SHA-256.
+
+    Args:
+        catalog: What `read_catalog` returned.
+        audit: What `audit_catalog` returned for it; bad pictures are left out.
+        config: ``split``, ``classes`` and what says how labels are read are used.
+        seed: Any whole number.
+
+    Raises:
+        DataError: A class is too small to split, has no usable picture, or is in val or test but not in training.
+    """
+    rule = label_rule(config)
+    good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
+    _require_usable(catalog, good, rule)
+    splits: list[str | None] = [record.split for record in catalog.records]
+    notes = _fill_in(splits, good, catalog, audit, config, seed)
+    sides = {side: tuple(_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
+    class_names = _class_names(sides["train"], config, catalog.root)
+    for side in ("val", "test"):
+        _require_known(rule.counts(record.label for record in sides[side]), class_names, side, catalog.root)
+    return Splits(catalog.root, class_names, sides["train"], sides["val"], sides["test"], notes, rule)
+
+
+def write_splits_csv(splits: Splits, path: Path) -> None:
+    """Write ``path,label,split,group`` for every picture, and a column a slice; paths below the root are relative."""
+    records = (*splits.train, *splits.val, *splits._sealed_test)
+    # A slice by the label or the group is in the table already.
+    slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
+    write_csv(path, (*_COLUMNS, *slices), (_cells(record, slices, splits.root) for record in records))
+
+
+def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
+    """Read what `write_splits_csv` wrote.
+
+    Args:
+        path: The ``splits.csv`` of a run.
+        root: Where relative paths start.
+        class_names: In the order of the model's outputs.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    sides: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            if not set(_COLUMNS) <= set(table.fieldnames or ()):
+                raise KeyError(_COLUMNS)
+            for row in table:
+                absolute, split = str(root / row["path"]), row["split"]
+                slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
+                sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_DAMAGED) from error
+    except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        what = f"is not a table of splits, expected the columns {', '.join(_COLUMNS)}"
+        raise DataError(what, where=str(path), hint=_DAMAGED) from error
+    return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
+
+
+def _side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog: Catalog) -> Iterator[Record]:
+    for index in good:
+        if splits[index] == side:
+            record = catalog.records[index]
+            yield Record(record.path, record.label, side, record.group, record.slices)
+
+
+def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> None:
+    usable = rule.counts(catalog.records[index].label for index in good)
+    lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
+    if lost:
+        what = f"not one picture of {format_list(map(repr, lost))} can be used"
+        raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
+
+
+def _fill_in(
+    splits: list[str | None], good: Sequence[int], catalog: Catalog, audit: Audit, config: DataConfig, seed: int
+) -> tuple[str, ...]:
+    """Fill in the splits that the source doesn't give, and say what was done."""
+    given = {splits[index] for index in good} - {None}
+    shares = {"test": config.split.test, "val": config.split.val}
+    if not given:
+        _make(splits, good, shares, catalog, audit, config, seed)
+        return (f"splits made by {config.split.method} with seed {seed}",)
+    if "train" not in given:
+        what = f"gives no training pictures, only {' and '.join(sorted(map(str, given)))}"
+        raise DataError(what, where=str(catalog.root))
+    missing = {side: share for side, share in shares.items() if side not in given and share > 0}
+    if not missing:
+        return ("splits given by the source",)
+    pool = [index for index in good if splits[index] == "train"]
+    _make(splits, pool, missing, catalog, audit, config, seed)
+    words = " and ".join(sorted(missing))
+    return (f"splits given by the source; {words} split off its training pictures by {config.split.method}",)
+
+
+def _make(
+    splits: list[str | None],
+    pool: Sequence[int],
+    shares: dict[str, float],
+    catalog: Catalog,
+    audit: Audit,
+    config: DataConfig,
+    seed: int,
+) -> None:
+    rule, method = label_rule(config), config.split.method
+    binned = rule.task == "regression" and method == "stratified"
+    units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
+    sparse = binned or rule.task == "multi_label"
+    made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
+    for unit, side in zip(units, made, strict=True):
+        for index in unit.members:
+            splits[index] = side
+
+
+def split_units(
+    pool: Sequence[int], catalog: Catalog, audit: Audit, rule: LabelRule, *, seed: int, binned: bool
+) -> list[Unit]:
+    """Return what must stay together among some pictures: groups, families of near-copies, single pictures.
+
+    Args:
+        pool: Positions of the pictures in the catalog.
+        catalog: All pictures.
+        audit: For the families.
+        rule: How labels are read.
+        seed: Of the units' draws.
+        binned: Whether labels are numbers, to be put into bins.
+    """
+    texts = [catalog.records[index].label for index in pool]
+    return list(_units(pool, catalog, audit, seed, _value_bins(texts) if binned else _named(texts, rule)))
+
+
+def _named(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
+    names = {text: rule.names(text) or ("",) for text in set(texts)}
+    return [names[text] for text in texts]
+
+
+def _value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the bin of each number; each bin has about as many numbers as the others."""
+    values = np.array([number_of(text) or 0.0 for text in texts])
+    bins = max(1, min(_MOST_BINS, len(values) // _PICTURES_A_BIN))
+    edges = np.quantile(values, np.arange(1, bins) / bins)
+    return [(f"bin {place}",) for place in np.searchsorted(edges, values, side="right").tolist()]
+
+
+def _units(
+    pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int, strata: Sequence[tuple[str, ...]]
+) -> Iterable[Unit]:
+    groups = [catalog.records[index].group for index in pool]
+    families = [audit.families[index] for index in pool]
+    grouped = any(group is not None for group in groups)
+    roots = components(len(pool), [*equal_pairs(groups), *equal_pairs(families)]) if grouped else families
+    # Most units are one picture, and a million of them have few different labels.
+    alone = {names: Counter(names) for names in set(strata)}
+    for unit in members(roots):
+        named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
+        key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
+        labels = alone[strata[unit[0]]] if len(unit) == 1 else Counter(name for at in unit for name in strata[at])
+        yield Unit(tuple(pool[at] for at in unit), labels, draw_of(seed, key))
+
+
+def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
+    rule = label_rule(config)
+    seen = set(rule.counts(record.label for record in train))
+    if not seen:
+        raise DataError("not one training picture has a label", where=str(root))
+    if config.classes is None or rule.task == "regression":
+        if len(seen) < 2 and rule.task not in ("multi_label", "regression"):
+            what = f"the training split has only the class {min(seen)!r}; a classifier needs at least 2"
+            raise DataError(what, where=str(root))
+        return order_classes(seen, config)
+    for name in config.classes:
+        if name not in seen:
+            raise DataError(f"the class {name!r} of data.classes has no training pictures", where=str(root))
+    return tuple(config.classes)
+
+
+def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, root: Path) -> None:
+    known = frozenset(class_names)
+    unknown = Counter({label: count for label, count in counts.items() if label not in known})
+    if not unknown:
+        return
+    label = min(unknown)
+    what = f"the label {label!r} is in {side} ({format_count(unknown[label], 'picture')}) but never in training"
+    others = f"; so are {format_list(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
+    hint = suggest_name(label, class_names) or f"the training labels are {format_list(class_names, most=12)}"
+    raise DataError(what + others, where=str(root), hint=hint)
+
+
+def told_path(path: str, root: Path) -> str:
+    """Return a picture's path as splits.csv has it: relative to the root, where it lies below it."""
+    start = f"{root}{os.sep}"
+    return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
+
+
+def _cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
+    values = dict(record.slices)
+    told = told_path(record.path, root)
+    return (told, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))

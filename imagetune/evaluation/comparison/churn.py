@@ -1,0 +1,71 @@
+"""Prediction churn: which answers change from run to run, and how (Milani Fard and others 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.comparison.metrics import Answers
+from imagetune.evaluation.comparison.results import Churn, Closeness
+from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def answer_changes(first: Answers, second: Answers, *, confidence: float | None) -> Churn | Closeness:
+    """Return how answers change from the first run to the second.
+
+    Args:
+        first: The first run.
+        second: The second run, on the same pictures.
+        confidence: Of the share's interval; None leaves it out, as where pictures are not independent.
+    """
+    if first.task == "regression":
+        true, one, other = (numbers.astype(np.float64) for numbers in (first.true, first.given, second.given))
+        gain = np.abs(other - true) - np.abs(one - true)
+        return Closeness(float(np.abs(one - other).mean()), int((gain > 0).sum()), int((gain < 0).sum()))
+    different: NDArray[np.bool_] = np.not_equal(first.given, second.given)
+    changed = int((different.any(axis=1) if different.ndim == 2 else different).sum())
+    right, also = first.right, second.right
+    return Churn(
+        changed=changed,
+        share=Estimate(changed / len(right)) if confidence is None else share_estimate(changed, len(right), confidence),
+        right_to_wrong=int((right & ~also).sum()),
+        wrong_to_right=int((~right & also).sum()),
+        both_right=int((right & also).sum()),
+        both_wrong=int((~right & ~also).sum()),
+    )
+
+
+def differing_pictures(runs: Sequence[Answers]) -> Ints:
+    """Return the pictures that not all runs answer alike, the most telling first.
+
+    Those come first on which some are right and some wrong, and among them those whose probabilities of the truth are
+    furthest apart; with regression all pictures come, by how far the answers lie apart.
+
+    Args:
+        runs: All on the same pictures.
+    """
+    first = runs[0]
+    if first.task == "regression":
+        given = np.stack([run.given.astype(np.float64) for run in runs])
+        return np.argsort(given.min(axis=0) - given.max(axis=0), kind="stable").astype(np.int64)
+    different = np.any([run.given != first.given for run in runs], axis=0)
+    different = different if different.ndim == 1 else different.any(axis=1)
+    chances = np.stack([_of_truth(run) for run in runs])
+    apart = chances.max(axis=0) - chances.min(axis=0)
+    rights = np.stack([run.right for run in runs])
+    split = np.asarray(rights.any(axis=0) & ~rights.all(axis=0), np.bool_)
+    chosen = np.flatnonzero(different)
+    return chosen[np.lexsort((-apart[chosen], ~split[chosen]))].astype(np.int64)
+
+
+def _of_truth(answers: Answers) -> Floats:
+    """Return (n,) the probability of the true class; with multi_label the mean probability of what is true."""
+    if answers.task == "multi_label":
+        likely: Floats = np.where(answers.true, answers.probabilities, 1 - answers.probabilities).mean(axis=1)
+        return likely
+    return answers.probabilities[np.arange(len(answers.true)), answers.true.astype(np.int64)]

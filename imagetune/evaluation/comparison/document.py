@@ -1,0 +1,309 @@
+"""A comparison as plain JSON values, and what it comes to in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, floor, log10
+from typing import Any
+
+from imagetune.core.text import format_count
+from imagetune.evaluation.comparison.results import Churn, ClassDifference, Comparison, FigureDifference, PairComparison
+from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.metrics import METRICS, is_lower_better
+
+FORMAT = 1
+# Of answers that are numbers, which all differ somewhat, so many pictures are listed.
+MOST_NUMBERS = 100
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """What a reader needs to recognise a run that is compared.
+
+    Attributes:
+        key: What it is called in the comparison: A, B and so on.
+        name: As the user gave it.
+        recipe: Name of its recipe.
+        backbone: Of its model.
+        test_pictures: In its whole test split.
+    """
+
+    key: str
+    name: str
+    recipe: str
+    backbone: str
+    test_pictures: int
+
+
+def comparison_document(
+    comparison: Comparison,
+    predictions: Mapping[str, Predictions],
+    *,
+    runs: Sequence[ComparedRun],
+    matched_by: str,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return a comparison as plain JSON values, with its verdict in words.
+
+    The document::
+
+        {"format": 1, "task": "single_label", "metric": "accuracy",    the figure that decides
+         "pictures": 120, "groups": null, "matched_by": "content" | "path", "confidence": 0.95, "bootstrap": {...},
+         "runs": [{"key": "A", "run": "...", "recipe": "...", "backbone": "...", "test_pictures": 120,
+                   "figures": {"accuracy": {"value", "low", "high"}}}],
+         "pairs": [{"first": "A", "second": "B",
+                    "figures": {"accuracy": {"first", "second", "difference": {"value", "low", "high"},
+                                             "ahead": "A" | "B" | null}},    whom the interval excludes 0 for
+                    "test": {"metric", "method", "p_value", "corrected"},    corrected for all pairs (Holm)
+                    "better": "A" | "B" | null,       by the corrected test
+                    "churn": {"changed", "share": {...}, "right_to_wrong", "wrong_to_right", "both_right",
+                              "both_wrong"}    or, of numbers, {"mean_change", "first_closer", "second_closer"}
+                    "per_class": [{"class", "pictures", "figure": "recall", "first", "second", "difference": {...},
+                                   "only_first", "only_second", "p_value", "corrected"}],    corrected for all classes
+                    "power": {"pictures_needed", "least_difference", "chance": 0.8},
+                    "verdict": {"code": "different" | "undecided" | "identical", "text"}}],
+         "verdict": {"code": as of a pair, "title", "text"},
+         "differing": {"pictures": 14, "listed": [{"path", "label", "answers": {"A", "B"}, "right": ["A"]}]},
+         "notes": ["..."]}
+
+    Args:
+        comparison: What was found.
+        predictions: By the run's key, as they were compared.
+        runs: In the same order.
+        matched_by: Whether pictures are the same by content or by path.
+        notes: What a reader should know besides.
+    """
+    pairs = [_pair_document(comparison, pair) for pair in comparison.pairs]
+    return {
+        "format": FORMAT,
+        "task": comparison.task,
+        "metric": comparison.metric,
+        "pictures": comparison.pictures,
+        "groups": comparison.groups,
+        "matched_by": matched_by,
+        "confidence": comparison.bootstrap.confidence,
+        "bootstrap": {"method": "paired percentile, expanded", **asdict(comparison.bootstrap)},
+        "runs": [_run_document(run, comparison) for run in runs],
+        "pairs": pairs,
+        "verdict": _verdict(comparison, pairs),
+        "differing": _differing(comparison, predictions),
+        "notes": [*notes, *_notes(comparison)],
+    }
+
+
+def amount(value: float, metric: str, *, digits: int = 1) -> str:
+    """Return a difference as people read it: points of a share, else four digits, never -0."""
+    if METRICS[metric].is_share:
+        return f"{round(100 * value, digits) + 0.0:.{digits}f}"
+    return f"{value:.3g}" if value else "0"
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value as people read it: ``p = 0.031`` or ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
+
+
+def rounded_up(value: float) -> int:
+    """Return two digits of a number of pictures, rounded up: it is a rough one."""
+    step = 10 ** max(0, floor(log10(value)) - 1) if value >= 1 else 1
+    return int(ceil(value / step - 1e-9) * step)
+
+
+def _run_document(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
+    told = asdict(run)
+    figures = {name: figure.to_dict() for name, figure in comparison.figures[run.key].items()}
+    return {"key": told.pop("key"), "run": told.pop("name"), **told, "figures": figures}
+
+
+def _pair_document(comparison: Comparison, pair: PairComparison) -> dict[str, Any]:
+    better = _better(comparison, pair)
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "figures": {figure.name: _figure_document(figure, pair) for figure in pair.figures},
+        "test": {"metric": comparison.metric, **asdict(pair.test)},
+        "better": better,
+        "churn": _churn_document(pair),
+        "per_class": [_class_document(each) for each in pair.classes],
+        "power": {**asdict(pair.power), "chance": 0.8},
+        "verdict": {"code": _code(pair, better), "text": " ".join(_sentences(comparison, pair, better))},
+    }
+
+
+def _figure_document(figure: FigureDifference, pair: PairComparison) -> dict[str, Any]:
+    return {
+        "first": figure.first,
+        "second": figure.second,
+        "difference": figure.difference.to_dict(),
+        "ahead": _ahead(figure, pair),
+    }
+
+
+def _churn_document(pair: PairComparison) -> dict[str, Any]:
+    churn = pair.churn
+    return {**asdict(churn), "share": churn.share.to_dict()} if isinstance(churn, Churn) else asdict(churn)
+
+
+def _class_document(found: ClassDifference) -> dict[str, Any]:
+    return {
+        "class": found.name,
+        "pictures": found.pictures,
+        "figure": found.figure.name,
+        "first": found.figure.first,
+        "second": found.figure.second,
+        "difference": found.figure.difference.to_dict(),
+        "only_first": found.only_first,
+        "only_second": found.only_second,
+        "p_value": found.p_value,
+        "corrected": found.corrected,
+    }
+
+
+def _ahead(figure: FigureDifference, pair: PairComparison) -> str | None:
+    """Return the run in whose favour the whole interval lies."""
+    low, high = figure.difference.low, figure.difference.high
+    if low is None or high is None or low <= 0 <= high:
+        return None
+    return pair.first if (low > 0) != is_lower_better(figure.name) else pair.second
+
+
+def _better(comparison: Comparison, pair: PairComparison) -> str | None:
+    """Return the run that the corrected test says is better."""
+    value = pair.figure(comparison.metric).difference.value
+    if not value or pair.test.corrected >= 1 - comparison.bootstrap.confidence:
+        return None
+    return pair.first if (value > 0) != is_lower_better(comparison.metric) else pair.second
+
+
+def _code(pair: PairComparison, better: str | None) -> str:
+    if better:
+        return "different"
+    churn = pair.churn
+    same = churn.changed == 0 if isinstance(churn, Churn) else churn.mean_change == 0
+    return "identical" if same else "undecided"
+
+
+def _sentences(comparison: Comparison, pair: PairComparison, better: str | None) -> Iterator[str]:
+    code, one, other = _code(pair, better), pair.first, pair.second
+    difference = pair.figure(comparison.metric).difference
+    if code == "identical":
+        yield f"{one} and {other} give the same answer to every one of {comparison.pictures} pictures."
+        return
+    if difference.value is None:
+        yield f"{one} and {other} can't be compared by {METRICS[comparison.metric].in_words}: {difference.reason}."
+        return
+    if better:
+        worse = other if better == one else one
+        yield f"{better} is better than {worse}: {_gap(comparison, pair)}."
+    else:
+        yield (
+            f"{one} and {other} can't be told apart on these {comparison.pictures} pictures: {_gap(comparison, pair)}."
+        )
+    if code == "undecided" and _ahead(pair.figure(comparison.metric), pair):
+        yield "The interval leaves out 0, but the test doesn't confirm it: take it as a hint."
+    if not better:
+        yield from _power_sentences(comparison, pair)
+
+
+def _gap(comparison: Comparison, pair: PairComparison) -> str:
+    """Return how far two runs are apart by the deciding figure, seen from the one with more of it."""
+    metric, difference = comparison.metric, pair.figure(comparison.metric).difference
+    value = difference.value or 0.0
+    more, less, sign = (pair.first, pair.second, 1) if value >= 0 else (pair.second, pair.first, -1)
+    unit = " points" if METRICS[metric].is_share else ""
+    interval = ""
+    if difference.low is not None and difference.high is not None:
+        ends = sorted((sign * difference.low, sign * difference.high))
+        told = f"{amount(ends[0], metric)} to {amount(ends[1], metric)}"
+        interval = f"{100 * comparison.bootstrap.confidence:g}% interval {told}; "
+    corrected = f", corrected for {format_count(len(comparison.pairs), 'pair')}" if len(comparison.pairs) > 1 else ""
+    test = f"{pair.test.method} {p_text(pair.test.corrected)}{corrected}"
+    title = METRICS[metric].in_words
+    if not value:
+        return f"both have the same {title} ({interval}{test})"
+    return f"the {title} of {more} is {amount(abs(value), metric)}{unit} above that of {less} ({interval}{test})"
+
+
+def _power_sentences(comparison: Comparison, pair: PairComparison) -> Iterator[str]:
+    metric, power = comparison.metric, pair.power
+    unit = " points" if METRICS[metric].is_share else ""
+    if power.pictures_needed is not None and power.pictures_needed > comparison.pictures:
+        yield (
+            f"If that difference is real, it would take about {rounded_up(power.pictures_needed):,} such test pictures "
+            f"to show it in four of five tests."
+        )
+    if power.least_difference is not None:
+        yield (
+            f"The {comparison.pictures} there are would show a difference of {amount(power.least_difference, metric)}"
+            f"{unit} or more in four of five tests."
+        )
+
+
+def _verdict(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what it comes to: the pair's own words, or the best of several runs against each of the others."""
+    if len(pairs) == 1:
+        code, better = pairs[0]["verdict"]["code"], pairs[0]["better"]
+        titles = {"different": f"{better} is better", "identical": "The same answers"}
+        title = titles.get(code, "They can't be told apart")
+        return {"code": code, "title": title, "text": pairs[0]["verdict"]["text"]}
+    metric = comparison.metric
+    values = {key: figures[metric].value for key, figures in comparison.figures.items()}
+    known = {key: value for key, value in values.items() if value is not None}
+    if not known:
+        text = f"{METRICS[metric].in_words} is not defined on these pictures."
+        return {"code": "undecided", "title": "They can't be compared", "text": text}
+    best = (min if is_lower_better(metric) else max)(known, key=lambda key: known[key])
+    others = [key for key in values if key != best]
+    beaten = [key for key in others if _between(pairs, best, key)["better"] == best]
+    open_ones = [key for key in others if key not in beaten]
+    word = "lowest" if is_lower_better(metric) else "highest"
+    told = [f"{best} has the {word} {METRICS[metric].in_words} on {comparison.pictures} pictures."]
+    if beaten:
+        unit = " points" if METRICS[metric].is_share else ""
+        gaps = [f"{key} by {amount(abs(known[best] - known[key]), metric)}{unit}" for key in beaten]
+        told.append(f"It beats {_listed(gaps)}, which is more than chance (Holm's correction for {len(pairs)} pairs).")
+    if open_ones:
+        told.append(
+            f"It can't be told apart from {_listed(open_ones)}: which of them is best on other pictures is open."
+        )
+    if open_ones:
+        return {"code": "undecided", "title": f"{best} leads, but not over all", "text": " ".join(told)}
+    return {"code": "different", "title": f"{best} is the best of these", "text": " ".join(told)}
+
+
+def _between(pairs: Sequence[Mapping[str, Any]], one: str, other: str) -> Mapping[str, Any]:
+    return next(pair for pair in pairs if {pair["first"], pair["second"]} == {one, other})
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])} and {keys[-1]}"
+
+
+def _differing(comparison: Comparison, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
+    numbers = comparison.task == "regression"
+    chosen = comparison.differing[:MOST_NUMBERS] if numbers else comparison.differing
+    texts = {key: list(found.texts()) for key, found in predictions.items()}
+    first = next(iter(predictions))
+    listed = [
+        {
+            "path": predictions[first].paths[index],
+            "label": texts[first][index][0],
+            "answers": {key: told[index][1] for key, told in texts.items()},
+            "right": [] if numbers else [key for key, told in texts.items() if told[index][0] == told[index][1]],
+        }
+        for index in chosen.tolist()
+    ]
+    return {"pictures": len(comparison.differing), "listed": listed}
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    if comparison.groups is not None:
+        groups = format_count(comparison.groups, "group")
+        yield f"pictures come in {groups}, which are resampled and swapped whole; churn and counts are of pictures"
+    if len(comparison.pairs) > 1:
+        yield "only the p-values of the deciding figure are corrected for several pairs; intervals are each for itself"
+    yield (
+        "whoever chooses a run by this has chosen on the test pictures: the chosen one's figures flatter a little, the "
+        "more so the more runs there were"
+    )

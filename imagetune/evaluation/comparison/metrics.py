@@ -1,0 +1,188 @@
+"""What is compared of a run, task by task: its figures as functions of how often each picture counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.metrics.multilabel import label_figures
+from imagetune.evaluation.metrics.ordinal import rank_values
+from imagetune.evaluation.metrics.regression import ranges_of, value_figures
+from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, losses, mean_over, weighted_confusion
+from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.data import Task
+
+# Regression has no classes: the numbers are looked at in so many parts, of at least so many pictures.
+PARTS, LEAST_PART = 3, 10
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Weights = NDArray[np.float32]
+Figures: TypeAlias = tuple[Mapping[str, Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one run says of n pictures, ready to be compared.
+
+    Attributes:
+        task: What a label is.
+        true: (n,) int64 classes; for multi_label (n, k) bool; for regression (n,) float64 numbers.
+        given: The answers, likewise.
+        probabilities: (n, k) float64, rows that sum to 1 where a picture has one class.
+        part: (n,) int64 class of each picture; for regression the part that its number lies in; zeros for multi_label.
+        names: Of the classes or parts.
+    """
+
+    task: Task
+    true: NDArray[np.generic]
+    given: NDArray[np.generic]
+    probabilities: Floats
+    part: Ints
+    names: tuple[str, ...]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) whether each answer is right; with multi_label all labels of the picture are, with regression none."""
+        if self.task == "regression":
+            return np.zeros(len(self.true), np.bool_)
+        equal: NDArray[np.bool_] = np.equal(self.true, self.given)
+        return equal if equal.ndim == 1 else equal.reshape(len(equal), -1).min(axis=1)
+
+    def followed_by(self, other: Answers) -> Answers:
+        """Return the answers of two runs to the same pictures as those to twice as many."""
+        return Answers(
+            self.task,
+            np.concatenate([self.true, other.true]),
+            np.concatenate([self.given, other.given]),
+            np.concatenate([self.probabilities, other.probabilities]),
+            np.concatenate([self.part, other.part]),
+            self.names,
+        )
+
+
+def answers_of(predictions: Predictions) -> Answers:
+    """Return what is compared of predictions, all of whose labels are known to the model."""
+    task, names = predictions.rule.task, predictions.class_names
+    if task == "multi_label":
+        none = np.zeros(len(predictions.paths), np.int64)
+        return Answers(task, predictions.targets >= 0.5, predictions.given, predictions.probabilities, none, names)
+    if task == "regression":
+        true = predictions.targets[:, 0]
+        part, told = ranges_of(true, most=PARTS, least=LEAST_PART)
+        return Answers(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
+    sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
+    labels = predictions.labels
+    return Answers(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
+
+
+def figures_of(answers: Answers, *, samples: int) -> Callable[[Weights], Figures]:
+    """Return what computes, from weights (n, b), the headline figures (b,) by name and the class figure (k, b).
+
+    A figure that is not defined is NaN.
+
+    Args:
+        answers: Of a run.
+        samples: How many weights there will be: with very many, the mean average precision is left out.
+    """
+    if answers.task == "multi_label":
+        return _label_figures(answers, with_ranking=answers.true.size * samples <= AUC_STEPS)
+    if answers.task == "regression":
+        return _value_figures(answers)
+    return _class_figures(answers)
+
+
+def whole_scores(answers: Answers, figure: str) -> Ints | None:
+    """Return (n,) whole numbers whose mean a figure is, but for a factor; None where it is no such mean."""
+    if figure in ("accuracy", "subset_accuracy"):
+        return answers.right.astype(np.int64)
+    if figure == "hamming_loss":
+        wrong: Ints = np.not_equal(answers.true, answers.given).sum(axis=1).astype(np.int64)
+        return wrong
+    if answers.task == "ordinal" and figure in ("mae", "within_one_rank"):
+        distance = np.abs(answers.true.astype(np.int64) - answers.given.astype(np.int64))
+        return distance if figure == "mae" else (distance <= 1).astype(np.int64)
+    return None
+
+
+def _class_figures(answers: Answers) -> Callable[[Weights], Figures]:
+    labels, given = answers.true.astype(np.int64), answers.given.astype(np.int64)
+    classes, hits, loss = len(answers.names), labels == given, losses(labels, answers.probabilities)
+    true_sums, given_sums, right_sums = (
+        _ClassSums.of(picked, classes) for picked in (labels, given, np.where(hits, labels, classes))
+    )
+
+    def figures(weights: Weights) -> Figures:
+        true, answered, right = true_sums(weights), given_sums(weights), right_sums(weights)
+        total, present = weights.sum(axis=0, dtype=np.float64), true > 0
+        recall = np.where(present, right / np.maximum(true, 1), np.nan)
+        f1 = np.where(present, 2 * right / np.maximum(true + answered, 1), np.nan)
+        headline: dict[str, Floats] = {
+            "accuracy": right.sum(axis=0) / total,
+            "balanced_accuracy": mean_over(recall, present).astype(np.float64),
+            "f1": mean_over(f1, present).astype(np.float64),
+            "log_loss": loss @ weights / total,
+        }
+        if answers.task == "ordinal":
+            headline |= rank_values(weighted_confusion(labels, given, classes, weights))
+        return headline, recall
+
+    return figures
+
+
+def _label_figures(answers: Answers, *, with_ranking: bool) -> Callable[[Weights], Figures]:
+    true, given = answers.true.astype(np.bool_), answers.given.astype(np.bool_)
+    compute = label_figures(true, given, answers.probabilities, with_ranking=with_ranking)
+
+    def figures(weights: Weights) -> Figures:
+        headline, by_label = compute(weights)
+        return headline, by_label["f1"]
+
+    return figures
+
+
+def _value_figures(answers: Answers) -> Callable[[Weights], Figures]:
+    true, given = answers.true.astype(np.float64), answers.given.astype(np.float64)
+    compute, errors = value_figures(true, given), np.abs(true - given)
+    sums = _ClassSums.of(answers.part, len(answers.names))
+
+    def figures(weights: Weights) -> Figures:
+        drawn = sums(weights)
+        missed = sums((weights * errors[:, None]).astype(np.float32))
+        return compute(weights), np.divide(missed, drawn, out=np.full_like(missed, np.nan), where=drawn > 0)
+
+    return figures
+
+
+@dataclass(frozen=True)
+class _ClassSums:
+    """Sums of weights by class, the pictures sorted once for all resamplings.
+
+    Attributes:
+        order: (n,) pictures, those of the first class first; pictures of no class are left out.
+        classes: (c,) the classes that have pictures.
+        starts: (c,) where each begins in the order.
+        count: k.
+    """
+
+    order: Ints
+    classes: Ints
+    starts: Ints
+    count: int
+
+    @classmethod
+    def of(cls, picked: Ints, count: int) -> _ClassSums:
+        order = np.argsort(picked, kind="stable")
+        order = order[picked[order] < count]
+        classes, starts = np.unique(picked[order], return_index=True)
+        return cls(order, classes, starts, count)
+
+    def __call__(self, weights: Weights) -> Floats:
+        sums = np.zeros((self.count, weights.shape[1]))
+        if len(self.classes):
+            sums[self.classes] = np.add.reduceat(weights[self.order], self.starts, axis=0)
+        return sums

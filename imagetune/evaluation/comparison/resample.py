@@ -1,0 +1,173 @@
+"""What a comparison draws: pictures, with what all runs say of them, and each run's figures on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.comparison.metrics import Answers, figures_of
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_pictures,
+    estimate,
+    left_out_estimate,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+    units_left_out,
+    weights_left_out,
+)
+from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.recipe.metrics import METRICS, list_compared_metrics
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The predictions that are compared, and how pictures are drawn for intervals and tests.
+
+    Attributes:
+        answers: By the run's key.
+        groups: (n,) which pictures are drawn and swapped as one.
+        grouped: Whether some are.
+        bootstrap: How intervals are made.
+        metric: The figure that decides.
+    """
+
+    answers: Mapping[str, Answers]
+    groups: Ints
+    grouped: bool
+    bootstrap: Bootstrap
+    metric: str
+
+    @property
+    def some(self) -> Answers:
+        """Any run's answers, for what all have in common."""
+        return next(iter(self.answers.values()))
+
+    @property
+    def units(self) -> int:
+        """The number of pictures or groups that are drawn."""
+        return int(self.groups.max()) + 1
+
+    @property
+    def strata(self) -> int:
+        """The number of strata that they are drawn from."""
+        return len(np.unique(self.some.part)) if self.bootstrap.stratified else 1
+
+    def by_unit(self, scores: Ints) -> Ints:
+        """Return (u,) the sum of scores (n,) over each unit."""
+        return np.bincount(self.groups, weights=scores, minlength=self.units).round().astype(np.int64)
+
+    def precision(self, name: str) -> Precision | None:
+        """Return what the draws can't show of a headline figure; None where they show nothing of its spread."""
+        if METRICS[name].mean_over == "classes" and self.bootstrap.stratified:
+            counts = np.unique(self.some.part, return_counts=True)[1]
+            # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
+            free = (1 / counts).sum() ** 2 / (1 / counts**2 / np.maximum(counts - 1, 0.5)).sum()
+            quantile = two_sided_quantile(self.bootstrap.confidence, max(1, round(free)) + 1)
+            return replace(precision_of(self.some.part, self.bootstrap), quantile=quantile)
+        return unseen_precision(self.units, self.strata, self.bootstrap.confidence)
+
+    def worth(self, name: str) -> float:
+        """Return how many pictures a share is of; a mean over classes is as unsure as its small classes."""
+        if METRICS[name].mean_over != "classes":
+            return float(self.units)
+        true = self.some.true
+        # A mean over classes is decided by its smallest classes, whatever the number of all pictures.
+        counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
+        return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A run's figures: as they are, and in m resamplings.
+
+    Attributes:
+        values: By name.
+        by_class: (k,).
+        samples: (m,) by name.
+        class_samples: (m, k).
+        left_out: By name, without each picture or group.
+    """
+
+    values: Mapping[str, float]
+    by_class: Floats
+    samples: Mapping[str, Floats]
+    class_samples: Floats
+    left_out: Mapping[str, LeftOut]
+
+
+def redrawn_figures(tested: Tested, key: str) -> Resampled:
+    """Return the figures of the run with that key, on its pictures, on each resampling, and without each unit."""
+    answers, bootstrap = tested.answers[key], tested.bootstrap
+    compute = figures_of(answers, samples=bootstrap.samples)
+    values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
+    cells = cells_of(answers)
+    groups = tested.groups if tested.grouped else None
+    chunks = resampled_weights(answers.part, bootstrap, groups=groups, cells_a_sample=cells)
+    found = [compute(weights) for weights in chunks]
+    units = units_left_out(answers.part, bootstrap, groups)
+    without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
+    names = list_compared_metrics(answers.task)
+    return Resampled(
+        values={name: float(values[name][0]) for name in names},
+        by_class=by_class[:, 0],
+        samples={name: np.concatenate([chunk[0][name] for chunk in found]).astype(np.float64) for name in names},
+        class_samples=np.concatenate([chunk[1].T for chunk in found]).astype(np.float64),
+        left_out={name: LeftOut(np.concatenate([chunk[name] for chunk in without]), units.strata) for name in names},
+    )
+
+
+def cells_of(answers: Answers) -> int:
+    """Return how many numbers a resampling holds; the ranks of regression take several a picture."""
+    classes = len(answers.names)
+    return {"ordinal": classes * classes, "regression": 4 * len(answers.part)}.get(answers.task, classes)
+
+
+def own_figures(tested: Tested, found: Resampled) -> dict[str, Estimate]:
+    """Return a run's headline figures with their intervals."""
+    return {name: _own_figure(tested, name, value, found) for name, value in found.values.items()}
+
+
+def _own_figure(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
+    """Return a run's own figure with an interval of the kind that its report gives it."""
+    metric = METRICS[name]
+    if metric.mean_over == "images" and not tested.grouped:
+        return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
+    if tested.grouped or metric.scale != "plain" or tested.some.task == "multi_label":
+        return left_out_estimate(
+            defined(value),
+            found.left_out[name],
+            tested.bootstrap.confidence,
+            reason="not defined on these pictures",
+            flawless=tested.worth(name) if metric.is_share else None,
+            scale=metric.scale,
+        )
+    return estimate(
+        defined(value),
+        found.samples[name],
+        tested.bootstrap,
+        pictures=tested.worth(name),
+        reason="not defined on these pictures",
+        precision=tested.precision(name),
+    )
+
+
+def unseen_precision(units: int, strata: int, confidence: float) -> Precision | None:
+    """Return what draws of units in strata can't show; None where each unit is a stratum of its own."""
+    free = units - strata
+    return Precision(units / free, two_sided_quantile(confidence, free + 1)) if free > 0 else None
+
+
+def defined(value: float) -> float | None:
+    """Return a figure; None where it is not defined (NaN)."""
+    return None if np.isnan(value) else float(value)

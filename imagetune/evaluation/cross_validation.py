@@ -1,0 +1,149 @@
+"""Cross-validation: what several models say, each of pictures that it has never seen, and how far they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from imagetune.evaluation.document import evaluate_split, split_document
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.recipe.metrics import METRICS
+from imagetune.recipe.tracking import EvaluateConfig
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One model of several, and the pictures that were left out of its training.
+
+    Attributes:
+        folder: Its run folder, relative to that of the whole.
+        train: Pictures that it learned from.
+        val: Pictures that it was selected by.
+        best_epoch: The epoch that its weights are from.
+        predictions: Of the pictures left out, in the order of ``groups``.
+        groups: Their groups, None for a picture without one.
+        figures: The headline figures of those pictures, by name; None where one isn't defined.
+    """
+
+    folder: str
+    train: int
+    val: int
+    best_epoch: int
+    predictions: Predictions
+    groups: Sequence[str | None]
+    figures: Mapping[str, float | None]
+
+
+def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confidence: float) -> Estimate:
+    """Return the mean over folds with the corrected interval of Nadeau and Bengio (Machine Learning 52, 2003).
+
+    Folds share most of what they learn from, so that their figures vary less than those of independent models would;
+    the variance of the mean is taken to be (1 / k + n2 / n1) times that of the folds.
+
+    Args:
+        values: (k,) a figure of each fold.
+        left_out: n2 / n1: pictures left out for each one that was given to training, validation included.
+        confidence: Coverage of the interval, in (0, 1).
+    """
+    folds = len(values)
+    error = sqrt((1 / folds + left_out) * float(values.var(ddof=1)))
+    half = float(stdtrit(folds - 1, 1 - (1 - confidence) / 2)) * error
+    mean = float(values.mean())
+    return Estimate(mean, mean - half, mean + half, method="nadeau-bengio")
+
+
+def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
+    """Return what the models say of all pictures, each by the one that hasn't seen it.
+
+    For multi_label the thresholds are the means of those that the folds chose on their validation pictures.
+    """
+    parts = [fold.predictions for fold in folds]
+    thresholds = [part.thresholds for part in parts if part.thresholds]
+    return Predictions(
+        paths=tuple(path for part in parts for path in part.paths),
+        labels=np.concatenate([part.labels for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        class_names=parts[0].class_names,
+        rule=parts[0].rule,
+        targets=np.concatenate([part.targets for part in parts]) if parts[0].targets.size else parts[0].targets,
+        thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else (),
+        unknown=sum(part.unknown for part in parts),
+    )
+
+
+def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    """Return the part ``folds`` of evaluation.json: pooled metrics, and their spread over the folds.
+
+    The document: ``count``; ``pictures``; ``pooled`` (the figures of all pictures, each answered by the model that
+    hasn't seen it, as a split has them in ``splits``); ``figures`` (by name: ``mean`` over the folds with ``low`` and
+    ``high`` of the corrected interval, ``sd``, ``least`` and ``most``); ``by_fold`` (``fold``, ``folder``, ``train``,
+    ``val``, ``left_out``, ``best_epoch``, ``figures``); ``notes``.
+
+    Args:
+        folds: All folds.
+        config: How intervals are made.
+        seed: Of the resamplings.
+    """
+    pooled = evaluate_split(
+        pooled_predictions(folds), config=config, seed=seed, groups=[group for fold in folds for group in fold.groups]
+    )
+    return {
+        "count": len(folds),
+        "pictures": pooled.pictures,
+        "pooled": split_document(pooled),
+        "figures": _spread(folds, config.confidence),
+        "by_fold": [
+            {
+                "fold": number,
+                "folder": fold.folder,
+                "train": fold.train,
+                "val": fold.val,
+                "left_out": len(fold.predictions.paths),
+                "best_epoch": fold.best_epoch,
+                "figures": dict(fold.figures),
+            }
+            for number, fold in enumerate(folds, start=1)
+        ],
+        "notes": _notes(folds),
+    }
+
+
+def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, float | str | None]]:
+    ratio = float(np.mean([len(fold.predictions.paths) / (fold.train + fold.val) for fold in folds]))
+    found: dict[str, dict[str, float | str | None]] = {}
+    for name in folds[0].figures:
+        # A metric that some fold doesn't define has no spread that could be compared with others.
+        values = [value for fold in folds if (value := fold.figures[name]) is not None]
+        if len(values) < len(folds):
+            continue
+        array = np.array(values, dtype=np.float64)
+        estimate = corrected_estimate(array, left_out=ratio, confidence=confidence)
+        metric = METRICS[name]
+        found[name] = {
+            "mean": estimate.value,
+            # Student's t knows nothing of where a metric can lie.
+            "low": max(estimate.low or 0.0, metric.low),
+            "high": min(estimate.high or 0.0, metric.high),
+            "method": estimate.method,
+            "sd": float(array.std(ddof=1)),
+            "least": float(array.min()),
+            "most": float(array.max()),
+        }
+    return found
+
+
+def _notes(folds: Sequence[Fold]) -> list[str]:
+    notes = [
+        "the pictures of training and validation, split anew; the test pictures are in no fold",
+        "in each fold the left-out pictures chose nothing: the best epoch is chosen on a validation part of the others",
+    ]
+    if folds[0].predictions.thresholds:
+        notes.append("the pooled figures use the mean of the folds' thresholds; each fold's figures use its own")
+    return notes

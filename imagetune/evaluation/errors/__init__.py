@@ -1,0 +1,1 @@
+"""Error analysis: mistakes, slices, residuals, confusions, neighbours."""

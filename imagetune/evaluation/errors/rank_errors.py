@@ -1,0 +1,75 @@
+"""The part ``rank_errors``: by how many ranks answers are off where classes are ordered, and which way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.context import Examined
+from imagetune.evaluation.errors.residuals import bias_words
+from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_rows, known_split, tested_split
+from imagetune.evaluation.statistics.intervals import Estimate
+
+Ints = NDArray[np.int64]
+
+
+def rank_errors_part(run: Examined) -> dict[str, Any] | None:
+    """Return how far off the answers are; None where classes have no order.
+
+    The document::
+
+        {"split": "test", "pictures": 85,
+         "distances": [{"off": -1, "pictures": 7, "share": {"value", "low", "high"}}],     answer minus truth, in ranks
+         "bias": {...},                                                                    mean of that
+         "too_high": {...}, "too_low": {...},                                              shares of the pictures
+         "classes": [{"class": "small", "pictures": 20, "error": {...}, "bias": {...}}],   error: mean distance
+         "text": "..."}
+
+    The lowest class can't be taken for a lower one, nor the highest for a higher one: theirs is bias that any mistake
+    makes.
+    """
+    name = tested_split(run)
+    split = known_split(run, name)
+    if run.data.task != "ordinal" or split is None:
+        return None
+    predictions = split.predictions
+    known, draws = known_rows(predictions), draws_of(split, run.evaluate, seed=run.seed)
+    labels = predictions.labels[known]
+    off = predictions.predicted[known] - labels
+    most = int(np.abs(off).max())
+    document: dict[str, Any] = {
+        "split": name,
+        "pictures": len(off),
+        "distances": [
+            {"off": ranks, "pictures": int((off == ranks).sum()), "share": draws.share(off == ranks).to_dict()}
+            for ranks in range(-most, most + 1)
+        ],
+        "bias": draws.mean(off.astype(np.float64)).to_dict(),
+        "too_high": draws.share(off > 0).to_dict(),
+        "too_low": draws.share(off < 0).to_dict(),
+        "classes": [
+            _class_row(text, labels == place, off, draws) for place, text in enumerate(predictions.class_names)
+        ],
+    }
+    return {**document, "text": " ".join(_sentences(document))}
+
+
+def _class_row(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> dict[str, Any]:
+    """Return how far off the pictures of a class are."""
+    found = {"error": Estimate(None, reason="no pictures of this class")}
+    found["bias"] = found["error"]
+    if own.any():
+        drawn, ranks = draws.of(own), off[own].astype(np.float64)
+        found = {"error": drawn.mean(np.abs(ranks)), "bias": drawn.mean(ranks)}
+    return {"class": name, "pictures": int(own.sum()), **{key: figure.to_dict() for key, figure in found.items()}}
+
+
+def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
+    shares = {row["off"]: row["share"]["value"] for row in document["distances"]}
+    near = shares.get(-1, 0.0) + shares.get(1, 0.0)
+    beyond = max(0.0, 1 - shares[0] - near)
+    yield f"{shares[0]:.1%} of the answers are right, {near:.1%} are one rank off, {beyond:.1%} further."
+    yield bias_words(document["bias"], unit=" ranks")

@@ -1,0 +1,212 @@
+"""The part ``residuals``: how far off predicted numbers are, which way, and for which numbers.
+
+A residual is the answer minus the truth. Three questions: are answers too high or too low on the whole, or in some
+range of numbers; do true numbers rise as fast as answers do (the line of the truth on the answer, whose slope is 1 and
+whose intercept is 0 where answers mean what they say: Mincer and Zarnowitz 1969, Cox 1958); and do errors grow with the
+answer (the rank correlation of an answer with its distance from that line, as Glejser's test, JASA 64, 1969, but by
+ranks).
+
+By true value, any model that isn't perfect is too high for low numbers and too low for high ones, as it can't know
+which of its pictures are extreme. By answer it need not be: that is what can be mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
+
+from imagetune.core.multiple_testing import adjust_p_values
+from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.metrics.regression import LEAST_PICTURES, MOST_RANGES, ranges_of, value_figures
+from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_split, tested_split
+from imagetune.evaluation.statistics.intervals import Estimate
+
+SHARES = (0.5, 0.9, 0.95)
+LEVEL = 0.05
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Weights = NDArray[np.floating]
+
+
+def residuals_part(run: Examined) -> dict[str, Any] | None:
+    """Return what the errors of predicted numbers are like; None where classes are predicted.
+
+    The document::
+
+        {"split": "test", "pictures": 85,
+         "bias": {"value", "low", "high"},                                 mean of answer minus truth
+         "slope": {...}, "intercept": {...},                               of the truth on the answer
+         "growth": {...},                                                  rank correlation of error and answer
+         "within": [{"share": 0.5, "error": {"value", "low", "high"}}],    that share of answers is no further off
+         "by_true": [{"range": "up to 107", "pictures": 17, "centre": 98.5, "bias": {...}, "error": {...},
+                      "p", "p_holm", "off": "too high" | "too low" | ""}],
+         "by_answer": the same, by ranges of the answer,
+         "text": "..."}
+
+    ``error`` is the mean absolute one. ``p`` is that of a t test of no bias, of the groups' means where there are
+    groups; ``p_holm`` is corrected for all ranges, and ``off`` tells where it is below 0.05.
+    """
+    name = tested_split(run)
+    split = known_split(run, name)
+    if run.data.task != "regression" or split is None:
+        return None
+    true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
+    draws = draws_of(split, run.evaluate, seed=run.seed)
+    by_true, by_answer = (_range_rows(split, numbers, draws) for numbers in (true, given))
+    for row, p in zip(
+        [*by_true, *by_answer], adjust_p_values([row["p"] for row in (*by_true, *by_answer)]), strict=True
+    ):
+        row |= {"p_holm": p, "off": "" if p >= LEVEL else "too high" if row["bias"]["value"] > 0 else "too low"}
+    document: dict[str, Any] = {
+        "split": name,
+        "pictures": len(true),
+        "bias": draws.mean(given - true).to_dict(),
+        **{key: figure.to_dict() for key, figure in _line_figures(true, given, draws).items()},
+        "within": [
+            {"share": share, "error": _within(np.abs(given - true), share, draws).to_dict()} for share in SHARES
+        ],
+        "by_true": by_true,
+        "by_answer": by_answer,
+    }
+    return {**document, "text": " ".join(_sentences(document))}
+
+
+def truth_on_answer(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
+    """Return slope and intercept (b,) of the least-squares line of the truth on the answer.
+
+    Args:
+        true: (n,) the true numbers.
+        given: (n,) the answers.
+        weights: (n, b) how often each picture counts.
+
+    Returns:
+        NaN where all answers are the same.
+    """
+    centre = float(given.mean())
+    across, drawn = given - centre, weights.astype(np.float64)
+    total = drawn.sum(axis=0)
+    mean_across, mean_up = across @ drawn / total, true @ drawn / total
+    spread = np.square(across) @ drawn / total - np.square(mean_across)
+    together = (across * (true - true.mean())) @ drawn / total - mean_across * (mean_up - true.mean())
+    enough = spread > 1e-12 * max(float(np.square(across).max()), 1e-300)
+    slope: Floats = np.divide(together, spread, out=np.full_like(spread, np.nan), where=enough)
+    return slope, mean_up - slope * (mean_across + centre)
+
+
+def error_quantile(errors: Floats, share: float, weights: Weights) -> Floats:
+    """Return (b,) the least error that is no smaller than that share of (n,) errors, from weights (n, b)."""
+    order = np.argsort(errors, kind="stable")
+    reached = np.cumsum(weights[order], axis=0, dtype=np.float64)
+    # Shares such as 0.9 are no exact binary numbers.
+    place = (reached >= share * reached[-1] - 1e-9).argmax(axis=0)
+    found: Floats = errors[order][place]
+    return found
+
+
+def bias_p(residuals: Floats, groups: Ints | None) -> float:
+    """Return the two-sided p-value of Student's t test that (n,) residuals are 0 on average.
+
+    Args:
+        residuals: Answer minus truth.
+        groups: (n,) from `group_codes`: the means of groups are tested, as pictures of one go together; or None.
+    """
+    means = residuals if groups is None else np.bincount(groups, residuals) / np.bincount(groups)
+    if len(means) < 2 or np.ptp(means) == 0:
+        return 1.0
+    return float(ttest_1samp(means, 0.0).pvalue)
+
+
+def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
+    """Return what a mean of answers minus truths comes to, from its JSON value; ``unit`` follows the number."""
+    low, high = bias["low"], bias["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return "On the whole they are neither too high nor too low by more than chance."
+    ends = sorted((abs(low), abs(high)))
+    way, mean = "high" if low > 0 else "low", f"{abs(bias['value']):.4g}{unit}"
+    return f"On the whole they are too {way}, by {mean} in the mean ({ends[0]:.4g} to {ends[1]:.4g})."
+
+
+def _line_figures(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
+    """Return slope and intercept, and how errors about that line grow with the answer."""
+    whole = np.ones((len(true), 1))
+    slope, intercept = truth_on_answer(true, given, whole)
+    if np.isnan(slope[0]):
+        return dict.fromkeys(("slope", "intercept", "growth"), Estimate(None, reason="all answers are the same"))
+    far = np.abs(true - intercept[0] - slope[0] * given)
+    ranked = value_figures(far, given)
+
+    def values(weights: Weights) -> tuple[Floats, ...]:
+        return *truth_on_answer(true, given, weights), ranked(weights)["spearman"]
+
+    return dict(zip(("slope", "intercept", "growth"), _estimates(values, whole, draws), strict=True))
+
+
+def _estimates(values: Callable[[Weights], Sequence[Floats]], whole: Weights, draws: Draws) -> Iterator[Estimate]:
+    """Yield each figure with its interval; one that is not defined has none."""
+    samples = [np.concatenate(parts) for parts in zip(*map(values, draws.weights()), strict=True)]
+    for value, drawn in zip(values(whole), samples, strict=True):
+        known = not np.isnan(value[0])
+        yield draws.figure(float(value[0]), drawn) if known else Estimate(None, reason="all errors are the same")
+
+
+def _within(errors: Floats, share: float, draws: Draws) -> Estimate:
+    samples = np.concatenate([error_quantile(errors, share, weights) for weights in draws.weights()])
+    return draws.figure(float(error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
+
+
+def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
+    """Return bias and error of the pictures in each range of numbers (n,)."""
+    codes, names = ranges_of(numbers, most=MOST_RANGES, least=LEAST_PICTURES)
+    residuals = split.predictions.probabilities[:, 0] - split.predictions.targets[:, 0]
+    rows = []
+    for code, name in enumerate(names if len(names) > 1 else ()):
+        inside = codes == code
+        own, drawn = residuals[inside], draws.of(inside)
+        rows.append(
+            {
+                "range": name,
+                "pictures": len(own),
+                "centre": float(np.median(numbers[inside])),
+                "bias": drawn.mean(own).to_dict(),
+                "error": drawn.mean(np.abs(own), scale="loss").to_dict(),
+                "p": bias_p(own, drawn.groups),
+            }
+        )
+    return rows
+
+
+def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield sentences on how far off the predicted numbers are, and in which direction."""
+    half, most = (row["error"]["value"] for row in document["within"][:2])
+    yield f"Half of the answers are within {half:.4g} of the truth, nine of ten within {most:.4g}."
+    yield bias_words(document["bias"])
+    yield from _slope_words(document["slope"])
+    yield from _growth_words(document["growth"])
+    off = [row for row in document["by_answer"] if row["off"]]
+    if off:
+        first = min(off, key=lambda row: row["p_holm"])
+        yield (
+            f"Answers {first['range']} are {first['off']}, by {abs(first['bias']['value']):.4g} in the mean, which is "
+            f"more than chance."
+        )
+
+
+def _slope_words(slope: Mapping[str, Any]) -> Iterator[str]:
+    low, high = slope["low"], slope["high"]
+    if low is None or high is None or low <= 1 <= high:
+        return
+    way = "answers stay too near the middle" if low > 1 else "answers go too far from the middle"
+    yield f"Where answers lie 1 apart, true numbers lie {slope['value']:.2f} apart ({low:.2f} to {high:.2f}): {way}."
+
+
+def _growth_words(growth: Mapping[str, Any]) -> Iterator[str]:
+    low, high = growth["low"], growth["high"]
+    if low is not None and low > 0:
+        yield "Errors grow with the answer, so that one width for all intervals is too narrow for high answers."
+    elif high is not None and high < 0:
+        yield "Errors shrink as the answer grows, so that one width for all intervals is too narrow for low answers."

@@ -1,0 +1,1 @@
+"""Saliency: Grad-CAM and occlusion."""

@@ -1,0 +1,72 @@
+"""Where the model looked: Grad-CAM and occlusion of the same pictures, and how far they agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from imagetune.evaluation.explain.grad_cam import grad_cam
+from imagetune.evaluation.explain.occlusion import GRID, occlusion
+from imagetune.model.gradients import PASS_SIZE, Sight, feature_maps
+
+Floats = NDArray[np.float32]
+Pictures = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which places of a picture raise one output, by Grad-CAM and by occlusion.
+
+    Attributes:
+        target: Index of the output.
+        grad_cam: (rows, columns) float32 of the last feature map; negative where it speaks against the output.
+        occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the picture is covered.
+        agreement: Spearman's rank correlation of both over the places of the occlusion, -1 to 1; None where one of
+            them is the same everywhere.
+        against: Whether it is shown what speaks against the output: of a number, what makes it lower.
+    """
+
+    target: int
+    grad_cam: Floats
+    occlusion: Floats
+    agreement: float | None
+    against: bool = False
+
+    @property
+    def opposite(self) -> Look:
+        """The same saliency with its sign turned: which places lower the output."""
+        return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
+
+
+def look_at(sight: Sight, images: Pictures, targets: NDArray[np.int64]) -> list[tuple[Look, ...]]:
+    """Return, for each picture, a look for each of its targets.
+
+    Args:
+        sight: The model.
+        images: (n, height, width, 3) uint8, RGB.
+        targets: (n, t) outputs to explain.
+    """
+    if not len(images):
+        return []
+    parts = [images[first : first + PASS_SIZE] for first in range(0, len(images), PASS_SIZE)]
+    cams = grad_cam(sight, np.concatenate([feature_maps(sight, part) for part in parts]), targets)
+    falls = occlusion(sight, images, targets)
+    return [
+        tuple(
+            Look(int(target), cam, fall, rank_agreement(cam, fall))
+            for target, cam, fall in zip(targets[index], cams[index], falls[index], strict=True)
+        )
+        for index in range(len(images))
+    ]
+
+
+def rank_agreement(cam: Floats, falls: Floats) -> float | None:
+    """Return Spearman's correlation of a Grad-CAM and an occlusion map over the latter's places; None if undefined."""
+    seen = cv2.resize(cam, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
+    if np.ptp(seen) == 0 or np.ptp(falls) == 0:
+        return None
+    return float(spearmanr(seen.ravel(), falls.ravel()).statistic)

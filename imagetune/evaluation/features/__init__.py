@@ -1,0 +1,1 @@
+"""What a backbone's features say: baselines, label errors, out-of-distribution scores."""

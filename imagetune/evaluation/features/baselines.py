@@ -1,0 +1,233 @@
+"""What a model has to be better than: no look at the picture, its nearest neighbours, a linear probe of its features.
+
+All three learn from the training pictures alone; how many neighbours there are and how strong the probe's penalty is
+are chosen on validation. They see the same features as the model's head, so what the head and its training add shows
+in the difference. Where the backbone was fine-tuned, the features are those of the fine-tuned one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.loading.targets import median_class
+from imagetune.evaluation.context import Examined
+from imagetune.evaluation.document import evaluate_split
+from imagetune.evaluation.features.feature_models import (
+    LabelledFeatures,
+    few_threads,
+    fit_probe,
+    labelled_features,
+    neighbour_answers,
+    probe_loss,
+    rows_to_learn_from,
+    strengths,
+)
+from imagetune.evaluation.metrics.multilabel import choose_thresholds
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    estimate,
+    group_codes,
+    precision_of,
+    resampled_weights,
+)
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
+
+NEIGHBOURS = (1, 3, 5, 10, 20)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a simple model predicts for the tested and the validation pictures.
+
+    Attributes:
+        name: For scripts.
+        tested: (m, k) for the tested pictures.
+        val: (v, k) for the validation pictures; empty where there are none.
+        chosen: What was chosen on validation.
+    """
+
+    name: str
+    tested: Floats
+    val: Floats
+    chosen: Mapping[str, float] = field(default_factory=dict)
+
+
+def baselines(run: Examined) -> dict[str, Any] | None:
+    """Return the figures of the baselines on the test, each with the difference between the model and it.
+
+    The document::
+
+        {"tested": "test", "trained_on": 3000, "training_pictures": 9000, "validated": true, "fine_tuned": true,
+         "task": "single_label", "compared": "accuracy",
+         "models": [{"name": "prior" | "neighbours" | "probe", "chosen": {"neighbours": 5} | {"strength": 0.01},
+                     "figures": {"accuracy": {"value", "low", "high"}},
+                     "difference": {"value", "low", "high"}}]}     of ``compared``: the model's minus the baseline's
+
+    The interval of a difference is a paired bootstrap: both are seen on the same resampled pictures.
+
+    Args:
+        run: With features of its splits.
+
+    Returns:
+        None where the recipe wants none, or where features or training labels are missing.
+    """
+    tested_name = "test" if "test" in run.splits else "val"
+    taught, tested = labelled_features(run.splits.get("train")), labelled_features(run.splits.get(tested_name))
+    if not run.evaluate.baselines or taught is None or tested is None:
+        return None
+    val = labelled_features(run.splits.get("val"))
+    learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
+    predictions = _of_rows(run.splits[tested_name].predictions, tested)
+    groups = [run.splits[tested_name].records[row].group for row in tested.rows]
+    known = None if val is None else _of_rows(run.splits["val"].predictions, val)
+    with few_threads(learnt):
+        found = [_prior(taught, tested, val), _neighbours(learnt, tested, val), linear_probe(learnt, tested, val)]
+    made = [_document(model, predictions, known, run, groups) for model in found]
+    return {
+        "tested": tested_name,
+        "trained_on": len(learnt),
+        "training_pictures": len(taught),
+        "validated": val is not None,
+        "fine_tuned": run.fine_tuned,
+        "task": taught.task,
+        "compared": TASK_METRICS[taught.task].per_image,
+        "models": made,
+    }
+
+
+def errors(predictions: Predictions) -> Floats:
+    """Return (n,) how wrong each answer is: 0 or 1, ranks, the share of wrong labels, or how far off a number is."""
+    task = predictions.rule.task
+    if task == "regression":
+        far: NDArray[Any] = np.abs(predictions.probabilities - predictions.targets)[:, 0]
+    elif task == "multi_label":
+        far = (predictions.given != (predictions.targets >= 0.5)).mean(axis=1)
+    else:
+        far = np.abs(predictions.predicted - predictions.labels)
+        far = np.minimum(far, 1) if task == "single_label" else far
+    return far.astype(np.float64)
+
+
+def paired_difference(
+    one: Predictions, other: Predictions, bootstrap: Bootstrap, groups: Sequence[str | None] = ()
+) -> Estimate:
+    """Return how far one model's mean figure lies above another's on the same pictures, with a paired interval.
+
+    Args:
+        one: Of n pictures.
+        other: Of the same pictures in the same order.
+        bootstrap: How the interval is made.
+        groups: The group of each picture, None for one without; empty where there are none.
+    """
+    positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
+    gaps = errors(other) - errors(one) if positive else errors(one) - errors(other)
+    codes = group_codes(groups) if len(groups) else None
+    chunks = [
+        gaps @ weights / weights.sum(axis=0) for weights in resampled_weights(one.labels, bootstrap, groups=codes)
+    ]
+    return estimate(
+        float(gaps.mean()),
+        np.concatenate(chunks).astype(np.float64),
+        bootstrap,
+        pictures=None,
+        precision=precision_of(one.labels, bootstrap, codes),
+    )
+
+
+def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+    """Return what a linear probe says, its penalty chosen by its loss on validation; a middling one without pictures.
+
+    Args:
+        taught: What it learns from.
+        tested: What is asked of it.
+        val: What the penalty is chosen by.
+    """
+    tried = strengths(taught)
+    if val is None:
+        middle = tried[len(tried) // 2]
+        answers = fit_probe(taught, middle)(tested.features)
+        return Baseline("probe", answers, np.zeros((0, answers.shape[1])), {"strength": middle})
+    best: tuple[float, Baseline] | None = None
+    for strength in tried:
+        model = fit_probe(taught, strength)
+        said = model(val.features)
+        loss = probe_loss(said, val)
+        if best is not None and loss >= best[0]:
+            break  # with less penalty it only gets worse from here on
+        best = (loss, Baseline("probe", model(tested.features), said, {"strength": strength}))
+    assert best is not None  # noqa: S101 - the first one is always better than none
+    return best[1]
+
+
+def _prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+    """Answer the same whatever the picture: the shares of the classes in training, or the median number."""
+    middle = np.median if taught.task == "regression" else np.mean
+    answer = np.asarray(middle(taught.targets, axis=0), np.float64)
+    return Baseline("prior", np.tile(answer, (len(tested), 1)), np.tile(answer, (0 if val is None else len(val), 1)))
+
+
+def _neighbours(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+    counts = [count for count in NEIGHBOURS if count <= len(taught)]
+    if val is None:
+        answers = neighbour_answers(taught, tested.features, [1])
+        return Baseline("neighbours", answers[1], np.zeros((0, answers[1].shape[1])), {"neighbours": 1})
+    said = neighbour_answers(taught, val.features, counts)
+    best = min(counts, key=lambda count: (round(_mean_error(said[count], val), 9), count))
+    return Baseline(
+        "neighbours", neighbour_answers(taught, tested.features, [best])[best], said[best], {"neighbours": best}
+    )
+
+
+def _mean_error(answers: Floats, truth: LabelledFeatures) -> float:
+    """Return what the number of neighbours is chosen by: the mean of `errors` over validation."""
+    if truth.task == "multi_label":
+        return float(((answers >= 0.5) != (truth.targets >= 0.5)).mean())
+    if truth.task == "regression":
+        return float(np.abs(answers - truth.targets).mean())
+    wrong = np.abs(_answered(answers, truth.task) - truth.labels)
+    return float(np.minimum(wrong, 1).mean() if truth.task == "single_label" else wrong.mean())
+
+
+def _answered(answers: Floats, task: Task) -> NDArray[np.int64]:
+    return median_class(answers) if task == "ordinal" else answers.argmax(axis=1).astype(np.int64)
+
+
+def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
+    """Return the predictions of the pictures whose label is known."""
+    return replace(
+        predictions,
+        paths=tuple(predictions.paths[row] for row in chosen.rows),
+        labels=predictions.labels[chosen.rows],
+        probabilities=predictions.probabilities[chosen.rows],
+        targets=predictions.targets[chosen.rows] if len(predictions.targets) else predictions.targets,
+    )
+
+
+def _document(
+    found: Baseline, model: Predictions, val: Predictions | None, run: Examined, groups: Sequence[str | None]
+) -> dict[str, Any]:
+    config, seed = run.evaluate, run.seed
+    thresholds: tuple[float, ...] = ()
+    if model.rule.task == "multi_label" and val is not None:
+        thresholds = choose_thresholds(replace(val, probabilities=found.val))
+    answers = replace(model, probabilities=found.tested, thresholds=thresholds)
+    figures = evaluate_split(answers, config=config, seed=seed, groups=groups).figures
+    # As the model's own figures are made, so that both intervals can be compared.
+    stratified = model.rule.task in ("single_label", "ordinal")
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
+    return {
+        "name": found.name,
+        "chosen": dict(found.chosen),
+        "figures": {name: figures[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
+        "difference": paired_difference(model, answers, bootstrap, groups).to_dict(),
+    }

@@ -1,0 +1,244 @@
+"""Simple models on a backbone's features: what any trained head has to be better than, and what doubts labels.
+
+A linear probe (Alain and Bengio 2016, arXiv 1610.01644) is logistic regression, for numbers ridge regression, on
+standardised features; a nearest neighbour looks at the angle between features as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.predictions import UNKNOWN
+from imagetune.recipe.data import Task
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+# Features (m, d) to answers (m, k).
+Answers = Callable[[Floats], NDArray[np.float64]]
+
+# A probe on more rows is hardly better, and takes longer than a user waits for what is only a comparison.
+MOST_ROWS = 4000
+# Rows x features x outputs beyond which a probe is fitted with one strength only, and for fewer rows.
+_MANY_CELLS = 400_000_000
+# Below this many, one thread does it.
+_SMALL_CELLS = 40_000_000
+_ITERATIONS = 200
+_TOLERANCE = 1e-3
+# Similarities in memory at once.
+_WORKING_MIB = 64
+# So small that it decides between equally many votes only.
+_NEARER = 1e-6
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """The features of pictures whose label is known, with their targets.
+
+    Attributes:
+        features: (n, d) float32.
+        targets: (n, k) float64: one 1 a row where a picture has one class, ones of its labels for multi_label, (n, 1)
+            numbers for regression.
+        labels: (n,) int64 classes in [0, k); -1 for multi_label and regression.
+        rows: (n,) int64, index of each picture in its split.
+        task: What a label is.
+    """
+
+    features: NDArray[np.float32]
+    targets: NDArray[np.float64]
+    labels: Ints
+    rows: Ints
+    task: Task
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def taken(self, indices: Ints) -> LabelledFeatures:
+        """Return the features and targets of some of the pictures."""
+        return LabelledFeatures(
+            self.features[indices], self.targets[indices], self.labels[indices], self.rows[indices], self.task
+        )
+
+
+def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
+    """Return the pictures of a split whose label the model knows; None where there are none, or no features."""
+    if split is None or split.features is None:
+        return None
+    predictions = split.predictions
+    task = predictions.rule.task
+    classes = len(predictions.class_names)
+    if task in ("single_label", "ordinal"):
+        rows = np.flatnonzero(predictions.labels != UNKNOWN)
+        targets = np.eye(classes)[predictions.labels[rows]]
+    else:
+        rows = np.flatnonzero(np.isfinite(predictions.targets).all(axis=1))
+        targets = predictions.targets[rows]
+    if not len(rows):
+        return None
+    features = np.asarray(split.features, np.float32).reshape(len(split.features), -1)[rows]
+    return LabelledFeatures(features, targets, predictions.labels[rows], rows, task)
+
+
+def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
+    """Return the pictures of several splits one after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return LabelledFeatures(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        first.task,
+    )
+
+
+@contextmanager
+def few_threads(taught: LabelledFeatures) -> Iterator[None]:
+    """Compute with one thread inside the block where there is little to compute.
+
+    The threads of a small matrix product wait for each other longer than they compute: on two busy cores a probe of
+    400 pictures took 100 times as long with them.
+    """
+    from threadpoolctl import threadpool_limits
+
+    small = taught.features.size * taught.targets.shape[1] < _SMALL_CELLS
+    with threadpool_limits(1, user_api="blas") if small else nullcontext():
+        yield
+
+
+def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
+    """Return which pictures a probe is fitted on: all, or some thousands drawn with an equal chance for each."""
+    most = MOST_ROWS
+    width = taught.features.shape[1] * taught.targets.shape[1]
+    if most * width > _MANY_CELLS:
+        most = max(_MANY_CELLS // width, min(MOST_ROWS, 4 * taught.targets.shape[1]))
+    if len(taught) <= most:
+        return np.arange(len(taught))
+    return np.sort(np.random.default_rng(seed).choice(len(taught), most, replace=False)).astype(np.int64)
+
+
+def strengths(taught: LabelledFeatures) -> tuple[float, ...]:
+    """Return the penalties to choose from, the strongest first: C of logistic regression, 1 / alpha of ridge."""
+    if taught.features.size * taught.targets.shape[1] > _MANY_CELLS:
+        return (1e-2,)
+    return (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) if taught.task == "regression" else (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def fit_probe(taught: LabelledFeatures, strength: float) -> Answers:
+    """Fit a linear probe on standardised features.
+
+    Args:
+        taught: What it learns from.
+        strength: C of logistic regression, 1 / alpha of ridge regression; smaller is more penalty.
+
+    Returns:
+        Features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without pictures has probability 0.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(taught.features)
+    scaled = scaler.transform(taught.features)
+    if taught.task == "regression":
+        from sklearn.linear_model import Ridge
+
+        ridge = Ridge(alpha=1 / strength).fit(scaled, taught.targets[:, 0])
+        return lambda features: np.asarray(ridge.predict(scaler.transform(features)), np.float64).reshape(-1, 1)
+    if taught.task == "multi_label":
+        models = [_logistic(scaled, column, strength) for column in taught.targets.T >= 0.5]
+        return lambda features: _each(models, scaler.transform(features))
+    model = _logistic(scaled, taught.labels, strength)
+    classes = taught.targets.shape[1]
+    return lambda features: _spread(model, scaler.transform(features), classes)
+
+
+def probe_loss(answers: NDArray[np.float64], truth: LabelledFeatures) -> float:
+    """Return what a probe is chosen by: the mean log loss, with numbers the mean squared error."""
+    if truth.task == "regression":
+        return float(np.square(answers - truth.targets).mean())
+    right = np.log(np.maximum(answers, _TINY)) * truth.targets
+    if truth.task == "multi_label":
+        right = right + np.log(np.maximum(1 - answers, _TINY)) * (1 - truth.targets)
+    return float(-right.sum(axis=1).mean())
+
+
+def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDArray[np.float32]]:
+    """Return the nearest references of each query by the cosine of their features, the nearest first.
+
+    Args:
+        queries: (m, d).
+        references: (n, d); features without length are as far as can be from all.
+        count: At most n.
+
+    Returns:
+        Indices (m, count), and cosines (m, count) in [-1, 1].
+    """
+    from sklearn import config_context
+    from sklearn.neighbors import NearestNeighbors
+
+    known, asked = (np.asarray(features, np.float32) for features in (references, queries))
+    with config_context(working_memory=_WORKING_MIB):
+        search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(known)
+        distances, found = search.kneighbors(asked)
+    return found.astype(np.int64), np.asarray(1 - distances, np.float32)
+
+
+def neighbour_answers(
+    taught: LabelledFeatures, queries: Floats, counts: Sequence[int]
+) -> Mapping[int, NDArray[np.float64]]:
+    """Return for each number of neighbours what they say: the shares of their labels, or the mean of their numbers.
+
+    Between equally many votes the nearer neighbours decide.
+
+    Args:
+        taught: The neighbours.
+        queries: (m, d).
+        counts: Numbers of neighbours, each at most as many as there are.
+
+    Returns:
+        (m, k) by number.
+    """
+    most = max(counts)
+    indices, _ = nearest(queries, taught.features, most)
+    votes = taught.targets[indices]
+    weights = 1 + _NEARER * np.arange(most, 0, -1) if taught.task != "regression" else np.ones(most)
+    totals = np.cumsum(votes * weights[:, None], axis=1)
+    return {count: totals[:, count - 1] / weights[:count].sum() for count in counts}
+
+
+def _logistic(scaled: Floats, labels: NDArray[Any], strength: float) -> Any:
+    """Return a fitted classifier, or the only class that there is."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(labels)) == 1:
+        return labels[0]
+    with warnings.catch_warnings():
+        # A probe that is nearly as good as it can be is good enough for a comparison.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=_TOLERANCE).fit(scaled, labels)
+
+
+def _each(models: Sequence[Any], scaled: Floats) -> NDArray[np.float64]:
+    columns = [
+        model.predict_proba(scaled)[:, 1] if hasattr(model, "predict_proba") else np.full(len(scaled), float(model))
+        for model in models
+    ]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _spread(model: Any, scaled: Floats, classes: int) -> NDArray[np.float64]:
+    answers = np.zeros((len(scaled), classes))
+    if hasattr(model, "predict_proba"):
+        answers[:, model.classes_] = model.predict_proba(scaled)
+    else:
+        answers[:, int(model)] = 1.0
+    return answers

@@ -1,0 +1,175 @@
+"""How pictures unlike those of training are told: a score with a threshold that validation has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.core import run_files
+from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.errors.mistakes import wrong_pictures
+from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, labelled_features
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import share_estimate
+from imagetune.model.backbones.table import get_backbone
+from imagetune.model.build import POOLING
+from imagetune.model.manifest import update_manifest
+from imagetune.model.out_of_distribution import (
+    FeatureStatistics,
+    OutOfDistribution,
+    Score,
+    energies,
+    feature_statistics,
+    write_statistics,
+)
+from imagetune.model.split_model import cut_model
+
+# With fewer validation pictures a threshold would hang on one or two of them.
+LEAST_PICTURES = 20
+STRANGEST = 12
+_BATCH = 1024
+_BINS = 40
+
+Floats = NDArray[np.float64]
+
+
+def out_of_distribution(run: Examined) -> dict[str, Any] | None:
+    """Choose the threshold on validation, keep it in the model's manifest, and return what it does to each split.
+
+    The document::
+
+        {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
+         "splits": {"val" | "test" | "train": {"pictures": 80, "turned_away": {"value", "low", "high"}}},
+         "wrong": {"kept": {"value", "low", "high"}, "turned_away": {...}},   share of wrong answers on the test
+         "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
+         "strangest": [{"path", "score", "turned_away"}]}                     of the test
+
+    Numbers have no logits of classes, so that regression always uses mahalanobis.
+
+    Returns:
+        None where the recipe wants none, where features are missing, or where validation has fewer than
+        `LEAST_PICTURES` pictures.
+    """
+    wanted = run.evaluate.out_of_distribution
+    val = run.splits.get("val")
+    if wanted == "off" or val is None or val.features is None or len(val.records) < LEAST_PICTURES:
+        return None
+    score: Score = "mahalanobis" if run.data.task == "regression" else wanted
+    statistics = _statistics(run) if score == "mahalanobis" else None
+    if score == "mahalanobis" and statistics is None:
+        return None
+    scores = {name: _scores(run, split, statistics) for name, split in run.splits.items() if split.features is not None}
+    if not all(np.isfinite(values).all() for values in scores.values()):
+        return None
+    share = run.evaluate.out_of_distribution_share
+    rule = OutOfDistribution(
+        score=score,
+        threshold=threshold_for(scores["val"], share),
+        share=share,
+        statistics_sha256=write_statistics(statistics, run.folder / run_files.MODEL) if statistics else None,
+    )
+    update_manifest(run.folder, {"out_of_distribution": rule.model_dump(mode="json")})
+    return {**_document(run, rule, scores), "recipe_score": wanted}
+
+
+def threshold_for(scores: Floats, share: float) -> float:
+    """Return the score that at most ``share`` of validation's scores (n,) lie above: an order statistic of them."""
+    ordered = np.sort(scores)
+    kept = min(int(np.ceil((1 - share) * len(ordered) - 1e-9)), len(ordered))
+    return float(ordered[kept - 1])
+
+
+def _statistics(run: Examined) -> FeatureStatistics | None:
+    taught = labelled_features(run.splits.get("train"))
+    if taught is None or len(taught) < 2:
+        return None
+    with few_threads(taught):
+        return feature_statistics(taught.features, _classes(taught), seed=run.seed)
+
+
+def _classes(taught: LabelledFeatures) -> NDArray[np.int64] | None:
+    return taught.labels if taught.task in ("single_label", "ordinal") else None
+
+
+def _scores(run: Examined, split: ExaminedSplit, statistics: FeatureStatistics | None) -> Floats:
+    features = np.asarray(split.features, np.float32)
+    if statistics is not None:
+        return statistics.distances(features)
+    return energies(_logits(run, features), run.data.task)
+
+
+def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    halves = cut_model(run.model, get_backbone(run.backbone), POOLING)
+    if halves is None:  # the pooling is always the only way
+        raise ValueError(f"the model can't be cut behind {POOLING}")
+    chunks = [
+        np.asarray(keras.ops.convert_to_numpy(halves.logits(features[start : start + _BATCH], training=False)))
+        for start in range(0, len(features), _BATCH)
+    ]
+    return np.concatenate(chunks)
+
+
+def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
+    confidence = run.evaluate.confidence
+    away = {name: values > rule.threshold for name, values in scores.items()}
+    tested = "test" if "test" in scores else "val"
+    return {
+        "score": rule.score,
+        "threshold": rule.threshold,
+        "share": rule.share,
+        "splits": {
+            name: {
+                "pictures": len(found),
+                "turned_away": share_estimate(float(found.sum()), len(found), confidence).to_dict(),
+            }
+            for name, found in away.items()
+        },
+        "tested": tested,
+        "wrong": _wrong(run.splits[tested].predictions, away[tested], confidence),
+        "histogram": _histogram(scores),
+        "strangest": _strangest(run, tested, scores[tested], rule.threshold),
+    }
+
+
+def _wrong(predictions: Predictions, away: NDArray[np.bool_], confidence: float) -> dict[str, Any] | None:
+    """Return the share of wrong answers among the pictures that are kept, and among the others."""
+    if predictions.rule.task == "regression":
+        return None
+    wrong = np.zeros(len(away), bool)
+    wrong[wrong_pictures(predictions)] = True
+    known = predictions.labels >= 0 if predictions.rule.task != "multi_label" else np.ones(len(away), bool)
+    found: dict[str, Any] = {}
+    for name, chosen in (("kept", ~away & known), ("turned_away", away & known)):
+        count = int(chosen.sum())
+        found[name] = share_estimate(float(wrong[chosen].sum()), count, confidence).to_dict() if count else None
+    return found
+
+
+def _histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
+    edges = np.histogram_bin_edges(np.concatenate([*scores.values()]), bins=_BINS)
+    counts = {name: np.histogram(values, bins=edges)[0].tolist() for name, values in scores.items()}
+    return {"edges": [float(edge) for edge in edges], "counts": counts}
+
+
+def _strangest(run: Examined, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
+    records = run.splits[split].records
+    names = run.splits[split].predictions
+    texts = list(names.texts())
+    return [
+        {
+            "path": _relative(run, records[index].path),
+            "label": names.rule.told(records[index].label),
+            "predicted": names.rule.told(texts[index][1]),
+            "score": float(scores[index]),
+            "turned_away": bool(scores[index] > threshold),
+        }
+        for index in np.argsort(-scores, kind="stable")[:STRANGEST].tolist()
+    ]
+
+
+def _relative(run: Examined, path: str) -> str:
+    return path.removeprefix(f"{run.root}/")

@@ -1,0 +1,204 @@
+"""Numbers that are probably wrong: labels far from what simple models say that haven't learned from them.
+
+A ridge probe says a number for each picture out of fold. How far the label lies from it is told in robust standard
+deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993), of pictures with about
+the same answer, as errors may grow with the number; beyond 3.5 the label is doubted. It is probably wrong where the
+nearest pictures of the other folds, which err in other ways than a line, say so by as much and on the same side. That
+any regression model serves for this, out of fold, is shown by Zhou, Mueller and others (2023, arXiv 2305.16583).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.core import run_files
+from imagetune.data.sources.labels import number_text
+from imagetune.evaluation.context import Examined
+from imagetune.evaluation.features.feature_models import (
+    LabelledFeatures,
+    few_threads,
+    fit_probe,
+    nearest,
+    rows_to_learn_from,
+)
+from imagetune.evaluation.features.label_errors_file import doubts_document, write_doubts
+from imagetune.evaluation.features.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
+from imagetune.evaluation.metrics.regression import ranges_of
+from imagetune.evaluation.predictions import told_path
+
+# Robust standard deviations beyond which Iglewicz and Hoaglin call a number an outlier.
+DOUBTED = 3.5
+NEIGHBOURS = 5
+# The spread is taken of pictures with about the same answer, of at least so many.
+MOST_RANGES, LEAST_PICTURES = 5, 30
+_HEADER = ("path", "split", "label", "likely_label", "difference", "deviations", "confident")
+# The 0.75 quantile of the normal distribution, and its mean absolute deviation.
+_MEDIAN_DEVIATION, _MEAN_DEVIATION = 0.6745, 0.7979
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ValueDoubt:
+    """A picture whose number is doubted.
+
+    Attributes:
+        path: Absolute path.
+        split: Which split it is in.
+        label: The given number.
+        likely: What the probe says.
+        deviations: How far they are apart, in robust standard deviations; above 0 where the label is the larger one.
+        confident: Whether the nearest pictures agree.
+    """
+
+    path: str
+    split: str
+    label: float
+    likely: float
+    deviations: float
+    confident: bool
+
+
+def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
+    """Return the pictures whose number is doubted, and write all of them to ``label_errors.csv`` in the run folder.
+
+    Training and validation pictures are judged out of fold, test pictures by models of all of those.
+
+    The document::
+
+        {"file": "label_errors.csv", "folds": 5, "strength": 0.01, "fine_tuned": true, "beyond": 3.5,
+         "learned": {"splits": ["train", "val"], "pictures": 335, "found": 9, "confident": 4,
+                     "doubts": [{"path", "split", "label", "likely", "difference", "deviations", "confident"}]},
+         "test": the same, or null}
+
+    Args:
+        run: A regression with features of its splits.
+        learned: Its training and validation pictures.
+
+    Returns:
+        None where there are too few pictures for two folds.
+    """
+    folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
+    if folds.max() < 1:
+        return None
+    test = pool_of(run, ("test",))
+    with few_threads(learned.taught):
+        strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
+        near = neighbours_out_of_fold(learned.taught, folds)
+        doubts = _doubts(run, learned, judged[:, 0], near)
+        tested: list[ValueDoubt] | None = None
+        if test is not None:
+            tested = _tested(run, learned, test, (judged[:, 0], near), strength)
+    listed = partial(_listed, root=run.root)
+    write_doubts(run.folder, _HEADER, (_row(doubt, run.root) for doubt in (*doubts, *(tested or ()))))
+    return {
+        "file": run_files.LABEL_ERRORS,
+        "folds": int(folds.max()) + 1,
+        "strength": strength,
+        "fine_tuned": run.fine_tuned,
+        "beyond": DOUBTED,
+        "learned": doubts_document(learned, doubts, listed),
+        "test": None if test is None or tested is None else doubts_document(test, tested, listed),
+    }
+
+
+def robust_deviations(true: Floats, judged: Floats) -> Floats:
+    """Return how far numbers (n,) lie from what was judged, in robust standard deviations.
+
+    Median and median absolute deviation are those of pictures with about the same judgement; where more than half of
+    those agree exactly, the mean absolute deviation, as Iglewicz and Hoaglin advise.
+    """
+    codes, names = ranges_of(judged, most=MOST_RANGES, least=LEAST_PICTURES)
+    found = np.zeros(len(true))
+    for code in range(len(names)):
+        inside = codes == code
+        apart = true[inside] - judged[inside]
+        apart = apart - np.median(apart)
+        spread = float(np.median(np.abs(apart))) / _MEDIAN_DEVIATION
+        spread = spread or float(np.abs(apart).mean()) / _MEAN_DEVIATION
+        found[inside] = apart / spread if spread else 0.0
+    return found
+
+
+def neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
+    """Return for each picture (n,) the median number of its nearest pictures in the other folds."""
+    said = np.zeros(len(taught))
+    for fold in range(int(folds.max()) + 1):
+        held = np.flatnonzero(folds == fold)
+        said[held] = _neighbours(taught.taken(np.flatnonzero(folds != fold)), taught.features[held])
+    return said
+
+
+def _neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Floats:
+    found, _ = nearest(features, rest.features, min(NEIGHBOURS, len(rest)))
+    said: Floats = np.median(rest.targets[found, 0], axis=1)
+    return said
+
+
+def _tested(
+    run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
+) -> list[ValueDoubt]:
+    """Return the doubts about test pictures, judged as if they had come after all others."""
+    rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
+    said = fit_probe(rest, strength)(test.taught.features)[:, 0]
+    near = _neighbours(learned.taught, test.taught.features)
+    return _doubts(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))
+
+
+def _doubts(
+    run: Examined, pool: Pool, judged: Floats, near: Floats, *, before: tuple[Floats, Floats, Floats] | None = None
+) -> list[ValueDoubt]:
+    """Return the doubted pictures, the furthest off first.
+
+    Args:
+        run: For the pictures' paths.
+        pool: Its pictures.
+        judged: (n,) what the probe says of them.
+        near: (n,) what the nearest pictures say.
+        before: Numbers and what both say of other pictures, with which the spread is taken.
+    """
+    true = pool.taught.targets[:, 0]
+    others, other_judged, other_near = before or (np.zeros(0),) * 3
+    all_true = np.concatenate([others, true])
+    far, also = (
+        robust_deviations(all_true, np.concatenate([known, own]))[len(others) :]
+        for known, own in ((other_judged, judged), (other_near, near))
+    )
+    places, doubts = list(places_of(pool)), []
+    for index in np.flatnonzero(np.abs(far) > DOUBTED).tolist():
+        split, row = places[index]
+        name = pool.names[split]
+        agreed = bool(np.sign(far[index]) * also[index] > DOUBTED)
+        path = run.splits[name].records[row].path
+        doubts.append(ValueDoubt(path, name, float(true[index]), float(judged[index]), float(far[index]), agreed))
+    return sorted(doubts, key=lambda doubt: (-abs(doubt.deviations), doubt.path))
+
+
+def _listed(doubt: ValueDoubt, root: Path) -> dict[str, Any]:
+    return {
+        "path": told_path(doubt.path, root),
+        "split": doubt.split,
+        "label": number_text(doubt.label),
+        "likely": _rounded(doubt.likely),
+        "difference": float(f"{doubt.label - doubt.likely:.6g}"),
+        "deviations": round(doubt.deviations, 3),
+        "confident": doubt.confident,
+    }
+
+
+def _row(doubt: ValueDoubt, root: Path) -> list[str]:
+    apart = f"{doubt.label - doubt.likely:.6g}", f"{doubt.deviations:.3f}"
+    texts = told_path(doubt.path, root), doubt.split, number_text(doubt.label), _rounded(doubt.likely)
+    return [*texts, *apart, "yes" if doubt.confident else "no"]
+
+
+def _rounded(value: float) -> str:
+    # A judgement claims no more digits than it has.
+    return number_text(float(f"{value:.4g}"))

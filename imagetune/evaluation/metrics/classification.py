@@ -1,0 +1,365 @@
+"""Every figure of a split with its interval, where a picture has one class.
+
+Averages are over the classes that have pictures in the split (macro), or weighted by their pictures. A class that is
+never predicted has precision 0, as in scikit-learn; both cases are told in the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
+
+from imagetune.core.text import format_count, format_list
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.metrics.ordinal import rank_figures
+from imagetune.evaluation.metrics.scores import TINY, Resampled, resample
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_pictures,
+    estimate,
+    f1_estimate,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    precision_of,
+    share_estimate,
+    units_left_out,
+)
+from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
+from imagetune.recipe.tracking import EvaluateConfig
+
+HEADLINES = list_test_metrics("single_label")
+AVERAGED = ("precision", "recall", "f1")
+CLASS_FIGURES = list_class_metrics("single_label")
+# With fewer pictures than this in a class, resampling them says little about pictures that were never seen.
+FEW = 5
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """Every metric of one class with its interval.
+
+    Attributes:
+        name: Class name.
+        pictures: Pictures that are of it.
+        predicted: Pictures that were taken for it.
+        right: Both.
+        figures: precision, recall, f1 and roc_auc (against all other classes).
+        threshold: Of multi_label: from which probability on the label is given.
+    """
+
+    name: str
+    pictures: int
+    predicted: int
+    right: int
+    figures: Mapping[str, Estimate]
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """Every metric of one split with its interval, where a picture has one class.
+
+    Attributes:
+        class_names: The k classes.
+        pictures: Labelled pictures that were tested.
+        left_out: Pictures left out because their label is not one of the classes.
+        top_k: k of the top-k accuracy.
+        figures: The headline figures, by the names in `HEADLINES`; macro where averaged. For ordinal those of
+            `imagetune.evaluation.metrics.ordinal`, too.
+        averages: ``macro`` and ``weighted`` precision, recall and F1.
+        classes: The figures of each class.
+        confusion: (k, k) int64 counts, rows true and columns predicted.
+        bootstrap: How the intervals were made.
+        notes: What a reader should know about these figures.
+        task: What a label is: single_label or ordinal.
+        groups: Groups that the pictures come in, where some share one; else 0.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    left_out: int
+    top_k: int
+    figures: Mapping[str, Estimate]
+    averages: Mapping[str, Mapping[str, float]]
+    classes: tuple[ClassEvaluation, ...]
+    confusion: Ints
+    bootstrap: Bootstrap
+    notes: tuple[str, ...]
+    task: Task = "single_label"
+    groups: int = 0
+
+    @property
+    def baseline(self) -> float:
+        """Accuracy of always naming the largest class."""
+        return float(self.confusion.sum(axis=1).max() / self.pictures)
+
+
+def evaluate_predictions(
+    predictions: Predictions,
+    *,
+    config: EvaluateConfig,
+    seed: int,
+    stratified: bool = True,
+    groups: Sequence[str | None] = (),
+) -> SplitEvaluation:
+    """Return every metric of a split with its interval, where a picture has one class.
+
+    Args:
+        predictions: Of one split.
+        config: k of the top-k accuracy, and the bootstrap's settings.
+        seed: Of the bootstrap.
+        stratified: Whether each resampling keeps the number of pictures of each class.
+        groups: The group of each picture, None for one without; empty where there are none. Pictures of a group go
+            together, so that intervals are made of whole groups.
+
+    Raises:
+        DataError: No picture has a label among the classes.
+        DivergedError: A probability is not a finite number.
+    """
+    known = predictions.labels >= 0
+    if not known.any():
+        what = f"none of {len(known)} pictures has a label among the classes {', '.join(predictions.class_names)}"
+        raise DataError(what, hint="test pictures must be labelled with the names that the model was trained on")
+    labels, probabilities, predicted = (
+        predictions.labels[known],
+        _normalised(predictions)[known],
+        predictions.predicted[known],
+    )
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
+    codes = group_codes([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
+    redone = _redone(labels, probabilities, predicted, config.top_k, bootstrap, codes)
+    values = _class_values(labels, probabilities, predicted)
+    confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
+    classes = _class_evaluations(predictions.class_names, confusion, values, redone)
+    headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
+    figures = _headline_estimates(headlines, confusion.sum(axis=1), redone)
+    if predictions.rule.task == "ordinal":
+        figures |= rank_figures(labels, predicted, len(confusion), bootstrap, groups=codes)
+    left_out = int((~known).sum())
+    return SplitEvaluation(
+        class_names=predictions.class_names,
+        pictures=len(labels),
+        left_out=left_out,
+        top_k=config.top_k,
+        figures=figures,
+        averages=_averages(values, confusion.sum(axis=1)),
+        classes=classes,
+        confusion=confusion.astype(np.int64),
+        bootstrap=bootstrap,
+        notes=(*_notes(classes, left_out), *group_notes(codes)),
+        task=predictions.rule.task,
+        groups=0 if codes is None else int(codes.max()) + 1,
+    )
+
+
+def _normalised(predictions: Predictions) -> Floats:
+    """Return probabilities whose rows sum to 1, which float32 ones do only nearly."""
+    finite = np.isfinite(predictions.probabilities).all(axis=1)
+    if not finite.all():
+        where = predictions.paths[int(np.flatnonzero(~finite)[0])]
+        hint = "train again with a smaller learning rate"
+        raise DivergedError("the model's probabilities are not finite numbers", where=where, hint=hint)
+    sums = predictions.probabilities.sum(axis=1, keepdims=True)
+    normalised: Floats = predictions.probabilities / np.maximum(sums, TINY)
+    return normalised
+
+
+def _class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Floats]:
+    """Return precision, recall, f1 and roc_auc as (k,), NaN for a class without pictures."""
+    classes = np.arange(probabilities.shape[1])
+    # zero_division: a class that is never predicted has precision 0 without a warning; the notes tell it.
+    precision, recall, f1, pictures = precision_recall_fscore_support(
+        labels, predicted, labels=classes, zero_division=0.0
+    )
+    areas = [
+        roc_auc_score(labels == index, probabilities[:, index]) if 0 < pictures[index] < len(labels) else np.nan
+        for index in classes
+    ]
+    shares = {"precision": precision, "recall": recall, "f1": f1}
+    missing = pictures == 0
+    return {**{name: np.where(missing, np.nan, share) for name, share in shares.items()}, "roc_auc": np.array(areas)}
+
+
+def _headline_values(
+    labels: Ints, probabilities: Floats, predicted: Ints, by_class: Mapping[str, Floats], top_k: int
+) -> dict[str, float | None]:
+    classes = probabilities.shape[1]
+    means = {
+        name: float(values[present].mean()) for name, values in by_class.items() if (present := ~np.isnan(values)).any()
+    }
+    top = top_k_accuracy_score(labels, probabilities, k=top_k, labels=range(classes)) if top_k < classes else None
+    return {
+        **means,
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "balanced_accuracy": means["recall"],
+        "top_k_accuracy": None if top is None else float(top),
+        "log_loss": float(log_loss(labels, probabilities, labels=range(classes))),
+    }
+
+
+@dataclass(frozen=True)
+class _Redone:
+    """The figures of other pictures, and what they can't show.
+
+    Attributes:
+        drawn: Of resamplings; the same as ``left_out`` where there are groups.
+        left_out: Without each picture or group.
+        strata: (u,) class of each of those.
+        grouped: Whether they are groups.
+    """
+
+    bootstrap: Bootstrap
+    precision: Precision
+    drawn: Resampled
+    left_out: Resampled
+    strata: Ints
+    grouped: bool
+
+    def without(
+        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+    ) -> Estimate:
+        """Return a figure with the interval that follows from what it is without each picture or group, ``others``."""
+        left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
+        flawless = None if pictures is None else pictures * self.precision.worth
+        return left_out_estimate(value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss")
+
+    def resampled(
+        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+    ) -> Estimate:
+        """Return a figure with the interval that follows from resampling, where it is ``others``."""
+        return estimate(
+            value, others, self.bootstrap, pictures=pictures, reason=reason, precision=self.precision, most=most
+        )
+
+
+def _redone(
+    labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
+) -> _Redone:
+    # Resampled groups of unequal size give intervals that are too short, so groups are only ever left out.
+    # The ROC AUC has the jackknife's interval and takes most of the time, so that resamplings do without it.
+    units = units_left_out(labels, bootstrap, groups)
+    left_out = resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, without=units)
+    drawn = (
+        left_out
+        if groups is not None
+        else resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, with_auc=False)
+    )
+    precision = precision_of(labels, bootstrap, groups)
+    return _Redone(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
+
+
+def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone: _Redone) -> dict[str, Estimate]:
+    pictures, classes = float(counts.sum()), len(counts)
+    macro = effective_pictures(counts[counts > 0].astype(np.float64))
+    effective = {"accuracy": pictures, "top_k_accuracy": pictures, "log_loss": None}
+    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
+    most = {**effective, "f1": 2 * macro, "roc_auc": None}
+    reasons = {
+        "top_k_accuracy": f"always 1: there are only {classes} classes",
+        "roc_auc": "there are pictures of one class only",
+    }
+    found = {}
+    for name in HEADLINES:
+        # A loss has a long tail that few draws reach; of an AUC the draws would cost more than all the rest.
+        leaving_out = redone.grouped or name in ("log_loss", "roc_auc")
+        found[name] = (redone.without if leaving_out else redone.resampled)(
+            values.get(name),
+            (redone.left_out if leaving_out else redone.drawn).headline[name],
+            pictures=effective.get(name, macro),
+            most=most.get(name, macro),
+            reason=reasons.get(name, ""),
+        )
+    for name in HEADLINES:
+        # A share of independent pictures is binomial: Wilson's interval holds its coverage where a bootstrap of few
+        # mistakes does not. Pictures of a group are not independent.
+        value = values.get(name)
+        if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
+            found[name] = share_estimate(value * pictures, pictures, redone.bootstrap.confidence)
+    return found
+
+
+def _class_evaluations(
+    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], redone: _Redone
+) -> tuple[ClassEvaluation, ...]:
+    true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
+    evaluations = []
+    for index, name in enumerate(names):
+        counts = int(true[index]), int(predicted[index]), int(right[index])
+        figures = {}
+        for figure in CLASS_FIGURES:
+            # Precision is a share of the pictures that were taken for the class, recall and F1 of those that are of it.
+            pictures = float(predicted[index] if figure == "precision" else true[index])
+            figures[figure] = redone.without(
+                None if np.isnan(values[figure][index]) else float(values[figure][index]),
+                redone.left_out.per_class[figure][:, index],
+                pictures=pictures,
+                reason="no pictures of this class" if not true[index] else "no pictures of other classes",
+                most={"f1": 2 * pictures, "roc_auc": None}.get(figure, pictures),
+            )
+        if true[index] and not redone.grouped:
+            figures |= class_shares(*counts, redone.bootstrap.confidence)
+        area, others = figures["roc_auc"].value, int(true.sum() - true[index])
+        if area is not None and not redone.grouped:
+            ends = auc_interval(area, counts[0], others, two_sided_quantile(redone.bootstrap.confidence))
+            figures["roc_auc"] = Estimate(area, *ends, method="newcombe")
+        evaluations.append(ClassEvaluation(name, *counts, figures))
+    return tuple(evaluations)
+
+
+def class_shares(pictures: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
+    """Return precision, recall and F1 of a class, which are shares, with Wilson's intervals.
+
+    Args:
+        pictures: Pictures of the class, at least one.
+        predicted: Pictures that were taken for it; precision is left out where there are none.
+        right: Both.
+        confidence: Coverage of the intervals.
+    """
+    found = {
+        "recall": share_estimate(right, pictures, confidence),
+        "f1": f1_estimate(right, pictures, predicted, confidence),
+    }
+    return found | ({"precision": share_estimate(right, predicted, confidence)} if predicted else {})
+
+
+def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:
+    present = counts > 0
+    return {
+        "macro": {name: float(values[name][present].mean()) for name in AVERAGED},
+        "weighted": {name: float(np.average(values[name][present], weights=counts[present])) for name in AVERAGED},
+    }
+
+
+def _notes(classes: Sequence[ClassEvaluation], left_out: int) -> Iterator[str]:
+    absent = [found.name for found in classes if not found.pictures]
+    unused = [found.name for found in classes if found.pictures and not found.predicted]
+    few = [found.name for found in classes if 0 < found.pictures < FEW]
+    if left_out:
+        yield f"{format_count(left_out, 'picture')} left out: the label is not one of the classes"
+    if absent:
+        yield f"no pictures of {format_list(absent)}: left out of the averages"
+    if unused:
+        yield f"never predicted: {format_list(unused)}; the precision counts as 0"
+    if few:
+        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"

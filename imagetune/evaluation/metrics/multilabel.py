@@ -1,0 +1,339 @@
+"""Every figure of a split with its interval, where a picture has any number of labels; and the labels' thresholds.
+
+Averages are over the labels that occur in the split. A label that is never given has precision 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
+
+from imagetune.core.text import format_count, format_list
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, class_shares
+from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, mean_over
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    effective_pictures,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    precision_of,
+    share_estimate,
+    units_left_out,
+    weights_left_out,
+)
+from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
+from imagetune.recipe.tracking import EvaluateConfig
+
+DEFAULT_THRESHOLD = 0.5
+HEADLINES = list_test_metrics("multi_label")
+LABEL_FIGURES = list_class_metrics("multi_label")
+
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelEvaluation:
+    """Every metric of one split with its interval, where a picture has any number of labels.
+
+    Attributes:
+        class_names: The k labels.
+        pictures: Pictures that were tested, those without any label included.
+        figures: The headline figures, by the names in `HEADLINES`; macro where averaged, but for micro_f1.
+        classes: The figures of each label, by the names in `LABEL_FIGURES`, with its threshold.
+        bootstrap: How the intervals were made.
+        notes: What a reader should know about these figures.
+        baseline: Macro F1 of giving every picture every label.
+        groups: Groups that the pictures come in, where some share one; else 0.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    figures: Mapping[str, Estimate]
+    classes: tuple[ClassEvaluation, ...]
+    bootstrap: Bootstrap
+    notes: tuple[str, ...]
+    baseline: float
+    groups: int = 0
+    task: ClassVar[Task] = "multi_label"
+    left_out: ClassVar[int] = 0
+
+
+def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
+    """Return for each label the threshold at which its F1 is highest, to be given predictions for validation.
+
+    Of equally good ones it is the one nearest to 0.5: 0.5 itself, or else half-way between two probabilities, so that
+    rounding decides nothing. A label without pictures keeps 0.5.
+    """
+    true = predictions.targets >= 0.5
+    return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
+
+
+def evaluate_labels(
+    predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
+) -> LabelEvaluation:
+    """Return every metric of a split with its interval; pictures are left out whatever their labels.
+
+    Args:
+        predictions: Of one split.
+        config: The bootstrap's settings.
+        seed: Of the bootstrap.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
+
+    Raises:
+        DataError: There is no picture, or none has a label that the model knows.
+        DivergedError: A probability is not a finite number.
+    """
+    true, given = predictions.targets >= 0.5, predictions.given
+    _require_figures(predictions, true)
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
+    values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
+    # Average precision sorts every label's pictures: of very many it takes too long, so it has no interval.
+    with_ranking = true.size * bootstrap.samples <= AUC_STEPS
+    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
+    units = units_left_out(strata, bootstrap, codes)
+    chunks = [
+        _figures(true, given, rankings if with_ranking else [], weights)
+        for weights in weights_left_out(units, cells_a_sample=true.shape[1])
+    ]
+    others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
+    label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
+    counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
+    without = _Without(units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None)
+    classes = tuple(
+        _label_evaluation(predictions, label, counts, by_label, label_others, without) for label in range(true.shape[1])
+    )
+    shares = counts[0][counts[0] > 0] / len(true)
+    return LabelEvaluation(
+        class_names=predictions.class_names,
+        pictures=len(true),
+        figures=_headline_estimates(values, others, counts[0], without, len(true)),
+        classes=classes,
+        bootstrap=bootstrap,
+        notes=(*_notes(classes, true, predictions.unknown), *group_notes(codes)),
+        baseline=float((2 * shares / (1 + shares)).mean()),
+        groups=0 if codes is None else int(codes.max()) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class _Without:
+    """What pictures or groups were left out, and what that can't show.
+
+    Attributes:
+        strata: (u,) of each.
+        confidence: Coverage of intervals.
+        worth: From `imagetune.evaluation.statistics.intervals.Precision`.
+        grouped: Whether they are groups.
+    """
+
+    strata: NDArray[np.int64]
+    confidence: float
+    worth: float
+    grouped: bool
+
+    def estimate(
+        self, value: float, others: NDArray[np.float64], *, pictures: float, most: float | None, reason: str = ""
+    ) -> Estimate:
+        """Return a figure with its interval from what it is without each, ``others`` (u,)."""
+        # Wilson's interval of a mean of shares makes up for few mistakes; simulations show more to be too much.
+        plain = most is not None and not self.grouped
+        return left_out_estimate(
+            None if np.isnan(value) else value,
+            LeftOut(others, self.strata),
+            self.confidence,
+            reason=reason,
+            flawless=pictures * self.worth,
+            most=most,
+            quantile=two_sided_quantile(self.confidence) if plain else None,
+        )
+
+
+def label_figures(
+    true: Bools, given: Bools, probabilities: Floats, *, with_ranking: bool = True
+) -> Callable[[Floats], tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
+    """Return what computes headline figures (b,) and those of each label (k, b) from weights (n, b).
+
+    Args:
+        true: (n, k) the labels.
+        given: (n, k) the answers.
+        probabilities: (n, k).
+        with_ranking: False leaves out the average precision, which takes most of the time.
+    """
+    labels = range(true.shape[1] if with_ranking else 0)
+    rankings = [_Ranking.of(true[:, label], probabilities[:, label]) for label in labels]
+    return lambda weights: _figures(true, given, rankings, weights)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The pictures of one label's positives and negatives in the order of their probability.
+
+    Attributes:
+        order: (n,) pictures, the likeliest first.
+        true: (n,) whether each has the label, in that order.
+        last: (n,) place of the last picture that is as likely, in that order.
+    """
+
+    order: NDArray[np.int64]
+    true: Bools
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, true: Bools, probabilities: Floats) -> _Ranking:
+        order = np.argsort(-probabilities, kind="stable")
+        fallen = -probabilities[order]
+        return cls(order, true[order], np.searchsorted(fallen, fallen, side="right") - 1)
+
+    def average_precision(self, weights: Floats) -> NDArray[np.float64]:
+        """Return (b,) the mean precision at each positive, from weights (n, b); equals come together, as in sklearn."""
+        drawn = weights[self.order]
+        found = np.cumsum(np.where(self.true[:, None], drawn, 0), axis=0, dtype=np.float64)
+        places = self.last[self.true]
+        seen = np.cumsum(drawn, axis=0, dtype=np.float64)[places]
+        precision = found[places] / np.maximum(seen, 1e-12)
+        total = found[-1]
+        summed = (drawn[self.true] * precision).sum(axis=0)
+        mean: NDArray[np.float64] = np.divide(summed, total, out=np.full_like(total, np.nan), where=total > 0)
+        return mean
+
+
+def _figures(
+    true: Bools, given: Bools, rankings: Sequence[_Ranking], weights: Floats
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """Return headline figures (b,) and those of each label (k, b), from weights (n, b); NaN where not defined."""
+    right, positives, answers = (
+        (matrix.T.astype(np.float32) @ weights).astype(np.float64) for matrix in (true & given, true, given)
+    )
+    present = positives > 0
+    by_label = {
+        "precision": right / np.maximum(answers, 1e-12),
+        "recall": right / np.maximum(positives, 1e-12),
+        "f1": 2 * right / np.maximum(positives + answers, 1e-12),
+    }
+    by_label = {name: np.where(present, values, np.nan) for name, values in by_label.items()}
+    by_label["average_precision"] = (
+        np.stack([ranking.average_precision(weights) for ranking in rankings])
+        if rankings
+        else np.full(present.shape, np.nan)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = {name: mean_over(values, present) for name, values in by_label.items()}
+    total = weights.sum(axis=0, dtype=np.float64)
+    wrong = true != given
+    pairs = (positives + answers).sum(axis=0)
+    headline = {
+        "mean_average_precision": means["average_precision"],
+        "f1": means["f1"],
+        "micro_f1": np.divide(2 * right.sum(axis=0), pairs, out=np.full_like(pairs, np.nan), where=pairs > 0),
+        "precision": means["precision"],
+        "recall": means["recall"],
+        "subset_accuracy": (~wrong.any(axis=1)).astype(np.float64) @ weights / total,
+        "hamming_loss": wrong.mean(axis=1) @ weights / total,
+    }
+    return headline, by_label
+
+
+def _headline_estimates(
+    values: Mapping[str, Floats],
+    others: Mapping[str, NDArray[np.float64]],
+    positives: NDArray[np.int64],
+    without: _Without,
+    pictures: int,
+) -> dict[str, Estimate]:
+    macro = effective_pictures(positives[positives > 0].astype(np.float64))
+    effective: dict[str, float] = {"subset_accuracy": float(pictures), "micro_f1": float(positives.sum())}
+    # No wrong label among n x k is as if n pictures had been looked at: labels of one picture go together.
+    effective["hamming_loss"] = float(pictures)
+    # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
+    most: dict[str, float] = {"subset_accuracy": float(pictures), "f1": 2 * macro, "precision": macro, "recall": macro}
+    found = {
+        name: without.estimate(
+            float(values[name][0]), others[name], pictures=effective.get(name, macro), most=most.get(name)
+        )
+        for name in HEADLINES
+    }
+    if not without.grouped:
+        hits = float(values["subset_accuracy"][0]) * pictures
+        found["subset_accuracy"] = share_estimate(hits, pictures, without.confidence)
+    return found
+
+
+def _label_evaluation(
+    predictions: Predictions,
+    label: int,
+    counts: Sequence[NDArray[np.int64]],
+    values: Mapping[str, Floats],
+    others: Mapping[str, NDArray[np.float64]],
+    without: _Without,
+) -> ClassEvaluation:
+    positives, given, right = (int(count[label]) for count in counts)
+    figures = {}
+    for name in LABEL_FIGURES:
+        pictures = float(given if name == "precision" else positives)
+        figures[name] = without.estimate(
+            float(values[name][label, 0]),
+            others[name][label],
+            pictures=pictures,
+            reason="no pictures with this label",
+            most={"f1": 2 * pictures, "average_precision": None}.get(name, pictures),
+        )
+    if positives and not without.grouped:
+        figures |= class_shares(positives, given, right, without.confidence)
+    threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
+    return ClassEvaluation(predictions.class_names[label], positives, given, right, figures, threshold)
+
+
+def _best_threshold(true: Bools, probabilities: Floats) -> float:
+    if not true.any():
+        return DEFAULT_THRESHOLD
+    curve = precision_recall_curve(true, probabilities.astype(np.float64))
+    precision, recall, above = (values[::-1] for values in curve)
+    # The first point is that of no picture at all.
+    f1 = 2 * precision[1:] * recall[1:] / np.maximum(precision[1:] + recall[1:], TINY)
+    below = np.append(above[1:], 0.0)
+    middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
+    cuts = np.where(middle, DEFAULT_THRESHOLD, (above + below) / 2)
+    best = cuts[f1 >= f1.max() - 1e-12]
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
+
+
+def _require_figures(predictions: Predictions, true: Bools) -> None:
+    if not true.any():
+        what = f"none of {len(true)} pictures has one of the labels {format_list(predictions.class_names)}"
+        hint = "test pictures must be labelled with the names that the model was trained on"
+        raise DataError(what, hint=hint)
+    finite = np.isfinite(predictions.probabilities).all(axis=1)
+    if not finite.all():
+        where = predictions.paths[int(np.flatnonzero(~finite)[0])]
+        hint = "train again with a smaller learning rate"
+        raise DivergedError("the model's probabilities are not finite numbers", where=where, hint=hint)
+
+
+def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Iterator[str]:
+    absent = [found.name for found in classes if not found.pictures]
+    unused = [found.name for found in classes if found.pictures and not found.predicted]
+    few = [found.name for found in classes if 0 < found.pictures < FEW]
+    if bare := int((~true.any(axis=1)).sum()):
+        yield f"{format_count(bare, 'picture')} without any label; to give none is right there"
+    if unknown:
+        yield f"{format_count(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
+    if absent:
+        yield f"no pictures of {format_list(absent)}: left out of the averages"
+    if unused:
+        yield f"never given: {format_list(unused)}; the precision counts as 0"
+    if few:
+        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"

@@ -1,0 +1,82 @@
+"""How far off the answers are where classes are ordered: figures that count a miss by its distance in ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.metrics.scores import weighted_confusion
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    left_out_estimate,
+    precision_of,
+    share_estimate,
+    units_left_out,
+    weights_left_out,
+)
+from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.recipe.metrics import METRICS
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.floating]
+
+
+def rank_figures(
+    labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap, *, groups: Ints | None = None
+) -> dict[str, Estimate]:
+    """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with intervals.
+
+    Args:
+        labels: (n,) true classes in [0, k), by rank.
+        predicted: (n,) answers in [0, k).
+        classes: k.
+        bootstrap: How intervals are made.
+        groups: (n,) number of each picture's group where whole groups are left out.
+    """
+    whole = np.ones((len(labels), 1), np.float32)
+    values = rank_values(weighted_confusion(labels, predicted, classes, whole))
+    units = units_left_out(labels, bootstrap, groups)
+    chunks = [
+        rank_values(weighted_confusion(labels, predicted, classes, weights))
+        for weights in weights_left_out(units, cells_a_sample=classes * classes)
+    ]
+    pictures = float(len(labels))
+    worth = pictures * precision_of(labels, bootstrap, groups).worth
+    found = {
+        name: left_out_estimate(
+            None if np.isnan(value[0]) else float(value[0]),
+            LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
+            bootstrap.confidence,
+            reason="all pictures are of one class, and all answers are that class",
+            flawless=worth if name == "within_one_rank" else None,
+            most=pictures,
+            scale=METRICS[name].scale,
+        )
+        for name, value in values.items()
+    }
+    if groups is None:
+        near = float(values["within_one_rank"][0])
+        found["within_one_rank"] = share_estimate(near * pictures, pictures, bootstrap.confidence)
+    return found
+
+
+def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
+    """Return each figure as (b,), from (k, k, b) counts, rows true and columns predicted.
+
+    The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968); NaN where chance agrees fully.
+    """
+    confusion = counts.astype(np.float64)
+    ranks = np.arange(len(confusion))
+    distance = np.abs(ranks[:, None] - ranks)[:, :, None]
+    total = confusion.sum(axis=(0, 1))
+    # What answers drawn at random would give that are as frequent as these: kappa is what is beyond them.
+    expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
+    chance = (distance**2 * expected).sum(axis=(0, 1))
+    misses = (distance**2 * confusion).sum(axis=(0, 1))
+    ratio = np.divide(misses, chance, out=np.full_like(misses, np.nan), where=chance > 0)
+    return {
+        "mae": (distance * confusion).sum(axis=(0, 1)) / total,
+        "quadratic_weighted_kappa": 1 - ratio,
+        "within_one_rank": np.where(distance <= 1, confusion, 0).sum(axis=(0, 1)) / total,
+    }

@@ -1,0 +1,213 @@
+"""Every figure of a split with its interval, where a label is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    units_left_out,
+    weights_left_out,
+)
+from imagetune.evaluation.statistics.jackknife import LeftOut
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, list_test_metrics
+from imagetune.recipe.tracking import EvaluateConfig
+
+HEADLINES = list_test_metrics("regression")
+# The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.
+MOST_RANGES, LEAST_PICTURES = 5, 10
+# Fewer pictures than this make any correlation.
+FEW = 10
+
+Floats = NDArray[np.float64]
+Weights = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class ValueEvaluation:
+    """Every metric of one split with its interval, where a label is a number.
+
+    Attributes:
+        class_names: What the number is called, alone.
+        pictures: Pictures that were tested.
+        figures: mae and rmse in the labels' units, r2 (at most 1, below 0 where the mean would do better), and
+            spearman, the rank correlation.
+        bootstrap: How the intervals were made.
+        notes: What a reader should know about these figures.
+        groups: Groups that the pictures come in, where some share one; else 0.
+        baseline: R squared of always answering the mean.
+    """
+
+    class_names: tuple[str, ...]
+    pictures: int
+    figures: Mapping[str, Estimate]
+    bootstrap: Bootstrap
+    notes: tuple[str, ...]
+    groups: int = 0
+    baseline: ClassVar[float] = 0.0
+    task: ClassVar[Task] = "regression"
+    left_out: ClassVar[int] = 0
+
+
+def evaluate_values(
+    predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
+) -> ValueEvaluation:
+    """Return every metric of a split with its interval, where a label is a number.
+
+    Args:
+        predictions: Of one split.
+        config: The bootstrap's settings.
+        seed: Of the bootstrap.
+        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
+
+    Raises:
+        DataError: There is no picture.
+        DivergedError: An answer is not a finite number.
+    """
+    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    if not len(true):
+        raise DataError("there are no pictures to test")
+    if not np.isfinite(given).all():
+        where = predictions.paths[int(np.flatnonzero(~np.isfinite(given))[0])]
+        hint = "train again with a smaller learning rate"
+        raise DivergedError("the model's answer is not a finite number", where=where, hint=hint)
+    bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
+    # Sorted once for all units that are left out.
+    ranks = (_Ranks.of(true), _Ranks.of(given))
+    values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
+    codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
+    units = units_left_out(strata, bootstrap, codes)
+    chunks = [
+        _figures(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
+    ]
+    reasons = {
+        "r2": "all labels are the same number",
+        "spearman": "all labels are the same number, or all answers are",
+    }
+    figures = {
+        name: Estimate(None, reason=reasons.get(name, ""))
+        if np.isnan(values[name][0])
+        else left_out_estimate(
+            float(values[name][0]),
+            LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
+            bootstrap.confidence,
+            scale=METRICS[name].scale,
+        )
+        for name in HEADLINES
+    }
+    count = 0 if codes is None else int(codes.max()) + 1
+    notes = (*_notes(true), *group_notes(codes))
+    return ValueEvaluation(predictions.class_names, len(true), figures, bootstrap, notes, count)
+
+
+def value_figures(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
+    """Return what computes each headline figure (b,) from weights (n, b); NaN where one is not defined.
+
+    Args:
+        true: (n,) the true numbers.
+        given: (n,) the answers.
+    """
+    ranks = (_Ranks.of(true), _Ranks.of(given))
+    return lambda weights: _figures(true, given, ranks, weights)
+
+
+def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return numbers in ranges of about as many pictures each, low to high, and what the ranges are called.
+
+    Args:
+        numbers: (n,).
+        most: How many ranges at most; there are fewer where equal numbers, which stay together, leave one too small.
+        least: Pictures that a range must have.
+
+    Returns:
+        The range (n,) of each number, from 0, and the names; one range, ``all``, where there can't be two.
+    """
+    parts = max(1, min(most, len(numbers) // least))
+    edges = np.unique(np.quantile(numbers, np.arange(1, parts) / parts))
+    edges = edges[edges < numbers.max()]
+    while len(edges):
+        codes = np.searchsorted(edges, numbers).astype(np.int64)
+        counts = np.bincount(codes, minlength=len(edges) + 1)
+        smallest = int(counts.argmin())
+        if counts[smallest] >= least:
+            told = [f"up to {edges[0]:.4g}", *(f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges))]
+            return codes, (*told, f"above {edges[-1]:.4g}")
+        # It joins the smaller one beside it.
+        beside = [place for place in (smallest - 1, smallest + 1) if 0 <= place < len(counts)]
+        edges = np.delete(edges, min(smallest, min(beside, key=lambda place: int(counts[place]))))
+    return np.zeros(len(numbers), np.int64), ("all",)
+
+
+@dataclass(frozen=True)
+class _Ranks:
+    """Numbers in order, for ranks in many resamplings.
+
+    Attributes:
+        order: (n,) positions, the smallest number first.
+        first: (n,) place of the first number that equals each, by position.
+        last: (n,) place after the last such number, by position.
+    """
+
+    order: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, numbers: Floats) -> _Ranks:
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        return cls(order, np.searchsorted(ordered, numbers), np.searchsorted(ordered, numbers, side="right"))
+
+    def in_samples(self, weights: Weights) -> Floats:
+        """Return the rank (n, b) of each number in each resampling, equals sharing the mean of theirs."""
+        below = np.zeros((len(self.order) + 1, weights.shape[1]))
+        np.cumsum(weights[self.order], axis=0, out=below[1:])
+        ranks: Floats = (below[self.first] + below[self.last] + 1) / 2
+        return ranks
+
+
+def _figures(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
+    """Return each figure as (b,), from weights (n, b); NaN where it is not defined."""
+    drawn = weights.astype(np.float64)
+    total = drawn.sum(axis=0)
+    squared = np.square(given - true) @ drawn
+    # Sums of squares about a fixed centre keep the digits of labels far from 0.
+    centred = true - true.mean()
+    spread = np.square(centred) @ drawn - np.square(centred @ drawn) / total
+    enough = spread > 1e-12 * max(float(np.square(centred).sum()), 1e-300)
+    ratio = np.divide(squared, spread, out=np.full_like(squared, np.nan), where=enough)
+    return {
+        "mae": np.abs(given - true) @ drawn / total,
+        "rmse": np.sqrt(squared / total),
+        "r2": 1 - ratio,
+        "spearman": _correlation(ranks[0].in_samples(drawn), ranks[1].in_samples(drawn), drawn),
+    }
+
+
+def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
+    """Return Pearson's correlation (b,) of (n, b) numbers with (n, b) weights."""
+    total = weights.sum(axis=0)
+    first, second = one - (weights * one).sum(axis=0) / total, other - (weights * other).sum(axis=0) / total
+    covariance = (weights * first * second).sum(axis=0)
+    spread = np.sqrt((weights * first**2).sum(axis=0) * (weights * second**2).sum(axis=0))
+    correlation: Floats = np.divide(covariance, spread, out=np.full_like(spread, np.nan), where=spread > 1e-9)
+    return correlation
+
+
+def _notes(true: Floats) -> Iterator[str]:
+    yield f"the labels are {true.mean():.4g} in the mean, from {true.min():.4g} to {true.max():.4g}"
+    if len(true) < FEW:
+        yield f"only {len(true)} pictures: the figures of so few say little"

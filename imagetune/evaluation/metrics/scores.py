@@ -1,0 +1,179 @@
+"""The figures as functions of weights: what the bootstrap computes a thousand times at once.
+
+Weights are (n, b): how often each of n pictures counts, in each of b resamplings. With one column of ones the figures
+are those of `metrics`, which scikit-learn computes; a test holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights, weights_left_out
+from imagetune.evaluation.statistics.jackknife import Units
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+
+# Resampling the ROC AUC costs pictures x classes x samples steps, 2e8 a second or so; beyond this it is left out.
+AUC_STEPS = 4_000_000_000
+TINY = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Figures of m resamplings; NaN where a resampling doesn't define one.
+
+    Attributes:
+        headline: (m,) by figure name.
+        per_class: (m, k) by figure name: precision, recall, f1 and roc_auc.
+    """
+
+    headline: dict[str, NDArray[np.float64]]
+    per_class: dict[str, NDArray[np.float64]]
+
+
+def resample(
+    labels: Ints,
+    probabilities: NDArray[np.float64],
+    predicted: Ints | None = None,
+    *,
+    top_k: int,
+    bootstrap: Bootstrap,
+    without: Units | None = None,
+    with_auc: bool = True,
+) -> Resampled:
+    """Compute every figure on every resampling, or without each picture or group.
+
+    Args:
+        labels: (n,) in [0, k).
+        probabilities: (n, k), rows that sum to 1.
+        predicted: (n,) answers in [0, k); by default the likeliest classes.
+        top_k: k of the top-k accuracy.
+        bootstrap: How many resamplings, and from which seed.
+        without: Instead of drawing pictures, leave out each of these units in turn.
+        with_auc: False leaves out the ROC AUC, which takes most of the time.
+    """
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
+    # Float32 as the weights are: a product with float64 would first copy all of them to twice the memory.
+    columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
+    bearable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
+    rankings = list(_rankings(labels, probabilities)) if with_auc and bearable else []
+    headlines: list[dict[str, Floats]] = []
+    by_class: list[dict[str, Floats]] = []
+    cells = classes * classes
+    for weights in (
+        weights_left_out(without, cells_a_sample=cells)
+        if without is not None
+        else resampled_weights(labels, bootstrap, cells_a_sample=cells)
+    ):
+        confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
+        class_figures = {**figures_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
+        # A class that a resampling left out has no recall there, so it is left out of that resampling's mean.
+        present = confusion.sum(axis=1) > 0
+        means = {name: mean_over(values, present) for name, values in class_figures.items()}
+        hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
+        right = np.trace(confusion) / confusion.sum(axis=(0, 1))
+        rest = {"accuracy": right, "balanced_accuracy": means["recall"], "top_k_accuracy": hits, "log_loss": loss}
+        headlines.append({**means, **rest})
+        by_class.append(class_figures)
+    return Resampled(
+        {name: np.concatenate([chunk[name] for chunk in headlines]).astype(np.float64) for name in headlines[0]},
+        {name: np.concatenate([chunk[name].T for chunk in by_class]).astype(np.float64) for name in by_class[0]},
+    )
+
+
+def top_k_hits(labels: Ints, probabilities: NDArray[np.float64], top_k: int) -> NDArray[np.bool_]:
+    """Return (n,) whether the true class is among the ``top_k`` most probable ones; ties as in scikit-learn."""
+    ranking = np.argsort(probabilities, axis=1, kind="stable")[:, ::-1]
+    hit: NDArray[np.bool_] = (ranking[:, :top_k] == labels[:, None]).any(axis=1)
+    return hit
+
+
+def losses(labels: Ints, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n,) negative log probability of the true class, in nats, at most 36."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    result: NDArray[np.float64] = -np.log(np.clip(chosen, TINY, 1.0))
+    return result
+
+
+def weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> NDArray[np.float32]:
+    """Return (k, k, b) counts, rows true and columns predicted, from (n, b) weights."""
+    pairs = labels * classes + predicted
+    order = np.argsort(pairs, kind="stable")
+    cells, starts = np.unique(pairs[order], return_index=True)
+    counts = np.zeros((classes * classes, weights.shape[1]), dtype=np.float32)
+    counts[cells] = np.add.reduceat(weights[order], starts, axis=0)
+    return counts.reshape(classes, classes, -1)
+
+
+def figures_by_class(confusion: Floats) -> dict[str, Floats]:
+    """Return precision, recall and F1 as (k, b), from (k, k, b) counts.
+
+    A class that is never predicted has precision 0; one without pictures has no figures (NaN).
+    """
+    classes = confusion.shape[0]
+    right = confusion[np.arange(classes), np.arange(classes)]
+    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    present = true > 0
+    figures = {
+        "precision": right / np.maximum(predicted, 1),
+        "recall": right / np.maximum(true, 1),
+        "f1": 2 * right / np.maximum(true + predicted, 1),
+    }
+    return {name: np.where(present, values, np.nan) for name, values in figures.items()}
+
+
+def mean_over(values: Floats, present: NDArray[np.bool_]) -> Floats:
+    """Return the mean (b,) over the classes of (k, b) that have pictures; NaN where a figure is missing."""
+    total: Floats = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
+    return total
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """One class against the rest, sorted once for all resamplings.
+
+    Attributes:
+        index: The class.
+        positives: (p,) its pictures.
+        negatives: (q,) the other pictures, least probable first.
+        below: (p,) how many of the others are less probable than each of its pictures.
+        not_above: (p,) the same with the equally probable ones.
+    """
+
+    index: int
+    positives: Ints
+    negatives: Ints
+    below: Ints
+    not_above: Ints
+
+
+def _rankings(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ranking]:
+    for index in range(probabilities.shape[1]):
+        scores = probabilities[:, index]
+        positives, others = np.flatnonzero(labels == index), np.flatnonzero(labels != index)
+        if not len(positives) or not len(others):
+            continue
+        # Sorted once: a resampling changes how often each picture counts, never the order of the probabilities.
+        negatives = others[np.argsort(scores[others], kind="stable")]
+        below = np.searchsorted(scores[negatives], scores[positives], side="left")
+        not_above = np.searchsorted(scores[negatives], scores[positives], side="right")
+        yield _Ranking(index, positives, negatives, below, not_above)
+
+
+def _aucs(rankings: list[_Ranking], classes: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the ROC AUC (k, b): the share of pairs that are in the right order, ties half (Hanley and McNeil 1982)."""
+    areas = np.full((classes, weights.shape[1]), np.nan)
+    for ranking in rankings:
+        others = np.zeros((len(ranking.negatives) + 1, weights.shape[1]), dtype=np.float32)
+        np.cumsum(weights[ranking.negatives], axis=0, out=others[1:])
+        own = weights[ranking.positives]
+        ordered = (own * (others[ranking.below] + others[ranking.not_above])).sum(axis=0, dtype=np.float64) / 2
+        pairs = own.sum(axis=0, dtype=np.float64) * others[-1]
+        areas[ranking.index] = np.divide(ordered, pairs, out=np.full_like(ordered, np.nan), where=pairs > 0)
+    return areas

@@ -1,0 +1,1 @@
+"""Whether probabilities can be trusted, and what is decided by them."""

@@ -1,0 +1,221 @@
+"""The part ``calibration``: whether probabilities mean what they say, and the temperature that mends them.
+
+The temperature is fitted on validation alone and told on every split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from imagetune.evaluation.context import Examined
+from imagetune.evaluation.metrics.scores import TINY
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.probabilities.confidence import (
+    Draws,
+    Floats,
+    answers_of,
+    draws_of,
+    known_rows,
+    known_split,
+    truth_matrix,
+)
+from imagetune.evaluation.probabilities.reliability import (
+    Bins,
+    bin_answers,
+    brier_parts,
+    calibration_error,
+    chance_errors,
+    plain_ece,
+)
+from imagetune.evaluation.probabilities.temperature import Temperature, fit_temperature, scaled
+from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+from imagetune.model.manifest import update_manifest
+from imagetune.recipe.data import Task
+
+CHANCE_SAMPLES = 500
+
+
+def calibration_part(run: Examined) -> dict[str, Any] | None:
+    """Fit the temperature on validation, keep it in the model's manifest, and return `calibration_document`."""
+    document = calibration_document(run)
+    if document is not None:
+        update_manifest(run.folder, {"temperature": document["temperature"]["value"]})
+    return document
+
+
+def calibration_document(run: Examined) -> dict[str, Any] | None:
+    """Return how sure the model is and how sure it may be, before and after temperature scaling.
+
+    The document::
+
+        {"method": "temperature scaling",
+         "temperature": {"value": 1.3, "low": 1.1, "high": 1.6, ["reason": "..."]},
+         "fitted_on": 120,                     validation pictures
+         "splits": {"val" | "test": {"pictures": 150, "before": MEASURES, "after": MEASURES | null,
+                    "gain": {"log_loss" | "brier": {"value", "low", "high"}} | null}}}   before minus after
+
+    with MEASURES::
+
+        {"log_loss" | "brier" | "ece" | "overconfidence": {"value", "low", "high"},
+         "ece_plain": 0.05,
+         "ece_by_chance": {"mean": 0.03, "high": 0.05, "p_value": 0.2} | null,
+         "brier_parts": {"reliability": 0.01, "resolution": 0.6, "uncertainty": 0.8},
+         "bins": [{"from": 0.2, "to": 0.5, "answers": 10, "claimed": 0.4, "happened": 0.3, "low": 0.1, "high": 0.5}],
+         ["labels": [{"label": "cat", "pictures": 20, "claimed": 0.2, "happened": 0.2, "brier": 0.1, "ece": 0.02}]]}
+
+    The log loss is in nats a picture, summed over the labels of multi_label; the Brier score is summed over classes
+    (0 to 2), for multi_label the mean over labels (0 to 1). ``ece`` is that of
+    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the answers given, for multi_label over all
+    probabilities of all labels. ``overconfidence`` is the mean claim less the share that came true.
+
+    Returns:
+        None for regression, and where no picture's truth is known.
+    """
+    task = run.data.task
+    splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
+    if task == "regression" or not splits:
+        return None
+    temperature = fitted_temperature(run)
+    return {
+        "method": "temperature scaling",
+        "temperature": _temperature_document(temperature),
+        "fitted_on": int(known_rows(splits["val"].predictions).sum()) if "val" in splits else 0,
+        "splits": {
+            name: _split(found.predictions, temperature.value, draws_of(found, run.evaluate, seed=run.seed))
+            for name, found in splits.items()
+        },
+    }
+
+
+def fitted_temperature(run: Examined) -> Temperature:
+    """Return the temperature that validation gives; one without a value where it gives none."""
+    val = known_split(run, "val")
+    if val is None:
+        return Temperature(None, reason="there are no validation pictures to fit it on")
+    found = val.predictions
+    return fit_temperature(
+        found.probabilities[known_rows(found)],
+        truth_matrix(found),
+        found.rule.task,
+        confidence=run.evaluate.confidence,
+    )
+
+
+def _temperature_document(temperature: Temperature) -> dict[str, Any]:
+    return Estimate(temperature.value, temperature.low, temperature.high, temperature.reason).to_dict()
+
+
+def _split(predictions: Predictions, temperature: float | None, draws: Draws) -> dict[str, Any]:
+    task, truth = predictions.rule.task, truth_matrix(predictions)
+    before = predictions.probabilities[known_rows(predictions)]
+    document: dict[str, Any] = {"pictures": len(truth), "before": _measures(predictions, before, truth, draws)}
+    if temperature is None:
+        return {**document, "after": None, "gain": None}
+    after = scaled(before, temperature, task)
+    gain = {
+        name: draws.mean(score(before, truth, task) - score(after, truth, task)).to_dict()
+        for name, score in (("log_loss", _log_losses), ("brier", _briers))
+    }
+    return {**document, "after": _measures(predictions, after, truth, draws), "gain": gain}
+
+
+def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, draws: Draws) -> dict[str, Any]:
+    """Return MEASURES of `calibration_part` for (n, k) probabilities and truth."""
+    task = predictions.rule.task
+    claimed, happened = _claims(predictions, probabilities, truth)
+    bins = bin_answers(claimed, happened)
+    plain = plain_ece(bins)
+    parts = brier_parts(probabilities, truth)
+    share = 1 / truth.shape[1] if task == "multi_label" else 1.0
+    document = {
+        "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
+        "brier": draws.mean(_briers(probabilities, truth, task), scale="loss").to_dict(),
+        "ece": calibration_error(bins, draws).to_dict(),
+        "overconfidence": draws.mean((claimed - happened).mean(axis=1)).to_dict(),
+        "ece_plain": plain,
+        "ece_by_chance": _by_chance(bins, claimed[:, 0], plain, draws.bootstrap.seed)
+        if task != "multi_label"
+        else None,
+        "brier_parts": {
+            "reliability": share * parts.reliability,
+            "resolution": share * parts.resolution,
+            "uncertainty": share * parts.uncertainty,
+        },
+        "bins": _bin_documents(bins, draws.bootstrap.confidence),
+    }
+    if task == "multi_label":
+        document["labels"] = _label_documents(predictions.class_names, probabilities, truth, draws)
+    return document
+
+
+def _claims(predictions: Predictions, probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
+    """Return what is claimed and what came true, (n, m): of the answers; of multi_label all probabilities."""
+    if predictions.rule.task == "multi_label":
+        return probabilities, truth
+    # Answers stay those of the model: a temperature is no reason to answer otherwise.
+    chosen = predictions.predicted[known_rows(predictions)]
+    right = answers_of(predictions).right.astype(np.float64)
+    return probabilities[np.arange(len(chosen)), chosen][:, None], right[:, None]
+
+
+def _log_losses(probabilities: Floats, truth: Floats, task: Task) -> Floats:
+    """Return (n,) log loss of each picture in nats, at most 36 for a class."""
+    own = np.log(np.clip(probabilities, TINY, 1.0))
+    other = np.log(np.clip(1 - probabilities, TINY, 1.0)) if task == "multi_label" else np.zeros_like(own)
+    return np.asarray(-(truth * own + (1 - truth) * other).sum(axis=1), np.float64)
+
+
+def _briers(probabilities: Floats, truth: Floats, task: Task) -> Floats:
+    squares = (probabilities - truth) ** 2
+    return np.asarray(squares.mean(axis=1) if task == "multi_label" else squares.sum(axis=1), np.float64)
+
+
+def _by_chance(bins: Bins, claimed: Floats, plain: float, seed: int) -> dict[str, float]:
+    """Return what the plain ECE would be if all probabilities were right, and how often it would be as large."""
+    errors = chance_errors(bins, claimed, samples=CHANCE_SAMPLES, seed=seed)
+    # The observed one counts as one of the samples, so that no test is surer than it can be.
+    p_value = (1 + int((errors >= plain - 1e-12).sum())) / (1 + len(errors))
+    return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95)), "p_value": p_value}
+
+
+def _bin_documents(bins: Bins, confidence: float) -> list[dict[str, float | int | None]]:
+    counts, claimed, happened = (values.sum(axis=0) for values in (bins.counts, bins.claimed, bins.happened))
+    documents: list[dict[str, float | int | None]] = []
+    for index, count in enumerate(counts):
+        if not count:
+            continue
+        share = share_estimate(happened[index], count, confidence)
+        documents.append(
+            {
+                "from": float(bins.edges[index]),
+                "to": float(bins.edges[index + 1]),
+                "answers": int(count),
+                "claimed": float(claimed[index] / count),
+                "happened": share.value,
+                "low": share.low,
+                "high": share.high,
+            }
+        )
+    return documents
+
+
+def _label_documents(
+    names: tuple[str, ...], probabilities: Floats, truth: Floats, draws: Draws
+) -> list[Mapping[str, Any]]:
+    documents: list[Mapping[str, Any]] = []
+    for index, name in enumerate(names):
+        claimed, happened = probabilities[:, [index]], truth[:, [index]]
+        documents.append(
+            {
+                "label": name,
+                "pictures": int(happened.sum()),
+                "claimed": float(claimed.mean()),
+                "happened": draws.share(happened[:, 0] > 0).to_dict(),
+                "brier": float(((claimed - happened) ** 2).mean()),
+                "ece": calibration_error(bin_answers(claimed, happened), draws).to_dict(),
+            }
+        )
+    return documents

@@ -1,0 +1,234 @@
+"""The part ``conformal``: sets of answers that hold the true one with a stated probability, whatever the model.
+
+Split conformal prediction (Vovk et al., Algorithmic Learning in a Random World, 2005; Angelopoulos and Bates 2023,
+arXiv 2107.07511): a score says how strange a label is for a picture; the set holds every label that is no stranger than
+all but 10% (say) of the true ones of validation. With n validation pictures the quantile is taken at
+``ceil((n + 1) * coverage) / n``, which makes the promise hold on average over validation sets of this size, for
+pictures of the same kind.
+
+- One class: the score is one minus the class's probability, which gives the smallest sets on average (least ambiguous
+  sets: Sadinle, Lei and Wasserman, JASA 114, 2019). Adaptive sets (APS; Romano et al. 2020) follow the difficulty of a
+  picture better, but name more classes, and reach the coverage only with answers drawn by lot. An empty set gets the
+  model's own answer, which can only raise the coverage. Of ordered classes all between the outermost are named.
+- Several labels: the threshold is the highest at which the share of a picture's labels that are missed is small enough
+  on average (conformal risk control: Angelopoulos et al. 2022, arXiv 2208.02814).
+- A number: the score is the absolute error, so that the set is an interval of one width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincinv
+
+from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.metrics.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.probabilities.confidence import (
+    Bools,
+    Draws,
+    Floats,
+    draws_of,
+    known_rows,
+    known_split,
+    tested_split,
+    truth_matrix,
+)
+from imagetune.evaluation.probabilities.decision_rules import set_members, value_range
+from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
+from imagetune.model.decision_rules import ConformalMethod, ConformalRule
+from imagetune.model.manifest import update_manifest
+from imagetune.recipe.data import Task
+
+METHODS: dict[Task, ConformalMethod] = {
+    "single_label": "least_ambiguous",
+    "ordinal": "least_ambiguous",
+    "multi_label": "risk_control",
+    "regression": "absolute_residual",
+}
+
+
+def conformal_part(run: Examined) -> dict[str, Any] | None:
+    """Choose the threshold on validation, keep it in the model's manifest, and return `conformal_document`."""
+    document = conformal_document(run)
+    if document is not None:
+        kept = {name: document[name] for name in ("method", "coverage", "threshold")}
+        update_manifest(run.folder, {"conformal": kept})
+    return document
+
+
+def conformal_document(run: Examined) -> dict[str, Any] | None:
+    """Return how sets are made, and what they are worth on the tested split.
+
+    The document::
+
+        {"method": "least_ambiguous" | "risk_control" | "absolute_residual", "coverage": 0.9,
+         "threshold": 0.23 | null, ["reason": "..."],
+         "validation": 120,                                  pictures that the threshold is from
+         "usual": {"low": 0.85, "high": 0.95} | null,        coverage that such validation sets give, 95 of 100 times
+         "split": "test", "pictures": 150,
+         "covered": {"value", "low", "high"},                of multi_label: share of a picture's labels that are named
+         "alone": {"value", "low", "high"} | null,           how often the answer by itself is right
+         "mean_size": {"value", "low", "high"},              classes or labels named; of a number the interval's width
+         "sizes": [{"size": 1, "pictures": 120, "covered": {"value", "low", "high"}}],
+         "classes": [{"class": "cat", "pictures": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}],
+         ["ranges": [{"range": "up to 12.5", "pictures": 30, "covered": {...}}]]}      of numbers, by the answer
+
+    Returns:
+        None without validation pictures, or where nothing's truth is known.
+    """
+    name = tested_split(run)
+    tested, val = known_split(run, name), known_split(run, "val")
+    if tested is None or val is None:
+        return None
+    task, coverage = run.data.task, run.evaluate.conformal_coverage
+    rule = conformal_rule(val.predictions, coverage)
+    count = int(known_rows(val.predictions).sum())
+    document: dict[str, Any] = {**rule.model_dump(mode="json"), "validation": count}
+    if rule.threshold is None:
+        needed = int(np.ceil(coverage / (1 - coverage) - 1e-9))
+        document["reason"] = (
+            f"{count} validation pictures are too few to vouch for {100 * coverage:g}%: it takes {needed}; "
+            "until then every set holds all answers"
+        )
+    usual = _usual_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
+    pictures = int(known_rows(tested.predictions).sum())
+    document |= {"usual": usual, "split": name, "pictures": pictures}
+    if task == "regression":
+        return document | _value_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+    return document | _set_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+
+
+def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
+    """Return how prediction sets are made: the threshold that reaches the coverage on validation.
+
+    Args:
+        val: Its predictions; at least one picture's truth is known.
+        coverage: Probability that the set is to hold the true answer.
+    """
+    known, task = known_rows(val), val.rule.task
+    probabilities = val.probabilities[known]
+    threshold: float | None
+    if task == "multi_label":
+        threshold = risk_threshold(probabilities, truth_matrix(val), coverage)
+    elif task == "regression":
+        threshold = upper_quantile(np.abs(val.targets[:, 0] - probabilities[:, 0]), coverage)
+    else:
+        strangeness = upper_quantile(1 - (probabilities * truth_matrix(val)).sum(axis=1), coverage)
+        threshold = None if strangeness is None else 1 - strangeness
+    return ConformalRule(method=METHODS[task], coverage=coverage, threshold=threshold)
+
+
+def upper_quantile(scores: Floats, coverage: float) -> float | None:
+    """Return the ``ceil((n + 1) * coverage)``-th smallest of (n,) scores; None where n are too few for it."""
+    # The tiny number is against rounding: a product such as 0.9 * 10 may lie just above a whole number.
+    place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
+    return None if place > len(scores) else float(np.sort(scores)[place - 1])
+
+
+def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> float | None:
+    """Return the highest threshold at which at most ``1 - coverage`` of a picture's labels are missed, on average.
+
+    The mean share is corrected for the number of pictures: ``(n * risk + 1) / (n + 1)``.
+
+    Args:
+        probabilities: (n, k).
+        truth: (n, k) zeros and ones; a picture without labels misses none.
+        coverage: Share of labels that is to be named.
+
+    Returns:
+        None where n are too few for any threshold.
+    """
+    count = len(truth)
+    allowed = ((1 - coverage) * (count + 1) - 1) + 1e-9
+    if allowed < 0:
+        return None
+    rows, columns = np.nonzero(truth)
+    if not len(rows):
+        return 1.0
+    order = np.argsort(probabilities[rows, columns], kind="stable")
+    own = probabilities[rows, columns][order]
+    # A threshold just above a label's probability misses this and all labels below it.
+    missed = np.cumsum((1 / truth.sum(axis=1)[rows])[order])
+    group_end = np.searchsorted(own, own, side="right") - 1
+    too_many = missed[group_end] > allowed
+    return float(own[int(too_many.argmax())]) if too_many.any() else 1.0
+
+
+def _usual_coverage(pictures: int, coverage: float) -> dict[str, float]:
+    """Return between which coverages 95% of validation sets of this size end (Vovk 2012, arXiv 1209.2673)."""
+    place = int(np.ceil((pictures + 1) * coverage - 1e-9))
+    low, high = betaincinv(place, pictures + 1 - place, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}
+
+
+def _set_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
+    known, truth = known_rows(predictions), truth_matrix(predictions)
+    members = set_members(predictions, rule)[known]
+    sizes = members.sum(axis=1)
+    several = predictions.rule.task == "multi_label"
+    named = (members * truth).sum(axis=1)
+    if several:
+        labels = truth.sum(axis=1)
+        found = np.where(labels > 0, named / np.maximum(labels, 1), 1.0)
+        covered, alone = draws.mean(found), None
+    else:
+        hit = named > 0
+        covered = draws.share(hit)
+        alone = draws.share(predictions.predicted[known] == predictions.labels[known]).to_dict()
+    return {
+        "covered": covered.to_dict(),
+        "alone": alone,
+        "mean_size": draws.mean(sizes.astype(np.float64)).to_dict(),
+        "sizes": [
+            {
+                "size": int(size),
+                "pictures": int((sizes == size).sum()),
+                "covered": None if several else draws.share(hit, sizes == size).to_dict(),
+            }
+            for size in np.unique(sizes)
+        ],
+        "classes": [
+            _class_document(
+                predictions.class_names[index], members, truth[:, index] > 0, index, draws.bootstrap.confidence
+            )
+            for index in range(truth.shape[1])
+        ],
+    }
+
+
+def _class_document(name: str, members: Bools, own: Bools, index: int, confidence: float) -> dict[str, Any]:
+    """Return how often the pictures of a class have it among their answers."""
+    pictures = int(own.sum())
+    named = int(members[own, index].sum())
+    covered = (
+        share_estimate(named, pictures, confidence) if pictures else Estimate(None, reason="no pictures of this class")
+    )
+    size = float(members[own].sum(axis=1).mean()) if pictures else None
+    return {"class": name, "pictures": pictures, "covered": covered.to_dict(), "mean_size": size}
+
+
+def _value_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
+    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    low, high = value_range(given, rule)
+    width = None if rule.threshold is None else 2 * rule.threshold
+    held = (true >= low) & (true <= high)
+    codes, names = ranges_of(given, most=MOST_RANGES, least=LEAST_PICTURES)
+    return {
+        "covered": draws.share(held).to_dict(),
+        "alone": None,
+        "mean_size": Estimate(width).to_dict(),
+        "sizes": [],
+        "classes": [],
+        "ranges": [
+            {
+                "range": name,
+                "pictures": int((codes == code).sum()),
+                "covered": draws.share(held, codes == code).to_dict(),
+            }
+            for code, name in enumerate(names if len(names) > 1 else ())
+        ],
+    }

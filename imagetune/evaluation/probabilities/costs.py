@@ -1,0 +1,88 @@
+"""The part ``costs``: what the mistakes cost by ``evaluate.costs``, and answers that cost less.
+
+The answer with the least expected cost is not always the likeliest one (Elkan, IJCAI 2001): missing a tumour costs more
+than a false alarm. Expected costs are only as good as the probabilities, so they are taken at the fitted temperature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imagetune.evaluation.context import Examined
+from imagetune.evaluation.probabilities.calibration import fitted_temperature
+from imagetune.evaluation.probabilities.confidence import Floats, draws_of, known_rows, known_split, tested_split
+from imagetune.evaluation.probabilities.decision_rules import least_cost_answers
+from imagetune.evaluation.probabilities.temperature import scaled
+from imagetune.model.manifest import update_manifest
+
+
+def costs_part(run: Examined) -> dict[str, Any] | None:
+    """Keep the costs in the model's manifest, for `imagetune predict --least-cost`, and return `costs_document`."""
+    document = costs_document(run)
+    if document is not None:
+        update_manifest(run.folder, {"costs": document["costs"]})
+    return document
+
+
+def costs_document(run: Examined) -> dict[str, Any] | None:
+    """Return what the model's answers cost on the tested split, and those with the least expected cost.
+
+    The document::
+
+        {"split": "test", "pictures": 150, "costs": [[0, 1], [5, 0]], "temperature": 1.3 | null,
+         "as_answered" | "least_cost": {"cost": {"value", "low", "high"},          mean a picture
+                                        "expected": 0.2,                           what the probabilities promise
+                                        "accuracy": {"value", "low", "high"}},
+         "saved": {"value", "low", "high"},                                        as_answered less least_cost
+         "changed": 12,                                                            pictures with another answer
+         "classes": [{"class": "cat", "pictures": 20, "as_answered": 0.4, "least_cost": 0.2}]}   cost a picture
+
+    Returns:
+        None where the recipe has no costs, where its costs are not those of the classes, and where no picture's truth
+        is known.
+    """
+    costs = np.array(run.evaluate.costs or (), np.float64)
+    name = tested_split(run)
+    split = known_split(run, name)
+    if split is None or costs.shape != (len(split.predictions.class_names),) * 2:
+        return None
+    predictions, draws = split.predictions, draws_of(split, run.evaluate, seed=run.seed)
+    known = known_rows(predictions)
+    labels, temperature = predictions.labels[known], fitted_temperature(run).value
+    probabilities = predictions.probabilities[known]
+    if temperature is not None:
+        probabilities = scaled(probabilities, temperature, predictions.rule.task)
+    answers = {"as_answered": predictions.predicted[known], "least_cost": least_cost_answers(probabilities, costs)}
+    paid = {way: costs[labels, answer] for way, answer in answers.items()}
+    expected = probabilities @ costs
+    rows = np.arange(len(labels))
+    return {
+        "split": name,
+        "pictures": len(labels),
+        "costs": costs.tolist(),
+        "temperature": temperature,
+        **{
+            way: {
+                "cost": draws.mean(paid[way], scale="loss").to_dict(),
+                "expected": float(expected[rows, answer].mean()),
+                "accuracy": draws.share(answer == labels).to_dict(),
+            }
+            for way, answer in answers.items()
+        },
+        "saved": draws.mean(paid["as_answered"] - paid["least_cost"]).to_dict(),
+        "changed": int((answers["as_answered"] != answers["least_cost"]).sum()),
+        "classes": [
+            {
+                "class": class_name,
+                "pictures": int((labels == index).sum()),
+                **{way: _mean(paid[way][labels == index]) for way in paid},
+            }
+            for index, class_name in enumerate(predictions.class_names)
+        ],
+    }
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if len(values) else None

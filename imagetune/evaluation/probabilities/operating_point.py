@@ -1,0 +1,182 @@
+"""The part ``operating_point``: from which probability on the answer is the class that matters.
+
+Every threshold that tells two validation pictures apart is tried there; the tested split only says what the chosen one
+is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from imagetune.evaluation.context import Examined, ExaminedSplit
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.probabilities.confidence import (
+    Bools,
+    Draws,
+    Floats,
+    draws_of,
+    known_rows,
+    known_split,
+    truth_matrix,
+)
+from imagetune.evaluation.probabilities.decision_rules import operating_answers, operating_thresholds
+from imagetune.model.decision_rules import OperatingPoint
+from imagetune.model.manifest import update_manifest
+from imagetune.recipe.tracking import OperatingPointConfig
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What each threshold would do on the pictures that it is chosen on.
+
+    Attributes:
+        thresholds: (m,) falling, half-way between two probabilities that occur; the last gives all pictures the class.
+        recall: (m,) share of the class's pictures that reach it.
+        precision: (m,) share of the class among those that do.
+        false_alarms: (m,) share of the other pictures that do.
+    """
+
+    thresholds: Floats
+    recall: Floats
+    precision: Floats
+    false_alarms: Floats
+
+
+def operating_part(run: Examined) -> dict[str, Any] | None:
+    """Choose the threshold on validation, keep it in the model's manifest, and return `operating_document`."""
+    document = operating_document(run)
+    if document is not None and document["threshold"] is not None:
+        kept = {name: document[name] for name in ("positive", "threshold")}
+        update_manifest(run.folder, {"operating_point": kept})
+    return document
+
+
+def operating_document(run: Examined) -> dict[str, Any] | None:
+    """Return the operating point of ``evaluate.operating_point``, and what it is worth.
+
+    The document::
+
+        {"positive": "tumour", "goal": "the highest precision with a recall of at least 95%",
+         "threshold": 0.21 | null, ["reason": "..."],
+         "splits": {"val" | "test": {"pictures": 150, "positives": 20,
+             "at_threshold" | "as_answered": {"found": 19, "missed": 1, "false_alarms": 4, "recall" | "precision"
+                                              | "specificity" | "accuracy": {"value", "low", "high"}}}}}
+
+    ``as_answered`` is what the model says without the threshold. The figures of val are those that the threshold was
+    chosen by, and flatter.
+
+    Returns:
+        None where the recipe asks for none, for regression, and where there are no validation pictures.
+    """
+    config, val = run.evaluate.operating_point, known_split(run, "val")
+    if config is None or val is None or config.positive not in val.predictions.class_names:
+        return None
+    threshold, reason = choose_threshold(val.predictions, config)
+    document: dict[str, Any] = {"positive": config.positive, "goal": goal_text(config), "threshold": threshold}
+    if threshold is None:
+        return {**document, "reason": reason, "splits": {}}
+    point = OperatingPoint(positive=config.positive, threshold=threshold)
+    splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
+    return {
+        **document,
+        "splits": {
+            name: _worth(found, point, draws_of(found, run.evaluate, seed=run.seed)) for name, found in splits.items()
+        },
+    }
+
+
+def goal_text(config: OperatingPointConfig) -> str:
+    """Return in words what the threshold is chosen for."""
+    if config.least_recall is not None:
+        return f"the highest precision with a recall of at least {100 * config.least_recall:g}%"
+    if config.least_precision is not None:
+        return f"the highest recall with a precision of at least {100 * config.least_precision:g}%"
+    if config.maximise == "youden":
+        return "the highest Youden index: recall less the share of false alarms"
+    return "the highest F1"
+
+
+def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[float | None, str]:
+    """Return the threshold that reaches the goal best on validation, or None and why there is none.
+
+    Of equally good ones it is the one nearest to 0.5.
+    """
+    index = val.class_names.index(config.positive)
+    true = truth_matrix(val)[:, index] > 0
+    if not true.any() or true.all():
+        kind = "no" if not true.any() else "nothing but"
+        return None, f"validation has {kind} pictures of {config.positive}"
+    cuts = threshold_cuts(true, val.probabilities[known_rows(val), index])
+    first, second = _merits(cuts, config)
+    if not np.isfinite(first).any():
+        best = float(cuts.precision.max())
+        what = f"no threshold reaches a precision of {100 * (config.least_precision or 0):g}% on validation"
+        return None, f"{what}; the highest is {100 * best:.1f}%"
+    tied = np.flatnonzero(first >= first.max() - 1e-12)
+    tied = tied[second[tied] >= second[tied].max() - 1e-12]
+    return float(cuts.thresholds[tied[np.abs(cuts.thresholds[tied] - 0.5).argmin()]]), ""
+
+
+def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
+    """Return what every threshold does that tells two pictures apart.
+
+    Args:
+        true: (n,) which pictures are of the class; some are and some aren't.
+        probabilities: (n,) of the class.
+    """
+    # The first point is that of no picture at all.
+    false_alarms, recall, falling = (
+        values[1:] for values in roc_curve(true, probabilities.astype(np.float64), drop_intermediate=False)
+    )
+    found, others = recall * true.sum(), false_alarms * (~true).sum()
+    below = np.append(falling[1:], 0.0)
+    return Cuts((falling + below) / 2, recall, found / (found + others), false_alarms)
+
+
+def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
+    """Return (m,) what is to be highest, and what decides between equals; minus infinity where a cut is not allowed."""
+    if config.least_recall is not None:
+        return np.where(cuts.recall >= config.least_recall - 1e-12, cuts.precision, -np.inf), cuts.recall
+    if config.least_precision is not None:
+        return np.where(cuts.precision >= config.least_precision - 1e-12, cuts.recall, -np.inf), cuts.precision
+    if config.maximise == "youden":
+        return cuts.recall - cuts.false_alarms, cuts.precision
+    both = cuts.precision + cuts.recall
+    f1 = np.divide(2 * cuts.precision * cuts.recall, both, out=np.zeros_like(both), where=both > 0)
+    return f1, cuts.recall
+
+
+def _worth(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
+    predictions = split.predictions
+    known = known_rows(predictions)
+    index = predictions.class_names.index(point.positive)
+    own = truth_matrix(predictions)[:, index] > 0
+    if predictions.rule.task == "multi_label":
+        thresholds = np.array(operating_thresholds(predictions, point))
+        truth = predictions.targets >= 0.5
+        at = (predictions.probabilities >= thresholds)[known]
+        given = predictions.given[known]
+        taken = {"at_threshold": at[:, index], "as_answered": given[:, index]}
+        right = {"at_threshold": (at == truth[known]).all(axis=1), "as_answered": (given == truth[known]).all(axis=1)}
+    else:
+        answers = {"at_threshold": operating_answers(predictions, point), "as_answered": predictions.predicted}
+        taken = {name: answer[known] == index for name, answer in answers.items()}
+        right = {name: (answer == predictions.labels)[known] for name, answer in answers.items()}
+    figures = {name: _figures(own, taken[name], right[name], draws) for name in taken}
+    return {"pictures": len(own), "positives": int(own.sum()), **figures}
+
+
+def _figures(own: Bools, taken: Bools, right: Bools, draws: Draws) -> dict[str, Any]:
+    return {
+        "found": int((own & taken).sum()),
+        "missed": int((own & ~taken).sum()),
+        "false_alarms": int((~own & taken).sum()),
+        "recall": draws.share(taken, own, reason="no pictures of this class").to_dict(),
+        "precision": draws.share(own, taken, reason="no picture was taken for it").to_dict(),
+        "specificity": draws.share(~taken, ~own, reason="no other pictures").to_dict(),
+        "accuracy": draws.share(right).to_dict(),
+    }

@@ -1,0 +1,164 @@
+"""How far probabilities are from what happens: calibration error with its bias taken off, and the Brier score's parts.
+
+Answers are put into bins of equal size by their probability. In each, the mean probability should be the share that
+came true. With few pictures a bin the shares scatter, and a perfect model would show an error, too. The squared
+distance of the two, less the variance of the share, has no such bias (Bröcker, Climate Dynamics 39, 2012; Kumar et al.
+2019, arXiv 1909.10155): the root of its mean is the calibration error told here. The mean distance as it stands, the
+expected calibration error (ECE) of most papers, is given beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.probabilities.confidence import Draws
+from imagetune.evaluation.statistics.intervals import CHUNK_CELLS, Estimate
+
+Floats = NDArray[np.float64]
+AnyFloats = NDArray[np.floating]
+
+MOST_BINS = 15
+
+
+@dataclass(frozen=True)
+class Bins:
+    """n pictures with m answers each, every answer in one of s bins.
+
+    Attributes:
+        edges: (s + 1,) rising probabilities; a bin holds its lower edge, the last one both.
+        counts: (n, s) answers of each picture in each bin.
+        claimed: (n, s) sums of their probabilities.
+        happened: (n, s) how many of them came true.
+    """
+
+    edges: Floats
+    counts: Floats
+    claimed: Floats
+    happened: Floats
+
+
+@dataclass(frozen=True)
+class BrierParts:
+    """What a Brier score is made of: ``reliability - resolution + uncertainty`` (Murphy, J. Appl. Meteorol. 12, 1973).
+
+    Attributes:
+        reliability: Loss by probabilities that are not what happens, its bias taken off; 0 is best.
+        resolution: Gain by telling pictures apart, with the differences inside a bin (Stephenson et al., Weather and
+            Forecasting 23, 2008), so that the parts sum up.
+        uncertainty: Score of always saying how often each class occurs.
+    """
+
+    reliability: float
+    resolution: float
+    uncertainty: float
+
+
+def bin_answers(claimed: Floats, happened: Floats, *, bins: int | None = None) -> Bins:
+    """Put answers into bins of equal size.
+
+    Args:
+        claimed: (n, m) probabilities of n pictures, m answers each.
+        happened: (n, m) zeros and ones.
+        bins: How many; by default the square root of n, at most `MOST_BINS`. Equal probabilities stay together, so
+            that there may be fewer.
+    """
+    wanted = bins or min(max(round(len(claimed) ** 0.5), 1), MOST_BINS)
+    edges = np.unique(np.quantile(claimed, np.linspace(0, 1, wanted + 1)))
+    place = np.searchsorted(edges[1:-1], claimed, side="right")
+    size = max(len(edges) - 1, 1)
+    rows = np.arange(len(claimed))[:, None] * size + place
+
+    def sums(values: Floats) -> Floats:
+        flat = np.bincount(rows.ravel(), weights=values.ravel(), minlength=len(claimed) * size)
+        return np.asarray(flat.reshape(len(claimed), size), np.float64)
+
+    edges = edges if len(edges) > 1 else np.repeat(edges, 2)
+    return Bins(edges, sums(np.ones_like(claimed)), sums(claimed), sums(happened))
+
+
+def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
+    """Return the mean squared gap as it stands and with its bias taken off, (b,) each; the latter may fall below 0.
+
+    The variance of a bin's gap is taken over pictures, so that answers about one picture may go together.
+
+    Args:
+        bins: Of n pictures.
+        weights: (n, b) how often each picture counts, in each of b resamplings.
+    """
+    excess, counts = bins.happened - bins.claimed, bins.counts
+    parts = np.concatenate([counts, counts > 0, excess, excess**2, excess * counts, counts**2], axis=1)
+    # One product for all of them: the weights are many.
+    answers, pictures, extra, squared, crossed, weighted = np.split(parts.T @ weights.astype(np.float64), 6)
+    gap = extra / np.maximum(answers, 1e-12)
+    squares = squared - 2 * gap * crossed + gap**2 * weighted
+    # One picture alone says nothing of how its bin scatters.
+    correction = np.where(pictures > 1, pictures / np.maximum(pictures - 1, 1), 1.0)
+    variance = np.maximum(squares, 0) * correction / np.maximum(answers, 1e-12) ** 2
+    share = answers / answers.sum(axis=0)
+    return (share * gap**2).sum(axis=0), (share * (gap**2 - variance)).sum(axis=0)
+
+
+def calibration_error(bins: Bins, draws: Draws) -> Estimate:
+    """Return the root mean square distance of probabilities and shares, its bias taken off, with an interval.
+
+    Resampling adds to the error of the sample what sampling has added to that of the model. So the interval is the
+    basic one (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 5.2.1): distances of resampled
+    squared errors, bias taken off, from that in the sample as it stands, taken from the estimate.
+    """
+    plain, corrected = (float(value[0]) for value in squared_errors(bins, np.ones((len(bins.counts), 1))))
+    samples = np.concatenate([squared_errors(bins, weights)[1] for weights in draws.weights()])
+    tail = (1 - draws.confidence) / 2
+    far, near = np.quantile(samples, [1 - tail, tail]) - plain
+    ends = np.array([corrected - far, corrected, corrected - near])
+    low, value, high = np.sqrt(np.clip(ends, 0.0, 1.0))
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)), method="basic bootstrap")
+
+
+def plain_ece(bins: Bins) -> float:
+    """Return the mean distance of probabilities and shares, as most papers do (Naeini et al., AAAI 2015)."""
+    return float(np.abs((bins.happened - bins.claimed).sum(axis=0)).sum() / bins.counts.sum())
+
+
+def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
+    """Return (samples,) the ECE as it stands of a model whose probabilities (n,) are exactly right, answers drawn anew.
+
+    What one sees with perfect probabilities and as many pictures (consistency resampling; Bröcker and Smith, Weather
+    and Forecasting 22, 2007).
+    """
+    generator = np.random.default_rng(seed)
+    place = bins.counts.argmax(axis=1)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(bins.counts.shape[1]))
+    expected = bins.claimed.sum(axis=0)[:, None]
+    chunk = max(1, CHUNK_CELLS // len(claimed))
+    found = []
+    for start in range(0, samples, chunk):
+        drawn = generator.random((len(claimed), min(chunk, samples - start))) < claimed[order][:, None]
+        happened = np.add.reduceat(drawn, starts, axis=0, dtype=np.float64)
+        found.append(np.abs(happened - expected).sum(axis=0) / len(claimed))
+    return np.concatenate(found)
+
+
+def brier_parts(claimed: Floats, happened: Floats) -> BrierParts:
+    """Return the parts of ``((claimed - happened) ** 2).sum(axis=1).mean()``, a class at a time in bins of its own.
+
+    Args:
+        claimed: (n, k) probabilities.
+        happened: (n, k) zeros and ones.
+    """
+    reliability = uncertainty = 0.0
+    for column in range(claimed.shape[1]):
+        bins = bin_answers(claimed[:, [column]], happened[:, [column]])
+        counts = bins.counts.sum(axis=0)
+        share = bins.happened.sum(axis=0) / np.maximum(counts, 1)
+        gap = (bins.happened - bins.claimed).sum(axis=0) / np.maximum(counts, 1)
+        # The part of the squared gap that is the scatter of the share (Bröcker 2012).
+        scatter = np.where(counts > 1, share * (1 - share) / np.maximum(counts - 1, 1), 0.0)
+        reliability += max(float((counts * (gap**2 - scatter)).sum() / counts.sum()), 0.0)
+        rate = float(happened[:, column].mean())
+        uncertainty += rate * (1 - rate)
+    score = float(((claimed - happened) ** 2).sum(axis=1).mean())
+    return BrierParts(reliability, reliability + uncertainty - score, uncertainty)

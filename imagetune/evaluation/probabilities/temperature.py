@@ -1,0 +1,118 @@
+"""Temperature scaling (Guo et al. 2017, arXiv 1706.04599): one number makes probabilities as sure as they should be.
+
+Logits are divided by the temperature: above 1 makes answers less sure, below 1 surer. No answer changes by it, as the
+order of the classes stays. It is fitted on validation by log loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, logit, softmax
+
+from imagetune.evaluation.metrics.scores import TINY
+from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.recipe.data import Task
+
+Floats = NDArray[np.float64]
+
+# With fewer pictures the temperature is mostly chance.
+LEAST_PICTURES = 50
+# A temperature at either end means that validation can't tell it.
+RANGE = (0.05, 20.0)
+_FLAT = 1e-6
+# Float32 has no probability between this and 1.
+_NEARLY_ONE = 1 - 2**-24
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The temperature that calibrates probabilities, fitted on validation, or why there is none.
+
+    Attributes:
+        value: None where it could not be fitted; ``reason`` says why.
+        low: Lower end of its interval.
+        high: Upper end.
+        reason: Why there is none.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+def logits_of(probabilities: Floats, task: Task) -> Floats:
+    """Return (n, k) logits that give back the probabilities: of a softmax but for a constant a row.
+
+    Args:
+        probabilities: (n, k) in [0, 1].
+        task: multi_label has a sigmoid for each label, single_label and ordinal a softmax.
+    """
+    if task == "multi_label":
+        return np.asarray(logit(np.clip(probabilities, TINY, _NEARLY_ONE)), np.float64)
+    return np.log(np.clip(probabilities, TINY, 1.0))
+
+
+def scaled(probabilities: Floats, temperature: float, task: Task) -> Floats:
+    """Return (n, k) the probabilities at a temperature."""
+    logits = logits_of(probabilities, task) / temperature
+    return np.asarray(expit(logits) if task == "multi_label" else softmax(logits, axis=1), np.float64)
+
+
+def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confidence: float) -> Temperature:
+    """Return the temperature with the least log loss.
+
+    The interval is that of a maximum-likelihood estimate that needs neither the model to be right nor the labels of a
+    picture to be independent (the sandwich of Huber 1967 and White, Econometrica 50, 1982), on the scale of logarithms.
+
+    Args:
+        probabilities: (n, k) of validation pictures.
+        truth: (n, k) zeros and ones.
+        task: Any but regression.
+        confidence: Coverage of the interval.
+    """
+    if len(truth) < LEAST_PICTURES:
+        what = f"{len(truth)} validation pictures are too few to fit a temperature: it takes {LEAST_PICTURES}"
+        return Temperature(None, reason=what)
+    logits = logits_of(probabilities, task)
+    ends = np.log(RANGE)
+    found = minimize_scalar(
+        lambda log_temperature: _loss(logits / np.exp(log_temperature), truth, task),
+        bounds=(ends[0], ends[1]),
+        method="bounded",
+        options={"xatol": 1e-7},
+    )
+    best = float(found.x)
+    # Where no answer is wrong the loss falls for ever, until rounding makes it flat.
+    if best < ends[0] + 1e-3 or found.fun < _FLAT:
+        what = "validation shows next to no mistake, so it can't tell how sure the model should be"
+        return Temperature(None, reason=what)
+    if best > ends[1] - 1e-3:
+        return Temperature(None, reason="on validation the probabilities say nothing about the truth")
+    half = two_sided_quantile(confidence) * _log_error(logits, truth, float(np.exp(-best)), task)
+    return Temperature(float(np.exp(best)), float(np.exp(best - half)), float(np.exp(best + half)))
+
+
+def _loss(logits: Floats, truth: Floats, task: Task) -> float:
+    """Return the log loss a picture, summed over the labels of multi_label."""
+    if task == "multi_label":
+        return float(np.logaddexp(0, np.where(truth > 0, -logits, logits)).sum(axis=1).mean())
+    return float(-(log_softmax(logits, axis=1) * truth).sum(axis=1).mean())
+
+
+def _log_error(logits: Floats, truth: Floats, inverse: float, task: Task) -> float:
+    """Return the standard error of the logarithm of the temperature, at its best value 1 / ``inverse``."""
+    if task == "multi_label":
+        given = expit(inverse * logits)
+        slopes = ((given - truth) * logits).sum(axis=1)
+        curvature = (given * (1 - given) * logits**2).sum()
+    else:
+        given = softmax(inverse * logits, axis=1)
+        mean = (given * logits).sum(axis=1)
+        slopes = mean - (truth * logits).sum(axis=1)
+        curvature = ((given * logits**2).sum(axis=1) - mean**2).sum()
+    return float(np.sqrt((slopes**2).sum()) / (curvature * inverse))

@@ -1,0 +1,183 @@
+"""Figures of damaged pictures: scores by damage and severity, what is lost, and the mean corruption error.
+
+Every figure is a ratio of sums over pictures: right answers by pictures, F1's counts, errors by pictures. The intervals
+of what is lost are paired: clean and damaged are the same pictures, drawn together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.robustness.corruptions import COMMON
+from imagetune.evaluation.statistics.proportions import two_sided_quantile, wilson_interval
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, is_lower_better
+from imagetune.recipe.tracking import Corruption, EvaluateConfig
+
+Floats = NDArray[np.float64]
+Cell = tuple[Corruption, int]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What each of n pictures adds to both sides of a ratio: ``over`` (n,) and ``under`` (n,)."""
+
+    over: Floats
+    under: Floats
+
+    @property
+    def score(self) -> float:
+        """The ratio of all pictures; 1 where there is nothing to find and nothing was said."""
+        under = self.under.sum()
+        return float(self.over.sum() / under) if under else 1.0
+
+    def scores(self, weights: Floats) -> Floats:
+        """Return the ratio (b,) of each resampling with weights (n, b)."""
+        under = self.under @ weights
+        return np.divide(self.over @ weights, under, out=np.ones_like(under), where=under > 0)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often each picture is drawn in each resampling, and the coverage of intervals.
+
+    Attributes:
+        weights: (n, b) how often each picture is drawn in each of b resamplings.
+        confidence: Coverage, in (0, 1).
+        grouped: Some pictures belong together, so that they are drawn together.
+    """
+
+    weights: Floats
+    confidence: float
+    grouped: bool
+
+    def interval(self, samples: Floats) -> tuple[float, float] | None:
+        """Return the middle ``confidence`` of resampled figures (b,); None where they never differ."""
+        if np.ptp(samples) == 0:
+            return None
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(samples, [tail, 1 - tail])
+        return float(low), float(high)
+
+
+def sums_of(predictions: Predictions) -> Sums:
+    """Return what each picture adds to the task's figure: accuracy, micro F1 or mean absolute error."""
+    task = predictions.rule.task
+    if task == "regression":
+        errors = np.abs(predictions.probabilities - predictions.targets)[:, 0]
+        return Sums(errors, np.ones_like(errors))
+    if task == "multi_label":
+        true, given = predictions.targets >= 0.5, predictions.given
+        return Sums(2.0 * (true & given).sum(axis=1), (true.sum(axis=1) + given.sum(axis=1)).astype(np.float64))
+    right = (predictions.labels == predictions.predicted).astype(np.float64)
+    return Sums(right, np.ones_like(right))
+
+
+def resampling(
+    predictions: Predictions, groups: Sequence[str | None], config: EvaluateConfig, *, seed: int
+) -> Resampling:
+    """Return resamplings of n pictures: by class, or of whole groups where pictures share one."""
+    names = [f"group {group}" if group else f"picture {place}" for place, group in enumerate(groups)]
+    _, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
+    grouped = len(set(names)) < len(names)
+    generator = np.random.default_rng(seed)
+    samples = config.bootstrap_samples
+    if grouped:
+        return Resampling(_drawn(int(codes.max()) + 1, samples, generator)[codes], config.confidence, grouped)
+    weights = np.empty((len(names), samples))
+    for label in np.unique(predictions.labels):
+        members = np.flatnonzero(predictions.labels == label)
+        weights[members] = _drawn(len(members), samples, generator)
+    return Resampling(weights, config.confidence, grouped)
+
+
+def robustness_figures(clean: Predictions, damaged: Mapping[Cell, Predictions], drawn: Resampling) -> dict[str, Any]:
+    """Return every figure of n pictures and their damaged versions.
+
+    The mean corruption error is the mean over the 15 common corruptions (those that were tested) of the mean error over
+    the severities. In the paper each corruption's error is first divided by AlexNet's; there is no AlexNet for the
+    user's classes, so it is not. ``relative`` is that minus the error on the clean pictures: what damage adds.
+
+    Args:
+        clean: Answers to the pictures as they are.
+        damaged: Answers to the same pictures by damage and severity.
+        drawn: How intervals are made.
+
+    Returns:
+        ``measure``, ``clean``, ``mean_corruption_error`` and ``relative_error`` (None where no common corruption was
+        tested), and ``corruptions``, worst first: ``name``, ``common``, ``by_severity`` (figures by severity as text),
+        ``mean`` and ``lost``. A figure has ``value``, ``low`` and ``high``. ``lost`` is what the mean over severities
+        is worse than clean.
+    """
+    measure = TASK_METRICS[clean.rule.task].robustness
+    whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in damaged.items()}
+    corruptions = [
+        _corruption(
+            name, whole, {severity: sums for (found, severity), sums in cells.items() if found == name}, drawn, measure
+        )
+        for name in dict.fromkeys(name for name, _ in cells)
+    ]
+    common = {cell: sums for cell, sums in cells.items() if cell[0] in COMMON}
+    return {
+        "measure": measure,
+        "clean": _figure(whole, drawn, measure),
+        **_mean_errors(whole, list(common.values()), drawn, measure),
+        "corruptions": sorted(corruptions, key=lambda row: -row["lost"]["value"]),
+    }
+
+
+def _corruption(
+    name: Corruption, clean: Sums, by_severity: Mapping[int, Sums], drawn: Resampling, measure: str
+) -> dict[str, Any]:
+    cells = list(by_severity.values())
+    mean = float(np.mean([sums.score for sums in cells]))
+    samples = np.mean([sums.scores(drawn.weights) for sums in cells], axis=0)
+    worse = 1.0 if is_lower_better(measure) else -1.0
+    return {
+        "name": name,
+        "common": name in COMMON,
+        "by_severity": {str(severity): _figure(sums, drawn, measure) for severity, sums in sorted(by_severity.items())},
+        "mean": _with_interval(mean, drawn.interval(samples)),
+        "lost": _with_interval(
+            worse * (mean - clean.score), drawn.interval(worse * (samples - clean.scores(drawn.weights)))
+        ),
+    }
+
+
+def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure: str) -> dict[str, Any]:
+    """Return the mean corruption error and what it is above the clean one: each corruption has as many severities."""
+    if not common:
+        return {"mean_corruption_error": None, "relative_error": None}
+    # The error of a number is its distance, that of an answer what is missing to all right.
+    whole, sign = (0.0, 1.0) if is_lower_better(measure) else (1.0, -1.0)
+    mean = whole + sign * float(np.mean([sums.score for sums in common]))
+    samples = whole + sign * np.mean([sums.scores(drawn.weights) for sums in common], axis=0)
+    before = whole + sign * clean.scores(drawn.weights)
+    return {
+        "mean_corruption_error": _with_interval(mean, drawn.interval(samples)),
+        "relative_error": _with_interval(mean - (whole + sign * clean.score), drawn.interval(samples - before)),
+    }
+
+
+def _figure(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
+    """Return a score with Wilson's interval where it is a share of independent pictures, else with a bootstrap one."""
+    if METRICS[measure].mean_over == "images" and not drawn.grouped:
+        share = round(sums.over.sum()) / len(sums.over)
+        low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
+        return _with_interval(sums.score, (float(low), float(high)))
+    return _with_interval(sums.score, drawn.interval(sums.scores(drawn.weights)))
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {"value": float(value) + 0.0, "low": low, "high": high}  # no negative zero
+
+
+def _drawn(members: int, samples: int, generator: np.random.Generator) -> Floats:
+    """Return (members, samples): how often each is drawn when drawing ``members`` times, with repetition."""
+    return generator.multinomial(members, np.full(members, 1 / members), size=samples).T.astype(np.float64)

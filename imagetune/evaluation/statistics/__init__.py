@@ -1,0 +1,1 @@
+"""Intervals, paired tests, power, and the verdict in words."""

@@ -1,0 +1,151 @@
+"""Tests of two runs on the same pictures: whether what they differ in is more than chance.
+
+All tests ask the same: had the two runs' answers been swapped on any picture, would the difference have come out as
+large? McNemar's exact test is that question for right and wrong answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import convolve
+from scipy.special import ndtri
+from scipy.stats import binom, binomtest
+
+from imagetune.evaluation.statistics.intervals import CHUNK_CELLS
+
+# So many swaps are drawn where not all can be counted.
+SWAPS = 2000
+# The customary share of tests that would find a difference which is there.
+POWER = 0.8
+# Differences that are equal but for rounding count as equal.
+_ROUNDING = 1e-9
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947).
+
+    Args:
+        only_first: Pictures on which only the first run is right.
+        only_second: Pictures on which only the second run is right.
+    """
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def swap_p(differences: Ints) -> float:
+    """Return the two-sided p-value of a sum of differences, over all swaps of the two runs.
+
+    This is Fisher's randomisation test for pairs (The Design of Experiments, 1935, section 21). All swaps are counted,
+    none drawn; where every difference is -1, 0 or 1 it is McNemar's exact test.
+
+    Args:
+        differences: (u,) score of the first run minus that of the second, a whole number for each unit that is swapped
+            as one: a picture, or all pictures of a group.
+    """
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    chances = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        spaced = np.zeros(size * count + 1)
+        spaced[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = convolve(chances, spaced)
+    total = int((sizes * counts).sum())
+    sums = 2 * np.arange(total + 1) - total
+    # The convolution of many differences goes by way of Fourier, which rounds.
+    return float(np.clip(chances[np.abs(sums) >= abs(int(differences.sum()))].sum(), 0.0, 1.0))
+
+
+def drawn_swap_p(difference: float, swapped: Floats) -> float:
+    """Return the two-sided p-value of a difference, from those of drawn swaps.
+
+    The difference itself counts as one of them, so that p is never 0 (Phipson and Smyth, Statistical Applications in
+    Genetics and Molecular Biology 9, 2010).
+
+    Args:
+        difference: As it is.
+        swapped: (m,) the difference after each swap; NaN where it is not defined.
+    """
+    defined = swapped[np.isfinite(swapped)]
+    as_large = np.abs(defined) >= abs(difference) * (1 - _ROUNDING)
+    return float((1 + as_large.sum()) / (1 + len(defined)))
+
+
+def swapped_differences(
+    units: Ints, figure: Callable[[NDArray[np.float32]], Floats], *, seed: int, cells_a_sample: int = 0
+) -> Floats:
+    """Return (m,) the difference of a figure in m swaps (approximate randomisation: Noreen, Computer-Intensive Methods
+    for Testing Hypotheses, 1989).
+
+    Args:
+        units: (n,) what is swapped as one: each picture's own number, or that of its group.
+        figure: Computes the figure (b,) from weights (2n, b): first all pictures as the first run answers them, then
+            all as the second one does.
+        seed: The same seed gives the same swaps.
+        cells_a_sample: Numbers that ``figure`` holds for each swap.
+    """  # noqa: D205
+    return np.concatenate(
+        [figure(kept) - figure(1 - kept) for kept in _kept_answers(units, seed=seed, cells_a_sample=cells_a_sample)]
+    )
+
+
+def _kept_answers(units: Ints, *, seed: int, cells_a_sample: int) -> Iterator[NDArray[np.float32]]:
+    """Yield (2n, b): 1 for the answer that stands for the first run, 0 for the other one."""
+    generator = np.random.default_rng(seed)
+    count = int(units.max()) + 1
+    chunk = max(1, CHUNK_CELLS // max(2 * len(units), cells_a_sample))
+    for start in range(0, SWAPS, chunk):
+        own = generator.integers(0, 2, (count, min(chunk, SWAPS - start))).astype(np.float32)[units]
+        yield np.concatenate([own, 1 - own])
+
+
+def pictures_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:
+    """Return how many pictures McNemar's test needs to find a difference in four of five tests.
+
+    Connor's formula (Biometrics 43, 1987).
+
+    Args:
+        difference: Of two shares of right answers.
+        discordant: Share of pictures on which only one of the two is right; at least the difference.
+        confidence: One minus the test's level.
+
+    Returns:
+        None where there is no difference.
+    """
+    if not difference:
+        return None
+    return _needed(abs(difference), discordant, confidence) / difference**2
+
+
+def least_difference(pictures: int, discordant: float, *, confidence: float) -> float:
+    """Return the difference of two shares that McNemar's test finds in four of five tests.
+
+    Args:
+        pictures: How many the test has.
+        discordant: Share of pictures on which only one of the two is right; a difference can't be larger, so where it
+            would be, as many more pictures are taken to be discordant.
+        confidence: One minus the test's level.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        enough = pictures * middle**2 >= _needed(middle, max(discordant, middle), confidence)
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def deviations_to_tell(*, confidence: float) -> float:
+    """Return how many standard deviations off 0 a difference must lie to be found in four of five tests."""
+    return float(ndtri((1 + confidence) / 2) + ndtri(POWER))
+
+
+def _needed(difference: float, discordant: float, confidence: float) -> float:
+    level, power = float(ndtri((1 + confidence) / 2)), float(ndtri(POWER))
+    return (level * sqrt(discordant) + power * sqrt(max(0.0, discordant - difference**2))) ** 2

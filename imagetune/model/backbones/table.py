@@ -1,0 +1,292 @@
+"""The backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
+
+Importing this module is cheap: Keras is imported when a backbone is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imagetune.core.plugins import BACKBONES, load_plugin, name_clash, plugin_errors, plugin_names
+from imagetune.core.text import suggest_name
+from imagetune.errors import RecipeError
+from imagetune.model.backbones import blocks
+from imagetune.model.backbones.blocks import BlockScheme
+
+Preprocessing = Literal["caffe", "tf", "torch", "lite", "v2", "none"]
+BuiltIn = Literal["none", "optional", "always"]
+WEIGHTS_HOST = "https://storage.googleapis.com/"
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A convolutional network without its classifier.
+
+    Attributes:
+        name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
+        scheme: How its layers group into blocks.
+        preprocessing: What it does to RGB pixels 0..255 first; see ``imagetune.model.backbones.preprocessing``.
+        usual_size: Height and width in pixels that its ImageNet weights were trained at.
+        min_size: Smallest height and width in pixels that it takes.
+        parameters: Number of parameters without the classifier.
+        constructor: Name in ``keras.applications``; empty for our own and plug-ins.
+        built_in: Whether Keras builds the preprocessing into the network: never, unless told otherwise, or always.
+        top1: Published top-1 accuracy on ImageNet in percent, from the table at https://keras.io/api/applications.
+        weights_url: Where Keras downloads the ImageNet weights without classifier.
+        weights_file: Name of that file in Keras's cache.
+        weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
+        build: Of a plug-in: takes (height, width, 3) and gives the network, a functional ``keras.Model`` of layers that
+            Keras ships, from (batch, height, width, 3) to a feature map (batch, rows, columns, channels).
+        weights_path: Of a plug-in: gives the path of its ImageNet weights, an .h5 or .keras file whose layers are
+            called as those of ``build``; None where it has none.
+    """
+
+    name: str
+    scheme: BlockScheme
+    preprocessing: Preprocessing
+    usual_size: int
+    min_size: int
+    parameters: int
+    constructor: str = ""
+    built_in: BuiltIn = "none"
+    top1: float | None = None
+    weights_url: str = ""
+    weights_file: str = ""
+    weights_hash: str | None = None
+    build: Callable[[tuple[int, int, int]], Any] | None = None
+    weights_path: Callable[[], Path] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    scheme: BlockScheme
+    preprocessing: Preprocessing
+    built_in: BuiltIn = "none"
+    min_size: int = 32
+
+
+_VGG = _Family(blocks.VGG, "caffe")
+_RESNET = _Family(blocks.RESNET, "caffe")
+_RESNET_V2 = _Family(blocks.RESNET, "tf")
+_INCEPTION_V3 = _Family(blocks.INCEPTION_V3, "tf", min_size=75)
+_INCEPTION_RESNET_V2 = _Family(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
+_XCEPTION = _Family(blocks.XCEPTION, "tf", min_size=71)
+_MOBILENET = _Family(blocks.MOBILENET, "tf")
+_MOBILENET_V2 = _Family(blocks.MOBILENET_V2, "tf")
+_MOBILENET_V3 = _Family(blocks.MOBILENET_V3, "tf", "optional")
+_DENSENET = _Family(blocks.DENSENET, "torch")
+_NASNET = _Family(blocks.NASNET, "tf")
+_EFFICIENTNET = _Family(blocks.EFFICIENTNET, "torch", "always")
+_EFFICIENTNET_V2_B = _Family(blocks.EFFICIENTNET, "torch", "optional")
+_EFFICIENTNET_V2_SML = _Family(blocks.EFFICIENTNET, "v2", "optional")
+_CONVNEXT = _Family(blocks.CONVNEXT, "torch", "optional")
+
+
+def _row(
+    name: str,
+    constructor: str,
+    family: _Family,
+    usual_size: int,
+    parameters: int,
+    top1: float | None,
+    address: str,
+    file_hash: str | None,
+) -> Backbone:
+    """Return a row; ``address`` is the path at WEIGHTS_HOST, and after ``>`` the name in the cache if it differs."""
+    path, _, cached_name = address.partition(">")
+    return Backbone(
+        name=name,
+        constructor=constructor,
+        scheme=family.scheme,
+        preprocessing=family.preprocessing,
+        built_in=family.built_in,
+        usual_size=usual_size,
+        min_size=family.min_size,
+        parameters=parameters,
+        top1=top1,
+        weights_url=WEIGHTS_HOST + path,
+        weights_file=cached_name or path.rpartition("/")[2],
+        weights_hash=file_hash,
+    )
+
+
+_KERAS = "tensorflow/keras-applications/"
+_TF = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+# fmt: off
+_TABLE: tuple[Backbone, ...] = (
+    _row("vgg16", "VGG16", _VGG, 224, 14_714_688, 71.3,
+         _KERAS + "vgg16/vgg16" + _TF,
+         "6d6bbae143d832006294945121d1f1fc"),
+    _row("vgg19", "VGG19", _VGG, 224, 20_024_384, 71.3,
+         _KERAS + "vgg19/vgg19" + _TF,
+         "253f8cb515780f3b799900260a226db6"),
+    _row("resnet50", "ResNet50", _RESNET, 224, 23_587_712, 74.9,
+         _KERAS + "resnet/resnet50" + _TF,
+         "4d473c1dd8becc155b73f8504c6f6626"),
+    _row("resnet101", "ResNet101", _RESNET, 224, 42_658_176, 76.4,
+         _KERAS + "resnet/resnet101" + _TF,
+         "88cf7a10940856eca736dc7b7e228a21"),
+    _row("resnet152", "ResNet152", _RESNET, 224, 58_370_944, 76.6,
+         _KERAS + "resnet/resnet152" + _TF,
+         "ee4c566cf9a93f14d82f913c2dc6dd0c"),
+    _row("resnet50_v2", "ResNet50V2", _RESNET_V2, 224, 23_564_800, 76.0,
+         _KERAS + "resnet/resnet50v2" + _TF,
+         "fac2f116257151a9d068a22e544a4917"),
+    _row("resnet101_v2", "ResNet101V2", _RESNET_V2, 224, 42_626_560, 77.2,
+         _KERAS + "resnet/resnet101v2" + _TF,
+         "c0ed64b8031c3730f411d2eb4eea35b5"),
+    _row("resnet152_v2", "ResNet152V2", _RESNET_V2, 224, 58_331_648, 78.0,
+         _KERAS + "resnet/resnet152v2" + _TF,
+         "ed17cf2e0169df9d443503ef94b23b33"),
+    _row("inception_v3", "InceptionV3", _INCEPTION_V3, 299, 21_802_784, 77.9,
+         _KERAS + "inception_v3/inception_v3" + _TF,
+         "bcbd6486424b2319ff4ef7d526e38f63"),
+    _row("inception_resnet_v2", "InceptionResNetV2", _INCEPTION_RESNET_V2, 299, 54_336_736, 80.3,
+         _KERAS + "inception_resnet_v2/inception_resnet_v2" + _TF,
+         "d19885ff4a710c122648d3b5c3b684e4"),
+    _row("xception", "Xception", _XCEPTION, 299, 20_861_480, 79.0,
+         _KERAS + "xception/xception" + _TF,
+         "b0042744bf5b25fce3cb969f33bebb97"),
+    _row("mobilenet", "MobileNet", _MOBILENET, 224, 3_228_864, 70.4,
+         _KERAS + "mobilenet/mobilenet_1_0_224_tf_no_top.h5",
+         None),
+    _row("mobilenet_v2", "MobileNetV2", _MOBILENET_V2, 224, 2_257_984, 71.3,
+         _KERAS + "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+         None),
+    _row("mobilenet_v3_small", "MobileNetV3Small", _MOBILENET_V3, 224, 939_120, None,
+         _KERAS + "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+         "d3e8ec802a04aa4fc771ee12a9a9b836"),
+    _row("mobilenet_v3_large", "MobileNetV3Large", _MOBILENET_V3, 224, 2_996_352, None,
+         _KERAS + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+         "07fb09a5933dd0c8eaafa16978110389"),
+    _row("densenet121", "DenseNet121", _DENSENET, 224, 7_037_504, 75.0,
+         _KERAS + "densenet/densenet121" + _TF,
+         "30ee3e1110167f948a6b9946edeeb738"),
+    _row("densenet169", "DenseNet169", _DENSENET, 224, 12_642_880, 76.2,
+         _KERAS + "densenet/densenet169" + _TF,
+         "b8c4d4c20dd625c148057b9ff1c1176b"),
+    _row("densenet201", "DenseNet201", _DENSENET, 224, 18_321_984, 77.3,
+         _KERAS + "densenet/densenet201" + _TF,
+         "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    _row("nasnet_mobile", "NASNetMobile", _NASNET, 224, 4_269_716, 74.4,
+         _KERAS + "nasnet/NASNet-mobile-no-top.h5>nasnet_mobile_no_top.h5",
+         "1ed92395b5b598bdda52abe5c0dbfd63"),
+    _row("nasnet_large", "NASNetLarge", _NASNET, 331, 84_916_818, 82.5,
+         _KERAS + "nasnet/NASNet-large-no-top.h5>nasnet_large_no_top.h5",
+         "d81d89dc07e6e56530c4e77faddd61b5"),
+    _row("efficientnet_b0", "EfficientNetB0", _EFFICIENTNET, 224, 4_049_564, 77.1,
+         "keras-applications/efficientnetb0_notop.h5",
+         "50bc09e76180e00e4465e1a485ddc09d"),
+    _row("efficientnet_b1", "EfficientNetB1", _EFFICIENTNET, 240, 6_575_232, 79.1,
+         "keras-applications/efficientnetb1_notop.h5",
+         "74c4e6b3e1f6a1eea24c589628592432"),
+    _row("efficientnet_b2", "EfficientNetB2", _EFFICIENTNET, 260, 7_768_562, 80.1,
+         "keras-applications/efficientnetb2_notop.h5",
+         "111f8e2ac8aa800a7a99e3239f7bfb39"),
+    _row("efficientnet_b3", "EfficientNetB3", _EFFICIENTNET, 300, 10_783_528, 81.6,
+         "keras-applications/efficientnetb3_notop.h5",
+         "af6d107764bb5b1abb91932881670226"),
+    _row("efficientnet_b4", "EfficientNetB4", _EFFICIENTNET, 380, 17_673_816, 82.9,
+         "keras-applications/efficientnetb4_notop.h5",
+         "ebc24e6d6c33eaebbd558eafbeedf1ba"),
+    _row("efficientnet_b5", "EfficientNetB5", _EFFICIENTNET, 456, 28_513_520, 83.6,
+         "keras-applications/efficientnetb5_notop.h5",
+         "38879255a25d3c92d5e44e04ae6cec6f"),
+    _row("efficientnet_b6", "EfficientNetB6", _EFFICIENTNET, 528, 40_960_136, 84.0,
+         "keras-applications/efficientnetb6_notop.h5",
+         "9ecce42647a20130c1f39a5d4cb75743"),
+    _row("efficientnet_b7", "EfficientNetB7", _EFFICIENTNET, 600, 64_097_680, 84.3,
+         "keras-applications/efficientnetb7_notop.h5",
+         "cbcfe4450ddf6f3ad90b1b398090fe4a"),
+    _row("efficientnet_v2_b0", "EfficientNetV2B0", _EFFICIENTNET_V2_B, 224, 5_919_312, 78.7,
+         _KERAS + "efficientnet_v2/efficientnetv2-b0_notop.h5",
+         "893217f2bb855e2983157299931e43ff"),
+    _row("efficientnet_v2_b1", "EfficientNetV2B1", _EFFICIENTNET_V2_B, 240, 6_931_124, 79.8,
+         _KERAS + "efficientnet_v2/efficientnetv2-b1_notop.h5",
+         "0e80663031ca32d657f9caa404b6ec37"),
+    _row("efficientnet_v2_b2", "EfficientNetV2B2", _EFFICIENTNET_V2_B, 260, 8_769_374, 80.5,
+         _KERAS + "efficientnet_v2/efficientnetv2-b2_notop.h5",
+         "1dfe2e7a5d45b6632553a8961ea609eb"),
+    _row("efficientnet_v2_b3", "EfficientNetV2B3", _EFFICIENTNET_V2_B, 300, 12_930_622, 82.0,
+         _KERAS + "efficientnet_v2/efficientnetv2-b3_notop.h5",
+         "f6abf7b5849ac99a89b50dd3fd532856"),
+    _row("efficientnet_v2_s", "EfficientNetV2S", _EFFICIENTNET_V2_SML, 384, 20_331_360, 83.9,
+         _KERAS + "efficientnet_v2/efficientnetv2-s_notop.h5",
+         "af0682fb74e8c54910f2d4393339c070"),
+    _row("efficientnet_v2_m", "EfficientNetV2M", _EFFICIENTNET_V2_SML, 480, 53_150_388, 85.3,
+         _KERAS + "efficientnet_v2/efficientnetv2-m_notop.h5",
+         "1b8dc055df72dde80d614482840fe342"),
+    _row("efficientnet_v2_l", "EfficientNetV2L", _EFFICIENTNET_V2_SML, 480, 117_746_848, 85.7,
+         _KERAS + "efficientnet_v2/efficientnetv2-l_notop.h5",
+         "b0b66b5c863aef5b46e8608fe1711615"),
+    _row("convnext_tiny", "ConvNeXtTiny", _CONVNEXT, 224, 27_820_128, 81.3,
+         _KERAS + "convnext/convnext_tiny_notop.h5",
+         "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+    _row("convnext_small", "ConvNeXtSmall", _CONVNEXT, 224, 49_454_688, 82.3,
+         _KERAS + "convnext/convnext_small_notop.h5",
+         "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab"),
+    _row("convnext_base", "ConvNeXtBase", _CONVNEXT, 224, 87_566_464, 85.3,
+         _KERAS + "convnext/convnext_base_notop.h5",
+         "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45"),
+    _row("convnext_large", "ConvNeXtLarge", _CONVNEXT, 224, 196_230_336, 86.3,
+         _KERAS + "convnext/convnext_large_notop.h5",
+         "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
+    _row("convnext_xlarge", "ConvNeXtXLarge", _CONVNEXT, 224, 348_147_968, 86.7,
+         _KERAS + "convnext/convnext_xlarge_notop.h5",
+         "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
+)
+# fmt: on
+
+EFFICIENTNET_LITE0 = Backbone(
+    name="efficientnet_lite0",
+    scheme=blocks.EFFICIENTNET,
+    preprocessing="lite",
+    usual_size=224,
+    min_size=32,
+    parameters=3_413_024,
+)
+
+_BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TABLE)}
+
+
+def all_backbones() -> tuple[Backbone, ...]:
+    """Return every backbone: our packaged one, those of Keras, those of plug-ins, which are imported.
+
+    Raises:
+        RecipeError: A plug-in is not what it should be.
+    """
+    return (*_BACKBONES.values(), *map(get_backbone, plugin_names(BACKBONES)))
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return the backbone called ``name``.
+
+    Raises:
+        RecipeError: There is none; the message names the nearest and lists all. Or it is a plug-in that can't be used.
+    """
+    if clash := name_clash(BACKBONES, name, _BACKBONES):
+        raise RecipeError(clash, where="model.backbone")
+    if name in _BACKBONES:
+        return _BACKBONES[name]
+    if name in plugin_names(BACKBONES):
+        return _plugin(name)
+    hint = suggest_name(name, _all_names()) or f"choose one of: {', '.join(_all_names())}"
+    raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
+
+
+def _plugin(name: str) -> Backbone:
+    found = load_plugin(BACKBONES, name)
+    with plugin_errors(BACKBONES, name):
+        if not isinstance(found, Backbone) or found.build is None:
+            raise TypeError(f"it is {found!r}, expected an imagetune.model.backbones.table.Backbone with `build`")
+        if found.name != name:
+            raise ValueError(f"it calls itself {found.name!r}, expected the entry point's name")
+    return found
+
+
+def _all_names() -> tuple[str, ...]:
+    return (*_BACKBONES, *plugin_names(BACKBONES))

@@ -1,0 +1,145 @@
+"""A model cut in two behind its frozen part: from pictures to features, and from features to the answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import keras
+import numpy as np
+
+from imagetune.model.backbones.preprocessing import preprocess
+from imagetune.model.backbones.table import Backbone
+from imagetune.model.build import LOGITS, POOLING, backbone_of
+from imagetune.model.trainable import block_ends, chosen_layers
+
+_lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
+# Ends of the names of layers' settings that don't change what a trained layer answers.
+_OF_LEARNING = ("name", "trainable", "regularizer", "initializer", "constraint")
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A model in two parts, which share its layers and so its weights.
+
+    Attributes:
+        boundary: ``pooling``, or the block behind whose output the model is cut.
+        lower: Pictures (batch, height, width, 3), 0..255, to features (batch, ...).
+        logits: Features to logits (batch, outputs).
+        answers: Features to what the whole model answers (batch, outputs).
+    """
+
+    boundary: str
+    lower: keras.Model
+    logits: keras.Model
+    answers: keras.Model
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of a picture's features."""
+        return tuple(int(size) for size in self.lower.output_shape[1:])
+
+
+def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return where a model can be cut so that nothing that learns lies below, input to output.
+
+    Args:
+        model: Made by ``build_model``.
+        backbone: What it is built on.
+        unfreeze: What of the backbone learns, as in a stage of the recipe.
+
+    Returns:
+        Names of blocks, the last one ``pooling`` where the whole backbone is frozen. Not every one need be the only way
+        through the network; `cut_model` tells.
+
+    Raises:
+        RecipeError: ``unfreeze`` names what the backbone doesn't have.
+    """
+    chosen = chosen_layers(model, backbone, unfreeze)
+    frozen: list[str] = []
+    for block, layers, _ in block_ends(model, backbone):
+        if chosen.intersection(layers):
+            return tuple(frozen)
+        frozen.append(block)
+    # Behind the last block comes the pooling, whose output is the smaller one.
+    return (*frozen[:-1], POOLING)
+
+
+def cut_model(model: keras.Model, backbone: Backbone, boundary: str) -> Halves | None:
+    """Cut a model behind a block or behind the pooling of its head.
+
+    Args:
+        model: Made by ``build_model``.
+        backbone: What it is built on.
+        boundary: A name from `frozen_boundaries`.
+
+    Returns:
+        The two parts; None where other ways lead around that block.
+    """
+    if boundary == POOLING:
+        return _halves(boundary, _up_to_pooling(model), None, model)
+    network = backbone_of(model)
+    end = next(tensor for block, _, tensor in block_ends(model, backbone) if block == boundary)
+    try:
+        upper = keras.Model(end, network.output, name="upper")
+    except ValueError:  # Keras: the output can't be computed from this tensor alone
+        return None
+    features = keras.Model(network.input, end)(preprocess(model.input, backbone.preprocessing))
+    return _halves(boundary, keras.Model(model.input, features, name="lower"), upper, model)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 of a model's architecture and weights: what its output depends on beside its input."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(_architecture(model), sort_keys=True, default=str).encode())
+    for weight in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.data.cast("B") if value.size else b"")
+    return digest.hexdigest()
+
+
+def _up_to_pooling(model: keras.Model) -> keras.Model:
+    """Return the part below the head, the same one each time, so that it is compiled once."""
+    if model not in _lower_parts:
+        _lower_parts[model] = keras.Model(model.input, model.get_layer(POOLING).output, name="lower")
+    return _lower_parts[model]
+
+
+def _halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> Halves:
+    inputs = keras.Input(lower.output_shape[1:], name="features")
+    x = inputs if upper is None else upper(inputs)
+    logits = None
+    for layer in _head(model, after_pooling=upper is None):
+        x = layer(x)
+        if layer.name == LOGITS:
+            logits = x
+    return Halves(
+        boundary,
+        lower,
+        keras.Model(inputs, logits, name="logits_of_features"),
+        keras.Model(inputs, x, name="answers_of_features"),
+    )
+
+
+def _head(model: keras.Model, *, after_pooling: bool) -> Iterator[keras.layers.Layer]:
+    """Yield the layers behind the backbone, a chain."""
+    names = [layer.name for layer in model.layers]
+    first = names.index(POOLING) + 1 if after_pooling else names.index(backbone_of(model).name) + 1
+    yield from model.layers[first:]
+
+
+def _architecture(model: keras.Model) -> list[Any]:
+    """Return kind and settings of each layer, as far as its output depends on them when it doesn't learn."""
+    settings: list[Any] = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            settings.append(_architecture(layer))
+        elif not isinstance(layer, keras.layers.Dropout):
+            config = {key: value for key, value in layer.get_config().items() if not key.endswith(_OF_LEARNING)}
+            settings.append([type(layer).__name__, config])
+    return settings

@@ -1,0 +1,244 @@
+"""ImageNet weights: those of Keras in Keras's own cache, and those of EfficientNet-Lite0 in a Python package.
+
+A cached file is hashed before anything reads it, because Keras deletes a file whose hash is wrong, also one that the
+user put there by hand. This module imports Keras only to download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import socket
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import h5py
+
+from imagetune.core.files import HASH_CHUNK_BYTES, disk_errors, sha256_file
+from imagetune.core.plugins import BACKBONES, plugin_errors
+from imagetune.errors import ImagetuneError, WeightsError
+from imagetune.model.backbones.table import Backbone, all_backbones, get_backbone
+from imagetune.model.weights import packages
+
+WeightsState = Literal["packaged", "cached", "absent", "damaged"]
+CONNECT_TIMEOUT_SECONDS = 6.0
+STALL_TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStatus:
+    """Whether the ImageNet weights of a backbone are at hand.
+
+    Attributes:
+        backbone: Name of the backbone.
+        state: ``packaged`` in a Python package, ``cached`` by Keras, ``absent``, or ``damaged``: with another hash.
+        path: Where the file is or belongs.
+        url: Where Keras downloads it; empty for a package.
+        detail: What is wrong with a damaged file.
+    """
+
+    backbone: str
+    state: WeightsState
+    path: str
+    url: str
+    detail: str = ""
+
+
+def cache_folder() -> Path:
+    """Return the folder where Keras keeps downloaded weights: ``$KERAS_HOME/models``, else ``~/.keras/models``."""
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+
+
+def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
+    """Return whether the ImageNet weights of ``backbone`` are at hand.
+
+    Args:
+        backbone: A row of the table.
+        verify: Hash the file; without it a file that is there counts as whole.
+    """
+    if backbone.build is not None:
+        return _plugin_status(backbone)
+    if not backbone.constructor:
+        return _packaged_status(backbone, verify=verify)
+    path = cache_folder() / backbone.weights_file
+    if not path.is_file():
+        return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
+    detail = _damage(path, backbone.weights_hash) if verify else ""
+    return WeightsStatus(backbone.name, "damaged" if detail else "cached", str(path), backbone.weights_url, detail)
+
+
+def weights_state(backbone: Backbone, *, verify: bool = True) -> WeightsState:
+    """Return the state alone; see ``weights_status``."""
+    return weights_status(backbone, verify=verify).state
+
+
+def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
+    """Download the ImageNet weights of the named backbones into Keras's cache, those that are not there yet.
+
+    Raises:
+        RecipeError: Unknown backbone; nothing is downloaded then.
+        WeightsError: A file can't be had, or a damaged one is in the way.
+    """
+    backbones = [get_backbone(name) for name in names]
+    for backbone in backbones:
+        imagenet_file(backbone)
+    return tuple(weights_status(backbone, verify=False) for backbone in backbones)
+
+
+def check_weights(names: Sequence[str] = ()) -> tuple[WeightsStatus, ...]:
+    """Hash the ImageNet weights of the named backbones, by default of all that are at hand.
+
+    Raises:
+        RecipeError: Unknown backbone.
+    """
+    if names:
+        return tuple(weights_status(get_backbone(name)) for name in names)
+    statuses = (weights_status(backbone) for backbone in all_backbones())
+    return tuple(status for status in statuses if status.state != "absent")
+
+
+def imagenet_file(backbone: Backbone) -> Path:
+    """Return the path of the verified ImageNet weights, downloaded by Keras if need be.
+
+    Raises:
+        WeightsError: Damaged, or absent and not to be downloaded; names the address, the place and what to do.
+    """
+    status = weights_status(backbone)
+    path = Path(status.path)
+    if status.state == "damaged":
+        raise WeightsError(status.detail, where=status.path, hint=_damage_hint(backbone))
+    if status.state == "absent":
+        _download(backbone, path)
+    return path
+
+
+def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
+    try:
+        path = packages.lite0_file()
+    except WeightsError as error:
+        return WeightsStatus(backbone.name, "absent", packages.LITE0_FILE, "", error.what)
+    wrong = verify and sha256_file(path) != packages.LITE0_SHA256
+    detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
+    return WeightsStatus(backbone.name, "damaged" if wrong else "packaged", str(path), "", detail)
+
+
+def _plugin_status(backbone: Backbone) -> WeightsStatus:
+    if backbone.weights_path is None:
+        detail = f"{backbone.name} comes without pretrained weights: set model.weights to random or to a file"
+        return WeightsStatus(backbone.name, "absent", "", "", detail)
+    with plugin_errors(BACKBONES, backbone.name):
+        path = Path(backbone.weights_path())
+        there = path.is_file()
+    detail = "" if there else "its package has no such file"
+    return WeightsStatus(backbone.name, "packaged" if there else "absent", str(path), "", detail)
+
+
+def _damage(path: Path, expected: str | None) -> str:
+    """Return what is wrong with a cached file, or nothing."""
+    if expected is None:
+        return "" if _opens(path) else "cut short, or not a weight file"
+    kind = "sha256" if len(expected) == 64 else "md5"
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    actual = digest.hexdigest()
+    return "" if actual == expected else f"damaged or another version: {kind.upper()} {actual}, expected {expected}"
+
+
+def _opens(path: Path) -> bool:
+    """Return whether HDF5 finds the file whole; Keras publishes no hash for a few files."""
+    try:
+        with h5py.File(path, "r"):
+            return True
+    except OSError:
+        return False
+
+
+def _damage_hint(backbone: Backbone) -> str:
+    if not backbone.constructor:
+        return "install its package again"
+    return f"delete it, then run `imagetune weights fetch {backbone.name}`; it comes from {backbone.weights_url}"
+
+
+def _download(backbone: Backbone, target: Path) -> None:
+    """Let Keras download into a folder beside the cache, so that the cache only ever holds whole files."""
+    if not backbone.constructor:
+        raise WeightsError(weights_status(backbone).detail, where=f"weights of {backbone.name}")
+    _require_reachable(backbone, target)
+    import keras
+
+    with disk_errors(target), _short_patience(), contextlib.redirect_stdout(sys.stderr):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
+            try:
+                got = keras.utils.get_file(
+                    backbone.weights_file,
+                    backbone.weights_url,
+                    cache_dir=folder,
+                    cache_subdir="",
+                    file_hash=backbone.weights_hash,
+                )
+            except (ImagetuneError, MemoryError):
+                raise
+            except Exception as error:  # Keras raises a bare Exception for every failed download
+                raise _not_to_be_had(backbone, target, str(error)) from error
+            Path(got).replace(target)
+
+
+def _require_reachable(backbone: Backbone, target: Path) -> None:
+    """Ask for the file's headers, with a limit that also covers looking up the host's name.
+
+    Raises:
+        WeightsError: No answer in time.
+    """
+    answers: queue.Queue[str] = queue.Queue()
+    asker = threading.Thread(target=lambda: answers.put(_ask(backbone.weights_url)), daemon=True)
+    asker.start()
+    try:
+        reason = answers.get(timeout=CONNECT_TIMEOUT_SECONDS + 1)
+    except queue.Empty:
+        reason = f"no answer in {CONNECT_TIMEOUT_SECONDS:g} seconds"
+    if reason:
+        raise _not_to_be_had(backbone, target, reason)
+
+
+def _ask(url: str) -> str:
+    """Return why ``url`` can't be had, or nothing."""
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the table's own https addresses
+    try:
+        with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS):  # noqa: S310
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code} {error.reason}"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+@contextlib.contextmanager
+def _short_patience() -> Iterator[None]:
+    """Give up on a connection that stalls; Keras sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _not_to_be_had(backbone: Backbone, target: Path, reason: str) -> WeightsError:
+    what = f"no ImageNet weights for {backbone.name}: {backbone.weights_url} can't be fetched ({reason})"
+    hint = (
+        f"run `imagetune weights fetch {backbone.name}` where there is a network and copy the file to {target}, "
+        "or set model.weights to a file or to `random`"
+    )
+    return WeightsError(what, where=str(target), hint=hint)

@@ -1,0 +1,152 @@
+"""Gives a backbone its pretrained weights, from wherever the recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from imagetune.core.files import sha256_file
+from imagetune.core.text import suggest_name
+from imagetune.errors import RecipeError, WeightsError
+from imagetune.model.backbones.efficientnet_lite0 import layer_arrays
+from imagetune.model.backbones.table import EFFICIENTNET_LITE0, Backbone, get_backbone
+from imagetune.model.manifest import find_manifest, read_manifest, verified_weights
+from imagetune.model.weights.h5_reader import open_weights
+from imagetune.model.weights.imagenet import (
+    WeightsState,
+    WeightsStatus,
+    check_weights,
+    fetch_weights,
+    imagenet_file,
+    weights_state,
+    weights_status,
+)
+from imagetune.model.weights.matching import Match, assign, match_in_order, match_layers
+from imagetune.model.weights.packages import hed_file
+from imagetune.model.weights.torch_reader import read_torch_file
+from imagetune.recipe.model import ModelConfig
+
+__all__ = [
+    "WeightsReport",
+    "WeightsState",
+    "WeightsStatus",
+    "check_weights",
+    "fetch_weights",
+    "load_weights",
+    "weights_state",
+    "weights_status",
+]
+WHERE = "model.weights"
+WORDS = ("imagenet", "random", "hed")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsReport:
+    """Where the backbone's weights came from, and what of them was used.
+
+    Attributes:
+        source: ``random``, or the path of the file.
+        sha256: Hash of that file; None for random weights.
+        matched: Number of the backbone's layers that got weights: all of them, or none for random weights.
+        unmatched: Layers of the file that the backbone has no place for, such as a classifier.
+        note: One sentence for the user.
+    """
+
+    source: str
+    sha256: str | None
+    matched: int
+    unmatched: tuple[str, ...]
+    note: str
+
+
+def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
+    """Give the backbone inside ``model`` the weights that ``config`` names; the head keeps its own.
+
+    Nothing is assigned unless every layer of the backbone has its numbers.
+
+    Args:
+        model: A model made by ``build_model`` from the same ``config``.
+        config: ``weights`` is ``imagenet``, ``random``, ``hed``, a file, or the folder of an earlier run.
+
+    Raises:
+        RecipeError: ``hed`` for another backbone than VGG16, or a word that means nothing.
+        WeightsError: Weights that are not to be had, or are not those of this backbone.
+        ModelFileError: A weight file or run folder that is damaged or hostile.
+    """
+    backbone = get_backbone(config.backbone)
+    network = model.get_layer(backbone.name)
+    match config.weights:
+        case "random":
+            return WeightsReport("random", None, 0, (), f"{backbone.name} starts from random weights")
+        case "imagenet" if backbone == EFFICIENTNET_LITE0:
+            return _load_lite0(network, imagenet_file(backbone))
+        case "imagenet":
+            return _load_file(network, imagenet_file(backbone), in_order=bool(backbone.constructor))
+        case "hed":
+            if backbone.name != "vgg16":
+                raise RecipeError(f"`hed` is for vgg16, not {backbone.name}", where=WHERE)
+            return _load_file(network, hed_file())
+    return _load_path(network, backbone, config.weights)
+
+
+def _load_path(network: keras.Model, backbone: Backbone, value: str) -> WeightsReport:
+    path = Path(value).expanduser()
+    if path.is_dir():
+        return _load_file(network, _weights_of_run(path, backbone))
+    if path.is_file():
+        return _load_file(network, path)
+    expected = "expected imagenet, random, hed, a .weights.h5, .keras or .h5 file, or the folder of a run"
+    if not path.suffix and "/" not in value:
+        hint = suggest_name(value, WORDS) or expected
+        raise RecipeError(f"no weights called {value!r}, and no such file", where=WHERE, hint=hint)
+    raise WeightsError("no such file or folder", where=str(path), hint=f"for {WHERE}, {expected}")
+
+
+def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
+    """Return the verified weight file of an earlier run.
+
+    Raises:
+        WeightsError: The run's backbone is another one.
+        ModelFileError: There is no model in the folder, or it is damaged.
+    """
+    place = find_manifest(folder)
+    manifest = read_manifest(place)
+    if manifest.config.backbone != backbone.name:
+        what = f"that run's backbone is {manifest.config.backbone}, this one's is {backbone.name}"
+        raise WeightsError(what, where=str(folder), hint="set model.backbone to the same, or give other weights")
+    return verified_weights(place, manifest)
+
+
+def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> WeightsReport:
+    with open_weights(path) as stored:
+        try:
+            match = (match_in_order(network, stored) if in_order else None) or match_layers(network, stored)
+        except WeightsError as error:
+            raise WeightsError(error.what, where=str(path), hint=error.hint) from error
+        assign(match)
+    return _report(path, match)
+
+
+def _report(path: Path, match: Match) -> WeightsReport:
+    left = f"; left aside: {', '.join(match.left[:8])}{' ...' if len(match.left) > 8 else ''}" if match.left else ""
+    note = f"all {len(match.found)} layers with weights found in {path.name}{left}"
+    return WeightsReport(str(path), sha256_file(path), len(match.found), match.left, note)
+
+
+def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
+    arrays = layer_arrays(read_torch_file(path))
+    for name, values in arrays.items():
+        _check_shapes(network.get_layer(name), values)
+    for name, values in arrays.items():
+        network.get_layer(name).set_weights(values)
+    note = f"all {len(arrays)} layers with weights found in {path.name}; left aside: the classifier"
+    return WeightsReport(str(path), sha256_file(path), len(arrays), ("_fc",), note)
+
+
+def _check_shapes(layer: keras.layers.Layer, values: list[np.ndarray]) -> None:
+    needed, present = [tuple(weight.shape) for weight in layer.weights], [value.shape for value in values]
+    if needed != present:
+        raise WeightsError(f"{layer.name}: {present} in the file, {needed} needed", where="efficientnet_lite0")

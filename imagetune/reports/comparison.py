@@ -1,0 +1,151 @@
+"""A comparison of runs as one self-contained page, in the style of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from imagetune.data.sources.labels import label_rule
+from imagetune.evaluation.comparison.document import amount, p_text, rounded_up
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.metrics import METRICS, show_value
+from imagetune.reports.page import html_environment, write_page
+from imagetune.reports.thumbnails import shown
+
+THUMBNAIL_PIXELS = 176
+MOST_PICTURES = 36
+MOST_PATHS = 1000
+# Rows of classes on the whole page, however many pairs share them.
+MOST_CLASSES = 2000
+
+
+def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, config: DataConfig) -> Path:
+    """Write a comparison as one HTML page, and return its path.
+
+    Args:
+        document: From `comparison_document`.
+        path: The file.
+        root: Paths of pictures start here.
+        config: How the pictures are read.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResourceError: It can't be written.
+    """
+    return write_page(path, render_comparison(document, root=root, config=config))
+
+
+def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataConfig) -> str:
+    """Return the page; the arguments are those of `write_comparison`."""
+    environment = html_environment()
+    environment.filters["value"] = show_value
+    environment.filters["signed"] = _signed
+    environment.filters["p"] = p_text
+    metric = document["metric"]
+    pairs = [_pair_view(document, pair) for pair in document["pairs"]]
+    return environment.get_template("comparison.html.jinja").render(
+        document=document,
+        metrics=METRICS,
+        metric=metric,
+        confidence=100 * document["confidence"],
+        pairs=pairs,
+        matrix=list(_matrix(document)),
+        pictures=list(_pictures(document, root, config)),
+        others=document["differing"]["listed"][MOST_PICTURES:][:MOST_PATHS],
+        told=label_rule(config).told,
+    )
+
+
+def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pair with the places of its intervals in drawings, and its power in words."""
+    shares = [figure["difference"] for name, figure in pair["figures"].items() if METRICS[name].is_share]
+    reach = _reach(shares)
+    figures = {
+        name: {
+            **figure,
+            "bar": _bar(figure["difference"], reach if METRICS[name].is_share else _reach([figure["difference"]])),
+        }
+        for name, figure in pair["figures"].items()
+    }
+    classes = _reach([found["difference"] for found in pair["per_class"]])
+    per_class = [{**found, "bar": _bar(found["difference"], classes)} for found in pair["per_class"]]
+    if document["task"] != "regression":
+        per_class.sort(key=lambda found: found["p_value"])
+    most = max(5, MOST_CLASSES // len(document["pairs"]))
+    left_out = max(0, len(per_class) - most)
+    return {
+        **pair,
+        "figures": figures,
+        "per_class": per_class[:most],
+        "classes_left_out": left_out,
+        "power_text": _power_text(document, pair),
+    }
+
+
+def _power_text(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    metric, power, told = document["metric"], pair["power"], []
+    unit = " points" if METRICS[metric].is_share else ""
+    if power["least_difference"] is not None:
+        told.append(
+            f"{document['pictures']:,} test pictures show a difference of {amount(power['least_difference'], metric)}"
+            f"{unit} of {METRICS[metric].in_words} in four of five tests."
+        )
+    if power["pictures_needed"] is not None:
+        needed = rounded_up(power["pictures_needed"])
+        told.append(f"For the difference that was seen, if it is real, about {needed:,} such pictures would do.")
+    return " ".join(told)
+
+
+def _reach(differences: list[dict[str, Any]]) -> float:
+    """Return how far from 0 a drawing has to reach."""
+    ends = [abs(found[end]) for found in differences for end in ("low", "value", "high") if found[end] is not None]
+    return max(ends, default=0.0)
+
+
+def _bar(difference: Mapping[str, Any], reach: float) -> dict[str, float] | None:
+    """Return where an interval lies in a drawing whose middle is 0, in percent."""
+    value, low, high = (difference[end] for end in ("value", "low", "high"))
+    if not reach or value is None or low is None or high is None:
+        return None
+    left, dot, right = (50 + 48 * end / reach for end in (low, value, high))
+    return {"left": left, "width": max(right - left, 0.5), "dot": dot}
+
+
+def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any] | None]]]:
+    """Yield each run with its difference from each run in the deciding figure."""
+    metric, keys = document["metric"], [run["key"] for run in document["runs"]]
+    found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
+    for row in keys:
+        cells: list[dict[str, Any] | None] = []
+        for column in keys:
+            pair = found.get((row, column)) or found.get((column, row))
+            if pair is None:
+                cells.append(None)
+                continue
+            sign = 1 if (row, column) in found else -1
+            value = pair["figures"][metric]["difference"]["value"]
+            cells.append(
+                {
+                    "value": None if value is None else sign * value,
+                    "p": pair["test"]["corrected"],
+                    "better": "" if pair["better"] is None else "good" if pair["better"] == row else "bad",
+                }
+            )
+        yield row, cells
+
+
+def _pictures(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
+    for picture in document["differing"]["listed"][:MOST_PICTURES]:
+        yield {**picture, **shown(picture["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
+
+
+def _signed(value: float | None, name: str) -> str:
+    """Return a difference with its sign: points of a share, else the number."""
+    if value is None:
+        return "-"
+    if METRICS[name].is_share:
+        return f"{round(100 * value, 1) + 0.0:+.1f}"
+    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"

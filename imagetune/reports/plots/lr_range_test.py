@@ -1,0 +1,58 @@
+"""The picture of a learning-rate range test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from imagetune.core.files import atomic_path
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, drawing_style
+from imagetune.training.measure.lr_find import EXPLODED, RangeTest
+
+FIGURE_INCHES = (7.4, 4.4)
+DOTS_PER_INCH = 150
+
+
+def write_rate_plot(search: RangeTest, path: Path) -> None:
+    """Write the loss over the learning rate as a PNG, with both suggestions marked.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    with drawing_style(), atomic_path(path) as temporary:
+        figure = rate_figure(search)
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+
+
+def rate_figure(search: RangeTest) -> Figure:
+    """Return the figure."""
+    figure = Figure(figsize=FIGURE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(search.learning_rates, search.losses, color=MUTED, linewidth=0.8, alpha=0.6, label="loss of a step")
+    axes.plot(search.learning_rates, search.smoothed, color=TRAIN, label="smoothed")
+    for name, rate, colour, marker in (
+        ("valley", search.valley, VAL, "o"),
+        ("steepest", search.steepest, RATE, "D"),
+    ):
+        if rate is not None:
+            loss = float(np.interp(np.log(rate), np.log(search.learning_rates), search.smoothed))
+            axes.plot([rate], [loss], marker, color=colour, markersize=8, label=f"{name}: {rate:.2g}", zorder=3)
+            axes.axvline(rate, color=colour, linewidth=0.9, linestyle=(0, (2, 2)))
+    _frame(axes, search)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _frame(axes: Axes, search: RangeTest) -> None:
+    axes.set_xscale("log")
+    if len(search.smoothed):
+        # The explosion at the end would press everything else to the floor.
+        low, high = float(search.smoothed.min()), float(search.smoothed[0])
+        axes.set_ylim(min(0.9 * low, low), min(max(1.5 * high, 1.2 * low), EXPLODED * high))
+    axes.set_title(f"Range test of stage {search.stage}", loc="left", fontsize=10, fontweight="bold", color=INK)
+    axes.set_xlabel("learning rate of the head")
+    axes.set_ylabel("training loss")
+    axes.grid(color=GRID, linewidth=0.7)

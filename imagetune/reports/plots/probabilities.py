@@ -1,0 +1,209 @@
+"""Drawings of probabilities: reliability, risk and coverage, ROC and precision-recall curves, sizes of answer sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from imagetune.reports.plots.confusion_matrix import shortened_name
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+
+PANEL_INCHES = (4.6, 3.6)
+# With the names of the curves below.
+NAMED_INCHES = (4.6, 4.3)
+# Curves that get a name; colours and dashes tell no more apart.
+MOST_NAMED = 8
+# Thin lines of the other classes, beyond which they are a blot.
+MOST_LINES = 60
+MOST_POINTS = 80
+_LOOKS = tuple((colour, dashes) for dashes in ((), (4, 1.5)) for colour in (TRAIN, VAL, RATE, INK))
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a class.
+
+    Attributes:
+        name: Of the class; empty draws it thin and without a name.
+        across: (m,) rising.
+        up: (m,).
+    """
+
+    name: str
+    across: Floats
+    up: Floats
+
+
+def reliability_drawing(
+    title: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]] | None
+) -> Drawing:
+    """Return what was claimed against what happened.
+
+    Args:
+        title: Which pictures.
+        before: Bins of `imagetune.evaluation.probabilities.calibration`.
+        after: The same at the temperature.
+    """
+
+    def paint(axes: Axes) -> None:
+        axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, dashes=(4, 2))
+        claimed, happened, low, high = (
+            np.array([row[key] for row in before]) for key in ("claimed", "happened", "low", "high")
+        )
+        axes.vlines(claimed, low, high, color=TRAIN, linewidth=1.2, alpha=0.6)
+        axes.plot(claimed, happened, "o", color=TRAIN, markersize=4.5, label="as it is")
+        if after is not None:
+            across, up = ([row[key] for row in after] for key in ("claimed", "happened"))
+            axes.plot(across, up, "s", color=VAL, markersize=4.5, markerfacecolor="none", label="at the temperature")
+        axes.text(0.02, 0.965, "claims too little", color=MUTED, fontsize=8, va="top")
+        axes.text(0.98, 0.025, "claims too much", color=MUTED, fontsize=8, ha="right")
+        if after is not None:
+            axes.legend(
+                loc="lower right",
+                bbox_to_anchor=(1.01, 0.99),
+                ncols=2,
+                frameon=False,
+                fontsize=8,
+                borderpad=0.1,
+                handletextpad=0.1,
+                columnspacing=0.8,
+            )
+        _unit_frame(axes, "claimed probability", "came true")
+
+    return _drawing(title, paint)
+
+
+def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Return the share of mistakes against the share of pictures that are answered.
+
+    Args:
+        curve: Coverage and risk.
+        mistakes: Share of mistakes among all answers.
+        points: Those of validation's thresholds.
+    """
+
+    def paint(axes: Axes) -> None:
+        across, up = (np.array([row[key] for row in curve]) for key in ("coverage", "risk"))
+        axes.axhline(mistakes, color=MUTED, linewidth=1, dashes=(4, 2))
+        axes.text(0.01, mistakes, "left by lot", color=MUTED, fontsize=8, va="bottom")
+        best = np.maximum(across - (1 - mistakes), 0) / across
+        axes.plot(across, best, color=MUTED, linewidth=1, dashes=(1, 1.5))
+        axes.plot(across, up, color=TRAIN)
+        axes.fill_between(across, up, color=TRAIN, alpha=0.12, linewidth=0)
+        found = [row for row in points if row["answered"]["value"] and row["accuracy"]["value"] is not None]
+        axes.plot(
+            [row["answered"]["value"] for row in found],
+            [1 - row["accuracy"]["value"] for row in found],
+            "D",
+            color=VAL,
+            markersize=5,
+        )
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, max(1.15 * max(up.max(), mistakes), 0.02))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        _frame(axes, "answered pictures", "mistakes among them")
+
+    return _drawing("Risk and coverage", paint)
+
+
+def roc_drawing(curves: Sequence[Curve]) -> Drawing:
+    """Return ROC curves: ``across`` the share of false alarms, ``up`` the recall."""
+
+    def paint(axes: Axes) -> None:
+        axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, dashes=(4, 2))
+        _draw_curves(axes, curves)
+        _unit_frame(axes, "false alarms (of the other pictures)", "recall")
+
+    return _drawing("ROC curves", paint, NAMED_INCHES)
+
+
+def precision_drawing(curves: Sequence[Curve]) -> Drawing:
+    """Return precision-recall curves: ``across`` the recall, ``up`` the precision."""
+
+    def paint(axes: Axes) -> None:
+        _draw_curves(axes, curves, steps=True)
+        _unit_frame(axes, "recall", "precision")
+
+    return _drawing("Precision and recall", paint, NAMED_INCHES)
+
+
+def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
+    """Return how many pictures have how many answers in their set.
+
+    Args:
+        sizes: Size and pictures.
+        what: What is counted in a set: classes or labels.
+    """
+
+    def paint(axes: Axes) -> None:
+        across, up = ([row[key] for row in sizes] for key in ("size", "pictures"))
+        axes.bar(across, up, color=TRAIN, width=0.7)
+        if len(sizes) <= 12:
+            for size, pictures in zip(across, up, strict=True):
+                axes.text(size, pictures, f"{pictures}", ha="center", va="bottom", color=INK, fontsize=8)
+        axes.set_xlim(min(across) - 0.8, max(*across, min(across) + 3) + 0.8)
+        axes.set_ylim(0, 1.12 * max(up))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        _frame(axes, f"{what} in the set", "pictures")
+
+    return _drawing("Sizes of the sets", paint)
+
+
+def thinned(values: Floats) -> NDArray[np.int64]:
+    """Return the places of at most `MOST_POINTS` of (m,) points of a curve, the ends among them."""
+    places = np.round(np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS))).astype(np.int64)
+    return np.unique(places)
+
+
+def _draw_curves(axes: Axes, curves: Sequence[Curve], *, steps: bool = False) -> None:
+    style = "steps-pre" if steps else "default"
+    for curve in [curve for curve in curves if not curve.name][:MOST_LINES]:
+        axes.plot(curve.across, curve.up, color=GRID, linewidth=0.8, drawstyle=style)
+    named = [curve for curve in curves if curve.name][:MOST_NAMED]
+    for curve, (colour, dashes) in zip(named, _LOOKS, strict=False):
+        axes.plot(
+            curve.across, curve.up, color=colour, dashes=dashes, linewidth=1.5, drawstyle=style,
+            label=shortened_name(curve.name),
+        )  # fmt: skip
+    if not named or axes.figure is None:
+        return
+    # Inside the axes it would cover some curve.
+    legend = axes.figure.legend(
+        loc="outside lower center", ncols=2, frameon=False, fontsize=8, handlelength=2.6, labelspacing=0.25
+    )
+    for text in legend.get_texts():
+        # A class's name may look like a formula.
+        text.set_parse_math(False)
+
+
+def _drawing(title: str, paint: Callable[[Axes], None], inches: tuple[float, float] = PANEL_INCHES) -> Drawing:
+    with drawing_style():
+        figure = Figure(figsize=inches, layout="constrained")
+        axes = figure.subplots()
+        paint(axes)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+        return inline_drawing(figure, title)
+
+
+def _unit_frame(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    _frame(axes, across, up)
+
+
+def _frame(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.tick_params(length=3)

@@ -1,0 +1,141 @@
+"""Drawings of predicted numbers: beside the true ones, how far off they are for which numbers, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+
+PANEL_INCHES = (4.6, 3.6)
+# More points make the page heavy and say nothing more.
+MOST_POINTS = 1500
+_BARS = 24
+
+Floats = NDArray[np.float64]
+# Rows of `imagetune.evaluation.errors.residuals`: bias and its interval by range.
+Ranges = Sequence[Mapping[str, Any]]
+
+
+def value_drawings(
+    true: Floats, given: Floats, name: str, *, by_true: Ranges = (), by_answer: Ranges = ()
+) -> tuple[Drawing, ...]:
+    """Return drawings of predicted against true numbers, of the residuals against both, and of how often they are what.
+
+    Args:
+        true: (n,) labels.
+        given: (n,) answers.
+        name: What the number is called.
+        by_true: Ranges of true numbers whose mean residual is drawn with its interval.
+        by_answer: The same of answers.
+    """
+    some, answers = drawn_points(true, given)
+    panels: dict[str, Callable[[Axes], None]] = {
+        "Predicted and true": partial(_paint_pairs, true=some, given=answers, name=name),
+        "Residuals by true number": partial(
+            _paint_residuals, across=some, residuals=answers - some, told=f"true {name}", ranges=by_true
+        ),
+        "Residuals by answer": partial(
+            _paint_residuals, across=answers, residuals=answers - some, told=f"predicted {name}", ranges=by_answer
+        ),
+        "How often they are off": partial(_paint_histogram, residuals=given - true),
+    }
+    drawings = []
+    for title, paint in panels.items():
+        with drawing_style():
+            figure = Figure(figsize=PANEL_INCHES, layout="constrained")
+            axes = figure.subplots()
+            paint(axes)
+            _title(axes, title)
+            drawings.append(inline_drawing(figure, title))
+    return tuple(drawings)
+
+
+def value_figure(true: Floats, given: Floats, name: str) -> Figure:
+    """Return predicted against true numbers, and the residuals against the predicted ones, in one figure."""
+    true, given = drawn_points(true, given)
+    figure = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _paint_pairs(left, true, given, name)
+    _title(left, "Predicted and true")
+    _paint_residuals(right, given, given - true, f"predicted {name}", ())
+    _title(right, "Residuals")
+    return figure
+
+
+def drawn_points(true: Floats, given: Floats) -> tuple[Floats, Floats]:
+    """Return the numbers that are drawn: all, or `MOST_POINTS` of them drawn by lot, always the same."""
+    if len(true) <= MOST_POINTS:
+        return true, given
+    chosen = np.sort(np.random.default_rng(0).choice(len(true), MOST_POINTS, replace=False))
+    return true[chosen], given[chosen]
+
+
+def _paint_pairs(axes: Axes, true: Floats, given: Floats, name: str) -> None:
+    low, high = min(true.min(), given.min()), max(true.max(), given.max())
+    room = 0.04 * ((high - low) or 1.0)
+    ends = (low - room, high + room)
+    axes.plot(ends, ends, color=MUTED, linewidth=1, dashes=(4, 2))
+    _paint_points(axes, true, given)
+    axes.set_xlim(*ends)
+    axes.set_ylim(*ends)
+    _frame(axes, f"true {name}", f"predicted {name}")
+
+
+def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, told: str, ranges: Ranges) -> None:
+    reach = 1.08 * (float(np.abs(residuals).max()) or 1.0)
+    axes.axhline(0, color=MUTED, linewidth=1, dashes=(4, 2))
+    _paint_points(axes, across, residuals)
+    if ranges:
+        _paint_ranges(axes, ranges)
+    else:
+        mean = float(residuals.mean())
+        place = axes.get_yaxis_transform()
+        axes.axhline(mean, color=VAL, linewidth=1.2)
+        axes.text(0.99, mean, f"mean {mean:+.3g}", transform=place, ha="right", va="bottom", color=VAL)
+    axes.set_ylim(-reach, reach)
+    _frame(axes, told, "predicted - true")
+
+
+def _paint_ranges(axes: Axes, ranges: Ranges) -> None:
+    centres, means = [row["centre"] for row in ranges], [row["bias"]["value"] for row in ranges]
+    lows, highs = ([row["bias"][end] for row in ranges] for end in ("low", "high"))
+    axes.plot(centres, means, "o-", color=VAL, linewidth=1.2, markersize=4.5)
+    if None not in (*lows, *highs):
+        axes.vlines(centres, lows, highs, color=VAL, linewidth=1.6)
+
+
+def _paint_histogram(axes: Axes, residuals: Floats) -> None:
+    reach = float(np.abs(residuals).max()) or 1.0
+    # An odd number of bars: one of them stands around 0.
+    bars = min(_BARS, max(4, 2 * round(len(residuals) ** 0.5))) + 1
+    axes.hist(residuals, bins=bars, range=(-reach, reach), color=TRAIN)
+    axes.axvline(0, color=MUTED, linewidth=1, dashes=(4, 2))
+    median = float(np.median(residuals))
+    axes.axvline(median, color=VAL, linewidth=1.2)
+    axes.text(0.99, 0.99, f"median {median:+.3g}", transform=axes.transAxes, ha="right", va="top", color=VAL)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    _frame(axes, "predicted - true", "pictures")
+
+
+def _paint_points(axes: Axes, x: Floats, y: Floats) -> None:
+    axes.scatter(x, y, s=14, color=TRAIN, alpha=max(0.25, min(0.8, 60 / len(x))), linewidths=0)
+
+
+def _title(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+
+
+def _frame(axes: Axes, across: str, up: str) -> None:
+    # A column's name may look like a formula.
+    axes.set_xlabel(across, parse_math=False)
+    axes.set_ylabel(up, parse_math=False)
+    axes.grid(color=GRID, linewidth=0.7)
+    axes.tick_params(length=3)

@@ -1,0 +1,1 @@
+"""The pages of one run: report, model card, PNG files."""

@@ -1,0 +1,88 @@
+"""model_card.md: what the model is for, how it was made, how good it is and for whom it is not (Mitchell et al. 2019).
+
+What was measured comes from the run folder; what only people know, from the recipe's ``card`` section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagetune.core import run_files
+from imagetune.core.text import format_count
+from imagetune.recipe.metrics import METRICS, show_number
+from imagetune.reports.page import html_environment, write_page
+from imagetune.reports.run.model_card_sentences import measured_sentences
+from imagetune.reports.run.overview import facts_of, figure_view, picture_counts, problem_of
+from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
+
+UNSAID = "Not said: the recipe's `card` section has no word on it."
+FEW = 30
+
+
+def write_model_card(run_dir: Path) -> Path:
+    """Write ``model_card.md`` into a run folder.
+
+    Args:
+        run_dir: A run folder in whatever state the run ended; only recipe.yaml has to be there.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelFileError: It is no run folder, or a file in it is damaged.
+        RecipeError: Its recipe can't be read.
+        ResourceError: The disk is full.
+    """
+    return write_page(run_dir / run_files.MODEL_CARD, render_model_card(read_run(run_dir)))
+
+
+def render_model_card(run: RunFiles) -> str:
+    """Return the model card of a run as Markdown."""
+    # Markdown: what is not ours is escaped by _plain.
+    environment = html_environment().overlay(autoescape=False, finalize=_plain)
+    environment.filters["number"] = show_number
+    tested = run.tested_split
+    image = run.recipe.data.image
+    return environment.get_template("model_card.md.jinja").render(
+        run=run,
+        card=run.recipe.card,
+        unsaid=UNSAID,
+        problem=problem_of(run),
+        verdict=run.evaluation.get("verdict"),
+        facts=list(facts_of(run)),
+        classes=run.evaluation.get("class_names", ()),
+        size=f"{image.height} x {image.width}",
+        counts=picture_counts(run),
+        findings=run.audit.get("findings", []),
+        tested=tested,
+        tested_name=SPLITS[run.tested_name],
+        confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
+        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
+        per_class=tested.get("per_class", []) if tested else [],
+        measured=list(measured_sentences(run.evaluation)),
+        limits=list(_limits(run)),
+    )
+
+
+def _limits(run: RunFiles) -> Iterator[str]:
+    """Yield what the figures themselves say about their limits."""
+    tested = run.tested_split
+    if tested is None:
+        return
+    if run.tested_name != "test":
+        yield "No pictures were held out for a test: the figures are those of validation, and flatter."
+    if few := [row["class"] for row in tested.get("per_class", []) if row["pictures"] < FEW]:
+        yield (
+            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} pictures, "
+            f"so that their own figures are rough: {', '.join(few)}."
+        )
+    yield "The figures hold for pictures like those of the test: same source, same cameras, same labelling."
+    yield from (f"{note}." for note in tested.get("notes", []))
+
+
+def _plain(value: object) -> object:
+    """Keep names of classes and files from being read as Markdown or HTML; a line stays a line."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split("\n"))

@@ -1,0 +1,109 @@
+"""What every page about a run tells of it: its facts, how it ended, its figures, its pictures."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imagetune.core import run_files
+from imagetune.data.sources.labels import label_rule
+from imagetune.recipe.data import Task
+from imagetune.recipe.metrics import METRICS, is_lower_better
+from imagetune.run_folder.reader import SPLITS, RunFiles
+
+
+def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
+    """Yield what identifies a run, as name and value: recipe, backbone, weights, seed and so on."""
+    recipe, weights = run.recipe, run.lock.get("weights", {})
+    yield "recipe", recipe.name
+    yield "backbone", recipe.model.backbone
+    digest = weights.get("sha256")
+    yield "weights", recipe.model.weights + (f" (SHA-256 {digest[:12]}…)" if digest else "")
+    height, width = recipe.data.image.height, recipe.data.image.width
+    yield "pictures", f"{Path(recipe.data.source).name}, {height} x {width} pixels, {recipe.data.resize}"
+    yield "seed", str(recipe.seed)
+    yield "started", _started(run)
+    yield "run folder", run.folder.name
+    if run.tracking.get("run_id"):
+        yield "MLflow run", str(run.tracking["run_id"])
+
+
+def _started(run: RunFiles) -> str:
+    """Return when the run began: from its folder's name, else from its first file."""
+    found = re.search(r"-(\d{8}-\d{6})-", run.folder.name)
+    when = (
+        time.strptime(found[1], "%Y%m%d-%H%M%S")
+        if found
+        else time.localtime((run.folder / run_files.RECIPE).stat().st_mtime)
+    )
+    return time.strftime("%Y-%m-%d %H:%M", when)
+
+
+def problem_of(run: RunFiles) -> str:
+    """Return how the run ended, where it did not end well."""
+    state = run.status.get("state")
+    if state in (None, "finished"):
+        return ""
+    where = f" in stage {run.status['stage']}, epoch {run.status['epoch']}" if run.status.get("stage") else ""
+    if state == "running":
+        return f"The run is still going on{where}; this page shows what there is so far."
+    how = "was stopped" if state == "killed" else "failed"
+    reason = f" The reason: {run.status['error']}." if run.status.get("error") else ""
+    return f"The run {how}{where}.{reason}"
+
+
+def figure_view(run: RunFiles, name: str) -> dict[str, Any]:
+    """Return a headline figure with its values by split and, for a share, the place of its interval in percent."""
+    unit = "in ranks" if task_of(run) == "ordinal" else f"in the unit of {' '.join(run.evaluation['class_names'])}"
+    words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
+    metric = METRICS[name]
+    title, meaning = (text.format(**words) for text in (metric.title, metric.meaning))
+    splits = {split: run.evaluation["splits"][split]["figures"][name] for split in run.evaluation["splits"]}
+    figure = splits[run.tested_name]
+    view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **figure, "bar": None}
+    if metric.high == 1.0 and figure["low"] is not None and 0 <= figure["low"] <= figure["high"] <= 1:
+        low, high = 100 * figure["low"], 100 * figure["high"]
+        view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * figure["value"]}
+    return view
+
+
+def task_of(run: RunFiles) -> Task:
+    """Return the task of the figures; runs of old have classes."""
+    task: Task = run.evaluation.get("task", "single_label")
+    return task
+
+
+def picture_counts(run: RunFiles) -> dict[str, Any] | None:
+    """Return the pictures of each class and split; None before the pictures were split."""
+    if not run.rows:
+        return None
+    rule = label_rule(run.recipe.data)
+    totals = Counter(row["split"] for row in run.rows)
+    splits = [split for split in SPLITS if totals[split]]
+    counts = {split: rule.counts(row["label"] for row in run.rows if row["split"] == split) for split in splits}
+    labels = sorted(set().union(*counts.values()))
+    return {
+        "splits": [SPLITS[split] for split in splits],
+        "rows": [(label, [counts[split][label] for split in splits]) for label in labels],
+        "totals": [totals[split] for split in splits],
+    }
+
+
+def requirement_views(run: RunFiles) -> list[dict[str, Any]]:
+    """Return the bars that the test had to reach, with words for what is held against which side of them."""
+    words = {"lower_bound": "lower end of the interval", "upper_bound": "upper end of the interval", "value": "value"}
+    return [
+        {
+            **bar,
+            "what": what,
+            "needed": bar[kind],
+            "side": "at most" if is_lower_better(bar["metric"]) else "at least",
+        }
+        for bar in run.evaluation.get("requirements", [])
+        for kind, what in words.items()
+        if bar.get(kind) is not None
+    ]

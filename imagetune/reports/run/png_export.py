@@ -1,0 +1,58 @@
+"""The pictures of a run as PNG files, for the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from imagetune.core import run_files
+from imagetune.core.files import atomic_path
+from imagetune.reports.plots.confusion_matrix import confusion_figure
+from imagetune.reports.plots.learning_curves import curves_figure
+from imagetune.reports.plots.lr_schedule import schedule_figure, stage_rates
+from imagetune.reports.plots.residuals import value_figure
+from imagetune.reports.style import drawing_style
+from imagetune.run_folder.reader import RunFiles, read_run
+
+PNG_DOTS_PER_INCH = 150
+
+
+def write_figures(run_dir: Path) -> tuple[Path, ...]:
+    """Draw what the run folder has figures for.
+
+    Returns:
+        The files written: ``learning_curves.png``, ``schedule.png``, and ``confusion_matrix.png`` or
+        ``predicted_values.png`` in ``plots``, each if there is something to show.
+    """
+    run = read_run(run_dir)
+    written = []
+    for name, draw in _available(run).items():
+        path = run_dir / run_files.PLOTS / f"{name}.png"
+        with drawing_style():
+            figure = draw()
+            with atomic_path(path) as temporary:
+                figure.savefig(
+                    temporary, format="png", dpi=PNG_DOTS_PER_INCH, facecolor="white", metadata={"Software": None}
+                )
+        written.append(path)
+    return tuple(written)
+
+
+def _available(run: RunFiles) -> dict[str, Callable[[], Figure]]:
+    available: dict[str, Callable[[], Figure]] = {}
+    if run.epochs:
+        available["learning_curves"] = lambda: curves_figure(run.epochs)
+    if rates := stage_rates(run.recipe.train, run.epochs):
+        available["schedule"] = lambda: schedule_figure(rates)
+    split = run.tested_split
+    predictions = run.tested_predictions
+    if predictions is not None and predictions.rule.task == "regression":
+        true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+        available["predicted_values"] = lambda: value_figure(true, given, predictions.class_names[0])
+    if split is not None and "confusion_matrix" in split:
+        matrix = np.array(split["confusion_matrix"], dtype=np.int64)
+        available["confusion_matrix"] = lambda: confusion_figure(matrix, run.evaluation["class_names"])
+    return available

@@ -1,0 +1,129 @@
+"""What a run made of classes of unequal size, and how well each class came out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from imagetune.recipe.train import TrainConfig
+from imagetune.training.objectives.class_weights import class_weights, sampling_shares
+
+# A chance split alone makes small classes differ by half; from this ratio of the largest to the smallest on it matters.
+NOTABLE_RATIO = 2.0
+# With fewer classes, no order of recalls is rarer than one in twenty.
+LEAST_CLASSES = 5
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """A class on its way through training.
+
+    Attributes:
+        name: Class name.
+        pictures: Training pictures.
+        share: Their share of all training pictures.
+        sampled: Share of the pictures that an epoch shows.
+        weight: Weight of each of them in the loss, relative to a picture of average weight.
+        effective: Share of the loss that the class has: ``sampled`` times ``weight``, summing to 1.
+        shift: What the logit adjustment adds to the class's logit while training; 0 without it.
+        recall: Figure of evaluation.json: value, low, high.
+        precision: The same.
+    """
+
+    name: str
+    pictures: int
+    share: float
+    sampled: float
+    weight: float
+    effective: float
+    shift: float
+    recall: Mapping[str, Any]
+    precision: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """All classes, the largest first.
+
+    Attributes:
+        classes: A row each.
+        measures: What the recipe does about imbalance, in its own words; empty where it does nothing.
+        correlation: A sentence on whether rare classes are recalled worse.
+    """
+
+    classes: tuple[ClassShare, ...]
+    measures: tuple[str, ...]
+    correlation: str
+
+
+def class_balance(
+    config: TrainConfig, counts: Mapping[str, int], per_class: Sequence[Mapping[str, Any]]
+) -> ClassBalance | None:
+    """Return the classes of a run; None where they are of nearly the same size and the recipe treats them alike.
+
+    Args:
+        config: ``class_weights``, ``sampling`` and ``loss.logit_adjustment`` are used.
+        counts: Training pictures of each class.
+        per_class: The classes of a split in evaluation.json, in the order of the model's outputs.
+    """
+    names = [str(row["class"]) for row in per_class]
+    pictures = np.array([counts.get(name, 0) for name in names], np.int64)
+    measures = tuple(_measures(config))
+    if not pictures.all() or (not measures and pictures.max() < NOTABLE_RATIO * pictures.min()):
+        return None
+    share = pictures / pictures.sum()
+    sampled = sampling_shares(config.sampling, pictures)
+    given = class_weights(config.class_weights, pictures, names)
+    effective = sampled * (np.ones(len(names)) if given is None else given)
+    weight = (effective / sampled) / effective.sum()
+    shift = config.loss.logit_adjustment * np.log(share)
+    rows = [
+        ClassShare(
+            name=names[index],
+            pictures=int(pictures[index]),
+            share=float(share[index]),
+            sampled=float(sampled[index]),
+            weight=float(weight[index]),
+            effective=float(effective[index] / effective.sum()),
+            shift=float(shift[index]),
+            recall=per_class[index]["figures"]["recall"],
+            precision=per_class[index]["figures"]["precision"],
+        )
+        for index in np.argsort(-pictures, kind="stable")
+    ]
+    return ClassBalance(tuple(rows), measures, _correlation(rows))
+
+
+def _measures(config: TrainConfig) -> list[str]:
+    """Return the recipe's keys against imbalance, as far as they do something."""
+    weights = config.class_weights
+    measures = [] if weights == "none" else [f"class_weights: {weights if isinstance(weights, str) else 'by name'}"]
+    measures += [] if config.sampling == "natural" else [f"sampling: {config.sampling}"]
+    adjustment = config.loss.logit_adjustment
+    return measures + ([f"loss.logit_adjustment: {adjustment:g}"] if adjustment else [])
+
+
+def _correlation(rows: Sequence[ClassShare]) -> str:
+    """Say whether recall goes with the number of training pictures, by Spearman's rank correlation."""
+    tested = [row for row in rows if row.recall.get("value") is not None]
+    pictures = np.array([row.pictures for row in tested], np.float64)
+    recalls = np.array([row.recall["value"] for row in tested], np.float64)
+    if len(tested) < LEAST_CLASSES:
+        return f"Whether rare classes are recalled worse can't be told from {len(tested)} classes."
+    if _constant(pictures) or _constant(recalls):
+        return "All classes are recalled alike." if _constant(recalls) else "All classes have equally many pictures."
+    found = spearmanr(pictures, recalls)
+    figures = f"rank correlation of training pictures and recall {found.statistic:.2f}, p {found.pvalue:.2g}"
+    if found.pvalue >= SIGNIFICANCE:
+        return f"No clear sign that rare classes are recalled worse: {figures}."
+    return f"Rare classes are recalled {'worse' if found.statistic > 0 else 'better'}: {figures}."
+
+
+def _constant(values: NDArray[np.float64]) -> bool:
+    return bool((values == values[0]).all())

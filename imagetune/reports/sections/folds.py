@@ -1,0 +1,58 @@
+"""The report's section on cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, drawing_style, inline_drawing
+from imagetune.run_folder.reader import RunFiles
+
+_INCHES = (6.4, 2.4)
+# The figure that is drawn: the first of these that the task has.
+_DRAWN = ("accuracy", "f1", "mae")
+
+
+def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return what the section is drawn from; None where the run was not cross-validated."""
+    found = run.evaluation.get("folds")
+    if not found:
+        return None
+    names = list(found["figures"])
+    drawn = next((name for name in _DRAWN if name in names), None)
+    tested = run.evaluation.get("splits", {}).get("test", {}).get("figures", {})
+    return {
+        **found,
+        "names": names,
+        "tested": tested,
+        "drawing": _drawing(found, drawn, tested) if drawn else None,
+    }
+
+
+def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a drawing of one figure: each fold, their mean with its interval, and the run's own test."""
+    title = f"{name.replace('_', ' ')} of each fold"
+    spread, folds = found["figures"][name], found["by_fold"]
+    with drawing_style():
+        figure = Figure(figsize=_INCHES, layout="constrained")
+        axes = figure.subplots()
+        axes.axvspan(spread["low"], spread["high"], color=BAND, lw=0)
+        axes.axvline(spread["mean"], color=MUTED, dashes=(4, 2), lw=1)
+        places = range(len(folds), 0, -1)
+        axes.plot([fold["figures"][name] for fold in folds], places, "o", color=RIGHT)
+        labels = {place: f"fold {fold['fold']}" for place, fold in zip(places, folds, strict=True)}
+        test = tested.get(name)
+        if test and test["value"] is not None:
+            labels[0] = "test"
+            if test["low"] is not None:
+                axes.plot([test["low"], test["high"]], [0, 0], color=VAL)
+            axes.plot([test["value"]], [0], "s", color=VAL)
+        axes.set_yticks(list(labels), list(labels.values()))
+        axes.set_ylim(min(labels) - 0.6, max(labels) + 0.6)
+        axes.grid(axis="x", color=GRID, lw=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.set_title(title, loc="left", fontsize=9)
+        return {"svg": inline_drawing(figure, title).svg}

@@ -1,0 +1,139 @@
+"""Pictures that tell more than figures: the most confused pairs, the least sure, and what lies near a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.evaluation.predictions import Predictions
+from imagetune.recipe.data import Task
+from imagetune.reports.thumbnails import shown
+from imagetune.run_folder.reader import RunFiles
+
+# The whole page is to stay small: so many pairs, pictures of each, and so on.
+MOST_PAIRS = 4
+PAIR_PICTURES = 6
+LEAST_SURE = 12
+MISTAKES = 8
+ALIKE = 6
+LARGE, SMALL = 144, 96
+
+# The true label and the answer of each picture, in words.
+Told = Sequence[tuple[str, ...]]
+
+
+def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return the galleries of the report; None without predictions, or where the recipe wants no mistakes shown.
+
+    Needs the pictures where they were; one that is gone is told so in its place.
+    """
+    predictions = run.tested_predictions
+    if predictions is None or not run.recipe.evaluate.mistakes:
+        return None
+    found = run.evaluation.get("neighbours") or {}
+    told = [tuple(predictions.rule.told(text) for text in texts) for texts in predictions.texts()]
+    view = {
+        "confused": list(_confused(run, predictions, told)),
+        "unsure": list(_unsure(run, predictions, told)),
+        "mistakes": [_mistake(run, mistake) for mistake in found.get("mistakes", [])[:MISTAKES]],
+        "alike": [_alike(run, pair) for pair in found.get("pairs", [])[:ALIKE]],
+        "task": predictions.rule.task,
+        "trained_on": found.get("trained_on"),
+    }
+    return view if any(view[name] for name in ("confused", "unsure", "mistakes", "alike")) else None
+
+
+def least_sure(predictions: Predictions) -> NDArray[np.int64]:
+    """Return all pictures, those first that the model was least sure of.
+
+    For one class of several that is the least gap between the two likeliest classes; for multi_label the label nearest
+    to its threshold.
+    """
+    if predictions.rule.task == "multi_label":
+        gaps = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5)).min(axis=1)
+    else:
+        ordered = np.sort(predictions.probabilities, axis=1)
+        gaps = ordered[:, -1] - ordered[:, -2]
+    return np.argsort(gaps, kind="stable")
+
+
+def confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Yield unordered pairs of classes with the pictures of one that were taken for the other.
+
+    The pair with the most such pictures comes first, and of its pictures those that the model was surest of.
+    """
+    labels, answers = predictions.labels, predictions.predicted
+    wrong = np.flatnonzero((labels >= 0) & (labels != answers))
+    low, high = np.minimum(labels, answers)[wrong], np.maximum(labels, answers)[wrong]
+    pairs, which, counts = np.unique(np.stack([low, high], axis=1), axis=0, return_inverse=True, return_counts=True)
+    sureness = predictions.probabilities.max(axis=1)
+    for pair in np.argsort(-counts, kind="stable"):
+        members = wrong[which.ravel() == pair]
+        yield int(pairs[pair, 0]), int(pairs[pair, 1]), members[np.argsort(-sureness[members], kind="stable")]
+
+
+def _confused(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[dict[str, Any]]:
+    if predictions.rule.task in ("multi_label", "regression"):
+        return
+    names = predictions.class_names
+    for number, (one, other, members) in enumerate(confused_pairs(predictions)):
+        if number == MOST_PAIRS:
+            return
+        yield {
+            "names": (names[one], names[other]),
+            "count": len(members),
+            "pictures": [_picture(run, predictions.paths[index], told[index]) for index in members[:PAIR_PICTURES]],
+        }
+
+
+def _unsure(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[dict[str, Any]]:
+    if predictions.rule.task == "regression":
+        return
+    for index in least_sure(predictions)[:LEAST_SURE].tolist():
+        yield {**_picture(run, predictions.paths[index], told[index]), "answers": _answers(predictions, index)}
+
+
+def _answers(predictions: Predictions, index: int) -> list[tuple[str, float]]:
+    """Return the two likeliest classes, or the label that is nearest to its threshold."""
+    row = predictions.probabilities[index]
+    if predictions.rule.task == "multi_label":
+        label = int(np.abs(row - np.array(predictions.thresholds or 0.5)).argmin())
+        return [(predictions.class_names[label], float(row[label]))]
+    best = np.argsort(-row, kind="stable")[:2]
+    return [(predictions.class_names[label], float(row[label])) for label in best]
+
+
+def _picture(run: RunFiles, path: str, told: tuple[str, ...]) -> dict[str, Any]:
+    true, answer = told
+    picture = shown(path, root=run.pictures_root, config=run.recipe.data, pixels=LARGE)
+    return {**picture, "true": true, "predicted": answer, "right": true == answer}
+
+
+def _mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
+    root, config = run.pictures_root, run.recipe.data
+    near = [
+        {
+            **neighbour,
+            **shown(neighbour["path"], root=root, config=config, pixels=SMALL),
+            "against": _speaks_against(neighbour["label"], mistake, config.task),
+        }
+        for neighbour in mistake["nearest"]
+    ]
+    return {**mistake, **shown(mistake["path"], root=root, config=config, pixels=SMALL), "nearest": near}
+
+
+def _speaks_against(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
+    """Return whether a near picture's label is another one; of numbers, whether it is nearer to the answer."""
+    if task != "regression":
+        return bool(label != mistake["label"])
+    near, own, answer = (float(text) for text in (label, mistake["label"], mistake["predicted"]))
+    return abs(near - answer) < abs(near - own)
+
+
+def _alike(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
+    root, config = run.pictures_root, run.recipe.data
+    pictures = [{**one, **shown(one["path"], root=root, config=config, pixels=SMALL)} for one in pair["pictures"]]
+    return {**pair, "pictures": pictures}

@@ -1,0 +1,43 @@
+"""The report's section on pictures that are probably mislabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagetune.data.sources.labels import label_rule
+from imagetune.reports.thumbnails import shown
+from imagetune.run_folder.reader import SPLITS, RunFiles
+
+MOST_SHOWN = 24
+MOST_TESTED = 12
+PIXELS = 144
+
+
+def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return what the section shows; None where evaluation.json has no such part."""
+    found = run.evaluation.get("label_errors")
+    if not found:
+        return None
+    parts = [("learned", MOST_SHOWN), ("test", MOST_TESTED)]
+    return {
+        **found,
+        "numbers": run.recipe.data.task == "regression",
+        "parts": {name: _part(run, found[name], most) for name, most in parts if found.get(name)},
+    }
+
+
+def _part(run: RunFiles, part: Mapping[str, Any], most: int) -> dict[str, Any]:
+    rule, root = label_rule(run.recipe.data), run.pictures_root
+    pictures = [
+        {
+            **doubt,
+            **shown(doubt["path"], root=root, config=run.recipe.data, pixels=PIXELS),
+            "label": rule.told(doubt["label"]),
+            "likely": rule.told(doubt["likely"]),
+            "split": SPLITS[doubt["split"]],
+        }
+        for doubt in part["doubts"][:most]
+    ]
+    names = " and ".join(SPLITS[name] for name in part["splits"])
+    return {**part, "names": names, "shown": pictures}

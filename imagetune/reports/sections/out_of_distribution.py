@@ -1,0 +1,73 @@
+"""The report's section on pictures unlike those of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
+from imagetune.reports.thumbnails import shown
+from imagetune.run_folder.reader import SPLITS, RunFiles
+
+TITLE = "Scores of the pictures"
+MOST_SHOWN = 6
+PIXELS = 144
+_COLOURS = {"train": TRAIN, "val": VAL, "test": RATE}
+_DASHES = {"train": "solid", "val": "dashed", "test": "dotted"}
+
+
+def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
+    """Return what the section shows; None where evaluation.json has no such part."""
+    found = run.evaluation.get("out_of_distribution")
+    if not found:
+        return None
+    drawing = score_drawing(found)
+    strangest = [
+        {**one, **shown(one["path"], root=run.pictures_root, config=run.recipe.data, pixels=PIXELS)}
+        for one in found["strangest"][:MOST_SHOWN]
+    ]
+    names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
+    # The drawing is our own, its texts escaped by matplotlib.
+    svg = Markup(drawing.svg)  # noqa: S704
+    return {
+        **found,
+        "svg": svg,
+        "width": drawing.width,
+        "names": names,
+        "tested_name": SPLITS[found["tested"]],
+        "strangest": strangest,
+    }
+
+
+def score_drawing(found: Mapping[str, Any]) -> Drawing:
+    """Return how the scores of each split lie about the threshold.
+
+    Args:
+        found: The part ``out_of_distribution`` of evaluation.json.
+    """
+    edges = np.array(found["histogram"]["edges"])
+    with drawing_style():
+        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+        axes = figure.subplots()
+        for name, counts in found["histogram"]["counts"].items():
+            shares = np.array(counts) / max(sum(counts), 1)
+            axes.stairs(shares, edges, color=_COLOURS[name], linestyle=_DASHES[name], linewidth=1.6, label=SPLITS[name])
+        axes.axvline(found["threshold"], color=INK, linewidth=1)
+        axes.text(
+            found["threshold"], 0.98, " turned away →", transform=axes.get_xaxis_transform(), va="top", color=MUTED
+        )
+        axes.set_xlabel(f"{found['score']} score: the further right, the stranger")
+        axes.set_ylabel("share of pictures")
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.legend(frameon=False, loc="upper center" if _leans_right(found) else "upper right")
+        return inline_drawing(figure, TITLE)
+
+
+def _leans_right(found: Mapping[str, Any]) -> bool:
+    """Return whether the threshold lies in the right half, where a legend would cover its words."""
+    edges = found["histogram"]["edges"]
+    return bool(found["threshold"] > (edges[0] + edges[-1]) / 2)

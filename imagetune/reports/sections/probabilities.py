@@ -1,0 +1,216 @@
+"""What the report says of probabilities: calibration, abstaining, sets of answers, curves, costs, operating point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.probabilities.confidence import known_rows, truth_matrix
+from imagetune.reports.plots.probabilities import (
+    MOST_NAMED,
+    Curve,
+    precision_drawing,
+    reliability_drawing,
+    risk_drawing,
+    roc_drawing,
+    sizes_drawing,
+    thinned,
+)
+from imagetune.reports.style import Drawing
+from imagetune.run_folder.reader import SPLITS, RunFiles
+
+# From this chance on, as large an error is nothing that perfect probabilities would not show.
+_LIKELY = 0.05
+
+
+def calibration_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on calibration is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("calibration")
+    if not part:
+        return None
+    tested = part["splits"].get(run.tested_name) or next(iter(part["splits"].values()))
+    return {
+        **part,
+        "task": run.evaluation.get("task"),
+        "verdict": _calibration_verdict(tested["before"], run.evaluation.get("task") == "multi_label"),
+        "scaling": _scaling_words(part),
+        "names": {name: SPLITS[name] for name in ("test", "val") if name in part["splits"]},
+        "tested": tested,
+        "drawings": [
+            _markup(
+                reliability_drawing(
+                    f"Reliability, {SPLITS[name]}",
+                    part["splits"][name]["before"]["bins"],
+                    part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
+                )
+            )
+            for name in ("test", "val")
+            if name in part["splits"]
+        ],
+    }
+
+
+def selective_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on leaving answers to people is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("selective_prediction")
+    if not part:
+        return None
+    drawing = risk_drawing(part["curve"], part["aurc_random"], part["points"])
+    several = run.evaluation.get("task") == "multi_label"
+    return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": _markup(drawing)}
+
+
+def conformal_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on sets of answers is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("conformal")
+    if not part:
+        return None
+    what = "labels" if part["method"] == "risk_control" else "classes"
+    drawing = _markup(sizes_drawing(part["sizes"], what)) if part["sizes"] else None
+    promised, found = part["coverage"], part["covered"]
+    low, high = found["low"], found["high"]
+    if low is not None and low > promised:
+        verdict = "more than promised"
+    elif high is not None and high < promised:
+        verdict = (
+            "less than promised: the test pictures differ from those of validation, or choices made there flatter it"
+        )
+    else:
+        verdict = "in keeping with the promise"
+    classes = sorted(part["classes"], key=lambda row: (row["covered"]["value"] is None, row["covered"]["value"] or 0.0))
+    return {
+        **part,
+        "split_name": SPLITS[part["split"]],
+        "what": what,
+        "verdict": verdict,
+        "drawing": drawing,
+        "classes": classes,
+        "uneven": [row for row in part.get("ranges", []) if row["covered"]["high"] < promised],
+        "unit": " ".join(run.evaluation["class_names"]) if part["method"] == "absolute_residual" else "",
+    }
+
+
+def curves_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on ROC and precision is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("curves")
+    if not part:
+        return None
+    classes = sorted(
+        part["classes"],
+        key=lambda row: (row["average_precision"]["value"] is None, row["average_precision"]["value"] or 0.0),
+    )
+    predictions = run.tested_predictions
+    named = [row["class"] for row in classes if row["average_precision"]["value"] is not None][:MOST_NAMED]
+    return {
+        **part,
+        "classes": classes,
+        "split_name": SPLITS[part["split"]],
+        "drawings": [] if predictions is None else [_markup(found) for found in _curve_drawings(predictions, named)],
+        "left_out": max(len(classes) - MOST_NAMED, 0),
+    }
+
+
+def costs_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on costs is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("costs")
+    if not part:
+        return None
+    saved = part["saved"]
+    if saved["low"] is not None and saved["low"] > 0:
+        verdict = "Answering by least expected cost is cheaper, by more than chance."
+    elif saved["high"] is not None and saved["high"] < 0:
+        verdict = "Answering by least expected cost is dearer, by more than chance: the probabilities mislead here."
+    else:
+        verdict = "With so many pictures it can't be told whether answering by least expected cost is cheaper."
+    names = run.evaluation["class_names"]
+    return {**part, "split_name": SPLITS[part["split"]], "verdict": verdict, "names": names}
+
+
+def operating_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section on the operating point is drawn from; None where the run has nothing of it."""
+    part = run.evaluation.get("operating_point")
+    if not part:
+        return None
+    names = {name: SPLITS[name] for name in ("test", "val") if name in part["splits"]}
+    return {**part, "names": names}
+
+
+def _calibration_verdict(measures: Mapping[str, Any], several: bool) -> str:
+    """Return in words whether the model claims too much or too little."""
+    over = measures["overconfidence"]
+    claimed, happened = _overall(measures)
+    means = (
+        f"Its probabilities of all labels are {100 * claimed:.1f}% on average, and {100 * happened:.1f}% came true."
+        if several
+        else f"It is {100 * claimed:.1f}% sure of its answers on average, and {100 * happened:.1f}% of them are right."
+    )
+    if over["low"] is not None and over["low"] > 0:
+        told = f"The model claims too much. {means}"
+    elif over["high"] is not None and over["high"] < 0:
+        told = f"The model claims too little. {means}"
+    else:
+        told = f"On the whole no sign that the model claims too much or too little. {means}"
+    chance = measures["ece_by_chance"]
+    if chance is None:
+        return told
+    if chance["p_value"] >= _LIKELY:
+        return f"{told} Distances in the diagram are no larger than chance would make them with perfect probabilities."
+    return f"{told} Distances in the diagram are larger than chance would make them with perfect probabilities."
+
+
+def _overall(measures: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the mean claim and the share that came true, over all bins."""
+    counts = np.array([row["answers"] for row in measures["bins"]], np.float64)
+    claimed, happened = (
+        float((counts * [row[key] for row in measures["bins"]]).sum() / counts.sum()) for key in ("claimed", "happened")
+    )
+    return claimed, happened
+
+
+def _scaling_words(part: Mapping[str, Any]) -> str:
+    """Return in words what the temperature is and does."""
+    temperature = part["temperature"]
+    value, low, high = (temperature[key] for key in ("value", "low", "high"))
+    if value is None:
+        return f"There is no temperature: {temperature['reason']}."
+    effect = "less sure" if value > 1 else "surer"
+    sure = "" if low > 1 or high < 1 else ", though 1, which changes nothing, is within its interval"
+    return (
+        f"Validation ({part['fitted_on']:,} pictures) gives a temperature of {value:.2f} ({low:.2f} to {high:.2f}): "
+        f"dividing the logits by it makes answers {effect}{sure}. No answer changes."
+    )
+
+
+def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing, Drawing]:
+    """Return ROC and precision-recall curves of every class with pictures; the worst ones have names."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    truth, scores = truth_matrix(predictions) > 0, predictions.probabilities[known_rows(predictions)]
+    roc, precision = [], []
+    # The worst ones first, as in the table; then the others.
+    order = sorted(range(len(predictions.class_names)), key=lambda index: _rank(predictions.class_names[index], named))
+    for index in order:
+        true, name = truth[:, index], predictions.class_names[index]
+        if not true.any() or true.all():
+            continue
+        told = name if name in named else ""
+        false_alarms, recall, _ = roc_curve(true, scores[:, index])
+        kept = thinned(recall)
+        roc.append(Curve(told, false_alarms[kept], recall[kept]))
+        right, found, _ = precision_recall_curve(true, scores[:, index])
+        kept = thinned(right[::-1])
+        precision.append(Curve(told, found[::-1][kept], right[::-1][kept]))
+    return roc_drawing(roc), precision_drawing(precision)
+
+
+def _rank(name: str, named: list[str]) -> int:
+    return named.index(name) if name in named else len(named)
+
+
+def _markup(drawing: Drawing) -> dict[str, Any]:
+    # The drawing is our own, its texts escaped by matplotlib.
+    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704

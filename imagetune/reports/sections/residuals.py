@@ -1,0 +1,34 @@
+"""The report's section on how far off predicted numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from imagetune.reports.plots.residuals import MOST_POINTS, value_drawings
+from imagetune.run_folder.reader import RunFiles
+
+
+def residuals_view(run: RunFiles) -> dict[str, Any] | None:
+    """Return what the section is drawn from; None where classes are predicted or there are no predictions.
+
+    Runs of old have drawings only, as they have no such part in evaluation.json.
+    """
+    predictions = run.tested_predictions
+    if predictions is None or predictions.rule.task != "regression":
+        return None
+    part: Mapping[str, Any] = run.evaluation.get("residuals") or {}
+    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    by_true, by_answer = part.get("by_true", ()), part.get("by_answer", ())
+    drawings = value_drawings(true, given, predictions.class_names[0], by_true=by_true, by_answer=by_answer)
+    tables = {"true number": by_true, "answer": by_answer}
+    return {
+        # The drawings are our own, their texts escaped by matplotlib.
+        "drawings": [{"svg": Markup(drawing.svg)} for drawing in drawings],  # noqa: S704
+        "drawn": min(len(true), MOST_POINTS),
+        "pictures": len(true),
+        "part": part,
+        "tables": {name: rows for name, rows in tables.items() if rows},
+    }

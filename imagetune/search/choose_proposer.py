@@ -1,0 +1,36 @@
+"""Which proposer a recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.search.proposers.bakeoff import ProbeProposer, probes_of
+from imagetune.search.proposers.oracle import OracleProposer
+from imagetune.search.proposers.protocol import Proposer
+from imagetune.search.proposers.sweep import SweepProposer, sweep_settings, sweep_trials
+from imagetune.search.proposers.warm_start import kept_warm_start
+from imagetune.search.records.journal import Event, results_of
+
+
+def proposer_of(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence[Event]) -> Proposer:
+    """Return what decides about the trials of a search.
+
+    Args:
+        loaded: The recipe and its spaces.
+        seed: The same seed proposes the same trials, given the same results.
+        folder: The search's run folder, which has kept what the search began with.
+        past: What earlier sessions did: a search that is told to try less than it has tried goes on where it is.
+    """
+    config = loaded.recipe.search
+    if config.algorithm == "sweep":
+        settings = sweep_settings(loaded.spaces)
+        repeats = max(config.repeats, -(-len(results_of(past)) // len(settings)))
+        return SweepProposer(sweep_trials(settings, repeats=repeats, seed=loaded.recipe.seed))
+    if config.algorithm == "bakeoff":
+        return ProbeProposer(probes_of(loaded.spaces))
+    config = config.model_copy(update={"trials": max(config.trials, len(results_of(past)))})
+    epochs = sum(stage.epochs for stage in loaded.recipe.train.stages)
+    known = kept_warm_start(folder).known
+    return OracleProposer(config, loaded.spaces, seed=seed, epochs=epochs, known=known)

@@ -1,0 +1,1 @@
+"""What runs trials: processes, a Ray cluster."""

@@ -1,0 +1,14 @@
+"""The process that trials on this machine are forked from, with what every trial needs imported in it."""
+
+from __future__ import annotations
+
+from imagetune.search.executors.processes import warm_up
+
+# By name, as importing it here would do to this process what it does to that one: it freezes the garbage collector's
+# objects and changes sys.path. What it imports, this package imports as well, so nothing is hidden from import-linter.
+PRELOADED = (f"{__package__}.preload",)
+
+
+def warm_up_trials() -> None:
+    """Start the process that trials are forked from, so that it imports Keras while this one does other things."""
+    warm_up(PRELOADED)

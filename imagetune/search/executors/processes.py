@@ -1,0 +1,294 @@
+"""Trials in processes of this machine: one each, so that memory comes back and a crash is that trial's own.
+
+On Linux they are forked from one process that has imported everything and computed nothing, so that a trial begins at
+once; elsewhere each starts anew.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from imagetune.core.processes import end_with_parent, without_main_module
+from imagetune.search.executors.deaths import memory_kills, reason_of
+from imagetune.search.executors.protocol import Outcome, Task, Work
+from imagetune.search.executors.slots import Slot
+
+LOG_NAME = "trial.log"
+_STOP_SECONDS = 20.0
+# From its answer to its end: a process that hangs then is killed.
+_END_SECONDS = 5.0
+_RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class _Running:
+    task: Task
+    slot: Slot
+    process: BaseProcess
+    seen: psutil.Process | None
+    answers: Connection
+    began: float
+    memory_kills: int | None
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a trial's process needs; travels pickled."""
+
+    work: bytes
+    task: Task
+    environment: dict[str, str]
+    log: Path
+
+
+def start_method() -> Any:
+    """Return the context of multiprocessing that trials' processes start with."""
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def warm_up(preload: Sequence[str]) -> None:
+    """Start the process that trials are forked from, so that it imports while this one does other things.
+
+    Args:
+        preload: Names of the modules that it imports; of no effect where it runs already.
+    """
+    if sys.platform == "linux":
+        multiprocessing.set_forkserver_preload(list(preload))
+        with _output_hidden():
+            multiprocessing.forkserver.ensure_running()
+
+
+class Processes:
+    """An executor that starts a process a trial.
+
+    What such a process prints, and what libraries print in it, goes to ``trial.log`` in the trial's folder.
+
+    Args:
+        work: Runs a trial.
+        slots: Where; one trial at a time in each.
+        preload: Names of the modules that are imported once, in the process that trials are forked from.
+        stop_seconds: How long a trial that is asked to stop may take.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        slots: Sequence[Slot],
+        *,
+        preload: Sequence[str] = (),
+        stop_seconds: float = _STOP_SECONDS,
+    ) -> None:
+        self.slots = len(slots)
+        self._work = pickle.dumps(work)
+        self._free = list(slots)
+        self._preload = preload
+        self._stop_seconds = stop_seconds
+        self._running: list[_Running] = []
+        self._never_began: list[tuple[Task, Outcome]] = []
+        self._context = start_method()
+        warm_up(preload)
+
+    def start(self, task: Task) -> None:
+        """Start a task."""
+        slot = self._free[0]
+        ours, theirs = self._context.Pipe(duplex=False)
+        # Environment is sent, as that of the process that trials are forked from may be older.
+        start = _Start(self._work, task, {**os.environ, **slot.environment}, log_beside(task))
+        task.folder.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        try:
+            process = self._started(start, theirs)
+        except (OSError, EOFError) as error:
+            reason = f"resources: no process could be started: {error or 'the one that they are forked from has died'}"
+            self._never_began.append((task, Outcome("failed", place=slot.place, error=reason)))
+            return
+        finally:
+            theirs.close()
+        seen = _seen(process.pid)
+        self._running.append(_Running(task, self._free.pop(0), process, seen, ours, began, memory_kills()))
+
+    def _started(self, start: _Start, answers: Connection) -> BaseProcess:
+        """Return the process of a trial, begun; what it is forked from is started again, should that have died."""
+        deadline = time.monotonic() + _RESTART_SECONDS
+        while True:
+            process: BaseProcess = self._context.Process(
+                target=_run, args=(start, answers), name=f"trial-{start.task.trial_id}"
+            )
+            try:
+                warm_up(self._preload)
+                with without_main_module():
+                    process.start()
+            except (OSError, EOFError):
+                # For a moment a process that was killed neither answers nor counts as dead.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RESTART_PAUSE_SECONDS)
+            else:
+                return process
+
+    def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:
+        """Return what has ended."""
+        never_began, self._never_began = self._never_began, []
+        if never_began or not self._running:
+            return never_began
+        handles = [handle for one in self._running for handle in (one.answers, one.process.sentinel)]
+        ready = set(wait(handles, timeout_seconds))
+        ended = [one for one in self._running if one.answers in ready or one.process.sentinel in ready]
+        self._running = [one for one in self._running if one not in ended]
+        return [(one.task, self._closed(one)) for one in ended]
+
+    def close(self) -> None:
+        """Stop what still runs."""
+        for one in self._running:
+            one.process.terminate()
+        deadline = time.monotonic() + self._stop_seconds
+        for one in self._running:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+        for one in self._running:
+            self._closed(one)
+        self._running = []
+
+    def _closed(self, ended: _Running) -> Outcome:
+        """Return how a process ended that has answered or is gone, and free what it held."""
+        outcome = _answer(ended.answers)
+        ended.process.join(_END_SECONDS if outcome else 0.0)
+        if ended.seen is not None:
+            _kill_tree(ended.seen)
+        ended.process.join()
+        log = settled_log(ended.task)
+        if outcome is None:
+            kills = memory_kills()
+            for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
+            outcome = Outcome("failed", error=reason_of(ended.process.exitcode, log, for_memory=for_memory))
+        ended.process.close()
+        ended.answers.close()
+        self._free.append(ended.slot)
+        return replace(outcome, seconds=time.monotonic() - ended.began, place=ended.slot.place)
+
+
+def _run(start: _Start, answers: Connection) -> None:
+    """Do the work of a trial in its own process, and end this process."""
+    # A terminal sends Ctrl-C to every process: whether trials stop is the main one's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_to(start.log)
+    end_with_parent()
+    os.environ.clear()
+    os.environ.update(start.environment)
+    try:
+        outcome = pickle.loads(start.work)(start.task)  # noqa: S301 - what this process's parent has packed
+    except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
+        traceback.print_exc()
+        outcome = Outcome("failed", error=told(error))
+    answers.send(outcome)
+    answers.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # What is left is to free memory piece by piece, which the system does at once.
+    os._exit(0)
+
+
+def print_to(log: Path) -> None:
+    """Send what Python and libraries print to a file, and the stack of a crash."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+    faulthandler.enable(file=2)
+
+
+def limit_threads(count: int) -> None:
+    """Limit the threads of libraries that were imported already; others read the environment."""
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    cv2.setNumThreads(count)
+    threadpool_limits(limits=count)
+
+
+def told(error: Exception) -> str:
+    """Return in one line what a trial raised that is a bug."""
+    text = " ".join(str(error).split())
+    return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {LOG_NAME} in its folder"
+
+
+def _answer(answers: Connection) -> Outcome | None:
+    try:
+        if answers.poll():
+            outcome: Outcome = answers.recv()
+            return outcome
+    except (EOFError, OSError, pickle.UnpicklingError):  # it died meanwhile
+        pass
+    return None
+
+
+def _seen(pid: int | None) -> psutil.Process | None:
+    """Return a process by what tells it from a later one with the same number; None where it has ended already."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid)
+    return None
+
+
+def _kill_tree(process: psutil.Process) -> None:
+    """Kill a process that still runs, with the processes that it has started.
+
+    That it still runs isn't asked of multiprocessing, which knows nothing any more once the process that it was forked
+    from has died.
+    """
+    with suppress(psutil.NoSuchProcess):
+        for one in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def log_beside(task: Task) -> Path:
+    """Return where the process of a trial prints to while it runs."""
+    # The trial makes its folder itself, and refuses one with files in it.
+    return task.folder.with_name(f"{task.folder.name}.log")
+
+
+def settled_log(task: Task) -> Path:
+    """Move the log of a process that has ended into the trial's folder, and return its place; an empty one goes."""
+    log, place = log_beside(task), task.folder / LOG_NAME
+    if log.exists() and log.stat().st_size:
+        task.folder.mkdir(exist_ok=True)
+        log.replace(place)
+    log.unlink(missing_ok=True)
+    return place
+
+
+@contextmanager
+def _output_hidden() -> Iterator[None]:
+    """Keep processes that are started meanwhile from printing to the user's screen.
+
+    They inherit where they print to; Python's own way to start the process that others are forked from can't change it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(stream) for stream in (1, 2)]
+    with Path(os.devnull).open("w", encoding="utf-8") as hidden:
+        try:
+            for stream in (1, 2):
+                os.dup2(hidden.fileno(), stream)
+            yield
+        finally:
+            for stream, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, stream)
+                os.close(copy)

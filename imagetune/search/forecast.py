@@ -1,0 +1,120 @@
+"""How much of a search is still to come, and how long that takes, from what its ended trials took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from imagetune.recipe.search import SearchConfig
+from imagetune.search.proposers.bakeoff import probes_of
+from imagetune.search.proposers.space import Spaces, grid_size, on_grid
+from imagetune.search.proposers.sweep import sweep_settings, sweep_trials
+from imagetune.search.records.trial import Trial, TrialResult
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a search will do, as far as it is known beforehand.
+
+    Attributes:
+        trials: Trials of its algorithm.
+        epochs: Hyperband: epochs of all its trials together, those of lower rungs counted once.
+        finals: Further trainings of the finalists.
+    """
+
+    trials: int
+    epochs: int | None
+    finals: int
+
+
+def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
+    """Return what a search will do, unless its hours end before.
+
+    Args:
+        config: The ``search`` section.
+        spaces: What is searched.
+        epochs: Of the recipe's stages together.
+    """
+    trained: int | None = None
+    if config.algorithm == "hyperband":
+        rungs = _hyperband_rungs(config.max_epochs or epochs, config.factor)
+        trials = sum(size for size, _ in rungs)
+        trained = sum(size * new for size, new in rungs)
+    elif config.algorithm == "sweep":
+        trials = len(sweep_trials(sweep_settings(spaces), repeats=config.repeats, seed=0))
+    elif config.algorithm == "grid":
+        trials = grid_size(on_grid(spaces))
+    elif config.algorithm == "bakeoff":
+        trials = len(probes_of(spaces))
+    else:
+        trials = config.trials
+    most = config.budget.trials
+    if most is not None and most < trials:
+        trials, trained = most, None
+    again = {"sweep": 0, "bakeoff": config.repeats}.get(config.algorithm, config.repeats - 1)
+    return Expected(trials, trained, min(config.finalists, trials) * again)
+
+
+def seconds_left(
+    plan: Expected,
+    results: Sequence[TrialResult],
+    running: Mapping[str, tuple[Trial, float]],
+    *,
+    slots: int,
+    budget_seconds: float | None = None,
+) -> float | None:
+    """Return about how long a search still takes, its refit included; None before the first trial has a figure.
+
+    Args:
+        plan: What it will do.
+        results: How its trials have ended.
+        running: The trials in work and for how many seconds they have run.
+        slots: How many run at a time.
+        budget_seconds: How long new trials of the algorithm may still start.
+    """
+    ran = [result for result in results if result.seconds > 0]
+    if all(result.objective is None for result in ran):
+        return None  # what fails at its start doesn't tell how long the others take
+    own = [result for result in ran if result.trial.phase == "search"] or ran
+    whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])
+    searching = sum(trial.phase == "search" for trial, _ in running.values())
+    ended = sum(result.trial.phase == "search" for result in results)
+    waiting = max(0, plan.trials - ended - searching)
+    trials = (_still_running(running, fmean(one.seconds for one in own)) + _waiting(plan, own, waiting)) / slots
+    if budget_seconds is not None:
+        trials = min(trials, max(0.0, budget_seconds) + whole)
+    finals = max(0, plan.finals - (len(results) - ended) - (len(running) - searching))
+    # Finalists and the refit train to the end, as the trials that weren't stopped early.
+    return trials + (math.ceil(finals / slots) + 1) * whole
+
+
+def _still_running(running: Mapping[str, tuple[Trial, float]], typical: float) -> float:
+    return sum(max(0.0, typical - elapsed) for _, elapsed in running.values())
+
+
+def _waiting(plan: Expected, own: Sequence[TrialResult], waiting: int) -> float:
+    trained = sum(result.epochs for result in own)
+    if plan.epochs is None or trained == 0:
+        return waiting * fmean(result.seconds for result in own)
+    # The trials of hyperband differ in length by design: an epoch is what they have in common.
+    return max(0, plan.epochs - trained) * sum(result.seconds for result in own) / trained if waiting else 0.0
+
+
+def _hyperband_rungs(max_epochs: int, factor: int) -> list[tuple[int, int]]:
+    """Return trials and new epochs a trial of each rung of each bracket, as KerasTuner's Hyperband sizes them."""
+    brackets, epochs = 0, float(max_epochs)
+    while epochs >= 1:
+        epochs /= factor
+        brackets += 1
+    last = math.ceil(1 + math.log(max_epochs, factor))
+    rungs = []
+    for bracket in range(brackets):
+        before = 0
+        for rung in range(bracket + 1):
+            size = math.ceil(last / (bracket + 1) * factor ** (bracket - rung))
+            grown = math.ceil(max_epochs / factor ** (bracket - rung))
+            rungs.append((size, grown - before))
+            before = grown
+    return rungs

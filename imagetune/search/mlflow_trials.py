@@ -1,0 +1,332 @@
+"""The trials of a search as MLflow runs below the search's own, copied from their folders by its tracker.
+
+The processes of trials know nothing of MLflow. The search's tracker has one thread, which copies the folders of all
+trials that have news, one after the other, and then the search's own. A trial that is interrupted and runs again starts
+with an empty folder: what MLflow has of the interrupted attempt is remembered in ``interrupted/``, and ends there as
+killed. `imagetune sync` of a search's folder sends whatever of all this is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import stdev
+from typing import TYPE_CHECKING, Any
+
+from imagetune.core import run_files
+from imagetune.errors import ImagetuneError, TrackingError
+from imagetune.recipe.problems import dotted
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import SearchConfig
+from imagetune.run_folder.folder import RunFolder
+from imagetune.search.executors.attempts import INTERRUPTED_FOLDER, lost_attempts
+from imagetune.search.listeners import SearchPlan
+from imagetune.search.mlflow_note import describe_settings, search_note
+from imagetune.search.proposers.bakeoff import compared_by
+from imagetune.search.proposers.finalists import direction_of, ranking
+from imagetune.search.records.axes import text_of
+from imagetune.search.records.reader import read_search
+from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.refit import BEST_FOLDER
+from imagetune.tracking.state import TrackingState, read_state, write_state
+from imagetune.tracking.steps import count_pending
+from imagetune.tracking.sync import Syncer, planned_state, run_lock, sync_run
+
+if TYPE_CHECKING:
+    from imagetune.search.executors.protocol import Task
+    from imagetune.search.proposers.finalists import Candidate
+
+OBJECTIVE_METRIC = "objective"
+_LOOK_SECONDS = 0.5
+_REMEMBERED = (run_files.RECIPE, run_files.METRICS, run_files.TRACKING)
+# How long the start of a trial may wait for the copy of its interrupted attempt to get to the end of a record.
+_PATIENCE_SECONDS = 5.0
+
+
+@dataclass
+class _Copied:
+    """A trial's folder on its way to MLflow.
+
+    Attributes:
+        folder: Its run folder, which may not be there yet.
+        trial: What it is; None for what stands in its tracking.json already.
+        result: How it ended; None while it runs, and for an attempt that was interrupted.
+        ended: Whether nothing more will come.
+        seen: What of it was there at the last copy; it is copied again when that changes.
+        looked: What was there when the search last looked.
+    """
+
+    folder: Path
+    trial: Trial | None
+    result: TrialResult | None = None
+    ended: bool = False
+    seen: object = None
+    looked: object = None
+
+    def content(self) -> object:
+        """Return what changes when there is news; None while there is no run."""
+        try:
+            if not (self.folder / run_files.RECIPE).exists():
+                return None
+            metrics = RunFolder(self.folder).metrics
+            size = metrics.stat().st_size if metrics.exists() else 0
+        except OSError:
+            return None
+        return size, self.ended
+
+
+class TrialCopies:
+    """Watches a search, and is the children of its tracker: says what there is to copy, and copies it.
+
+    Attributes:
+        poke: Called when there is news; the tracker's own.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.poke: Callable[[], None] = _nothing
+        self._search = recipe.search
+        self._tags = recipe.tracking.tags
+        self._results: list[TrialResult] = []
+        self._folder: Path | None = None
+        # Added to by the search's thread, taken from by the tracker's: both go through copies of it.
+        self._open: dict[Path, _Copied] = {}
+        self._copying = threading.Lock()
+        self._looked = 0.0
+
+    def search_started(self, plan: SearchPlan) -> None:
+        """Remember what earlier sessions did."""
+        self._results = [*plan.known]
+        self._folder = plan.folder
+
+    def trial_started(self, trial: Trial, task: Task) -> None:
+        """Begin to copy a trial; of an earlier attempt, remember what is in MLflow."""
+        held = self._copying.acquire(timeout=_PATIENCE_SECONDS)
+        try:
+            # A full disk must not end the search over what is only remembered.
+            with contextlib.suppress(OSError, ImagetuneError):
+                if (aside := set_aside(task.folder, task.folder.parents[1])) is not None:
+                    self._open[aside] = _Copied(aside, None, ended=True)
+            self._open[task.folder] = _Copied(task.folder, trial)
+        finally:
+            if held:
+                self._copying.release()
+
+    def trial_ended(self, result: TrialResult, task: Task | None) -> None:
+        """Have the rest of a trial copied."""
+        self._results.append(result)
+        if task is not None and (copied := self._open.get(task.folder)) is not None:
+            copied.result, copied.ended = result, True
+            # Of attempts that Ray has begun anew.
+            for aside in lost_attempts(task.folder):
+                if (aside / run_files.TRACKING).exists():
+                    self._open.setdefault(aside, _Copied(aside, None, ended=True))
+        self.poke()
+
+    def tick(self) -> None:
+        """Look for epochs that have ended, at most twice a second."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        news = False
+        for copied in tuple(self._open.values()):
+            content = copied.content()
+            news |= content != copied.looked
+            copied.looked = content
+        if news:
+            self.poke()
+
+    def refit_started(self, winner: Candidate) -> None:
+        """Have an interrupted refit end in MLflow; the next one has a tracker of its own."""
+        del winner
+        if self._folder is None:
+            return
+        best = self._folder / BEST_FOLDER
+        if RunFolder(best).read_status().get("state") == "finished":
+            return
+        with contextlib.suppress(OSError, ImagetuneError):
+            if (aside := set_aside(best, self._folder)) is not None:
+                self._open[aside] = _Copied(aside, None, ended=True)
+                self.poke()
+
+    def trials_stopped(self) -> None:
+        """Hear that no trial runs any more: what hasn't ended was interrupted."""
+        for copied in tuple(self._open.values()):
+            copied.ended = True
+        self.poke()
+
+    def sync(self, parent: Syncer) -> int:
+        """Copy the folders that have news."""
+        sent = 0
+        for copied in tuple(self._open.values()):
+            content = copied.content()
+            if content is not None and content != copied.seen:
+                with self._copying:
+                    sent += self._copy(copied, parent)
+                copied.seen = content
+            if copied.ended and (content is None or content == copied.content()):
+                self._open.pop(copied.folder, None)
+        _describe_search(parent, self._results, self._search)
+        return sent
+
+    def pending(self) -> int:
+        """Return how many records wait in the folders."""
+        return sum(_pending(copied.folder) for copied in tuple(self._open.values()) if copied.content() is not None)
+
+    def _copy(self, copied: _Copied, parent: Syncer) -> int:
+        try:
+            with run_lock(copied.folder, wait_seconds=0.0):
+                state = _child_state(copied.folder, parent.state, self._tags)
+                if copied.trial is not None:
+                    describe_trial(state, copied.trial, copied.result, self._search.objective)
+                write_state(copied.folder, state)
+                return Syncer(copied.folder, parent.uri, state, parent.tick, client=parent.connect()).sync()
+        except FileNotFoundError:  # the trial is starting again
+            return 0
+
+
+def sync_search(folder: Path) -> str:
+    """Send to MLflow what the folder of a search, its trials and its best run still hold back, and say what was sent.
+
+    Raises:
+        TrackingError: The store can't be reached, or refuses; what was sent is remembered.
+        CheckpointError: The journal is damaged.
+    """
+    return sync_run(folder, children=_SearchFolders(folder)).message()
+
+
+def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | None, objective: str) -> None:
+    """Add to a trial's tracking state what the search knows of it: tags, its objective, and a description."""
+    tags = {"imagetune.trial": trial.trial_id, "imagetune.phase": trial.phase}
+    tags |= {f"imagetune.search.{dotted(path)}": text_of(value) for path, value in trial.values.items()}
+    about = {"seed": trial.seed, "continues": trial.continues, "repeats": trial.repeats, "epochs": trial.epochs}
+    tags |= {f"imagetune.{name}": str(value) for name, value in about.items() if value is not None}
+    if result is not None:
+        tags["imagetune.trial_status"] = result.status
+        if result.best_epoch is not None:
+            tags["imagetune.best_epoch"] = str(result.best_epoch)
+        if result.place:
+            tags["imagetune.place"] = result.place
+        if result.objective is not None:
+            state.figures = {OBJECTIVE_METRIC: result.objective}
+    state.tags = {**state.tags, **tags}
+    state.note = _trial_note(trial, result, objective)
+
+
+def set_aside(folder: Path, search: Path) -> Path | None:
+    """Keep what MLflow has of an interrupted attempt, as a small run folder whose state is killed.
+
+    Args:
+        folder: The trial's or the refit's, about to be removed.
+        search: The search's.
+
+    Returns:
+        The new folder; None where MLflow has nothing of the attempt.
+    """
+    if not (folder / run_files.TRACKING).exists():
+        return None
+    root = search / INTERRUPTED_FOLDER
+    number = 1
+    while (aside := root / f"{folder.name}-{number}").exists():
+        number += 1
+    aside.mkdir(parents=True)
+    for name in _REMEMBERED:
+        if (folder / name).exists():
+            shutil.copy2(folder / name, aside / name)
+    status = RunFolder(folder).read_status()
+    RunFolder(aside).write_status(
+        "killed", stage=str(status.get("stage") or ""), epoch=int(status.get("epoch") or 0), error=status.get("error")
+    )
+    return aside
+
+
+class _SearchFolders:
+    """All that belongs to a search, for `imagetune sync`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._search = read_search(folder)
+
+    def sync(self, parent: Syncer) -> int:
+        """Copy every folder."""
+        search = self._search
+        ends = {result.trial.trial_id: result for result in search.results}
+        sent = 0
+        for trial in search.trials:
+            folder = search.folder_of(trial.trial_id)
+            if (folder / run_files.RECIPE).exists():
+                sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
+        for folder in sorted((search.folder / INTERRUPTED_FOLDER).glob("*/")):
+            sent += self._copy(folder, parent, None, None)
+        for folder in sorted(search.folder.glob(f"{BEST_FOLDER}*/")):
+            sent += self._copy(folder, parent, None, None)
+        _describe_search(parent, search.results, search.recipe.search)
+        return sent
+
+    def pending(self) -> int:
+        """Nobody waits for these."""
+        return 0
+
+    def _copy(self, folder: Path, parent: Syncer, trial: Trial | None, result: TrialResult | None) -> int:
+        with run_lock(folder, wait_seconds=0.0):
+            state = _child_state(folder, parent.state, self._search.recipe.tracking.tags)
+            if trial is not None:
+                describe_trial(state, trial, result, self._search.objective)
+            return Syncer(folder, parent.uri, state, parent.tick, client=parent.connect()).sync()
+
+
+def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -> TrackingState:
+    """Return what is remembered of a run, as a child of the search's; a new one gets the user's tags."""
+    state = read_state(folder)
+    if state is None and folder.name.startswith(BEST_FOLDER):
+        state = planned_state(folder)
+    if state is None:
+        state = TrackingState(tags=dict(tags), log_model=False)
+    if (state.uri, state.experiment) != (parent.uri, parent.experiment):
+        state.uri, state.experiment = parent.uri, parent.experiment
+        state.forget_run()
+    state.parent_run_id = parent.run_id
+    return state
+
+
+def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: SearchConfig) -> None:
+    """Add to the search's own tracking state its best settings so far."""
+    state, objective = parent.state, search.objective
+    candidates = ranking(compared_by(results, search.algorithm), direction_of(objective))
+    if not candidates:
+        return
+    best = candidates[0]
+    state.figures = {OBJECTIVE_METRIC: best.mean}
+    if len(best.objectives) > 1:
+        state.figures[f"{OBJECTIVE_METRIC}_deviation"] = stdev(best.objectives)
+    tags = {"best_trial": best.trial.trial_id, "algorithm": search.algorithm, "objective": objective}
+    state.tags = {**state.tags, **{f"imagetune.{name}": value for name, value in tags.items()}}
+    state.note = search_note(parent.run_dir, candidates, trials=len(results), objective=objective)
+
+
+def _trial_note(trial: Trial, result: TrialResult | None, objective: str) -> str:
+    parts = [f"Trial {trial.trial_id} of a search: {describe_settings(trial)}."]
+    if trial.repeats is not None:
+        parts.append(f"It repeats trial {trial.repeats} with seed {trial.seed}.")
+    if trial.continues is not None:
+        parts.append(f"It goes on with the training of trial {trial.continues}, up to epoch {trial.epochs}.")
+    if result is not None and result.objective is not None:
+        where = "" if result.best_epoch is None else f" at epoch {result.best_epoch}"
+        parts.append(f"Its {objective} on validation: **{result.objective:.4f}**{where}.")
+    if result is not None and result.status == "stopped":
+        parts.append("It was stopped early: earlier trials were better by then.")
+    return " ".join(parts)
+
+
+def _pending(folder: Path) -> int:
+    try:
+        return count_pending(folder, read_state(folder) or TrackingState(log_model=False))
+    except (OSError, ValueError, TrackingError):
+        return 1
+
+
+def _nothing(*_: Any) -> None:
+    """There is no tracker yet."""

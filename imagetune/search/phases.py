@@ -1,0 +1,213 @@
+"""The trials of a search: how each is made from the recipe, and the phases that they run in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagetune.core.files import disk_errors
+from imagetune.core.messages import Say
+from imagetune.errors import SearchError
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import Value
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.runs.checks.recipe import checked
+from imagetune.runs.prepare import Data
+from imagetune.search.budget import Budget
+from imagetune.search.choose_proposer import proposer_of
+from imagetune.search.executors.protocol import Task
+from imagetune.search.forecast import expected
+from imagetune.search.listeners import SearchPlan, Watcher
+from imagetune.search.loop import Runner, run_trials
+from imagetune.search.proposers.bakeoff import fine_tunings
+from imagetune.search.proposers.finalists import Direction, direction_of, ranking, repeats_of
+from imagetune.search.proposers.protocol import ListProposer
+from imagetune.search.records.journal import Event, Proposed, results_of, unfinished
+from imagetune.search.records.trial import Phase, Trial, TrialResult
+from imagetune.training.setup.stopping import StopRequest
+
+# Median stopping compares with trials that began so many earlier, so that what it does hardly depends on how many run
+# at a time, and never on which of them is quicker.
+_LAG = 4
+
+
+@dataclass(frozen=True)
+class Session:
+    """The trials of a search: what each is made from, and which there have been.
+
+    Attributes:
+        loaded: The recipe and its spaces.
+        data: The pictures of the search.
+        folder: Its run folder.
+        past: What earlier sessions did.
+        budget: What it may cost.
+        say: Prints a line for the user.
+        stop: Asked often.
+        started: Run folders of the trials of the first phase that have been started, by number.
+    """
+
+    loaded: LoadedRecipe
+    data: Data
+    folder: Path
+    past: tuple[Event, ...]
+    budget: Budget
+    say: Say
+    stop: StopRequest
+    started: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, spaces at their defaults."""
+        return self.loaded.recipe
+
+    @property
+    def seed(self) -> int:
+        """Seed of the proposals."""
+        own = self.recipe.search.seed
+        return self.recipe.seed if own is None else own
+
+    @property
+    def direction(self) -> Direction:
+        """Whether a smaller or a larger objective is better."""
+        return direction_of(self.recipe.search.objective)
+
+    def recipe_of(self, values: Mapping[NodePath, Value], seed: int | None = None) -> Recipe:
+        """Return the recipe of some settings, as `imagetune fit` would repeat it: nothing in it is a space."""
+        recipe = checked(self.loaded.with_values(values)).recipe
+        if seed is None:
+            return recipe
+        split = recipe.data.split.model_copy(update={"seed": recipe.split_seed})
+        data = recipe.data.model_copy(update={"split": split})
+        return recipe.model_copy(update={"seed": seed, "data": data})
+
+    def folder_of(self, trial_id: str) -> Path:
+        """Return the run folder of a trial."""
+        return self.folder / "trials" / f"trial-{trial_id}"
+
+    def task_of(self, trial: Trial) -> Task:
+        """Return what the trial's process needs."""
+        folder = self.folder_of(trial.trial_id)
+        recipe = self.recipe_of(trial.values, trial.seed)
+        continues = None if trial.continues is None else self.folder_of(trial.continues)
+        probe = self.recipe.search.algorithm == "bakeoff" and trial.phase == "search"
+        return Task(trial.trial_id, folder, recipe, trial.epochs, continues, self._compared(trial), probe)
+
+    def _compared(self, trial: Trial) -> tuple[Path, ...]:
+        search = self.recipe.search
+        if trial.phase != "search" or search.early_stop == "none":
+            return ()
+        if search.algorithm in ("hyperband", "sweep", "bakeoff") or search.folds is not None:
+            return ()
+        before = int(trial.trial_id) - _LAG
+        return tuple(folder for number, folder in sorted(self.started.items()) if number < before)
+
+    def remember_started(self) -> None:
+        """Note which trials earlier sessions have started: those whose folder has a status."""
+        for event in self.past_of("search"):
+            trial_id = _trial_of(event).trial_id
+            if RunFolder(self.folder_of(trial_id)).read_status():
+                self.started[int(trial_id)] = self.folder_of(trial_id)
+
+    def may_start(self, results: Sequence[TrialResult]) -> bool:
+        """Tell whether the budget has room for one more trial."""
+        return self.budget.may_start(sum(result.trial.phase == "search" for result in results))
+
+    def plan(self, slots: int) -> SearchPlan:
+        """Return what is going to happen, for whoever watches."""
+        epochs = sum(stage.epochs for stage in self.recipe.train.stages)
+        return SearchPlan(
+            folder=self.folder,
+            recipe=self.recipe,
+            paths=tuple(self.loaded.spaces),
+            direction=self.direction,
+            slots=slots,
+            expected=expected(self.recipe.search, self.loaded.spaces, epochs=epochs),
+            budget=self.budget,
+            known=tuple(results_of(self.past)),
+        )
+
+    def past_of(self, phase: Phase) -> list[Event]:
+        """Return what earlier sessions did in a phase."""
+        return [event for event in self.past if _trial_of(event).phase == phase]
+
+
+def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
+    """Run the trials of the algorithm, then the finalists once more."""
+    config = session.recipe.search
+    proposer = proposer_of(session.loaded, seed=session.seed, folder=session.folder, past=session.past_of("search"))
+    results = run_trials(proposer, runner, known=[], past=session.past_of("search"))
+    candidates = ranking(results, session.direction)
+    if not candidates:
+        raise all_failed(results, session.folder)
+    if config.algorithm == "sweep":
+        return results
+    again = fine_tunings if config.algorithm == "bakeoff" else repeats_of
+    finals = again(candidates[: config.finalists], repeats=config.repeats, seed=session.recipe.seed)
+    return _final_trials(session, runner, results, finals)
+
+
+def _final_trials(
+    session: Session, runner: Runner, results: Sequence[TrialResult], finals: Sequence[Trial]
+) -> list[TrialResult]:
+    """Run those of the finalists' trials that no earlier session has; with more trials there may be other finalists."""
+    before = results_of(session.past_of("final"))
+    names = {result.trial.trial_id for result in before}
+    open_then = {trial.trial_id for trial in unfinished(session.past_of("final"))}
+    left = [trial for trial in finals if trial.trial_id not in names]
+    # Those that were interrupted come first, and are not proposed anew.
+    left.sort(key=lambda trial: trial.trial_id not in open_then)
+    begun = [Proposed(trial) for trial in left if trial.trial_id in open_then]
+    return run_trials(ListProposer(left), runner, known=[*results, *before], past=begun)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Remembers which trials have a folder, notes deaths there, and passes on."""
+
+    session: Session
+    watcher: Watcher
+
+    def trial_started(self, trial: Trial, task: Task) -> None:
+        """Note its folder."""
+        if trial.phase == "search":
+            self.session.started[int(trial.trial_id)] = task.folder
+        self.watcher.trial_started(trial, task)
+
+    def trial_ended(self, result: TrialResult, task: Task | None) -> None:
+        """Note a death that the trial could not note itself."""
+        if task is not None:
+            _note_death(result, task)
+        self.watcher.trial_ended(result, task)
+
+    def tick(self) -> None:
+        """Pass it on."""
+        self.watcher.tick()
+
+
+def _note_death(result: TrialResult, task: Task) -> None:
+    """Note in a trial's folder what failed and why, where its process died before it could."""
+    if result.status != "failed":
+        return
+    folder = RunFolder(task.folder)
+    with disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.recipe.exists():
+        write_recipe(task.recipe, folder.recipe)
+    status = folder.read_status()
+    if status.get("state", "running") == "running":
+        where = {"stage": status.get("stage", ""), "epoch": status.get("epoch", 0), "step": status.get("step", 0)}
+        folder.write_status("failed", **where, error=result.error)
+
+
+def _trial_of(event: Event) -> Trial:
+    return event.trial if isinstance(event, Proposed) else event.result.trial
+
+
+def all_failed(results: Sequence[TrialResult], folder: Path) -> SearchError:
+    """Return the error of a search without one good trial: the first cause."""
+    first = results[0]
+    what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"
+    return SearchError(what, where=str(folder / "search.csv"), hint="mend the cause, or narrow the spaces")

@@ -1,0 +1,1 @@
+"""What proposes trials: oracles, sweeps, bake-offs, finalists."""

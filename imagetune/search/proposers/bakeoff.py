@@ -1,0 +1,86 @@
+"""A bake-off's trials: a probe of every backbone, and then the best few fine-tuned."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from imagetune.recipe.document import NodePath
+from imagetune.search.proposers.finalists import Candidate
+from imagetune.search.proposers.protocol import Turn
+from imagetune.search.proposers.space import Spaces
+from imagetune.search.proposers.sweep import points_of
+from imagetune.search.records.trial import Trial, TrialResult
+
+# What may differ between the probes of a bake-off.
+BACKBONE_PATHS: tuple[NodePath, ...] = (("model",), ("model", "backbone"))
+OTHER_PATHS: tuple[NodePath, ...] = (("model", "weights"), ("data", "image_size"))
+
+
+class ProbeProposer:
+    """Probes one after the other: beside each other they would spoil each other's times.
+
+    Args:
+        trials: From ``probes_of``.
+    """
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self._waiting = deque(trials)
+        self._open: set[str] = set()
+
+    def ask(self) -> Trial | Turn:
+        """Return the next one."""
+        if self._open:
+            return Turn.WAIT
+        if not self._waiting:
+            return Turn.OVER
+        trial = self._waiting.popleft()
+        self._open.add(trial.trial_id)
+        return trial
+
+    def tell(self, trial: Trial, objective: float | None) -> None:
+        """Let the next one start."""
+        del objective
+        self._open.discard(trial.trial_id)
+
+
+def probes_of(spaces: Spaces) -> list[Trial]:
+    """Return a probe for every combination of the values, a backbone's together."""
+    points = itertools.product(*(points_of(space) for space in spaces.values()))
+    return [
+        Trial(f"{number:03d}", dict(zip(spaces, values, strict=True))) for number, values in enumerate(points, start=1)
+    ]
+
+
+def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
+    """Return the trainings of the best backbones, all with the recipe's seed first.
+
+    Args:
+        finalists: The best probes.
+        repeats: Trainings of each.
+        seed: The recipe's; the further trainings get the seeds that follow it.
+
+    Returns:
+        Trials named after their probe: ``003-1``, and with more seeds ``003-2``, ...
+    """
+    return [
+        Trial(
+            f"{finalist.trial.trial_id}-{extra + 1}",
+            finalist.trial.values,
+            phase="final",
+            seed=seed + extra if extra else None,
+            repeats=f"{finalist.trial.trial_id}-1" if extra else None,
+        )
+        for extra in range(repeats)
+        for finalist in finalists
+    ]
+
+
+def compared_by(results: Sequence[TrialResult], algorithm: str) -> list[TrialResult]:
+    """Return the trials that decide the winner.
+
+    All of them, but for a bake-off that has fine-tuned: the figure of a probe is not that of a training.
+    """
+    finals = [result for result in results if result.trial.phase == "final"]
+    return finals if algorithm == "bakeoff" and finals else [*results]

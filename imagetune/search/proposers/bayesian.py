@@ -1,0 +1,194 @@
+"""Bayesian optimisation: KerasTuner's oracle, with another search for the setting that promises most.
+
+KerasTuner 1.4.8 climbs from 50 random points along numerical gradients, with one prediction of its Gaussian process for
+each number. It treats unordered choices as places on a line, proposes points again that it
+has seen, and leaves failed trials out. Here the process predicts a thousand whole settings at once, random ones and
+neighbours of the best; unordered choices have a coordinate a value; a failed trial counts as the worst.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras_tuner
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from threadpoolctl import threadpool_limits
+
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.search import ChoiceSpace, Space, Value
+from imagetune.search.proposers.keras_oracles import MendedOracle
+from imagetune.search.proposers.space import Spaces, Values, draw, draw_near, position, proposal_of, values_of
+
+Coordinates = NDArray[np.float64]
+
+_RANDOM_CANDIDATES = 500
+_NEIGHBOURS = 30
+_PARENTS = 5
+_WIDTHS = (0.2, 0.05)
+_RESTARTS = 2
+
+
+class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracle):
+    """Bayesian optimisation.
+
+    Args:
+        spaces: What is searched.
+        known: Settings of earlier searches with their objective.
+        settings: Of KerasTuner's oracle.
+    """
+
+    def __init__(self, *, spaces: Spaces, known: Sequence[tuple[Values, float]] = (), **settings: Any) -> None:
+        super().__init__(**settings)
+        self._spaces = spaces
+        self._known = tuple(known)
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Return the next setting; its trial's name is nothing to it."""
+        del trial_id
+        seen = [*self._known_costs(), *self._ended_costs()]
+        finished = sum(cost is not None for _, cost in seen)
+        if self._first or finished < 2 or len(self.trials) + len(self._known) < self.num_initial_points:
+            return dict(self._random_populate_space())
+        random = np.random.default_rng((self.seed, len(self.trials)))
+        # The matrices are small and the cores are with the trials: threads would cost more than they bring.
+        with threadpool_limits(1):
+            best = most_promising(self._spaces, seen, self._open(), self._is_tried, beta=self.beta, random=random)
+        if best is None:
+            return {"status": "STOPPED", "values": None}
+        return {"status": "RUNNING", "values": proposal_of(self._spaces, best)}
+
+    def _known_costs(self) -> list[tuple[Values, float | None]]:
+        return [(values, self._sign * objective) for values, objective in self._known]
+
+    def _ended_costs(self) -> list[tuple[Values, float | None]]:
+        return [
+            (self._values(trial), self._sign * trial.score if trial.status == "COMPLETED" else None)
+            for trial in self.trials.values()
+            if trial.status != "RUNNING"
+        ]
+
+    def _open(self) -> list[Values]:
+        return [self._values(trial) for trial in self.trials.values() if trial.status == "RUNNING"]
+
+    def _values(self, trial: Any) -> Values:
+        return values_of(self._spaces, trial.hyperparameters.values)
+
+    def _is_tried(self, values: Values) -> bool:
+        return bool(self._duplicate(proposal_of(self._spaces, values)))
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.objective.direction == "min" else -1.0
+
+
+def most_promising(
+    spaces: Spaces,
+    seen: Sequence[tuple[Values, float | None]],
+    open_settings: Sequence[Values],
+    is_tried: Any,
+    *,
+    beta: float,
+    random: np.random.Generator,
+) -> dict[NodePath, Value] | None:
+    """Return the untried setting with the smallest lower confidence bound of its cost (Srinivas et al. 2010).
+
+    Args:
+        spaces: What is searched.
+        seen: Settings with their cost, smaller is better; None for one that failed, which counts as the worst.
+        open_settings: Settings whose trials still run; they count as what is expected of them, a little worse, so that
+            nothing is tried beside them without need (Ginsbourger et al. 2010).
+        is_tried: Tells whether a setting has been proposed before.
+        beta: Standard deviations that the bound lies below the mean: the larger, the more is explored.
+        random: Where candidates come from.
+
+    Returns:
+        None where no candidate is new.
+    """
+    candidates = [each for each in _candidates(spaces, seen, random) if not is_tried(each)]
+    if not candidates:
+        return None
+    encode = _Encoder(spaces)
+    places, costs = encode.all([values for values, _ in seen]), _normal_scores([cost for _, cost in seen])
+    model = _fitted(places, costs, random)
+    if open_settings:
+        beside = encode.all(open_settings)
+        mean, deviation = model.predict(beside, return_std=True)
+        fixed = GaussianProcessRegressor(model.kernel_, optimizer=None, normalize_y=True)
+        model = fixed.fit(np.concatenate([places, beside]), np.concatenate([costs, mean + deviation]))
+    mean, deviation = model.predict(encode.all(candidates), return_std=True)
+    return candidates[int(np.argmin(mean - beta * deviation))]
+
+
+def _candidates(
+    spaces: Spaces, seen: Sequence[tuple[Values, float | None]], random: np.random.Generator
+) -> list[dict[NodePath, Value]]:
+    """Return random settings and neighbours of the best."""
+    found = [draw(spaces, random) for _ in range(_RANDOM_CANDIDATES)]
+    finished = [(cost, values) for values, cost in seen if cost is not None]
+    best = sorted(finished, key=lambda each: each[0])[:_PARENTS]
+    for _, values in best:
+        for width in _WIDTHS:
+            found += [draw_near(spaces, values, random, width=width) for _ in range(_NEIGHBOURS)]
+    return found
+
+
+def _fitted(places: Coordinates, costs: Coordinates, random: np.random.Generator) -> GaussianProcessRegressor:
+    scales = np.ones(places.shape[1])
+    kernel = ConstantKernel(1.0, (0.1, 10.0)) * Matern(scales, (0.1, 10.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    model = GaussianProcessRegressor(
+        kernel, normalize_y=True, n_restarts_optimizer=_RESTARTS, random_state=int(random.integers(2**31))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(places, costs)
+
+
+def _normal_scores(costs: Sequence[float | None]) -> Coordinates:
+    """Return the normal quantiles of the costs' ranks: a few trials that went far astray say nothing of the others."""
+    worst = max((cost for cost in costs if cost is not None), default=0.0)
+    ranks = rankdata([worst if cost is None else cost for cost in costs])
+    return np.asarray(norm.ppf((ranks - 0.5) / len(costs)))
+
+
+class _Encoder:
+    """Settings as points between 0 and 1.
+
+    A range and a choice of rising numbers have one coordinate, another choice one for each of its values, all of them
+    0 but that of the value, so that any two of them are a distance of 1 apart. What isn't in force has its default.
+    """
+
+    def __init__(self, spaces: Spaces) -> None:
+        self._spaces = spaces
+
+    def all(self, settings: Sequence[Values]) -> Coordinates:
+        """Return the points, (settings, coordinates)."""
+        return np.array([self._one(values) for values in settings])
+
+    def _one(self, values: Mapping[NodePath, Value]) -> list[float]:
+        return [
+            coordinate
+            for path, space in self._spaces.items()
+            for coordinate in _coordinates(space, values.get(path, space.fallback))
+        ]
+
+
+def _coordinates(space: Space, value: Value) -> list[float]:
+    if not isinstance(space, ChoiceSpace) or _is_rising(space.values):
+        return [position(space, value)]
+    if len(space.values) == 2:
+        return [float(value == space.values[1])]
+    half = 0.5**0.5
+    at = position(space, value) * len(space.values) - 0.5
+    return [half * (index == round(at)) for index in range(len(space.values))]
+
+
+def _is_rising(values: Sequence[Value]) -> bool:
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return len(numbers) == len(values) and numbers == sorted(numbers)

@@ -1,0 +1,142 @@
+"""KerasTuner's oracles, asked and told without its trial loop."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras_tuner
+import numpy as np
+
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.search import SearchConfig, Value
+from imagetune.search.proposers.bayesian import BayesianOracle
+from imagetune.search.proposers.finalists import Direction, direction_of
+from imagetune.search.proposers.keras_oracles import GridOracle, HyperbandOracle, RandomOracle
+from imagetune.search.proposers.protocol import Turn
+from imagetune.search.proposers.space import Spaces, defaults_of, hyperparameters_of, on_grid, proposal_of, values_of
+from imagetune.search.records.table import values_key
+from imagetune.search.records.trial import Known, Trial
+
+OBJECTIVE = "objective"
+_WORKER = "imagetune"
+
+
+class OracleProposer:
+    """One of KerasTuner's oracles as a proposer.
+
+    The first trial of random and Bayesian search and of hyperband is the recipe's default setting, or the best one that
+    earlier searches know: that one is trained again, so that it can win, and no other of theirs is.
+
+    Args:
+        config: Algorithm, objective and number of trials.
+        spaces: What to search, by recipe path.
+        seed: The same seed proposes the same trials, given the same objectives; 0 as well.
+        epochs: Of the recipe's stages together: hyperband's longest trials unless ``config.max_epochs`` says other.
+        known: What earlier searches found, each a setting of the spaces.
+    """
+
+    def __init__(
+        self, config: SearchConfig, spaces: Spaces, *, seed: int, epochs: int, known: Sequence[Known] = ()
+    ) -> None:
+        if config.max_epochs is None:
+            config = config.model_copy(update={"max_epochs": epochs})
+        self._spaces = on_grid(spaces) if config.algorithm == "grid" else spaces
+        self._direction = direction_of(config.objective)
+        known = sorted(known, key=lambda each: values_key(each.values))
+        known.sort(key=lambda each: each.objective, reverse=self._direction == "max")
+        self._oracle = _build(config, self._spaces, known, seed=seed, direction=self._direction)
+        # A grid can't be told what to leave out: its known points are ended as soon as they are proposed.
+        leave_out = known[1:] if config.algorithm == "grid" else ()
+        self._known = {values_key(each.values): each.objective for each in leave_out}
+        self._handles: dict[str, Any] = {}
+        self._trials: dict[str, Trial] = {}
+        self._originals: dict[tuple[str, int | None], str] = {}
+
+    def ask(self) -> Trial | Turn:
+        """Return the next trial."""
+        while True:
+            with _quiet():
+                handle = self._oracle.create_trial(f"{_WORKER}-{len(self._oracle.trials)}")
+            if handle.status == "IDLE":
+                return Turn.WAIT
+            if handle.status != "RUNNING":
+                return Turn.OVER
+            proposed = handle.hyperparameters.values
+            values = values_of(self._spaces, proposed)
+            if (objective := self._known.get(values_key(values))) is None:
+                return self._trial(handle, values)
+            self._end(handle, objective)
+
+    def tell(self, trial: Trial, objective: float | None) -> None:
+        """Close a trial."""
+        handle = self._handles.pop(trial.trial_id)
+        kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
+        handle.hyperparameters.values = {**proposal_of(self._spaces, trial.values), **kept}
+        self._remember(handle, trial)
+        self._end(handle, objective)
+
+    def _trial(self, handle: Any, values: Mapping[NodePath, Value]) -> Trial:
+        proposed = handle.hyperparameters.values
+        epochs, continues = proposed.get("tuner/epochs"), None
+        if (parent := proposed.get("tuner/trial_id")) is not None:
+            lower = self._trials[parent]
+            continues = self._originals[values_key(lower.values), lower.epochs]
+        trial = Trial(f"{len(self._trials) + 1:03d}", values, epochs=epochs, continues=continues)
+        self._handles[trial.trial_id] = handle
+        self._remember(handle, trial)
+        return trial
+
+    def _remember(self, handle: Any, trial: Trial) -> None:
+        self._trials[handle.trial_id] = trial
+        # Only the first of equal trials is really run.
+        self._originals.setdefault((values_key(trial.values), trial.epochs), trial.trial_id)
+
+    def _end(self, handle: Any, objective: float | None) -> None:
+        if objective is None and isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            # A rung with a FAILED trial in it never promotes anything; one with a trial in last place does.
+            objective = math.inf if self._direction == "min" else -math.inf
+        handle.status = "FAILED" if objective is None else "COMPLETED"
+        with _quiet():
+            if objective is not None:
+                self._oracle.update_trial(handle.trial_id, {OBJECTIVE: objective})
+            self._oracle.end_trial(handle)
+
+
+def _build(
+    config: SearchConfig, spaces: Spaces, known: Sequence[Known], *, seed: int, direction: Direction
+) -> keras_tuner.Oracle:
+    common: dict[str, Any] = {
+        "objective": keras_tuner.Objective(OBJECTIVE, direction),
+        "hyperparameters": hyperparameters_of(spaces),
+        # KerasTuner takes 0 for "no seed", and the streams of neighbouring seeds overlap: spread them.
+        "seed": int(np.random.SeedSequence(seed).generate_state(1)[0]) or 1,
+        "max_consecutive_failed_trials": sys.maxsize,
+    }
+    if config.algorithm == "grid":
+        return GridOracle(**common)
+    best = [each.values for each in known] or [defaults_of(spaces)]
+    if config.algorithm == "hyperband":
+        first = [proposal_of(spaces, values) for values in best[: config.factor]]
+        return HyperbandOracle(max_epochs=config.max_epochs, factor=config.factor, first=first, **common)
+    common |= {"first": [proposal_of(spaces, best[0])], "max_trials": config.trials}
+    common["tried"] = [proposal_of(spaces, each.values) for each in known[1:]]
+    if config.algorithm == "random":
+        return RandomOracle(**common)
+    # KerasTuner's habit of three random points a dimension would leave a short search no trial; with one and the
+    # defaults it found more on recorded surfaces (benchmarks/oracles.py).
+    initial = max(3, min(len(spaces) + 1, config.trials // 2))
+    told = [(each.values, each.objective) for each in known]
+    return BayesianOracle(spaces=spaces, known=told, num_initial_points=initial, **common)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the user what only KerasTuner can mend: its old calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

@@ -1,0 +1,252 @@
+"""Warm start: what earlier searches of the same pictures found, told to the oracle before it proposes.
+
+A trial is taken over where fitting its recipe now would be the same training but for the seed: every space of the
+present search holds the value that it had, and everything else in the recipe is as it was. What was taken over is kept
+in the search's own folder, so that a resumed search repeats its proposals whatever has become of the earlier ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imagetune.core import run_files
+from imagetune.core.files import write_json
+from imagetune.core.messages import Say
+from imagetune.errors import CheckpointError, RecipeError
+from imagetune.recipe.conditions import is_met, parents_first
+from imagetune.recipe.document import NodePath, value_at
+from imagetune.recipe.loading import LoadedRecipe, load_recipe
+from imagetune.recipe.printing import flatten, recipe_values
+from imagetune.recipe.problems import dotted
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import ChoiceSpace, Value
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import Data
+from imagetune.search.proposers.finalists import Candidate, direction_of, ranking
+from imagetune.search.proposers.space import fits
+from imagetune.search.records.journal import JOURNAL_NAME, Journal, results_of
+from imagetune.search.records.table import STATE_NAME
+from imagetune.search.records.trial import Known
+from imagetune.search.resume import Picture, is_free, present_pictures, recorded_pictures
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
+
+KEPT_NAME = "warm_start.json"
+_ORACLES = ("random", "grid", "bayesian", "hyperband")
+_AT: NodePath = ("search", "warm_start")
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a search begins with.
+
+    Attributes:
+        sources: The earlier searches, as the recipe names them.
+        known: What they found.
+    """
+
+    sources: tuple[str, ...] = ()
+    known: tuple[Known, ...] = ()
+
+
+@dataclass
+class _Fitting:
+    """Finds the setting of the present spaces that an earlier training is.
+
+    Attributes:
+        loaded: The present recipe and its spaces.
+        offered: What a choice's values look like in a complete recipe, by path.
+    """
+
+    loaded: LoadedRecipe
+    offered: dict[NodePath, list[tuple[Value, Any]]] = field(default_factory=dict)
+
+    def setting_of(self, earlier: Recipe, told: Mapping[NodePath, Value]) -> dict[NodePath, Value] | str:
+        """Return the setting, or why there is none."""
+        spaces, was = self.loaded.spaces, recipe_values(earlier)
+        values: dict[NodePath, Value] = {}
+        for path in parents_first(spaces):
+            if not is_met(spaces, path, values):
+                continue
+            value = told[path] if path in told else self._found(path, was)
+            if not fits({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
+                return f"{dotted(path)} was {_shown(value)}, which isn't among the values searched"
+            values[path] = value
+        return self._difference(values, was) or {path: values[path] for path in spaces if path in values}
+
+    def _found(self, path: NodePath, was: Mapping[str, Any]) -> Any:
+        """Return the value that stood at a path where nothing was searched then."""
+        found, space = value_at(was, path), self.loaded.spaces[path]
+        if not isinstance(space, ChoiceSpace):
+            return found
+        if path not in self.offered:
+            self.offered[path] = [(value, self._complete(path, value)) for value in space.values]
+        return next((value for value, complete in self.offered[path] if complete == found), found)
+
+    def _complete(self, path: NodePath, value: Value) -> Any:
+        return value_at(recipe_values(self.loaded.with_values({path: value}).recipe), path)
+
+    def _difference(self, values: Mapping[NodePath, Value], was: Mapping[str, Any]) -> str:
+        now = dict(flatten(recipe_values(self.loaded.with_values(values).recipe)))
+        then = dict(flatten(was))
+        for key in [*now, *(key for key in then if key not in now)]:
+            if key != "seed" and not is_free(key) and now.get(key, _ABSENT) != then.get(key, _ABSENT):
+                return f"{key} was {_shown(then.get(key, _ABSENT))}, now it is {_shown(now.get(key, _ABSENT))}"
+        return ""
+
+
+def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say: Say) -> WarmStart:
+    """Read the earlier searches that a recipe names, or what the search's own folder has kept of them.
+
+    Args:
+        loaded: The recipe and its spaces.
+        data: The pictures of this search.
+        resumed: Folder of the search that goes on; None for a new one.
+        say: Told how many trials are taken over.
+
+    Raises:
+        RecipeError: A search of another objective, other pictures or other splits, or none of whose trials fits.
+        CheckpointError: A folder without a search, or files that can't be read.
+        TrackingError: An MLflow address that leads nowhere.
+    """
+    sources = loaded.recipe.search.warm_start
+    if resumed is not None:
+        kept = kept_warm_start(resumed)
+        if kept.sources != sources:
+            what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
+            hint = "undo the change, or search in another folder with --run-dir"
+            raise CheckpointError(what, where=str(resumed / KEPT_NAME), hint=hint)
+        return kept
+    algorithm = loaded.recipe.search.algorithm
+    if sources and algorithm not in _ORACLES:
+        hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
+        raise loaded.error(_AT, f"{algorithm} tries what it tries whatever is known", hint=hint)
+    pictures = present_pictures(data) if sources else {}
+    known = [each for source in sources for each in _taken_over(loaded, source, pictures, say)]
+    return WarmStart(sources, tuple(known))
+
+
+def keep_warm_start(warm: WarmStart, folder: Path) -> None:
+    """Write down what a search begins with."""
+    if warm.sources:
+        lines = [
+            {"values": [[list(path), value] for path, value in each.values.items()]}
+            | {"objective": each.objective, "source": each.source}
+            for each in warm.known
+        ]
+        write_json(folder / KEPT_NAME, {"sources": list(warm.sources), "known": lines})
+
+
+def kept_warm_start(folder: Path) -> WarmStart:
+    """Return what a search has begun with.
+
+    Raises:
+        CheckpointError: The file can't be read.
+    """
+    path = folder / KEPT_NAME
+    if not path.exists():
+        return WarmStart()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = [
+            Known({tuple(at): value for at, value in each["values"]}, float(each["objective"]), each["source"])
+            for each in found["known"]
+        ]
+        return WarmStart(tuple(found["sources"]), tuple(known))
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "search again in another folder with --run-dir"
+        raise CheckpointError(f"can't be read: {error!r}", where=str(path), hint=hint) from error
+
+
+def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Picture], say: Say) -> list[Known]:
+    folder = resolve_run(source, uri=loaded.recipe.tracking.uri) if is_mlflow_uri(source) else Path(source)
+    _check_comparable(loaded, source, _description(source, folder))
+    _check_same_pictures(loaded, source, folder, pictures)
+    if not (folder / JOURNAL_NAME).is_file():
+        raise CheckpointError(f"has no {JOURNAL_NAME}", where=source, hint=_journal_hint(source))
+    direction = direction_of(loaded.recipe.search.objective)
+    fitting, known, reasons = _Fitting(loaded), list[Known](), list[str]()
+    candidates = ranking(results_of(Journal(folder / JOURNAL_NAME).read(repair=False)), direction)
+    for candidate in _longest(candidates):
+        setting = _setting_of(fitting, candidate, folder)
+        if isinstance(setting, str):
+            reasons.append(setting)
+        else:
+            known.append(Known(setting, candidate.mean, f"{source} trial {candidate.trial.trial_id}"))
+    if not known:
+        first = f": in the first of {len(reasons)}, {reasons[0]}" if reasons else ", as none has a figure"
+        hint = "leave it out of warm_start" + (", or change back what differs" if reasons else "")
+        raise loaded.error(_AT, f"no trial of {source} is a training of this recipe{first}", hint=hint)
+    left = f"; {len(reasons)} don't fit: {reasons[0]}" if reasons else ""
+    say("warm start", f"{len(known)} of {len(known) + len(reasons)} settings of {source} are reused{left}")
+    return known
+
+
+def _check_comparable(loaded: LoadedRecipe, source: str, about: Mapping[str, Any]) -> None:
+    config = loaded.recipe.search
+    if about.get("algorithm") not in _ORACLES:
+        raise loaded.error(_AT, f"{source} is a {about.get('algorithm')}, whose trials are no settings to go on from")
+    for key, now in (("objective", config.objective), ("folds", config.folds)):
+        if about.get(key) != now:
+            what = f"{source} was judged by {key} {about.get(key)}, this search is by {now}"
+            raise loaded.error(_AT, f"{what}: their figures can't be compared")
+
+
+def _check_same_pictures(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Picture]) -> None:
+    """Check that an earlier search trained, chose and will test by the same pictures, down to their content."""
+    then = recorded_pictures(RunFolder(folder))
+    differ = sorted(name for name in then.keys() | now.keys() if not _alike(then.get(name), now.get(name)))
+    if differ:
+        what = f"{source} has other pictures or splits: {len(differ)} differ, such as {differ[0]}"
+        raise loaded.error(_AT, what, hint="their figures can't be compared; leave it out of warm_start")
+
+
+def _alike(then: Picture | None, now: Picture | None) -> bool:
+    """Tell whether a picture has the content, label and split that it had; groups only decide about splits."""
+    if then is None or now is None:
+        return False
+    return (then.labelled[0], then.split, then.sha256) == (now.labelled[0], now.split, now.sha256)
+
+
+def _journal_hint(source: str) -> str:
+    if is_mlflow_uri(source):
+        return "MLflow gets it when the search ends: send it with imagetune sync FOLDER, or name the folder itself"
+    return "leave it out of warm_start"
+
+
+def _description(source: str, folder: Path) -> dict[str, Any]:
+    path = folder / STATE_NAME
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        hint = "warm_start names the run folders of earlier searches, or their runs:/ID in MLflow"
+        raise CheckpointError(f"is no search: it has no {STATE_NAME}", where=source, hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
+    return found
+
+
+def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Yield the settings that were trained to the end, without those of hyperband's lower rungs."""
+    longest = max((candidate.trial.epochs or 0 for candidate in candidates), default=0)
+    return (candidate for candidate in candidates if (candidate.trial.epochs or 0) == longest)
+
+
+def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
+    own = folder / "trials" / f"trial-{candidate.trial.trial_id}" / run_files.RECIPE
+    try:
+        if own.exists():
+            earlier = load_recipe(own).recipe
+        else:
+            earlier = load_recipe(folder / run_files.RECIPE).with_values(candidate.trial.values).recipe
+        return fitting.setting_of(earlier, candidate.trial.values)
+    except RecipeError as error:
+        return f"its recipe is no longer good: {error.what}"
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,32 @@
+"""What a search refuses before it reads a picture."""
+
+from __future__ import annotations
+
+from imagetune.errors import RecipeError
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.search.proposers.space import grid_size, on_grid
+from imagetune.search.records.bakeoff_result import check_bakeoff
+
+
+def check_recipe(loaded: LoadedRecipe) -> None:
+    """Check what can be checked before there is a folder.
+
+    Raises:
+        RecipeError: There is no space, or a grid has more points than ``search.trials``.
+    """
+    recipe, config = loaded.recipe, loaded.recipe.search
+    if not loaded.spaces:
+        hint = "replace a value by a space, such as learning_rate: {search: log_uniform, low: 1e-5, high: 1e-2}"
+        raise RecipeError("the recipe has nothing to search", where=loaded.document.name, hint=hint)
+    if config.algorithm == "bakeoff":
+        check_bakeoff(loaded)
+    if recipe.evaluate.folds is not None:
+        hint = "search with -o evaluate.folds=null, then fit best.yaml with folds; search.folds judges trials by folds"
+        raise loaded.error(("evaluate", "folds"), "a search doesn't cross-validate its winner", hint=hint)
+    if recipe.data.split.val == 0 and config.folds is None:
+        raise loaded.error(("data", "split"), "a search needs validation pictures, and val is 0")
+    points = grid_size(on_grid(loaded.spaces)) if config.algorithm == "grid" else 0
+    if points > config.trials:
+        what = f"the grid has {points} points, search.trials allows {config.trials}, and part of a grid says little"
+        hint = "raise search.trials, offer fewer values, or use algorithm: random"
+        raise loaded.error(("search", "trials"), what, hint=hint)

@@ -1,0 +1,1 @@
+"""What a search has recorded, and what follows from it."""

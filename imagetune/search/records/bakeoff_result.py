@@ -1,0 +1,195 @@
+"""What a bake-off has found: every backbone's probe, what it costs, and what fine-tuning made of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from imagetune.core.files import write_csv
+from imagetune.errors import RecipeError
+from imagetune.evaluation.cross_validation import corrected_estimate
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.problems import dotted
+from imagetune.recipe.search import ChoiceSpace, IntSpace
+from imagetune.search.proposers.bakeoff import BACKBONE_PATHS, OTHER_PATHS
+from imagetune.search.proposers.finalists import Direction
+from imagetune.search.records.axes import text_of
+from imagetune.search.records.pareto import pareto_front
+from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.trial_process.probe_file import read_probe
+
+TABLE_NAME = "bakeoff.csv"
+_COLUMNS = (
+    *("trial", "backbone", "weights", "image_size", "status", "probe", "low", "high"),
+    *("to_best", "to_best_low", "to_best_high", "ms_alone", "ms_in_batch", "megabytes", "parameters", "features"),
+    *("front", "fine_tuned", "trainings", "place", "error"),
+)
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A backbone of a bake-off.
+
+    Attributes:
+        result: How its probe ended.
+        name: Backbone, with weights and picture size where backbones differ in those.
+        probe: Content of probe.json; None for a failed probe, and where the file is gone.
+        difference: Mean over the folds of its figure minus the best backbone's, with ends of its interval; None for the
+            best and for the failed.
+        front: Whether no other backbone is as good in figure, time and size and better in one of them.
+        fine_tuned: The validation figure of each fine-tuning.
+        tuning_error: Why a fine-tuning failed.
+    """
+
+    result: TrialResult
+    name: str
+    probe: Mapping[str, Any] | None
+    difference: tuple[float, float, float] | None = None
+    front: bool = False
+    fine_tuned: tuple[float, ...] = ()
+    tuning_error: str = ""
+
+    @property
+    def tuned(self) -> float | None:
+        """Mean validation figure of its fine-tunings."""
+        return fmean(self.fine_tuned) if self.fine_tuned else None
+
+    @property
+    def lost(self) -> bool:
+        """Whether its probe has a figure, and probe.json with the rest is gone."""
+        return self.probe is None and self.result.objective is not None
+
+
+def check_bakeoff(loaded: LoadedRecipe) -> None:
+    """Check that a recipe's spaces are those of a bake-off.
+
+    Raises:
+        RecipeError: Something besides backbone, weights and picture size is a space, or the backbone is none.
+    """
+    allowed = ", ".join(dotted(path) for path in (*BACKBONE_PATHS, *OTHER_PATHS))
+    for path, space in loaded.spaces.items():
+        if path not in (*BACKBONE_PATHS, *OTHER_PATHS):
+            hint = f"give it a value, or search it with another algorithm; a bake-off varies {allowed}"
+            raise loaded.error(path, "a bake-off compares backbones, everything else being equal", hint=hint)
+        if not isinstance(space, (ChoiceSpace, IntSpace)):
+            raise loaded.error(
+                path, "a bake-off needs values to choose from", hint="use {search: choice, values: [...]}"
+            )
+    if not set(BACKBONE_PATHS).intersection(loaded.spaces):
+        hint = "such as model.backbone: {search: choice, values: [efficientnet_lite0, resnet50]}"
+        raise RecipeError("a bake-off needs backbones to choose from", where=loaded.document.name, hint=hint)
+
+
+def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) -> list[Baked]:
+    """Return the backbones of a bake-off, the best probe first and the failed ones last.
+
+    Args:
+        folder: The search's run folder.
+        results: How the trials ended.
+        direction: Whether a smaller or a larger figure is better.
+    """
+    probed = [result for result in results if result.trial.phase == "search"]
+    found = [(result, read_probe(folder / "trials" / f"trial-{result.trial.trial_id}")) for result in probed]
+    sign = 1.0 if direction == "min" else -1.0
+    good = [(result, probe) for result, probe in found if result.objective is not None and probe is not None]
+    good.sort(key=lambda one: sign * float(one[1]["value"]))
+    names = _names([probe for _, probe in good])
+    rows = [Baked(result, name, probe) for (result, probe), name in zip(good, names, strict=True)]
+    rows = _on_front(rows, direction)
+    rows = [replace(row, difference=_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
+    rows += [
+        Baked(result, _told(result.trial), None) for result, probe in found if result.objective is None or not probe
+    ]
+    return [_tuned(row, results) for row in rows]
+
+
+def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
+    """Write ``bakeoff.csv``, a line a backbone.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    cells = [_cells(row) for row in rows]
+    write_csv(folder / TABLE_NAME, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells))
+
+
+def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a name for each probe that says no more than what tells it from the others."""
+    several = {key: len({str(probe[key]) for probe in probes}) > 1 for key in ("weights", "image_size")}
+    named = []
+    for probe in probes:
+        height, width = probe["image_size"]
+        size = f"{height}" if height == width else f"{height}x{width}"
+        more = [Path(probe["weights"]).name] if several["weights"] else []
+        more += [size] if several["image_size"] else []
+        named.append(f"{probe['backbone']} ({', '.join(more)})" if more else str(probe["backbone"]))
+    return named
+
+
+def _told(trial: Trial) -> str:
+    """Return the settings of a probe that has left no details."""
+    return ", ".join(text_of(value) for value in trial.values.values())
+
+
+def _on_front(rows: Sequence[Baked], direction: Direction) -> list[Baked]:
+    probes = [row.probe for row in rows if row.probe is not None]
+    if not probes:
+        return []
+    costs = [[probe["cost"]["milliseconds_one"]["value"], probe["cost"]["megabytes"]] for probe in probes]
+    front = pareto_front([probe["value"] for probe in probes], costs, larger_is_better=direction == "max")
+    return [replace(row, front=on) for row, on in zip(rows, front, strict=True)]
+
+
+def _difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, float] | None:
+    """Return how far a probe lies from the best one, with Nadeau and Bengio's interval widened for all comparisons."""
+    if row is best or row.probe is None or best.probe is None:
+        return None
+    objective = row.probe["objective"]
+    own, other = (
+        np.array([fold["figures"][objective] for fold in probe["folds"]], np.float64)
+        for probe in (row.probe, best.probe)
+    )
+    confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
+    found = corrected_estimate(own - other, left_out=row.probe["left_out_ratio"], confidence=confidence)
+    return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)
+
+
+def _tuned(row: Baked, results: Sequence[TrialResult]) -> Baked:
+    prefix = f"{row.result.trial.trial_id}-"
+    own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
+    figures = tuple(result.objective for result in own if result.objective is not None)
+    return replace(row, fine_tuned=figures, tuning_error=next((result.error for result in own if result.error), ""))
+
+
+def _cells(row: Baked) -> dict[str, object]:
+    cells: dict[str, object] = {
+        "trial": row.result.trial.trial_id,
+        "backbone": row.name,
+        "status": row.result.status,
+        "front": int(row.front),
+        "fine_tuned": "" if row.tuned is None else repr(row.tuned),
+        "trainings": len(row.fine_tuned),
+        "place": row.result.place,
+        "error": row.result.error or row.tuning_error,
+    }
+    if row.difference is not None:
+        names = ("to_best", "to_best_low", "to_best_high")
+        cells |= {name: repr(value) for name, value in zip(names, row.difference, strict=True)}
+    if row.probe is None:
+        return cells | ({"probe": repr(row.result.objective)} if row.lost else {})
+    probe, cost = row.probe, row.probe["cost"]
+    return cells | {
+        "backbone": probe["backbone"],
+        "weights": probe["weights"],
+        "image_size": "x".join(str(side) for side in probe["image_size"]),
+        **{name: repr(probe[key]) for name, key in (("probe", "value"), ("low", "low"), ("high", "high"))},
+        "ms_alone": f"{cost['milliseconds_one']['value']:.4f}",
+        "ms_in_batch": f"{cost['milliseconds_batch']['value']:.4f}",
+        **{name: cost[name] for name in ("megabytes", "parameters")},
+        "features": probe["features"],
+    }

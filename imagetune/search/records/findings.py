@@ -1,0 +1,90 @@
+"""What a search plans where its recipe doesn't say it, and what a sweep or a bake-off finds beside its winner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagetune.core.text import format_count
+from imagetune.recipe.loading import LoadedRecipe
+from imagetune.recipe.schema import Recipe
+from imagetune.search.proposers.bakeoff import probes_of
+from imagetune.search.proposers.finalists import direction_of
+from imagetune.search.proposers.sweep import Effect, sweep_effects, sweep_settings
+from imagetune.search.records.bakeoff_result import Baked, baked, write_bakeoff
+from imagetune.search.records.sweep_result import write_sweep
+from imagetune.search.records.trial import TrialResult
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a search finds beside its winner; nothing for most algorithms.
+
+    Attributes:
+        effects: Of a sweep's settings, the defaults first.
+        backbones: Of a bake-off, the best probe first.
+    """
+
+    effects: tuple[Effect, ...] = ()
+    backbones: tuple[Baked, ...] = ()
+
+
+NO_FINDINGS = Findings()
+
+
+def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
+    """Return what to know of the trials before they start, topic and text; None where the recipe says it."""
+    config = loaded.recipe.search
+    if config.algorithm == "sweep":
+        settings = len(sweep_settings(loaded.spaces))
+        planned, what = settings * config.repeats, f"{settings} settings x {format_count(config.repeats, 'seed')}"
+        told = f"{format_count(planned, 'training')}: {what}, one variable at a time"
+    elif config.algorithm == "bakeoff":
+        planned = len(probes_of(loaded.spaces))
+        tuned = min(config.finalists, planned)
+        after = (
+            f", then {format_count(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
+        )
+        seeds = f" with {config.repeats} seeds" if tuned and config.repeats > 1 else ""
+        told = f"{format_count(planned, 'probe')} of backbones{after}{seeds}"
+    elif config.algorithm == "hyperband":
+        return _hyperband_note(loaded.recipe)
+    else:
+        return None
+    most = config.budget.trials
+    return "trials", told + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
+
+
+def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialResult]) -> Findings:
+    """Write ``sweep.csv`` or ``bakeoff.csv`` and return what is in it; nothing for other algorithms.
+
+    Args:
+        folder: The search's run folder.
+        loaded: Its recipe and spaces.
+        results: How the trials ended.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    config = loaded.recipe.search
+    direction = direction_of(config.objective)
+    if config.algorithm == "sweep":
+        effects = sweep_effects(sweep_settings(loaded.spaces), results, direction=direction)
+        write_sweep(folder, effects)
+        return Findings(effects=tuple(effects))
+    if config.algorithm == "bakeoff":
+        rows = baked(folder, results, direction)
+        write_bakeoff(folder, rows)
+        return Findings(backbones=tuple(rows))
+    return NO_FINDINGS
+
+
+def _hyperband_note(recipe: Recipe) -> tuple[str, str] | None:
+    """Return what is amiss where no trial can drop out, which is all that hyperband is about; else None."""
+    config = recipe.search
+    most = config.max_epochs or sum(stage.epochs for stage in recipe.train.stages)
+    if most >= config.factor:
+        return None
+    least = f"with {format_count(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
+    return "note", f"{least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"

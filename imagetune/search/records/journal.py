@@ -1,0 +1,111 @@
+"""The journal of a search: a line for every trial that was proposed and for every one that ended, in that order.
+
+Told to a fresh oracle line by line it brings that to where the last session stopped; KerasTuner's own files are never
+read back. A last line that a crash has cut short is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imagetune.core.files import append_json_line
+from imagetune.errors import CheckpointError
+from imagetune.recipe.document import NodePath
+from imagetune.search.records.trial import Trial, TrialResult
+
+JOURNAL_NAME = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A trial was proposed."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial ended."""
+
+    result: TrialResult
+
+
+Event = Proposed | Ended
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The file of what has happened.
+
+    Attributes:
+        path: ``journal.jsonl``.
+    """
+
+    path: Path
+
+    def add(self, event: Event) -> None:
+        """Append an event and flush it to the disk."""
+        if isinstance(event, Proposed):
+            append_json_line(self.path, {"event": "proposed", **_trial_line(event.trial)})
+        else:
+            result = event.result
+            line = {key: value for key, value in asdict(result).items() if key != "trial"}
+            append_json_line(self.path, {"event": "ended", "trial_id": result.trial.trial_id, **line})
+
+    def read(self, *, repair: bool = True) -> list[Event]:
+        """Return the events of earlier sessions in order.
+
+        Args:
+            repair: Cut off a last line that is incomplete; who doesn't own the file leaves it as it is.
+
+        Raises:
+            CheckpointError: A line that isn't the last can't be read.
+        """
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        complete = data[: data.rfind(b"\n") + 1]
+        if repair and len(complete) < len(data):
+            self.path.write_bytes(complete)
+        trials: dict[str, Trial] = {}
+        events: list[Event] = []
+        for number, line in enumerate(complete.splitlines(), start=1):
+            try:
+                event = _event(json.loads(line), trials)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                hint = "repair the line, or search again in another folder with --run-dir"
+                raise CheckpointError(f"can't be read: {error!r}", where=f"{self.path}:{number}", hint=hint) from error
+            if isinstance(event, Proposed):
+                trials[event.trial.trial_id] = event.trial
+            events.append(event)
+        return events
+
+
+def results_of(events: Sequence[Event]) -> list[TrialResult]:
+    """Return how the trials ended that have, in that order."""
+    return [event.result for event in events if isinstance(event, Ended)]
+
+
+def unfinished(events: Sequence[Event]) -> Iterator[Trial]:
+    """Yield the trials that were proposed and haven't ended, in the order of their proposals."""
+    ended = {result.trial.trial_id for result in results_of(events)}
+    for event in events:
+        if isinstance(event, Proposed) and event.trial.trial_id not in ended:
+            yield event.trial
+
+
+def _trial_line(trial: Trial) -> dict[str, Any]:
+    line = {key: value for key, value in asdict(trial).items() if key != "values" and value is not None}
+    return {**line, "values": [[list(path), value] for path, value in trial.values.items()]}
+
+
+def _event(line: dict[str, Any], trials: dict[str, Trial]) -> Event:
+    kind = line.pop("event")
+    if kind == "proposed":
+        values: dict[NodePath, Any] = {tuple(path): value for path, value in line.pop("values")}
+        return Proposed(Trial(values=values, **line))
+    return Ended(TrialResult(trial=trials[line.pop("trial_id")], **line))

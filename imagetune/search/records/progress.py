@@ -1,0 +1,68 @@
+"""How far running trials are, from the files in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imagetune.core.files import read_json_lines
+from imagetune.run_folder.folder import RunFolder
+from imagetune.search.executors.protocol import Task
+from imagetune.search.proposers.finalists import direction_of
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """How far a trial is.
+
+    Attributes:
+        stage: What it is training; empty before its first step.
+        epoch: In which epoch, from 1 over all stages; 0 before the first.
+        epochs: How many there are at most.
+        objective: Its best figure so far; None before the first validation.
+    """
+
+    stage: str
+    epoch: int
+    epochs: int
+    objective: float | None
+
+
+class ProgressReader:
+    """Reads the progress of a trial; a file that hasn't grown isn't read again.
+
+    Args:
+        task: The trial.
+        objective: Which validation figure counts.
+    """
+
+    def __init__(self, task: Task, objective: str) -> None:
+        self._folder = RunFolder(task.folder)
+        self._objective = objective
+        self._better: Callable[..., float] = min if direction_of(objective) == "min" else max
+        self._epochs = task.epochs or sum(stage.epochs for stage in task.recipe.train.stages)
+        self._size = 0
+        self._best: float | None = None
+
+    def read(self) -> TrialProgress:
+        """Return how far the trial is now."""
+        status = self._folder.read_status()
+        self._read_figures()
+        epoch = status.get("epoch")
+        return TrialProgress(
+            str(status.get("stage") or ""), epoch if isinstance(epoch, int) else 0, self._epochs, self._best
+        )
+
+    def _read_figures(self) -> None:
+        path = self._folder.metrics
+        try:
+            size = path.stat().st_size
+            if size == self._size:
+                return
+            self._size = size
+            figures = [line.get("val", {}).get(self._objective) for line in read_json_lines(path)]
+        # The trial may be starting again, or a shared disk lag behind: a later look finds it.
+        except (OSError, ValueError):
+            return
+        known = [float(figure) for figure in figures if isinstance(figure, (int, float))]
+        self._best = self._better(known) if known else None

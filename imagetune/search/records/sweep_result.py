@@ -1,0 +1,80 @@
+"""What a sweep has found, in words and as ``sweep.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import stdev
+
+from imagetune.core.files import write_csv
+from imagetune.recipe.problems import dotted
+from imagetune.search.proposers.finalists import Direction
+from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combination
+from imagetune.search.records.axes import text_of
+from imagetune.search.records.table import cell_of
+
+TABLE_NAME = "sweep.csv"
+_COLUMNS = ("key", "value", "default", "where", "seeds", "mean", "sd", "paired", "difference", "low", "high")
+_TESTS = ("p", "p_holm", "verdict", "error")
+
+
+def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
+    """Write ``sweep.csv``: a line a setting, the defaults first.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    write_csv(folder / TABLE_NAME, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
+
+
+def method_of(effects: Sequence[Effect]) -> str:
+    """Return one sentence on how the comparisons were made."""
+    pairs = [effect for effect in effects if effect.p is not None]
+    if not pairs:
+        return "No interval: that takes search.repeats of at least 2."
+    return (
+        f"Differences are of the same seeds, with {CONFIDENCE:.0%} intervals of a moderated t, which borrows from all "
+        f"comparisons how much seeds differ; better and worse hold for all {len(pairs)} together (Holm)."
+    )
+
+
+def overrides_of(effects: Sequence[Effect], direction: Direction) -> str:
+    """Return the options that combine what is better beyond chance; empty where nothing is."""
+    changed = combination(effects, direction=direction)
+    options = (f"-o {'.'.join(map(str, path))}={cell_of(value)}" for path, value in changed.items())
+    return " ".join(_quoted(option) for option in options)
+
+
+def where_of(effect: Effect, effects: Sequence[Effect]) -> str:
+    """Return what besides its key differs from the defaults; empty for most."""
+    base, defaults = effects[effect.setting.against].setting.values, effects[0].setting.values
+    changed = {path: value for path, value in base.items() if path in defaults and defaults[path] != value}
+    return ", ".join(f"{dotted(path)}={text_of(value)}" for path, value in changed.items())
+
+
+def _quoted(option: str) -> str:
+    start, value = option.split(" ", 1)
+    return f"{start} '{value}'" if any(letter in value for letter in ' {}[]"*&;|<>()$`!#') else option
+
+
+def _cells(effect: Effect, effects: Sequence[Effect]) -> tuple[object, ...]:
+    setting, figures = effect.setting, list(effect.objectives.values())
+    named = setting.key is not None
+    base = effects[setting.against].setting.values
+    return (
+        dotted(setting.key) if setting.key is not None else "",
+        cell_of(setting.values[setting.key]) if setting.key is not None else "",
+        cell_of(base[setting.key]) if setting.key is not None else "",
+        where_of(effect, effects),
+        len(figures),
+        _number(effect.mean),
+        _number(stdev(figures) if len(figures) > 1 else None),
+        effect.seeds if named else "",
+        *(_number(value) for value in (effect.difference, effect.low, effect.high, effect.p, effect.p_holm)),
+        effect.word if named else "",
+        effect.error,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(value)

@@ -1,0 +1,269 @@
+"""The winner of a search trained once more, and tested once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_low, stdev
+from typing import Any
+
+from imagetune.core.files import disk_errors, write_csv
+from imagetune.core.messages import Say, say_nothing
+from imagetune.core.text import format_count
+from imagetune.data.sources.records import Record
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
+from imagetune.errors import DataError, RecipeError
+from imagetune.evaluation.document import failed_requirements
+from imagetune.recipe.data import ColumnsConfig
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.train import EarlyStoppingConfig, StageConfig
+from imagetune.run_folder.folder import RunFolder, write_recipe
+from imagetune.runs.pages import send_changes, write_pages
+from imagetune.runs.prepare import Data, read_data
+from imagetune.runs.run import run_recipe
+from imagetune.search.proposers.finalists import Candidate
+from imagetune.training.setup.events import Listener
+from imagetune.training.setup.stopping import StopRequest
+
+BEST_RECIPE = "best.yaml"
+BEST_FOLDER = "best"
+PICTURES_TABLE = "pictures.csv"
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The winner's run.
+
+    Attributes:
+        folder: Its run folder.
+        evaluation: Content of its evaluation.json.
+        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+        fresh: Whether this session made it, and not an earlier one.
+    """
+
+    folder: Path
+    evaluation: dict[str, Any] | None
+    missed: tuple[str, ...]
+    fresh: bool = True
+
+
+def refit(
+    recipe: Recipe,
+    data: Data,
+    *,
+    folder: Path,
+    parent_run_id: str | None,
+    listener: Listener,
+    say: Say,
+    stop: StopRequest,
+) -> Refit:
+    """Train the winner's recipe and open the test split, once; what an interrupted session left there is replaced.
+
+    A finished run of an earlier winner, which more trials have beaten, is kept beside it as ``best-1``, ``best-2``, ...
+
+    Args:
+        recipe: From `refit_recipe`.
+        data: Its pictures.
+        folder: The run folder to make.
+        parent_run_id: MLflow run of the search.
+        listener: Hears of progress.
+        say: Prints a line for the user.
+        stop: Asked after every step.
+    """
+    make_room(folder)
+    run = run_recipe(recipe, data, run_dir=folder, listener=listener, say=say, stop=stop, parent_run_id=parent_run_id)
+    return Refit(run.folder, run.evaluation, run.missed)
+
+
+def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
+    """Return the winner's run where an earlier session has finished it, None where it is still to be made.
+
+    Args:
+        folder: Where it would be.
+        recipe: What it would train.
+    """
+    best = RunFolder(folder)
+    if best.read_status().get("state") != "finished" or not best.evaluation.is_file():
+        return None
+    # What can't be read is made again, beside what is left of it.
+    with contextlib.suppress(OSError, ValueError, RecipeError):
+        evaluation = json.loads(best.evaluation.read_text(encoding="utf-8"))
+        if _trained_with(best, recipe):
+            return Refit(folder, evaluation, failed_requirements(evaluation, recipe.evaluate.require), fresh=False)
+    return None
+
+
+def complete_refit(folder: Path, *, tracked: bool, say: Say) -> None:
+    """Write the page of a finished run, and send it to MLflow, where its session was cut short before that.
+
+    Args:
+        folder: The winner's run folder.
+        tracked: Whether this session may send anything.
+        say: Prints a line for the user.
+    """
+    best = RunFolder(folder)
+    if not best.report.is_file():
+        write_pages(best)
+    if tracked:
+        send_changes(best, say=say)
+
+
+def make_room(folder: Path) -> None:
+    """Make ``folder`` free: a finished run moves aside, an unfinished one is removed."""
+    if not folder.exists():
+        return
+    with disk_errors(folder):
+        if RunFolder(folder).read_status().get("state") != "finished":
+            shutil.rmtree(folder)
+            return
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+            number += 1
+        folder.rename(aside)
+
+
+def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: str, fitted: str) -> None:
+    """Write ``best.yaml`` into a search's folder, with its score at its head.
+
+    Args:
+        recipe: What `imagetune fit best.yaml` shall repeat.
+        winner: Its trials.
+        folder: The search's.
+        objective: The validation figure that they were judged by.
+        fitted: What it is trained on, in words.
+    """
+    figures = winner.objectives
+    one = f"{objective} {winner.mean:.4f} on validation"
+    spread = f", standard deviation {stdev(figures):.4f}" if len(figures) > 1 else ""
+    seeds = f", the mean over {len(figures)} seeds{spread}" if len(figures) > 1 else ", one seed"
+    lines = [
+        f"The best settings of the search in {folder}",
+        f"Trial {winner.trial.trial_id}: {one}{seeds}",
+        fitted,
+        "imagetune fit best.yaml repeats the training and the test of best/",
+    ]
+    write_recipe(recipe, folder / BEST_RECIPE, heading=lines)
+
+
+def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say) -> tuple[Recipe, Data, str]:
+    """Return the recipe of the refit, its pictures, and in words what it trains on.
+
+    ``search.refit: train`` is the winner's own recipe. With ``train_and_val`` the validation pictures are trained on as
+    well, for the epochs after which validation was best (the median over the winner's seeds), and the last weights are
+    kept: there is nothing left to stop by.
+
+    Args:
+        recipe: The winner's, complete.
+        winner: Its trials.
+        data: The pictures of the search.
+        folder: The search's; a table of the pictures is written there where the recipe alone can't give these splits.
+        say: Prints a line for the user.
+
+    Raises:
+        DataError: The pictures have changed since the search began.
+    """
+    if recipe.search.refit == "train":
+        return recipe, data, "Trained on the training pictures, its best epoch chosen on the validation pictures"
+    recipe, epochs = _cut(recipe, winner)
+    split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
+    recipe, merged = _merged(plain, data, folder)
+    say(
+        "refit",
+        f"{len(merged.splits.train)} images of training and validation together, {format_count(epochs, 'epoch')}",
+    )
+    told = f"Trained on training and validation pictures together for {epochs} epochs, as many as were best"
+    return recipe, merged, told
+
+
+def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe cut to ``epochs`` in all: the stages in order, as far as they reach."""
+    stages: list[StageConfig] = []
+    for stage in recipe.train.stages:
+        if epochs <= 0:
+            break
+        stages.append(stage.model_copy(update={"epochs": min(stage.epochs, epochs)}))
+        epochs -= stage.epochs
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"stages": tuple(stages)})})
+
+
+def best_epochs(winner: Candidate) -> int | None:
+    """Return after how many epochs validation was best: the median over the winner's seeds, the lower of two."""
+    known = [result.best_epoch for result in winner.results if result.best_epoch is not None]
+    return median_low(known) if known else None
+
+
+def _cut(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
+    """Return the recipe without early stopping for as many epochs as were best, and how many those are."""
+    whole = sum(stage.epochs for stage in recipe.train.stages)
+    epochs = min(best_epochs(winner) or winner.trial.epochs or whole, whole)
+    cut = cut_to_epochs(recipe, epochs)
+    stages = tuple(stage.model_copy(update={"early_stopping": None}) for stage in cut.train.stages)
+    metric = recipe.train.early_stopping.metric
+    stopping = EarlyStoppingConfig(metric=metric, keep="last")
+    train = cut.train.model_copy(update={"stages": stages, "early_stopping": stopping})
+    return cut.model_copy(update={"train": train}), epochs
+
+
+def _merged(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
+    """Return a recipe that trains on training and validation pictures and tests on the same, and its pictures."""
+    if (found := _same_test(recipe, data)) is not None:
+        return recipe, found
+    table, classes = folder / PICTURES_TABLE, recipe.data.classes
+    _write_table(data.splits, recipe.data.columns, table)
+    if recipe.data.task != "regression":
+        classes = data.splits.class_names
+    update = {"source": str(table), "classes": classes}
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+    if (found := _same_test(recipe, data)) is None:
+        raise DataError("the pictures have changed since the search began", where=str(table))
+    return recipe, found
+
+
+def _same_test(recipe: Recipe, data: Data) -> Data | None:
+    """Return the recipe's pictures where they are those of the search with nothing in validation, else None."""
+    try:
+        # What there is to say of the pictures was said.
+        found = read_data(recipe, say=say_nothing)
+    except DataError:
+        return None
+    before, after = data.splits, found.splits
+    same = not after.val and after.class_names == before.class_names
+    same &= _content((*before.train, *before.val), data) == _content(after.train, found)
+    same &= _content(open_holdout(before), data) == _content(open_holdout(after), found)
+    return found if same else None
+
+
+def _content(records: Iterable[Record], data: Data) -> set[tuple[str, str, str | None]]:
+    return {(str(Path(record.path)), record.label, data.audit.hashes.get(record.path)) for record in records}
+
+
+def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
+    """Write where every picture is, whole paths, and in which split: those of training and validation in train."""
+    own = (columns.path, columns.label, columns.split, columns.group)
+    slices = [name for name in columns.slices if name not in own]
+    sides = {"train": (*splits.train, *splits.val), "test": open_holdout(splits)}
+    rows = (
+        (record.path, record.label, side, record.group or "", *(dict(record.slices).get(name, "") for name in slices))
+        for side, records in sides.items()
+        for record in records
+    )
+    write_csv(path, (*own, *slices), rows)
+
+
+def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
+    """Tell whether a run's recipe is this one, but for what the run has settled itself."""
+    then = load_recipe(best.recipe).recipe
+    data = recipe.data.model_copy(update={"workers": then.data.workers})
+    train = recipe.train
+    if train.batch_size == "auto":
+        settled = {"batch_size": then.train.batch_size, "effective_batch": then.train.effective_batch}
+        train = train.model_copy(update=settled)
+    kept = {"search": then.search, "tracking": then.tracking, "data": data, "train": train}
+    return recipe.model_copy(update=kept) == then

@@ -1,0 +1,114 @@
+"""The head of the search's page: what was searched, how it ended, and the winner."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from statistics import stdev
+from typing import Any
+
+from imagetune.core import run_files
+from imagetune.core.text import format_duration
+from imagetune.recipe.metrics import METRICS
+from imagetune.search.records.axes import Axis, text_of
+from imagetune.search.records.clock import clock_of
+from imagetune.search.records.reader import SearchFiles
+from imagetune.search.records.verdict import failures_of, remarks_of
+
+_TESTED = {"loss": "log_loss"}
+_ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
+_MOST_CARDS = 3
+
+
+def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
+    """Yield what the search is, as name and value."""
+    yield "recipe", search.recipe.name
+    yield "algorithm", search.algorithm
+    yield (
+        "objective",
+        f"validation {search.objective}, {'smaller' if search.direction == 'min' else 'larger'} is better",
+    )
+    yield "spaces", str(len(search.axes))
+    yield "trials", _counts(search)
+    ran = [result for result in search.results if result.seconds > 0]
+    if ran:
+        clock = clock_of(ran)
+        yield "started", time.strftime("%Y-%m-%d %H:%M", time.localtime(min(result.began for result in ran)))
+        yield "took", format_duration(clock.total)
+    yield "folder", search.folder.name
+    if search.tracking.get("run_id"):
+        yield "MLflow run", str(search.tracking["run_id"])
+
+
+def _counts(search: SearchFiles) -> str:
+    """Return the trials by how they ended."""
+    counts = Counter(result.status for result in search.searched)
+    told = [f"{counts[state]} {state}" for state in ("completed", "stopped", "repeated", "failed") if counts[state]]
+    if finals := sum(result.trial.phase == "final" for result in search.results):
+        told.append(f"{finals} of finalists with other seeds")
+    if search.open:
+        told.append(f"{len(search.open)} not ended")
+    return ", ".join(told) or "none"
+
+
+def problem_of(search: SearchFiles) -> str:
+    """Return how the search ended, where it did not end well."""
+    state = search.status.get("state")
+    if state in (None, "finished"):
+        return ""
+    if state == "running":
+        return "The search is still going on; this page shows what there is so far."
+    how = "was stopped" if state == "killed" else "failed"
+    reason = f" The reason: {search.status['error']}." if search.status.get("error") else ""
+    again = " The same command with --resume goes on; ended trials stand." if state == "killed" else ""
+    return f"The search {how}.{reason}{again}"
+
+
+def winner_of(search: SearchFiles) -> Mapping[str, Any] | None:
+    """Return the winner with its settings and figures; None where nothing has a figure."""
+    if not search.candidates:
+        return None
+    winner = search.candidates[0]
+    figures = winner.objectives
+    values = search.settings(winner.trial.values)
+    return {
+        "trial": winner.trial.trial_id,
+        "mean": winner.mean,
+        "deviation": stdev(figures) if len(figures) > 1 else None,
+        "seeds": len(figures),
+        "settings": [_setting(search, axis, values) for axis in search.axes],
+        "report": f"best/{run_files.REPORT}" if (search.folder / "best" / run_files.REPORT).is_file() else "",
+        "tested": list(_tested(search)),
+        "pictures": (search.evaluation.get("splits", {}).get("test") or {}).get("pictures"),
+    }
+
+
+def _setting(search: SearchFiles, axis: Axis, values: Mapping[str, Any]) -> dict[str, str]:
+    offered = (
+        ", ".join(text_of(value) for value in axis.values)
+        if axis.is_choice
+        else f"{text_of(axis.low)} to {text_of(axis.high)}{', by its logarithm' if axis.kind == 'log_uniform' else ''}"
+    )
+    text = text_of(values[axis.name]) if axis.name in values else "not used"
+    return {"name": search.short[axis.name], "path": axis.name, "value": text, "offered": offered}
+
+
+def _tested(search: SearchFiles) -> Iterator[dict[str, Any]]:
+    """Yield the test figures that matter here: the objective's own, and the usual ones."""
+    figures = (search.evaluation.get("splits", {}).get("test") or {}).get("figures", {})
+    names = dict.fromkeys([_TESTED.get(search.objective, search.objective), *_ALSO])
+    for name in [name for name in names if (figures.get(name) or {}).get("value") is not None][:_MOST_CARDS]:
+        yield {"name": METRICS[name].in_words, **figures[name]}
+
+
+def overview_of(search: SearchFiles) -> dict[str, Any]:
+    """Return everything that the head of the page shows."""
+    return {
+        "facts": list(facts_of(search)),
+        "problem": problem_of(search),
+        "winner": winner_of(search),
+        "remarks": remarks_of(search),
+        "failures": failures_of(search.results),
+        "trials": len(search.results),
+    }

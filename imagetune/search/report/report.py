@@ -1,0 +1,65 @@
+"""report.html of a search: one page made from the files in its folder alone, in whatever state it ended.
+
+The page needs no network: styles, scripts and drawings are inside. What the search never wrote is left out, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from imagetune.core import run_files
+from imagetune.reports.page import html_environment, write_page
+from imagetune.search.records.reader import SearchFiles, read_search
+from imagetune.search.report.bakeoff import bakeoff_view
+from imagetune.search.report.importance import importance_view
+from imagetune.search.report.overview import overview_of
+from imagetune.search.report.parallel_coordinates import parallel_view
+from imagetune.search.report.progress import progress_view
+from imagetune.search.report.sweep import sweep_view
+from imagetune.search.report.timeline import timeline_view
+from imagetune.search.report.trials import finalists_view, trials_view
+
+# Template of a section, and what it is drawn from: None where the search has nothing of it.
+SECTIONS: Mapping[str, Callable[[SearchFiles], Mapping[str, Any] | None]] = {
+    "bakeoff": bakeoff_view,
+    "sweep": sweep_view,
+    "finalists": finalists_view,
+    "progress": progress_view,
+    "parallel": parallel_view,
+    "importance": importance_view,
+    "timeline": timeline_view,
+    "trials": trials_view,
+}
+
+
+def write_search_report(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a search.
+
+    Args:
+        folder: In whatever state the search ended; only search.json and recipe.yaml have to be there.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelFileError: It is no search's folder, or a file in it is damaged.
+        RecipeError: Its recipe can't be read.
+        CheckpointError: Its journal can't be read.
+        ResourceError: The disk is full.
+    """
+    return write_page(folder / run_files.REPORT, render_search_report(read_search(folder)))
+
+
+def render_search_report(search: SearchFiles) -> str:
+    """Return the page."""
+    environment = html_environment("imagetune.search_runs")
+    environment.filters["objective"] = search.figure
+    environment.filters["spread"] = search.amount
+    found = {name: view for name, part in SECTIONS.items() if (view := part(search)) is not None}
+    return environment.get_template("search.html.jinja").render(
+        search=search,
+        overview=overview_of(search),
+        sections=[(f"{name}.html.jinja", view) for name, view in found.items()],
+    )

@@ -1,0 +1,105 @@
+"""The tables of the search's page: finalists with each seed's figure, and all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import stdev
+from typing import Any
+
+from imagetune.core.text import format_duration
+from imagetune.recipe.search import Value
+from imagetune.search.records.axes import text_of
+from imagetune.search.records.reader import SearchFiles
+from imagetune.search.records.table import values_key
+from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.records.verdict import difference_of
+from imagetune.search.report.timeline import kind_of
+
+
+def finalists_view(search: SearchFiles) -> Mapping[str, Any] | None:
+    """Return what the table of finalists is made of; None where nothing was trained with several seeds."""
+    finalists = [found for found in search.candidates if len(found.objectives) > 1]
+    if not finalists or search.algorithm in ("sweep", "bakeoff"):
+        return None
+    own = search.recipe.seed
+    seeds = sorted(
+        {_seed(result.trial, own) for found in finalists for result in found.results},
+        key=lambda seed: (seed != own, seed),
+    )
+    rows = []
+    for place, found in enumerate(finalists):
+        by_seed = {_seed(result.trial, own): result for result in found.results}
+        rows.append(
+            {
+                "trial": found.trial.trial_id,
+                "settings": [
+                    (search.short.get(name, name), text_of(value))
+                    for name, value in search.settings(found.trial.values).items()
+                ],
+                "figures": [by_seed[seed].objective if seed in by_seed else None for seed in seeds],
+                "mean": found.mean,
+                "deviation": stdev(found.objectives),
+                "difference": difference_of(finalists[0], found, search.sign) if place else None,
+            }
+        )
+    return {"seeds": seeds, "rows": rows}
+
+
+def trials_view(search: SearchFiles) -> Mapping[str, Any] | None:
+    """Return what the table of all trials is made of; None where none was proposed."""
+    if not search.trials:
+        return None
+    ended = {result.trial.trial_id: result for result in search.results}
+    # The line that parallel coordinates draw for settings bears the name of the first trial that has a figure.
+    first = {values_key(trial.values): trial.trial_id for trial in reversed(search.trials)}
+    first |= {values_key(found.trial.values): found.trial.trial_id for found in search.candidates}
+    return {
+        "columns": [(axis.name, search.short[axis.name]) for axis in search.axes],
+        "rows": [_row(search, trial, ended.get(trial.trial_id), first) for trial in search.trials],
+        "rungs": any(trial.epochs for trial in search.trials),
+        "places": len({result.place for result in search.results}) > 1,
+        "winner": search.candidates[0].trial.trial_id if search.candidates else "",
+        "failed": any(result.status == "failed" for result in search.results),
+    }
+
+
+def _row(search: SearchFiles, trial: Trial, result: TrialResult | None, first: Mapping[str, str]) -> dict[str, Any]:
+    settings = search.settings(trial.values)
+    return {
+        "trial": trial.trial_id,
+        "link": f"trials/trial-{trial.trial_id}/" if search.folder_of(trial.trial_id).is_dir() else "",
+        "settings": first.get(values_key(trial.values), ""),
+        "kind": kind_of(result) if result else "open",
+        "state": _state(search, result),
+        "note": _note(trial),
+        "objective": result.objective if result else None,
+        "epochs": result.epochs if result else None,
+        "granted": trial.epochs,
+        "best_epoch": result.best_epoch if result else None,
+        "seconds": result.seconds if result else None,
+        "duration": format_duration(result.seconds) if result else "-",
+        "place": result.place if result else "",
+        "error": result.error if result else "",
+        "values": [_cell(axis.name, settings) for axis in search.axes],
+    }
+
+
+def _cell(name: str, settings: Mapping[str, Value]) -> tuple[Value, str]:
+    """Return what a table sorts by, and what it shows."""
+    return (settings[name], text_of(settings[name])) if name in settings else ("", "not used")
+
+
+def _state(search: SearchFiles, result: TrialResult | None) -> str:
+    if result is not None:
+        return result.status
+    return "running" if search.status.get("state") == "running" else "waits for --resume"
+
+
+def _note(trial: Trial) -> str:
+    if trial.repeats is not None:
+        return f"{trial.repeats} again, seed {trial.seed}"
+    return f"goes on from {trial.continues}" if trial.continues is not None else ""
+
+
+def _seed(trial: Trial, own: int) -> int:
+    return own if trial.seed is None else trial.seed

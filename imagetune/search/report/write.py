@@ -1,0 +1,54 @@
+"""When the page of a search is written: at its end, however it ends, and when somebody asks for it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imagetune.core.messages import Say
+from imagetune.errors import ImagetuneError, StoppedError
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.pages import send_changes
+from imagetune.search.records.journal import JOURNAL_NAME
+from imagetune.search.records.table import STATE_NAME
+from imagetune.search.report.report import write_search_report
+
+
+def is_search(folder: Path) -> bool:
+    """Tell whether a folder is that of a search."""
+    return (folder / STATE_NAME).is_file()
+
+
+def report(run: str, *, say: Say) -> Path:
+    """Write report.html of a search again, from the files in its folder, and send what changed to MLflow.
+
+    Args:
+        run: The search's folder.
+        say: Prints a line for the user.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelFileError: A file of the search is damaged.
+        CheckpointError: Its journal can't be read.
+        ResourceError: The disk is full.
+    """
+    folder = RunFolder(Path(run).absolute())
+    page = write_search_report(folder.path)
+    send_changes(folder, say=say)
+    return page
+
+
+def write_last_report(folder: Path, *, say: Say) -> None:
+    """Write report.html of a search that ends, where there is something to show; say so where that fails.
+
+    What ended the search must not be lost over its page.
+    """
+    if not is_search(folder) or not (folder / JOURNAL_NAME).is_file():
+        return
+    try:
+        write_search_report(folder)
+    except StoppedError:
+        raise
+    except ImagetuneError as error:
+        say("warning", f"report.html could not be written: {error}")

@@ -1,0 +1,223 @@
+"""Who may write a search's folder, and whether what is there can be gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from imagetune.core import run_files
+from imagetune.core.files import disk_errors, write_json
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import told_path, write_splits_csv
+from imagetune.errors import CheckpointError
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.printing import ABSENT, recipe_differences
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
+from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
+from imagetune.runs.prepare import Data
+from imagetune.search.records.journal import JOURNAL_NAME, Event, Proposed
+from imagetune.search.records.table import STATE_NAME
+
+LOCK_NAME = ".search.lock"
+_LOST_PICTURES = "it says which pictures the search was of: put it back, or search without it in another folder"
+# What may differ without making it another training; the pictures and their splits are compared by themselves.
+_FREE = (
+    *("name", "search", "tracking", "card", "evaluate", "train.jit_compile"),
+    *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_picture", "data.max_pixels"),
+    *("data.workers", "data.cache", "data.cache_gib"),
+)
+
+
+def check_resumable(run_dir: Path | None) -> Path:
+    """Return the folder of the search to go on with.
+
+    Raises:
+        CheckpointError: None is named, or there is no search in it.
+    """
+    if run_dir is None:
+        raise CheckpointError("--resume needs the run folder of a search", hint=_name_it())
+    if not (run_dir / STATE_NAME).is_file():
+        hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
+        raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
+    return run_dir
+
+
+@contextmanager
+def only_search(folder: Path) -> Iterator[None]:
+    """Keep other searches out of a folder during the block; the system lets go when the process ends, however.
+
+    Raises:
+        CheckpointError: Another process searches there.
+        ResourceError: The folder can't be written.
+    """
+    with disk_errors(folder):
+        lock = FileLock(folder / LOCK_NAME)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            pid = RunFolder(folder).read_status().get("pid")
+            who = "another process" if pid is None else f"process {pid}"
+            hint = "wait for it to end, or stop it and go on with --resume"
+            raise CheckpointError(f"{who} is searching here", where=str(folder), hint=hint) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_free(key: str) -> bool:
+    """Tell whether a key of a recipe, such as ``data.workers``, may differ without making it another training."""
+    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
+
+
+def check_same_training(folder: RunFolder, recipe: Recipe) -> None:
+    """Check that the trials still to come are trained as those that have been.
+
+    Args:
+        folder: The search's.
+        recipe: As it is now, spaces at their defaults.
+
+    Raises:
+        CheckpointError: What is the same for all trials is no longer what it was.
+        RecipeError: The recipe of the earlier sessions can't be read.
+    """
+    differences = recipe_differences(load_recipe(folder.recipe).recipe, recipe)
+    changed = [(key, then, now) for key, then, now in differences if not is_free(key)]
+    if changed:
+        key, then, now = changed[0]
+        others = f" (and {', '.join(each[0] for each in changed[1:])})" if len(changed) > 1 else ""
+        what = f"the recipe changed since: {key} was {_shown(then)}, now it is {_shown(now)}{others}"
+        hint = "undo the change, or search in another folder with --run-dir"
+        raise CheckpointError(what, where=str(folder.recipe), hint=hint)
+
+
+def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
+    """Check that the journal has not lost a trial that ended: it would be run again, over what it left.
+
+    Args:
+        folder: The search's.
+        past: What the journal says.
+
+    Raises:
+        CheckpointError: There are such trials.
+    """
+    known = {f"trial-{event.trial.trial_id}" for event in past if isinstance(event, Proposed)}
+    places = sorted((folder.path / "trials").glob("trial-*/"))
+    lost = [place.name for place in places if place.name not in known and _has_ended(place)]
+    if lost:
+        what = f"says nothing of {', '.join(lost)} below {folder.path / 'trials'}, which ended"
+        hint = "put the whole file back, or search in another folder with --run-dir"
+        raise CheckpointError(what, where=str(folder.path / JOURNAL_NAME), hint=hint)
+
+
+def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
+    """Write which pictures the search uses and how they are split, or check that they are still the same.
+
+    Args:
+        folder: The search's.
+        recipe: The one whose spaces are searched.
+        data: The pictures.
+        begun: Whether there are trials of these pictures already.
+
+    Raises:
+        CheckpointError: Pictures came, went, changed, or moved to another split since, or nobody can tell.
+    """
+    lock = folder.path / run_files.LOCK
+    if begun or (folder.splits.exists() and lock.exists()):
+        _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
+    write_splits_csv(data.splits, folder.splits)
+    write_json(
+        lock, lock_document(seed=recipe.seed, weights={}, pictures=data.audit.hashes, plugins=used_plugins(recipe))
+    )
+
+
+def _name_it() -> str:
+    found = sorted(Path(RUNS).glob(f"*/{STATE_NAME}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return "name it, as in: imagetune search RECIPE --run-dir runs/NAME --resume"
+    return f"the latest is {found[-1].parent}: imagetune search RECIPE --run-dir {found[-1].parent} --resume"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a search.
+
+    Attributes:
+        labelled: Its label and its group.
+        split: The split that it is in.
+        sha256: Of its content; empty where that was never noted.
+    """
+
+    labelled: tuple[str, str]
+    split: str
+    sha256: str
+
+
+def recorded_pictures(folder: RunFolder) -> dict[str, Picture]:
+    """Return the pictures that a search began with, by path below their root.
+
+    Raises:
+        CheckpointError: What it has noted of them can't be read.
+        RecipeError: Nor can its recipe.
+    """
+    source = Path(load_recipe(folder.recipe).recipe.data.source)
+    try:
+        hashes = json.loads((folder.path / run_files.LOCK).read_text(encoding="utf-8"))["pictures"]
+        with folder.splits.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            row["path"]: Picture((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
+            for row in rows
+        }
+    except OSError as error:
+        raise CheckpointError(f"{error.strerror}", where=str(error.filename), hint=_LOST_PICTURES) from error
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        what = f"its splits.csv or lock.json can't be read: {error!r}"
+        raise CheckpointError(what, where=str(folder.path), hint=_LOST_PICTURES) from error
+
+
+def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:
+    """Return the hash of a picture of splits.csv, wherever its source has been moved to since."""
+    # A table's pictures are told relative to its folder.
+    return next((found for root in (source, source.parent) if (found := hashes.get(str(root / path)))), "")
+
+
+def present_pictures(data: Data) -> dict[str, Picture]:
+    """Return the pictures of a search that begins, by path below their root."""
+    splits = data.splits
+    return {
+        told_path(record.path, splits.root): Picture(
+            (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
+        )
+        for record in (*splits.train, *splits.val, *open_holdout(splits))
+    }
+
+
+def _has_ended(trial: Path) -> bool:
+    return RunFolder(trial).read_status().get("state") in ("finished", "failed")
+
+
+def _shown(value: object) -> str:
+    return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def _check_same(then: Mapping[str, Picture], now: Mapping[str, Picture], path: Path) -> None:
+    both = sorted(then.keys() & now.keys())
+    kinds = {
+        "gone": sorted(then.keys() - now.keys()),
+        "new": sorted(now.keys() - then.keys()),
+        "with another content": [name for name in both if then[name].sha256 != now[name].sha256],
+        "with another label or group": [name for name in both if then[name].labelled != now[name].labelled],
+        "in another split": [name for name in both if then[name].split != now[name].split],
+    }
+    told = [f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names]
+    if told:
+        hint = "put the pictures back, or search in another folder with --run-dir, with search.warm_start for this one"
+        raise CheckpointError(f"the pictures changed since: {', '.join(told)}", where=str(path), hint=hint)

@@ -1,0 +1,246 @@
+"""A search from its recipe to its best model: trials, finalists, refit, one test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imagetune.core.files import write_text
+from imagetune.core.messages import Say
+from imagetune.recipe.document import NodePath
+from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource
+from imagetune.recipe.printing import searchable_yaml
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder, check_run_place, create_run_folder, without_password
+from imagetune.run_folder.recorder import failure_noted
+from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.runs.prepare import Data, read_data
+from imagetune.runs.run import finish_tracking
+from imagetune.search.block_checks import check_blocks
+from imagetune.search.budget import Budget, busy_seconds
+from imagetune.search.choose_executor import executor_of, prepare_executor
+from imagetune.search.listeners import Watcher, Watchers
+from imagetune.search.loop import Runner
+from imagetune.search.mlflow_trials import TrialCopies
+from imagetune.search.phases import Session, Watched, all_failed, run_phases
+from imagetune.search.proposers.bakeoff import compared_by
+from imagetune.search.proposers.finalists import Candidate, ranking
+from imagetune.search.proposers.warm_start import keep_warm_start, warm_start_of
+from imagetune.search.recipe_checks import check_recipe
+from imagetune.search.records.findings import NO_FINDINGS, Findings, plan_message, write_findings
+from imagetune.search.records.journal import Event, Journal, results_of
+from imagetune.search.records.table import Table, describe_search, open_records, write_table
+from imagetune.search.records.trial import TrialResult
+from imagetune.search.refit import BEST_FOLDER, Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
+from imagetune.search.report.write import write_last_report
+from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_pictures
+from imagetune.search.trial_process.folds import check_folds
+from imagetune.tracking.tracker import Tracker, start_tracking
+from imagetune.training.setup.events import Listener
+from imagetune.training.setup.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search and the run of its best recipe.
+
+    Attributes:
+        folder: The search's run folder.
+        recipe: Its recipe, spaces at their defaults.
+        paths: What was searched.
+        results: How every trial ended, in that order.
+        candidates: The settings that have a figure, the winner first.
+        best: The winner's run.
+        added: How many trials this session has added to those of earlier ones.
+        findings: What a sweep or a bake-off has found beside the winner.
+    """
+
+    folder: Path
+    recipe: Recipe
+    paths: tuple[NodePath, ...]
+    results: tuple[TrialResult, ...]
+    candidates: tuple[Candidate, ...]
+    best: Refit
+    added: int
+    findings: Findings = NO_FINDINGS
+
+
+@dataclass(frozen=True)
+class _Records:
+    folder: RunFolder
+    journal: Journal
+    table: Table
+    past: tuple[Event, ...]
+
+
+def search(
+    recipe: RecipeSource,
+    overrides: Overrides,
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    listener: Listener,
+    watcher: Watcher,
+    say: Say,
+    stop: StopRequest,
+) -> Search:
+    """Search the spaces of a recipe, train the finalists again, refit the winner, test it once.
+
+    Leaves in the run folder: ``search.csv``, ``best.yaml``, ``trials/trial-NNN/`` and ``best/``, each a run folder.
+
+    Args:
+        recipe: The YAML file, or the same as a mapping.
+        overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
+        run_dir: The run folder; one is named and made under runs/ by default.
+        resume: Go on with the search in ``run_dir``.
+        listener: Hears of the refit's progress.
+        watcher: Hears of trials.
+        say: Hears what happens.
+        stop: Asked between trials and after every step of the refit.
+
+    Raises:
+        RecipeError: There is nothing to search, or a space where none can be.
+        CheckpointError: The folder has no such search to go on with, or another one.
+        SearchError: Every trial failed.
+    """
+    loaded = load_checked_recipe(recipe, overrides)
+    check_recipe(loaded)
+    if resume:
+        check_resumable(run_dir)
+    else:
+        check_run_place(run_dir)
+    prepare_executor(loaded.recipe)
+    check_blocks(loaded)
+    data = read_data(loaded.recipe, say=say)
+    check_folds(data, loaded.recipe)
+    copies = TrialCopies(loaded.recipe)
+    warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
+    with _opened(loaded, run_dir, resume=resume) as folder:
+        if not resume:
+            # Before search.json, with which there is a search to resume.
+            keep_warm_start(warm, folder.path)
+        # What can't be gone on with is refused before anything of it is changed.
+        records = _open_records(loaded, data, folder)
+        say("run folder", str(folder.path))
+        if planned := plan_message(loaded):
+            say(*planned)
+        with _recorded(folder, loaded.recipe, copies, say) as tracker:
+            watchers = Watchers([copies, watcher])
+            return _search(loaded, data, records, tracker, listener, watchers, say, stop)
+
+
+def _search(
+    loaded: LoadedRecipe,
+    data: Data,
+    records: _Records,
+    tracker: Tracker,
+    listener: Listener,
+    watcher: Watcher,
+    say: Say,
+    stop: StopRequest,
+) -> Search:
+    config, spaces, folder, past = loaded.recipe.search, loaded.spaces, records.folder, records.past
+    budget = Budget(config.budget, spent_seconds=busy_seconds(results_of(past)))
+    session = Session(loaded, data, folder.path, past, budget, say, stop)
+    session.remember_started()
+    # A signal waits for `check`: it must not interrupt the start of a process or a line of the journal.
+    with stop.deferred(), executor_of(loaded.recipe, data, say=say) as executor:
+        watched = Watched(session, watcher)
+        watcher.search_started(session.plan(executor.slots))
+        runner = Runner(
+            executor, session.task_of, records.journal, records.table, watched, stop.check, session.may_start
+        )
+        results = run_phases(session, runner)
+    findings = write_findings(folder.path, loaded, results)
+    judged = compared_by(results, config.algorithm)
+    candidates = ranking(judged, session.direction)
+    if not candidates:
+        raise all_failed(judged, folder.path)
+    winner = candidates[0]
+    watcher.refit_started(winner)
+    best = _best(session, winner, tracker, listener)
+    return Search(
+        folder.path,
+        loaded.recipe,
+        tuple(spaces),
+        tuple(results),
+        tuple(candidates),
+        best,
+        len(results) - len(results_of(past)),
+        findings,
+    )
+
+
+def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Listener) -> Refit:
+    """Write best.yaml, and train and test what it says, unless an earlier session has."""
+    folder, say = session.folder, session.say
+    own = session.recipe_of(winner.trial.values)
+    recipe, data, fitted = refit_recipe(own, winner, session.data, folder=folder, say=say)
+    write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
+    place = folder / BEST_FOLDER
+    if (done := finished_refit(place, recipe)) is not None:
+        say("finished", f"{place} was trained and tested in an earlier session")
+        complete_refit(place, tracked=recipe.tracking.enabled, say=say)
+        return done
+    return refit(
+        recipe,
+        data,
+        folder=place,
+        parent_run_id=tracker.wait_for_run(),
+        listener=listener,
+        say=say,
+        stop=session.stop,
+    )
+
+
+@contextmanager
+def _recorded(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -> Iterator[Tracker]:
+    """Track the search as a run of its own with its trials below it, and note how it ends."""
+    folder.write_status("running")
+    tracking = recipe.tracking.model_copy(update={"log_model": False})
+    with failure_noted(folder):
+        tracker = start_tracking(folder.path, tracking, recipe_name=recipe.name, children=copies)
+    copies.poke = tracker.poke
+    try:
+        with failure_noted(folder):
+            yield tracker
+        folder.write_status("finished")
+    finally:
+        copies.trials_stopped()
+        try:
+            write_last_report(folder.path, say=say)
+        finally:
+            finish_tracking(tracker, say)
+
+
+@contextmanager
+def _opened(loaded: LoadedRecipe, run_dir: Path | None, *, resume: bool) -> Iterator[RunFolder]:
+    """Make the search's folder, or open it again, and keep other searches out of it."""
+    if resume and run_dir is not None:
+        folder = RunFolder(run_dir.absolute())
+    else:
+        folder = create_run_folder(loaded.recipe, run_dir)
+    with only_search(folder.path):
+        yield folder
+
+
+def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Records:
+    """Start the records of a search, or open those of its earlier sessions.
+
+    Raises:
+        CheckpointError: They are damaged, or of another search, other trainings or other pictures.
+    """
+    config, spaces = loaded.recipe.search, loaded.spaces
+    seed = loaded.recipe.seed if config.seed is None else config.seed
+    journal, table = open_records(folder.path, describe_search(config, spaces, seed=seed), list(spaces))
+    past = tuple(journal.read())
+    if past:
+        check_same_training(folder, loaded.recipe)
+    check_journal(folder, past)
+    record_pictures(folder, loaded.recipe, data, begun=bool(past))
+    # As this session has it: pictures may lie elsewhere now, and there may be more trials to come.
+    write_text(folder.recipe, searchable_yaml(replace(loaded, recipe=without_password(loaded.recipe))))
+    write_table(table, results_of(past))
+    return _Records(folder, journal, table, past)

@@ -1,0 +1,124 @@
+"""A trial judged by the mean over folds, each a run folder of its own inside the trial's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from imagetune.core.files import write_json
+from imagetune.core.messages import say_nothing
+from imagetune.data.splits.folds import selection_folds
+from imagetune.data.splits.splits import Splits, write_splits_csv
+from imagetune.recipe.data import ColumnsConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs.prepare import Data
+from imagetune.runs.run import running
+from imagetune.search.executors.protocol import Outcome, Task
+from imagetune.search.trial_process.probe import probe_folds
+from imagetune.search.trial_process.shared import Shared
+from imagetune.search.trial_process.train import Lesson, Trained, train_lesson
+from imagetune.training.setup.stopping import StopRequest
+
+FIGURES_NAME = "trial.json"
+
+
+def check_folds(data: Data, recipe: Recipe) -> None:
+    """Check that the pictures can be parted into the folds that probes and trials are judged by.
+
+    Raises:
+        DataError: They can't.
+    """
+    search = recipe.search
+    if search.algorithm == "bakeoff":
+        probe_folds(data, recipe)
+    if search.folds is not None:
+        selection_folds(data.catalog, data.audit, data.splits, folds=search.folds, seed=recipe.split_seed)
+
+
+def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
+    """Train on every fold; ``trial.json`` has the mean, the standard deviation and each fold's figure.
+
+    Pictures and their features come from the same stores for all folds, so that a fold whose backbone is frozen costs
+    its head.
+    """
+    count = shared.config.folds or 1
+    data, recipe = shared.data, task.recipe
+    with running(recipe, task.folder, say=say_nothing, pages=False) as run:
+        folds = selection_folds(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
+        done: list[Trained] = []
+        for number, splits in enumerate(folds, start=1):
+            run.recorder.epoch = sum(one.epochs for one in done)
+            run.recorder.stage = f"fold {number}"
+            run.recorder.beat()
+            done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
+        document = fold_document(done, folds, objective=shared.config.objective)
+        write_json(run.folder.path / FIGURES_NAME, document)
+    return Outcome("completed", document["mean"], sum(one.epochs for one in done))
+
+
+def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective: str) -> dict[str, Any]:
+    """Return the content of ``trial.json``.
+
+    Args:
+        done: How the training of each fold ended.
+        folds: Their pictures.
+        objective: The validation figure.
+
+    Returns:
+        ``mean`` and ``standard_deviation`` (of the folds' figures, with n - 1) and, for each fold, its run folder, its
+        pictures, its best figure and the epoch that reached it.
+    """
+    figures = [one.objective for one in done]
+    return {
+        "objective": objective,
+        "mean": fmean(figures),
+        "standard_deviation": stdev(figures) if len(figures) > 1 else None,
+        "folds": [
+            {
+                "folder": place_of(number),
+                "train": len(splits.train),
+                "val": len(splits.val),
+                "figure": one.objective,
+                "best_epoch": one.best_epoch,
+            }
+            for number, (one, splits) in enumerate(zip(done, folds, strict=True), start=1)
+        ],
+    }
+
+
+def place_of(number: int) -> str:
+    """Return the place of a fold's run folder in its trial's, counted from 1."""
+    return RunFolder(Path()).fold(number).as_posix()
+
+
+def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> Lesson:
+    place = task.folder / place_of(number)
+    return Lesson(
+        recipe=_fold_recipe(task.recipe, splits, place),
+        data=replace(shared.data, splits=splits),
+        folder=place,
+        objective=shared.config.objective,
+        until_epoch=task.epochs,
+        continues=None if task.continues is None else task.continues / place_of(number),
+    )
+
+
+def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
+    """Return the recipe of a fold, whose source is the table of its splits, and write that table."""
+    table = RunFolder(place).splits
+    place.mkdir(parents=True, exist_ok=True)
+    config = recipe.data
+    data = {
+        "source": str(table),
+        "columns": ColumnsConfig(slices=config.columns.slices),
+        # The table alone decides.
+        "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
+        "classes": config.classes if config.task == "regression" else splits.class_names,
+    }
+    # Read from the fold's folder again, where pictures have no relative paths.
+    write_splits_csv(replace(splits, root=place), table)
+    return recipe.model_copy(update={"data": config.model_copy(update=data)})

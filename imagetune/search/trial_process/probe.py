@@ -1,0 +1,266 @@
+"""What the process of a bake-off's probe does: features, a cross-validated linear probe, and what a picture costs.
+
+The folds are of the training and validation pictures, the same for all backbones. Features go through the store that a
+later fine-tuning of the same backbone reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from imagetune.core.messages import say_nothing
+from imagetune.core.processes import usable_cores
+from imagetune.data.loading.targets import encode_targets, value_scale
+from imagetune.data.loading.timing import Timing
+from imagetune.data.sources.records import Record
+from imagetune.data.splits.folds import fold_splits
+from imagetune.data.splits.holdout import open_holdout
+from imagetune.data.splits.splits import Splits
+from imagetune.evaluation.cross_validation import corrected_estimate
+from imagetune.evaluation.features.baselines import linear_probe
+from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, rows_to_learn_from
+from imagetune.model.backbones.table import get_backbone
+from imagetune.model.build import POOLING
+from imagetune.model.devices import find_device
+from imagetune.model.fold_batch_norm import folded
+from imagetune.model.split_model import cut_model
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.search import SearchConfig
+from imagetune.runs.prepare import Data, build_pretrained
+from imagetune.runs.run import running
+from imagetune.search.executors.protocol import Outcome, Task
+from imagetune.search.trial_process.probe_file import write_probe
+from imagetune.search.trial_process.shared import Shared
+from imagetune.training.feature_cache.features import plain_features
+from imagetune.training.measure.timing import time_calls
+from imagetune.training.objectives.metrics import figures_of_answers
+from imagetune.training.setup.faults import memory_errors
+from imagetune.training.setup.job import CLASS_TASKS
+from imagetune.training.setup.stopping import StopRequest
+
+# Where `search.folds` says nothing.
+FOLDS = 5
+# What is timed besides one picture at a time.
+TIMED_BATCH = 32
+_BYTES_A_WEIGHT = 4
+# Calls of one picture are so short that several make a round.
+_CALLS = 8
+
+
+@dataclass(frozen=True)
+class FoldFigures:
+    """What a probe says of the pictures of a fold.
+
+    Attributes:
+        train: Pictures that it learned from, at most.
+        val: Pictures that its penalty was chosen by.
+        left_out: Pictures that it was asked about.
+        strength: The penalty: C of logistic regression, 1 / alpha of ridge regression.
+        figures: By the names that a training's validation has.
+    """
+
+    train: int
+    val: int
+    left_out: int
+    strength: float
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs where it is used.
+
+    Attributes:
+        one: Forward pass of one picture at a time.
+        batch: Forward pass of ``TIMED_BATCH`` pictures at a time, a picture.
+        parameters: All weights, the head's among them.
+        device: What it was timed on.
+    """
+
+    one: Timing
+    batch: Timing
+    parameters: int
+    device: str
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the weights as float32, in millions of bytes."""
+        return self.parameters * _BYTES_A_WEIGHT / 1e6
+
+
+def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
+    """Judge the backbone of a recipe by a linear probe; ``probe.json`` in the trial's folder has the details.
+
+    Args:
+        shared: Pictures, objective and number of folds.
+        task: The trial, whose folder is made.
+        stop: Asked between batches and folds.
+
+    Returns:
+        The mean over folds of the objective.
+
+    Raises:
+        WeightsError: The backbone's weights are not to be had.
+        DataError: The pictures can't be parted into so many folds, or one vanished.
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+    """
+    with running(task.recipe, task.folder, say=say_nothing, pages=False) as run:
+        document = _document(shared, task.recipe, stop)
+        write_probe(run.folder.path, document)
+    return Outcome("completed", float(document["value"]))
+
+
+def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
+    """Return the folds that every probe of a bake-off is judged by.
+
+    Raises:
+        DataError: The pictures can't be parted into so many.
+    """
+    count = recipe.search.folds or FOLDS
+    return fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed, key="search.folds")
+
+
+def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
+    data, config = shared.data, shared.config
+    pictures = data.pictures(recipe)
+    model, weights = build_pretrained(recipe, pictures, say=say_nothing)
+    records = (*data.splits.train, *data.splits.val)
+    features = _features(model, recipe, data, records, stop)
+    known = {(record.path, record.label): row for row, record in enumerate(records)}
+    labelled = _labelled(features, records, recipe, data.splits.class_names)
+    folds = []
+    for fold in probe_folds(data, recipe):
+        stop.check()
+        folds.append(_fold(labelled, fold, known, seed=recipe.seed))
+    stop.check()
+    cost = _cost(model, recipe)
+    image = recipe.data.image
+    return {
+        "backbone": recipe.model.backbone,
+        "weights": recipe.model.weights,
+        "weights_note": weights.note,
+        "image_size": [image.height, image.width],
+        "usual_size": get_backbone(recipe.model.backbone).usual_size,
+        "features": labelled.features.shape[1],
+        "pictures": len(records),
+        **_judgement(folds, config, confidence=recipe.evaluate.confidence),
+        "cost": _cost_document(cost),
+    }
+
+
+def _judgement(folds: Sequence[FoldFigures], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
+    values = np.array([fold.figures[config.objective] for fold in folds], np.float64)
+    estimate = corrected_estimate(values, left_out=left_out_ratio(folds), confidence=confidence)
+    return {
+        "objective": config.objective,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "method": estimate.method,
+        "confidence": confidence,
+        "left_out_ratio": left_out_ratio(folds),
+        "folds": [
+            {
+                "train": fold.train,
+                "val": fold.val,
+                "left_out": fold.left_out,
+                "strength": fold.strength,
+                "figures": dict(fold.figures),
+            }
+            for fold in folds
+        ],
+    }
+
+
+def left_out_ratio(folds: Sequence[FoldFigures]) -> float:
+    """Return the pictures left out for each one that a fold's probe was given."""
+    return float(np.mean([fold.left_out / (fold.train + fold.val) for fold in folds]))
+
+
+def _features(
+    model: keras.Model, recipe: Recipe, data: Data, records: Sequence[Record], stop: StopRequest
+) -> np.ndarray:
+    halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
+    if halves is None:  # the pooling is always the only way
+        raise ValueError(f"the model can't be cut behind {POOLING}")
+    pictures = data.pictures(recipe)
+    if recipe.train.cache == "off":
+        pictures = replace(pictures, hashes={})
+    batch_size = recipe.evaluate.batch_size or TIMED_BATCH
+    with memory_errors(batch_size):
+        batches = plain_features(halves, records, pictures, batch_size=batch_size, check=stop.check)
+    return np.concatenate([batch.images for batch in batches]).reshape(len(records), -1)
+
+
+def _labelled(
+    features: np.ndarray, records: Sequence[Record], recipe: Recipe, class_names: tuple[str, ...]
+) -> LabelledFeatures:
+    task = recipe.data.task
+    labels = [record.label for record in records]
+    targets = encode_targets(labels, class_names, task, separator=recipe.data.label_separator)
+    classes = targets.argmax(axis=1) if task in CLASS_TASKS else np.full(len(records), -1)
+    return LabelledFeatures(
+        np.asarray(features, np.float32),
+        targets.astype(np.float64),
+        classes.astype(np.int64),
+        np.arange(len(records)),
+        task,
+    )
+
+
+def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, str], int], *, seed: int) -> FoldFigures:
+    train, val, left_out = (
+        labelled.taken(np.array([known[record.path, record.label] for record in records], np.int64))
+        for records in (fold.train, fold.val, open_holdout(fold))
+    )
+    learnt = train.taken(rows_to_learn_from(train, seed=seed))
+    with few_threads(learnt):
+        probe = linear_probe(learnt, left_out, val if len(val) else None)
+    scale = value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
+    figures = figures_of_answers(
+        labelled.task, left_out.targets.astype(np.float32), probe.tested.astype(np.float32), scale
+    )
+    return FoldFigures(len(train), len(val), len(left_out), probe.chosen["strength"], figures)
+
+
+def _cost(model: keras.Model, recipe: Recipe) -> Cost:
+    """Time the model on black pictures, BatchNorm folded as where many pictures are predicted."""
+    image, quick = recipe.data.image, folded(model)
+    pictures = np.zeros((TIMED_BATCH, image.height, image.width, 3), np.uint8)
+
+    def one_by_one() -> None:
+        for _ in range(_CALLS):
+            quick.predict_on_batch(pictures[:1])
+
+    with memory_errors(TIMED_BATCH):
+        one, _ = time_calls(one_by_one, _CALLS)
+        batch, _ = time_calls(lambda: quick.predict_on_batch(pictures), TIMED_BATCH)
+    return Cost(one, batch, int(model.count_params()), find_device().name)
+
+
+def _cost_document(cost: Cost) -> dict[str, Any]:
+    return {
+        "milliseconds_one": _milliseconds(cost.one),
+        "milliseconds_batch": _milliseconds(cost.batch),
+        "batch": TIMED_BATCH,
+        "parameters": cost.parameters,
+        "megabytes": cost.megabytes,
+        "device": cost.device,
+        "cores": usable_cores(),
+    }
+
+
+def _milliseconds(timing: Timing) -> dict[str, float | int]:
+    return {
+        # What else the machine does only ever adds to a time: the fastest round is nearest to the model's own.
+        "value": 1000 * timing.least,
+        "median": 1000 * timing.seconds,
+        "most": 1000 * timing.most,
+        "rounds": len(timing.rounds),
+    }

@@ -1,0 +1,70 @@
+"""What the process of a trial does: train as its recipe says, and return its validation figure.
+
+A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat alone. What is the same for all trials, the
+check of the pictures and their splits, is in the search's folder once.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+import traceback
+from dataclasses import replace
+
+from imagetune.errors import ImagetuneError, StoppedError
+from imagetune.search.executors.protocol import Outcome, Task
+from imagetune.search.loop import one_line
+from imagetune.search.trial_process.folds import train_folds
+from imagetune.search.trial_process.probe import run_probe
+from imagetune.search.trial_process.shared import Shared
+from imagetune.search.trial_process.train import Lesson, train_lesson
+from imagetune.training.setup.stopping import StopRequest, listen_for_stop
+
+_LONGEST_REASON = 300
+
+
+def run_trial(shared: Shared, task: Task) -> Outcome:
+    """Run a trial in this process, which ends with it.
+
+    Whatever goes wrong is that trial's failure, with its traceback in ``debug.log`` of its folder; only a signal is
+    not: such a trial may be run again.
+    """
+    began = time.monotonic()
+    try:
+        with listen_for_stop((signal.SIGTERM,)) as stop:
+            outcome = _run(shared, task, stop)
+    except StoppedError as error:
+        outcome = Outcome("lost", error=one_line(error))
+    except ImagetuneError as error:
+        outcome = Outcome("failed", error=one_line(error))
+    except Exception as error:  # noqa: BLE001 - a bug in one trial must not end the others
+        traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        outcome = Outcome("failed", error=f"internal: {text[:_LONGEST_REASON]}; see debug.log in its folder")
+    return replace(outcome, seconds=time.monotonic() - began)
+
+
+def _run(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
+    if task.probe:
+        return run_probe(shared, task, stop)
+    outcome = _train(shared, task, stop) if shared.config.folds is None else train_folds(shared, task, stop)
+    if outcome.objective is None or not math.isfinite(outcome.objective):
+        what = f"its best {shared.config.objective} is {outcome.objective}"
+        return replace(outcome, status="failed", objective=None, error=f"diverged: {what}")
+    return outcome
+
+
+def _train(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
+    lesson = Lesson(
+        recipe=task.recipe,
+        data=shared.data,
+        folder=task.folder,
+        objective=shared.config.objective,
+        until_epoch=task.epochs,
+        continues=task.continues,
+        compared=task.compared,
+    )
+    trained = train_lesson(lesson, stop=stop)
+    outcome = Outcome("completed", trained.objective, trained.epochs, trained.best_epoch)
+    return replace(outcome, status="stopped") if trained.stopped else outcome

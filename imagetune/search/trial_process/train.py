@@ -1,0 +1,116 @@
+"""One training of a trial in a run folder of its own, and the figures that it reached."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from imagetune.core.files import read_json_lines, write_json
+from imagetune.core.messages import say_nothing
+from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.used_plugins import used_plugins
+from imagetune.run_folder.folder import RunFolder, lock_document, write_recipe
+from imagetune.runs.prepare import Data, Training, prepare_training
+from imagetune.runs.run import Run, running
+from imagetune.search.trial_process.early_stop import MedianStopping
+from imagetune.training.loop.fit import train
+from imagetune.training.setup.stopping import StopRequest
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be trained.
+
+    Attributes:
+        recipe: Complete and validated.
+        data: Its pictures; the test split stays closed.
+        folder: The run folder to make.
+        objective: The validation figure.
+        until_epoch: Where training ends, in epochs of all stages.
+        continues: Run folder of the training that this one goes on with.
+        compared: Run folders of earlier trials for median stopping.
+    """
+
+    recipe: Recipe
+    data: Data
+    folder: Path
+    objective: str
+    until_epoch: int | None = None
+    continues: Path | None = None
+    compared: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        objective: The figure of the epoch whose weights are kept, maybe one of a lower rung: what a fit would reach.
+        best_epoch: That epoch, from 1 over all stages.
+        epochs: Epochs that were trained here.
+        stopped: Whether median stopping has ended it.
+    """
+
+    objective: float
+    best_epoch: int
+    epochs: int
+    stopped: bool
+
+
+def train_lesson(lesson: Lesson, *, stop: StopRequest) -> Trained:
+    """Train, and leave a run folder whose recipe.yaml `imagetune fit` can repeat.
+
+    Raises:
+        ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to go on with is damaged.
+    """
+    with running(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
+        return _train(lesson, run, stop)
+
+
+def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
+    folder, recorder = run.folder, run.recorder
+    earlier = None if lesson.continues is None else RunFolder(lesson.continues)
+    if earlier is not None:
+        recorder.go_on_from(earlier)
+    before = len(read_json_lines(folder.metrics))
+    recipe = lesson.recipe if earlier is None else _with_batch_size_of(earlier, lesson.recipe)
+    training = prepare_training(recipe, lesson.data, say=say_nothing, stop=stop, workers="unless_features_are_kept")
+    _write_inputs(folder, training, lesson.recipe)
+
+    def beat() -> None:
+        recorder.beat()
+        stop.check()
+
+    median = MedianStopping(lesson.compared, lesson.objective, training.recipe.train.stages, beat)
+    kept = train(
+        replace(training.job, folder=folder.checkpoints, listener=recorder),
+        start_from=None if earlier is None else earlier.checkpoints,
+        until_epoch=lesson.until_epoch,
+        stop_when=median,
+    )
+    epochs = len(read_json_lines(folder.metrics)) - before
+    return Trained(kept.val[lesson.objective], kept.epoch, epochs, median.stopped)
+
+
+def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
+    """Return the recipe with the batch size of a lower rung, where it is `auto`: it decides what an epoch learns."""
+    if recipe.train.batch_size != "auto":
+        return recipe
+    size = load_recipe(earlier.recipe).recipe.train.batch_size
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_size": size})})
+
+
+def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None:
+    """Write what the training stands on; the hashes of its pictures are the search's."""
+    if training.recipe != before:
+        write_recipe(training.recipe, folder.recipe)
+    write_json(
+        folder.lock,
+        lock_document(
+            seed=training.recipe.seed,
+            weights=asdict(training.weights),
+            pictures={},
+            plugins=used_plugins(training.recipe),
+        ),
+    )

@@ -1,0 +1,165 @@
+"""Whether a stage computes the features of its frozen layers once, where it cuts the model, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import psutil
+
+from imagetune.core.row_store import cache_root, free_disk, row_bytes
+from imagetune.model.build import POOLING
+from imagetune.model.split_model import Halves, cut_model, frozen_boundaries
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.recipe.unfreeze import parse_unfreeze
+from imagetune.training.setup.job import TrainingJob, is_augmented, stage_batches, stage_data
+
+# Measured (docs/strategies.md): a head learns as well from this many augmented copies of each picture as from ones
+# that never repeat; from a single one it doesn't.
+AUTO_COPIES = 4
+FEATURE_TYPE = "<f4"
+# Features that are read as fast as a cheap disk gives them never cost more than this.
+_BYTES_PER_SECOND = 500e6
+# The rest is for decoded pictures, the model and other processes.
+_MEMORY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What a recipe says of the features of a stage: the stage's own settings, or those of all stages.
+
+    Attributes:
+        cut: ``auto``, ``off``, or the block whose output is kept.
+        copies: Augmented copies of each picture that take turns, an epoch each.
+        whole_backbone: Whether nothing of the backbone is trained.
+    """
+
+    cut: str
+    copies: int | Literal["auto"]
+    whole_backbone: bool
+
+    @property
+    def caches_backbone(self) -> bool:
+        """Whether the output of the whole backbone may be kept: what a head is trained on."""
+        return self.whole_backbone and self.cut != "off"
+
+    def count_copies(self, epochs: int, *, augmented: bool) -> int:
+        """Return how many copies of each picture a stage of so many epochs looks at; 1 without augmentation."""
+        wanted = AUTO_COPIES if self.copies == "auto" else self.copies
+        return min(epochs, wanted) if augmented else 1
+
+
+def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
+    """Return what the recipe says of a stage's features: the one place that looks up ``cache`` and ``views``."""
+    return FeatureSettings(
+        stage.cache or train.cache, stage.views or train.views, parse_unfreeze(stage.unfreeze).nothing
+    )
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """What a stage does about the features of its frozen layers.
+
+    Attributes:
+        reason: A clause for the screen.
+        halves: The model of the stage, cut; None where every epoch starts from the pictures.
+        copies: Augmented copies of each picture, one an epoch in turn; 1 without augmentation.
+        augmented: Whether the copies differ from the picture.
+        in_memory: Whether all features of the stage fit into memory.
+    """
+
+    reason: str
+    halves: Halves | None = None
+    copies: int = 1
+    augmented: bool = False
+    in_memory: bool = True
+
+
+def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> FeaturePlan:
+    """Return what a stage does about features.
+
+    A backbone that is frozen as a whole is always worth it. Elsewhere ``auto`` keeps features only of pictures that
+    are not augmented, at the last boundary where reading them takes less time than computing them, which is measured.
+
+    Args:
+        job: What all stages share.
+        stage: Its ``unfreeze`` is known to fit the backbone.
+        model: The model that the stage trains, as from ``stage_model``.
+    """
+    settings = read_feature_settings(job.config, stage)
+    if trouble := _trouble(job, settings.cut):
+        return FeaturePlan(trouble)
+    boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
+    if not boundaries:
+        return FeaturePlan("the first layers learn")
+    augmented = is_augmented(stage_data(job.pictures.config, stage))
+    count = settings.count_copies(stage.epochs, augmented=augmented)
+    if settings.cut in boundaries:
+        return _plan_at(job, model, settings.cut, count, augmented=augmented)
+    if boundaries[-1] == POOLING:
+        return _plan_at(job, model, POOLING, count, augmented=augmented)
+    # That a few copies are enough was measured for heads alone.
+    if augmented and settings.copies == "auto":
+        return FeaturePlan("pictures are augmented anew in each epoch; train.views would let them take turns")
+    return _plan_deepest(job, stage, model, boundaries, count, augmented=augmented)
+
+
+def _trouble(job: TrainingJob, cut: str) -> str:
+    """Return why features can't be kept whatever the model is; nothing where they can."""
+    if cut == "off":
+        return "train.cache is off"
+    if job.config.mix.name != "none":
+        return f"{job.config.mix.name} blends pictures anew in each epoch"
+    if job.config.teacher is not None:
+        return "the teacher looks at the pictures of each epoch"
+    return ""
+
+
+def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *, augmented: bool) -> FeaturePlan:
+    """Return the plan to keep the features of one boundary, if there is room for them."""
+    halves = cut_model(model, job.backbone, boundary)
+    if halves is None:
+        return FeaturePlan(f"other ways through the network lead around {boundary}")
+    size = row_bytes(halves.feature_shape, FEATURE_TYPE)
+    needed = size * (len(job.pictures.train) * copies + len(job.pictures.val))
+    in_memory = needed <= _MEMORY_SHARE * psutil.virtual_memory().available
+    if not in_memory and needed > min(job.pictures.config.cache_bytes, free_disk(cache_root()) / 2):
+        return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
+    versions = f" x {copies} views" if copies > 1 else ""
+    what = f"features of {boundary}, {len(job.pictures.train)} pictures{versions}, computed once"
+    return FeaturePlan(f"{what} ({_amount(needed)})", halves, copies, augmented, in_memory)
+
+
+def _plan_deepest(
+    job: TrainingJob, stage: StageConfig, model: keras.Model, boundaries: Sequence[str], copies: int, *, augmented: bool
+) -> FeaturePlan:
+    """Return the plan for the last boundary where the model can be cut, if that saves time there."""
+    if stage.epochs <= copies:
+        return FeaturePlan("no epoch would see the same pictures again")
+    found = FeaturePlan("no frozen block is the only way through the network")
+    for boundary in reversed(boundaries):
+        found = _plan_at(job, model, boundary, copies, augmented=augmented)
+        if found.halves is None:
+            continue
+        spent = _seconds_a_picture(job, stage, found.halves.lower) * (stage.epochs - copies)
+        moved = row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
+        if spent > moved:
+            return found
+        return FeaturePlan(f"features of {boundary} would take longer to read than to compute")
+    return found
+
+
+def _seconds_a_picture(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
+    with stage_batches(job, stage, epochs=1, workers=0) as batches:
+        images = next(batches).images
+    lower.predict_on_batch(images)  # the first call also compiles, which happens once anyway
+    began = time.perf_counter()
+    lower.predict_on_batch(images)
+    return (time.perf_counter() - began) / len(images)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(1, round(size / 2**20))} MiB"

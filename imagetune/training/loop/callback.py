@@ -1,0 +1,200 @@
+"""What happens after each step and epoch of a stage."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from imagetune.errors import DivergedError
+from imagetune.recipe.metrics import is_lower_better
+from imagetune.training.loop.checkpoints import InitialWeights, checkpoint_path, commit_checkpoint, prune_checkpoints
+from imagetune.training.loop.resume import collect_arrays
+from imagetune.training.loop.state import BestEpoch, StageState, TrainingState
+from imagetune.training.loop.weight_averaging import KeptWeights
+from imagetune.training.optimization.optimizer import scale_learning_rate
+from imagetune.training.optimization.schedules import PlateauLearningRate
+from imagetune.training.setup.events import EpochRecord, StepDone
+from imagetune.training.setup.job import TrainingJob
+from imagetune.training.setup.stages import StageSetup
+
+# Asked after every epoch; true ends the training there.
+StopCondition = Callable[[EpochRecord], bool]
+
+
+class StageCallback(keras.callbacks.Callback):
+    """Watches the loss, validates, commits checkpoints, remembers the best epoch and stops early.
+
+    Args:
+        job: What all stages share.
+        state: Where training stands: at the beginning of a stage, or where an earlier training of it stood.
+        setup: What the stage trains with.
+        weights: What the stage trains and keeps.
+        validate: Gives the validation figures of the model as it is.
+        initial: The weights that training started with.
+        stop_when: Asked after every epoch whether training ends there.
+
+    Attributes:
+        state: Where training stands now.
+        stopped: Whether ``stop_when`` has ended the training, whatever stages are left.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        state: TrainingState,
+        setup: StageSetup,
+        weights: KeptWeights,
+        *,
+        validate: Callable[[], dict[str, float]],
+        initial: InitialWeights,
+        stop_when: StopCondition,
+    ) -> None:
+        super().__init__()
+        self.job = job
+        self.state = state
+        self.setup = setup
+        self.weights = weights
+        self.validate = validate
+        self.initial = initial
+        self.stop_when = stop_when
+        self.stopped = False
+        self._early_stopping = setup.stage.early_stopping or job.config.early_stopping
+        self._plateau = PlateauLearningRate(setup.schedule, self._stage.plateau)
+        self._committed_step: int | None = None
+        self._began = 0.0
+
+    @property
+    def _stage(self) -> StageState:
+        if self.state.stage is None:
+            raise ValueError("a callback works in a stage")
+        return self.state.stage
+
+    @property
+    def _steps_of_stage(self) -> int:
+        return self.state.step - self._stage.steps_before
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        del epoch, logs
+        self._began = time.perf_counter()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the learning rate of plateau, which depends on how training goes."""
+        del batch, logs
+        if self.setup.schedule.config.name != "plateau":
+            return
+        factor = self._plateau.before_step(self._steps_of_stage // self.job.config.accumulation)
+        if factor != 1.0:
+            if keras.backend.backend() == "jax":  # its state lives outside the variables during an epoch
+                self.model.jax_state_sync()
+            scale_learning_rate(self.model.optimizer, factor)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Refuse a loss that is no number, tell the listener, and stop if asked to.
+
+        Raises:
+            DivergedError: The loss is not finite.
+            StoppedError: A signal came.
+        """
+        loss = float((logs or {})["loss"])
+        self.state = replace(self.state, step=self.state.step + 1)
+        if not math.isfinite(loss):
+            raise self._diverged(loss)
+        self.job.listener.step_done(
+            StepDone(self._stage.name, self.state.epoch + 1, batch + 1, self.job.steps_per_epoch, loss)
+        )
+        self.job.stop.check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Validate, commit, and decide how to go on.
+
+        Raises:
+            DivergedError: The validation loss is not finite.
+            ResourceError: The disk is full.
+            StoppedError: A signal came.
+        """
+        seconds = time.perf_counter() - self._began
+        self.state = replace(self.state, epoch=self.state.epoch + 1)
+        self.weights.epoch_ended(epoch + 1)
+        # Taken before averages are shown: training goes on with what was learned.
+        arrays = collect_arrays(self.job.model, self.setup.learner.optimizer, self.weights)
+        with self.weights.shown():
+            record = self._record(float((logs or {})["loss"]), seconds)
+            best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
+            self._commit(replace(self.state, arrays=arrays))
+        prune_checkpoints(self.job.folder, best=best.checkpoint)
+        self.job.listener.epoch_done(record)
+        self.stopped = self.stop_when(record)
+        self.model.stop_training = self.stopped or self._stage.finished
+        self.job.stop.check()
+
+    def commit(self) -> None:
+        """Commit a checkpoint of the weights as they would be kept now, unless that of the last epoch is it."""
+        if self._committed_step != self.state.step:
+            with self.weights.shown():
+                self._commit(self.state)
+
+    def _commit(self, state: TrainingState) -> None:
+        commit_checkpoint(self.job.folder, self.job.model, state, self.initial)
+        self._committed_step = state.step
+
+    def _record(self, loss: float, seconds: float) -> EpochRecord:
+        val = self.validate()
+        if val and not math.isfinite(val["loss"]):
+            raise self._diverged(val["loss"])
+        return EpochRecord(
+            stage=self._stage.name,
+            epoch=self.state.epoch,
+            step=self.state.step,
+            train=self.setup.tally.figures(loss),
+            val=val,
+            learning_rate=self._learning_rate(),
+            images_per_second=len(self.job.pictures.train) / max(seconds, 1e-9),
+        )
+
+    def _advance(self, record: EpochRecord, *, last: bool) -> BestEpoch:
+        """Take an epoch into the state, for whatever waits for improvements; return the best epoch so far.
+
+        Args:
+            record: Of the epoch.
+            last: Whether the stage has no more epochs.
+        """
+        best, watched = self.state.best, self._early_stopping
+        improved = best is None or self._improves(record, best)
+        if best is None or improved or watched.keep == "last":
+            best = BestEpoch(record, checkpoint_path(self.job.folder, self.state.step))
+        self._plateau.after_epoch(improved=improved)
+        stalled = 0 if improved else self._stage.stalled_epochs + 1
+        stage = replace(
+            self._stage,
+            stalled_epochs=stalled,
+            plateau=self._plateau.state,
+            averaged_epochs=self.weights.averaged_epochs,
+            finished=last or (watched.patience is not None and stalled > watched.patience),
+        )
+        self.state = replace(self.state, best=best, stage=stage)
+        return best
+
+    def _improves(self, record: EpochRecord, best: BestEpoch) -> bool:
+        watched = self._early_stopping
+        gain = record.figure(watched.metric) - best.record.figure(watched.metric)
+        return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
+
+    def _learning_rate(self) -> float:
+        if self.setup.schedule.config.name == "plateau":
+            return self._plateau.learning_rate
+        # That of the step just done, which began one earlier.
+        passes = max(self._steps_of_stage - 1, 0)
+        return self.setup.schedule.rate_at(passes // self.job.config.accumulation)
+
+    def _diverged(self, loss: float) -> DivergedError:
+        return DivergedError(
+            f"the loss is {loss} at step {self.state.step} with a learning rate of {self._learning_rate():.3g}",
+            where=f"stage {self._stage.name!r}",
+            hint="lower its learning_rate or set train.optimizer.clip_norm; the best weights are in checkpoints/",
+        )

@@ -1,0 +1,275 @@
+"""The learning-rate range test: let it rise step by step and see where the loss falls and where it explodes.
+
+After Smith 2017 (arXiv 1506.01186), with an exponential rise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.errors import DivergedError
+from imagetune.recipe.train import ScheduleConfig, StageConfig
+from imagetune.training.optimization.optimizer import Slots, list_inner_optimizers
+from imagetune.training.setup.faults import memory_errors
+from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_batches
+from imagetune.training.setup.keras_feed import Feed
+from imagetune.training.setup.stages import Objective, prepare_stage
+
+MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-7, 10.0
+MAX_STEPS = 100
+# The test ends where the smoothed loss is so many times its lowest, as in fastai.
+EXPLODED = 4.0
+# Of the moving average: a lower one follows every batch.
+SMOOTHING = 0.9
+# The first smoothed losses are means of very few batches: what falls there is noise.
+UNSETTLED_STEPS = 5
+FLAT_SHARE = 0.1
+# Less is noise or rounding: shares of the loss over the whole fall, and over one step.
+MIN_FALL, MIN_SLOPE = 0.01, 1e-3
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The curve of a range test, and what it suggests.
+
+    Attributes:
+        stage: Name of the stage.
+        learning_rates: (n,) float64, that of the head at each step, rising.
+        losses: (n,) float64, loss of each step's pictures before the step.
+        smoothed: (n,) float64, moving average of the losses.
+        valley: Learning rate two thirds into the longest fall of the smoothed losses; None where they don't fall.
+        steepest: Learning rate at which they fall fastest; None where they don't fall.
+    """
+
+    stage: str
+    learning_rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    smoothed: NDArray[np.float64]
+    valley: float | None
+    steepest: float | None
+
+    @property
+    def suggestion(self) -> float:
+        """The learning rate to train with: the valley, else the steepest slope.
+
+        Raises:
+            DivergedError: The loss fell nowhere.
+        """
+        found = self.valley or self.steepest
+        if found is not None:
+            return found
+        what = f"the loss is not a finite number even at a learning rate of {MIN_LEARNING_RATE:g}"
+        if len(self.learning_rates):
+            what = f"the loss fell at no learning rate from {MIN_LEARNING_RATE:g} to {self.learning_rates[-1]:.2g}"
+        hint = "check the labels with `imagetune data check`, or set its learning_rate to a number"
+        raise DivergedError(what, where=f"range test of stage {self.stage!r}", hint=hint)
+
+
+class RisingLearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """An exponential rise from MIN_LEARNING_RATE to MAX_LEARNING_RATE over MAX_STEPS steps.
+
+    Args:
+        share: Share of the head's learning rate that these variables get.
+        first_count: The optimizer's count at the first step.
+        accumulation: What the optimizer counts in a step.
+    """
+
+    def __init__(self, share: float, *, first_count: int = 0, accumulation: int = 1) -> None:
+        self.share = share
+        self.first_count = first_count
+        self.accumulation = accumulation
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate at the optimizer's count ``step`` as a backend scalar."""
+        taken = keras.ops.floor_divide(step - self.first_count, self.accumulation)
+        return self.share * MIN_LEARNING_RATE * keras.ops.exp(keras.ops.cast(taken, "float32") * _growth())
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, for Keras."""
+        return {"share": self.share, "first_count": self.first_count, "accumulation": self.accumulation}
+
+
+def find_stage_learning_rate(
+    job: TrainingJob,
+    model: keras.Model,
+    stage: StageConfig,
+    *,
+    objective: Objective | None = None,
+    slots: Slots | None = None,
+) -> RangeTest:
+    """Return the range test of a stage on its own layers, optimizer, pictures, augmentation and blending.
+
+    Every variable of the model is as before afterwards; its layers are left set for the stage.
+
+    Args:
+        job: What all stages share.
+        model: The model that the stage trains, as from ``stage_model``.
+        stage: Its ``learning_rate`` and ``schedule`` don't matter.
+        objective: What the model is to learn; by default taken from the job, with the weights as they are now as the
+            pretrained ones.
+        slots: What the optimizer remembers of earlier stages.
+
+    Raises:
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+        DataError: A picture vanished.
+    """
+    constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
+    plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
+    with restore_afterwards(model), job.stop.deferred(), memory_errors(job.config.pass_size):
+        setup = prepare_stage(
+            model,
+            job.backbone,
+            plain,
+            job.config,
+            steps_per_epoch=job.steps_per_epoch,
+            objective=objective or build_objective(job),
+            slots=slots,
+        )
+        with _passes(job, stage) as passes:
+            curve = run_range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
+    return read_curve(stage.name, *curve)
+
+
+def run_range_test(
+    learner: keras.Model, passes: Iterable[Sequence[Any]], *, accumulation: int = 1, check: Callable[[], None]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the curve of training ``learner`` with a rising learning rate until the loss explodes.
+
+    Its variables change: see `restore_afterwards`.
+
+    Args:
+        learner: Compiled for a learning rate of 1 for the head, that of other groups being their share of it.
+        passes: At least ``MAX_STEPS * accumulation`` tuples (pictures, targets[, weights]).
+        accumulation: Passes an optimizer step.
+        check: Called after every step; may raise.
+
+    Returns:
+        Learning rate of the head and mean loss of each step, (n,) float64 each; all losses but the last are finite.
+    """
+    for inner in list_inner_optimizers(learner.optimizer):
+        share = float(keras.ops.convert_to_numpy(inner.learning_rate))
+        # `iterations` are steps, while schedules are asked with the count of passes.
+        count = int(keras.ops.convert_to_numpy(inner.iterations)) * accumulation
+        inner.learning_rate = RisingLearningRate(share, first_count=count, accumulation=accumulation)
+    feed = iter(passes)
+    losses: list[float] = []
+    while len(losses) < MAX_STEPS:
+        losses.append(float(np.mean([_loss_of_pass(learner, next(feed)) for _ in range(accumulation)])))
+        check()
+        if not math.isfinite(losses[-1]):
+            break
+        settled = smooth(np.array(losses))[UNSETTLED_STEPS:]
+        if len(settled) and settled[-1] > EXPLODED * settled.min():
+            break
+    return MIN_LEARNING_RATE * np.exp(np.arange(len(losses)) * _growth()), np.array(losses)
+
+
+def read_curve(stage: str, learning_rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RangeTest:
+    """Return what the range test of a stage says, from (n,) learning rates and losses."""
+    finite = np.isfinite(losses)
+    tried, losses = learning_rates[finite], losses[finite]
+    smoothed = smooth(losses)
+    return RangeTest(
+        stage, tried, losses, smoothed, _at(tried, find_valley(smoothed)), _at(tried, find_steepest(smoothed))
+    )
+
+
+def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the exponential moving average of (n,) losses, its bias towards zero corrected as in Adam."""
+    smoothed, mean = np.empty_like(losses), 0.0
+    for index, loss in enumerate(losses):
+        mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
+        smoothed[index] = mean / (1.0 - SMOOTHING ** (index + 1))
+    return smoothed
+
+
+def find_valley(smoothed: NDArray[np.float64]) -> int | None:
+    """Return the position two thirds into the longest fall; None where the loss falls by less than a hundredth.
+
+    The longest fall is the longest choice of points, in order, each lower than the one before, so that small bumps
+    don't end it; fastai made the idea popular. A flat start and a flat end, where less than a tenth of the fall
+    happens, don't count: how long they are says nothing about the learning rate.
+    """
+    points = [index + UNSETTLED_STEPS for index in _longest_fall(smoothed[UNSETTLED_STEPS:])]
+    if not points:
+        return None
+    high, low = smoothed[points[0]], smoothed[points[-1]]
+    if low > (1.0 - MIN_FALL) * high:
+        return None
+    margin = FLAT_SHARE * (high - low)
+    first = max(index for index in points if smoothed[index] >= high - margin)
+    last = min(index for index in points if smoothed[index] <= low + margin)
+    return first + round((last - first) * 2 / 3)
+
+
+def find_steepest(smoothed: NDArray[np.float64]) -> int | None:
+    """Return the position of the steepest fall over the logarithm of the learning rate; None without a fall."""
+    settled = smoothed[UNSETTLED_STEPS:]
+    if len(settled) < 2:
+        return None
+    slopes = np.gradient(settled)
+    index = int(slopes.argmin())
+    return index + UNSETTLED_STEPS if slopes[index] < -MIN_SLOPE * settled[index] else None
+
+
+@contextmanager
+def restore_afterwards(model: keras.Model) -> Iterator[None]:
+    """Put every variable of ``model`` back after the block, the random state of its dropout included."""
+    before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+@contextmanager
+def _passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[Any]]]:
+    """Give enough batches for a test, whole ones where there are any: the loss of a few pictures says little."""
+    size = min(job.config.pass_size, len(job.pictures.train))
+    whole = len(job.pictures.train) // size
+    epochs = -(-MAX_STEPS * job.config.accumulation // whole)
+    with stage_batches(job, stage, epochs=epochs) as batches:
+        yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)
+
+
+def _longest_fall(values: NDArray[np.float64]) -> list[int]:
+    """Return the positions of the longest falling subsequence, of several the one that ends first.
+
+    Each value is lower than the one before by a share of MIN_SLOPE or more, or else a long flat stretch would win.
+    """
+    lengths, before = np.ones(len(values), dtype=int), np.full(len(values), -1)
+    for index in range(1, len(values)):
+        higher = np.flatnonzero((1.0 - MIN_SLOPE) * values[:index] > values[index])
+        if len(higher):
+            best = higher[lengths[higher].argmax()]
+            lengths[index], before[index] = lengths[best] + 1, best
+    chain: list[int] = []
+    at = int(lengths.argmax()) if len(values) else -1
+    while at >= 0:
+        chain.append(at)
+        at = int(before[at])
+    return chain[::-1]
+
+
+def _loss_of_pass(learner: keras.Model, batch: Sequence[Any]) -> float:
+    learner.reset_metrics()  # the reported loss is a mean since the last reset
+    return float(learner.train_on_batch(*batch, return_dict=True)["loss"])
+
+
+def _at(learning_rates: NDArray[np.float64], index: int | None) -> float | None:
+    return None if index is None else float(learning_rates[index])
+
+
+def _growth() -> float:
+    """Return the natural logarithm of the ratio of two neighbouring learning rates."""
+    return math.log(MAX_LEARNING_RATE / MIN_LEARNING_RATE) / (MAX_STEPS - 1)

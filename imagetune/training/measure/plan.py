@@ -1,0 +1,95 @@
+"""What a training would cost, from one batch of each stage."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+
+from imagetune.recipe.train import StageConfig
+from imagetune.training.measure.timing import ANY_LEARNING_RATE, StageTimes, time_stage
+from imagetune.training.setup.job import TrainingJob, build_objective, build_targets, stage_model
+from imagetune.training.setup.stages import prepare_stage
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage would train and how long it would take.
+
+    Attributes:
+        stage: The stage's values.
+        steps_per_epoch: Optimizer steps an epoch.
+        rates: Peak learning rate of each group of layers, input to output; with ``auto`` the share that each would have
+            of what is measured.
+        trainable_parameters: Number of parameters that it would train.
+        parameters: All parameters.
+        features: What is done about the features of frozen layers, and why.
+        features_seconds: Estimated time to compute them once; 0 where they are not kept.
+        epoch_seconds: Estimated time of an epoch after that, reading left out.
+    """
+
+    stage: StageConfig
+    steps_per_epoch: int
+    rates: dict[str, float]
+    trainable_parameters: int
+    parameters: int
+    features: str
+    features_seconds: float
+    epoch_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Estimated training time of the stage."""
+        return self.features_seconds + self.epoch_seconds * self.stage.epochs
+
+
+def plan_stages(job: TrainingJob) -> list[StagePlan]:
+    """Return each stage as it would run, timed on a batch of its own. The model's weights change; nothing is written.
+
+    Raises:
+        ResourceError: Memory ran out.
+        StoppedError: A signal came.
+        DataError: A picture vanished.
+    """
+    count, steps = len(job.pictures.train), job.steps_per_epoch
+    objective, targets = build_objective(job), build_targets(job)
+    plans = []
+    for stage in job.config.stages:
+        times = time_stage(job, stage, objective=objective, targets=targets)
+        timed = _with_any_learning_rate(stage)
+        setup = prepare_stage(
+            stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
+        )
+        # Of `auto` only the shares of the groups are known yet.
+        unit = ANY_LEARNING_RATE if stage.learning_rate == "auto" else 1.0
+        plans.append(
+            StagePlan(
+                stage,
+                steps,
+                {group: value / unit for group, value in setup.learning_rates.items()},
+                setup.trainable_parameters,
+                setup.parameters,
+                times.plan.reason,
+                _features_seconds(times, count, len(job.pictures.val)),
+                count * (times.cached_step or times.step).seconds,
+            )
+        )
+    return plans
+
+
+def _features_seconds(times: StageTimes, train: int, val: int) -> float:
+    if times.cached_step is None or times.frozen is None:
+        return 0.0
+    return times.frozen.seconds * (train * times.plan.copies + val)
+
+
+def _with_any_learning_rate(stage: StageConfig) -> StageConfig:
+    """Return the stage with a number for ``auto``: what a step costs doesn't depend on it."""
+    return stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE}) if stage.learning_rate == "auto" else stage
+
+
+def peak_memory_bytes() -> int:
+    """Return the most main memory that this process has held, in bytes."""
+    # Linux counts in KiB, macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,154 @@
+"""How many processes load pictures, chosen by a short measurement.
+
+Threads share one interpreter, which limits them; processes don't, but take seconds to start. The choice weighs both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from imagetune.core.processes import usable_cores
+from imagetune.data.loading.timing import Augmentation, spread_sample, thread_rate
+from imagetune.data.sources.records import Record
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.train import TrainConfig
+from imagetune.training.feature_cache.plan import read_feature_settings
+from imagetune.training.measure.forecast import CACHED_SHARE, PROCESS_SHARE
+from imagetune.training.setup.job import is_augmented, stage_data
+
+MEASURED_PICTURES = 12
+# What disturbs a measurement makes it slower, so the fastest of a few is the nearest.
+ROUNDS = 2
+MAX_THREADS, MAX_WORKERS = 8, 32
+# Of a core: the interpreter and the libraries that decode and augment.
+START_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class LoadingSpeeds:
+    """What loading and augmenting was measured at, in pictures a second.
+
+    Attributes:
+        core: One thread.
+        threads: All threads of one process.
+        cores: That this process may use.
+        kept_share: Share of a picture's loading that is left once it is kept decoded.
+    """
+
+    core: float
+    threads: float
+    cores: int
+    kept_share: float = 1.0
+
+    @property
+    def workers(self) -> int:
+        """How many processes the cores have room for."""
+        return min(self.cores, MAX_WORKERS)
+
+    @property
+    def processes(self) -> float:
+        """What so many processes would load, in pictures a second."""
+        return self.workers * PROCESS_SHARE * self.core
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How often a training loads pictures.
+
+    Attributes:
+        fresh: Pictures that must be decoded.
+        kept: Pictures that are decoded already.
+        starts: How often processes would be started.
+    """
+
+    fresh: int
+    kept: int = 0
+    starts: int = 1
+
+
+@dataclass(frozen=True)
+class WorkerChoice:
+    """How many processes load pictures, and a clause that says why."""
+
+    workers: int
+    reason: str
+
+
+def measure_loading_speeds(records: Sequence[Record], data: DataConfig, augmentation: Augmentation) -> LoadingSpeeds:
+    """Return how fast pictures are loaded, measured on a few with one thread and with several.
+
+    Raises:
+        BadPictureError: A picture vanished.
+    """
+    cores = usable_cores()
+    sample = spread_sample(records, MEASURED_PICTURES)
+
+    def fastest(threads: int, kind: Augmentation) -> float:
+        return max(
+            thread_rate(sample, data.image, kind, max_pixels=data.max_pixels, threads=threads) for _ in range(ROUNDS)
+        )
+
+    core = fastest(1, augmentation)
+    threads = fastest(min(cores, MAX_THREADS), augmentation) if cores > 1 else core
+    share = 1.0 if data.cache == "off" else max(1 - core / fastest(1, "none"), CACHED_SHARE)
+    return LoadingSpeeds(core, threads, cores, share)
+
+
+def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: Callable[[], float]) -> WorkerChoice:
+    """Return how many processes to start, and why.
+
+    Some only where threads can't feed the step and the training is long enough to pay their start.
+
+    Args:
+        speeds: As measured.
+        reads: What the whole training loads.
+        shared: Whether the model runs on the cores that load, too.
+        step: Measures the seconds a picture that the model takes; called only where the answer depends on it.
+    """
+    said = f"threads load {speeds.threads:.0f} pictures/s here"
+    if speeds.cores == 1:
+        return WorkerChoice(0, "there is one core")
+    if speeds.processes <= speeds.threads:
+        return WorkerChoice(0, f"{said}, processes would load no more")
+    cost = reads.starts * START_SECONDS * (speeds.workers / speeds.cores if shared else 1.0)
+    # The most that could be saved, were the model infinitely fast: often enough that settles it without measuring.
+    if _saved_seconds(speeds, reads, shared=shared, step=0.0) < cost:
+        return WorkerChoice(0, f"{said}, the start of processes would not pay")
+    seconds = step()
+    saved = _saved_seconds(speeds, reads, shared=shared, step=seconds)
+    if saved < cost:
+        return WorkerChoice(0, f"{said}, the model takes {1 / seconds:.0f}")
+    # On shared cores every worker helps until all cores are busy; beside a device no more than its speed asks for.
+    needed = speeds.workers if shared else math.ceil(1 / (seconds * PROCESS_SHARE * speeds.core))
+    workers = max(1, min(speeds.workers, needed))
+    return WorkerChoice(workers, f"{said}, the model could take {1 / seconds:.0f}; about {saved:.0f} s saved")
+
+
+def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
+    """Return how often a training loads pictures; stages that keep features do so only as often as they need.
+
+    Args:
+        train: Its stages.
+        data: Whether pictures are kept decoded.
+        count: Training pictures.
+    """
+    passes = 0
+    for stage in train.stages:
+        settings, augmented = read_feature_settings(train, stage), is_augmented(stage_data(data, stage))
+        cached = settings.caches_backbone
+        passes += settings.count_copies(stage.epochs, augmented=augmented) if cached else stage.epochs
+    # Decoded pictures are kept by size: the first pass at each decodes them.
+    sizes = len({stage_data(data, stage).image for stage in train.stages})
+    fresh = passes if data.cache == "off" else min(sizes, passes)
+    return Reads(fresh * count, (passes - fresh) * count, len(train.stages))
+
+
+def _saved_seconds(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: float) -> float:
+    """Return what processes would save over the training, their start left out."""
+    saved = 0.0
+    for count, share in ((reads.fresh, 1.0), (reads.kept, speeds.kept_share)):
+        together = step + (share / (speeds.core * speeds.cores) if shared else 0.0)
+        saved += count * (max(share / speeds.threads, together) - max(share / speeds.processes, together))
+    return saved

@@ -1,0 +1,1 @@
+"""What is learned: losses, metrics of training, mixing, penalties, distillation."""

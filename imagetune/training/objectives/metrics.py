@@ -1,0 +1,292 @@
+"""Figures of an epoch, from what can be added up over its batches."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.loading.targets import ValueScale, median_class
+from imagetune.recipe.data import Task
+
+# Where Huber's loss goes over from the square to the absolute value (Huber 1964), in standard deviations of the labels.
+HUBER_DELTA = 1.0
+
+
+class Tally(keras.metrics.Metric):
+    """Adds up an epoch's answers; its result is one figure, `figures` gives all."""
+
+    @abstractmethod
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return the figures of the epoch so far, with its mean ``loss``."""
+
+    def _count(self, name: str, shape: tuple[int, ...] = ()) -> Any:
+        # Float32 counts exactly to 16.7 million a cell, and every backend and device can add it.
+        return self.add_variable(shape, initializer="zeros", name=name)
+
+
+class ConfusionTally(Tally):
+    """Counts (true, predicted) pairs of an epoch; its result is the accuracy.
+
+    Args:
+        num_classes: Number of classes k.
+    """
+
+    def __init__(self, num_classes: int, name: str = "accuracy") -> None:
+        super().__init__(name=name, dtype="float32")
+        self.num_classes = num_classes
+        self.counts = self._count("counts", (num_classes, num_classes))
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch, unweighted.
+
+        Args:
+            y_true: (batch, k or more) one-hot or soft labels; a soft one counts for each class by its share. Columns
+                beyond the k-th, such as a teacher's answers, are passed over.
+            y_pred: (batch, k) logits.
+            sample_weight: Passed over.
+        """
+        del sample_weight
+        true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
+        # A matrix product adds up all pairs at once, on every backend.
+        predicted = keras.ops.one_hot(self.decide(y_pred), self.num_classes, dtype="float32")
+        self.counts.assign_add(keras.ops.matmul(keras.ops.transpose(true), predicted))
+
+    def decide(self, logits: Any) -> Any:
+        """Return the predicted class (batch,) of logits (batch, k)."""
+        return keras.ops.argmax(logits, axis=-1)
+
+    def result(self) -> Any:
+        """Return the share of right predictions."""
+        return keras.ops.trace(self.counts) / keras.ops.maximum(keras.ops.sum(self.counts), 1.0)
+
+    def matrix(self) -> NDArray[np.float64]:
+        """Return the counts so far as (k, k) float64: rows true, columns predicted."""
+        return np.asarray(keras.ops.convert_to_numpy(self.counts), dtype=np.float64)
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return loss, accuracy and macro precision, recall and F1."""
+        return figures_of(self.matrix(), loss)
+
+
+class OrdinalTally(ConfusionTally):
+    """The same for ordered classes, where the answer is the median of the predicted distribution."""
+
+    def decide(self, logits: Any) -> Any:
+        """Return the median class (batch,) of logits (batch, k)."""
+        below = keras.ops.cumsum(keras.ops.softmax(keras.ops.cast(logits, "float32")), axis=-1) < 0.5
+        return keras.ops.minimum(keras.ops.sum(keras.ops.cast(below, "int32"), axis=-1), self.num_classes - 1)
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return the figures of classes, and ``mae``: the mean distance in ranks."""
+        matrix = self.matrix()
+        return {**figures_of(matrix, loss), "mae": rank_error(matrix)}
+
+
+class LabelTally(Tally):
+    """Counts right and wrong labels where a picture has any number of them; its result is the share of flawless ones.
+
+    A label counts as given from a probability of 0.5 on.
+
+    Args:
+        num_classes: Number of labels k.
+    """
+
+    def __init__(self, num_classes: int, name: str = "accuracy") -> None:
+        super().__init__(name=name, dtype="float32")
+        self.num_classes = num_classes
+        self.right = self._count("right", (num_classes,))
+        self.true = self._count("true", (num_classes,))
+        self.given = self._count("given", (num_classes,))
+        self.flawless = self._count("flawless")
+        self.pictures = self._count("pictures")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch, unweighted: ``y_true`` (batch, k) 0 to 1, maybe soft; ``y_pred`` (batch, k) logits."""
+        del sample_weight
+        true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
+        given = keras.ops.cast(y_pred >= 0, "float32")
+        same = keras.ops.cast(keras.ops.equal(given, keras.ops.cast(true >= 0.5, "float32")), "float32")
+        self.right.assign_add(keras.ops.sum(true * given, axis=0))
+        self.true.assign_add(keras.ops.sum(true, axis=0))
+        self.given.assign_add(keras.ops.sum(given, axis=0))
+        self.flawless.assign_add(keras.ops.sum(keras.ops.min(same, axis=-1)))
+        self.pictures.assign_add(keras.ops.cast(keras.ops.shape(true)[0], "float32"))
+
+    def result(self) -> Any:
+        """Return the share of pictures all of whose labels are right."""
+        return self.flawless / keras.ops.maximum(self.pictures, 1.0)
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return loss, accuracy (all labels right) and macro precision, recall and F1 of the labels that occur."""
+        counts = [
+            np.asarray(keras.ops.convert_to_numpy(count), np.float64) for count in (self.right, self.true, self.given)
+        ]
+        return {"loss": float(loss), "accuracy": float(self.result()), **macro_averages(*counts)}
+
+
+class ValueTally(Tally):
+    """Adds up the errors of predicted numbers; its result is the mean absolute error in the labels' units.
+
+    Sums are of normalised values, so that large labels don't use up float32.
+
+    Args:
+        scale: Mean and standard deviation that labels were normalised with.
+    """
+
+    def __init__(self, scale: ValueScale, name: str = "mae") -> None:
+        super().__init__(name=name, dtype="float32")
+        self.scale = scale
+        self.sums = self._count("sums", (5,))
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch, unweighted: ``y_true`` and ``y_pred`` (batch, 1), both normalised."""
+        del sample_weight
+        true = keras.ops.cast(y_true[:, :1], "float32")
+        gap = keras.ops.cast(y_pred, "float32") - true
+        terms = (keras.ops.ones_like(gap), keras.ops.absolute(gap), keras.ops.square(gap), true, keras.ops.square(true))
+        self.sums.assign_add(keras.ops.stack([keras.ops.sum(term) for term in terms]))
+
+    def result(self) -> Any:
+        """Return the mean absolute error."""
+        return self.scale.std * self.sums[1] / keras.ops.maximum(self.sums[0], 1.0)
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """Return loss, ``mae`` in the labels' units, and ``r2``: the share of the variance that is explained."""
+        count, absolute, squared, total, total_squared = np.asarray(
+            keras.ops.convert_to_numpy(self.sums), np.float64
+        ).tolist()
+        count = max(count, 1.0)
+        spread = total_squared - total**2 / count
+        mae = self.scale.std * absolute / count
+        return {"loss": float(loss), "mae": mae, "r2": _explained(squared, spread)}
+
+
+def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Tally:
+    """Return the metric that counts an epoch's answers.
+
+    Args:
+        task: What a label is.
+        outputs: Number of the model's outputs.
+        scale: Of regression: what labels and outputs that the tally sees were normalised with.
+    """
+    if task == "regression":
+        return ValueTally(scale or ValueScale())
+    return {"single_label": ConfusionTally, "ordinal": OrdinalTally, "multi_label": LabelTally}[task](outputs)
+
+
+def figures_of_answers(
+    task: Task, targets: NDArray[np.float32], answers: NDArray[np.float32], scale: ValueScale | None = None
+) -> dict[str, float]:
+    """Return the figures of pictures that the model answered, loss included.
+
+    The loss is that of the task's default: cross-entropy, for ordinal the squared earth mover's distance, for
+    regression Huber's of normalised values.
+
+    Args:
+        task: What a label is.
+        targets: (n, k) as ``encode_targets`` gives them.
+        answers: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
+        scale: Of regression: what the loss normalises with.
+    """
+    if task == "regression":
+        return _value_figures(targets, answers, scale or ValueScale())
+    if task == "multi_label":
+        return _label_figures(targets, answers)
+    labels = targets.argmax(axis=1).astype(np.int32)
+    if task == "ordinal":
+        gap = np.cumsum(answers.astype(np.float64) - targets, axis=1)
+        matrix = confusion_matrix(labels, answers, median_class(answers))
+        loss = float(np.square(gap).sum(axis=1).mean()) if len(labels) else 0.0
+        return {**figures_of(matrix, loss), "mae": rank_error(matrix)}
+    return figures_of(confusion_matrix(labels, answers), log_loss(labels, answers))
+
+
+def confusion_matrix(
+    labels: NDArray[np.int32], probabilities: NDArray[np.float32], predicted: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Return (k, k) counts, rows true and columns predicted.
+
+    Args:
+        labels: (n,) true classes.
+        probabilities: (n, k).
+        predicted: (n,) answers; by default the likeliest classes.
+    """
+    classes = probabilities.shape[1]
+    answers = probabilities.argmax(axis=1) if predicted is None else predicted
+    pairs = labels.astype(np.int64) * classes + answers
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.float64)
+
+
+def figures_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
+    """Return loss, accuracy and macro precision, recall and F1.
+
+    A class without pictures is left out of the averages; one that is never predicted has precision 0, as in
+    scikit-learn.
+    """
+    right = np.diag(matrix)
+    accuracy = float(right.sum() / max(matrix.sum(), 1.0))
+    averages = macro_averages(right, matrix.sum(axis=1), matrix.sum(axis=0))
+    return {"loss": float(loss), "accuracy": accuracy, **averages}
+
+
+def macro_averages(
+    right: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> dict[str, float]:
+    """Return precision, recall and F1 as means over the classes that occur.
+
+    Args:
+        right: (k,) pictures of each class that were taken for it.
+        true: (k,) pictures of each class.
+        predicted: (k,) pictures that were taken for each class.
+    """
+    present = true > 0
+    averages = {
+        "precision": right / np.where(predicted > 0, predicted, 1.0),
+        "recall": right / np.where(present, true, 1.0),
+        "f1": 2 * right / np.where(true + predicted > 0, true + predicted, 1.0),
+    }
+    return {name: float(values[present].mean()) if present.any() else 0.0 for name, values in averages.items()}
+
+
+def rank_error(matrix: NDArray[np.float64]) -> float:
+    """Return the mean distance in ranks between true and predicted class, from (k, k) counts."""
+    ranks = np.arange(len(matrix))
+    return float((np.abs(ranks[:, None] - ranks) * matrix).sum() / max(matrix.sum(), 1.0))
+
+
+def log_loss(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> float:
+    """Return the mean negative log probability of the true class, in nats."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean()) if len(labels) else 0.0
+
+
+def _label_figures(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
+    true, given = targets >= 0.5, probabilities >= 0.5
+    # Float32 probabilities of exactly 0 or 1 are rounded ones.
+    sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    losses = -np.where(true, np.log(sure), np.log1p(-sure))
+    counts = ((true & given).sum(axis=0), true.sum(axis=0), given.sum(axis=0))
+    averages = macro_averages(*(count.astype(np.float64) for count in counts))
+    if not len(targets):
+        return {"loss": 0.0, "accuracy": 0.0, **averages}
+    return {"loss": float(losses.mean()), "accuracy": float((true == given).all(axis=1).mean()), **averages}
+
+
+def _value_figures(targets: NDArray[np.float32], answers: NDArray[np.float32], scale: ValueScale) -> dict[str, float]:
+    if not len(targets):
+        return {"loss": 0.0, "mae": 0.0, "r2": 0.0}
+    true, given = targets[:, 0].astype(np.float64), answers[:, 0].astype(np.float64)
+    gap = np.abs(given - true)
+    size = gap / scale.std
+    huber = np.where(size <= HUBER_DELTA, 0.5 * size**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA))
+    spread = float(np.square(true - true.mean()).sum())
+    return {"loss": float(huber.mean()), "mae": float(gap.mean()), "r2": _explained(float((gap**2).sum()), spread)}
+
+
+def _explained(squared_error: float, spread: float) -> float:
+    """Return R squared; 0 where all labels are the same, so that there is nothing to explain."""
+    return 1.0 - squared_error / spread if spread > 1e-12 else 0.0

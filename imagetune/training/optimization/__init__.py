@@ -1,0 +1,1 @@
+"""How it is learned: optimizers, schedules, learning-rate range test, batch size."""

@@ -1,0 +1,92 @@
+"""Batches of pictures or features, joined with their targets as Keras takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.errors import ImagetuneError
+from imagetune.recipe.learning import MixConfig
+from imagetune.training.objectives.distillation import Teacher
+from imagetune.training.objectives.mixing import mix_batch
+
+
+@dataclass(frozen=True)
+class TrainingTargets:
+    """The target of each training picture, and what happens to it before the model learns it.
+
+    Attributes:
+        targets: (n, t) float32, by the picture's index.
+        weights: (n,) float32 weight of each picture in the loss, or None when all are 1.
+        mix: Blending of pictures and labels.
+        teacher: Whose predictions are learned from too, or None.
+        seed: Seed of the blending.
+    """
+
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32] | None = None
+    mix: MixConfig = field(default_factory=MixConfig)
+    teacher: Teacher | None = None
+    seed: int = 0
+
+
+class IndexedBatch(Protocol):
+    """Pictures, or their features, whose targets are known by index; ``imagetune.data.loading.pipeline.Batch`` is one."""
+
+    @property
+    def images(self) -> NDArray[Any]:
+        """(b, height, width, 3) uint8 RGB, or features (b, ...) float32."""
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """(b,) int64, index into the records."""
+
+
+class Feed:
+    """Turns batches into (images, targets[, weights]) and remembers why it failed.
+
+    TensorFlow runs a Python generator behind its own error types, which keep only the text of what went wrong.
+
+    Args:
+        batches: Batches of uint8 pictures, or of features.
+        targets: Of all training pictures.
+        first_step: Number of the first batch; together with the seed it decides how that batch is blended.
+    """
+
+    def __init__(self, batches: Iterable[IndexedBatch], targets: TrainingTargets, *, first_step: int = 0) -> None:
+        self.batches = batches
+        self.targets = targets
+        self.first_step = first_step
+        self.failure: ImagetuneError | None = None
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Yield tuples (images, targets (b, t) float32[, weights (b,) float32]).
+
+        Raises:
+            ImagetuneError: As from the batches; it is also kept in ``failure``.
+        """
+        try:
+            for step, batch in enumerate(self.batches, start=self.first_step):
+                yield self._prepared(batch, step)
+        except ImagetuneError as error:
+            self.failure = error
+            raise
+
+    def _prepared(self, batch: IndexedBatch, step: int) -> tuple[NDArray[Any], ...]:
+        known = self.targets
+        images, targets = batch.images, known.targets[batch.indices]
+        weights = None if known.weights is None else known.weights[batch.indices]
+        if known.mix.name != "none":
+            # The weights travel as one more column, so that they are blended like the labels.
+            columns = targets if weights is None else np.column_stack([targets, weights])
+            random = np.random.default_rng((known.seed, step))
+            images, columns = mix_batch(images, columns, known.mix, random)
+            targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])
+        if known.teacher is not None:
+            # After blending: the teacher is asked about the pictures that the model sees.
+            targets = np.concatenate([targets, known.teacher.predict(images)], axis=1)
+        return (images, targets) if weights is None else (images, targets, weights)

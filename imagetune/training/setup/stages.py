@@ -1,0 +1,232 @@
+"""A stage made ready: layers set trainable, learning rates of the blocks, optimizer, schedule and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from imagetune.data.loading.targets import ValueScale
+from imagetune.errors import RecipeError
+from imagetune.model.backbones.table import Backbone
+from imagetune.model.build import backbone_of, logits_model
+from imagetune.model.devices import find_device
+from imagetune.model.split_model import Halves, frozen_boundaries
+from imagetune.model.trainable import blocks_of, leaf_layers, set_trainable
+from imagetune.recipe.data import Task
+from imagetune.recipe.train import StageConfig, TrainConfig
+from imagetune.training.objectives.losses import build_loss
+from imagetune.training.objectives.metrics import Tally, build_tally
+from imagetune.training.objectives.penalties import PretrainedWeights, set_penalties
+from imagetune.training.optimization.optimizer import (
+    Group,
+    LearningRate,
+    Slots,
+    build_optimizer,
+    find_trainable_variables,
+)
+from imagetune.training.optimization.schedules import StageSchedule
+
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the model is to learn.
+
+    Attributes:
+        task: What a label is.
+        priors: (k,) shares of the classes in training; None where there are no classes.
+        anchors: Pretrained weights of the backbone for L2-SP; empty without it.
+        scale: Of regression: what labels are normalised with.
+    """
+
+    task: Task = "single_label"
+    priors: NDArray[np.float64] | None = None
+    anchors: PretrainedWeights = ()
+    scale: ValueScale | None = None
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """What a stage trains with.
+
+    Attributes:
+        stage: Its values, the learning rate a number.
+        learner: The compiled model from raw pictures, or from features of a frozen part, to logits; shares its layers
+            with the whole model.
+        tally: The metric that counts the epoch's predictions.
+        schedule: Learning rate of the head.
+        learning_rates: Peak learning rate of each group of layers, input to output.
+        trainable_parameters: Trainable parameters.
+        parameters: All parameters of the model.
+    """
+
+    stage: StageConfig
+    learner: keras.Model
+    tally: Tally
+    schedule: StageSchedule
+    learning_rates: dict[str, float]
+    trainable_parameters: int
+    parameters: int
+
+
+def prepare_stage(
+    model: keras.Model,
+    backbone: Backbone,
+    stage: StageConfig,
+    train: TrainConfig,
+    *,
+    steps_per_epoch: int,
+    objective: Objective | None = None,
+    slots: Slots | None = None,
+    halves: Halves | None = None,
+) -> StageSetup:
+    """Freeze and unfreeze the model's layers for a stage, and return what it trains with.
+
+    Args:
+        model: Made by ``build_model``; its layers are set for the stage.
+        backbone: What it is built on.
+        stage: The stage's values, its learning rate a number.
+        train: What all stages share.
+        steps_per_epoch: Passes an epoch.
+        objective: What the model is to learn; one class of several by default.
+        slots: What the optimizer remembers of earlier stages.
+        halves: The model cut behind layers that are frozen: then the learner takes features for pictures.
+
+    Raises:
+        RecipeError: ``unfreeze`` names what the backbone doesn't have.
+    """
+    objective, slots = objective or Objective(), slots or Slots()
+    summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
+    set_penalties(backbone_of(model), train.regularisation, objective.anchors)
+    blocks = _variable_blocks(model, backbone, decayed=stage.layer_decay < 1.0)
+    learning_rates = decay_learning_rates(list(blocks), stage)
+    updates = steps_per_epoch / train.accumulation
+    schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs)
+    groups = _groups(blocks, learning_rates, schedule, slots, train.accumulation)
+    learner = logits_model(model) if halves is None else halves.logits
+    tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
+    _compile(learner, train, objective, groups, slots, tally)
+    return StageSetup(
+        stage,
+        learner,
+        tally,
+        schedule,
+        {name: value for name, value in learning_rates.items() if blocks[name]},
+        summary.trainable_parameters,
+        summary.trainable_parameters + summary.frozen_parameters,
+    )
+
+
+def _compile(
+    learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
+) -> None:
+    """Give the learner its optimizer and loss."""
+    learner.compile(
+        optimizer=build_optimizer(
+            train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
+        ),
+        loss=build_loss(
+            train.loss,
+            objective.task,
+            label_smoothing=train.label_smoothing,
+            priors=objective.priors,
+            teacher=train.teacher,
+        ),
+        metrics=[tally],
+        jit_compile=_jit_compile(train.jit_compile),
+    )
+
+
+def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
+    """Refuse stages whose ``unfreeze`` or ``cache`` name what the backbone doesn't have, before anything is trained.
+
+    Raises:
+        RecipeError: It names what the backbone doesn't have, or what learns in the stage.
+    """
+    for index, stage in enumerate(stages):
+        try:
+            boundaries = frozen_boundaries(model, backbone, stage.unfreeze)
+        except RecipeError as error:
+            raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
+        if stage.cache not in (None, "auto", "off", *boundaries):
+            what = f"{stage.cache!r} is no frozen part of {backbone.name} in stage {stage.name!r}"
+            there = ", ".join(["auto", "off", *boundaries])
+            raise RecipeError(what, where=f"train.stages[{index}].cache", hint=f"choose one of: {there}")
+
+
+def decay_learning_rates(groups: Sequence[str], stage: StageConfig) -> dict[str, float]:
+    """Return the peak learning rate of each group, given input to output with the head last.
+
+    Layer-wise decay as in Howard and Ruder 2018 (arXiv 1801.06146), with the factor free.
+    """
+    last = len(groups) - 1
+    return {group: stage.peak_rate * stage.layer_decay ** (last - index) for index, group in enumerate(groups)}
+
+
+def _groups(
+    blocks: Mapping[str, Mapping[int, keras.Variable]],
+    learning_rates: Mapping[str, float],
+    peak: StageSchedule,
+    slots: Slots,
+    accumulation: int,
+) -> list[Group]:
+    """Return the variables of each block, those that have learned before apart from those that begin now.
+
+    Args:
+        blocks: Variables of each block, by their position among the model's weights.
+        learning_rates: Peak of each block.
+        peak: Schedule of the head in this stage.
+        slots: What the optimizer remembers of earlier stages.
+        accumulation: Passes an optimizer step.
+    """
+    groups = []
+    for name, variables in blocks.items():
+        # An optimizer has one count of updates for all its variables, and Adam's bias correction needs the true one.
+        for age in sorted({slots.steps.get(position, 0) for position in variables}):
+            peers = {at: one for at, one in variables.items() if slots.steps.get(at, 0) == age}
+            groups.append(Group(_schedule(learning_rates[name], peak, age, accumulation), peers, age))
+    return groups
+
+
+def _schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumulation: int) -> LearningRate:
+    if peak.config.name == "plateau":
+        return learning_rate  # it depends on how training goes, so the callback moves it
+    return StageSchedule(
+        learning_rate,
+        peak.config,
+        steps_per_epoch=peak.steps_per_epoch,
+        epochs=peak.epochs,
+        first_step=first_step,
+        accumulation=accumulation,
+    )
+
+
+def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -> dict[str, dict[int, keras.Variable]]:
+    """Return the trainable variables of each block that has any, input to output, then of the head; or all as one."""
+    everything = find_trainable_variables(model)
+    if not decayed:
+        return {HEAD: everything}
+    layers = {layer.name: layer for layer in leaf_layers(backbone_of(model))}
+    block_of = {
+        id(variable): block.name
+        for block in blocks_of(model, backbone)
+        for name in block.layers
+        for variable in layers[name].trainable_variables
+    }
+    names = [*(block.name for block in blocks_of(model, backbone)), HEAD]
+    blocks: dict[str, dict[int, keras.Variable]] = {name: {} for name in names}
+    for position, variable in everything.items():
+        blocks[block_of.get(id(variable), HEAD)][position] = variable
+    return {name: variables for name, variables in blocks.items() if variables or name == HEAD}
+
+
+def _jit_compile(setting: str | bool) -> bool | str:
+    if setting != "auto":
+        return setting
+    # Measured: XLA makes most backbones slower on the CPU with TensorFlow. The other backends decide for themselves.
+    return False if find_device().is_tensorflow_cpu else "auto"

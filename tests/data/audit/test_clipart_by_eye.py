@@ -1,0 +1,77 @@
+"""The audit against what a person sees in the shipped set (clipart_by_eye.json)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from imagetune.data.audit.audit import Audit, audit_catalog
+from imagetune.data.duplicates.groups import components
+from imagetune.data.sources.read import read_catalog
+from imagetune.recipe.data import DataConfig
+
+CLIPART = Path(__file__).parents[3] / "recipes" / "clipart"
+SEEN = json.loads((Path(__file__).parents[1] / "clipart_by_eye.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def audit() -> Audit:
+    config = DataConfig(source=str(CLIPART))
+    return audit_catalog(read_catalog(config), config)
+
+
+def found(audit: Audit, code: str) -> list[list[str]]:
+    """The paths of a finding below the set, by group where it has groups."""
+    (finding,) = [finding for finding in audit.findings if finding.code == code]
+    groups = finding.groups or [finding.paths]
+    return [[str(Path(path).relative_to(CLIPART)) for path in group] for group in groups]
+
+
+def joined(families: Iterable[Iterable[str]]) -> dict[str, int]:
+    """A number for each picture, the same for all that the families connect."""
+    listed = [list(family) for family in families]
+    names = sorted({name for family in listed for name in family})
+    place = {name: at for at, name in enumerate(names)}
+    pairs = [(place[family[0]], place[name]) for family in listed for name in family[1:]]
+    return dict(zip(names, components(len(names), pairs), strict=True))
+
+
+def links_kept(families: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:
+    """How many of the links that hold the families together the other grouping has, of how many.
+
+    A family of n pictures has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
+    Model-Theoretic Coreference Scoring Scheme", 1995).
+    """
+    listed = [list(family) for family in families]
+    parts = sum(len({other.get(name, name) for name in family}) for family in listed)
+    every = sum(map(len, listed))
+    return every - parts, every - len(listed)
+
+
+def test_every_name_on_the_list_is_a_picture_of_the_set():
+    groups = [*SEEN["near_duplicates"], *SEEN["variants"]]
+    names = {name for group in groups for name in group}
+    for key in ("placeholders", "misfiled", "doubtful"):
+        names |= set(SEEN[key])
+    assert not [name for name in names if not (CLIPART / name).is_file()]
+    assert not set(SEEN["misfiled"]) & set(SEEN["doubtful"])
+
+
+def test_the_placeholders_are_found_and_nothing_else_is_called_one(audit):
+    assert {name for group in found(audit, "placeholder") for name in group} == set(SEEN["placeholders"])
+
+
+def test_near_duplicate_families_are_found(audit):
+    told = found(audit, "near-duplicates")
+    right, every = links_kept(SEEN["near_duplicates"], joined(told))
+    good, links = links_kept(told, joined([*SEEN["near_duplicates"], *SEEN["variants"]]))
+    assert right / every >= 0.85, f"recall {right}/{every}"
+    assert good / links >= 0.95, f"precision {good}/{links}"
+
+
+def test_no_sound_drawing_is_called_blank_dark_bright_blurred_or_odd(audit):
+    codes = {"blank-picture", "too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"}
+    assert not codes & {finding.code for finding in audit.findings}

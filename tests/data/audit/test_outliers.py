@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+from imagetune.data.audit.appearance import appearance_of
+from imagetune.data.audit.image_statistics import Inspection, PictureFacts
+from imagetune.data.audit.inspection import inspect_picture
+from imagetune.data.audit.outliers import odd_pictures, placeholders
+from imagetune.data.duplicates.perceptual import shrunk
+
+SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "clipart").glob("*/*.png"))
+
+
+def facts_of(name: str, picture: np.ndarray) -> PictureFacts:
+    height, width = picture.shape[:2]
+    return PictureFacts(name, name, 1000, width, height, None, None, appearance=appearance_of(shrunk(picture)))
+
+
+def photographs(count: int) -> list[np.ndarray]:
+    """Cuts of two photographs that come with scikit-learn, each of its own place and size."""
+    rng = np.random.default_rng(0)
+    whole = load_sample_images().images
+    cuts = []
+    for number in range(count):
+        picture = whole[number % len(whole)]
+        width = int(rng.integers(200, 400))
+        height = width * 3 // 4
+        top, left = rng.integers(picture.shape[0] - height), rng.integers(picture.shape[1] - width)
+        cuts.append(np.ascontiguousarray(picture[top : top + height, left : left + width]))
+    return cuts
+
+
+def shipped(count: int) -> list[np.ndarray]:
+    """Drawings on white."""
+    drawings = []
+    for path in SHIPPED[:: len(SHIPPED) // count]:
+        loaded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if loaded.ndim == 2 or loaded.shape[2] == 3:
+            drawings.append(cv2.cvtColor(loaded, cv2.COLOR_GRAY2RGB) if loaded.ndim == 2 else loaded[:, :, ::-1])
+            continue
+        alpha = loaded[:, :, 3:] / 255
+        drawings.append(np.ascontiguousarray((loaded[:, :, 2::-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)))
+    return drawings
+
+
+def told(pictures: list[np.ndarray]) -> defaultdict[str, set[str]]:
+    facts = [facts_of(str(number), picture) for number, picture in enumerate(pictures)]
+    found = {finding.code: set(finding.paths) for finding in odd_pictures(facts)}
+    return defaultdict(set, found)
+
+
+SPOILT = {
+    "blank-picture": lambda picture: np.full_like(picture, 200),
+    "too-dark": lambda picture: (picture * 0.08).astype(np.uint8),
+    "too-bright": lambda picture: (255 - (255 - picture.astype(int)) * 0.08).astype(np.uint8),
+    "blurred": lambda picture: cv2.GaussianBlur(picture, (0, 0), 0.03 * max(picture.shape)),
+    "odd-size": lambda picture: cv2.resize(picture, (24, 18), interpolation=cv2.INTER_AREA),
+    "odd-aspect": lambda picture: cv2.resize(picture, (600, 70), interpolation=cv2.INTER_AREA),
+}
+
+
+@pytest.mark.parametrize("source", [photographs, shipped])
+@pytest.mark.parametrize("code", SPOILT)
+def test_spoilt_pictures_are_found_and_no_others(source, code):
+    pictures = source(100)
+    before = told(pictures)
+    spoilt = range(0, 100, 10)
+    for number in spoilt:
+        pictures[number] = SPOILT[code](pictures[number])
+    found = told(pictures)
+    # A drawing in pale colours has nothing left in the dark.
+    assert {str(number) for number in spoilt} <= found[code] | found["blank-picture"]
+    assert len(found[code]) >= 0.9 * len(spoilt)
+    assert not found[code] - {str(number) for number in spoilt} - before[code]
+
+
+@pytest.mark.parametrize("source", [photographs, shipped])
+def test_hardly_a_clean_picture_is_told(source):
+    found = told(source(400))
+    assert len(set().union(*found.values())) <= 4, found
+
+
+def test_what_a_whole_set_is_like_is_not_odd():
+    for spoil in ("too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"):
+        assert spoil not in told([SPOILT[spoil](picture) for picture in photographs(40)])
+
+
+def test_a_blank_picture_is_not_blurred_as_well():
+    pictures = [*photographs(30), np.zeros((60, 80, 3), np.uint8)]
+    assert told(pictures) == {"blank-picture": {"30"}}
+
+
+def test_a_handful_of_pictures_has_no_usual_one():
+    few = photographs(4)
+    few[0] = SPOILT["too-dark"](few[0])
+    few[1] = np.zeros_like(few[1])
+    assert told(few) == {"blank-picture": {"1"}}
+
+
+def test_bad_pictures_are_passed_over():
+    assert list(odd_pictures([replace(facts_of("a", photographs(1)[0]), error="bad", appearance=None)])) == []
+
+
+def drawn(text: str, size: int) -> np.ndarray:
+    picture = np.full((160, 160, 3), 255, np.uint8)
+    cv2.rectangle(picture, (20, 20), (140, 140), (200, 0, 0), 2)
+    cv2.putText(picture, text, (28, 90), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def inspected(folder: Path, pictures: dict[str, np.ndarray]) -> list[Inspection]:
+    found = []
+    for name, picture in pictures.items():
+        path = folder / f"{name}.png"
+        cv2.imwrite(str(path), picture[:, :, ::-1])
+        found.append(inspect_picture(str(path), background=(255, 255, 255), max_pixels=10**7, look=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "stand_in"),
+    [
+        (("heron", "swallow"), True),
+        (("heron_1", "heron_2"), False),
+        (("0001", "0417"), False),
+        (("0001", "0417", "0933"), True),
+    ],
+)
+def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, stand_in):
+    looks = inspected(tmp_path, {name: drawn("missing", 160 - 10 * place) for place, name in enumerate(names)})
+    found = list(placeholders(looks, [list(range(len(names)))]))
+    assert [finding.code for finding in found] == ["placeholder"] * stand_in
+    if stand_in:
+        assert set(found[0].paths) == {one.facts.path for one in looks}
+
+
+def test_copies_of_a_photograph_are_no_placeholders(tmp_path):
+    picture = photographs(1)[0]
+    looks = inspected(tmp_path, {"heron": picture, "swallow": picture})
+    assert list(placeholders(looks, [[0, 1]])) == []
+
+
+def test_a_recoloured_drawing_is_no_placeholder(tmp_path):
+    plain = drawn("heron", 160)
+    looks = inspected(tmp_path, {"heron": plain, "swallow": (plain * 0.6).astype(np.uint8)})
+    assert list(placeholders(looks, [[0, 1]])) == []

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from planted import NEAR, scene
+from sklearn.datasets import load_digits
+
+from imagetune.data.duplicates import lsh_index
+from imagetune.data.duplicates.groups import Families, components, equal_pairs, members
+from imagetune.data.duplicates.lsh_index import TURNS, LookIndex
+from imagetune.data.duplicates.perceptual import _LOOK, _frequencies, look_of, near_pairs
+
+
+def photo(seed: int, side: int = 240) -> np.ndarray:
+    coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8))
+    return np.asarray(coarse.resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(list(near_pairs([look_of(one)[1], look_of(other)[1]])))
+
+
+def found_again(pictures: list[np.ndarray], changed: list[np.ndarray]) -> float:
+    """The share of changed pictures that are in one family with their original, all of them looked at together."""
+    looks = [look_of(picture)[1] for picture in [*pictures, *changed]]
+    roots = components(len(looks), near_pairs(looks))
+    return float(np.mean([roots[at] == roots[at + len(pictures)] for at in range(len(pictures))]))
+
+
+def changed(picture: np.ndarray, how: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    match how:
+        case "jpeg":
+            return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], cv2.IMREAD_COLOR_BGR)
+        case "half":
+            return cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        case "brighter":
+            return np.clip(picture * 1.1 + 5, 0, 255).astype(np.uint8)
+        case "noisy":
+            return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+        case "squeezed":
+            return cv2.resize(picture, (160, 160), interpolation=cv2.INTER_AREA)
+    return np.pad(picture, ((20, 20), (30, 30), (0, 0)), constant_values=255)
+
+
+@pytest.mark.parametrize("how", ["jpeg", "half", "brighter", "noisy", "squeezed", "framed"])
+def test_a_changed_copy_is_recognised(how: str) -> None:
+    pictures = [photo(seed) for seed in range(20)]
+    assert found_again(pictures, [changed(picture, how) for picture in pictures]) >= 0.95
+
+
+@pytest.mark.parametrize("how", NEAR)
+def test_copies_of_photographs_are_recognised(how: str) -> None:
+    rng = np.random.default_rng(1)
+    pictures = [scene(seed) for seed in range(40)]
+    assert found_again(pictures, [NEAR[how](picture, rng) for picture in pictures]) >= 0.95
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_all_eight_orientations_are_recognised_though_cropped(turn: int) -> None:
+    rng = np.random.default_rng(turn)
+    pictures = [scene(100 + seed) for seed in range(12)]
+    turned = [np.rot90(NEAR["cropped"](picture, rng), turn % 4) for picture in pictures]
+    turned = [np.ascontiguousarray(picture[:, ::-1] if turn >= 4 else picture) for picture in turned]
+    assert found_again(pictures, turned) >= 0.9
+
+
+def test_different_pictures_are_not_alike() -> None:
+    assert not list(near_pairs([look_of(photo(seed))[1] for seed in range(300)]))
+    assert not list(near_pairs([look_of(scene(seed))[1] for seed in range(40)]))
+
+
+def test_small_digits_are_no_family() -> None:
+    # 8 x 8 pixels of one kind of thing: what resembles many others is no copy, and chains of it stay short.
+    digits = (load_digits().images[:400] * 15.9).astype(np.uint8)
+    looks = [
+        look_of(cv2.resize(np.dstack([digit] * 3), (64, 64), interpolation=cv2.INTER_CUBIC))[1] for digit in digits
+    ]
+    assert np.bincount(components(len(looks), near_pairs(looks))).max() <= 32
+
+
+def test_plain_pictures_have_no_hash() -> None:
+    assert look_of(np.full((40, 40, 3), 200, np.uint8)) == (None, b"")
+    assert look_of(np.zeros((1, 1, 3), np.uint8)) == (None, b"")
+
+
+def flag(*shades: int) -> np.ndarray:
+    return np.repeat(np.repeat(np.array(shades, np.uint8), 30)[:, None, None], 160, axis=1).repeat(3, axis=2)
+
+
+def test_plain_pictures_are_alike_in_their_own_colours_only() -> None:
+    assert not alike(flag(40, 200, 90), flag(200, 40, 160))
+    assert not alike(flag(40, 200, 90), flag(60, 220, 110))
+    assert alike(flag(40, 200, 90), changed(flag(40, 200, 90), "half"))
+    assert alike(flag(40, 200, 90), flag(40, 200, 90)[::-1].copy())
+
+
+def test_turning_frequencies_is_turning_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (5, 32, 32)).astype(np.uint8)
+    for turn in TURNS:
+        turned = np.ascontiguousarray(turn.of_pixels(grey))
+        np.testing.assert_allclose(turn.of_frequencies(_frequencies(grey)), _frequencies(turned), atol=1e-5)
+
+
+@pytest.mark.parametrize("all_pairs", [0, 4096], ids=["look-ups", "products"])
+def test_the_index_brings_close_looks_together(all_pairs: int, monkeypatch) -> None:
+    monkeypatch.setattr(lsh_index, "ALL_PAIRS", all_pairs)
+    rng = np.random.default_rng(3)
+    clean = rng.normal(size=(300, 8, 8)).astype(np.float32)
+    noisy = clean + rng.normal(0, 0.2, clean.shape).astype(np.float32)
+    frequencies = np.concatenate([clean, noisy])
+    frequencies[:, 0, 0] = 0
+    frequencies /= np.linalg.norm(frequencies, axis=(1, 2), keepdims=True)
+    alone = np.arange(len(frequencies))
+    met = {
+        (min(pair), max(pair))
+        for first, second in LookIndex(frequencies, least_cosine=0.75).candidates(TURNS[0], alone)
+        for pair in zip(first.tolist(), second.tolist(), strict=True)
+    }
+    assert sum((at, at + 300) in met for at in range(300)) >= 297
+    # Of all pairs it looks at few.
+    assert len(met) < 0.1 * len(frequencies) ** 2 / 2
+
+
+def films(scenes: int, frames: int, seed: int = 0) -> list[bytes]:
+    """Return the looks of scenes whose frames differ by noise."""
+    rng = np.random.default_rng(seed)
+    looks = []
+    for number in range(scenes):
+        first = np.frombuffer(look_of(photo(1000 * seed + number))[1], _LOOK)
+        for _ in range(frames):
+            frame = first.copy()
+            frame["grey"] = np.clip(frame["grey"] + rng.normal(0, 1, frame["grey"].shape), 0, 255)
+            looks.append(frame.tobytes())
+    return looks
+
+
+def test_pairs_connect_what_looks_alike_and_nothing_else() -> None:
+    looks = films(12, 9)
+    pairs = list(near_pairs(looks))
+    assert components(len(looks), pairs) == [at // 9 * 9 for at in range(len(looks))]
+    assert len(pairs) == 12 * 8
+
+
+def test_a_long_film_takes_seconds() -> None:
+    looks = films(2, 1000)
+    started = time.process_time()
+    assert len(list(near_pairs(looks))) == len(looks) - 2
+    assert time.process_time() - started < 20
+
+
+def test_ten_thousand_different_looks_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    looks = np.zeros(10_000, _LOOK)
+    looks["grey"] = np.stack(
+        [
+            cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
+            for coarse in rng.integers(0, 256, (10_000, 8, 8)).astype(np.uint8)
+        ]
+    )
+    looks["ratio"] = 1
+    started = time.process_time()
+    assert not list(near_pairs([look.tobytes() for look in looks]))
+    assert time.process_time() - started < 60
+
+
+def test_a_family_grows_to_its_limit() -> None:
+    families = Families(6)
+    assert families.join(0, 1)
+    assert not families.join(1, 0)
+    assert families.join(2, 3)
+    assert not families.join(0, 3, most=3)
+    assert families.join(0, 3, most=4)
+    assert len(set(families.names.tolist())) == 3
+
+
+def test_components_join_over_any_number_of_steps() -> None:
+    assert components(6, [(4, 5), (1, 4), (0, 2)]) == [0, 1, 0, 3, 1, 1]
+    assert components(3, iter([])) == [0, 1, 2]
+    assert components(2, iter([(1, 1), (0, 1), (1, 0)])) == [0, 0]
+    assert components(0, []) == []
+    assert list(equal_pairs(["a", None, "b", "a", None, "a"])) == [(0, 3), (0, 5)]
+    assert list(members([])) == []
+    assert list(members([9, 7, 9, 3, 7])) == [[0, 2], [1, 4], [3]]
+    assert list(members([0, 1, 0, 3, 1])) == [[0, 2], [1, 4], [3]]

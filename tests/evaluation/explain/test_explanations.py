@@ -1,0 +1,130 @@
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from examined import examined_of
+
+from imagetune.data.sources.labels import LabelRule
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.explain.explanations import explained_mistakes, explained_outputs
+from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.model.build import build_model
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.tracking import EvaluateConfig
+from imagetune.reports.run.report import write_report
+from imagetune.reports.sections.explanations import MOST_SHOWN
+from imagetune.reports.tiles import RunTiles
+
+CLASSES = ("blue", "green", "red")
+LITE0 = ModelConfig(backbone="efficientnet_lite0", weights="random")
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    return build_model(LITE0, num_classes=3, image_size=(64, 64))
+
+
+@pytest.fixture
+def examined(model, pictures, tmp_path):
+    """A run on coloured pictures that takes every third one for the class after its own, surer from one to the next."""
+    records = [Record(str(path), path.parent.name) for path in sorted(pictures.glob("*/*.png"))]
+    labels = np.array([CLASSES.index(record.label) for record in records])
+    wrong = np.arange(len(records)) % 3 == 0
+    outputs = np.full((len(records), 3), 0.1)
+    outputs[np.arange(len(records)), np.where(wrong, (labels + 1) % 3, labels)] = 0.5 + 0.01 * np.arange(len(records))
+    paths, texts = [record.path for record in records], [record.label for record in records]
+    predictions = predictions_of(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
+    recipe = Recipe(data=DataConfig(source=str(pictures), image_size=64), evaluate=EvaluateConfig(explain=3))
+    return examined_of(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, pictures, tmp_path / "run")
+
+
+def test_the_worst_mistakes_are_explained_for_answer_and_truth(examined):
+    document = explained_mistakes(examined)
+    json.dumps(document, allow_nan=False)
+    assert document["split"] == "test"
+    assert document["cells"] == [2, 2]
+    # Sureness rises with the position: the last three that are wrong, which are all red, taken for blue.
+    assert [picture["path"] for picture in document["pictures"]] == ["red/red07.png", "red/red04.png", "red/red01.png"]
+    for picture in document["pictures"]:
+        assert (picture["true"], picture["predicted"]) == ("red", "blue")
+        assert [look["class"] for look in picture["looks"]] == ["blue", "red"]
+        assert picture["looks"][0]["probability"] > picture["looks"][1]["probability"]
+        for file in (picture["file"], *(look[name] for look in picture["looks"] for name in ("grad_cam", "occlusion"))):
+            assert (examined.folder / file).read_bytes()[:2] == b"\xff\xd8"
+        for look in picture["looks"]:
+            assert look["agreement"] is None or -1 <= look["agreement"] <= 1
+    assert len(list((examined.folder / "explanations").iterdir())) == 3 * 5
+
+
+def test_explaining_again_leaves_no_old_pictures(examined):
+    explained_mistakes(examined)
+    explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=1)))
+    assert len(list((examined.folder / "explanations").iterdir())) == 5
+
+
+def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
+    assert explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=0))) is None
+    split = examined.splits["test"]
+    right = replace(split.predictions, probabilities=np.eye(3)[split.predictions.labels])
+    assert explained_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
+
+
+def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, pictures):
+    keras.utils.set_random_seed(2)
+    model = build_model(LITE0, num_classes=1, image_size=(64, 64), task="regression")
+    records = examined.splits["test"].records[:3]
+    rule = LabelRule("regression", value_name="age")
+    outputs = np.array([[9.0], [1.0], [5.0]])
+    predictions = predictions_of([one.path for one in records], ["5", "5", "5"], outputs, ("age",), rule=rule)
+    run = replace(
+        examined,
+        model=model,
+        data=examined.data.model_copy(update={"task": "regression"}),
+        evaluate=EvaluateConfig(explain=2),
+        splits={"test": ExaminedSplit(records, predictions, None)},
+    )
+    document = explained_mistakes(run)
+    json.dumps(document, allow_nan=False)
+    assert [picture["predicted"] for picture in document["pictures"]] == ["9", "1"]
+    named = [[look["class"] for look in picture["looks"]] for picture in document["pictures"]]
+    assert named == [["higher age", "lower age"], ["lower age", "higher age"]]
+    for picture in document["pictures"]:
+        assert [look["probability"] for look in picture["looks"]] == [None, None]
+        one, other = (look["agreement"] for look in picture["looks"])
+        assert one == other
+
+
+def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
+    predictions = Predictions(
+        ("a", "b", "c"),
+        np.full(3, -1),
+        np.array([[0.6, 0.9, 0.8], [0.1, 0.3, 0.2], [0.2, 0.9, 0.1]]),
+        ("x", "y", "z"),
+        LabelRule("multi_label", ";"),
+        np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+    )
+    # y is given wrongly, and z is the likeliest true one.
+    assert explained_outputs(predictions, 0) == (1, 2)
+    # x is missed, and there is no other true one: the likeliest of the others.
+    assert explained_outputs(predictions, 1)[0] == 0
+    # Nothing is true: what is given, and the likeliest of the others.
+    assert explained_outputs(predictions, 2) == (1, 0)
+
+
+def test_the_report_shows_them_and_stays_small(run_folder, examined):
+    evaluation = json.loads((run_folder / "evaluation.json").read_text())
+    assert "Where it looked" not in write_report(run_folder).read_text(encoding="utf-8")
+    evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
+    evaluation["explanations"]["pictures"] *= 20
+    (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert "Where it looked" in page
+    assert page.count('alt="Grad-CAM for blue"') == page.count('alt="occlusion for red"') == MOST_SHOWN
+    assert "24 of the 60 worst mistakes" in page
+    assert len(page.encode()) < 5_000_000

@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolute_error
+
+from imagetune.core.files import write_json
+from imagetune.evaluation.features.baselines import baselines, errors, paired_difference
+from imagetune.evaluation.statistics.intervals import Bootstrap
+from imagetune.reports.sections.baselines import baselines_view
+from imagetune.run_folder.reader import read_run
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def pictures(n, *, seed, spread=1.0, d=6):
+    """Return labels, features and what a poor model answers: n pictures, the first class the most frequent."""
+    random = np.random.default_rng(seed)
+    means = np.random.default_rng(42).normal(size=(3, d)) * spread
+    labels = random.choice(3, n, p=[0.5, 0.3, 0.2])
+    labels[:3] = [0, 1, 2]
+    features = means[labels] + random.normal(size=(n, d))
+    outputs = random.dirichlet([1, 1, 1], n)
+    return [CLASSES[label] for label in labels], features, outputs
+
+
+def run_of(examined, parts, **keywords):
+    labels, features, outputs = ({name: part[place] for name, part in parts.items()} for place in range(3))
+    return examined(labels, features, outputs, classes=CLASSES, **keywords)
+
+
+@pytest.fixture
+def run(examined):
+    parts = {"train": pictures(150, seed=1), "val": pictures(60, seed=2), "test": pictures(90, seed=3)}
+    return run_of(examined, parts)
+
+
+def by_name(document):
+    return {model["name"]: model for model in document["models"]}
+
+
+def test_the_largest_class_is_right_as_often_as_it_occurs(run):
+    found = by_name(baselines(run))["prior"]
+    labels = run.splits["test"].predictions.labels
+    assert found["figures"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, np.zeros_like(labels)))
+    assert found["figures"]["balanced_accuracy"]["value"] == pytest.approx(
+        balanced_accuracy_score(labels, np.zeros_like(labels))
+    )
+
+
+def test_probe_and_neighbours_beat_a_model_that_guesses(run):
+    document = baselines(run)
+    models = by_name(document)
+    for name in ("neighbours", "probe"):
+        assert models[name]["figures"]["accuracy"]["value"] > 0.6
+        assert models[name]["difference"]["high"] < 0
+    assert document["tested"] == "test"
+    assert (document["trained_on"], document["training_pictures"]) == (150, 150)
+    assert document["validated"]
+    assert not document["fine_tuned"]
+
+
+def test_choices_are_made_on_validation_and_never_on_the_test(examined, run):
+    chosen = [model["chosen"] for model in baselines(run)["models"]]
+    poisoned = {"train": pictures(150, seed=1), "val": pictures(60, seed=2), "test": pictures(90, seed=3)}
+    labels, features, outputs = poisoned["test"]
+    poisoned["test"] = (labels[::-1], features * 100, outputs)
+    assert [model["chosen"] for model in baselines(run_of(examined, poisoned))["models"]] == chosen
+
+
+def test_the_difference_is_paired_and_has_the_right_sign(run):
+    predictions = run.splits["test"].predictions
+    found = by_name(baselines(run))["prior"]
+    own = accuracy_score(predictions.labels, predictions.predicted)
+    assert found["difference"]["value"] == pytest.approx(own - found["figures"]["accuracy"]["value"])
+    assert found["difference"]["low"] < found["difference"]["value"] < found["difference"]["high"]
+
+
+def test_a_model_does_not_differ_from_itself(run):
+    predictions = run.splits["test"].predictions
+    same = paired_difference(predictions, predictions, Bootstrap(samples=100))
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_independent_tests(made_up):
+    one = made_up(300, 3, seed=1, sharpness=3)
+    other = made_up(300, 3, seed=1, sharpness=2.9)
+    gap = paired_difference(one, other, Bootstrap(samples=500))
+    spread = np.sqrt(2 * errors(one).var() / 300) * 1.96 * 2
+    assert gap.high - gap.low < 0.6 * spread
+
+
+def test_without_validation_customary_settings_are_used(examined):
+    run = run_of(examined, {"train": pictures(80, seed=1), "test": pictures(40, seed=2)})
+    document = baselines(run)
+    assert not document["validated"]
+    assert by_name(document)["neighbours"]["chosen"] == {"neighbours": 1}
+
+
+def test_without_features_or_against_the_recipe_there_are_none(examined):
+    parts = {"train": pictures(30, seed=1), "test": pictures(20, seed=2)}
+    assert baselines(run_of(examined, parts, evaluate=", baselines: false")) is None
+    assert baselines(run_of(examined, {"test": pictures(20, seed=2)})) is None
+
+
+def test_numbers_have_a_median_neighbours_and_ridge_regression(examined):
+    random = np.random.default_rng(0)
+    parts = {}
+    for name, n in (("train", 80), ("val", 40), ("test", 50)):
+        features = random.normal(size=(n, 4))
+        values = features @ np.array([3.0, -1, 0, 2]) + 10
+        parts[name] = ([f"{value:.6f}" for value in values], features, np.full((n, 1), 10.0))
+    labels, features, outputs = ({name: part[place] for name, part in parts.items()} for place in range(3))
+    run = examined(labels, features, outputs, task="regression", classes=("weight",))
+    document = baselines(run)
+    models = by_name(document)
+    true = run.splits["test"].predictions.targets[:, 0]
+    median = np.median(run.splits["train"].predictions.targets)
+    expected = mean_absolute_error(true, np.full(50, median))
+    assert models["prior"]["figures"]["mae"]["value"] == pytest.approx(expected)
+    assert models["probe"]["figures"]["r2"]["value"] > 0.9
+    assert models["probe"]["difference"]["value"] > 0
+    assert document["compared"] == "mae"
+
+
+def test_several_labels_have_their_thresholds_from_validation(examined):
+    random = np.random.default_rng(0)
+    labels, features, outputs = {}, {}, {}
+    for name, n in (("train", 120), ("val", 60), ("test", 60)):
+        seen = random.normal(size=(n, 5))
+        labels[name] = [";".join(x for x, on in (("ant", row[0] > 0), ("bee", row[1] > 1)) if on) for row in seen]
+        features[name], outputs[name] = seen, random.uniform(size=(n, 2))
+    run = examined(labels, features, outputs, task="multi_label", classes=("ant", "bee"))
+    document = baselines(run)
+    models = by_name(document)
+    assert models["probe"]["figures"]["f1"]["value"] > 0.85
+    assert models["probe"]["figures"]["hamming_loss"]["value"] < 0.12
+    # With the shares of the labels for thresholds every picture gets every label.
+    assert models["prior"]["figures"]["mean_average_precision"]["value"] < 0.6
+    assert models["probe"]["difference"]["value"] > 0.2
+
+
+def test_ordered_classes_are_answered_by_their_median(examined):
+    parts = {"train": pictures(90, seed=1), "val": pictures(40, seed=2), "test": pictures(60, seed=3)}
+    run = run_of(examined, parts, task="ordinal")
+    models = by_name(baselines(run))
+    labels = run.splits["test"].predictions.labels
+    shares = np.bincount(run.splits["train"].predictions.labels, minlength=3) / 90
+    middle = int((np.cumsum(shares) < 0.5).sum())
+    assert models["prior"]["figures"]["mae"]["value"] == pytest.approx(np.abs(labels - middle).mean())
+
+
+def test_the_section_says_which_models_are_as_good(run_folder, evaluation):
+    figures = evaluation["splits"]["test"]["figures"]
+    shown = {name: figures[name] for name in ("accuracy", "balanced_accuracy", "f1")}
+    gaps = {"prior": (0.1, 0.3), "neighbours": (-0.1, 0.2), "probe": (-0.4, -0.1)}
+    models = [
+        {
+            "name": name,
+            "chosen": {"neighbours": 3} if name == "neighbours" else {},
+            "figures": shown,
+            "difference": {"value": 0.0, "low": low, "high": high},
+        }
+        for name, (low, high) in gaps.items()
+    ]
+    part = {"tested": "test", "task": "single_label", "compared": "accuracy", "models": models}
+    write_json(run_folder / "evaluation.json", {**evaluation, "baselines": part})
+    view = baselines_view(read_run(run_folder))
+    assert [row["told"] for row in view["rows"]] == ["", "better", "not to be told apart", "worse"]
+    assert "worse than a linear probe" in view["verdict"]
+    assert view["rows"][2]["how"].startswith("the 3 nearest")
+    assert baselines_view(read_run(run_folder)) is not None
+    write_json(run_folder / "evaluation.json", evaluation)
+    assert baselines_view(read_run(run_folder)) is None

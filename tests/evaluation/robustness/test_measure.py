@@ -1,0 +1,268 @@
+import json
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from examined import examined_of
+
+from imagetune.data.loading.decode import load_picture
+from imagetune.data.sources.labels import LabelRule
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.robustness.corruptions import corrupt
+from imagetune.evaluation.robustness.measure import (
+    Subject,
+    damage_seed,
+    draw_pictures,
+    measure_robustness,
+    robustness_part,
+)
+from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_figures, sums_of
+from imagetune.recipe.data import DataConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.recipe.tracking import EvaluateConfig, RobustnessConfig
+from imagetune.reports.run.report import write_report
+from imagetune.reports.sections.robustness import heat_of
+from imagetune.reports.tiles import RunTiles
+
+CLASSES = ("blue", "green", "red")
+SIZE = 32
+
+
+def recipe_of(source, **evaluate):
+    data = DataConfig(source=str(source), image_size=SIZE, workers=0)
+    return Recipe(seed=3, data=data, evaluate=EvaluateConfig(bootstrap_samples=200, batch_size=7, **evaluate))
+
+
+def colour_model():
+    """Answers by the mean colour, blue, green or red: noise does not harm it, fog does."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    logits = keras.layers.Dense(3, activation="softmax")
+    model = keras.Model(inputs, logits(mean))
+    logits.set_weights([20 * np.eye(3)[::-1], np.array([0.0, 0.0, 8.0])])
+    return model
+
+
+@pytest.fixture
+def subject(pictures, tmp_path):
+    def make(**config):
+        recipe = recipe_of(pictures)
+        return Subject(
+            model=colour_model(),
+            data=recipe.data,
+            evaluate=recipe.evaluate,
+            seed=recipe.seed,
+            batch_size=7,
+            config=RobustnessConfig(**config),
+            class_names=CLASSES,
+            thresholds=(),
+            root=pictures,
+            tiles=RunTiles(tmp_path),
+        )
+
+    return make
+
+
+@pytest.fixture
+def records(pictures):
+    return [Record(str(path), path.parent.name) for path in sorted(pictures.glob("*/*.png"))]
+
+
+def test_answers_are_those_of_each_damaged_picture_alone(subject, records):
+    tested = subject(corruptions=("contrast", "fog", "gaussian_noise"), severities=(1, 4), pictures=20)
+    document = measure_robustness(tested, records)
+    chosen = draw_pictures(records, tested)
+    assert document["pictures"] == len(chosen) == 20
+    images = [load_picture(record.path, tested.data.image, max_pixels=10**6) for record in chosen]
+    labels = np.array([CLASSES.index(record.label) for record in chosen])
+    for row in document["corruptions"]:
+        for severity in (1, 4):
+            damaged = np.stack(
+                [corrupt(image, row["name"], severity, seed=damage_seed(3, at)) for at, image in enumerate(images)]
+            )
+            right = (tested.model.predict(damaged, verbose=0).argmax(axis=1) == labels).mean()
+            assert row["by_severity"][str(severity)]["value"] == pytest.approx(right)
+    clean = (tested.model.predict(np.stack(images), verbose=0).argmax(axis=1) == labels).mean()
+    assert document["clean"]["value"] == pytest.approx(clean)
+    losses = [row["lost"]["value"] for row in document["corruptions"]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 0.1
+    json.dumps(document, allow_nan=False)
+
+
+def test_progress_ends_with_all_pictures(subject, records):
+    told = []
+    tested = subject(corruptions=("fog",), severities=(1, 2), pictures=10)
+    measure_robustness(tested, records, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (30, 30)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+def test_the_sheet_has_two_classes_with_their_answers_under_each_damage(subject, records, tmp_path):
+    sheet = measure_robustness(subject(corruptions=("contrast", "fog"), severities=(2, 5), pictures=6), records)[
+        "sheet"
+    ]
+    assert sheet["severity"] == 5
+    assert len({picture["true"] for picture in sheet["pictures"]}) == 2
+    for picture in sheet["pictures"]:
+        assert picture["clean"]["answer"] == picture["true"]
+        assert [tile["name"] for tile in picture["damaged"]] == ["contrast", "fog"]
+        for tile in (picture["clean"], *picture["damaged"]):
+            assert tile["answer"] in CLASSES
+            assert (tmp_path / tile["file"]).read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_classes_have_equal_shares_as_far_as_they_go(subject, records):
+    few = [record for record in records if record.label != "red"] + [Record("r.png", "red"), Record("x.png", "strange")]
+    labels = [record.label for record in draw_pictures(few, subject(pictures=9))]
+    assert {name: labels.count(name) for name in CLASSES} == {"blue": 4, "green": 4, "red": 1}
+    assert len(draw_pictures(few, subject(pictures=200))) == 21
+    assert draw_pictures(few, subject(pictures=9)) == draw_pictures(few, subject(pictures=9))
+
+
+def test_without_test_pictures_or_the_wish_there_is_no_part(subject, records, pictures, tmp_path):
+    tested = subject(corruptions=("fog",), severities=(1,))
+    split = ExaminedSplit(records, _answers(records, tested), None)
+    wanted = recipe_of(pictures, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), pictures=6))
+    run = examined_of(tested.model, wanted, {"val": split, "test": split}, pictures, tmp_path)
+    assert robustness_part(run)["pictures"] == 6
+    assert robustness_part(replace(run, splits={"val": split})) is None
+    assert robustness_part(replace(run, evaluate=recipe_of(pictures).evaluate)) is None
+
+
+def _answers(records, tested):
+    images = np.stack([load_picture(record.path, tested.data.image, max_pixels=10**6) for record in records])
+    outputs = tested.model.predict(images, verbose=0).astype(np.float64)
+    paths, labels = [record.path for record in records], [record.label for record in records]
+    return predictions_of(paths, labels, outputs, CLASSES, rule=LabelRule("single_label", ";"))
+
+
+def answers(right, count=10):
+    """Predictions of two classes of which the first ``right`` are right."""
+    labels = np.arange(count) % 2
+    given = np.where(np.arange(count) < right, labels, 1 - labels)
+    return Predictions(tuple(map(str, range(count))), labels, np.eye(2)[given] * 0.8 + 0.1, ("a", "b"))
+
+
+CONFIG = EvaluateConfig(bootstrap_samples=500)
+
+
+def figures(clean, damaged, groups=None):
+    drawn = resampling(clean, groups or [None] * len(clean.paths), CONFIG, seed=0)
+    return robustness_figures(clean, damaged, drawn)
+
+
+def test_the_mean_corruption_error_by_hand():
+    """Of 10 pictures 9 are right; fog leaves 7 and 3, snow 9 and 5; rotation is not common and doesn't count."""
+    found = figures(
+        answers(9),
+        {
+            ("fog", 1): answers(7),
+            ("fog", 5): answers(3),
+            ("snow", 1): answers(9),
+            ("snow", 5): answers(5),
+            ("rotation", 1): answers(0),
+            ("rotation", 5): answers(0),
+        },
+    )
+    assert found["mean_corruption_error"]["value"] == pytest.approx((0.5 + 0.3) / 2)
+    assert found["relative_error"]["value"] == pytest.approx(0.4 - 0.1)
+    assert [row["name"] for row in found["corruptions"]] == ["rotation", "fog", "snow"]
+    fog = found["corruptions"][1]
+    assert fog["mean"]["value"] == pytest.approx(0.5)
+    assert fog["lost"]["value"] == pytest.approx(0.4)
+    assert fog["lost"]["low"] <= 0.4 <= fog["lost"]["high"]
+
+
+def test_only_uncommon_damage_has_no_mean_corruption_error():
+    assert figures(answers(9), {("rotation", 1): answers(4)})["mean_corruption_error"] is None
+
+
+def test_a_share_has_wilsons_interval():
+    """Newcombe (Statistics in Medicine 17, 1998), table I: 81 of 263 is 0.2553 to 0.3662."""
+    found = figures(answers(81, 263), {("fog", 1): answers(15, 263)})
+    assert (found["clean"]["low"], found["clean"]["high"]) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_what_is_lost_is_paired():
+    """The damage takes the same two pictures of 100 from the right ones: that is known better than either share."""
+    found = figures(answers(60, 100), {("fog", 1): answers(58, 100)})
+    lost = found["corruptions"][0]["lost"]
+    assert lost["high"] - lost["low"] < 0.08
+    share = found["clean"]
+    assert share["high"] - share["low"] > 0.15
+
+
+def test_where_nothing_changes_no_interval_is_claimed():
+    lost = figures(answers(8), {("fog", 1): answers(8)})["corruptions"][0]["lost"]
+    assert lost == {"value": 0.0, "low": None, "high": None}
+
+
+def test_pictures_of_a_group_are_drawn_together():
+    """Ten copies of each of ten pictures tell no more than the ten."""
+    clean = answers(60, 100)
+    groups = [str(index // 10) for index in range(100)]
+    alone = figures(clean, {("fog", 1): answers(20, 100)})
+    together = figures(clean, {("fog", 1): answers(20, 100)}, groups)
+    widths = [found["clean"]["high"] - found["clean"]["low"] for found in (alone, together)]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_labels_are_measured_by_micro_f1_and_numbers_by_their_error():
+    several = Predictions(
+        ("a", "b", "c"),
+        np.full(3, -1),
+        np.array([[0.9, 0.2], [0.8, 0.7], [0.1, 0.4]]),
+        ("x", "y"),
+        LabelRule("multi_label", ";"),
+        np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
+    )
+    # Two labels found, one missed, one too many; the third picture has none and gets none.
+    assert sums_of(several).score == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    numbers = replace(
+        several, probabilities=np.array([[1.0], [2.0], [4.0]]), targets=np.array([[1.0], [4.0], [3.0]]),
+        rule=LabelRule("regression", ";"), class_names=("x",),
+    )  # fmt: skip
+    assert sums_of(numbers).score == pytest.approx(1.0)
+    worse = replace(numbers, probabilities=numbers.probabilities + 2)
+    found = figures(numbers, {("fog", 1): worse})
+    assert found["measure"] == "mae"
+    assert found["corruptions"][0]["lost"]["value"] == pytest.approx((2 + 0 + 3) / 3 - 1)
+    assert found["relative_error"]["value"] == pytest.approx((2 + 0 + 3) / 3 - 1)
+
+
+def test_resampled_scores_are_scores_of_the_drawn():
+    sums = Sums(np.array([1.0, 0.0, 2.0]), np.array([1.0, 2.0, 2.0]))
+    weights = np.array([[1.0, 0.0, 3.0], [1.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
+    assert sums.scores(weights) == pytest.approx([3 / 5, 0, 1])
+
+
+@pytest.mark.parametrize(("value", "clean", "heat"), [(0.9, 0.9, 0), (0.45, 0.9, 50), (0, 0.9, 100), (3, 1, 100)])
+def test_heat_is_the_share_that_is_lost(value, clean, heat):
+    assert heat_of(value, clean) == heat
+
+
+def test_the_report_shows_table_and_pictures(run_folder, subject, records):
+    tested = replace(
+        subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), tiles=RunTiles(run_folder)
+    )
+    evaluation = json.loads((run_folder / "evaluation.json").read_text())
+    evaluation["robustness"] = measure_robustness(tested, records)
+    (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert "On damaged pictures" in page
+    assert "JPEG compression" in page
+    assert page.count('alt="as it is"') == 2
+    # Pictures that are gone, or named where they have no business, are not shown and do no harm.
+    evaluation["robustness"]["sheet"]["pictures"][0]["clean"]["file"] = "../../../secret.jpg"
+    (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert page.count('alt="as it is"') == 1
+    assert "file is gone" in page
+
+
+def test_a_run_without_the_test_has_no_such_section(run_folder):
+    assert "On damaged pictures" not in write_report(run_folder).read_text(encoding="utf-8")

@@ -1,0 +1,202 @@
+"""How often the intervals hold the truth, by simulation: nominal 95%, allowed 93 to 97%."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+from imagetune.evaluation.metrics.scores import figures_by_class, mean_over, weighted_confusion
+from imagetune.evaluation.probabilities.confidence import Draws
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    effective_pictures,
+    estimate,
+    f1_estimate,
+    percentile_interval,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+)
+from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
+from imagetune.evaluation.statistics.verdict import difference
+
+BAND = (0.93, 0.97)
+DRAWS = 250
+
+
+def holds(found: Estimate, truth: float) -> bool:
+    assert found.low is not None
+    assert found.high is not None
+    return found.low <= truth <= found.high
+
+
+def chances_of_answers(recalls: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A row a class: how likely each answer is."""
+    count = len(recalls)
+    chances = np.diag(recalls).astype(float)
+    for row in range(count):
+        others = np.arange(count) != row
+        chances[row, others] = (1 - recalls[row]) * generator.dirichlet(np.ones(count - 1))
+    return chances
+
+
+def means(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    counts = confusion.astype(np.float64)
+    present = counts.sum(axis=1) > 0
+    return {name: mean_over(values, present) for name, values in figures_by_class(counts).items()}
+
+
+def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> dict[str, tuple[float, float]]:
+    """Return how often the interval holds the truth, and how often plain percentiles would, by figure."""
+    generator = np.random.default_rng(5)
+    chances, classes = chances_of_answers(np.array(recalls), generator), len(counts)
+    labels = np.repeat(np.arange(classes), counts)
+    truth = {name: float(value[0]) for name, value in means((chances.T * counts).T[:, :, None] * 1e6).items()}
+    steps, worth = chances.cumsum(axis=1), effective_pictures(np.array(counts, dtype=float))
+    most = {"recall": worth, "f1": 2 * worth}
+    right = {name: np.zeros(2) for name in most}
+    for trial in range(trials):
+        answers = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
+        bootstrap = Bootstrap(DRAWS, 0.95, trial)
+        values = means(weighted_confusion(labels, answers, classes, np.ones((len(labels), 1), np.float32)))
+        (weights,) = resampled_weights(labels, bootstrap)
+        samples, precision = (
+            means(weighted_confusion(labels, answers, classes, weights)),
+            precision_of(labels, bootstrap),
+        )
+        for name, limit in most.items():
+            value = float(values[name][0])
+            found = estimate(value, samples[name], bootstrap, pictures=worth, precision=precision, most=limit)
+            low, high = percentile_interval(samples[name], 0.95) or (value, value)
+            right[name] += holds(found, truth[name]), low <= truth[name] <= high
+    return {name: (float(both[0]) / trials, float(both[1]) / trials) for name, both in right.items()}
+
+
+def sizes_of(count: int, size: int, spread: str, generator: np.random.Generator) -> np.ndarray:
+    """Return the pictures of each group: nearly equal ones, or unequal ones, of which some have many times as many."""
+    if spread == "unequal":
+        return generator.geometric(1 / size, count)
+    return generator.integers(max(1, size - 3), size + 4, count)
+
+
+def coverage_of_groups(
+    count: int, size: int, truth: float, likeness: float, trials: int, spread: str = "alike"
+) -> tuple[float, float]:
+    """Return the coverage of an accuracy of pictures in groups, and what it would be without looking at the groups."""
+    generator = np.random.default_rng(6)
+    right = np.zeros(2)
+    for trial in range(trials):
+        codes = np.repeat(np.arange(count), sizes_of(count, size, spread, generator))
+        chances = np.full(count, truth)
+        if likeness:
+            strength = 1 / likeness - 1
+            chances = generator.beta(truth * strength, (1 - truth) * strength, count)
+        hits = generator.random(len(codes)) < chances[codes]
+        found = Draws(len(codes), Bootstrap(DRAWS, 0.95, trial, stratified=False), codes).share(hits)
+        right += holds(found, truth), holds(share_estimate(hits.sum(), len(codes), 0.95), truth)
+    return float(right[0]) / trials, float(right[1]) / trials
+
+
+def coverage_of_share(pictures: int, truths: np.ndarray) -> float:
+    """Return the coverage of Wilson's interval, not by simulation but exactly, as the mean over some true shares."""
+    hits = np.arange(pictures + 1)
+    ends = [share_estimate(float(found), pictures, 0.95) for found in hits]
+    low, high = np.array([found.low for found in ends]), np.array([found.high for found in ends])
+    chances = binom.pmf(hits[:, None], pictures, truths)
+    return float((chances * ((low[:, None] <= truths) & (truths <= high[:, None]))).sum(axis=0).mean())
+
+
+@pytest.mark.parametrize("pictures", [20, 40, 85, 300])
+def test_an_accuracy(pictures: int) -> None:
+    assert BAND[0] <= coverage_of_share(pictures, np.linspace(0.6, 0.98, 200)) <= BAND[1]
+
+
+def test_an_f1_of_a_class() -> None:
+    generator, trials = np.random.default_rng(2), 4000
+    # Of 30 pictures 24 are found on average; of 90 others 6 are taken for the class.
+    found, taken = generator.binomial(30, 0.8, trials), generator.binomial(90, 6 / 90, trials)
+    truth = 2 * 24 / (30 + 24 + 6)
+    covered = [
+        holds(f1_estimate(right, 30, right + wrong, 0.95), truth) for right, wrong in zip(found, taken, strict=True)
+    ]
+    assert BAND[0] <= np.mean(covered) <= BAND[1]
+
+
+def test_a_gap_between_two_splits() -> None:
+    generator, trials = np.random.default_rng(3), 4000
+    train, test = generator.binomial(275, 0.97, trials), generator.binomial(85, 0.82, trials)
+    covered = [
+        holds(difference(share_estimate(one, 275, 0.95), share_estimate(other, 85, 0.95)), 0.15)
+        for one, other in zip(train, test, strict=True)
+    ]
+    assert BAND[0] <= np.mean(covered) <= BAND[1]
+
+
+@pytest.mark.parametrize(("positives", "negatives", "shift"), [(10, 75, 2.4), (10, 75, 1.5), (40, 45, 2.4)])
+def test_an_area_under_the_curve(positives: int, negatives: int, shift: float) -> None:
+    generator, trials = np.random.default_rng(7), 3000
+    truth, quantile = float(norm.cdf(shift / 2**0.5)), two_sided_quantile(0.95)
+    own = generator.normal(shift, 1.0, (trials, positives, 1))
+    areas = (own > generator.normal(0.0, 1.0, (trials, 1, negatives))).mean(axis=(1, 2))
+    ends = np.array([auc_interval(float(area), positives, negatives, quantile) for area in areas])
+    assert BAND[0] <= ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean() <= BAND[1]
+
+
+def test_means_over_classes_where_plain_percentiles_fail() -> None:
+    found = coverage_of_means([10] * 8, np.linspace(0.91, 0.99, 8).tolist(), 1000)
+    assert BAND[0] <= found["recall"][0] <= BAND[1]
+    assert BAND[0] <= found["f1"][0] <= BAND[1]
+    assert found["recall"][1] < BAND[0]
+    assert found["f1"][1] < BAND[0]
+
+
+def test_pictures_in_groups_where_ignoring_them_fails() -> None:
+    covered, ignoring = coverage_of_groups(40, 5, 0.85, 0.3, 1000)
+    assert BAND[0] <= covered <= BAND[1]
+    assert ignoring < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("counts", "recalls"),
+    [
+        ([10] * 8, np.linspace(0.72, 0.92, 8).tolist()),
+        ([20] * 3, [0.75, 0.85, 0.95]),
+        ([50, 50], [0.85, 0.95]),
+        ([60, 30, 15, 10], [0.75, 0.8, 0.85, 0.9]),
+        ([60, 30, 15, 10], [0.9, 0.85, 0.8, 0.75]),
+    ],
+)
+def test_means_over_classes_of_all_kinds(counts: list[int], recalls: list[float]) -> None:
+    for name, (covered, _) in coverage_of_means(counts, recalls, 3000).items():
+        assert BAND[0] <= covered <= BAND[1], name
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.5])
+def test_groups_of_nearly_the_same_picture_and_groups_of_any_picture(likeness: float) -> None:
+    covered, _ = coverage_of_groups(60, 4, 0.9, likeness, 1000)
+    assert BAND[0] <= covered <= BAND[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", ["alike", "unequal"])
+@pytest.mark.parametrize("likeness", [0.0, 0.1, 0.2, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("count", [20, 60])
+@pytest.mark.parametrize("truth", [0.7, 0.85, 0.9])
+def test_groups_of_all_kinds(count: int, truth: float, likeness: float, spread: str) -> None:
+    covered, _ = coverage_of_groups(count, 5, truth, likeness, 3000, spread)
+    # 20 groups of pictures that are not alike at all come out at 97.2%.
+    assert BAND[0] <= covered <= BAND[1] + 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", ["alike", "unequal"])
+@pytest.mark.parametrize("likeness", [0.0, 0.1, 0.2, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("count", [6, 10])
+@pytest.mark.parametrize("truth", [0.7, 0.85, 0.9])
+def test_very_few_groups_are_rather_too_unsure(count: int, truth: float, likeness: float, spread: str) -> None:
+    # Often none of them has a mistake, and then the interval holds any truth that is likely at all.
+    covered, _ = coverage_of_groups(count, 5, truth, likeness, 3000, spread)
+    assert BAND[0] - 0.005 <= covered <= 0.995

@@ -1,0 +1,65 @@
+import pytest
+
+from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.evaluation.statistics.verdict import difference, judge
+
+
+def verdict(train, test, val=None, *, baseline=0.2, pictures=1000):
+    accuracies = {"train": Estimate(*train), "test": Estimate(*test)}
+    if val is not None:
+        accuracies["val"] = Estimate(*val)
+    return judge(accuracies, dict.fromkeys(accuracies, pictures), baseline=baseline, confidence=0.95)
+
+
+def test_the_difference_of_two_figures_has_the_interval_of_both():
+    # By hand: 0.9 - 0.8, sqrt(0.03^2 + 0.04^2) = 0.05 below and sqrt(0.05^2 + 0.12^2) = 0.13 above.
+    gap = difference(Estimate(0.9, 0.87, 0.95), Estimate(0.8, 0.68, 0.84))
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.05, 0.23))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "code"),
+    [
+        ((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), "over-fitted"),
+        ((0.95, 0.94, 0.96), (0.94, 0.92, 0.96), "close"),
+        ((0.97, 0.96, 0.98), (0.94, 0.93, 0.95), "close"),
+        ((0.95, 0.93, 0.97), (0.90, 0.60, 1.00), "too-few"),
+        ((0.95, 0.93, 0.97), (0.93, 0.80, 1.00), "too-few"),
+        ((0.45, 0.40, 0.50), (0.44, 0.40, 0.48), "under-fitted"),
+        ((0.80, 0.79, 0.81), (0.95, 0.94, 0.96), "test-easier"),
+        ((1.00, 0.99, 1.00), (0.40, 0.30, 0.50), "over-fitted"),
+    ],
+)
+def test_the_gap_and_its_interval_decide(train, test, code):
+    assert verdict(train, test)["code"] == code
+
+
+def test_the_words_hold_the_figures():
+    found = verdict((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), (0.81, 0.77, 0.85))
+    assert found["title"] == "Over-fitted"
+    assert found["text"].startswith(
+        "The model is right on 99.0% of 1,000 training pictures (98.0 to 100.0), 81.0% of 1,000 validation pictures "
+        "(77.0 to 85.0) and 80.0% of 1,000 test pictures (75.0 to 85.0); in brackets: 95% intervals. "
+        "Test is 19.0 points below training"
+    )
+    assert "Validation" not in found["text"]
+    assert found["advice"]
+
+
+def test_under_fitting_is_told_against_naming_the_largest_class():
+    assert "would be right on 20.0% of the training pictures" in verdict((0.45, 0.4, 0.5), (0.44, 0.4, 0.48))["text"]
+
+
+def test_a_validation_that_flatters_is_told():
+    text = verdict((0.99, 0.98, 1.0), (0.80, 0.78, 0.82), (0.95, 0.94, 0.96))["text"]
+    assert text.endswith(
+        "Validation is 15.0 points above test as well: what was chosen by it looks better there than it is."
+    )
+
+
+def test_a_missing_interval_counts_as_the_figure_itself():
+    assert verdict((0.95, None, None), (0.94, None, None))["code"] == "close"
+
+
+def test_there_is_no_verdict_without_both_ends_of_the_gap():
+    assert judge({"test": Estimate(0.9, 0.8, 1.0)}, {"test": 9}, baseline=0.5, confidence=0.95) is None

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from imagetune.reports.run.model_card import UNSAID, write_model_card
+
+
+def card_of(folder):
+    return write_model_card(folder).read_text(encoding="utf-8")
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_the_card_says_what_the_model_is_and_how_good(run_folder, evaluation):
+    card = card_of(run_folder)
+    figure = evaluation["splits"]["test"]["figures"]["accuracy"]
+    told = [
+        "# Model card: clipart",
+        evaluation["verdict"]["title"],
+        "- backbone: efficientnet_lite0",
+        "## Intended use",
+        "| birds |",
+        "2 families of nearly the same picture",
+        f"| Accuracy | {figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f} |",
+        "## Limits",
+    ]
+    places = [card.find(words) for words in told]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(run_folder):
+    assert UNSAID in card_of(run_folder)
+    path = run_folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["card"] = {
+        "owners": ["Ada, ada@example.org"],
+        "intended_use": "Sorting drawings.",
+        "out_of_scope": "Photographs.",
+        "limitations": "Small pictures.",
+        "data_origin": "The public domain.",
+        "license": "MIT",
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    card = card_of(run_folder)
+    assert UNSAID not in card
+    assert all(
+        words in card for words in ("Ada, ada@example.org", "Sorting drawings.", "Out of scope: Photographs.", "MIT")
+    )
+
+
+def test_a_deeper_part_of_the_evaluation_has_its_sentences(run_folder):
+    assert "### Pictures unlike those of training" not in card_of(run_folder)
+    share = {"value": 0.05, "low": 0.02, "high": 0.1}
+    part = {"splits": {"test": {"pictures": 85, "turned_away": share}}}
+    rewrite(run_folder / "evaluation.json", out_of_distribution=part)
+    told = "- 5.0% (2.0 to 10.0) of the test pictures are told to be unlike those of training\n"
+    assert f"### Pictures unlike those of training\n\n{told}" in card_of(run_folder)
+
+
+def test_names_can_not_break_the_tables(run_folder):
+    path = run_folder / "evaluation.json"
+    document = json.loads(path.read_text())
+    document["splits"]["test"]["per_class"][0]["class"] = "a|b\n<script>"
+    path.write_text(json.dumps(document))
+    assert "| a\\|b &lt;script> |" in card_of(run_folder)
+
+
+def test_a_run_that_failed_has_a_card_too(run_folder):
+    for name in ("evaluation.json", "splits.csv", "audit.json"):
+        (run_folder / name).unlink()
+    rewrite(run_folder / "status.json", state="failed", error="the loss is nan")
+    card = card_of(run_folder)
+    assert "It was not tested." in card
+    assert "the loss is nan" in card
+
+
+def test_a_smaller_error_is_told_as_a_lead(run_folder):
+    difference = {"value": -3.0, "low": -5.0, "high": -1.0}
+    figures = {"mae": {"value": 9.0, "low": 7.0, "high": 11.0}}
+    part = {"compared": "mae", "models": [{"name": "prior", "figures": figures, "difference": difference}]}
+    rewrite(run_folder / "evaluation.json", baselines=part)
+    assert "this model is ahead by 3.000 (1.000 to 5.000)" in card_of(run_folder)
+    rewrite(
+        run_folder / "evaluation.json",
+        baselines={
+            **part,
+            "compared": "r2",
+            "models": [{"name": "prior", "figures": {"r2": figures["mae"]}, "difference": difference}],
+        },
+    )
+    assert "this model is ahead by -3.000 (-5.000 to -1.000)" in card_of(run_folder)

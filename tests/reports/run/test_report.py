@@ -1,0 +1,241 @@
+import json
+import re
+import shutil
+
+import pytest
+from browser import browse, needs_browser, sort_by_keyboard
+from words import Page
+
+from imagetune.errors import ModelFileError
+from imagetune.reports.run.report import write_report
+
+
+def page_of(folder):
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_the_page_stands_alone_and_is_small(run_folder):
+    path = write_report(run_folder)
+    assert path == run_folder / "report.html"
+    assert path.stat().st_size < 5_000_000
+    text = path.read_text(encoding="utf-8")
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    assert all(address.startswith(("data:", "#")) for address in Page(text).addresses)
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_the_same_every_time(run_folder):
+    assert write_report(run_folder).read_bytes() == write_report(run_folder).read_bytes()
+
+
+def test_a_reviewer_finds_what_matters_in_order(run_folder, evaluation):
+    text = page_of(run_folder).text
+    figure = evaluation["splits"]["test"]["figures"]["accuracy"]
+    told = [
+        "efficientnet_lite0",
+        "2026-11-21 10:15",
+        "How well it does on test pictures",
+        f"{figure['value']:.3f}",
+        f"{figure['low']:.3f}\N{EN DASH}{figure['high']:.3f}",
+        evaluation["verdict"]["text"],
+        "Required of the test missed",
+        "Learning curves",
+        "What it mixes up",
+        "Class by class",
+        "Worst mistakes",
+        "2 families of nearly the same picture",
+        "head and last 3 blocks",
+        "imagetune fit runs/clipart-20261121-101500-3f2a/recipe.yaml",
+        "bootstrap_samples: 200",
+        "3.15.1",
+    ]
+    places = [text.find(words) for words in told]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_counts_of_the_pictures_add_up(run_folder):
+    rows = (run_folder / "splits.csv").read_text().splitlines()[1:]
+    train, val, test = (sum(f",{side}," in row for row in rows) for side in ("train", "val", "test"))
+    assert f"all {train} {val} {test} {len(rows)}" in page_of(run_folder).text
+
+
+def test_the_weakest_class_comes_first(run_folder, evaluation):
+    text = write_report(run_folder).read_text()
+    table = text[text.index("Class by class") :]
+    names = re.findall(r'<th scope="row" data-value="([^"]+)">', table)
+    f1 = {row["class"]: row["figures"]["f1"]["value"] for row in evaluation["splits"]["test"]["per_class"]}
+    assert names[0] == min(f1, key=f1.get)
+
+
+def section(page, title):
+    """Return one section of a page."""
+    return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
+
+
+def test_the_surest_mistakes_are_shown_as_pictures(run_folder):
+    rewrite_recipe(run_folder, "mistakes: 24", "mistakes: 3")
+    text = section(write_report(run_folder).read_text(), "Worst mistakes")
+    assert text.count("data:image/jpeg;base64,") == 3
+    sureness = [float(found) for found in re.findall(r"taken for <b>\w+</b> ([\d.]+)%", text)]
+    assert len(sureness) == 3
+    assert sureness == sorted(sureness, reverse=True)
+
+
+def test_no_mistakes_are_shown_where_none_are_asked_for(run_folder):
+    rewrite_recipe(run_folder, "mistakes: 24", "mistakes: 0")
+    assert "the recipe asks for none to be shown" in page_of(run_folder).text
+
+
+def test_vanished_pictures_leave_a_placeholder(run_folder, tmp_path):
+    rewrite_recipe(
+        run_folder, re.search("source: .*", (run_folder / "recipe.yaml").read_text())[0], f"source: {tmp_path}/gone"
+    )
+    text = write_report(run_folder).read_text()
+    assert "data:image/jpeg" not in text
+    assert section(text, "Worst mistakes").count("no such file") == 24
+
+
+def test_names_are_escaped(run_folder, evaluation):
+    nasty = "<script>alert(1)</script>"
+    text = json.dumps(evaluation).replace('"birds"', json.dumps(nasty))
+    (run_folder / "evaluation.json").write_text(text)
+    splits = (run_folder / "splits.csv").read_text()
+    (run_folder / "splits.csv").write_text(splits.replace(",birds,", f",{nasty},"))
+    page = write_report(run_folder).read_text()
+    assert nasty not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_path_that_is_no_utf8_gets_a_question_mark(run_folder):
+    path = run_folder / "predictions" / "test.csv"
+    path.write_bytes(path.read_bytes().replace(b".png", b"\xff.png"))
+    assert "?.png" in write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_failed_run_is_reported_as_far_as_it_came(run_folder):
+    shutil.rmtree(run_folder / "predictions")
+    (run_folder / "evaluation.json").unlink()
+    rewrite(run_folder / "status.json", state="failed", epoch=4, error="the loss is nan")
+    text = page_of(run_folder).text
+    assert "The run failed in stage top, epoch 4. The reason: the loss is nan." in text
+    assert "There are no test figures: the run ended before its test." in text
+    assert "Learning curves" in text
+    assert "Class by class" not in text
+    assert "imagetune predict" not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("killed", "The run was stopped"), ("running", "The run is still going on")]
+)
+def test_other_ends_are_told(run_folder, state, words):
+    rewrite(run_folder / "status.json", state=state)
+    assert words in page_of(run_folder).text
+
+
+def test_a_recipe_alone_makes_a_page(run_folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(run_folder / "recipe.yaml", bare)
+    text = page_of(bare).text
+    assert "No epoch was finished." in text
+    assert "The run ended before its pictures were split." in text
+
+
+def test_without_test_pictures_validation_is_shown_with_a_warning(run_folder, evaluation):
+    del evaluation["splits"]["test"]
+    (run_folder / "evaluation.json").write_text(json.dumps({**evaluation, "verdict": None, "requirements": []}))
+    text = page_of(run_folder).text
+    assert "How well it does on validation pictures" in text
+    assert "these figures flatter" in text
+
+
+def test_the_mlflow_run_is_named(run_folder):
+    (run_folder / "tracking.json").write_text('{"run_id": "0123abcd"}')
+    assert "MLflow run 0123abcd" in page_of(run_folder).text
+
+
+def test_another_folder_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match=r"is no run folder: it has no recipe\.yaml"):
+        write_report(tmp_path)
+
+
+def test_a_damaged_file_is_named(run_folder):
+    (run_folder / "evaluation.json").write_text('{"cut')
+    with pytest.raises(ModelFileError, match="is not JSON") as caught:
+        write_report(run_folder)
+    assert caught.value.where.endswith("evaluation.json")
+
+
+def rewrite_recipe(folder, old, new):
+    path = folder / "recipe.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_classes_of_unequal_size_are_told_by_their_share_of_the_loss(run_folder, evaluation):
+    recipe = (run_folder / "recipe.yaml").read_text()
+    assert "Classes by size" not in page_of(run_folder).text
+    changed = recipe.replace("class_weights: none", "class_weights: balanced")
+    changed = changed.replace("logit_adjustment: 0.0", "logit_adjustment: 1.0")
+    (run_folder / "recipe.yaml").write_text(changed)
+    text = page_of(run_folder).text
+    assert "Classes by size" in text
+    assert "the recipe sets class_weights: balanced, loss.logit_adjustment: 1." in text
+    assert "rank correlation of training pictures and recall" in text
+    classes = len(evaluation["class_names"])
+    assert text.count(f" {100 / classes:.1f}%") >= classes  # each has the same share of the loss
+
+
+def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
+    def step(run, kept):
+        return {"added": run, "members": [run], "val": {"accuracy": 0.81, "loss": 0.6}, "kept": kept}
+
+    members = [{"run": "runs/a b", "kept": True}, {"run": "runs/c", "kept": False}]
+    document = {"members": members, "steps": [step("runs/a b", True), step("runs/c", False)], "batch_norm": "averaged"}
+    (run_folder / "soup.json").write_text(json.dumps(document))
+    (run_folder / "metrics.jsonl").unlink()
+    text = page_of(run_folder).text
+    assert "the mean of 1 of 2 runs" in text
+    assert "runs/c accuracy 0.810, loss 0.6000 left out" in text
+    assert "imagetune soup 'runs/a b' runs/c" in text
+    assert "Learning curves" not in text
+
+
+def test_views_are_told(run_folder):
+    rewrite(run_folder / "evaluation.json", views=["horizontal_flip", "zoom_in"])
+    assert "the mean over the picture and its views: horizontal flip, zoom in." in page_of(run_folder).text
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_draws_every_picture_without_a_word_on_its_console(run_folder, width):
+    seen = browse(write_report(run_folder), width=width)
+    assert seen.console == ()
+    assert seen.drawn == seen.pictures > 0
+    assert seen.page_width <= seen.window_width
+
+
+def test_every_heading_that_sorts_can_be_reached_by_keyboard(run_folder):
+    text = write_report(run_folder).read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="sortable">.*?</thead>', text, re.DOTALL)
+    assert tables
+    for table in tables:
+        headings = re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)
+        assert all('<button type="button">' in heading for heading in headings if heading.strip())
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_every_table_is_sorted_by_keys_alone(run_folder, width):
+    columns = sort_by_keyboard(write_report(run_folder), width=width)
+    for column in columns:
+        column.check()
+    # Some column must really have moved its rows.
+    assert any(column.rows[0] != column.rows[1] for column in columns)
+    assert {"class", "pictures"} <= {column.heading for column in columns}

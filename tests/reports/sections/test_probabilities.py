@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+from examined import examined_of
+
+from imagetune.core.files import write_json
+from imagetune.data.sources.records import Record
+from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.predictions import read_predictions
+from imagetune.evaluation.probabilities.calibration import calibration_document
+from imagetune.evaluation.probabilities.conformal import conformal_document
+from imagetune.evaluation.probabilities.costs import costs_document
+from imagetune.evaluation.probabilities.operating_point import operating_document
+from imagetune.evaluation.probabilities.roc_curves import curves_part
+from imagetune.evaluation.probabilities.selective import selective_part
+from imagetune.recipe.tracking import OperatingPointConfig
+from imagetune.reports.run.report import render_report
+from imagetune.reports.sections.probabilities import calibration_view, conformal_view, curves_view, selective_view
+from imagetune.run_folder.reader import read_run
+
+HEADINGS = (
+    "Operating point for birds",
+    "What its mistakes cost",
+    "Do its probabilities mean what they say?",
+    "If it may leave its least sure answers to you",
+    "Sets of answers",
+    "Each class against the rest",
+)
+
+
+def examine(folder):
+    """Return a run folder's predictions with a recipe that asks for everything."""
+    run = read_run(folder)
+    classes = len(run.evaluation["class_names"])
+    costs = tuple(tuple(float(row != column) for column in range(classes)) for row in range(classes))
+    asked = {"costs": costs, "operating_point": OperatingPointConfig(positive="birds")}
+    recipe = run.recipe.model_copy(update={"evaluate": run.recipe.evaluate.model_copy(update=asked)})
+    splits = {}
+    for name in ("val", "test"):
+        found = read_predictions(folder / "predictions" / f"{name}.csv")
+        truth = [true for true, _ in found.texts()]
+        records = [Record(path, label, name, None) for path, label in zip(found.paths, truth, strict=True)]
+        splits[name] = ExaminedSplit(records, found, None)
+    return examined_of(None, recipe, splits, run.pictures_root, folder)
+
+
+@pytest.fixture
+def told(run_folder, evaluation):
+    """A run folder whose evaluation.json has every part about probabilities."""
+    run = examine(run_folder)
+    parts = {
+        "calibration": calibration_document(run),
+        "selective_prediction": selective_part(run),
+        "conformal": conformal_document(run),
+        "curves": curves_part(run),
+        "costs": costs_document(run),
+        "operating_point": operating_document(run),
+    }
+    write_json(run_folder / "evaluation.json", evaluation | parts)
+    return run_folder
+
+
+def with_part(folder, name, change):
+    document = json.loads((folder / "evaluation.json").read_text())
+    change(document[name])
+    write_json(folder / "evaluation.json", document)
+    return read_run(folder)
+
+
+def test_every_part_has_its_section_with_drawings(told):
+    page = render_report(read_run(told))
+    for heading in HEADINGS:
+        assert f"<h2>{heading}</h2>" in page
+    for drawing in ("Reliability, test", "Reliability, validation", "Risk and coverage", "Sizes of the sets"):
+        assert f'aria-label="{drawing}"' in page
+    assert 'aria-label="ROC curves"' in page
+    assert len(page) < 1_500_000
+
+
+def test_runs_of_old_have_none(run_folder):
+    page = render_report(read_run(run_folder))
+    assert not [heading for heading in HEADINGS if heading in page]
+
+
+def test_the_verdict_follows_the_interval(told):
+    def sure(low, high):
+        def change(part):
+            part["splits"]["test"]["before"]["overconfidence"] |= {"low": low, "high": high}
+
+        return change
+
+    assert calibration_view(with_part(told, "calibration", sure(0.02, 0.1)))["verdict"].startswith(
+        "The model claims too much."
+    )
+    assert calibration_view(with_part(told, "calibration", sure(-0.1, -0.02)))["verdict"].startswith(
+        "The model claims too little."
+    )
+    assert calibration_view(with_part(told, "calibration", sure(-0.1, 0.1)))["verdict"].startswith("On the whole")
+
+
+def test_a_missing_temperature_is_said(told):
+    def without(part):
+        part["temperature"] = {"value": None, "low": None, "high": None, "reason": "8 pictures are too few"}
+        for split in part["splits"].values():
+            split |= {"after": None, "gain": None}
+
+    page = render_report(with_part(told, "calibration", without))
+    assert "There is no temperature: 8 pictures are too few." in page
+    assert "test, at the temperature" not in page
+
+
+def test_a_promise_that_is_not_kept_is_said(told):
+    def missed(part):
+        part["covered"] = {"value": 0.7, "low": 0.6, "high": 0.8}
+
+    assert conformal_view(with_part(told, "conformal", missed))["verdict"].startswith("less than promised")
+
+
+def test_at_most_eight_classes_are_named_the_worst_ones(told):
+    view = curves_view(read_run(told))
+    values = [row["average_precision"]["value"] for row in view["classes"]]
+    assert values == sorted(values)
+    assert view["left_out"] == max(len(values) - 8, 0)
+
+
+def test_class_names_are_no_markup_and_no_formula(told):
+    document = json.loads((told / "evaluation.json").read_text())
+    text = json.dumps(document).replace('"birds"', '"<b>$x^$"')
+    write_json(told / "evaluation.json", json.loads(text))
+    for path in (told / "predictions").glob("*.csv"):
+        path.write_text(path.read_text().replace(",birds", ",<b>$x^$"))
+    page = render_report(read_run(told))
+    assert "&lt;b&gt;$x^$" in page
+    assert "<b>$x^$" not in page
+
+
+def test_the_diamonds_of_selective_prediction_are_those_of_the_table(told):
+    view = selective_view(read_run(told))
+    assert view["drawing"]["svg"].startswith("<svg")
+    assert np.isfinite(view["aurc"]["value"])
