@@ -27,7 +27,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock
 	  || $(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-quickstart: install ## Fine-tune on the shipped pictures: the main job
+quickstart: install ## Fine-tune on the shipped images: the main job
 	$(BIN)/imagetune fit recipes/quickstart.yaml
 
 test: install ## Run the quick tests

@@ -1,8 +1,8 @@
 """Whether testing a model takes longer than its forward pass.
 
-    python -m benchmarks.evaluation [--backbones efficientnet_lite0 mobilenet_v3_small] [--pictures 512] [--rounds 5]
+    python -m benchmarks.evaluation [--backbones efficientnet_lite0 mobilenet_v3_small] [--images 512] [--rounds 5]
 
-A round is all pictures once. The forward pass has its batches in memory, ready; imagetune predicts the JPEGs of
+A round is all images once. The forward pass has its batches in memory, ready; imagetune predicts the JPEGs of
 640 x 480 as every evaluation does, from the files to the predictions with their labels, while later batches are loaded.
 On the CPU both want the same cores, so loading can't be hidden whole: what it takes is told beside, and what is left.
 """
@@ -23,36 +23,36 @@ import numpy as np
 from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
 from imagetune.core.processes import usable_cores
-from imagetune.data.loading.decode import load_picture
-from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.decode import load_image
+from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.pipeline import evaluation_batches
 from imagetune.data.loading.timing import time_loading
 from imagetune.data.sources.records import Record
 from imagetune.model.build import build_model
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.test import predict_labelled
-from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.job import TrainingImages
 
 BACKBONES = ("efficientnet_lite0", "mobilenet_v3_small")
 CLASSES = 10
-FORWARD, OURS, KEPT = "forward pass", "imagetune", "imagetune, pictures kept decoded"
+FORWARD, OURS, KEPT = "forward pass", "imagetune", "imagetune, images kept decoded"
 
 
 def main() -> None:
     """Measure and print a Markdown table a backbone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
-    parser.add_argument("--pictures", type=int, default=512, help="JPEGs of 640 x 480 pixels to generate")
+    parser.add_argument("--images", type=int, default=512, help="JPEGs of 640 x 480 pixels to generate")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures a forward pass")
+    parser.add_argument("--batch", type=int, default=32, help="images a forward pass")
     parser.add_argument("--rounds", type=int, default=5, help="the median is shown")
-    parser.add_argument("--json", type=Path, help="also write every figure to this file")
+    parser.add_argument("--json", type=Path, help="also write every metric to this file")
     arguments = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        # What imagetune keeps of decoded pictures belongs to this benchmark alone.
+        # What imagetune keeps of decoded images belongs to this benchmark alone.
         os.environ["IMAGETUNE_CACHE"] = str(Path(folder) / "cache")
-        records = write_jpegs(Path(folder) / "pictures", classes=CLASSES, count=arguments.pictures)
+        records = write_jpegs(Path(folder) / "images", classes=CLASSES, count=arguments.images)
         print(f"{len(records)} JPEGs of 640 x 480 to {arguments.size} x {arguments.size}, batches of {arguments.batch}")
         print(f"{machine_line()}\n")
         for backbone in arguments.backbones:
@@ -76,7 +76,7 @@ def recipe_of(backbone: str, source: str, size: int, batch: int) -> Recipe:
 
 
 def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Comparison:
-    """Measure the forward pass and the evaluation of the same pictures with the same model, in pictures a second."""
+    """Measure the forward pass and the evaluation of the same images with the same model, in images a second."""
     names = tuple(sorted({record.label for record in records}))
     image = recipe.data.image
     keras.utils.set_random_seed(recipe.seed)
@@ -87,18 +87,18 @@ def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Compariso
         for images in ready:
             model.predict_on_batch(images)
 
-    # As in a run, whose training and validation pictures are kept decoded, and whose test pictures are not.
-    kept = PictureCaches({record.path: sha256(Path(record.path).read_bytes()).hexdigest() for record in records})
+    # As in a run, whose training and validation images are kept decoded, and whose test images are not.
+    kept = ImageCaches({record.path: sha256(Path(record.path).read_bytes()).hexdigest() for record in records})
 
-    def ours(caches: PictureCaches | None) -> None:
-        pictures = Pictures((), (), names, recipe.data, caches=caches) if caches else None
-        found = predict_labelled(model, records, names, recipe, pictures=pictures)
+    def ours(caches: ImageCaches | None) -> None:
+        images = TrainingImages((), (), names, recipe.data, caches=caches) if caches else None
+        found = predict_labelled(model, records, names, recipe, images=images)
         if len(found.paths) != len(records):
-            raise SystemExit(f"{len(found.paths)} predictions for {len(records)} pictures")
+            raise SystemExit(f"{len(found.paths)} predictions for {len(records)} images")
 
     sides = {FORWARD: timed(forward), OURS: timed(partial(ours, None)), KEPT: timed(partial(ours, kept))}
     rates = {name: (lambda seconds=seconds: len(records) / seconds()) for name, seconds in sides.items()}
-    return measure_in_turn(rates, rounds=rounds, warmups=1, unit="pictures/s", lower_is_better=False)
+    return measure_in_turn(rates, rounds=rounds, warmups=1, unit="images/s", lower_is_better=False)
 
 
 def in_memory(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -> list[np.ndarray]:
@@ -118,13 +118,13 @@ def in_memory(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -
 def explained(comparison: Comparison, recipe: Recipe, records: Sequence[Record]) -> str:
     """Say what loading takes of the cores, and what would be left for the forward pass if it took nothing else."""
     data = recipe.data
-    load_picture(records[0].path, data.image, max_pixels=data.max_pixels)
+    load_image(records[0].path, data.image, max_pixels=data.max_pixels)
     loading = time_loading(records, data.image, "none", max_pixels=data.max_pixels).seconds / usable_cores()
     forward = 1 / comparison.spread(FORWARD).median
     most = forward / (forward + loading)
     found = comparison.ratio(OURS, FORWARD)
     return (
-        f"Loading takes {told(1e3 * loading)} ms a picture of all cores, the forward pass {told(1e3 * forward)} ms: at "
+        f"Loading takes {told(1e3 * loading)} ms an image of all cores, the forward pass {told(1e3 * forward)} ms: at "
         f"most {most:.3f} of its rate is left where they share them; measured {found}."
     )
 

@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python -m benchmarks.gpu [--backbones resnet50 convnext_tiny] [--trace FOLDER] [--timm PYTHON]
     KERAS_BACKEND=jax python -m benchmarks.gpu --tiny      # does it work? on any machine
 
-Pictures a second of `imagetune fit` from decoded pictures, against the same step on one batch that lies on the card
+Images a second of `imagetune fit` from decoded images, against the same step on one batch that lies on the card
 already. Bar: 0.9. `--timm` takes the Python of an environment with torch and timm, and compares with those on the same
-pictures. `--trace` records an epoch with jax.profiler and says where its time went; TensorBoard shows the whole.
+images. `--trace` records an epoch with jax.profiler and says where its time went; TensorBoard shows the whole.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LARGEST_BATCH = 4096
 WORTH = 1.03
 P = ParamSpec("P")
 T = TypeVar("T")
-TINY = {"pictures": 32, "size": 32, "batch": 8, "epochs": 2, "rounds": 1, "backbones": ["resnet50"]}
+TINY = {"images": 32, "size": 32, "batch": 8, "epochs": 2, "rounds": 1, "backbones": ["resnet50"]}
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     results: dict[str, Any] = {"device": device}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["IMAGETUNE_CACHE"] = str(Path(folder) / "cache")
-        source = rates.write_pictures(Path(folder) / "pictures", arguments.pictures)
+        source = rates.write_images(Path(folder) / "images", arguments.images)
         for backbone in arguments.backbones:
             results[backbone] = measure(backbone, arguments, source, Path(folder))
     print(f"The bar is {BAR} of the step on the card.")
@@ -74,16 +74,16 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "convnext_tiny"])
-    parser.add_argument("--pictures", type=int, default=8192, help="JPEGs of 640 x 480 to generate")
+    parser.add_argument("--images", type=int, default=8192, help="JPEGs of 640 x 480 to generate")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, help="pictures a step; by default what the card does best")
+    parser.add_argument("--batch", type=int, help="images a step; by default what the card does best")
     parser.add_argument("--epochs", type=int, default=4, help="of each measurement, of which the first doesn't count")
     parser.add_argument("--augmentation", default="light", help="a preset")
     parser.add_argument("--cache", default="auto", help="data.cache of the recipe")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timm", metavar="PYTHON", help="the Python of an environment with torch and timm")
     parser.add_argument("--trace", type=Path, metavar="FOLDER", help="record an epoch of each backbone there")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--json", type=Path, help="write the metrics here, too")
     parser.add_argument("--tiny", action="store_true", help=f"only to see whether it works: {TINY}")
     if parser.parse_known_args()[0].tiny:
         parser.set_defaults(**TINY)
@@ -105,7 +105,7 @@ def measure(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
     if arguments.timm:
         sides[TIMM] = partial(timm_rate, arguments, backbone, batch, source)
         sides[TIMM_STEP] = partial(timm_rate, arguments, backbone, batch, source, "--one-batch")
-    comparison = measure_in_turn(sides, rounds=arguments.rounds, unit="pictures/s", lower_is_better=False)
+    comparison = measure_in_turn(sides, rounds=arguments.rounds, unit="images/s", lower_is_better=False)
     print(
         f"\n{backbone} at {arguments.size} pixels, batches of {batch}, bfloat16, augmentation {arguments.augmentation}:"
     )
@@ -139,18 +139,18 @@ def best_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> in
     from imagetune.runs.prepare import read_data
 
     best, batch, rate = 0, 32, 0.0
-    while batch <= min(LARGEST_BATCH, arguments.pictures // 2):
+    while batch <= min(LARGEST_BATCH, arguments.images // 2):
         recipe = recipe_for(backbone, batch, arguments, source)
         found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=say_nothing))
         if found is None:
             print(f"  batch {batch}: the card's memory is full", file=sys.stderr)
             break
-        print(f"  batch {batch}: {told(found)} pictures/s", file=sys.stderr)
+        print(f"  batch {batch}: {told(found)} images/s", file=sys.stderr)
         if found < rate * WORTH:
             break
         best, batch, rate = batch, batch * 2, found
     if not best:
-        raise SystemExit(f"not even {batch} pictures fit on the card; give --batch")
+        raise SystemExit(f"not even {batch} images fit on the card; give --batch")
     return best
 
 
@@ -169,7 +169,7 @@ def device_name() -> str:
 
 
 def rate_where_it_fits(recipe: Recipe, data: Data) -> float | None:
-    """Return the pictures a second of the step on the card, or None where its memory is too small."""
+    """Return the images a second of the step on the card, or None where its memory is too small."""
     import jax
 
     from benchmarks import rates
@@ -192,11 +192,11 @@ def traced_epoch(recipe: Recipe, data: Data, work: Path, folder: Path) -> dict[s
 
 
 def timm_rate(arguments: argparse.Namespace, backbone: str, batch: int, source: Path, *flags: str) -> float:
-    """Return the pictures a second that timm reaches on the same pictures."""
+    """Return the images a second that timm reaches on the same images."""
     script = Path(__file__).parent / "peers" / "timm_script.py"
     options = {"backbone": backbone, "size": arguments.size, "batch": batch, "epochs": arguments.epochs}
     command = [arguments.timm, str(script), str(source), *(f"--{name}={value}" for name, value in options.items())]
-    return float(json.loads(run_process([*command, *flags]).output.splitlines()[-1])["pictures_per_second"])
+    return float(json.loads(run_process([*command, *flags]).output.splitlines()[-1])["images_per_second"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 3,000 generated JPEGs of 640 x 480, 65% of them to train on. `imagetune fit` is a whole process with an empty cache, its
 audit, tracking, test with intervals and report included. The plain script is `peers/keras_guide.py` with the same
-pictures, size, head, epochs and batch, and no more than its own final test. Bar: at least 0.7 x epochs times faster. A
+images, size, head, epochs and batch, and no more than its own final test. Bar: at least 0.7 x epochs times faster. A
 second run of imagetune finds what the first has kept.
 """
 
@@ -48,8 +48,8 @@ class Contest:
         arguments: The command line.
         backbone: What both train on.
         epochs: How long both train.
-        work: Pictures in ``pictures``, and what runs leave behind.
-        accuracies: Share of right test answers of each side's last run.
+        work: Images in ``images``, and what runs leave behind.
+        accuracies: Share of right test predictions of each side's last run.
     """
 
     arguments: argparse.Namespace
@@ -74,7 +74,7 @@ class Contest:
         run = min(self.epochs, self.arguments.longest_plain or self.epochs)
         script = Path(__file__).parent / "peers" / "keras_guide.py"
         options = {"backbone": self.backbone, "size": self.arguments.size, "batch": self.arguments.batch, "epochs": run}
-        command = [sys.executable, str(script), str(self.work / "pictures")]
+        command = [sys.executable, str(script), str(self.work / "images")]
         command += [f"--{name}={value}" for name, value in options.items()]
         if self.arguments.plain_cache:
             command.append("--cache")
@@ -103,7 +103,7 @@ class Contest:
         return {
             "name": "head-stage",
             "data": {
-                "source": "pictures",
+                "source": "images",
                 "image_size": self.arguments.size,
                 "resize": "squash",  # as image_dataset_from_directory does
                 "augmentation": "none",
@@ -123,12 +123,12 @@ class Contest:
 def main() -> None:
     """Measure and print a table for each backbone and number of epochs."""
     arguments = parse_arguments()
-    print(f"{arguments.pictures} JPEGs of 640 x 480 at {arguments.size} pixels, batches of {arguments.batch}")
+    print(f"{arguments.images} JPEGs of 640 x 480 at {arguments.size} pixels, batches of {arguments.batch}")
     print(machine_line(), flush=True)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_pictures(work / "pictures", arguments.pictures)
+        write_images(work / "images", arguments.images)
         for backbone in arguments.backbones:
             for epochs in arguments.epochs:
                 contest = Contest(arguments, backbone, epochs, work)
@@ -147,20 +147,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbones", nargs="+", default=["efficientnet_lite0"], help="also mobilenet_v3_small, "
                         "mobilenet_v3_large, resnet50, vgg16")  # fmt: skip
     parser.add_argument("--epochs", nargs="+", type=int, default=[10], help="numbers of epochs, each a table")
-    parser.add_argument("--pictures", type=int, default=3000, help="to generate, of all splits together")
+    parser.add_argument("--images", type=int, default=3000, help="to generate, of all splits together")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
+    parser.add_argument("--batch", type=int, default=32, help="images a step")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--longest-plain", type=int, help="run the plain script for no more epochs than this, and "
                         "count the rest as long as its later epochs; the table says so")  # fmt: skip
-    parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded pictures in memory")
+    parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded images in memory")
     parser.add_argument("--uncached", action="store_true", help="also imagetune without kept features")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--json", type=Path, help="write the metrics here, too")
     return parser.parse_args()
 
 
-def write_pictures(folder: Path, count: int) -> None:
-    """Write the pictures of each split."""
+def write_images(folder: Path, count: int) -> None:
+    """Write the images of each split."""
     for seed, (split, share) in enumerate(SHARES.items()):
         write_jpegs(folder / split, classes=CLASSES, count=round(count * share), seed=seed)
 
@@ -180,7 +180,7 @@ def page(contest: Contest, comparison: Comparison) -> str:
 
 def _test_accuracy(run: Path) -> float:
     document = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
-    return float(document["splits"]["test"]["figures"]["accuracy"]["value"])
+    return float(document["splits"]["test"]["metrics"]["accuracy"]["value"])
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.side_by_side import machine_line
-from benchmarks.surface import FIGURES, RECORDED, Surface
+from benchmarks.surface import METRICS, RECORDED, Surface
 from imagetune.recipe.search import SearchConfig
 from imagetune.search.proposers.oracle import OracleProposer
 from imagetune.search.proposers.space import hyperparameters_of, values_of
 from imagetune.search.records.trial import Trial
 
-# The best figure so far after each trial of a search.
+# The best metric so far after each trial of a search.
 Run = Callable[[Surface, int, int], list[float]]
 
 
@@ -36,7 +36,7 @@ class Found:
     """What one oracle has found.
 
     Attributes:
-        best: Best figure so far, (seeds, trials).
+        best: Best metric so far, (seeds, trials).
         seconds: Mean processor time of a trial, the lookup included.
     """
 
@@ -53,13 +53,13 @@ def proposed(algorithm: str) -> Run:
     """Return what searches a surface with one of imagetune's oracles."""
 
     def run(surface: Surface, trials: int, seed: int) -> list[float]:
-        config = SearchConfig.model_validate({"algorithm": algorithm, "trials": trials, "objective": surface.figure})
+        config = SearchConfig.model_validate({"algorithm": algorithm, "trials": trials, "objective": surface.metric})
         proposer = OracleProposer(config, surface.spaces, seed=seed, epochs=1)
-        figures: list[float] = []
+        metrics: list[float] = []
         while isinstance(trial := proposer.ask(), Trial):
-            figures.append(surface(trial.values))
-            proposer.tell(trial, figures[-1])
-        return _best_so_far(surface, figures)
+            metrics.append(surface(trial.values))
+            proposer.tell(trial, metrics[-1])
+        return _best_so_far(surface, metrics)
 
     return run
 
@@ -67,20 +67,20 @@ def proposed(algorithm: str) -> Run:
 def stock_bayesian(surface: Surface, trials: int, seed: int) -> list[float]:
     """Search a surface with KerasTuner's own Bayesian oracle."""
     oracle = keras_tuner.oracles.BayesianOptimizationOracle(
-        objective=keras_tuner.Objective("figure", "max" if surface.sign > 0 else "min"),
+        objective=keras_tuner.Objective("metric", "max" if surface.sign > 0 else "min"),
         max_trials=trials,
         hyperparameters=hyperparameters_of(surface.spaces),
         seed=seed + 1,
     )
     oracle.verbose = 0
     oracle.save = oracle._save_trial = lambda *_: None
-    figures: list[float] = []
+    metrics: list[float] = []
     while (trial := oracle.create_trial("one")).status == "RUNNING":
-        figures.append(surface(values_of(surface.spaces, trial.hyperparameters.values)))
-        oracle.update_trial(trial.trial_id, {"figure": figures[-1]})
+        metrics.append(surface(values_of(surface.spaces, trial.hyperparameters.values)))
+        oracle.update_trial(trial.trial_id, {"metric": metrics[-1]})
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
-    return _best_so_far(surface, figures)
+    return _best_so_far(surface, metrics)
 
 
 ORACLES: dict[str, Run] = {
@@ -98,22 +98,22 @@ def measure(run: Run, surface: Surface, *, trials: int, seeds: Sequence[int]) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table for each figure, and return 1 where the bar is missed."""
+    """Measure, print a table for each metric, and return 1 where the bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 20, 30])
-    parser.add_argument("--figures", nargs="+", default=FIGURES, choices=FIGURES)
+    parser.add_argument("--metrics", nargs="+", default=METRICS, choices=METRICS)
     parser.add_argument("--surface", type=Path, default=RECORDED)
     parser.add_argument("--stock", action="store_true", help="also KerasTuner's own Bayesian oracle, as it comes")
     options = parser.parse_args(arguments)
     print(machine_line())
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     met = True
-    for figure in options.figures:
-        surface = Surface(options.surface, figure)
+    for metric in options.metrics:
+        surface = Surface(options.surface, metric)
         names = [name for name in ORACLES if options.stock or name != "KerasTuner's bayesian"]
-        print(f"\n{figure} with {', '.join(surface.optimizers)}, best on the surface {surface.best:.4f}", flush=True)
+        print(f"\n{metric} with {', '.join(surface.optimizers)}, best on the surface {surface.best:.4f}", flush=True)
         found = {name: measure(ORACLES[name], surface, trials=max(options.trials), seeds=seeds) for name in names}
         print(f"median (quartiles) of {options.seeds} seeds\n\n{_table(found, options.trials)}", flush=True)
         better = surface.sign * (found["bayesian"].median - found["random"].median)
@@ -128,8 +128,8 @@ def _table(found: Mapping[str, Found], counts: Sequence[int]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _best_so_far(surface: Surface, figures: Sequence[float]) -> list[float]:
-    return list(surface.sign * np.maximum.accumulate(surface.sign * np.array(figures)))
+def _best_so_far(surface: Surface, metrics: Sequence[float]) -> list[float]:
+    return list(surface.sign * np.maximum.accumulate(surface.sign * np.array(metrics)))
 
 
 def _told(found: Found, count: int) -> str:

@@ -1,12 +1,12 @@
-"""How many augmented pictures a second the pipeline delivers: against its own parts on one core, and against tf.data.
+"""How many augmented images a second the pipeline delivers: against its own parts on one core, and against tf.data.
 
     python -m benchmarks.pipeline [--rounds 4] [--seconds 2.5] [--size 224] [--sets 640x480 4000x3000] [--json OUT]
 
-The kernel is reading, decoding, resizing and augmenting one picture after the other on one core; from the second epoch
-on, when decoded pictures come from the cache, it is augmenting alone. A perfect pipeline delivers cores times that.
+The kernel is reading, decoding, resizing and augmenting one image after the other on one core; from the second epoch
+on, when decoded images come from the cache, it is augmenting alone. A perfect pipeline delivers cores times that.
 The peer is tf.data as most would write it: `decode_jpeg`, `resize_with_pad` and albumentations through
 `numpy_function`, mapped in parallel, batched and prefetched, everything that can be on AUTOTUNE. All sides make
-pictures of the same size with the same augmentation, and work in turn; the start of processes doesn't count.
+images of the same size with the same augmentation, and work in turn; the start of processes doesn't count.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from benchmarks.sets import write_jpegs
 from benchmarks.side_by_side import Comparison, Spread, machine_line, markdown_table, measure_in_turn, save_json, told
 from imagetune.core.processes import usable_cores
 from imagetune.data.loading.augmentation import PRESETS, build_augmenter
-from imagetune.data.loading.decode import load_picture
-from imagetune.data.loading.image_cache import PictureCache, open_picture_cache
+from imagetune.data.loading.decode import load_image
+from imagetune.data.loading.image_cache import ImageCache, open_image_cache
 from imagetune.data.loading.pipeline import Batches, evaluation_batches, training_batches
 from imagetune.data.sources.records import Record
 from imagetune.recipe.data import DataConfig, ImageSettings
@@ -50,7 +50,7 @@ DECODE, AUGMENT, PEER = "kernel, one core: decode and augment", "kernel, one cor
 
 @dataclass(frozen=True)
 class Work:
-    """What every side does: these pictures, of this size, with this augmentation, for so long."""
+    """What every side does: these images, of this size, with this augmentation, for so long."""
 
     records: tuple[Record, ...]
     image: ImageSettings
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
     parser.add_argument("--augmentation", default="medium", help="a preset of plain transforms")
     parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS), help="size of the JPEGs")
-    parser.add_argument("--json", type=Path, help="where the figures go, too")
+    parser.add_argument("--json", type=Path, help="where the metrics go, too")
     arguments = parser.parse_args()
     image = ImageSettings(height=arguments.size, width=arguments.size)
     found: dict[str, Any] = {}
@@ -80,11 +80,11 @@ def main() -> None:
     for name in arguments.sets:
         with tempfile.TemporaryDirectory() as folder:
             width, height = (int(side) for side in name.split("x"))
-            pictures = Path(folder, "pictures")
-            records = write_jpegs(pictures, classes=CLASSES, count=COUNTS[name], size=(height, width))
+            images = Path(folder, "images")
+            records = write_jpegs(images, classes=CLASSES, count=COUNTS[name], size=(height, width))
             work = Work(tuple(records), image, arguments.augmentation, BATCHES[name], arguments.seconds)
             comparison = measure_in_turn(
-                sides_of(work, Path(folder, "cache")), rounds=arguments.rounds, unit="pictures/s", lower_is_better=False
+                sides_of(work, Path(folder, "cache")), rounds=arguments.rounds, unit="images/s", lower_is_better=False
             )
             size = f"{arguments.size} x {arguments.size}, augmentation {arguments.augmentation}"
             print(f"## {COUNTS[name]} JPEGs of {name} to {size}\n\n{markdown_table(comparison, base=PEER)}\n")
@@ -123,12 +123,12 @@ def _feeders(workers: int) -> str:
     return f"{workers} processes" if workers else "threads"
 
 
-def filled_cache(work: Work, root: Path) -> PictureCache:
-    """Return a cache on disk that holds all pictures."""
+def filled_cache(work: Work, root: Path) -> ImageCache:
+    """Return a cache on disk that holds all images."""
     size = (work.image.height, work.image.width)
     config = DataConfig.model_validate({"source": "generated", "image_size": size, "cache": "disk"})
     hashes = {one.path: hashlib.sha256(Path(one.path).read_bytes()).hexdigest() for one in work.records}
-    cache = open_picture_cache(config, hashes, root=root)
+    cache = open_image_cache(config, hashes, root=root)
     with evaluation_batches(
         work.records,
         work.class_names,
@@ -151,7 +151,7 @@ def kernel(work: Work) -> float:
 
     def one(index: int) -> int:
         path = work.records[index % len(work.records)].path
-        augmenter(load_picture(path, work.image, max_pixels=MAX_PIXELS), seed=(SEED, 0, index))
+        augmenter(load_image(path, work.image, max_pixels=MAX_PIXELS), seed=(SEED, 0, index))
         return 1
 
     one(0)
@@ -159,9 +159,9 @@ def kernel(work: Work) -> float:
 
 
 def augment_kernel(work: Work) -> float:
-    """Augment decoded pictures on one core."""
+    """Augment decoded images on one core."""
     augmenter = build_augmenter(work.augmentation, work.image)
-    some = [load_picture(record.path, work.image, max_pixels=MAX_PIXELS) for record in work.records[:40]]
+    some = [load_image(record.path, work.image, max_pixels=MAX_PIXELS) for record in work.records[:40]]
 
     def one(index: int) -> int:
         augmenter(some[index % len(some)], seed=(SEED, 0, index))
@@ -171,7 +171,7 @@ def augment_kernel(work: Work) -> float:
     return rate(map(one, itertools.count()), work.seconds)
 
 
-def pipeline(work: Work, workers: int, cache: PictureCache | None) -> float:
+def pipeline(work: Work, workers: int, cache: ImageCache | None) -> float:
     """Take batches as fast as they come."""
     with opened(work, workers, cache) as batches:
         next(batches)
@@ -181,7 +181,7 @@ def pipeline(work: Work, workers: int, cache: PictureCache | None) -> float:
         return rate((len(batch.labels) for batch in batches), work.seconds)
 
 
-def opened(work: Work, workers: int, cache: PictureCache | None) -> Batches:
+def opened(work: Work, workers: int, cache: ImageCache | None) -> Batches:
     """Return the pipeline's batches of very many epochs."""
     return training_batches(
         work.records,
@@ -219,12 +219,12 @@ def peer_batches(work: Work) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int
     shape = (work.image.height, work.image.width, 3)
 
     def load(path: Any, label: Any) -> Any:
-        picture = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        picture = tf.image.resize_with_pad(picture, *shape[:2])
-        return tf.cast(tf.round(picture), tf.uint8), label
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        image = tf.image.resize_with_pad(image, *shape[:2])
+        return tf.cast(tf.round(image), tf.uint8), label
 
-    def augment(picture: Any, label: Any) -> Any:
-        changed = tf.numpy_function(lambda pixels: composition(image=pixels)["image"], [picture], tf.uint8)
+    def augment(image: Any, label: Any) -> Any:
+        changed = tf.numpy_function(lambda pixels: composition(image=pixels)["image"], [image], tf.uint8)
         return tf.ensure_shape(changed, shape), label
 
     labels = [work.class_names.index(record.label) for record in work.records]
@@ -251,12 +251,12 @@ def bars_table(comparison: Comparison, peer_bar: float) -> str:
     cores = usable_cores()
     feeders = max((0, cores), key=lambda workers: comparison.spread(later_side(workers)).median)
     fast = max((0, cores), key=lambda workers: comparison.spread(first_side(workers)).median)
-    figures = comparison.figures
+    metrics = comparison.metrics
     overall = [
         EPOCHS / (1 / first + (EPOCHS - 1) / later)
-        for first, later in zip(figures[first_side(fast)], figures[later_side(feeders)], strict=True)
+        for first, later in zip(metrics[first_side(fast)], metrics[later_side(feeders)], strict=True)
     ]
-    whole = Comparison({PEER: figures[PEER], "ours": overall}, comparison.unit, lower_is_better=False)
+    whole = Comparison({PEER: metrics[PEER], "ours": overall}, comparison.unit, lower_is_better=False)
     lines = [
         ("first epoch of kernel x cores", comparison.ratio(first_side(fast), DECODE), cores, 0.9),
         ("later epochs of augmenting x cores", comparison.ratio(later_side(feeders), AUGMENT), cores, 0.9),

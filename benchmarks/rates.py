@@ -1,4 +1,4 @@
-"""Pictures a second of imagetune's training and of a bare `model.fit`, on the same model; for step.py and gpu.py.
+"""Images a second of imagetune's training and of a bare `model.fit`, on the same model; for step.py and gpu.py.
 
 A rate is that of a whole epoch's training. The first epoch compiles, decodes and fills caches, and doesn't count.
 """
@@ -35,7 +35,7 @@ CLASSES = 10
 RATE = 1e-4
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     """Write the JPEGs of 640 x 480 that all sides train on, and return their folder."""
     write_jpegs(folder, classes=CLASSES, count=count)
     return folder
@@ -52,13 +52,13 @@ def training_recipe(
     precision: str = "float32",
     cache: str = "auto",
 ) -> Recipe:
-    """Return a recipe that trains everything from the first epoch on, on all pictures of a folder.
+    """Return a recipe that trains everything from the first epoch on, on all images of a folder.
 
     Args:
         source: Class folders.
         backbone: Its weights are random: they cost the same time.
         size: Side of the model's input in pixels.
-        batch: Pictures a step.
+        batch: Images a step.
         epochs: At least 2.
         augmentation: A preset.
         precision: As in a recipe.
@@ -86,21 +86,21 @@ def training_recipe(
 
 
 def our_rate(recipe: Recipe, data: Data, work: Path, listener: Listener | None = None) -> float:
-    """Return the pictures a second of imagetune's training: its pipeline, its callback, its files.
+    """Return the images a second of imagetune's training: its pipeline, its callback, its files.
 
     Args:
         recipe: From `training_recipe`.
-        data: Its pictures, read once for all measurements.
+        data: Its images, read once for all measurements.
         work: Where the run folder goes for the time being.
         listener: Hears of progress.
     """
     records: list[EpochRecord] = []
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
-    recipe = settle_workers(recipe, data.pictures(recipe), model, say=say_nothing)
+    model, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
+    recipe = settle_workers(recipe, data.images(recipe), model, say=say_nothing)
     folder = create_run_folder(recipe, work / "run")
     try:
         recorder = RunRecorder(folder, listener or SilentListener(), records.append)
-        job = training_job(recipe, data.pictures(recipe), model, stop=StopRequest())
+        job = training_job(recipe, data.images(recipe), model, stop=StopRequest())
         train(replace(job, folder=folder.checkpoints, listener=recorder))
     finally:
         shutil.rmtree(folder.path)
@@ -108,28 +108,28 @@ def our_rate(recipe: Recipe, data: Data, work: Path, listener: Listener | None =
 
 
 def bare_rate(recipe: Recipe, data: Data, *, one_batch: bool = False) -> float:
-    """Return the pictures a second of a bare `fit` of the same model with the same optimizer and compilation.
+    """Return the images a second of a bare `fit` of the same model with the same optimizer and compilation.
 
     Args:
         recipe: From `training_recipe`.
-        data: Its pictures count; what they show doesn't.
-        one_batch: Take one batch that is on the device already again and again, instead of shuffling all pictures in
+        data: Its images count; what they show doesn't.
+        one_batch: Take one batch that is on the device already again and again, instead of shuffling all images in
             memory.
     """
-    pictures = data.pictures(recipe)
+    training_data = data.images(recipe)
     learner = _bare_learner(recipe, data)
-    image, batch, count = recipe.data.image, recipe.train.pass_size, len(pictures.train)
+    image, batch, count = recipe.data.image, recipe.train.pass_size, len(training_data.train)
     random = np.random.default_rng(0)
     held = batch if one_batch else count
-    images = random.integers(0, 256, (held, image.height, image.width, 3), np.uint8)
+    pixels = random.integers(0, 256, (held, image.height, image.width, 3), np.uint8)
     labels = random.integers(0, CLASSES, held)
     clock = _Clock()
     shared = {"epochs": recipe.train.stages[0].epochs, "callbacks": [clock], "verbose": 0}
     if one_batch:
         steps = count // batch
-        learner.fit(_same_again(images, labels), steps_per_epoch=steps, shuffle=False, **shared)
+        learner.fit(_same_again(pixels, labels), steps_per_epoch=steps, shuffle=False, **shared)
         return steps * batch / statistics.median(clock.seconds[1:])
-    tensors = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
+    tensors = keras.ops.convert_to_tensor(pixels), keras.ops.convert_to_tensor(labels)
     learner.fit(*tensors, batch_size=batch, **shared)
     return count / statistics.median(clock.seconds[1:])
 
@@ -155,7 +155,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def _bare_learner(recipe: Recipe, data: Data) -> keras.Model:
-    model, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
+    model, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
     learner = logits_model(model)
     learner.compile(

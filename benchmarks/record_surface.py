@@ -1,9 +1,9 @@
-"""Records a surface for oracles.py: the validation figures of a grid of real trainings, as a table.
+"""Records a surface for oracles.py: the validation metrics of a grid of real trainings, as a table.
 
     python -m benchmarks.record_surface [--out benchmarks/surfaces/linear_probe.csv] [--seed 0] [--epochs 10]
 
 Each training is a linear probe of EfficientNet-Lite0 on the shipped drawings at 96 pixels, on cached features, by
-imagetune's own training, one after the other in this process. 40% of the pictures validate. What is there already isn't
+imagetune's own training, one after the other in this process. 40% of the images validate. What is there already isn't
 trained again.
 """
 
@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.surface import COLUMNS, FACTORS, FIGURES, Setting
+from benchmarks.surface import COLUMNS, FACTORS, METRICS, Setting
 from imagetune.core.files import read_json_lines
 from imagetune.core.messages import say_nothing
 from imagetune.recipe.schema import Recipe
@@ -36,7 +36,7 @@ from imagetune.training.setup.stopping import StopRequest
 
 Weights = NDArray[np.float32]
 
-_PICTURES = Path(__file__).parents[1] / "recipes" / "clipart"
+_IMAGES = Path(__file__).parents[1] / "recipes" / "clipart"
 _SIZE = 96
 _VAL = 0.4
 
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = _recipe(setting, seed=options.seed, epochs=options.epochs)
         data = data or read_data(recipe, say=print)
         began = time.monotonic()
-        figures = _trained(recipe, data, models)
-        _append(options.out, (*setting, *figures, round(time.monotonic() - began, 2)))
-        print(f"{number:4} of {len(waiting)}  {setting}  {figures}  {time.monotonic() - began:.1f} s", flush=True)
+        metrics = _trained(recipe, data, models)
+        _append(options.out, (*setting, *metrics, round(time.monotonic() - began, 2)))
+        print(f"{number:4} of {len(waiting)}  {setting}  {metrics}  {time.monotonic() - began:.1f} s", flush=True)
     return 0
 
 
@@ -86,7 +86,7 @@ def _append(path: Path, row: Sequence[object]) -> None:
 def _recipe(setting: Setting, *, seed: int, epochs: int) -> Recipe:
     values = dict(zip(FACTORS, setting, strict=True))
     stage = {"name": "head", "unfreeze": "none", "epochs": epochs, "learning_rate": values["learning_rate"]}
-    data = {"source": str(_PICTURES), "image_size": _SIZE, "augmentation": "none", "workers": 0}
+    data = {"source": str(_IMAGES), "image_size": _SIZE, "augmentation": "none", "workers": 0}
     return Recipe.model_validate(
         {
             "name": "surface",
@@ -105,7 +105,7 @@ def _recipe(setting: Setting, *, seed: int, epochs: int) -> Recipe:
 
 
 def _trained(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, list[Weights]]]) -> tuple[float, ...]:
-    """Return the best of each validation figure over the epochs, as a trial's objective is.
+    """Return the best of each validation metric over the epochs, as a trial's objective is.
 
     A model of the same head is taken again, with the weights that it had at first: building one takes longer than
     training its head.
@@ -116,14 +116,14 @@ def _trained(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, 
     try:
         folder = create_run_folder(recipe, work / "run")
         recorder = RunRecorder(folder, SilentListener(), lambda _: None)
-        recipe = settle_workers(recipe, data.pictures(recipe), model, say=say_nothing)
-        job = training_job(recipe, data.pictures(recipe), model, stop=StopRequest())
+        recipe = settle_workers(recipe, data.images(recipe), model, say=say_nothing)
+        job = training_job(recipe, data.images(recipe), model, stop=StopRequest())
         train(replace(job, folder=folder.checkpoints, listener=recorder))
         lines = [line["val"] for line in read_json_lines(folder.metrics)]
     finally:
         shutil.rmtree(work)
     return tuple(
-        round((min if figure == "loss" else max)(float(line[figure]) for line in lines), 6) for figure in FIGURES
+        round((min if metric == "loss" else max)(float(line[metric]) for line in lines), 6) for metric in METRICS
     )
 
 
@@ -131,7 +131,7 @@ def _model(recipe: Recipe, data: Data, models: dict[float, tuple[keras.Model, li
     dropout = recipe.model.head.dropout
     if dropout not in models:
         keras.utils.set_random_seed(recipe.seed)
-        built, _ = build_pretrained(recipe, data.pictures(recipe), say=say_nothing)
+        built, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
         models[dropout] = built, built.get_weights()
     model, weights = models[dropout]
     model.set_weights(weights)

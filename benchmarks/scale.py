@@ -1,17 +1,17 @@
-"""Whether time and memory grow gently: a million rows, many epochs, many trials, many pictures.
+"""Whether time and memory grow gently: a million rows, many epochs, many trials, many images.
 
-    python -m benchmarks.scale [--rows 1000000] [--epochs 200] [--trials 100] [--records 100000] [--out FIGURES.json]
+    python -m benchmarks.scale [--rows 1000000] [--epochs 200] [--trials 100] [--records 100000] [--out METRICS.json]
 
 Each part is left out with 0. Every measurement is a process of its own.
 
 - Rows: a CSV of path and label with 1,000 classes; `read_catalog`, `split_catalog` and the positions of the labels. The
-  pictures aren't there: the audit between catalog and split is given facts made from the paths, whose making is not in
+  images aren't there: the audit between catalog and split is given facts made from the paths, whose making is not in
   the seconds but whose memory is in the peak.
-- Epochs: `imagetune fit` of a head on 48 pictures of 32 pixels, watched from outside: the memory of the process and its
+- Epochs: `imagetune fit` of a head on 48 images of 32 pixels, watched from outside: the memory of the process and its
   workers after epoch 10 and after the last one, with the caches and without.
 - Trials: `imagetune search` over the rate of a head, one epoch a trial: the memory of its main process after trial 5
   and after the last one. Trials' own processes end with them.
-- Pictures: batches of 64-pixel pictures from 1,000 files, listed once and listed so often that there are 100,000
+- Images: batches of 64-pixel images from 1,000 files, listed once and listed so often that there are 100,000
   records. Both deliver equally many batches; the seconds until the first one are apart.
 """
 
@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks.side_by_side import machine_line, run_process, save_json, told
-from imagetune.data.audit.audit import Audit, PictureFacts
+from imagetune.data.audit.audit import Audit, ImageFacts
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.splits import split_catalog
@@ -45,7 +45,7 @@ MIB = 2**20
 RECIPE = """\
 name: scale
 seed: 7
-data: {source: pictures, image_size: 32, workers: 0}
+data: {source: images, image_size: 32, workers: 0}
 model: {backbone: mobilenet_v3_small, weights: random}
 train:
   batch_size: 32
@@ -61,7 +61,7 @@ _LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class RowsFigures:
+class RowsMetrics:
     """Seconds of catalog, split and label map; the most memory of the process, that of Python with imports."""
 
     rows: int
@@ -73,7 +73,7 @@ class RowsFigures:
 
 
 @dataclass(frozen=True)
-class GrowthFigures:
+class GrowthMetrics:
     """Memory at an early and at the last mark."""
 
     name: str
@@ -85,8 +85,8 @@ class GrowthFigures:
 
 
 @dataclass(frozen=True)
-class RecordsFigures:
-    """Pictures a second, and seconds to the first batch."""
+class RecordsMetrics:
+    """Images a second, and seconds to the first batch."""
 
     records: int
     rate: float
@@ -100,8 +100,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the pictures part")
-    parser.add_argument("--out", type=Path, help="also write every figure as JSON")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the images part")
+    parser.add_argument("--out", type=Path, help="also write every metric as JSON")
     parser.add_argument("--part", choices=("rows", "records"), help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -119,39 +119,39 @@ def measure(place: Path, arguments: argparse.Namespace) -> None:
     from benchmarks.sets import write_jpegs
 
     print(machine_line())
-    figures: dict[str, object] = {}
+    metrics: dict[str, object] = {}
     if arguments.rows:
-        rows = RowsFigures(**_part("rows", place, rows=arguments.rows))
+        rows = RowsMetrics(**_part("rows", place, rows=arguments.rows))
         print(f"\n{rows_table(rows)}")
-        figures["rows"] = asdict(rows)
+        metrics["rows"] = asdict(rows)
     growths = []
     if arguments.epochs or arguments.trials:
-        write_jpegs(place / "pictures", classes=3, count=48, size=(48, 64))
+        write_jpegs(place / "images", classes=3, count=48, size=(48, 64))
     if arguments.epochs:
         growths += [watch_fit(place, arguments.epochs, caches=caches) for caches in (True, False)]
     if arguments.trials:
         growths.append(watch_search(place, arguments.trials))
     if growths:
         print(f"\n{growth_table(growths)}")
-        figures["growth"] = [asdict(one) for one in growths]
+        metrics["growth"] = [asdict(one) for one in growths]
     if arguments.records:
         write_jpegs(place / "many", classes=10, count=1000, size=(240, 320))
         found = [
-            RecordsFigures(**_part("records", place, records=count))
+            RecordsMetrics(**_part("records", place, records=count))
             for _ in range(arguments.rounds)
             for count in (1000, arguments.records)
         ]
         print(f"\n{records_table(found)}")
-        figures["records"] = [asdict(one) for one in found]
-    save_json(arguments.out, figures)
+        metrics["records"] = [asdict(one) for one in found]
+    save_json(arguments.out, metrics)
 
 
-def measure_rows(place: Path, count: int) -> RowsFigures:
+def measure_rows(place: Path, count: int) -> RowsMetrics:
     """Read, split and number a table of so many rows."""
     table = place / "rows.csv"
     with table.open("w", encoding="utf-8") as file:
         file.write("path,label\n")
-        file.writelines(f"{row % 997:03}/picture_{row:07}.jpg,class_{row * 7919 % 1000:04}\n" for row in range(count))
+        file.writelines(f"{row % 997:03}/image_{row:07}.jpg,class_{row * 7919 % 1000:04}\n" for row in range(count))
     config = DataConfig(source=str(table))
     start = _peak_mib()
     began = time.perf_counter()
@@ -159,7 +159,7 @@ def measure_rows(place: Path, count: int) -> RowsFigures:
     catalog_seconds = time.perf_counter() - began
     digests = (hashlib.sha256(record.path.encode()).hexdigest() for record in catalog.records)
     facts = tuple(
-        PictureFacts(record.path, digest, 1, 1, 1, None, None)
+        ImageFacts(record.path, digest, 1, 1, 1, None, None)
         for record, digest in zip(catalog.records, digests, strict=True)
     )
     audit = Audit(facts, (), tuple(range(len(facts))))
@@ -172,10 +172,10 @@ def measure_rows(place: Path, count: int) -> RowsFigures:
     labels_seconds = time.perf_counter() - began
     if len(labels) + splits.test_count != count:
         raise SystemExit("rows were lost")
-    return RowsFigures(count, catalog_seconds, split_seconds, labels_seconds, _peak_mib(), start)
+    return RowsMetrics(count, catalog_seconds, split_seconds, labels_seconds, _peak_mib(), start)
 
 
-def measure_records(place: Path, count: int) -> RecordsFigures:
+def measure_records(place: Path, count: int) -> RecordsMetrics:
     """Take so many batches from ``count`` records as fast as they come."""
     # Imported here, so that it doesn't count among the memory of a million rows.
     from imagetune.data.loading.pipeline import training_batches
@@ -201,11 +201,11 @@ def measure_records(place: Path, count: int) -> RecordsFigures:
         for _ in islice(batches, 8):  # what was made in advance
             pass
         began = time.perf_counter()
-        pictures = sum(len(batch.images) for batch in islice(batches, _BATCHES - 9))
-        return RecordsFigures(count, pictures / (time.perf_counter() - began), first)
+        images = sum(len(batch.images) for batch in islice(batches, _BATCHES - 9))
+        return RecordsMetrics(count, images / (time.perf_counter() - began), first)
 
 
-def watch_fit(place: Path, epochs: int, *, caches: bool) -> GrowthFigures:
+def watch_fit(place: Path, epochs: int, *, caches: bool) -> GrowthMetrics:
     """Fit for so many epochs and note the memory of the process."""
     name = f"fit, caches {'as by default' if caches else 'off'}: epochs"
     recipe = RECIPE.replace("epochs: 1,", f"epochs: {epochs},")
@@ -218,7 +218,7 @@ def watch_fit(place: Path, epochs: int, *, caches: bool) -> GrowthFigures:
     )
 
 
-def watch_search(place: Path, trials: int) -> GrowthFigures:
+def watch_search(place: Path, trials: int) -> GrowthMetrics:
     """Search with so many trials and note the memory of the main process."""
     space = "{search: log_uniform, low: 1e-4, high: 1e-2}"
     recipe = RECIPE.replace("learning_rate: 1e-3", f"learning_rate: {space}")
@@ -240,7 +240,7 @@ def watch(
     *,
     headings: int = 0,
     alone: bool = False,
-) -> GrowthFigures:
+) -> GrowthMetrics:
     """Run a command and note its memory when a file that it writes has ``first`` and ``last`` lines.
 
     Args:
@@ -270,10 +270,10 @@ def watch(
         if process.returncode or set(marks) != {first, last}:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()[-2000:]}")
-    return GrowthFigures(name, first, last, marks[first], marks[last], time.perf_counter() - began)
+    return GrowthMetrics(name, first, last, marks[first], marks[last], time.perf_counter() - began)
 
 
-def rows_table(rows: RowsFigures) -> str:
+def rows_table(rows: RowsMetrics) -> str:
     """Return the table of the million rows."""
     total = rows.catalog_seconds + rows.split_seconds + rows.labels_seconds
     return "\n".join(
@@ -286,7 +286,7 @@ def rows_table(rows: RowsFigures) -> str:
     )
 
 
-def growth_table(growths: list[GrowthFigures]) -> str:
+def growth_table(growths: list[GrowthMetrics]) -> str:
     """Return the table of the memory."""
     lines = [
         "| what | early | MiB | late | MiB | MiB more each | s |",
@@ -299,9 +299,9 @@ def growth_table(growths: list[GrowthFigures]) -> str:
     return "\n".join(lines)
 
 
-def records_table(found: list[RecordsFigures]) -> str:
+def records_table(found: list[RecordsMetrics]) -> str:
     """Return the table of the loading rates, a row a number of records."""
-    lines = ["| records | pictures/s, best | all rounds | first batch, s |", "| ---: | ---: | --- | ---: |"]
+    lines = ["| records | images/s, best | all rounds | first batch, s |", "| ---: | ---: | --- | ---: |"]
     for count in dict.fromkeys(one.records for one in found):
         rates = [one.rate for one in found if one.records == count]
         first = min(one.first_seconds for one in found if one.records == count)

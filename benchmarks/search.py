@@ -3,7 +3,7 @@
     python -m benchmarks.search [--trials 24] [--epochs 10] [--rounds 1] [--parallel auto]
 
 3,000 generated JPEGs of 640 x 480, 65% of them to train on, as in `benchmarks.head_stage`. `imagetune search` is a
-whole process with an empty cache: the check of the pictures, trials with a rate, a dropout, a weight decay and a batch
+whole process with an empty cache: the check of the images, trials with a rate, a dropout, a weight decay and a batch
 size each, the finalists with two more seeds, the refit, its test with intervals and the report. Every trial may train
 as many epochs as the plain script, `peers/keras_guide.py`, trains once. Bar: no slower than that script.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.head_stage import PLAIN, Contest, write_pictures
+from benchmarks.head_stage import PLAIN, Contest, write_images
 from benchmarks.side_by_side import (
     Comparison,
     machine_line,
@@ -49,7 +49,7 @@ class Search:
 
     Attributes:
         arguments: The command line.
-        work: Pictures in ``pictures``, and what runs leave behind.
+        work: Images in ``images``, and what runs leave behind.
         rows: Of search.csv, of the last run.
     """
 
@@ -75,7 +75,7 @@ class Search:
         return {
             "name": "head-search",
             "data": {
-                "source": "pictures",
+                "source": "images",
                 "image_size": self.arguments.size,
                 "resize": "squash",  # as image_dataset_from_directory does
                 "augmentation": "none",
@@ -110,11 +110,11 @@ class Search:
 def main() -> None:
     """Measure and print a table."""
     arguments = parse_arguments()
-    print(f"{arguments.pictures} JPEGs of 640 x 480 at {arguments.size} pixels, {arguments.trials} trials")
+    print(f"{arguments.images} JPEGs of 640 x 480 at {arguments.size} pixels, {arguments.trials} trials")
     print(machine_line(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_pictures(work / "pictures", arguments.pictures)
+        write_images(work / "images", arguments.images)
         search = Search(arguments, work)
         plain = Contest(arguments, "efficientnet_lite0", arguments.epochs, work)
         comparison = measure_in_turn({PLAIN: plain.plain, OURS: search.seconds}, rounds=arguments.rounds)
@@ -130,14 +130,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--algorithm", default="bayesian", choices=["random", "bayesian", "hyperband"])
     parser.add_argument("--early-stop", default="median", choices=["median", "none"])
     parser.add_argument("--parallel", default="auto", type=_count, help="trials at a time, or auto")
-    parser.add_argument("--pictures", type=int, default=3000, help="to generate, of all splits together")
+    parser.add_argument("--images", type=int, default=3000, help="to generate, of all splits together")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures a step of the plain script")
+    parser.add_argument("--batch", type=int, default=32, help="images a step of the plain script")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--longest-plain", type=int, help="run the plain script for no more epochs than this, and "
                         "count the rest as long as its later epochs; the table says so")  # fmt: skip
-    parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded pictures in memory")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded images in memory")
+    parser.add_argument("--json", type=Path, help="write the metrics here, too")
     return parser.parse_args()
 
 

@@ -25,12 +25,12 @@ def write_jpegs(
     Args:
         folder: Where the class folders go; made if need be. Files that are there already are written again.
         classes: Number of classes, which take turns.
-        count: Number of pictures.
+        count: Number of images.
         size: Height and width in pixels.
         seed: The same seed writes the same files.
 
     Returns:
-        A record a picture, in the order of writing.
+        A record an image, in the order of writing.
     """
     random = np.random.default_rng(seed)
     noise = random.normal(0, NOISE, (_TILE, _TILE, 3)).astype(np.int16)
@@ -39,16 +39,16 @@ def write_jpegs(
         label = number % classes
         path = folder / f"class{label:02}" / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = draw_picture(random, label / classes, size, noise)
+        pixels = draw_image(random, label / classes, size, noise)
         cv2.imwrite(str(path), pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         records.append(Record(str(path), path.parent.name))
     return records
 
 
-def draw_picture(
+def draw_image(
     random: np.random.Generator, kind: float, size: tuple[int, int], noise: NDArray[np.int16]
 ) -> NDArray[np.uint8]:
-    """Return a picture of random soft shapes.
+    """Return an image of random soft shapes.
 
     Args:
         random: Where its shapes and its noise come from.

@@ -1,6 +1,6 @@
 """Ways to do the same work, measured in turn for several rounds: what all benchmarks of docs/performance.md share.
 
-A benchmark gives each way a name and a callable that does the work once and returns its figure:
+A benchmark gives each way a name and a callable that does the work once and returns its metric:
 
     comparison = measure_in_turn({"plain": timed(plain), "ours": timed(ours)}, rounds=5)
     print(machine_line())
@@ -47,21 +47,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The figures of each side, a figure a round.
+    """The metrics of each side, a metric a round.
 
     Attributes:
-        figures: By the side's name, as many as there were rounds.
-        unit: Of the figures.
-        lower_is_better: True for seconds and bytes, False for pictures a second.
+        metrics: By the side's name, as many as there were rounds.
+        unit: Of the metrics.
+        lower_is_better: True for seconds and bytes, False for images a second.
     """
 
-    figures: dict[str, list[float]]
+    metrics: dict[str, list[float]]
     unit: str = "s"
     lower_is_better: bool = True
 
     def spread(self, side: str) -> Spread:
         """Return what a side's rounds come to."""
-        found = self.figures[side]
+        found = self.metrics[side]
         return Spread(statistics.median(found), min(found), max(found))
 
     def ratio(self, side: str, base: str) -> Spread:
@@ -71,13 +71,13 @@ class Comparison:
         had the same neighbours on the machine.
         """
         better, worse = (base, side) if self.lower_is_better else (side, base)
-        rounds = [one / other for one, other in zip(self.figures[better], self.figures[worse], strict=True)]
+        rounds = [one / other for one, other in zip(self.metrics[better], self.metrics[worse], strict=True)]
         return Spread(self.spread(better).median / self.spread(worse).median, min(rounds), max(rounds))
 
     def as_json(self, base: str) -> dict[str, Any]:
-        """Return every figure, and the ratios to ``base``."""
-        ratios = {side: vars(self.ratio(side, base)) for side in self.figures}
-        return {"unit": self.unit, "base": base, "figures": self.figures, "times_better": ratios}
+        """Return every metric, and the ratios to ``base``."""
+        ratios = {side: vars(self.ratio(side, base)) for side in self.metrics}
+        return {"unit": self.unit, "base": base, "metrics": self.metrics, "times_better": ratios}
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,22 @@ def measure_in_turn(
     """Let every side work once a round; every other round goes backwards, so that none is always the first.
 
     Args:
-        sides: By name, what does the work once and returns its figure.
+        sides: By name, what does the work once and returns its metric.
         rounds: How often each works.
         warmups: Rounds before them that don't count.
-        unit: Of the figures.
-        lower_is_better: What a good figure is.
+        unit: Of the metrics.
+        lower_is_better: What a good metric is.
     """
-    figures: dict[str, list[float]] = {name: [] for name in sides}
+    metrics: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warmups, rounds):
         names = list(sides) if number % 2 == 0 else list(reversed(list(sides)))
         for name in names:
-            figure = sides[name]()
+            metric = sides[name]()
             if number < 0:
                 continue
-            print(f"  round {number + 1} of {rounds}: {name}: {told(figure)} {unit}", file=sys.stderr, flush=True)
-            figures[name].append(figure)
-    return Comparison(figures, unit, lower_is_better)
+            print(f"  round {number + 1} of {rounds}: {name}: {told(metric)} {unit}", file=sys.stderr, flush=True)
+            metrics[name].append(metric)
+    return Comparison(metrics, unit, lower_is_better)
 
 
 def timed(work: Callable[[], object]) -> Measure:
@@ -157,12 +157,12 @@ def run_process(command: Sequence[str], *, env: Mapping[str, str] | None = None,
 
 def markdown_table(comparison: Comparison, *, base: str) -> str:
     """Return a row a side: the median of its rounds, least and most, and how many times better than ``base``."""
-    rounds = len(comparison.figures[base])
+    rounds = len(comparison.metrics[base])
     lines = [
         f"| | {comparison.unit}, median of {rounds} | least to most | times better than {base} | in each round |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for side in comparison.figures:
+    for side in comparison.metrics:
         found, ratio = comparison.spread(side), comparison.ratio(side, base)
         cells = [side, told(found.median), f"{told(found.least)} to {told(found.most)}"]
         cells += [told(ratio.median), f"{told(ratio.least)} to {told(ratio.most)}"] if side != base else ["", ""]
@@ -190,14 +190,14 @@ def package_versions(packages: Sequence[str] = PACKAGES) -> list[str]:
 
 
 def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Write figures with the machine that they are from; no path, no file."""
+    """Write metrics with the machine that they are from; no path, no file."""
     if path is not None:
         document = {"machine": machine_line(), "when": time.strftime("%Y-%m-%d %H:%M"), **content}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def told(figure: float) -> str:
-    """Return a figure with three digits that mean something."""
-    if abs(figure) >= 100:
-        return f"{figure:,.0f}"
-    return f"{figure:.3g}" if abs(figure) < 1 else f"{figure:.{1 if abs(figure) >= 10 else 2}f}"
+def told(metric: float) -> str:
+    """Return a metric with three digits that mean something."""
+    if abs(metric) >= 100:
+        return f"{metric:,.0f}"
+    return f"{metric:.3g}" if abs(metric) < 1 else f"{metric:.{1 if abs(metric) >= 10 else 2}f}"

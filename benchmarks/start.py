@@ -1,14 +1,14 @@
-"""How long it takes until something happens: commands, a short fit, the check of the pictures.
+"""How long it takes until something happens: commands, a short fit, the check of the images.
 
-    python -m benchmarks.start [--rounds 5] [--pictures 100] [--audit 10000] [--out FIGURES.json]
+    python -m benchmarks.start [--rounds 5] [--images 100] [--audit 10000] [--out METRICS.json]
 
 Whole processes are measured from start to end, Python and imports included, in turn. A fit of one epoch (frozen
 MobileNetV3Small with random weights, 64 pixels) stands against `benchmarks/peers/bare_script.py`, which does the same
-work with the same pictures; ours also checks the pictures, evaluates every split with intervals, writes the report and
+work with the same images; ours also checks the images, evaluates every split with intervals, writes the report and
 sends the run to MLflow, once to a store that exists and once to one that it has to make. Nothing is taken from caches
 of earlier rounds, but byte code is, as in an installed package.
 
-The check of the pictures is measured twice in this process: when nothing is known of them, beside the rate at which
+The check of the images is measured twice in this process: when nothing is known of them, beside the rate at which
 one core reads, hashes and decodes them times the cores, and again when they have not changed.
 """
 
@@ -38,7 +38,7 @@ from benchmarks.side_by_side import (
 from imagetune.core.processes import usable_cores
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.audit.statistics_cache import SETTLED_SECONDS
-from imagetune.data.loading.decode import decode_picture, read_picture_file
+from imagetune.data.loading.decode import decode_image, read_image_file
 from imagetune.data.sources.read import read_catalog
 from imagetune.recipe.data import DataConfig
 
@@ -48,7 +48,7 @@ CLASSES = 4
 RECIPE = """\
 name: start
 seed: 7
-data: {{source: pictures, image_size: {size}, augmentation: none}}
+data: {{source: images, image_size: {size}, augmentation: none}}
 model: {{backbone: mobilenet_v3_small, weights: random}}
 train:
   batch_size: 16
@@ -56,15 +56,15 @@ train:
     - {{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-3}}
 """
 _SHARES = {"train": 0.65, "val": 0.15, "test": 0.2}
-_KERNEL_PICTURES = 500
+_KERNEL_IMAGES = 500
 
 
 @dataclass(frozen=True)
-class AuditFigures:
-    """An audit: its seconds, how many files it opened, and pictures a second of the kernel times the cores."""
+class AuditMetrics:
+    """An audit: its seconds, how many files it opened, and images a second of the kernel times the cores."""
 
     name: str
-    pictures: int
+    images: int
     seconds: float
     opened: int
     kernel_rate: float
@@ -74,30 +74,30 @@ def main() -> None:
     """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=100, help="pictures of the short fit; 0 leaves it out")
+    parser.add_argument("--images", type=int, default=100, help="images of the short fit; 0 leaves it out")
     parser.add_argument("--size", type=int, default=64, help="side of the model's input")
-    parser.add_argument("--audit", type=int, default=10_000, help="pictures of the check; 0 leaves it out")
-    parser.add_argument("--audit-height", type=int, default=240, help="rows of these pictures, which are 4:3")
-    parser.add_argument("--out", type=Path, help="also write every figure as JSON")
+    parser.add_argument("--audit", type=int, default=10_000, help="images of the check; 0 leaves it out")
+    parser.add_argument("--audit-height", type=int, default=240, help="rows of these images, which are 4:3")
+    parser.add_argument("--out", type=Path, help="also write every metric as JSON")
     arguments = parser.parse_args()
     print(machine_line())
-    figures: dict[str, object] = {}
+    metrics: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         env = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(place / "bytecode"), "MLFLOW_TRACKING_URI": ""}
         commands = measure_in_turn(command_sides(place, env), rounds=arguments.rounds, warmups=1)
         print(f"\n{markdown_table(commands, base='python -c pass')}")
-        figures["commands"] = commands.as_json("python -c pass")
-        if arguments.pictures:
-            sides = fit_sides(place, env, arguments.pictures, arguments.size)
+        metrics["commands"] = commands.as_json("python -c pass")
+        if arguments.images:
+            sides = fit_sides(place, env, arguments.images, arguments.size)
             fits = measure_in_turn(sides, rounds=arguments.rounds, warmups=1)
             print(f"\n{markdown_table(fits, base='bare script')}")
-            figures["fit"] = fits.as_json("bare script")
+            metrics["fit"] = fits.as_json("bare script")
         if arguments.audit:
             audits = measure_audit(place, arguments.audit, arguments.audit_height)
             print(f"\n{audit_table(audits)}")
-            figures["audit"] = [asdict(one) for one in audits]
-    save_json(arguments.out, figures)
+            metrics["audit"] = [asdict(one) for one in audits]
+    save_json(arguments.out, metrics)
 
 
 def command_sides(place: Path, env: dict[str, str]) -> dict[str, Measure]:
@@ -113,11 +113,11 @@ def command_sides(place: Path, env: dict[str, str]) -> dict[str, Measure]:
     return {name: _seconds_of(command, env, place) for name, command in commands.items()}
 
 
-def fit_sides(place: Path, env: dict[str, str], pictures: int, size: int) -> dict[str, Measure]:
-    """Return the bare script and both fits; all work in ``place``, on the pictures written there."""
-    write_split(place / "pictures", pictures)
+def fit_sides(place: Path, env: dict[str, str], images: int, size: int) -> dict[str, Measure]:
+    """Return the bare script and both fits; all work in ``place``, on the images written there."""
+    write_split(place / "images", images)
     (place / "start.yaml").write_text(RECIPE.format(size=size), encoding="utf-8")
-    bare = [sys.executable, str(BARE), "pictures", "--out", "bare", "--size", str(size)]
+    bare = [sys.executable, str(BARE), "images", "--out", "bare", "--size", str(size)]
     fit = [*COMMAND, "fit", "start.yaml"]
 
     def without_caches(store: Callable[[], str]) -> Measure:
@@ -142,12 +142,12 @@ def write_split(folder: Path, count: int) -> None:
         write_jpegs(folder / side, classes=CLASSES, count=each, size=(240, 320), seed=number)
 
 
-def measure_audit(place: Path, count: int, height: int = 240) -> list[AuditFigures]:
-    """Check generated pictures that nothing is known of, and then again."""
+def measure_audit(place: Path, count: int, height: int = 240) -> list[AuditMetrics]:
+    """Check generated images that nothing is known of, and then again."""
     folder = place / "audit"
     records = write_jpegs(folder, classes=10, count=count, size=(height, height * 4 // 3))
     time.sleep(SETTLED_SECONDS + 0.1)
-    rate = usable_cores() * kernel_rate([record.path for record in records[:_KERNEL_PICTURES]])
+    rate = usable_cores() * kernel_rate([record.path for record in records[:_KERNEL_IMAGES]])
     os.environ["IMAGETUNE_CACHE"] = str(place / "cache")
     opened: list[str] = []
     sys.addaudithook(lambda event, words: opened.append(str(words[0])) if event == "open" else None)
@@ -158,33 +158,33 @@ def measure_audit(place: Path, count: int, height: int = 240) -> list[AuditFigur
         started = time.perf_counter()
         audit_catalog(read_catalog(config), config)
         seconds = time.perf_counter() - started
-        # Worker processes open the pictures of a large first check; this process sees those that it opens itself.
+        # Worker processes open the images of a large first check; this process sees those that it opens itself.
         here = sum(path.startswith(f"{folder}/") for path in opened)
-        found.append(AuditFigures(name, count, seconds, here, rate))
+        found.append(AuditMetrics(name, count, seconds, here, rate))
     shutil.rmtree(folder)
     return found
 
 
 def kernel_rate(paths: list[str]) -> float:
-    """Return the pictures a second that one core reads, hashes and decodes at the scale that the check needs."""
+    """Return the images a second that one core reads, hashes and decodes at the scale that the check needs."""
     started = time.perf_counter()
     for path in paths:
-        data = read_picture_file(path)
+        data = read_image_file(path)
         hashlib.sha256(data).hexdigest()
-        decode_picture(data, where=path, background=(255, 255, 255), max_pixels=10**8, at_least=(96, 96))
+        decode_image(data, where=path, background=(255, 255, 255), max_pixels=10**8, at_least=(96, 96))
     return len(paths) / (time.perf_counter() - started)
 
 
-def audit_table(audits: list[AuditFigures]) -> str:
+def audit_table(audits: list[AuditMetrics]) -> str:
     """Return the table of the checks."""
     lines = [
-        "| check of the pictures | pictures | s | pictures/s | of read + hash + decode x cores |",
+        "| check of the images | images | s | images/s | of read + hash + decode x cores |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for one in audits:
-        rate = one.pictures / one.seconds
+        rate = one.images / one.seconds
         lines.append(
-            f"| {one.name} | {one.pictures:,} | {told(one.seconds)} | {told(rate)} | {told(rate / one.kernel_rate)} |"
+            f"| {one.name} | {one.images:,} | {told(one.seconds)} | {told(rate)} | {told(rate / one.kernel_rate)} |"
         )
     return "\n".join(lines)
 

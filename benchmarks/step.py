@@ -2,8 +2,8 @@
 
     python -m benchmarks.step [--backbones efficientnet_lite0 mobilenet_v3_small resnet50] [--size 96] [--rounds 2]
 
-Pictures a second of an epoch of `imagetune fit` (pipeline, callback, run folder; from the second epoch on, when the
-pictures are decoded) against a bare `model.fit` with the same model, optimizer, batch size and number of pictures on
+Images a second of an epoch of `imagetune fit` (pipeline, callback, run folder; from the second epoch on, when the
+images are decoded) against a bare `model.fit` with the same model, optimizer, batch size and number of images on
 tensors in memory. Augmenting takes its share of the same cores. Bar: 0.97.
 """
 
@@ -23,7 +23,7 @@ from imagetune.core.messages import say_nothing
 
 BAR = 0.97
 # An epoch of each takes some seconds: what begins and ends an epoch must not count for more than in a real one.
-PICTURES = {"efficientnet_lite0": 256, "mobilenet_v3_small": 1024, "resnet50": 128}
+IMAGES = {"efficientnet_lite0": 256, "mobilenet_v3_small": 1024, "resnet50": 128}
 BARE = "bare model.fit"
 
 
@@ -39,11 +39,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["IMAGETUNE_CACHE"] = str(Path(folder) / "cache")
         for backbone in arguments.backbones:
-            count = arguments.pictures or PICTURES.get(backbone, 256)
-            source = rates.write_pictures(Path(folder) / f"pictures{count}", count)
+            count = arguments.images or IMAGES.get(backbone, 256)
+            source = rates.write_images(Path(folder) / f"images{count}", count)
             comparison = compare(backbone, arguments, source, Path(folder))
-            print(f"\n{backbone}, {count} pictures:\n\n{markdown_table(comparison, base=BARE)}\n", flush=True)
-            results[backbone] = {"pictures": count, **comparison.as_json(BARE)}
+            print(f"\n{backbone}, {count} images:\n\n{markdown_table(comparison, base=BARE)}\n", flush=True)
+            results[backbone] = {"images": count, **comparison.as_json(BARE)}
     print(f"The bar is {BAR}.")
     save_json(arguments.json, {"command": sys.argv[1:], "results": results})
 
@@ -54,12 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     backbones = ["efficientnet_lite0", "mobilenet_v3_small", "resnet50"]
     parser.add_argument("--backbones", nargs="+", default=backbones)
     parser.add_argument("--augmentations", nargs="+", default=["none", "medium"], help="presets")
-    parser.add_argument("--pictures", type=int, help=f"by default as many as are seconds of work: {PICTURES}")
+    parser.add_argument("--images", type=int, help=f"by default as many as are seconds of work: {IMAGES}")
     parser.add_argument("--size", type=int, default=96, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures a step")
+    parser.add_argument("--batch", type=int, default=32, help="images a step")
     parser.add_argument("--epochs", type=int, default=4, help="of each measurement; at least 2")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--json", type=Path, help="write the metrics here, too")
     return parser.parse_args()
 
 
@@ -81,7 +81,7 @@ def compare(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
         data = read_data(recipe, say=say_nothing)
         sides.setdefault(BARE, partial(rates.bare_rate, recipe, data))
         sides[f"imagetune, augmentation {augmentation}"] = partial(rates.our_rate, recipe, data, work)
-    return measure_in_turn(sides, rounds=arguments.rounds, unit="pictures/s", lower_is_better=False)
+    return measure_in_turn(sides, rounds=arguments.rounds, unit="images/s", lower_is_better=False)
 
 
 if __name__ == "__main__":

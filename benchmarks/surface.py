@@ -1,4 +1,4 @@
-"""A recorded surface: validation figures of real trainings on a grid, interpolated between its points."""
+"""A recorded surface: validation metrics of real trainings on a grid, interpolated between its points."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FACTORS: Mapping[str, tuple[float, ...] | tuple[int, ...] | tuple[str, ...]] = {
     "label_smoothing": (0.0, 0.3),
     "learning_rate": (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1),
 }
-FIGURES = ("loss", "f1")
-COLUMNS = (*FACTORS, *FIGURES)
+METRICS = ("loss", "f1")
+COLUMNS = (*FACTORS, *METRICS)
 Setting = tuple[float | int | str, ...]
 
 PATHS: Mapping[str, NodePath] = {
@@ -40,15 +40,15 @@ RECORDED = Path(__file__).parent / "surfaces" / "linear_probe.csv"
 
 @dataclass(frozen=True)
 class Surface:
-    """A figure as a function of settings of its spaces.
+    """A metric as a function of settings of its spaces.
 
     Attributes:
         path: The table of ``record_surface.py``.
-        figure: One of ``FIGURES``.
+        metric: One of ``METRICS``.
     """
 
     path: Path
-    figure: str
+    metric: str
 
     @cached_property
     def spaces(self) -> dict[NodePath, Space]:
@@ -68,21 +68,21 @@ class Surface:
         """Those with which every setting was trained."""
         rest = list(itertools.product(*list(FACTORS.values())[1:]))
         names = [str(name) for name in FACTORS["optimizer"]]
-        return tuple(name for name in names if all((name, *setting) in self._figures for setting in rest))
+        return tuple(name for name in names if all((name, *setting) in self._metrics for setting in rest))
 
     @property
     def sign(self) -> float:
-        """1 where a larger figure is better, else -1."""
-        return -1.0 if self.figure == "loss" else 1.0
+        """1 where a larger metric is better, else -1."""
+        return -1.0 if self.metric == "loss" else 1.0
 
     @property
     def best(self) -> float:
-        """The best figure anywhere; between points of the grid there is none better."""
-        found = [figure for setting, figure in self._figures.items() if setting[0] in self.optimizers]
-        return self.sign * max(self.sign * figure for figure in found)
+        """The best metric anywhere; between points of the grid there is none better."""
+        found = [metric for setting, metric in self._metrics.items() if setting[0] in self.optimizers]
+        return self.sign * max(self.sign * metric for metric in found)
 
     def __call__(self, values: Mapping[NodePath, Value]) -> float:
-        """Return the figure of a setting: that of a training, or between those next to it.
+        """Return the metric of a setting: that of a training, or between those next to it.
 
         Args:
             values: A value for every space; the learning rate counts by its logarithm.
@@ -93,10 +93,10 @@ class Surface:
         return float(surface([[*place[:2], math.log10(place[2])]])[0])
 
     @cached_property
-    def _figures(self) -> dict[Setting, float]:
+    def _metrics(self) -> dict[Setting, float]:
         with self.path.open(newline="", encoding="utf-8") as file:
             return {
-                tuple(type(levels[0])(row[name]) for name, levels in FACTORS.items()): float(row[self.figure])
+                tuple(type(levels[0])(row[name]) for name, levels in FACTORS.items()): float(row[self.metric])
                 for row in csv.DictReader(file)
             }
 
@@ -110,7 +110,7 @@ class Surface:
         found = {}
         for optimizer in self.optimizers:
             for batch in FACTORS["batch_size"]:
-                table = [self._figures[optimizer, batch, *point] for point in itertools.product(*inner)]
+                table = [self._metrics[optimizer, batch, *point] for point in itertools.product(*inner)]
                 shaped = np.array(table).reshape([len(levels) for levels in inner])
                 found[optimizer, int(batch)] = RegularGridInterpolator(places, shaped)
         return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imagetune import errors
     from imagetune.api import compare, evaluate, fit, load, predict, search
     from imagetune.errors import (
-        BadPictureError,
+        BadImageError,
         CheckpointError,
         DataError,
         DivergedError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "BadPictureError",
+    "BadImageError",
     "CheckpointError",
     "DataError",
     "DivergedError",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.commands.load import EvaluationResult, FinishedRun, FinishedSearch
     from imagetune.commands.progress import Hear, HearSearch
     from imagetune.core.messages import Say
-    from imagetune.evaluation.predict import PicturePrediction
+    from imagetune.evaluation.predict import ImagePrediction
     from imagetune.recipe.loading import RecipeSource
     from imagetune.search.listeners import Watcher
     from imagetune.training.setup.events import Listener
@@ -187,14 +187,14 @@ def load(run: str | Path | FinishedRun) -> FinishedRun:
     return open_finished(run)
 
 
-def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> list[PicturePrediction]:
+def predict(run: str | Path | FinishedRun, images: Images, **options: bool) -> list[ImagePrediction]:
     """Return a run's prediction for each image; short for ``load(run).predict(images)``.
 
     Args:
         run: As for `load`.
         images: A file, a folder, a pattern, or a list of them; or uint8 RGB arrays: (h, w, 3), (n, h, w, 3), or a list
             of the former.
-        **options: ``calibrated``, ``sets``, ``operating_point``, ``least_cost``, as of `FinishedRun.predict`.
+        **options: ``calibrated``, ``sets``, ``operating_point``, ``min_cost``, as of `FinishedRun.predict`.
 
     Raises:
         DataError: There is no such path, or an array has another shape or dtype.

@@ -2,16 +2,16 @@
 
     ImagetuneError                70  (a bug of ours when raised bare)
     |-- RecipeError                2  the recipe says something impossible
-    |-- DataError                  3  pictures, labels or splits
-    |   `-- BadPictureError        3  one picture that can't be decoded
+    |-- DataError                  3  images, labels or splits
+    |   `-- BadImageError        3  one image that can't be decoded
     |-- DivergedError              4  the loss is no longer a finite number
     |-- ResourceError              5  memory, disk
     |   `-- WeightsError           5  pretrained weights that are not to be had
     |-- CheckpointError            6  checkpoints, resuming, a run folder in use
     |-- TrackingError              7  tracking is required and can't be reached
     |-- SearchError                8  a search without one good trial
-    |-- ModelFileError             9  a model file that is damaged, foreign or hostile
-    |-- GateError                 10  a test figure under the bar that the recipe requires
+    |-- ModelFileError             9  a model file that is corrupted, foreign or hostile
+    |-- GateError                 10  a test metric under the bar that the recipe requires
     `-- StoppedError        128 + n  stopped by signal n
 
 A message has four parts: where, what is wrong, what was expected or is available, and what to do. The command line
@@ -29,7 +29,7 @@ class ImagetuneError(Exception):
 
     Args:
         what: What is wrong, with the offending value quoted and what was expected.
-        where: File, ``file:line:column``, field, picture or address that it is about.
+        where: File, ``file:line:column``, field, image or address that it is about.
         hint: What to do about it, an imperative clause.
     """
 
@@ -73,16 +73,16 @@ class RecipeError(ImagetuneError):
 
 
 class DataError(ImagetuneError):
-    """Pictures, labels or splits are wrong."""
+    """Images, labels or splits are wrong."""
 
     code = "data"
     exit_code = 3
 
 
-class BadPictureError(DataError):
-    """One picture can't be decoded; ``where`` is its path."""
+class BadImageError(DataError):
+    """One image can't be decoded; ``where`` is its path."""
 
-    code = "picture"
+    code = "image"
 
 
 class DivergedError(ImagetuneError):
@@ -127,14 +127,14 @@ class SearchError(ImagetuneError):
 
 
 class ModelFileError(ImagetuneError):
-    """A model file is damaged, foreign or hostile."""
+    """A model file is corrupted, foreign or hostile."""
 
     code = "model-file"
     exit_code = 9
 
 
 class GateError(ImagetuneError):
-    """A test figure stays under the bar set by ``evaluate.require``."""
+    """A test metric stays under the bar set by ``evaluate.require``."""
 
     code = "gate"
     exit_code = 10

@@ -296,7 +296,7 @@ def _top(module: str) -> str:
 
 
 def as_text(measures: Structure) -> str:
-    """Return the measures as lines of a label and a figure; what is long is counted, and named after it."""
+    """Return the measures as lines of a label and a metric; what is long is counted, and named after it."""
     rows = [(name.replace("_", " "), *_shown(name, value)) for name, value in asdict(measures).items()]
     return "\n".join(line for label, figure, more in rows for line in (f"{label:<26}{figure}", *more))
 

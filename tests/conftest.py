@@ -1,4 +1,4 @@
-"""Pictures and command lines that tests share."""
+"""Images and command lines that tests share."""
 
 import gc
 import os
@@ -37,7 +37,7 @@ def _memory_returned():
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
 
 
-def draw_pictures(folder: Path, *, count: int = 10, size: int = 32, colours=COLOURS) -> Path:
+def draw_images(folder: Path, *, count: int = 10, size: int = 32, colours=COLOURS) -> Path:
     """Write ``count`` noisy PNGs a class into class folders, each different from all others."""
     import cv2
 
@@ -45,18 +45,18 @@ def draw_pictures(folder: Path, *, count: int = 10, size: int = 32, colours=COLO
     for name, colour in colours.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            # Coarse noise makes pictures that even a perceptual hash can tell apart.
+            # Coarse noise makes images that even a perceptual hash can tell apart.
             coarse = random.integers(-35, 35, (8, 8, 3)).astype(np.float32)
             noise = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-            picture = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), picture[..., ::-1])
+            image = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), image[..., ::-1])
     return folder
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder of three easily told classes, 32 pixels a side; nobody changes it."""
-    return made_once(tmp_path_factory, "pictures", lambda folder: draw_pictures(folder / "colours")) / "colours"
+    return made_once(tmp_path_factory, "images", lambda folder: draw_images(folder / "colours")) / "colours"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def test_a_message_is_one_line_whatever_it_quotes():
     [
         (errors.RecipeError, 2),
         (errors.DataError, 3),
-        (errors.BadPictureError, 3),
+        (errors.BadImageError, 3),
         (errors.DivergedError, 4),
         (errors.ResourceError, 5),
         (errors.WeightsError, 5),

@@ -15,7 +15,7 @@ import pytest
 
 import imagetune
 from imagetune import api
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.recipe.shipped import shipped_recipes
 
 ROOT = Path(imagetune.__file__).parents[1]
@@ -28,13 +28,13 @@ SMALL = {
 }
 
 
-def small(pictures):
-    return {**SMALL, "data": {**SMALL["data"], "source": pictures}}
+def small(images):
+    return {**SMALL, "data": {**SMALL["data"], "source": images}}
 
 
 @pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory):
-    return imagetune.fit(small(pictures), run_dir=tmp_path_factory.mktemp("api") / "run", seed=1)
+def run(images, tmp_path_factory):
+    return imagetune.fit(small(images), run_dir=tmp_path_factory.mktemp("api") / "run", seed=1)
 
 
 def test_importing_it_takes_milliseconds_and_starts_no_library():
@@ -59,12 +59,12 @@ def test_the_function_search_stays_although_a_package_has_its_name():
     assert imagetune.search is api.search
 
 
-def test_a_fit_prints_nothing_and_leaves_signals_and_keras_as_they_were(pictures, tmp_path, capfd):
+def test_a_fit_prints_nothing_and_leaves_signals_and_keras_as_they_were(images, tmp_path, capfd):
     import keras
 
     handlers, policy = [signal.getsignal(number) for number in SIGNALS], keras.config.dtype_policy().name
     heard = []
-    recipe = small(str(pictures))
+    recipe = small(str(images))
     capfd.readouterr()  # what TensorFlow said if this test imported it first
     fitted = imagetune.fit(
         recipe, run_dir=tmp_path / "run", progress=heard.append, train__epochs=1, train__precision="mixed_bfloat16"
@@ -74,31 +74,31 @@ def test_a_fit_prints_nothing_and_leaves_signals_and_keras_as_they_were(pictures
     assert keras.config.dtype_policy().name == policy
     assert [record.epoch for record in heard] == [1]
     assert fitted.epochs == tuple(heard)
-    assert recipe == small(str(pictures))
+    assert recipe == small(str(images))
 
 
-def test_progress_is_shown_where_it_is_asked_for(pictures, tmp_path, capfd):
-    imagetune.fit(small(pictures), run_dir=tmp_path / "run", progress=True, train__epochs=1)
+def test_progress_is_shown_where_it_is_asked_for(images, tmp_path, capfd):
+    imagetune.fit(small(images), run_dir=tmp_path / "run", progress=True, train__epochs=1)
     out, err = capfd.readouterr()
     assert not out
     assert re.search(r"^epoch +1 +train loss", err, re.MULTILINE)
 
 
-def test_messages_go_to_the_logger(pictures, tmp_path, caplog):
+def test_messages_go_to_the_logger(images, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="imagetune"):
-        imagetune.fit(small(pictures), run_dir=tmp_path / "run", train__epochs=1)
+        imagetune.fit(small(images), run_dir=tmp_path / "run", train__epochs=1)
     assert any(record.getMessage().startswith("data: ") for record in caplog.records)
 
 
-def test_an_interrupt_comes_through_and_the_run_is_killed(pictures, tmp_path):
+def test_an_interrupt_comes_through_and_the_run_is_killed(images, tmp_path):
     from imagetune.run_folder.folder import RunFolder
 
     place = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        imagetune.fit(small(pictures), run_dir=place, progress=lambda _: signal.raise_signal(signal.SIGINT))
+        imagetune.fit(small(images), run_dir=place, progress=lambda _: signal.raise_signal(signal.SIGINT))
     assert RunFolder(place).read_status()["state"] == "killed"
     with pytest.raises(imagetune.StoppedError, match="stopped on request"):
-        imagetune.fit(small(pictures), run_dir=tmp_path / "other", stop=lambda: True)
+        imagetune.fit(small(images), run_dir=tmp_path / "other", stop=lambda: True)
     assert RunFolder(tmp_path / "other").read_status()["state"] == "killed"
 
 
@@ -118,9 +118,9 @@ def test_a_mapping_with_six_mistakes_reports_all_six_by_their_keys():
         assert any(line.startswith(f"error[recipe] {key}: ") for line in lines)
 
 
-def test_errors_say_where_what_and_what_to_do(run, pictures, tmp_path):
+def test_errors_say_where_what_and_what_to_do(run, images, tmp_path):
     with pytest.raises(imagetune.RecipeError) as caught:
-        imagetune.fit(small(pictures), train__batch_sise=3)
+        imagetune.fit(small(images), train__batch_sise=3)
     assert (caught.value.where, caught.value.hint) == ("train.batch_sise", "did you mean 'batch_size'?")
     with pytest.raises(imagetune.DataError) as caught:
         run.predict(np.zeros((8, 8)))
@@ -132,9 +132,9 @@ def test_errors_say_where_what_and_what_to_do(run, pictures, tmp_path):
         imagetune.fit(5)
 
 
-def test_arrays_and_paths_give_the_same_predictions(run, pictures):
-    by_path = run.predict(pictures / "red")
-    arrays = [load_picture(prediction.path, run.recipe.data.image, max_pixels=10**6) for prediction in by_path]
+def test_arrays_and_paths_give_the_same_predictions(run, images):
+    by_path = run.predict(images / "red")
+    arrays = [load_image(prediction.path, run.recipe.data.image, max_pixels=10**6) for prediction in by_path]
     for given in (arrays, np.stack(arrays)):
         by_array = run.predict(given)
         assert [one.label for one in by_array] == [one.label for one in by_path]
@@ -175,10 +175,10 @@ def test_a_recipe_of_a_run_fits_again(run, tmp_path):
     assert again.metrics == run.metrics
 
 
-def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(pictures, tmp_path):
+def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(images, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        f"import imagetune\nprint('begins')\nprint(imagetune.fit({small(str(pictures))!r}, data__workers=1))\n"
+        f"import imagetune\nprint('begins')\nprint(imagetune.fit({small(str(images))!r}, data__workers=1))\n"
     )
     found = subprocess.run(
         [sys.executable, str(script)],

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/autokeras_script.py FOLDER --size 96 --trials 1 --epochs 10
 
-FOLDER holds train, val and test with a folder a class in each. AutoKeras takes arrays, so all pictures are in memory.
+FOLDER holds train, val and test with a folder a class in each. AutoKeras takes arrays, so all images are in memory.
 Its first trial is a small network of its own, its second a ResNet50 from random weights, both at no cost in downloads;
 the third fetches an EfficientNetB7. The last line printed is JSON.
 """
@@ -28,7 +28,7 @@ def main() -> None:
     """Search, test, and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--trials", type=int, default=1, help="networks to try")
     parser.add_argument("--epochs", type=int, default=10, help="of each trial, and of the last training of the best")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def read_split(arguments: argparse.Namespace, split: str) -> tuple[Any, Any]:
-    """Return pictures ``(n, size, size, 3)`` uint8 and class numbers ``(n, 1)``: it refuses flat ones."""
+    """Return images ``(n, size, size, 3)`` uint8 and class numbers ``(n, 1)``: it refuses flat ones."""
     dataset = keras.utils.image_dataset_from_directory(
         arguments.folder / split, image_size=(arguments.size, arguments.size), batch_size=256, seed=7, verbose=False
     )

@@ -44,9 +44,9 @@ def main() -> None:
         keras.optimizers.AdamW(1e-3), "categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score("macro")]
     )
     history = model.fit(train, validation_data=val, epochs=1, verbose=2)
-    figures = {"history": history.history, "test": model.evaluate(test, return_dict=True, verbose=0)}
+    metrics = {"history": history.history, "test": model.evaluate(test, return_dict=True, verbose=0)}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "figures.json").write_text(json.dumps(figures, default=lambda value: value.tolist()))
+    (arguments.out / "metrics.json").write_text(json.dumps(metrics, default=lambda value: value.tolist()))
     model.save(arguments.out / "model.keras")
 
 
@@ -56,9 +56,9 @@ def build(size: int, classes: int) -> keras.Model:
         input_shape=(size, size, 3), include_top=False, weights=None, pooling="avg"
     )
     backbone.trainable = False
-    pictures = keras.Input((size, size, 3))
-    features = keras.layers.Dropout(0.2)(backbone(pictures, training=False))
-    return keras.Model(pictures, keras.layers.Dense(classes, activation="softmax")(features))
+    images = keras.Input((size, size, 3))
+    features = keras.layers.Dropout(0.2)(backbone(images, training=False))
+    return keras.Model(images, keras.layers.Dense(classes, activation="softmax")(features))
 
 
 if __name__ == "__main__":

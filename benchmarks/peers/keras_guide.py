@@ -2,7 +2,7 @@
 
     python benchmarks/peers/keras_guide.py FOLDER --backbone mobilenet_v3_small --epochs 10
 
-FOLDER holds train, val and test with a folder a class in each. Pictures are read by `image_dataset_from_directory`, the
+FOLDER holds train, val and test with a folder a class in each. Images are read by `image_dataset_from_directory`, the
 frozen base is called with `training=False` under pooling, dropout and a dense head; then, if asked to, everything is
 trained at a small rate. The last line printed is JSON. All backbones but efficientnet_lite0 start from random weights,
 which costs the same time.
@@ -63,7 +63,7 @@ def main() -> None:
     arguments = parse_arguments()
     keras.utils.set_random_seed(7)
     train, val, test = (read_split(arguments, split) for split in ("train", "val", "test"))
-    classes, pictures = len(train.class_names), len(train.file_paths)
+    classes, images = len(train.class_names), len(train.file_paths)
     if arguments.cache:
         train, val, test = train.cache(), val.cache(), test.cache()
     if arguments.augment:
@@ -71,10 +71,10 @@ def main() -> None:
     train, val, test = (split.prefetch(AUTOTUNE) for split in (train, val, test))
     model, base = build(arguments, classes)
     base.trainable = False
-    phases = [run_phase(model, train, val, arguments.epochs, 1e-3, pictures)]
+    phases = [run_phase(model, train, val, arguments.epochs, 1e-3, images)]
     if arguments.phase2_epochs:
         base.trainable = True
-        phases.append(run_phase(model, train, val, arguments.phase2_epochs, 1e-5, pictures))
+        phases.append(run_phase(model, train, val, arguments.phase2_epochs, 1e-5, images))
     loss, accuracy = model.evaluate(test, verbose=0)
     print(json.dumps({"phases": phases, "test_loss": loss, "test_accuracy": accuracy, "keras": keras.__version__}))
 
@@ -84,12 +84,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backbone", choices=["efficientnet_lite0", *CONSTRUCTORS], default="efficientnet_lite0")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="with the base frozen")
     parser.add_argument("--phase2-epochs", type=int, default=0, help="with everything trainable")
     parser.add_argument("--augment", action="store_true", help="random flips and rotations, by Keras's layers")
-    parser.add_argument("--cache", action="store_true", help="keep decoded pictures in memory, as `Dataset.cache` does")
+    parser.add_argument("--cache", action="store_true", help="keep decoded images in memory, as `Dataset.cache` does")
     return parser.parse_args()
 
 
@@ -106,7 +106,7 @@ def read_split(arguments: argparse.Namespace, split: str) -> Any:
 
 
 def augmented(train: Any) -> Any:
-    """Return the training pictures flipped and turned at random."""
+    """Return the training images flipped and turned at random."""
     layers = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)])
     return train.map(lambda images, labels: (layers(images, training=True), labels), num_parallel_calls=AUTOTUNE)
 
@@ -146,8 +146,8 @@ def _packaged_base(size: tuple[int, int]) -> keras.Model:
     return whole.get_layer(get_backbone(config.backbone).name)
 
 
-def run_phase(model: keras.Model, train: Any, val: Any, epochs: int, rate: float, pictures: int) -> dict[str, Any]:
-    """Compile and fit; return seconds, and pictures a second of all epochs but the first where there are several."""
+def run_phase(model: keras.Model, train: Any, val: Any, epochs: int, rate: float, images: int) -> dict[str, Any]:
+    """Compile and fit; return seconds, and images a second of all epochs but the first where there are several."""
     model.compile(
         optimizer=keras.optimizers.Adam(rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -160,7 +160,7 @@ def run_phase(model: keras.Model, train: Any, val: Any, epochs: int, rate: float
     return {
         "epochs": epochs,
         "seconds": time.perf_counter() - started,
-        "pictures_per_second": pictures * len(later) / sum(later),
+        "images_per_second": images * len(later) / sum(later),
         "later_epoch_seconds": (clock.ends[-1] - clock.ends[0]) / max(1, epochs - 1),
         "val_accuracy": history["val_accuracy"][-1],
     }

@@ -1,4 +1,4 @@
-"""timm and PyTorch on the same pictures: pictures a second with timm's own loader, or of the step alone.
+"""timm and PyTorch on the same images: images a second with timm's own loader, or of the step alone.
 
     python benchmarks/peers/timm_script.py FOLDER --backbone resnet50 --batch 256 --epochs 4
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backbone", default="resnet50", help="timm's name, such as convnext_tiny")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=4, help="the first doesn't count")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that load")
@@ -47,7 +47,7 @@ def main() -> None:
         for _ in range(arguments.epochs)
     ]
     result = {
-        "pictures_per_second": steps * arguments.batch / statistics.median(seconds[1:]),
+        "images_per_second": steps * arguments.batch / statistics.median(seconds[1:]),
         "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
         "versions": f"timm {timm.__version__}, torch {torch.__version__}",
     }
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def make_loader(arguments: argparse.Namespace) -> tuple[Any, int]:
-    """Return timm's training loader, with its usual crops and flips, and the number of pictures."""
+    """Return timm's training loader, with its usual crops and flips, and the number of images."""
     dataset = timm.data.create_dataset("", root=str(arguments.folder), is_training=True)
     loader = timm.data.create_loader(
         dataset,

@@ -50,7 +50,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    parser.add_argument("--work", type=Path, default=cache / "imagetune-strategies", help="pictures and results")
+    parser.add_argument("--work", type=Path, default=cache / "imagetune-strategies", help="images and results")
     parser.add_argument("--workers", type=int, default=2, help="processes, a core each")
     parser.add_argument("--only", type=re.compile, default=re.compile(""), help="rows whose name has this pattern")
     parser.add_argument("--sets", nargs="+", choices=set_names(), default=set_names())
@@ -89,16 +89,16 @@ def _measure(tasks: list[Task], results_file: Path, arguments: argparse.Namespac
         made += 1
         append_result(results_file, outcome)
         left = (time.monotonic() - started) / made * (len(todo) - made) / 60
-        figure = outcome.error or f"{outcome.accuracy:.3f}  {outcome.cpu_seconds:5.1f} s"
+        metric = outcome.error or f"{outcome.accuracy:.3f}  {outcome.cpu_seconds:5.1f} s"
         where = f"seed {outcome.seed}  {outcome.set_name:<17} {outcome.row:<28}"
-        print(f"{made}/{len(todo)}  {where} {figure}  ({left:.0f} min left)", flush=True)
+        print(f"{made}/{len(todo)}  {where} {metric}  ({left:.0f} min left)", flush=True)
 
     deadline = None if minutes is None else started + 60 * minutes
     run_all(todo, work, workers=arguments.workers, deadline=deadline, code=code_digest(), report=report)
 
 
 def _possible(tasks: list[Task], work: Path) -> list[Task]:
-    """Write the pictures of all runs, and leave out the sets that can't be had here."""
+    """Write the images of all runs, and leave out the sets that can't be had here."""
     missing: set[str] = set()
     for name, seed in dict.fromkeys((task.set_name, task.seed) for task in tasks):
         if name in missing:

@@ -24,16 +24,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; figures are of the test pictures but for ``val_accuracy``.
+    """What a run came to; metrics are of the test images but for ``val_accuracy``.
 
     Attributes:
-        set_name: Name of the picture set.
+        set_name: Name of the image set.
         row: Name of the row.
-        seed: Of the training, the drawing of the pictures and their splits.
-        accuracy: None, like all figures, where the run failed.
+        seed: Of the training, the drawing of the images and their splits.
+        accuracy: None, like all metrics, where the run failed.
         balanced_accuracy: Mean recall of the classes.
         log_loss: In nats.
-        val_accuracy: Of the validation pictures that chose the epoch.
+        val_accuracy: Of the validation images that chose the epoch.
         seconds: Of the clock, from building the model to the last prediction.
         cpu_seconds: Of the processor, the same stretch.
         error: Why it failed, empty where it didn't.

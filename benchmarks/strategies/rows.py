@@ -13,7 +13,7 @@ EPOCHS = 10
 BASELINE = "head_then_top"
 BALANCED_SETS = ("clipart", "digits", "fashion")
 LONG_TAIL_SETS = ("digits_long_tail",)
-# Three times the default: a few hundred pictures and ten epochs are few steps, and at the default rate every row
+# Three times the default: a few hundred images and ten epochs are few steps, and at the default rate every row
 # would be judged far from convergence.
 HEAD_RATE = 3e-3
 TOP_RATE = 3e-4
@@ -107,14 +107,14 @@ REGULARISATION_ROWS = (
     Row("focal loss", "regularisation", {"train.loss": "focal"}),
 )
 
-PICTURE_ROWS = (
-    Row("augmentation none", "pictures", {"data.augmentation": "none"}),
-    Row("augmentation medium", "pictures", {"data.augmentation": "medium"}),
-    Row("augmentation strong", "pictures", {"data.augmentation": "strong"}),
-    Row("mixup", "pictures", {"train.mix": "mixup"}),
-    Row("cutmix", "pictures", {"train.mix": "cutmix"}),
-    Row("small pictures first", "pictures", {"train.stages.0.image_size": 48}),
-    Row("flipped view at test", "pictures", {"evaluate.views": ["horizontal_flip"]}),
+IMAGE_ROWS = (
+    Row("augmentation none", "images", {"data.augmentation": "none"}),
+    Row("augmentation medium", "images", {"data.augmentation": "medium"}),
+    Row("augmentation strong", "images", {"data.augmentation": "strong"}),
+    Row("mixup", "images", {"train.mix": "mixup"}),
+    Row("cutmix", "images", {"train.mix": "cutmix"}),
+    Row("small images first", "images", {"train.stages.0.image_size": 48}),
+    Row("flipped view at test", "images", {"evaluate.tta": ["horizontal_flip"]}),
 )
 
 COMBINED_ROWS = (
@@ -132,12 +132,22 @@ COMBINED_ROWS = (
     ),
 )
 
-# All other rows start every epoch from the pictures, so that they don't depend on what a cache does.
+# All other rows start every epoch from the images, so that they don't depend on what a cache does.
 CACHE_ROWS = (
-    Row("head from 1 view", "cached features", {"train.cache": "auto", "train.views": 1}),
-    Row("head from 4 views", "cached features", {"train.cache": "auto", "train.views": 4}),
-    Row("probe from 1 view", "cached features", {"train.cache": "auto", "train.views": 1}, preset="linear_probe"),
-    Row("probe from 4 views", "cached features", {"train.cache": "auto", "train.views": 4}, preset="linear_probe"),
+    Row("head from 1 view", "cached features", {"train.cache": "auto", "train.augmented_copies": 1}),
+    Row("head from 4 augmented copies", "cached features", {"train.cache": "auto", "train.augmented_copies": 4}),
+    Row(
+        "probe from 1 view",
+        "cached features",
+        {"train.cache": "auto", "train.augmented_copies": 1},
+        preset="linear_probe",
+    ),
+    Row(
+        "probe from 4 augmented copies",
+        "cached features",
+        {"train.cache": "auto", "train.augmented_copies": 4},
+        preset="linear_probe",
+    ),
 )
 
 IMBALANCE_ROWS = (
@@ -155,7 +165,7 @@ ROWS = (
     *NORMALISATION_ROWS,
     *OPTIMISATION_ROWS,
     *REGULARISATION_ROWS,
-    *PICTURE_ROWS,
+    *IMAGE_ROWS,
     *COMBINED_ROWS,
     *CACHE_ROWS,
     *IMBALANCE_ROWS,

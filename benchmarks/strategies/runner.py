@@ -46,7 +46,7 @@ def run_all(tasks: list[Task], work: Path, *, workers: int, deadline: float | No
 
     Args:
         tasks: In this order.
-        work: Folder of pictures and of run folders while they last.
+        work: Folder of images and of run folders while they last.
         workers: Processes, each on a core of its own.
         deadline: Value of ``time.monotonic()`` after which no run is begun.
         code: Digest to write into the outcomes.
@@ -147,7 +147,7 @@ def _outcome(task: Task, work: Path, code: str) -> Outcome:
         "when": time.strftime("%Y-%m-%d"),
     }
     try:
-        return Outcome(task.set_name, task.row, task.seed, **_figures(task, work), **facts)
+        return Outcome(task.set_name, task.row, task.seed, **_metrics(task, work), **facts)
     except Exception as error:  # noqa: BLE001  (a row that fails must not stop the others)
         (work / "errors").mkdir(parents=True, exist_ok=True)
         name = "".join(letter if letter.isalnum() else "-" for letter in f"{task.set_name}-{task.row}-{task.seed}")
@@ -155,14 +155,14 @@ def _outcome(task: Task, work: Path, code: str) -> Outcome:
         return Outcome(task.set_name, task.row, task.seed, error=f"{type(error).__name__}: {error}", **facts)
 
 
-def _figures(task: Task, work: Path) -> dict[str, Any]:
+def _metrics(task: Task, work: Path) -> dict[str, Any]:
     """Train as `imagetune fit` does and test once, without saving the model, drawing plots and writing the report."""
     with quiet_start():
         from imagetune.runs.test import predict_labelled
     from imagetune.data.splits.holdout import open_holdout
     from imagetune.runs.prepare import build_pretrained, training_job
     from imagetune.training.loop.fit import train
-    from imagetune.training.objectives.metrics import figures_of_answers
+    from imagetune.training.objectives.metrics import metrics_of_predictions
     from imagetune.training.setup.stopping import StopRequest
 
     recipe = recipe_of(task, work)
@@ -171,19 +171,19 @@ def _figures(task: Task, work: Path) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(dir=work / "runs"))
     started, used = time.perf_counter(), time.process_time()
     try:
-        pictures = data.pictures(recipe)
-        model, _ = build_pretrained(recipe, pictures, say=say_nothing)
-        best = train(replace(training_job(recipe, pictures, model, stop=StopRequest()), folder=folder))
+        images = data.images(recipe)
+        model, _ = build_pretrained(recipe, images, say=say_nothing)
+        best = train(replace(training_job(recipe, images, model, stop=StopRequest()), folder=folder))
         test = open_holdout(data.splits)
         predictions = predict_labelled(model, test, data.splits.class_names, recipe)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     targets = np.eye(len(data.splits.class_names), dtype=np.float32)[predictions.labels]
-    figures = figures_of_answers("single_label", targets, predictions.probabilities.astype(np.float32))
+    metrics = metrics_of_predictions("single_label", targets, predictions.probabilities.astype(np.float32))
     return {
-        "accuracy": figures["accuracy"],
-        "balanced_accuracy": figures["recall"],
-        "log_loss": figures["loss"],
+        "accuracy": metrics["accuracy"],
+        "balanced_accuracy": metrics["recall"],
+        "log_loss": metrics["loss"],
         "val_accuracy": best.val["accuracy"],
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - used, 2),
@@ -208,7 +208,7 @@ def recipe_of(task: Task, work: Path) -> Recipe:
 
 @lru_cache(maxsize=8)
 def _read(set_name: str, seed: int, work: Path) -> Data:
-    """Read, audit and split the pictures of a set once for all its rows."""
+    """Read, audit and split the images of a set once for all its rows."""
     from imagetune.runs.prepare import read_data
 
     baseline = recipe_of(Task(seed, set_name, ROWS[0].name), work)

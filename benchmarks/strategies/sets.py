@@ -1,6 +1,6 @@
-"""The picture sets: the shipped drawings, and two public sets that packages carry.
+"""The image sets: the shipped drawings, and two public sets that packages carry.
 
-A seed draws its own pictures and splits from the larger sets. Pictures are written as PNG under the work folder; the
+A seed draws its own images and splits from the larger sets. Images are written as PNG under the work folder; the
 shipped drawings stay where they are and are split by imagetune itself, families of near-duplicates together.
 """
 
@@ -27,8 +27,8 @@ FASHION_CLASSES = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 PIXELS = 64
-LEAST_SHARE = 0.1
-Pictures = NDArray[np.uint8]
+MIN_SHARE = 0.1
+Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
@@ -38,7 +38,7 @@ class SetMissingError(Exception):
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures a class."""
+    """Images a class."""
 
     train: int
     val: int
@@ -55,7 +55,7 @@ def set_names() -> tuple[str, ...]:
 
 
 def data_section(name: str, seed: int, work: Path) -> dict[str, Any]:
-    """Return the ``data`` section of the set's recipes, writing its pictures first where they are missing.
+    """Return the ``data`` section of the set's recipes, writing its images first where they are missing.
 
     Raises:
         SetMissingError: A package that carries it can't be had.
@@ -65,7 +65,7 @@ def data_section(name: str, seed: int, work: Path) -> dict[str, Any]:
         source = Path(str(resources.files("imagetune.shipped"))) / "clipart"
         split = {"val": 0.15, "test": 0.35, "method": "stratified"}
         return {**shared, "source": str(source), "image_size": PIXELS, "split": split}
-    table = work / "sets" / f"{name}-{seed}" / "pictures.csv"
+    table = work / "sets" / f"{name}-{seed}" / "images.csv"
     if not table.exists():
         images, labels, names = _load_digits() if name.startswith("digits") else _load_fashion(work)
         long_tail = name.endswith("long_tail")
@@ -76,7 +76,7 @@ def data_section(name: str, seed: int, work: Path) -> dict[str, Any]:
     return {**shared, "source": str(table), "image_size": PIXELS, "audit": audit}
 
 
-def _load_digits() -> tuple[Pictures, Labels, tuple[str, ...]]:
+def _load_digits() -> tuple[Pixels, Labels, tuple[str, ...]]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -84,7 +84,7 @@ def _load_digits() -> tuple[Pictures, Labels, tuple[str, ...]]:
     return images, digits.target.astype(np.int64), tuple(str(digit) for digit in range(10))
 
 
-def _load_fashion(work: Path) -> tuple[Pictures, Labels, tuple[str, ...]]:
+def _load_fashion(work: Path) -> tuple[Pixels, Labels, tuple[str, ...]]:
     folder = Path("/") / FASHION_FOLDER
     if not folder.is_dir():
         folder = work / "packages" / FASHION_FOLDER
@@ -111,10 +111,10 @@ def _unpack_debian(package: str, target: Path) -> None:
 
 
 def _draw(labels: Labels, counts: Counts, *, seed: int, long_tail: bool) -> dict[str, Labels]:
-    """Return the positions of each split's pictures, the same number of every class but for a long tail."""
+    """Return the positions of each split's images, the same number of every class but for a long tail."""
     rng = np.random.default_rng([seed, 2026])
     classes = np.unique(labels)
-    shares = LEAST_SHARE ** (np.arange(len(classes)) / (len(classes) - 1)) if long_tail else np.ones(len(classes))
+    shares = MIN_SHARE ** (np.arange(len(classes)) / (len(classes) - 1)) if long_tail else np.ones(len(classes))
     rng.shuffle(shares)
     drawn: dict[str, list[Labels]] = {"train": [], "val": [], "test": []}
     for label, share in zip(classes, shares, strict=True):
@@ -125,8 +125,8 @@ def _draw(labels: Labels, counts: Counts, *, seed: int, long_tail: bool) -> dict
     return {split: np.concatenate(parts) for split, parts in drawn.items()}
 
 
-def _write(images: Pictures, labels: Labels, names: tuple[str, ...], drawn: dict[str, Labels], table: Path) -> None:
-    """Write the drawn pictures, enlarged to `PIXELS`, and last the table that says what they are."""
+def _write(images: Pixels, labels: Labels, names: tuple[str, ...], drawn: dict[str, Labels], table: Path) -> None:
+    """Write the drawn images, enlarged to `PIXELS`, and last the table that says what they are."""
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for split, positions in drawn.items():

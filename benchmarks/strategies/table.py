@@ -26,7 +26,7 @@ class Comparison:
     """A row against its baseline, over the runs that both have.
 
     Attributes:
-        differences: Test figure of the row minus that of the baseline, in points, a pair each.
+        differences: Test metric of the row minus that of the baseline, in points, a pair each.
         log_loss: Mean difference of the test log loss in nats; below zero is better.
         time_ratio: Geometric mean over the sets of the ratio of processor seconds, each the least of its seeds: other
             work on the machine only ever adds to them.
@@ -69,7 +69,7 @@ def compare(row: Row, results: Results) -> Comparison | None:
             pairs.append((outcome, other))
     if not pairs:
         return None
-    differences = tuple(100 * (figure(row, one) - figure(row, other)) for one, other in pairs)
+    differences = tuple(100 * (metric(row, one) - metric(row, other)) for one, other in pairs)
     seconds: dict[str, list[tuple[float, float]]] = {}
     for one, other in pairs:
         seconds.setdefault(one.set_name, []).append((one.cpu_seconds, other.cpu_seconds))
@@ -78,11 +78,11 @@ def compare(row: Row, results: Results) -> Comparison | None:
     return Comparison(differences, statistics.fmean(losses), statistics.geometric_mean(ratios))
 
 
-def figure(row: Row, outcome: Outcome) -> float:
-    """Return the figure a row is judged by: accuracy, and balanced accuracy where classes are rare."""
+def metric(row: Row, outcome: Outcome) -> float:
+    """Return the metric a row is judged by: accuracy, and balanced accuracy where classes are rare."""
     value = outcome.balanced_accuracy if row in IMBALANCE_ROWS else outcome.accuracy
     if value is None:
-        raise ValueError(f"{outcome.task} has no figures")
+        raise ValueError(f"{outcome.task} has no metrics")
     return value
 
 
@@ -93,7 +93,7 @@ def table(results: Results) -> str:
     parts = [
         _origin(good),
         _lines(balanced, BALANCED_SETS, results),
-        "Pictures of unequal frequency (digits, 50 training pictures of the most frequent class and 5 of the rarest; "
+        "Images of unequal frequency (digits, 50 training images of the most frequent class and 5 of the rarest; "
         "balanced accuracy of a test set with equally many of all classes):",
         _lines(IMBALANCE_ROWS, LONG_TAIL_SETS, results),
         *_failures(results),
@@ -142,7 +142,7 @@ def _cells(row: Row, sets: Sequence[str], results: Results) -> list[str]:
 
 def _mean(row: Row, set_name: str, results: Results) -> str:
     values = [
-        figure(row, outcome)
+        metric(row, outcome)
         for task, outcome in results.items()
         if task.row == row.name and task.set_name == set_name and not outcome.error
     ]

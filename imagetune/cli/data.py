@@ -72,11 +72,11 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 @recipe_argument
 @overrides_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The PNG file to write.")
-@click.option("--pictures", default=16, show_default=True, type=click.IntRange(1, 64), help="Images on the sheet.")
-@click.option("--views", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each.")
-def preview(recipe: Path, overrides: tuple[str, ...], out: Path, pictures: int, views: int) -> None:
+@click.option("--images", default=16, show_default=True, type=click.IntRange(1, 64), help="Images on the sheet.")
+@click.option("--copies", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each.")
+def preview(recipe: Path, overrides: tuple[str, ...], out: Path, images: int, copies: int) -> None:
     """Draw training images and augmented copies of them as one sheet."""
     from imagetune.commands import data
 
-    data.preview(recipe, overrides, out=out, pictures=pictures, views=views)
+    data.preview(recipe, overrides, out=out, images=images, copies=copies)
     click.echo(out)

@@ -26,36 +26,36 @@ from imagetune.cli.render.lines import say
 )
 @click.option(
     "--require",
-    "bars",
+    "requirements",
     multiple=True,
     metavar="METRIC:THRESHOLD",
     help="Fail with exit code 10 if this threshold is missed, such as balanced_accuracy:lower_bound=0.85; repeatable.",
 )
 @json_option
 def command(
-    run: str, data: Path | None, others: tuple[str, ...], robustness: bool, bars: tuple[str, ...], as_json: bool
+    run: str, data: Path | None, others: tuple[str, ...], robustness: bool, requirements: tuple[str, ...], as_json: bool
 ) -> None:
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
     The command fails with exit code 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
 
     With --robustness it tests under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
-    evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.pictures.
+    evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.images.
     """
     if robustness:
-        if data is not None or others or bars:
+        if data is not None or others or requirements:
             raise click.UsageError(
                 "--robustness uses the run's own test images: leave --data, --with and --require out"
             )
         _test_corrupted(run, as_json=as_json)
         return
-    from imagetune.recipe.bars import read_bar
+    from imagetune.recipe.requirements import read_requirement
 
-    require = [read_bar(bar) for bar in bars]
+    require = [read_requirement(requirement) for requirement in requirements]
     with quiet_start():
         from imagetune.commands import ensemble
         from imagetune.commands.evaluate import evaluate
-        from imagetune.commands.requirements import enforce_bars
+        from imagetune.commands.requirements import check_requirements
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
 
@@ -68,7 +68,7 @@ def command(
         click.echo(json.dumps(document, ensure_ascii=False))
     else:
         echo_lines(evaluation_lines(document))
-    enforce_bars(document, where=run)
+    check_requirements(document, where=run)
 
 
 def _test_corrupted(run: str, *, as_json: bool) -> None:

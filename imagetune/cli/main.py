@@ -102,7 +102,7 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
     except SystemExit:
-        # Click's answer to a reader, such as head, that has gone away: what SIGPIPE would have done.
+        # Click's prediction to a reader, such as head, that has gone away: what SIGPIPE would have done.
         return 128 + signal.SIGPIPE
     except Exception as error:  # noqa: BLE001  (the last stop: a bug of ours still gets one line and its exit code)
         hint = "this is a bug of imagetune: run again with --debug and report what it prints"

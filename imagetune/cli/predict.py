@@ -16,7 +16,7 @@ from imagetune.cli.render.predictions import prediction_line
 from imagetune.core.text import format_count
 
 if TYPE_CHECKING:
-    from imagetune.evaluation.predict import PicturePrediction
+    from imagetune.evaluation.predict import ImagePrediction
 
 
 @click.command(
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Also print the prediction set, which holds the true class 9 of 10 times (say).",
 )
 @click.option("--operating-point", is_flag=True, help="Predict by the threshold of evaluate.operating_point.")
-@click.option("--least-cost", is_flag=True, help="Predict the class with the lowest expected cost by evaluate.costs.")
+@click.option("--min-cost", is_flag=True, help="Predict the class with the lowest expected cost by evaluate.costs.")
 def command(
     run: str,
     paths: tuple[str, ...],
@@ -50,11 +50,11 @@ def command(
 
     By default probabilities and labels are those of model.keras, from which the test metrics were computed.
     --calibrated prints probabilities at the temperature fitted on validation; no label changes. --sets adds the
-    conformal prediction set, which holds the true class with the probability of evaluate.conformal_coverage: "answers"
-    in JSON, the most probable first, and joined by ; in CSV; for regression "interval", two numbers. --operating-point
-    predicts the class of evaluate.operating_point from its threshold on, and else the most probable other class.
-    --least-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated probabilities;
-    evaluation.json says under "costs" what that is worth.
+    conformal prediction set, which holds the true class with the probability of evaluate.conformal_coverage:
+    "predictions" in JSON, the most probable first, and joined by ; in CSV; for regression "interval", two numbers.
+    --operating-point predicts the class of evaluate.operating_point from its threshold on, and else the most probable
+    other class. --min-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated
+    probabilities; evaluation.json says under "costs" what that is worth.
 
     An out-of-distribution image, unlike those that the model was trained on, is flagged: do not rely on its prediction.
     JSON has "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution sets
@@ -63,24 +63,24 @@ def command(
     with quiet_start():
         from imagetune.commands import ensemble
         from imagetune.commands.predict import predict
-        from imagetune.data.sources.read import find_pictures, none_read, spare_pictures
-        from imagetune.evaluation.predict import AnswerWays
+        from imagetune.data.sources.read import find_images, none_read, spare_images
+        from imagetune.evaluation.predict import DecisionRules
 
-    ways = AnswerWays(**asked)
-    if ways.operating_point and ways.least_cost:
-        raise click.UsageError("--operating-point and --least-cost exclude each other: give one of them")
-    if others and ways != AnswerWays():
-        what = "--calibrated, --sets, --operating-point and --least-cost need a single run"
+    ways = DecisionRules(**asked)
+    if ways.operating_point and ways.min_cost:
+        raise click.UsageError("--operating-point and --min-cost exclude each other: give one of them")
+    if others and ways != DecisionRules():
+        what = "--calibrated, --sets, --operating-point and --min-cost need a single run"
         raise click.UsageError(f"{what}: leave --with out")
     if csv_file is not None:
-        spare_pictures([csv_file], find_pictures(paths))
+        spare_images([csv_file], find_images(paths))
     predictions = ensemble.predict((run, *others), paths) if others else predict(run, paths, ways)
     read = _print(predictions, as_json=as_json) if csv_file is None else _write_csv(predictions, csv_file)
     if not read:
         raise none_read()
 
 
-def _print(predictions: Iterable[PicturePrediction], *, as_json: bool) -> bool:
+def _print(predictions: Iterable[ImagePrediction], *, as_json: bool) -> bool:
     """Print a line an image as it is predicted, and return whether any could be read."""
     from imagetune.evaluation.prediction_table import prediction_document
 
@@ -92,13 +92,13 @@ def _print(predictions: Iterable[PicturePrediction], *, as_json: bool) -> bool:
     return read
 
 
-def _write_csv(predictions: Iterable[PicturePrediction], path: Path) -> bool:
+def _write_csv(predictions: Iterable[ImagePrediction], path: Path) -> bool:
     """Write a row an image, and return whether any could be read."""
     from imagetune.evaluation.prediction_table import write_prediction_table
 
     rows, unread = write_prediction_table(predictions, path)
     say(
         "written",
-        f"{path}: {format_count(rows, 'picture')}" + (f", {unread:,} of them can't be read" if unread else ""),
+        f"{path}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""),
     )
     return unread < rows

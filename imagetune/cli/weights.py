@@ -38,7 +38,7 @@ def fetch(names: tuple[str, ...]) -> None:
 def check(names: tuple[str, ...]) -> int:
     """Verify the SHA-256 of weights.
 
-    By default it checks all that are available. The exit code is 5 if weights of NAMES are absent or damaged.
+    By default it checks all that are available. The exit code is 5 if weights of NAMES are absent or corrupted.
     """
     from imagetune.model.weights.imagenet import check_weights
 

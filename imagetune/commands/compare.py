@@ -1,4 +1,4 @@
-"""Finished runs side by side on the pictures that all of them were tested on; no model is loaded."""
+"""Finished runs side by side on the images that all of them were tested on; no model is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from imagetune.run_folder.folder import RunFolder, told_state
 from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
-# A picture, and its how-manieth copy in the test split.
+# An image, and its how-manieth copy in the test split.
 Key = tuple[str, int]
 
 
@@ -37,8 +37,8 @@ class Compared:
 
     Attributes:
         document: Plain JSON values; see `imagetune.evaluation.comparison.document`.
-        root: Paths of pictures start here.
-        files: The first run's, for how its pictures are read.
+        root: Paths of images start here.
+        files: The first run's, for how its images are read.
     """
 
     document: dict[str, Any]
@@ -47,17 +47,17 @@ class Compared:
 
 
 def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> Compared:
-    """Compare runs on the same test pictures, from the predictions in their folders.
+    """Compare runs on the same test images, from the predictions in their folders.
 
     Args:
         runs: Two or more: run folders, or runs:/ or models:/ addresses.
-        common: Compare on the common part where the test pictures differ.
-        metric: The figure that decides; by default the first headline figure of the task.
+        common: Compare on the common part where the test images differ.
+        metric: The metric that decides; by default the first headline metric of the task.
 
     Raises:
-        RecipeError: There are too few or too many runs, or no such figure.
+        RecipeError: There are too few or too many runs, or no such metric.
         ModelFileError: One is no run, or has no test predictions, or another task or other classes than the first.
-        DataError: Their test pictures differ, or one has learned from another's.
+        DataError: Their test images differ, or one has learned from another's.
     """
     if not 2 <= len(runs) <= len(ascii_uppercase):
         raise RecipeError(f"{len(runs)} given; from 2 to {len(ascii_uppercase)} runs can be compared", where="RUN")
@@ -67,7 +67,7 @@ def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = N
     _require_metric(metric, members[0])
     shared = _shared(members, _identities(members))
     if not common:
-        _require_same_pictures(members, shared)
+        _require_same_images(members, shared)
     return _compared(members, shared, metric)
 
 
@@ -100,7 +100,7 @@ class _Member:
             what = f"has no test predictions ({told_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")
         if not files.rows:
-            what = "has no splits.csv, so it can't be told whether it learned from the others' test pictures"
+            what = "has no splits.csv, so it can't be told whether it learned from the others' test images"
             raise ModelFileError(what, where=run, hint="give a run folder, or an address whose run still exists")
         tested = files.evaluation.get("splits", {}).get("test", {})
         thresholds = [found["threshold"] for found in tested.get("per_class", []) if "threshold" in found]
@@ -109,30 +109,30 @@ class _Member:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Absolute path of each test picture."""
-        return tuple(str(self.files.pictures_root / path) for path in self.predictions.paths)
+        """Absolute path of each test image."""
+        return tuple(str(self.files.images_root / path) for path in self.predictions.paths)
 
     @cached_property
     def learned(self) -> tuple[str, ...]:
-        """Absolute path of each picture that it was trained or selected with."""
+        """Absolute path of each image that it was trained or selected with."""
         rows = (row for row in self.files.rows if row["split"] in ("train", "val"))
-        return tuple(str(self.files.pictures_root / row["path"]) for row in rows)
+        return tuple(str(self.files.images_root / row["path"]) for row in rows)
 
     @cached_property
     def groups(self) -> Mapping[str, str]:
-        """The group of each picture that has one, by absolute path."""
-        root = self.files.pictures_root
+        """The group of each image that has one, by absolute path."""
+        root = self.files.images_root
         return {str(root / row["path"]): row["group"] for row in self.files.rows if row.get("group")}
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """SHA-256 of its pictures by absolute path, as far as they are known."""
-        hashes: Mapping[str, str] = self.files.lock.get("pictures", {})
+        """SHA-256 of its images by absolute path, as far as they are known."""
+        hashes: Mapping[str, str] = self.files.lock.get("images", {})
         return hashes
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The true label of each test picture, as text."""
+        """The true label of each test image, as text."""
         names = (label for label, _ in self.predictions.texts())
         return tuple(";".join(self.predictions.rule.names(label)) if self._several else label for label in names)
 
@@ -143,11 +143,11 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Identities:
-    """Who is who: equal keys are the same picture.
+    """Who is who: equal keys are the same image.
 
     Attributes:
-        by_content: Whether pictures are told by their SHA-256; else by their path.
-        tested: For each run the place of each test picture among its predictions.
+        by_content: Whether images are told by their SHA-256; else by their path.
+        tested: For each run the place of each test image among its predictions.
         learned: For each run what it was trained or selected with.
     """
 
@@ -161,10 +161,10 @@ class _Shared:
     """What the runs' test splits have in common.
 
     Attributes:
-        keys: Pictures that every run was tested on, in the first one's order.
+        keys: Images that every run was tested on, in the first one's order.
         relabelled: Those whose label is not the same everywhere.
         seen: Those that some run learned from, as a copy in its training or validation split.
-        learned: For each run how many test pictures of others it learned from.
+        learned: For each run how many test images of others it learned from.
         identities: Who is who.
     """
 
@@ -176,12 +176,12 @@ class _Shared:
 
     @property
     def usable(self) -> tuple[Key, ...]:
-        """Pictures on which a comparison is fair."""
+        """Images on which a comparison is fair."""
         return tuple(key for key in self.keys if key not in self.relabelled and key not in self.seen)
 
 
 def _identities(members: Sequence[_Member]) -> _Identities:
-    """Tell pictures by content where every run knows its test pictures' hashes, else by path."""
+    """Tell images by content where every run knows its test images' hashes, else by path."""
     by_content = all(member.hashes.get(path) for member in members for path in member.paths)
 
     def identity(member: _Member, path: str) -> str:
@@ -236,26 +236,26 @@ def _require_metric(metric: str | None, first: _Member) -> None:
         raise RecipeError(f"{metric!r} is none of {', '.join(names)}", where="--metric", hint="choose one of them")
 
 
-def _require_same_pictures(members: Sequence[_Member], shared: _Shared) -> None:
-    """Refuse to compare on pictures that are not the same for all, or not new to all.
+def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
+    """Refuse to compare on images that are not the same for all, or not new to all.
 
     Raises:
-        DataError: With how many pictures could be compared on.
+        DataError: With how many images could be compared on.
     """
     sizes = [len(member.paths) for member in members]
     told = []
     if any(size != len(shared.keys) for size in sizes):
         each = ", ".join(f"{member.key} has {size}" for member, size in zip(members, sizes, strict=True))
-        told.append(f"their test pictures differ: {len(shared.keys)} are common to all ({each})")
+        told.append(f"their test images differ: {len(shared.keys)} are common to all ({each})")
         told += [
-            f"{member.name} was trained or selected with {format_count(seen, 'test picture')} of others"
+            f"{member.name} was trained or selected with {format_count(seen, 'test image')} of others"
             for member, seen in zip(members, shared.learned, strict=True)
             if seen
         ]
     elif shared.seen:
-        told.append(f"some run has learned from copies of {format_count(len(shared.seen), 'test picture')}")
+        told.append(f"some run has learned from copies of {format_count(len(shared.seen), 'test image')}")
     if shared.relabelled:
-        told.append(f"{format_count(len(shared.relabelled), 'common picture')} not labelled alike")
+        told.append(f"{format_count(len(shared.relabelled), 'common image')} not labelled alike")
     if not told:
         return
     usable = len(shared.usable)
@@ -271,7 +271,7 @@ def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -
     first, evaluate = members[0], members[0].files.recipe.evaluate
     known = [key for key in shared.usable if _is_known(first, shared.identities.tested[0][key])]
     if not known:
-        what = f"there is no test picture to compare on: {len(shared.keys)} are common to all"
+        what = f"there is no test image to compare on: {len(shared.keys)} are common to all"
         hint = "fit them with the same data and seed, or on a table with a split column"
         raise DataError(what, where=" ".join(member.name for member in members), hint=hint)
     places = [np.array([tested[key] for key in known]) for tested in shared.identities.tested]
@@ -293,7 +293,7 @@ def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -
         matched_by="content" if shared.identities.by_content else "path",
         notes=tuple(_notes(members, shared, len(known))),
     )
-    return Compared(document, first.files.pictures_root, first.files)
+    return Compared(document, first.files.images_root, first.files)
 
 
 def _is_known(member: _Member, place: int) -> bool:
@@ -302,7 +302,7 @@ def _is_known(member: _Member, place: int) -> bool:
 
 
 def _picked(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
-    """Return the predictions of some pictures, with the classes in another order."""
+    """Return the predictions of some images, with the classes in another order."""
     order = [predictions.class_names.index(name) for name in class_names]
     position = {old: new for new, old in enumerate(order)}
     labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
@@ -320,7 +320,7 @@ def _picked(predictions: Predictions, places: NDArray[np.int64], class_names: Se
 
 
 def _group(members: Sequence[_Member], places: Sequence[int]) -> str | None:
-    """Return the group of a picture, as the first run has it that has one."""
+    """Return the group of an image, as the first run has it that has one."""
     found = (member.groups.get(member.paths[place]) for member, place in zip(members, places, strict=True))
     return next((group for group in found if group), None)
 
@@ -332,25 +332,25 @@ def _told(member: _Member) -> ComparedRun:
         name=member.name,
         recipe=recipe.name,
         backbone=recipe.model.backbone,
-        test_pictures=len(member.paths),
+        test_images=len(member.paths),
     )
 
 
 def _notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterator[str]:
-    """Yield what a reader should know about the pictures and the runs."""
+    """Yield what a reader should know about the images and the runs."""
     sizes = [len(member.paths) for member in members]
     if any(size != len(shared.keys) for size in sizes):
         each = ", ".join(f"{member.key} was tested on {size}" for member, size in zip(members, sizes, strict=True))
-        yield f"the test pictures differ ({each}); the comparison is on {compared} that all have in common"
+        yield f"the test images differ ({each}); the comparison is on {compared} that all have in common"
     if shared.seen:
-        seen = format_count(len(shared.seen), "picture")
+        seen = format_count(len(shared.seen), "image")
         yield f"{seen} left out: a copy is in some run's training or validation split"
     if shared.relabelled:
-        yield f"{format_count(len(shared.relabelled), 'picture')} left out: the runs don't have the same label for them"
+        yield f"{format_count(len(shared.relabelled), 'image')} left out: the runs don't have the same label for them"
     if unknown := len(shared.usable) - compared:
-        yield f"{format_count(unknown, 'picture')} left out: the label is not one of the classes"
+        yield f"{format_count(unknown, 'image')} left out: the label is not one of the classes"
     folders = Counter(member.files.folder.resolve() for member in members)
     if max(folders.values()) > 1:
         yield "the same run is given twice"
     if not shared.identities.by_content:
-        yield "pictures are told by their path: some run has no SHA-256 of its pictures, so copies would not be noticed"
+        yield "images are told by their path: some run has no SHA-256 of its images, so copies would not be noticed"

@@ -1,4 +1,4 @@
-"""Looking at pictures before any training: the audit and the contact sheet. Never starts Keras."""
+"""Looking at images before any training: the audit and the contact sheet. Never starts Keras."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Check:
         enforce_audit(self.audit)
 
     def write_page(self, path: Path) -> None:
-        """Write it as a page with pictures; refuses a place among the pictures."""
+        """Write it as a page with images; refuses a place among the images."""
         require_outside(path, self.config)
         write_audit_page(self.catalog, self.audit, self.config, path)
 
     def fix(self, folder: Path) -> Fixed:
-        """Write a table of the pictures that can be trusted into a folder, and check it."""
+        """Write a table of the images that can be trusted into a folder, and check it."""
         cleaning = clean(self.catalog, self.audit)
         cleaned, changes = write_cleaning(cleaning, folder, self.config)
         return Fixed(cleaned, changes, cleaning, _checked(self.config.model_copy(update={"source": str(cleaned)})))
@@ -75,7 +75,7 @@ class Fixed:
 
 
 def check(source: Path, overrides: Sequence[str]) -> Check:
-    """Audit the pictures of a recipe, of a folder or of a table."""
+    """Audit the images of a recipe, of a folder or of a table."""
     if source.suffix.lower() in RECIPE_SUFFIXES:
         config = load_checked_recipe(source, overrides).recipe.data
     else:
@@ -83,21 +83,21 @@ def check(source: Path, overrides: Sequence[str]) -> Check:
     return _checked(config)
 
 
-def preview(recipe: Path, overrides: Sequence[str], *, out: Path, pictures: int, views: int) -> None:
-    """Draw training pictures of a recipe beside their augmented views; refuses to write among the pictures."""
+def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, copies: int) -> None:
+    """Draw training images of a recipe beside their augmented copies; refuses to write among the images."""
     loaded = load_checked_recipe(recipe, overrides).recipe
     require_outside(out, loaded.data)
     catalog = read_catalog(loaded.data)
     splits = split_catalog(catalog, audit_catalog(catalog, loaded.data), loaded.data, seed=loaded.split_seed)
     rows = load_preview(
-        pick_records(splits.train, pictures),
-        image=loaded.data.image,
+        pick_records(splits.train, images),
+        settings=loaded.data.image,
         augmentation=loaded.data.augmentation,
         seed=loaded.seed,
-        views=views,
+        copies=copies,
         max_pixels=loaded.data.max_pixels,
     )
-    sheet = draw_contact_sheet(rows, image=loaded.data.image, augmentation=loaded.data.augmentation)
+    sheet = draw_contact_sheet(rows, settings=loaded.data.image, augmentation=loaded.data.augmentation)
     with atomic_path(out) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
 

@@ -1,4 +1,4 @@
-"""Several runs that answer together: the mean of what they say, and a test of it that none of them has prepared for."""
+"""Predictions of several runs together: their mean, and a test of it on images that no run has seen."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imagetune.data.sources.read import find_pictures
+from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.evaluation.document import evaluate_split, evaluation_document
-from imagetune.evaluation.ensemble import combined, mean_picture, mean_predictions
-from imagetune.evaluation.predict import PicturePrediction, predict_pictures
+from imagetune.evaluation.ensemble import combined, mean_image, mean_predictions
+from imagetune.evaluation.predict import ImagePrediction, predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
-from imagetune.recipe.bars import with_bars
+from imagetune.recipe.requirements import with_requirements
 from imagetune.recipe.tracking import Requirement
-from imagetune.runs.lineage import Member, hash_pictures, open_members, refuse_seen
+from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen
 from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
 
-def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[PicturePrediction]:
-    """Yield the mean of several runs' predictions for each picture in files, folders and globs.
+def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
+    """Yield the mean of several runs' predictions for each image in files, folders and globs.
 
-    Each run sees the picture in its own size and through its own views.
+    Each run sees the image in its own size and through its own TTA transforms.
 
     Raises:
         ModelFileError: The runs' classes differ.
-        DataError: There is no picture.
+        DataError: There is no image.
     """
     members = open_members(runs)
-    pictures = find_pictures(paths)
+    images = find_images(paths)
     models = [load_model(member.folder.model) for member in members]
     together = combined(models)
-    for answers in zip(*(predict_pictures(model, pictures) for model in models), strict=True):
-        yield mean_picture(answers, together)
+    for predictions in zip(*(predict_images(model, images) for model in models), strict=True):
+        yield mean_image(predictions, together)
 
 
 def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
@@ -42,15 +42,15 @@ def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence
 
     Args:
         runs: The first one's test split is used, and its ``evaluate`` section.
-        data: Other labelled pictures instead.
+        data: Other labelled images instead.
         require: Bars besides those of the first run's recipe.
 
     Returns:
-        The document, with ``members``: each run's name and views; and ``unusable`` as of one run.
+        The document, with ``members``: each run's name and TTA transforms; and ``unusable`` as of one run.
 
     Raises:
         ModelFileError: The runs' classes differ.
-        DataError: Some run was trained or selected with a picture of the test.
+        DataError: Some run was trained or selected with an image of the test.
     """
     members = open_members(runs)
     first = members[0]
@@ -59,13 +59,13 @@ def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence
     evaluation = evaluate_split(
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
     )
-    document = evaluation_document({"test": evaluation}, config=with_bars(first.recipe.evaluate, require))
-    told = [{"run": member.name, "views": list(member.recipe.evaluate.views)} for member in members]
+    document = evaluation_document({"test": evaluation}, config=with_requirements(first.recipe.evaluate, require))
+    told = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
     return document | {"members": told} | ({"unusable": unusable} if unusable else {})
 
 
 def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """Return the pictures to test on, none of which a member learned from, and those that can't be used."""
+    """Return the images to test on, none of which a member learned from, and those that can't be used."""
     first, *others = members
     unusable: dict[str, str] = {}
     if data is None:
@@ -73,7 +73,7 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
         hashes = first.hashes
     else:
         records, unusable = labelled_records(data, first.recipe.data)
-        hashes = hash_pictures(records)
+        hashes = hash_images(records)
         others = [*members]
     for member in others:
         refuse_seen(member, records, hashes)

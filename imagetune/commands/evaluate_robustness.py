@@ -1,4 +1,4 @@
-"""A finished run tested on damaged versions of its own test pictures."""
+"""A finished run tested on corrupted versions of its own test images."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def evaluate_robustness(
     Args:
         run: A run folder, or a runs:/ or models:/ address.
         say: Hears what could not be sent to MLflow.
-        progress: Called with how many pictures the model has been given, and how many it gets in all.
+        progress: Called with how many images the model has been given, and how many it gets in all.
 
     Returns:
         The whole of evaluation.json.
 
     Raises:
         ModelFileError: It is no finished run.
-        DataError: It has no test pictures, or one of them can't be read.
+        DataError: It has no test images, or one of them can't be read.
     """
     folder, loaded = open_run(run)
     if not folder.evaluation.is_file():
@@ -57,7 +57,7 @@ def evaluate_robustness(
     )
     found = measure_robustness(subject, open_holdout(splits), progress=progress)
     if found is None:
-        raise DataError("has no test pictures to damage", where=str(folder.path), hint="hold some out by data.split")
+        raise DataError("has no test images to corruption", where=str(folder.path), hint="hold some out by data.split")
     document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     document["robustness"] = found
     folder.write_evaluation(document)

@@ -1,4 +1,4 @@
-"""Any picture explained by a finished run: where its model looks for an answer."""
+"""Any image explained by a finished run: where its model looks for a prediction."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.loading.decode import load_picture, resize_picture
+from imagetune.data.loading.decode import load_image, resize_image
 from imagetune.data.loading.targets import median_class
-from imagetune.data.sources.read import find_pictures, spare_pictures
-from imagetune.errors import BadPictureError, RecipeError
-from imagetune.evaluation.explain.saliency import Look, look_at
-from imagetune.model.gradients import PASS_SIZE, Sight, sight_of
+from imagetune.data.sources.read import find_images, spare_images
+from imagetune.errors import BadImageError, RecipeError
+from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
+from imagetune.model.gradients import PASS_SIZE, SaliencyModel, split_for_saliency
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
 from imagetune.reports.tiles import overlay_heat, scale_image, write_tile
@@ -29,15 +29,15 @@ _GAP = 8
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found about a picture.
+    """What was found about an image.
 
     Attributes:
-        path: The picture.
-        target: The class that is explained, of numbers higher or lower; None where the picture can't be read.
+        path: The image.
+        target: The class that is explained, of numbers higher or lower; None where the image can't be read.
         probability: What the model gives it; None of numbers.
         agreement: Rank correlation of Grad-CAM and occlusion, -1 to 1; None where it is not defined.
-        file: The picture, Grad-CAM and occlusion side by side.
-        error: Why the picture can't be read, or None.
+        file: The image, Grad-CAM and occlusion side by side.
+        error: Why the image can't be read, or None.
         value: Of regression, the number.
     """
 
@@ -61,26 +61,26 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pictures that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
+    """Images that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
 
     images: NDArray[np.uint8]
 
 
 def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = None) -> Iterator[Explanation]:
-    """Explain pictures, and write for each the picture, Grad-CAM and occlusion side by side as JPEG.
+    """Explain images, and write for each the image, Grad-CAM and occlusion side by side as JPEG.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
         paths: Files, folders and patterns.
-        out: Folder for the pictures; made where it isn't there.
-        target: The class to explain; by default each picture's answer. Of a number, ``higher`` or ``lower``: what makes
-            it so; by default higher.
+        out: Folder for the images; made where it isn't there.
+        target: The class to explain; by default each image's prediction. Of a number, ``higher`` or ``lower``: what
+            makes it so; by default higher.
 
     Yields:
-        An explanation of each picture, in order; of one that can't be read, why.
+        An explanation of each image, in order; of one that can't be read, why.
 
     Raises:
-        DataError: There is no picture, or one would be written over.
+        DataError: There is no image, or one would be written over.
         RecipeError: The model has no such class.
         ResourceError: ``out`` can't be written.
     """
@@ -100,25 +100,25 @@ def explain_images(
         target: The class to explain.
     """
     output = _output(loaded, target)
-    sight = sight_of(loaded.model)
+    split = split_for_saliency(loaded.model)
     sources = _sources(loaded, images, out)
     for first in range(0, len(sources), PASS_SIZE):
-        yield from _explain_batch(loaded, sight, sources[first : first + PASS_SIZE], output)
+        yield from _explain_batch(loaded, split, sources[first : first + PASS_SIZE], output)
 
 
 def _sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path) -> list[_Source]:
     arrays = [image for image in images if not isinstance(image, str)]
     if arrays:
         return [
-            _Source(f"images[{index}]", out / f"image-{index}.jpg", partial(resize_picture, image, loaded.image))
+            _Source(f"images[{index}]", out / f"image-{index}.jpg", partial(resize_image, image, loaded.image))
             for index, image in enumerate(arrays)
         ]
-    pictures = find_pictures([image for image in images if isinstance(image, str)])
-    files = [out / name for name in _file_names(pictures)]
-    spare_pictures(files, pictures)
+    paths = find_images([image for image in images if isinstance(image, str)])
+    files = [out / name for name in _file_names(paths)]
+    spare_images(files, paths)
     return [
-        _Source(path, file, partial(load_picture, path, loaded.image, max_pixels=loaded.max_pixels))
-        for path, file in zip(pictures, files, strict=True)
+        _Source(path, file, partial(load_image, path, loaded.image, max_pixels=loaded.max_pixels))
+        for path, file in zip(paths, files, strict=True)
     ]
 
 
@@ -136,60 +136,60 @@ def _output(loaded: LoadedModel, target: str | None) -> int | None:
     return loaded.class_names.index(target)
 
 
-def _file_names(pictures: Sequence[str]) -> list[str]:
-    """Return a name for each picture's file: its own, numbered where several share it."""
+def _file_names(images: Sequence[str]) -> list[str]:
+    """Return a name for each image's file: its own, numbered where several share it."""
     seen: dict[str, int] = {}
     names = []
-    for picture in pictures:
-        stem = Path(picture).stem
+    for image in images:
+        stem = Path(image).stem
         seen[stem] = seen.get(stem, 0) + 1
         names.append(f"{stem}.jpg" if seen[stem] == 1 else f"{stem}-{seen[stem]}.jpg")
     return names
 
 
 def _explain_batch(
-    loaded: LoadedModel, sight: Sight, sources: Sequence[_Source], output: int | None
+    loaded: LoadedModel, split: SaliencyModel, sources: Sequence[_Source], output: int | None
 ) -> Iterator[Explanation]:
     images, errors = [], {}
     for source in sources:
         try:
             images.append(source.load())
-        except BadPictureError as error:
+        except BadImageError as error:
             errors[source.name] = Explanation(source.name, error=error.what)
     stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
     batches = [_Batch(stacked)] if images else []
-    probabilities = predict_probabilities(loaded.model, batches, views=loaded.views)
+    probabilities = predict_probabilities(loaded.model, batches, tta=loaded.tta)
     numbers = loaded.task == "regression"
-    targets = _answers(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
-    found = iter(zip(stacked, look_at(sight, stacked, targets[:, None]), probabilities, strict=True))
+    targets = _predictions(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
+    found = iter(zip(stacked, compute_saliency(split, stacked, targets[:, None]), probabilities, strict=True))
     for source in sources:
         if source.name in errors:
             yield errors[source.name]
             continue
-        image, (look,), row = next(found)
-        look = look.opposite if numbers and output else look
+        image, (saliency,), row = next(found)
+        saliency = saliency.opposite if numbers and output else saliency
         yield Explanation(
             path=source.name,
-            target=DIRECTIONS[look.against] if numbers else loaded.class_names[look.target],
-            probability=None if numbers else float(row[look.target]),
-            agreement=look.agreement,
-            file=_write(image, look, source.file),
-            value=float(row[look.target]) if numbers else None,
+            target=DIRECTIONS[saliency.against] if numbers else loaded.class_names[saliency.target],
+            probability=None if numbers else float(row[saliency.target]),
+            agreement=saliency.agreement,
+            file=_write(image, saliency, source.file),
+            value=float(row[saliency.target]) if numbers else None,
         )
 
 
-def _answers(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the class (n,) that each picture is taken for, as `imagetune predict` does."""
+def _predictions(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the class (n,) that each image is predicted as, as `imagetune predict` does."""
     if loaded.task == "ordinal":
         return median_class(probabilities)
     likeliest: NDArray[np.int64] = probabilities.argmax(axis=1).astype(np.int64)
     return likeliest
 
 
-def _write(image: NDArray[np.uint8], look: Look, file: Path) -> str:
-    """Write the picture and its two maps side by side."""
-    picture = scale_image(image, PANEL_PIXELS)
-    gap = np.full((len(picture), _GAP, 3), 255, np.uint8)
-    panels = [picture, gap, overlay_heat(picture, look.grad_cam), gap, overlay_heat(picture, look.occlusion)]
+def _write(image: NDArray[np.uint8], saliency: SaliencyMap, file: Path) -> str:
+    """Write the image and its two maps side by side."""
+    panel = scale_image(image, PANEL_PIXELS)
+    gap = np.full((len(panel), _GAP, 3), 255, np.uint8)
+    panels = [panel, gap, overlay_heat(panel, saliency.grad_cam), gap, overlay_heat(panel, saliency.occlusion)]
     write_tile(np.concatenate(panels, axis=1), file.parent, file.name)
     return str(file)

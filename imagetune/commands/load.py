@@ -13,12 +13,12 @@ from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
 from imagetune.core.quiet import retracing_notes_hidden
-from imagetune.data.sources.read import find_pictures
+from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
-from imagetune.evaluation.predict import AnswerWays, PicturePrediction, predict_arrays, predict_pictures
+from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, predict_images
 from imagetune.model.manifest import LoadedModel, Manifest, find_manifest, load_model, read_manifest
-from imagetune.recipe.bars import read_bar
 from imagetune.recipe.loading import load_recipe
+from imagetune.recipe.requirements import read_requirement
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 from imagetune.run_folder.reader import read_epochs, read_json
@@ -73,13 +73,15 @@ class EvaluationResult:
         tested: Mapping[str, Any] = splits.get("test") or splits.get("val") or {}
         return {
             name: MetricValue(found["value"], found["low"], found["high"], found.get("reason", ""))
-            for name, found in tested.get("figures", {}).items()
+            for name, found in tested.get("metrics", {}).items()
         }
 
     @property
     def missed(self) -> tuple[str, ...]:
         """A sentence for each requirement that the test missed; empty where it met all."""
-        return tuple(bar["message"] for bar in self.document.get("requirements", []) if not bar["met"])
+        return tuple(
+            requirement["message"] for requirement in self.document.get("requirements", []) if not requirement["met"]
+        )
 
     @property
     def unusable(self) -> Mapping[str, str]:
@@ -154,7 +156,7 @@ class FinishedRun:
         """The Keras model: (n, height, width, 3) uint8 RGB to (n, classes) probabilities, or (n, 1) numbers.
 
         Raises:
-            ModelFileError: Something is missing, damaged, or changed since it was written.
+            ModelFileError: Something is missing, corrupted, or changed since it was written.
         """
         return self._loaded.model
 
@@ -165,8 +167,8 @@ class FinishedRun:
         calibrated: bool = False,
         sets: bool = False,
         operating_point: bool = False,
-        least_cost: bool = False,
-    ) -> list[PicturePrediction]:
+        min_cost: bool = False,
+    ) -> list[ImagePrediction]:
         """Return a prediction for each image, in order.
 
         Args:
@@ -175,20 +177,20 @@ class FinishedRun:
             calibrated: Give probabilities at the temperature that validation gave; no label changes.
             sets: Also give the prediction set, or for regression the interval.
             operating_point: Choose the label by the threshold of ``evaluate.operating_point``.
-            least_cost: Choose the label whose expected cost is least by ``evaluate.costs``.
+            min_cost: Choose the label whose expected cost is least by ``evaluate.costs``.
 
         Returns:
             Predictions; one of a file that can't be read has an ``error`` and no label.
 
         Raises:
             DataError: There is no such path, or an array has another shape or dtype.
-            ModelFileError: The model is damaged, or has nothing of what an option asks for.
+            ModelFileError: The model is corrupted, or has nothing of what an option asks for.
         """
-        ways = AnswerWays(calibrated, sets, operating_point, least_cost)
+        ways = DecisionRules(calibrated, sets, operating_point, min_cost)
         given = as_paths_or_arrays(images)
         paths = [image for image in given if isinstance(image, str)]
         if paths:
-            found = predict_pictures(self._loaded, find_pictures(paths), ways)
+            found = predict_images(self._loaded, find_images(paths), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
         with retracing_notes_hidden():
@@ -206,9 +208,9 @@ class FinishedRun:
             RecipeError: A requirement can't be read.
         """
         place = None if data is None else Path(data)
-        bars = [read_bar(text) for text in require]
+        requirements = [read_requirement(text) for text in require]
         with retracing_notes_hidden():
-            return EvaluationResult(evaluate_model(self._files, self._loaded, data=place, require=bars))
+            return EvaluationResult(evaluate_model(self._files, self._loaded, data=place, require=requirements))
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:
         """Return an explanation of each image, and write a JPEG for each: the image, Grad-CAM and occlusion.

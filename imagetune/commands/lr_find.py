@@ -1,4 +1,4 @@
-"""The learning-rate range test of a recipe, and its picture."""
+"""The learning-rate range test of a recipe, and its image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_learning_rate(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> RangeTest:
-    """Test the learning rates of a stage and draw what was seen; nothing but the picture is written.
+    """Test the learning rates of a stage and draw what was seen; nothing but the image is written.
 
     Args:
         recipe_path: The recipe.
@@ -46,7 +46,7 @@ def find_learning_rate(
     data = read_data(recipe, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
-    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} pictures at a rising rate")
+    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising rate")
     found = find_stage_learning_rate(job, stage_model(job, chosen), chosen)
     if out is not None:
         write_rate_plot(found, out)

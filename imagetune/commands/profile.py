@@ -13,7 +13,7 @@ import numpy as np
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.processes import usable_cores
 from imagetune.core.row_store import row_bytes
-from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.pipeline import steps_per_epoch
 from imagetune.data.loading.timing import (
     SAMPLE,
@@ -43,7 +43,7 @@ from imagetune.training.measure.forecast import (
 from imagetune.training.measure.timing import StageTimes, first_batch, time_forward, time_stage, time_transfer
 from imagetune.training.measure.whatif import Measured, possible_changes, stage_costs
 from imagetune.training.setup.job import (
-    Pictures,
+    TrainingImages,
     TrainingJob,
     build_objective,
     build_targets,
@@ -60,15 +60,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Loading:
-    """How the pictures of one or several stages are loaded.
+    """How the images of one or several stages are loaded.
 
     Attributes:
         stages: Names of the stages that load so.
         image: The size that they get.
         augmentation: As in the recipe.
         times: Its pieces, on one core.
-        pipeline: The whole as configured, every picture decoded.
-        kept: The whole from pictures that are kept decoded; None where none are kept, or not by this process alone.
+        pipeline: The whole as configured, every image decoded.
+        kept: The whole from images that are kept decoded; None where none are kept, or not by this process alone.
     """
 
     stages: tuple[str, ...]
@@ -88,9 +88,9 @@ class Profile:
         backend: Of Keras.
         device: What the model runs on.
         costs: Of the training.
-        loading: Each way to load pictures that the stages have.
+        loading: Each way to load images that the stages have.
         stages: Each stage on the device.
-        transfer: A picture into its batch and to the device.
+        transfer: An image into its batch and to the device.
         forward: A forward pass for validation.
         forecasts: Each stage as it would run.
         bottleneck: The piece that takes the most, and its share of the training.
@@ -117,7 +117,7 @@ class Profile:
         return sum(stage.seconds for stage in self.forecasts)
 
     def document(self) -> dict[str, Any]:
-        """Return every number as JSON values: seconds a picture, pictures a second on one core and on all."""
+        """Return every number as JSON values: seconds an image, images a second on one core and on all."""
         train, cores = self.recipe.train, self.costs.cores
         return {
             "format": FORMAT,
@@ -128,7 +128,7 @@ class Profile:
             "cores": cores,
             "batch_size": train.batch_size,
             "workers": self.recipe.data.workers,
-            "pictures": {"train": self.costs.train_pictures, "val": self.costs.val_pictures},
+            "images": {"train": self.costs.train_images, "val": self.costs.val_images},
             "loading": [_loading_document(loading, cores) for loading in self.loading],
             "transfer": _timing(self.transfer),
             "validation_forward": _timing(self.forward),
@@ -150,7 +150,7 @@ def profile(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> Profile:
-    """Measure what each piece of a recipe's training costs, on its own pictures; nothing is written.
+    """Measure what each piece of a recipe's training costs, on its own images; nothing is written.
 
     Args:
         recipe_path: The recipe.
@@ -164,14 +164,14 @@ def profile(
     recipe = load_checked_recipe(recipe_path, overrides).recipe
     data = read_data(recipe, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest())
-    # Decoded pictures that are kept would be left behind, and hide what decoding costs.
+    # Decoded images that are kept would be left behind, and hide what decoding costs.
     plain = training.recipe.data.model_copy(update={"cache": "off"})
-    job = replace(training.job, pictures=replace(training.job.pictures, config=plain))
+    job = replace(training.job, images=replace(training.job.images, config=plain))
     return _measure(training.recipe, job, say)
 
 
 def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
-    say("measuring", f"loading {min(SAMPLE, len(job.pictures.train))} of {len(job.pictures.train)} training pictures")
+    say("measuring", f"loading {min(SAMPLE, len(job.images.train))} of {len(job.images.train)} training images")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
     objective, targets = build_objective(job), build_targets(job)
     times = []
@@ -207,15 +207,15 @@ def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
     """Measure each way to load that the stages have, once."""
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
-        data = stage_data(job.pictures.config, stage)
+        data = stage_data(job.images.config, stage)
         way = f"{data.image} {data.augmentation}"
         ways.setdefault(way, []).append(stage)
     return tuple(_measure_way(job, stages, kept=kept) for stages in ways.values())
 
 
 def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool) -> Loading:
-    data = stage_data(job.pictures.config, stages[0])
-    times = time_loading(job.pictures.train, data.image, data.augmentation, max_pixels=data.max_pixels)
+    data = stage_data(job.images.config, stages[0])
+    times = time_loading(job.images.train, data.image, data.augmentation, max_pixels=data.max_pixels)
     job.stop.check()
     workers = data.workers if isinstance(data.workers, int) else 0
     # What lies finished in the buffers has cost nothing that is being measured.
@@ -230,15 +230,15 @@ def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool)
 
 
 def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> PipelineTimes | None:
-    """Load some pictures again and again that this process keeps in memory; a disk's pages are in memory as well."""
-    pictures, size = job.pictures, job.config.pass_size
-    sample = spread_sample(pictures.train, max(SAMPLE, 2 * size))
-    hashes = {record.path: pictures.hashes[record.path] for record in sample if record.path in pictures.hashes}
+    """Load some images again and again that this process keeps in memory; a disk's pages are in memory as well."""
+    images, size = job.images, job.config.pass_size
+    sample = spread_sample(images.train, max(SAMPLE, 2 * size))
+    hashes = {record.path: images.hashes[record.path] for record in sample if record.path in images.hashes}
     if len(hashes) < len(sample):
         return None
-    config = pictures.config.model_copy(update={"cache": "ram"})
-    some = Pictures(sample, (), pictures.class_names, config, hashes, PictureCaches(hashes))
-    batches = stage_batches(replace(job, pictures=some), stage, epochs=ENDLESS, natural=True)
+    config = images.config.model_copy(update={"cache": "ram"})
+    some = TrainingImages(sample, (), images.class_names, config, hashes, ImageCaches(hashes))
+    batches = stage_batches(replace(job, images=some), stage, epochs=ENDLESS, natural=True)
     times = time_pipeline(batches, buffered=steps_per_epoch(len(sample), size) + buffered, seconds=PIPELINE_SECONDS)
     job.stop.check()
     return times
@@ -267,15 +267,15 @@ def _costs(
                 pipeline=found.pipeline,
                 kept=found.kept,
                 transfer=transfer.seconds,
-                decoded=_kept_decoded(stage_data(recipe.data, config), len(job.pictures.train) + len(job.pictures.val)),
+                decoded=_kept_decoded(stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)),
                 first_pass=found.image not in seen,
             )
         )
         seen.add(found.image)
     return Costs(
         tuple(stages),
-        len(job.pictures.train),
-        len(job.pictures.val),
+        len(job.images.train),
+        len(job.images.val),
         forward.seconds,
         usable_cores(),
         find_device().is_cpu,
@@ -283,7 +283,7 @@ def _costs(
 
 
 def _kept_decoded(data: DataConfig, count: int) -> bool:
-    """Say whether so many pictures would be kept decoded; room is told from the recipe's own limit."""
+    """Say whether so many images would be kept decoded; room is told from the recipe's own limit."""
     image = data.image
     return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
 
@@ -291,10 +291,10 @@ def _kept_decoded(data: DataConfig, count: int) -> bool:
 def _timing(timing: Timing) -> dict[str, float | int]:
     return {
         "seconds": timing.seconds,
-        "least": timing.least,
-        "most": timing.most,
+        "min": timing.min_seconds,
+        "max": timing.max_seconds,
         "rounds": len(timing.rounds),
-        "pictures_per_second": timing.rate,
+        "images_per_second": timing.rate,
     }
 
 
@@ -308,10 +308,10 @@ def _loading_document(loading: Loading, cores: int) -> dict[str, Any]:
         "augmentation": augmentation if isinstance(augmentation, str) else list(augmentation),
         "one_core": {name: _timing(timing) for name, timing in pieces.items() if timing is not None},
         "transforms": {name: _timing(timing) for name, timing in times.transforms},
-        "one_core_pictures_per_second": 1 / times.seconds,
-        "all_cores_pictures_per_second": cores / times.seconds,
+        "one_core_images_per_second": 1 / times.seconds,
+        "all_cores_images_per_second": cores / times.seconds,
         "pipeline": {**_timing(loading.pipeline.each), "start_seconds": loading.pipeline.start_seconds},
-        "pipeline_of_kept_pictures": _timing(loading.kept.each) if loading.kept else None,
+        "pipeline_of_kept_images": _timing(loading.kept.each) if loading.kept else None,
     }
 
 
@@ -325,9 +325,9 @@ def _stage_document(config: StageConfig, times: StageTimes, found: StageForecast
         "cached_step": _timing(times.cached_step) if times.cached_step else None,
         "prepare": _timing(times.prepare) if times.prepare else None,
         "features": times.plan.reason,
-        "views": times.plan.copies if times.plan.halves is not None else None,
+        "augmented_copies": times.plan.copies if times.plan.halves is not None else None,
         "compile_seconds": times.compile_seconds,
-        "pictures_per_second": found.pictures_per_second,
+        "images_per_second": found.images_per_second,
         "epoch_seconds": found.epoch_seconds,
         "seconds": found.seconds,
         "seconds_by_piece": found.pieces,

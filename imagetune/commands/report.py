@@ -18,7 +18,7 @@ def report(run: str, *, say: Say = say_nothing) -> Path:
         say: Hears what could not be sent.
 
     Raises:
-        ModelFileError: It is no run folder, or a file in it is damaged.
+        ModelFileError: It is no run folder, or a file in it is corrupted.
         CheckpointError: A search's journal can't be read.
         ResourceError: The disk is full.
     """

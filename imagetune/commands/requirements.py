@@ -10,7 +10,7 @@ from imagetune.errors import GateError
 
 
 class Tested(Protocol):
-    """A run with the bars that its test missed."""
+    """A run with the requirements that its test missed."""
 
     @property
     def folder(self) -> Path:
@@ -22,19 +22,19 @@ class Tested(Protocol):
 
 
 def enforce_requirements(result: Tested) -> None:
-    """Raise GateError if the test missed a bar of ``evaluate.require``; the run is complete all the same."""
+    """Raise GateError if the test missed a requirement of ``evaluate.require``; the run is complete all the same."""
     if result.missed:
         hint = "the run is complete and can be reviewed"
         raise GateError("; ".join(result.missed), where=str(result.folder), hint=hint)
 
 
-def enforce_bars(document: Mapping[str, Any], *, where: str) -> None:
-    """Raise GateError if a test missed a bar, saying by how much.
+def check_requirements(document: Mapping[str, Any], *, where: str) -> None:
+    """Raise GateError if a test missed a requirement, saying by how much.
 
     Args:
         document: From `imagetune.commands.evaluate.evaluate`.
         where: The run.
     """
-    missed = [bar["message"] for bar in document.get("requirements", []) if not bar["met"]]
+    missed = [requirement["message"] for requirement in document.get("requirements", []) if not requirement["met"]]
     if missed:
         raise GateError("; ".join(missed), where=where)

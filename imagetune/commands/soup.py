@@ -23,11 +23,11 @@ from imagetune.model.soup import Rank, SoupStep, Weights, greedy_soup, mean_weig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RunFolder, check_run_place, lock_document
-from imagetune.runs.lineage import Member, different_pictures, open_members
+from imagetune.runs.lineage import Member, different_images, open_members
 from imagetune.runs.run import running, write_model
 from imagetune.runs.test import evaluate_splits
 from imagetune.training.loop.batch_norm import batch_norm_layers, reestimate_statistics
-from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.job import TrainingImages
 from imagetune.training.setup.stopping import StopRequest
 from imagetune.training.setup.validation import compute_validation_metrics
 
@@ -38,7 +38,7 @@ _FREE = frozenset(
         "keras",
         "precision",
         "max_pixels",
-        "views",
+        "tta",
         "thresholds",
         "temperature",
         "conformal",
@@ -80,8 +80,8 @@ def soup(
     """Average the weights of finished runs as a greedy soup (Wortsman et al. 2022, arXiv 2203.05482), and test it once.
 
     The runs are tried from the best to the worst by validation accuracy, by loss where that is equal (where the task
-    has no accuracy, by loss alone), seen without views. The result is a run folder with the best one's recipe, and
-    ``soup.json``::
+    has no accuracy, by loss alone), seen without TTA transforms. The result is a run folder with the best one's recipe,
+    and ``soup.json``::
 
         {"members": [{"run": "runs/a", "weights_sha256": "...", "val": {"loss": 0.5, "accuracy": 0.9, ...},
                       "kept": true}],
@@ -89,7 +89,7 @@ def soup(
          "batch_norm": "averaged" | "reestimated"}
 
     BatchNorm statistics that all members share stay. Where members have trained them, their means belong to no model:
-    they are taken anew from training pictures, as Izmailov et al. (2018, arXiv 1803.05407) do.
+    they are taken anew from training images, as Izmailov et al. (2018, arXiv 1803.05407) do.
 
     Args:
         runs: At least two run folders, or runs:/ or models:/ addresses.
@@ -100,7 +100,7 @@ def soup(
     Raises:
         RecipeError: Fewer than two runs.
         ModelFileError: The runs' architectures, inputs or classes differ.
-        DataError: Their validation or test pictures differ, or there are none to validate with.
+        DataError: Their validation or test images differ, or there are none to validate with.
     """
     if len(runs) < 2:
         raise RecipeError("a soup takes at least two runs", where="RUN", hint="name several: imagetune soup RUN RUN")
@@ -108,7 +108,7 @@ def soup(
     for other in members[1:]:
         _require_alike(members[0], other)
     if not members[0].splits.val:
-        raise DataError("has no validation pictures to choose by", where=members[0].name)
+        raise DataError("has no validation images to choose by", where=members[0].name)
     check_run_place(run_dir)
     pot = _Pot(members, [_weights_of(member) for member in members], stop or StopRequest(), say)
     return _serve(pot, *pot.cook(), run_dir=run_dir)
@@ -122,11 +122,11 @@ class _Pot:
         self.weights = weights
         self.stop = stop
         self.say = say
-        # One set of pictures judges all, whatever the other recipes say about reading them.
+        # One set of images judges all, whatever the other recipes say about reading them.
         self.recipe = members[0].recipe
         self.splits = members[0].splits
         self.model = load_model(members[0].folder.model).model
-        self.figures: dict[tuple[int, ...], dict[str, float]] = {}
+        self.metrics: dict[tuple[int, ...], dict[str, float]] = {}
 
     def cook(self) -> tuple[Member, tuple[SoupStep, ...]]:
         """Choose the members whose mean does best, leave it in ``model``, and return the best member and all steps."""
@@ -144,9 +144,9 @@ class _Pot:
         self.stop.check()
         self.fill(chosen)
         recipe, splits = self.recipe, self.splits
-        pictures = Pictures(splits.train, splits.val, splits.class_names, recipe.data)
-        self.figures[chosen] = compute_validation_metrics(self.model, pictures, batch_size=recipe.evaluation_batch_size)
-        return rank(self.figures[chosen])
+        images = TrainingImages(splits.train, splits.val, splits.class_names, recipe.data)
+        self.metrics[chosen] = compute_validation_metrics(self.model, images, batch_size=recipe.evaluation_batch_size)
+        return rank(self.metrics[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:
         """Put the mean of some members into ``model``."""
@@ -156,13 +156,13 @@ class _Pot:
             reestimate_statistics(self.model, _training_images(self.splits, self.recipe), only=layers)
 
     def _told(self, step: SoupStep) -> str:
-        figures = ", ".join(f"{name} {self.figures[step.members][name]:.4f}" for name in _shown(self.figures[(0,)]))
-        return f"{figures} on validation" if len(step.members) == 1 else f"{figures} with it"
+        metrics = ", ".join(f"{name} {self.metrics[step.members][name]:.4f}" for name in _shown(self.metrics[(0,)]))
+        return f"{metrics} on validation" if len(step.members) == 1 else f"{metrics} with it"
 
 
-def rank(figures: Mapping[str, float]) -> Rank:
+def rank(metrics: Mapping[str, float]) -> Rank:
     """Return accuracy, where there is one, and then the negative loss, which decides between equals."""
-    return tuple(figures[name] if name == "accuracy" else -figures[name] for name in _shown(figures))
+    return tuple(metrics[name] if name == "accuracy" else -metrics[name] for name in _shown(metrics))
 
 
 def kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
@@ -186,8 +186,8 @@ def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list
     return [layer for layer in batch_norm_layers(model) if differs(layer)]
 
 
-def _shown(figures: Mapping[str, float]) -> tuple[str, ...]:
-    return ("accuracy", "loss") if "accuracy" in figures else ("loss",)
+def _shown(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    return ("accuracy", "loss") if "accuracy" in metrics else ("loss",)
 
 
 def _weights_of(member: Member) -> Weights:
@@ -196,7 +196,7 @@ def _weights_of(member: Member) -> Weights:
 
 
 def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
-    """Yield batches of the training pictures in random order, not augmented."""
+    """Yield batches of the training images in random order, not augmented."""
     with training_batches(
         splits.train,
         splits.class_names,
@@ -234,7 +234,7 @@ def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
             {
                 "run": member.name,
                 "weights_sha256": member.manifest.weights_sha256,
-                "val": pot.figures[(index,)],
+                "val": pot.metrics[(index,)],
                 "kept": index in kept,
             }
             for index, member in enumerate(pot.members)
@@ -243,7 +243,7 @@ def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
             {
                 "added": names[step.added],
                 "members": [names[index] for index in step.members],
-                "val": pot.figures[step.members],
+                "val": pot.metrics[step.members],
                 "kept": step.kept,
             }
             for step in steps
@@ -258,7 +258,7 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
     weights = {"source": "soup", "sha256": None, "note": note}
     write_json(
         folder.lock,
-        lock_document(seed=best.recipe.seed, weights=weights, pictures=best.hashes, plugins=used_plugins(best.recipe)),
+        lock_document(seed=best.recipe.seed, weights=weights, images=best.hashes, plugins=used_plugins(best.recipe)),
     )
     write_json(folder.soup, document)
     for from_best, own in ((best.folder.splits, folder.splits), (best.folder.audit, folder.audit)):
@@ -267,17 +267,17 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
 
 
 def _require_alike(first: Member, other: Member) -> None:
-    """Make sure that weights of two runs can be averaged and judged by the same pictures."""
+    """Make sure that weights of two runs can be averaged and judged by the same images."""
     one, two = (dict(_settings(member.manifest)) for member in (first, other))
     for name in one | two:
         if one.get(name) != two.get(name):
             what = f"its {name} is {two.get(name)!r}, that of {first.name} is {one.get(name)!r}"
             raise ModelFileError(what, where=other.name, hint="average runs that differ only in how they were trained")
     for split in ("val", "test"):
-        if count := different_pictures(first, other, split):
+        if count := different_images(first, other, split):
             name = "validation" if split == "val" else "test"
-            what = f"its {name} pictures are not those of {first.name}: {format_count(count, 'difference')}"
-            raise DataError(what, where=other.name, hint="average runs with the same pictures, seed and split")
+            what = f"its {name} images are not those of {first.name}: {format_count(count, 'difference')}"
+            raise DataError(what, where=other.name, hint="average runs with the same images, seed and split")
 
 
 def _settings(manifest: Manifest) -> Iterator[tuple[str, Any]]:

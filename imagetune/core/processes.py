@@ -44,7 +44,7 @@ def usable_cores() -> int:
 
 
 def prepare_worker(*_: int) -> None:
-    """Leave Ctrl-C to the main process, end when that is gone, and keep freed memory for the next picture."""
+    """Leave Ctrl-C to the main process, end when that is gone, and keep freed memory for the next image."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -56,10 +56,10 @@ def end_with_parent() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc use freed memory again instead of returning each picture's to the system.
+    """Let malloc use freed memory again instead of returning each image's to the system.
 
-    A picture is just large enough for malloc to get fresh pages from the system each time, and to give them back: a
-    fifth of the speed of processes that load pictures. Elsewhere than with glibc nothing happens.
+    An image is just large enough for malloc to get fresh pages from the system each time, and to give them back: a
+    fifth of the speed of processes that load images. Elsewhere than with glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

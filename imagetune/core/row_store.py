@@ -1,4 +1,4 @@
-"""Rows of one size that are made once and read often: decoded pictures, features of a frozen backbone.
+"""Rows of one size that are made once and read often: decoded images, features of a frozen backbone.
 
 A table is a folder: keys, a checksum a row, and the rows themselves, which are read through a memory map. Tables are
 shared by threads, worker processes and later runs. A row is found by a key that names its content, so a stale one is
@@ -48,7 +48,7 @@ class Rows(Protocol):
         """Return the rows at ``positions``; LookupError where one isn't there."""
 
     def there(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) are there; a damaged one may count."""
+        """Return which rows (n,) are there; a corrupted one may count."""
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
         """Keep a row; silently not where there is no room."""
@@ -124,7 +124,7 @@ class StoredRows:
         return len(self._places)
 
     def get(self, position: int) -> npt.NDArray[Any] | None:
-        """Return a copy of a row, or None where it isn't there yet or is damaged."""
+        """Return a copy of a row, or None where it isn't there yet or is corrupted."""
         place = int(self._places[position])
         if place < 0 or not self._sums[place]:
             return None
@@ -136,7 +136,7 @@ class StoredRows:
         return row
 
     def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the rows at ``positions``; LookupError where one isn't there or is damaged."""
+        """Return the rows at ``positions``; LookupError where one isn't there or is corrupted."""
         taken = np.empty((len(positions), *self._shape), self._dtype)
         for number, position in enumerate(positions.tolist()):
             row = self.get(position)
@@ -146,7 +146,7 @@ class StoredRows:
         return taken
 
     def there(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) are there; a damaged one may count."""
+        """Return which rows (n,) are there; a corrupted one may count."""
         written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
         return written & (self._places >= 0)
 

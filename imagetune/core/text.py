@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def format_count(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 picture`` or ``2,000 pictures``."""
+    """Return ``1 image`` or ``2,000 images``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 

@@ -1,4 +1,4 @@
-"""Pictures: catalog, audit, splits, holdout, decode, augmentation, pipeline.
+"""Images: catalog, audit, splits, holdout, decode, augmentation, pipeline.
 
 What must be settled before OpenCV, albumentations and Grain are first imported is settled here.
 """

@@ -15,8 +15,8 @@ from imagetune.data.splits.splits import Splits
 def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> dict[str, object]:
     """Return the check as plain JSON values; every path is in it.
 
-    The keys: ``source``; ``pictures`` and ``usable`` (counts); ``bad`` (a list of ``path`` and ``error``); ``classes``
-    (count of usable pictures by label); ``splits`` (count by split and label, null when not split); ``width`` and
+    The keys: ``source``; ``images`` and ``usable`` (counts); ``bad`` (a list of ``path`` and ``error``); ``classes``
+    (count of usable images by label); ``splits`` (count by split and label, null when not split); ``width`` and
     ``height`` in pixels, ``brightness`` and ``sharpness`` as in `Appearance` (each ``min``, ``median``, ``max``);
     ``file_types`` (count by type); ``shortcuts`` (how well size, shape and so on tell the label, see `Told`);
     ``findings`` (see `Finding.to_dict`); ``allowed`` (the findings that data.audit.allow names); ``ok`` (no error among
@@ -30,7 +30,7 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
     return {
         "source": str(catalog.root),
         "ok": all(finding.severity != "error" for finding in audit.findings),
-        "pictures": len(audit.facts),
+        "images": len(audit.facts),
         "usable": len(good),
         "bad": [{"path": path, "error": error} for path, error in bad.items()],
         "classes": {label: labels[label] for label in catalog.labels},

@@ -27,36 +27,36 @@ class Code:
 
 
 CODES: dict[str, Code] = {
-    "bad-picture": Code("warning", "can't be opened or decoded; it is left out", "data.on_bad_picture"),
-    "corrupt-picture": Code("warning", "damage inside a picture that the decoder read around"),
+    "bad-image": Code("warning", "can't be opened or decoded; it is left out", "data.on_bad_image"),
+    "corrupt-image": Code("warning", "corruption inside an image that the decoder read around"),
     "wrong-suffix": Code("note", "the name's suffix doesn't fit the content"),
     "many-frames": Code("note", "an animation or several pages, of which the first is used"),
-    "identical-pictures": Code("note", "exact copies of one file"),
-    "near-duplicates": Code("note", "nearly the same picture several times"),
-    "leak": Code("error", "the same or nearly the same picture in two given splits", "data.audit.on_leak"),
+    "identical-images": Code("note", "exact copies of one file"),
+    "near-duplicates": Code("note", "nearly the same image several times"),
+    "leak": Code("error", "the same or nearly the same image in two given splits", "data.audit.on_leak"),
     "group-leak": Code("error", "a group in two given splits", "data.audit.on_leak"),
-    "conflict": Code("warning", "the same picture under two labels", "data.audit.on_conflict"),
-    "near-conflict": Code("warning", "nearly the same picture under two labels"),
-    "placeholder": Code("warning", "one nearly empty drawing that stands for several pictures"),
-    "blank-picture": Code("warning", "one flat colour, or hardly more than that"),
-    "too-dark": Code("warning", "nearly black, where the other pictures are not"),
-    "too-bright": Code("warning", "washed out, where the other pictures are not"),
-    "blurred": Code("warning", "without any sharp edge, where the other pictures have them"),
-    "odd-size": Code("note", "far fewer or far more pixels than the other pictures"),
-    "odd-aspect": Code("note", "far longer or narrower than the other pictures"),
-    "tiny-class": Code("warning", "a class with too few pictures to learn it or to test it"),
-    "class-imbalance": Code("note", "the largest class has many times the pictures of the smallest"),
+    "conflict": Code("warning", "the same image under two labels", "data.audit.on_conflict"),
+    "near-conflict": Code("warning", "nearly the same image under two labels"),
+    "placeholder": Code("warning", "one nearly empty drawing that stands for several images"),
+    "blank-image": Code("warning", "one flat colour, or hardly more than that"),
+    "too-dark": Code("warning", "nearly black, where the other images are not"),
+    "too-bright": Code("warning", "washed out, where the other images are not"),
+    "blurred": Code("warning", "without any sharp edge, where the other images have them"),
+    "odd-size": Code("note", "far fewer or far more pixels than the other images"),
+    "odd-aspect": Code("note", "far longer or narrower than the other images"),
+    "tiny-class": Code("warning", "a class with too few images to learn it or to test it"),
+    "class-imbalance": Code("note", "the largest class has many times the images of the smallest"),
     "lookalike-labels": Code("warning", "labels that differ only in spelling: Dog and dog"),
-    "shortcut-size": Code("warning", "the size of the pictures alone tells the label"),
-    "shortcut-aspect": Code("note", "the shape (width to height) of the pictures alone tells the label"),
-    "shortcut-colour": Code("note", "the mean colour of the pictures alone tells the label"),
+    "shortcut-size": Code("warning", "the size of the images alone tells the label"),
+    "shortcut-aspect": Code("note", "the shape (width to height) of the images alone tells the label"),
+    "shortcut-colour": Code("note", "the mean colour of the images alone tells the label"),
     "shortcut-file-type": Code("warning", "the file type alone tells the label"),
     "shortcut-camera": Code("warning", "the camera's name in the EXIF data alone tells the label"),
-    "shortcut-folder": Code("warning", "the folder that the pictures come from alone tells the label"),
+    "shortcut-folder": Code("warning", "the folder that the images come from alone tells the label"),
     "split-shift": Code("warning", "the given splits differ in size, brightness, file type or the like"),
     "folder-left-out": Code("warning", "a folder of the source that is neither a class nor a split"),
-    "stray-picture": Code("warning", "a picture beside the class folders, without a label"),
-    "not-a-picture": Code("note", "a file of another kind"),
+    "stray-image": Code("warning", "an image beside the class folders, without a label"),
+    "not-a-image": Code("note", "a file of another kind"),
     "link-loop": Code("warning", "a link that leads back to a folder above"),
     "unreadable-folder": Code("warning", "a folder that may not be read"),
     "name-not-utf8": Code("warning", "a file name that is no UTF-8 text"),
@@ -67,18 +67,18 @@ CODES: dict[str, Code] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found, about any number of pictures.
+    """One thing that was found, about any number of images.
 
     Attributes:
-        code: A stable name for scripts, such as ``bad-picture``.
+        code: A stable name for scripts, such as ``bad-image``.
         severity: ``error`` stops a fit, ``warning`` should be looked at, ``note`` is for information.
         title: One line with the count in it.
         explanation: Why it matters, or the reason of each path.
         paths: Every path concerned, never a selection.
         hint: What to do about it.
-        groups: The paths again where they belong together: the copies of one picture, for example.
+        groups: The paths again where they belong together: the copies of one image, for example.
         reasons: What is wrong with each path, where that differs from one to the next.
-        figures: Numbers behind the words, for scripts.
+        metrics: Numbers behind the words, for scripts.
     """
 
     code: str
@@ -89,7 +89,7 @@ class Finding:
     hint: str = ""
     groups: tuple[tuple[str, ...], ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding as plain JSON values."""
@@ -103,7 +103,7 @@ class Finding:
             "paths": list(self.paths),
             "groups": [list(group) for group in self.groups],
             "reasons": dict(self.reasons),
-            "figures": dict(self.figures),
+            "metrics": dict(self.metrics),
         }
 
 

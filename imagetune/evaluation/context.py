@@ -43,9 +43,9 @@ class ExaminedSplit:
     """A split and what the model says of it, all in the order of the records.
 
     Attributes:
-        records: n pictures.
-        predictions: Of them, seen through the recipe's views.
-        features: (n, d) float32, what the backbone says behind the pooling, of the pictures as they are; None where
+        records: n images.
+        predictions: Of them, seen through the recipe's TTA transforms.
+        features: (n, d) float32, what the backbone says behind the pooling, of the images as they are; None where
             they would not fit into memory.
     """
 
@@ -59,15 +59,15 @@ class Examined:
     """A trained model with its predictions for every split, and what its recipe asks of the evaluation.
 
     Attributes:
-        model: Raw pictures to answers; its weights are final.
+        model: Raw images to predictions; its weights are final.
         data: How the images and labels are read.
         evaluate: What is asked for, and how intervals are made.
         seed: Of everything that is drawn at random.
         batch_size: Images a forward pass.
         backbone: Its name.
         fine_tuned: The backbone itself was trained, so that its features have seen the labels of training.
-        splits: By name: train, val, test; those that have pictures.
-        root: Paths of pictures are told relative to it.
+        splits: By name: train, val, test; those that have images.
+        root: Paths of images are told relative to it.
         folder: The run folder, in which ``model/`` is already written.
         tiles: Takes images for the report.
     """

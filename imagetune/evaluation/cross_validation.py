@@ -1,4 +1,4 @@
-"""Cross-validation: what several models say, each of pictures that it has never seen, and how far they differ."""
+"""Cross-validation: what several models say, each of images that it has never seen, and how far they differ."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 @dataclass(frozen=True)
 class Fold:
-    """One model of several, and the pictures that were left out of its training.
+    """One model of several, and the images that were left out of its training.
 
     Attributes:
         folder: Its run folder, relative to that of the whole.
-        train: Pictures that it learned from.
-        val: Pictures that it was selected by.
+        train: Images that it learned from.
+        val: Images that it was selected by.
         best_epoch: The epoch that its weights are from.
-        predictions: Of the pictures left out, in the order of ``groups``.
-        groups: Their groups, None for a picture without one.
-        figures: The headline figures of those pictures, by name; None where one isn't defined.
+        predictions: Of the images left out, in the order of ``groups``.
+        groups: Their groups, None for an image without one.
+        metrics: The headline metrics of those images, by name; None where one isn't defined.
     """
 
     folder: str
@@ -38,18 +38,18 @@ class Fold:
     best_epoch: int
     predictions: Predictions
     groups: Sequence[str | None]
-    figures: Mapping[str, float | None]
+    metrics: Mapping[str, float | None]
 
 
 def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confidence: float) -> Estimate:
     """Return the mean over folds with the corrected interval of Nadeau and Bengio (Machine Learning 52, 2003).
 
-    Folds share most of what they learn from, so that their figures vary less than those of independent models would;
+    Folds share most of what they learn from, so that their metrics vary less than those of independent models would;
     the variance of the mean is taken to be (1 / k + n2 / n1) times that of the folds.
 
     Args:
-        values: (k,) a figure of each fold.
-        left_out: n2 / n1: pictures left out for each one that was given to training, validation included.
+        values: (k,) a metric of each fold.
+        left_out: n2 / n1: images left out for each one that was given to training, validation included.
         confidence: Coverage of the interval, in (0, 1).
     """
     folds = len(values)
@@ -60,9 +60,9 @@ def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confiden
 
 
 def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
-    """Return what the models say of all pictures, each by the one that hasn't seen it.
+    """Return what the models say of all images, each by the one that hasn't seen it.
 
-    For multi_label the thresholds are the means of those that the folds chose on their validation pictures.
+    For multi_label the thresholds are the means of those that the folds chose on their validation images.
     """
     parts = [fold.predictions for fold in folds]
     thresholds = [part.thresholds for part in parts if part.thresholds]
@@ -81,10 +81,10 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
 def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
     """Return the part ``folds`` of evaluation.json: pooled metrics, and their spread over the folds.
 
-    The document: ``count``; ``pictures``; ``pooled`` (the figures of all pictures, each answered by the model that
-    hasn't seen it, as a split has them in ``splits``); ``figures`` (by name: ``mean`` over the folds with ``low`` and
+    The document: ``count``; ``images``; ``pooled`` (the metrics of all images, each predicted by the model that
+    hasn't seen it, as a split has them in ``splits``); ``metrics`` (by name: ``mean`` over the folds with ``low`` and
     ``high`` of the corrected interval, ``sd``, ``least`` and ``most``); ``by_fold`` (``fold``, ``folder``, ``train``,
-    ``val``, ``left_out``, ``best_epoch``, ``figures``); ``notes``.
+    ``val``, ``left_out``, ``best_epoch``, ``metrics``); ``notes``.
 
     Args:
         folds: All folds.
@@ -96,9 +96,9 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
     )
     return {
         "count": len(folds),
-        "pictures": pooled.pictures,
+        "images": pooled.images,
         "pooled": split_document(pooled),
-        "figures": _spread(folds, config.confidence),
+        "metrics": _spread(folds, config.confidence),
         "by_fold": [
             {
                 "fold": number,
@@ -107,7 +107,7 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
                 "val": fold.val,
                 "left_out": len(fold.predictions.paths),
                 "best_epoch": fold.best_epoch,
-                "figures": dict(fold.figures),
+                "metrics": dict(fold.metrics),
             }
             for number, fold in enumerate(folds, start=1)
         ],
@@ -118,9 +118,9 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
 def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, float | str | None]]:
     ratio = float(np.mean([len(fold.predictions.paths) / (fold.train + fold.val) for fold in folds]))
     found: dict[str, dict[str, float | str | None]] = {}
-    for name in folds[0].figures:
+    for name in folds[0].metrics:
         # A metric that some fold doesn't define has no spread that could be compared with others.
-        values = [value for fold in folds if (value := fold.figures[name]) is not None]
+        values = [value for fold in folds if (value := fold.metrics[name]) is not None]
         if len(values) < len(folds):
             continue
         array = np.array(values, dtype=np.float64)
@@ -141,9 +141,9 @@ def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, flo
 
 def _notes(folds: Sequence[Fold]) -> list[str]:
     notes = [
-        "the pictures of training and validation, split anew; the test pictures are in no fold",
-        "in each fold the left-out pictures chose nothing: the best epoch is chosen on a validation part of the others",
+        "the images of training and validation, split anew; the test images are in no fold",
+        "in each fold the left-out images chose nothing: the best epoch is chosen on a validation part of the others",
     ]
     if folds[0].predictions.thresholds:
-        notes.append("the pooled figures use the mean of the folds' thresholds; each fold's figures use its own")
+        notes.append("the pooled metrics use the mean of the folds' thresholds; each fold's metrics use its own")
     return notes

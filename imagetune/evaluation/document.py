@@ -1,4 +1,4 @@
-"""evaluation.json: the figures of every split, the verdict, and whether the test reaches what the recipe requires."""
+"""evaluation.json: the metrics of every split, the verdict, and whether the test reaches what the recipe requires."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Evaluation: TypeAlias = SplitEvaluation | LabelEvaluation | ValueEvaluation
 def evaluate_split(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> Evaluation:
-    """Compute every figure of the predictions' task with its interval.
+    """Compute every metric of the predictions' task with its interval.
 
     Args:
         predictions: Of one split.
         config: How intervals are made.
         seed: Of the resamplings.
-        groups: The group of each picture, None for one without; empty where there are none. Pictures of a group go
+        groups: The group of each image, None for one without; empty where there are none. Images of a group go
             together, so that intervals are made of whole groups.
 
     Raises:
-        DataError: No picture has a label among the classes.
-        DivergedError: An answer is not a finite number.
+        DataError: No image has a label among the classes.
+        DivergedError: A prediction is not a finite number.
     """
     if predictions.rule.task == "multi_label":
         return evaluate_labels(predictions, config=config, seed=seed, groups=groups)
@@ -50,7 +50,7 @@ def evaluate_split(
 
 
 def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: EvaluateConfig) -> dict[str, Any]:
-    """Return the content of evaluation.json: plain JSON values, null and a reason where a figure is not defined.
+    """Return the content of evaluation.json: plain JSON values, null and a reason where a metric is not defined.
 
     The document::
 
@@ -58,38 +58,39 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
          "task": "single_label" | "multi_label" | "ordinal" | "regression",
          "class_names": [...],
          "top_k": 3,
-         "views": ["horizontal_flip"],         whose probabilities were averaged with those of the picture itself
+         "tta": ["horizontal_flip"],         whose probabilities were averaged with those of the image itself
          "bootstrap": {"samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
          "splits": {"train" | "val" | "test": {
-             "pictures": 120, "left_out": 0, "groups": 0,      of how many groups intervals were made; 0: of pictures
-             "figures": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
+             "images": 120, "left_out": 0, "groups": 0,      of how many groups intervals were made; 0: of images
+             "metrics": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
                          | "log_loss" | "roc_auc": {"value": 0.9, "low": 0.85, "high": 0.94,
                                                     ["reason": "..."], ["method": "wilson"]}},
              "averages": {"macro" | "weighted": {"precision": 0.9, "recall": 0.9, "f1": 0.9}},
-             "per_class": [{"class": "birds", "pictures": 12, "predicted": 11, "right": 10,
-                            "figures": {"precision" | "recall" | "f1" | "roc_auc": {"value", "low", "high"}}}],
+             "per_class": [{"class": "birds", "images": 12, "predicted": 11, "right": 10,
+                            "metrics": {"precision" | "recall" | "f1" | "roc_auc": {"value", "low", "high"}}}],
              "confusion_matrix": [[...]],      rows true, columns predicted, in the order of class_names
              "notes": ["..."]}},
          "gaps": {"train_val" | "train_test" | "val_test": {"accuracy" | ...: {"value", "low", "high", "method"}}},
-         "resolution": {"pictures": 85, "least_difference": 0.13, "needed": [{"difference": 0.05, "pictures": 550}],
+         "resolution": {"images": 85, "min_detectable_difference": 0.13, "needed": [{"difference": 0.05, "images":
+         550}],
                         "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},
                        of regression in the labels' units, with share_of_error and without discordant
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
          "requirements": [{"metric": "f1", "lower_bound": 0.8, "upper_bound": null, "value": null, "found": 0.85,
-                           "met": true, "message": ""}]}    message: by how much the bar is missed
+                           "met": true, "message": ""}]}    message: by how much the requirement is missed
 
-    Averaged figures are macro: each class counts the same. log_loss is in nats. A gap is the first split's figure minus
-    that of the second. ``bootstrap`` is how pictures were drawn again; how an interval was made of that, or without it,
+    Averaged metrics are macro: each class counts the same. log_loss is in nats. A gap is the first split's metric minus
+    that of the second. ``bootstrap`` is how images were drawn again; how an interval was made of that, or without it,
     its own ``method`` says (`imagetune.evaluation.statistics.intervals`; ``mover`` is for differences).
 
-    ordinal has the figures mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
-    figures mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a
-    threshold and the figures average_precision, f1, precision and recall; no averages and no confusion_matrix.
-    regression has the figures mae, rmse (in the labels' units), r2 and spearman, and nothing by class.
+    ordinal has the metrics mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
+    metrics mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a
+    threshold and the metrics average_precision, f1, precision and recall; no averages and no confusion_matrix.
+    regression has the metrics mae, rmse (in the labels' units), r2 and spearman, and nothing by class.
 
     Args:
         evaluations: By split: train, val or test.
-        config: The recipe's evaluate section, for the views and the bars that the test must reach.
+        config: The recipe's evaluate section, for the TTA transforms and the requirements that the test must reach.
     """
     some = next(iter(evaluations.values()))
     document: dict[str, Any] = {
@@ -97,70 +98,70 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
         "task": some.task,
         "class_names": list(some.class_names),
         **({"top_k": some.top_k} if isinstance(some, SplitEvaluation) else {}),
-        "views": list(config.views),
+        "tta": list(config.tta),
         "bootstrap": asdict(some.bootstrap),
         "splits": {name: split_document(split) for name, split in evaluations.items()},
-        "gaps": gap_documents({name: split.figures for name, split in evaluations.items()}),
+        "gaps": gap_documents({name: split.metrics for name, split in evaluations.items()}),
     }
     if "test" in evaluations and (resolution := _resolution(evaluations["test"])) is not None:
         document["resolution"] = resolution
     # The verdict comes last, as it quotes how much the test can tell.
     document["verdict"] = _verdict(evaluations, document.get("resolution", {}))
     if "test" in evaluations:
-        document["requirements"] = [_requirement_document(document, bar) for bar in config.require]
+        document["requirements"] = [_requirement_document(document, requirement) for requirement in config.require]
     return document
 
 
 def failed_requirements(document: Mapping[str, Any], require: Iterable[Requirement]) -> tuple[str, ...]:
-    """Return a message for each bar that the test misses, saying by how much.
+    """Return a message for each requirement that the test misses, saying by how much.
 
     Args:
         document: Content of evaluation.json.
-        require: The bars of ``evaluate.require``.
+        require: The requirements of ``evaluate.require``.
     """
-    messages = (_shortfall(document, bar) for bar in require)
+    messages = (_shortfall(document, requirement) for requirement in require)
     return tuple(message for message in messages if message)
 
 
-def _shortfall(document: Mapping[str, Any], bar: Requirement) -> str:
-    """Return by how much the test misses a bar; empty where it reaches it."""
-    kind, needed = bar.bar
-    found, told = _found(document, bar), kind.replace("_", " ")
+def _shortfall(document: Mapping[str, Any], requirement: Requirement) -> str:
+    """Return by how much the test misses a requirement; empty where it reaches it."""
+    kind, needed = requirement.threshold
+    found, told = _found(document, requirement), kind.replace("_", " ")
     if found is None:
-        reason = _tested_figure(document, bar.metric).get("reason") or "nothing was tested"
-        return f"test {bar.metric} has no {told} ({reason}); required is {needed:g}"
-    short = found - needed if bar.lower_is_better else needed - found
+        reason = _tested_metric(document, requirement.metric).get("reason") or "nothing was tested"
+        return f"test {requirement.metric} has no {told} ({reason}); required is {needed:g}"
+    short = found - needed if requirement.lower_is_better else needed - found
     if short <= 0:
         return ""
-    side = "above" if bar.lower_is_better else "below"
+    side = "above" if requirement.lower_is_better else "below"
     # Labels' units may be large or small: so many digits tell.
-    digits = ".6g" if METRICS[bar.metric].has_units else ".4f"
-    return f"test {bar.metric}: its {told} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
+    digits = ".6g" if METRICS[requirement.metric].has_units else ".4f"
+    return f"test {requirement.metric}: its {told} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
 
 
-def _found(document: Mapping[str, Any], bar: Requirement) -> float | None:
-    """Return what is held against a bar: the figure, or an end of its interval."""
-    end = {"lower_bound": "low", "upper_bound": "high", "value": "value"}[bar.bar[0]]
-    found: float | None = _tested_figure(document, bar.metric).get(end)
+def _found(document: Mapping[str, Any], requirement: Requirement) -> float | None:
+    """Return what is held against a requirement: the metric, or an end of its interval."""
+    end = {"lower_bound": "low", "upper_bound": "high", "value": "value"}[requirement.threshold[0]]
+    found: float | None = _tested_metric(document, requirement.metric).get(end)
     return found
 
 
-def _tested_figure(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
-    figure: Mapping[str, Any] = document["splits"].get("test", {}).get("figures", {}).get(metric, {})
-    return figure
+def _tested_metric(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = document["splits"].get("test", {}).get("metrics", {}).get(metric, {})
+    return found
 
 
-def _requirement_document(document: Mapping[str, Any], bar: Requirement) -> dict[str, Any]:
-    found, message = _found(document, bar), _shortfall(document, bar)
-    return {**bar.model_dump(mode="json"), "found": found, "met": not message, "message": message}
+def _requirement_document(document: Mapping[str, Any], requirement: Requirement) -> dict[str, Any]:
+    found, message = _found(document, requirement), _shortfall(document, requirement)
+    return {**requirement.model_dump(mode="json"), "found": found, "met": not message, "message": message}
 
 
 def _resolution(test: Evaluation) -> dict[str, Any] | None:
-    figures, confidence = test.figures, test.bootstrap.confidence
+    metrics, confidence = test.metrics, test.bootstrap.confidence
     if test.task == "regression":
-        return value_resolution_document(figures["mae"], figures["rmse"], test.pictures, confidence=confidence)
-    right = figures["subset_accuracy" if test.task == "multi_label" else "accuracy"]
-    return resolution_document(right, test.pictures, confidence=confidence)
+        return value_resolution_document(metrics["mae"], metrics["rmse"], test.images, confidence=confidence)
+    right = metrics["subset_accuracy" if test.task == "multi_label" else "accuracy"]
+    return resolution_document(right, test.images, confidence=confidence)
 
 
 def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any]) -> dict[str, str] | None:
@@ -168,8 +169,8 @@ def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any
     some = next(iter(evaluations.values()))
     measure = TASK_METRICS[some.task].verdict
     return judge(
-        {name: split.figures[measure] for name, split in evaluations.items()},
-        {name: split.pictures for name, split in evaluations.items()},
+        {name: split.metrics[measure] for name, split in evaluations.items()},
+        {name: split.images for name, split in evaluations.items()},
         baseline=evaluations["train"].baseline if "train" in evaluations else 0.0,
         confidence=some.bootstrap.confidence,
         measure=measure,
@@ -181,16 +182,16 @@ def _is_rough(resolution: Mapping[str, Any]) -> bool:
     """Return whether the test is too small to see differences that people care about."""
     if "share_of_error" in resolution:
         return bool(resolution["share_of_error"] > ERROR_SHARES[-1])
-    return bool(resolution.get("least_difference", 0.0) > _NOTICED)
+    return bool(resolution.get("min_detectable_difference", 0.0) > _NOTICED)
 
 
 def split_document(split: Evaluation) -> dict[str, Any]:
-    """Return the figures of one split as JSON values, as `evaluation_document` has them in ``splits``."""
+    """Return the metrics of one split as JSON values, as `evaluation_document` has them in ``splits``."""
     document: dict[str, Any] = {
-        "pictures": split.pictures,
+        "images": split.images,
         "left_out": split.left_out,
         "groups": split.groups,
-        "figures": {name: figure.to_dict() for name, figure in split.figures.items()},
+        "metrics": {name: metric.to_dict() for name, metric in split.metrics.items()},
     }
     if isinstance(split, SplitEvaluation):
         document["averages"] = {name: dict(values) for name, values in split.averages.items()}
@@ -202,8 +203,8 @@ def split_document(split: Evaluation) -> dict[str, Any]:
 
 
 def _class_document(found: ClassEvaluation) -> dict[str, Any]:
-    figures = {name: figure.to_dict() for name, figure in found.figures.items()}
-    counts: dict[str, Any] = {"pictures": found.pictures, "predicted": found.predicted, "right": found.right}
+    metrics = {name: metric.to_dict() for name, metric in found.metrics.items()}
+    counts: dict[str, Any] = {"images": found.images, "predicted": found.predicted, "right": found.right}
     if found.threshold is not None:
         counts["threshold"] = found.threshold
-    return {"class": found.name, **counts, "figures": figures}
+    return {"class": found.name, **counts, "metrics": metrics}

@@ -11,28 +11,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from imagetune.evaluation.predict import PicturePrediction, picture_prediction
+from imagetune.evaluation.predict import ImagePrediction, image_prediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
 
 
 def mean_predictions(members: Sequence[Predictions]) -> Predictions:
-    """Return the mean of what several models say of the same pictures.
+    """Return the mean of what several models say of the same images.
 
     Args:
-        members: For the same n pictures in the same order; the same k class names, in whatever order.
+        members: For the same n images in the same order; the same k class names, in whatever order.
 
     Returns:
         Paths, labels and the order of the classes are those of the first; thresholds of multi_label are averaged, too.
 
     Raises:
-        ValueError: The pictures or the classes differ.
+        ValueError: The images or the classes differ.
     """
     first = members[0]
     total = np.zeros_like(first.probabilities)
     for member in members:
         if member.paths != first.paths:
-            raise ValueError("the members' pictures differ")
+            raise ValueError("the members' images differ")
         total += member.probabilities[:, column_order(first.class_names, member.class_names)]
     return replace(first, probabilities=total / len(members), thresholds=_mean_thresholds(members))
 
@@ -47,25 +47,27 @@ def combined(models: Sequence[LoadedModel]) -> LoadedModel:
     return replace(first, thresholds=thresholds)
 
 
-def mean_picture(answers: Sequence[PicturePrediction], together: LoadedModel) -> PicturePrediction:
-    """Return the mean of what several models say of one picture, or why some model could not read it.
+def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) -> ImagePrediction:
+    """Return the mean of what several models say of one image, or why some model could not read it.
 
-    It is unlike the training pictures where more than half of the models that can tell say so: their scores have scales
+    It is unlike the training images where more than half of the models that can tell say so: their scores have scales
     of their own and can't be averaged, and a vote keeps the share of false alarms near that of one model.
 
     Args:
-        answers: Of the same picture.
+        predictions: Of the same image.
         together: What `combined` returned: the order of the classes, and from when on a label is given.
     """
-    for answer in answers:
-        if answer.error is not None:
-            return answer
+    for prediction in predictions:
+        if prediction.error is not None:
+            return prediction
     rows = [
-        [answer.probabilities[name] for name in together.class_names] if answer.value is None else [answer.value]
-        for answer in answers
+        [prediction.probabilities[name] for name in together.class_names]
+        if prediction.value is None
+        else [prediction.value]
+        for prediction in predictions
     ]
-    found = picture_prediction(answers[0].path, np.mean(rows, axis=0), together)
-    votes = [answer.out_of_distribution for answer in answers if answer.out_of_distribution is not None]
+    found = image_prediction(predictions[0].path, np.mean(rows, axis=0), together)
+    votes = [prediction.out_of_distribution for prediction in predictions if prediction.out_of_distribution is not None]
     if not votes:
         return found
     share = sum(votes) / len(votes)

@@ -1,4 +1,4 @@
-"""The parts of evaluation.json beyond the figures of each split, each made by a module of its own."""
+"""The parts of evaluation.json beyond the metrics of each split, each made by a module of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions for pictures nobody has checked: one that can't be read gets an error, the others their answer."""
+"""Predictions for images nobody has checked: one that can't be read gets an error, the others their prediction."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.data.loading.decode import resize_picture
+from imagetune.data.loading.decode import resize_image
 from imagetune.data.loading.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.labels import LabelRule, number_text
 from imagetune.data.sources.records import Record
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predictions import UNKNOWN, Predictions
 from imagetune.evaluation.probabilities.decision_rules import (
-    least_cost_answers,
-    operating_answers,
+    min_cost_predictions,
+    operating_predictions,
     operating_thresholds,
     set_members,
     value_range,
@@ -28,47 +28,47 @@ from imagetune.model.inference import predict_probabilities
 from imagetune.model.manifest import LoadedModel
 
 BATCH_SIZE = 32
-_Answer: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64] | None]]
+_Prediction: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64] | None]]
 
 
 @dataclass(frozen=True)
-class AnswerWays:
-    """What of a model's manifest is applied to its answers; by default nothing, as `model.keras` answers.
+class DecisionRules:
+    """What of a model's manifest is applied to its predictions; by default nothing, as `model.keras` predictions.
 
     Attributes:
         calibrated: Probabilities are those at the fitted temperature. Labels and sets stay the same.
-        sets: Also the set of answers that holds the true one with a stated probability.
+        sets: Also the prediction set that holds the true one with a stated probability.
         operating_point: The label is the class that matters from its threshold on.
-        least_cost: The label is the answer with the least expected cost, by probabilities at the fitted temperature.
+        min_cost: The label is the prediction with the least expected cost, by probabilities at the fitted temperature.
     """
 
     calibrated: bool = False
     sets: bool = False
     operating_point: bool = False
-    least_cost: bool = False
+    min_cost: bool = False
 
 
-PLAIN_WAYS = AnswerWays()
+NO_DECISION_RULES = DecisionRules()
 
 
 @dataclass(frozen=True)
-class PicturePrediction:
-    """What the model says of a picture: ``label`` and ``probabilities``, or an ``error``.
+class ImagePrediction:
+    """What the model says of an image: ``label`` and ``probabilities``, or an ``error``.
 
     Attributes:
-        path: The picture.
+        path: The image.
         label: The class; for multi_label the labels that reach their thresholds, joined, perhaps none; for regression
-            the number's text. None where the picture can't be read.
+            the number's text. None where the image can't be read.
         probabilities: Of each class; empty for regression.
-        error: Why the picture can't be read, or None.
+        error: Why the image can't be read, or None.
         value: The number, for regression.
-        answers: The set that holds the true class with the coverage of the model's manifest, the likeliest first; None
-            where it was not asked for.
+        predictions: The set that holds the true class with the coverage of the model's manifest, the likeliest first;
+            None where it was not asked for.
         interval: Of regression, the same: its ends.
-        out_of_distribution: Whether the picture is unlike those that the model learned from, so that its answer means
-            little; None where the model doesn't say, or the picture can't be read.
-        out_of_distribution_score: How unlike they are; the larger, the stranger. Of several models together: the share
-            of those that call it a stranger.
+        out_of_distribution: Whether the image is unlike those that the model learned from, so that its prediction means
+            little; None where the model doesn't say, or the image can't be read.
+        out_of_distribution_score: How unlike they are; the larger, the out-of-distribution image. Of several models
+            together: the share of those that call it an out-of-distribution image.
     """
 
     path: str
@@ -76,15 +76,15 @@ class PicturePrediction:
     probabilities: dict[str, float]
     error: str | None
     value: float | None = None
-    answers: tuple[str, ...] | None = None
+    predictions: tuple[str, ...] | None = None
     interval: tuple[float, float] | None = None
     out_of_distribution: bool | None = None
     out_of_distribution_score: float | None = None
 
 
-def predict_pictures(
-    loaded: LoadedModel, paths: Sequence[str], ways: AnswerWays = PLAIN_WAYS
-) -> Iterator[PicturePrediction]:
+def predict_images(
+    loaded: LoadedModel, paths: Sequence[str], ways: DecisionRules = NO_DECISION_RULES
+) -> Iterator[ImagePrediction]:
     """Yield a prediction for each path, in order, a batch at a time.
 
     Raises:
@@ -92,7 +92,7 @@ def predict_pictures(
     """
     _require_ways(loaded, ways)
     records = [Record(path, label="") for path in paths]
-    answer = _answer(loaded)
+    prediction = _prediction(loaded)
     with evaluation_batches(
         records,
         loaded.class_names,
@@ -103,75 +103,75 @@ def predict_pictures(
         keep_going=True,
     ) as batches:
         for batch in batches:
-            yield from _predict_batch(loaded, answer, paths, batch, ways)
+            yield from _predict_batch(loaded, prediction, paths, batch, ways)
 
 
 def predict_arrays(
-    loaded: LoadedModel, images: Sequence[NDArray[np.uint8]], ways: AnswerWays = PLAIN_WAYS
-) -> Iterator[PicturePrediction]:
+    loaded: LoadedModel, images: Sequence[NDArray[np.uint8]], ways: DecisionRules = NO_DECISION_RULES
+) -> Iterator[ImagePrediction]:
     """Yield a prediction for each image that is in memory already, in order, a batch at a time.
 
     Args:
         loaded: The model.
         images: (h, w, 3) uint8 RGB each, of any size; they are resized as images from files are. Their paths are
             ``images[0]``, ``images[1]``, ...
-        ways: What of the model's manifest is applied to its answers.
+        ways: What of the model's manifest is applied to its predictions.
 
     Raises:
         ModelFileError: The manifest has nothing of what is to be applied.
     """
     _require_ways(loaded, ways)
-    answer = _answer(loaded)
+    prediction = _prediction(loaded)
     names = [f"images[{index}]" for index in range(len(images))]
     for first in range(0, len(images), BATCH_SIZE):
-        resized = [resize_picture(image, loaded.image) for image in images[first : first + BATCH_SIZE]]
+        resized = [resize_image(image, loaded.image) for image in images[first : first + BATCH_SIZE]]
         indices = np.arange(first, first + len(resized))
         batch = Batch(np.stack(resized), np.full(len(resized), UNKNOWN, np.int32), indices)
-        yield from _predict_batch(loaded, answer, names, batch, ways)
+        yield from _predict_batch(loaded, prediction, names, batch, ways)
 
 
 def _predict_batch(
-    loaded: LoadedModel, answer: _Answer, paths: Sequence[str], batch: Batch, ways: AnswerWays
-) -> Iterator[PicturePrediction]:
-    found = {index: PicturePrediction(paths[index], None, {}, what) for index, what in batch.errors}
+    loaded: LoadedModel, prediction: _Prediction, paths: Sequence[str], batch: Batch, ways: DecisionRules
+) -> Iterator[ImagePrediction]:
+    found = {index: ImagePrediction(paths[index], None, {}, what) for index, what in batch.errors}
     if len(batch.indices):
-        rows, scores = answer(batch)
+        rows, scores = prediction(batch)
         for index, row in zip(batch.indices, rows, strict=True):
-            found[int(index)] = picture_prediction(paths[index], row, loaded, ways)
+            found[int(index)] = image_prediction(paths[index], row, loaded, ways)
         if loaded.detector is not None and scores is not None:
-            strange = loaded.detector.turned_away(scores)
+            strange = loaded.detector.flagged(scores)
             for index, score, told in zip(batch.indices, scores.tolist(), strange.tolist(), strict=True):
                 known = found[int(index)]
                 found[int(index)] = replace(known, out_of_distribution=told, out_of_distribution_score=score)
     yield from (found[index] for index in sorted(found))
 
 
-def _answer(loaded: LoadedModel) -> _Answer:
-    """Return what gives a batch's answers (b, k), and the scores (b,) that tell strange pictures where there are any.
+def _prediction(loaded: LoadedModel) -> _Prediction:
+    """Return what gives a batch's predictions (b, k), and the scores (b,) that tell strange images where there are any.
 
-    Views change the answers only: scores are those of the picture itself, as when their threshold was chosen.
+    Views change the predictions only: scores are those of the image itself, as when their threshold was chosen.
     """
     detector = loaded.detector
     if detector is None:
-        return lambda batch: (predict_probabilities(loaded.model, [batch], views=loaded.views), None)
+        return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
     both = with_layer(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
     outputs = len(loaded.class_names)
 
-    def answer(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:
+    def prediction(batch: Batch) -> tuple[np.ndarray, NDArray[np.float64]]:
         seen = predict_probabilities(both, [batch])
-        rows = predict_probabilities(loaded.model, [batch], views=loaded.views) if loaded.views else seen[:, :outputs]
+        rows = predict_probabilities(loaded.model, [batch], tta=loaded.tta) if loaded.tta else seen[:, :outputs]
         return rows, detector.scores(seen[:, outputs:], loaded.task)
 
-    return answer
+    return prediction
 
 
-def picture_prediction(
-    path: str, row: np.ndarray, loaded: LoadedModel, ways: AnswerWays = PLAIN_WAYS
-) -> PicturePrediction:
-    """Return what a model says of one picture.
+def image_prediction(
+    path: str, row: np.ndarray, loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES
+) -> ImagePrediction:
+    """Return what a model says of one image.
 
     Args:
-        path: The picture.
+        path: The image.
         row: (k,) the model's outputs.
         loaded: The model.
         ways: What of its manifest is applied.
@@ -182,67 +182,67 @@ def picture_prediction(
         # Nine digits are what float32 has.
         value = float(f"{outputs[0, 0]:.9g}")
         interval = _interval(value, loaded) if ways.sets else None
-        return PicturePrediction(path, number_text(value), {}, None, value, interval=interval)
-    answer = Predictions(
+        return ImagePrediction(path, number_text(value), {}, None, value, interval=interval)
+    prediction = Predictions(
         (path,), np.array([UNKNOWN]), outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
     )
     shown = np.asarray(row, np.float32)
     if ways.calibrated and loaded.temperature is not None:
         shown = scaled(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
     named = {name: float(p) for name, p in zip(loaded.class_names, shown, strict=True)}
-    answers = _answer_set(answer, loaded) if ways.sets else None
-    label = _cheapest(outputs, loaded) if ways.least_cost else _label(answer, loaded, ways)
-    return PicturePrediction(path, label, named, None, answers=answers)
+    predictions = _prediction_set(prediction, loaded) if ways.sets else None
+    label = _cheapest(outputs, loaded) if ways.min_cost else _label(prediction, loaded, ways)
+    return ImagePrediction(path, label, named, None, predictions=predictions)
 
 
-def _label(answer: Predictions, loaded: LoadedModel, ways: AnswerWays) -> str:
-    """Return the answer's text; thresholds are those of the model's own probabilities."""
+def _label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRules) -> str:
+    """Return the prediction's text; thresholds are those of the model's own probabilities."""
     point = loaded.operating_point if ways.operating_point else None
     if point is not None and loaded.task != "multi_label":
-        return loaded.class_names[int(operating_answers(answer, point)[0])]
+        return loaded.class_names[int(operating_predictions(prediction, point)[0])]
     if point is not None:
-        answer = replace(answer, thresholds=operating_thresholds(answer, point))
-    _, label = next(answer.texts())
+        prediction = replace(prediction, thresholds=operating_thresholds(prediction, point))
+    _, label = next(prediction.texts())
     return label
 
 
 def _cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
-    """Return the answer with the least expected cost, as the part ``costs`` of evaluation.json was computed."""
+    """Return the prediction with the least expected cost, as the part ``costs`` of evaluation.json was computed."""
     if loaded.temperature is not None:
         outputs = scaled(outputs, loaded.temperature, loaded.task)
-    return loaded.class_names[int(least_cost_answers(outputs, np.array(loaded.costs, np.float64))[0])]
+    return loaded.class_names[int(min_cost_predictions(outputs, np.array(loaded.costs, np.float64))[0])]
 
 
-def _answer_set(answer: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
-    """Return the names in the set of answers, the likeliest first."""
+def _prediction_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
+    """Return the names in the prediction set, the likeliest first."""
     if loaded.conformal is None:
         return None
-    held = set_members(answer, loaded.conformal)[0]
-    order = np.argsort(-answer.probabilities[0], kind="stable")
+    held = set_members(prediction, loaded.conformal)[0]
+    order = np.argsort(-prediction.probabilities[0], kind="stable")
     return tuple(loaded.class_names[index] for index in order if held[index])
 
 
 def _interval(value: float, loaded: LoadedModel) -> tuple[float, float] | None:
-    """Return the ends of a number's interval; None where validation had too few pictures for any."""
+    """Return the ends of a number's interval; None where validation had too few images for any."""
     if loaded.conformal is None or loaded.conformal.threshold is None:
         return None
     low, high = value_range(np.array([value]), loaded.conformal)
     return float(low[0]), float(high[0])
 
 
-def _require_ways(loaded: LoadedModel, ways: AnswerWays) -> None:
+def _require_ways(loaded: LoadedModel, ways: DecisionRules) -> None:
     """Refuse to apply what the manifest doesn't have."""
     rule = loaded.conformal
     no_sets = rule is None or (loaded.task == "regression" and rule.threshold is None)
     missing = {
         "--calibrated": (ways.calibrated and loaded.temperature is None, "no temperature", "calibration"),
-        "--sets": (ways.sets and no_sets, "no rule for sets of answers", "conformal"),
+        "--sets": (ways.sets and no_sets, "no rule for prediction sets", "conformal"),
         "--operating-point": (
             ways.operating_point and loaded.operating_point is None,
             "no operating point",
             "operating_point",
         ),
-        "--least-cost": (ways.least_cost and loaded.costs is None, "no costs of mistakes", "costs"),
+        "--min-cost": (ways.min_cost and loaded.costs is None, "no costs of mistakes", "costs"),
     }
     for option, (lacks, what, part) in missing.items():
         if lacks:

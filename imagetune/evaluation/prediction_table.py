@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.files import atomic_path
-from imagetune.evaluation.predict import PicturePrediction
+from imagetune.evaluation.predict import ImagePrediction
 
 SET_SEPARATOR = ";"
-_OPTIONAL = ("value", "answers", "interval", "out_of_distribution", "out_of_distribution_score")
+_OPTIONAL = ("value", "predictions", "interval", "out_of_distribution", "out_of_distribution_score")
 
 
-def prediction_document(prediction: PicturePrediction) -> dict[str, Any]:
+def prediction_document(prediction: ImagePrediction) -> dict[str, Any]:
     """Return a prediction as plain JSON values, without the optional keys that it has no value for."""
     document = asdict(prediction)
     return {name: value for name, value in document.items() if value is not None or name not in _OPTIONAL}
 
 
-def write_prediction_table(predictions: Iterable[PicturePrediction], path: Path) -> tuple[int, int]:
+def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -> tuple[int, int]:
     """Write a CSV file with a row an image and a column a class, and return how many rows and how many errors it has.
 
     Raises:
@@ -41,11 +41,11 @@ def write_prediction_table(predictions: Iterable[PicturePrediction], path: Path)
     return len(rows), sum(row.error is not None for row in rows)
 
 
-def _set_columns(rows: Iterable[PicturePrediction]) -> dict[str, Callable[[PicturePrediction], object]]:
+def _set_columns(rows: Iterable[ImagePrediction]) -> dict[str, Callable[[ImagePrediction], object]]:
     """Return the columns of prediction sets or intervals, each with what its cells hold; none where not asked for."""
     for row in rows:
-        if row.answers is not None:
-            return {"answers": lambda row: SET_SEPARATOR.join(row.answers or ())}
+        if row.predictions is not None:
+            return {"predictions": lambda row: SET_SEPARATOR.join(row.predictions or ())}
         if row.interval is not None:
             return {
                 "low": lambda row: "" if row.interval is None else row.interval[0],

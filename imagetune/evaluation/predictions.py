@@ -1,4 +1,4 @@
-"""What a model says of labelled pictures, and its file in the run folder."""
+"""What a model says of labelled images, and its file in the run folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     import keras
 
-    from imagetune.data.loading.image_cache import PictureCache
+    from imagetune.data.loading.image_cache import ImageCache
     from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
-    from imagetune.recipe.tracking import View
+    from imagetune.recipe.tracking import TTA
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
@@ -32,18 +32,18 @@ _WORTH_FOLDING = 1000
 
 @dataclass(frozen=True)
 class Predictions:
-    """The model's answers for n pictures and k classes, in the order of the records.
+    """The model's predictions for n images and k classes, in the order of the records.
 
     Attributes:
         paths: n paths.
-        labels: (n,) int64, index of the true class; -1 where the label is not one of the classes, and for all pictures
+        labels: (n,) int64, index of the true class; -1 where the label is not one of the classes, and for all images
             of multi_label and regression.
         probabilities: (n, k) float64 in [0, 1]; for regression (n, 1) the predicted numbers.
         class_names: k names; for regression that of the number.
         rule: What a label is and how it is written.
         targets: (n, k) float64 zeros and ones for multi_label, (n, 1) true numbers for regression; empty else.
         thresholds: Of multi_label: from which probability on each label is given; 0.5 where there are none.
-        unknown: Of multi_label: pictures with a label that the model doesn't know.
+        unknown: Of multi_label: images with a label that the model doesn't know.
     """
 
     paths: tuple[str, ...]
@@ -70,14 +70,14 @@ class Predictions:
         return chosen
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Yield the true label and the answer of each picture as text; an unknown label is empty."""
+        """Yield the true label and the prediction of each image as text; an unknown label is empty."""
         names = self.class_names
         if self.rule.task == "multi_label":
             for true, given in zip(self.targets >= 0.5, self.given, strict=True):
                 yield self._joined(true), self._joined(given)
         elif self.rule.task == "regression":
-            for value, answer in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
-                yield number_text(value), f"{answer:.9g}"
+            for value, prediction in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
+                yield number_text(value), f"{prediction:.9g}"
         else:
             for label, best in zip(self.labels, self.predicted, strict=True):
                 yield names[label] if label >= 0 else "", names[best]
@@ -95,7 +95,7 @@ def predictions_of(
     rule: LabelRule,
     thresholds: Sequence[float] = (),
 ) -> Predictions:
-    """Return the model's outputs (n, k) for n pictures together with the truth in their labels' texts."""
+    """Return the model's outputs (n, k) for n images together with the truth in their labels' texts."""
     names = tuple(class_names)
     single = rule.task in ("single_label", "ordinal")
     known = frozenset(names)
@@ -129,40 +129,40 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     batch_size: int,
     workers: int | Literal["auto"],
     max_pixels: int,
-    views: Sequence[View] = (),
+    tta: Sequence[TTA] = (),
     rule: LabelRule = ONE_CLASS,
     thresholds: Sequence[float] = (),
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
 ) -> Predictions:
-    """Return the model's probabilities for labelled pictures, decoded as in training and not augmented.
+    """Return the model's probabilities for labelled images, decoded as in training and not augmented.
 
     Args:
         model: Takes (batch, height, width, 3) RGB pixels 0..255, gives (batch, k) probabilities.
-        records: n pictures; a label that is not in ``class_names`` becomes -1.
+        records: n images; a label that is not in ``class_names`` becomes -1.
         class_names: The k classes in the order of the model's output.
         image: Size and fit of the model's input.
-        batch_size: Pictures a forward pass.
+        batch_size: Images a forward pass.
         workers: Processes that decode.
-        max_pixels: Larger pictures are refused from their header.
-        views: Versions of each picture beside itself whose probabilities are averaged.
+        max_pixels: Larger images are refused from their header.
+        tta: Versions of each image beside itself whose probabilities are averaged.
         rule: What a label is and how it is written.
         thresholds: Of multi_label: from which probability on each label is given.
-        cache: Decoded pictures of this size.
+        cache: Decoded images of this size.
 
     Raises:
-        DataError: A picture vanished or can't be decoded; its path is named.
+        DataError: An image vanished or can't be decoded; its path is named.
     """
     # Reading predictions.csv for a report needs neither Keras nor Grain.
     from imagetune.data.loading.pipeline import evaluation_batches
     from imagetune.model.fold_batch_norm import folded
     from imagetune.model.inference import predict_probabilities
 
-    if len(records) * (1 + len(views)) >= _WORTH_FOLDING:
+    if len(records) * (1 + len(tta)) >= _WORTH_FOLDING:
         model = folded(model)
     with evaluation_batches(
         records, class_names, image=image, batch_size=batch_size, workers=workers, max_pixels=max_pixels, cache=cache
     ) as batches:
-        probabilities = np.asarray(predict_probabilities(model, batches, views=views), dtype=np.float64)
+        probabilities = np.asarray(predict_probabilities(model, batches, tta=tta), dtype=np.float64)
     return predictions_of(
         [record.path for record in records],
         [record.label for record in records],
@@ -182,9 +182,9 @@ def write_predictions(predictions: Predictions, path: Path, *, root: Path | None
         root: Paths below it are written relative to it, so that the run folder can be read on another machine.
     """
     names = predictions.class_names
-    pictures = zip(predictions.paths, predictions.texts(), predictions.probabilities, strict=True)
+    images = zip(predictions.paths, predictions.texts(), predictions.probabilities, strict=True)
     # Nine digits give back every float32 exactly.
-    rows = ([told_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in pictures)
+    rows = ([told_path(path, root), *texts, *(f"{p:.9g}" for p in outputs)] for path, texts, outputs in images)
     write_csv(path, [*HEADER, *names], rows)
 
 
@@ -240,6 +240,6 @@ def _positions(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[np.
 
 
 def told_path(path: str, root: Path | None) -> str:
-    """Return a path relative to the pictures' root where it lies below it."""
+    """Return a path relative to the images' root where it lies below it."""
     given = Path(path)
     return given.relative_to(root).as_posix() if root is not None and given.is_relative_to(root) else path

@@ -50,7 +50,7 @@ def build_model(
         the number in the labels' units. The backbone is one nested layer, called as in the recipe.
 
     Raises:
-        RecipeError: Unknown backbone, or pictures smaller than it takes.
+        RecipeError: Unknown backbone, or images smaller than it takes.
     """
     backbone = get_backbone(config.backbone)
     inputs = keras.Input((*image_size, 3), name=IMAGE)
@@ -59,7 +59,7 @@ def build_model(
         network = with_drop_path(network, config.drop_path)
     features = network(preprocess(inputs, backbone.preprocessing))
     logits = _add_head(features, config.head, num_classes)
-    return keras.Model(inputs, _answer_layer(task, scale or ValueScale())(logits), name="imagetune")
+    return keras.Model(inputs, _prediction_layer(task, scale or ValueScale())(logits), name="imagetune")
 
 
 def value_scale_of(model: keras.Model) -> ValueScale | None:
@@ -68,7 +68,7 @@ def value_scale_of(model: keras.Model) -> ValueScale | None:
     return ValueScale(float(layer.offset), float(layer.scale)) if layer.name == VALUE else None
 
 
-def _answer_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
+def _prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
     if task == "regression":
         return keras.layers.Rescaling(scale.std, offset=scale.mean, dtype="float32", name=VALUE)
     activation = "sigmoid" if task == "multi_label" else "softmax"
@@ -89,7 +89,7 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
         (batch, rows, columns, channels).
 
     Raises:
-        RecipeError: The pictures are smaller than it takes, or a plug-in builds something else.
+        RecipeError: The images are smaller than it takes, or a plug-in builds something else.
     """
     _check_size(backbone, image_size)
     shape = (*image_size, 3)
@@ -134,14 +134,14 @@ def logits_model(model: keras.Model) -> keras.Model:
 
 
 def with_layer(model: keras.Model, name: str) -> keras.Model:
-    """Return the same model with the output of a layer of the head beside its answers. Weights are shared.
+    """Return the same model with the output of a layer of the head beside its predictions. Weights are shared.
 
     Args:
         model: Made by ``build_model``.
         name: `LOGITS`, or `POOLING` for the features.
 
     Returns:
-        Pictures to (batch, outputs + width of the layer) float32.
+        Images to (batch, outputs + width of the layer) float32.
     """
     seen = keras.ops.cast(model.get_layer(name).output, "float32")
     return keras.Model(model.input, keras.ops.concatenate([model.output, seen], axis=-1), name=f"imagetune_and_{name}")
@@ -149,8 +149,8 @@ def with_layer(model: keras.Model, name: str) -> keras.Model:
 
 def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
     if min(image_size) < backbone.min_size:
-        what = f"{backbone.name} takes pictures of {backbone.min_size} pixels and more, not {min(image_size)}"
-        raise RecipeError(what, where="data.image_size", hint=f"its usual size is {backbone.usual_size}")
+        what = f"{backbone.name} takes images of {backbone.min_size} pixels and more, not {min(image_size)}"
+        raise RecipeError(what, where="data.image_size", hint=f"its usual size is {backbone.default_size}")
 
 
 def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:

@@ -53,7 +53,7 @@ def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
     """Return a row for each backbone, without importing Keras.
 
     Args:
-        verify: Also hash the weights that are at hand, so that damaged ones show.
+        verify: Also hash the weights that are at hand, so that corrupted ones show.
     """
     return tuple(
         ModelRow(
@@ -61,7 +61,7 @@ def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
             parameters=backbone.parameters,
             megabytes=round(backbone.parameters * 4 / 1e6, 1),
             top1=backbone.top1,
-            image_size=backbone.usual_size,
+            image_size=backbone.default_size,
             weights=weights_state(backbone, verify=verify),
         )
         for backbone in all_backbones()

@@ -13,7 +13,7 @@ class Device:
 
     Attributes:
         name: Of the first device, such as ``gpu:0``.
-        is_cpu: Whether there is nothing but processor cores, which loading pictures wants as well.
+        is_cpu: Whether there is nothing but processor cores, which loading images wants as well.
         backend: Of Keras: ``tensorflow``, ``jax`` or ``torch``.
     """
 

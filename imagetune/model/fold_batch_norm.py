@@ -1,4 +1,4 @@
-"""The same answers in fewer steps: BatchNorm that only scales and shifts, folded into the convolution before it."""
+"""The same predictions in fewer steps: BatchNorm that only scales and shifts, folded into the convolution before it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def folded(model: keras.Model) -> keras.Model:
-    """Return a model of the same answers for inference, BatchNorm folded into convolutions (Jacob et al. 2018).
+    """Return a model of the same predictions for inference, BatchNorm folded into convolutions (Jacob et al. 2018).
 
     Keras computes BatchNorm's inference on its own, once over every feature map to multiply and once to add; as weights
     and bias of the convolution both are free. The new convolutions have copies of the weights as they are now; all

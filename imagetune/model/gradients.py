@@ -21,15 +21,15 @@ from imagetune.model.fold_batch_norm import folded
 Floats = NDArray[np.float32]
 
 PASS_SIZE = 32
-"""Pictures that go through the model together; fewer take as long."""
+"""Images that go through the model together; fewer take as long."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class SaliencyModel:
     """A model cut in two behind its backbone.
 
     Attributes:
-        features: Pictures (n, height, width, 3), RGB, 0..255, to the backbone's last feature map
+        features: Images (n, height, width, 3), RGB, 0..255, to the backbone's last feature map
             (n, rows, columns, channels).
         head: Feature maps to logits (n, outputs), without dropout; a copy of the layers in float32, frozen.
     """
@@ -38,7 +38,7 @@ class Sight:
     head: keras.Model
 
 
-def sight_of(model: keras.Model) -> Sight:
+def split_for_saliency(model: keras.Model) -> SaliencyModel:
     """Cut a model made by ``build_model`` behind its backbone; the model stays as it is.
 
     Both parts have the weights as they are now.
@@ -53,28 +53,28 @@ def sight_of(model: keras.Model) -> Sight:
         copy.set_weights(layer.get_weights())
     head = keras.Model(inputs, x, name="head")
     head.trainable = False
-    return Sight(folded(keras.Model(model.input, tensor, name="features")), head)
+    return SaliencyModel(folded(keras.Model(model.input, tensor, name="features")), head)
 
 
-def feature_maps(sight: Sight, images: NDArray[np.uint8]) -> Floats:
-    """Return the last feature map (n, rows, columns, channels) of pictures (n, height, width, 3); see `PASS_SIZE`."""
+def feature_maps(split: SaliencyModel, images: NDArray[np.uint8]) -> Floats:
+    """Return the last feature map (n, rows, columns, channels) of images (n, height, width, 3); see `PASS_SIZE`."""
     # Always as many at once, so that the model is compiled once.
     filling = np.zeros((-len(images) % PASS_SIZE, *images.shape[1:]), images.dtype)
     parts = np.concatenate([images, filling]).reshape(-1, PASS_SIZE, *images.shape[1:])
-    maps = [np.asarray(sight.features.predict_on_batch(part), np.float32) for part in parts]
-    return np.concatenate(maps)[: len(images)] if maps else np.zeros((0, *sight.features.output_shape[1:]), np.float32)
+    maps = [np.asarray(split.features.predict_on_batch(part), np.float32) for part in parts]
+    return np.concatenate(maps)[: len(images)] if maps else np.zeros((0, *split.features.output_shape[1:]), np.float32)
 
 
-def logits_of(sight: Sight, features: Floats) -> Floats:
+def logits_of(split: SaliencyModel, features: Floats) -> Floats:
     """Return the logits (n, outputs) of feature maps (n, rows, columns, channels)."""
-    return np.asarray(keras.ops.convert_to_numpy(sight.head(features, training=False)), np.float32)
+    return np.asarray(keras.ops.convert_to_numpy(split.head(features, training=False)), np.float32)
 
 
-def logit_gradients(sight: Sight, features: Floats, targets: NDArray[np.int64]) -> Floats:
+def logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
     """Return how one logit of each feature map changes with each of its values.
 
     Args:
-        sight: The model.
+        split: The model.
         features: (n, rows, columns, channels).
         targets: (n,) the output whose gradient is wanted.
 
@@ -83,10 +83,10 @@ def logit_gradients(sight: Sight, features: Floats, targets: NDArray[np.int64]) 
     """
     inputs = keras.Input(batch_shape=features.shape)
     shift = _Shift()
-    stepped = keras.Model(inputs, sight.head(shift(inputs)))
+    stepped = keras.Model(inputs, split.head(shift(inputs)))
     # A step down the negative logit is a step up the logit.
     stepped.compile(keras.optimizers.SGD(1.0), loss=_NegativeLogit(), run_eagerly=True)
-    wanted = np.eye(sight.head.output_shape[-1], dtype=np.float32)[targets]
+    wanted = np.eye(split.head.output_shape[-1], dtype=np.float32)[targets]
     stepped.train_on_batch(features, wanted)
     return np.asarray(keras.ops.convert_to_numpy(shift.shift), np.float32)
 
@@ -121,5 +121,5 @@ class _NegativeLogit(keras.losses.Loss):
         super().__init__(reduction="sum", dtype="float32")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return (n,) the negative logit of each picture."""
+        """Return (n,) the negative logit of each image."""
         return -keras.ops.sum(y_true * y_pred, axis=-1)

@@ -27,7 +27,7 @@ from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model, value_scale_of
 from imagetune.model.decision_rules import ConformalRule, OperatingPoint
 from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
-from imagetune.model.test_time_augmentation import unfit_views
+from imagetune.model.test_time_augmentation import unfit_tta
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
 from imagetune.model.weights.matching import assign, match_layers
@@ -35,7 +35,7 @@ from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, 
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task
 from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.tracking import View
+from imagetune.recipe.tracking import TTA
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -44,7 +44,7 @@ WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
 DEFAULT_MAX_PIXELS = 100_000_000
 # No backbone of the table gives fewer channels, and none reduces height and width by more than this.
-LEAST_CHANNELS = 512
+MIN_CHANNELS = 512
 LARGEST_REDUCTION = 64
 
 
@@ -66,34 +66,34 @@ class Manifest(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Number format of the computation."""
     task: Task = "single_label"
-    """What the model answers; a manifest without the field is of one class of several."""
+    """What the model predicts; a manifest without the field is of one class of several."""
     class_names: Annotated[ListOf[str], Field(min_length=1)]
     """Label of each output, in order; for regression what the number is called."""
     thresholds: ListOf[Fraction] = ()
     """Of multi_label: from which probability on each label is given; 0.5 where there are none."""
     label_separator: Annotated[str, Field(min_length=1)] = ";"
-    """Of multi_label: what stands between the labels of an answer."""
+    """Of multi_label: what stands between the labels of a prediction."""
     value_mean: Finite = 0.0
     """Of regression: mean of the training labels, added to the normalised value."""
     value_std: Annotated[Finite, Field(gt=0)] = 1.0
     """Of regression: standard deviation of the training labels, the normalised value's unit."""
     image: ImageSettings
-    """How a picture becomes the model's input."""
+    """How an image becomes the model's input."""
     max_pixels: PositiveInt
-    """Larger pictures are refused."""
-    views: ListOf[View] = ()
-    """Versions of each picture beside itself whose answers are averaged; a manifest without the field has none."""
+    """Larger images are refused."""
+    tta: ListOf[TTA] = ()
+    """Versions of each image beside itself whose predictions are averaged; a manifest without the field has none."""
     temperature: Positive | None = None
     """Of probabilities: what divides their logits to make them calibrated; fitted on validation, None where it could
     not be."""
     conformal: ConformalRule | None = None
-    """How sets of answers are made that hold the true one with a stated probability; chosen on validation."""
+    """How prediction sets are made that hold the true one with a stated probability; chosen on validation."""
     operating_point: OperatingPoint | None = None
-    """From which probability on the answer is the class that matters; chosen on validation."""
+    """From which probability on the prediction is the class that matters; chosen on validation."""
     costs: ListOf[ListOf[NonNegative]] | None = None
-    """What each mistake costs: a row a true class, a column an answer; None where the recipe has no costs."""
+    """What each mistake costs: a row a true class, a column a prediction; None where the recipe has no costs."""
     out_of_distribution: OutOfDistribution | None = None
-    """From which score on a picture is unlike those of training; None where no score was wanted or could be had."""
+    """From which score on an image is unlike those of training; None where no score was wanted or could be had."""
     weights_sha256: str
     """Hash of ``model.weights.h5``."""
 
@@ -115,9 +115,9 @@ class Manifest(Section):
         return self
 
     @model_validator(mode="after")
-    def _fitting_views(self) -> Self:
-        if unfit := unfit_views(self.views, self.image):
-            raise ValueError(f"{unfit[0]} needs square pictures, not {self.image.height}x{self.image.width}")
+    def _fitting_tta(self) -> Self:
+        if unfit := unfit_tta(self.tta, self.image):
+            raise ValueError(f"{unfit[0]} needs square images, not {self.image.height}x{self.image.width}")
         return self
 
 
@@ -128,19 +128,19 @@ class LoadedModel:
     Attributes:
         model: (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities, or (batch, 1) numbers.
         class_names: Label of each output.
-        image: How a picture becomes the input.
+        image: How an image becomes the input.
         config: Backbone and head.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger images are refused.
         sha256: Hash of the weights.
-        views: Versions of each picture beside itself whose answers are averaged.
+        tta: Versions of each image beside itself whose predictions are averaged.
         task: What a label is.
         thresholds: Of multi_label: from which probability on each label is given.
-        label_separator: Of multi_label: what stands between the labels of an answer.
+        label_separator: Of multi_label: what stands between the labels of a prediction.
         temperature: What divides the logits to make the probabilities calibrated; None where that isn't known.
-        conformal: How sets of answers are made; None where that isn't known.
-        operating_point: From which probability on the answer is the class that matters; None without such a class.
-        costs: What each mistake costs, (true class, answer); None where that wasn't said.
-        detector: What tells pictures unlike those of training; None where there is nothing that does.
+        conformal: How prediction sets are made; None where that isn't known.
+        operating_point: From which probability on the prediction is the class that matters; None without such a class.
+        costs: What each mistake costs, (true class, prediction); None where that wasn't said.
+        detector: What tells images unlike those of training; None where there is nothing that does.
     """
 
     model: keras.Model
@@ -149,7 +149,7 @@ class LoadedModel:
     config: ModelConfig
     max_pixels: int
     sha256: str
-    views: tuple[View, ...] = ()
+    tta: tuple[TTA, ...] = ()
     task: Task = "single_label"
     thresholds: tuple[float, ...] = ()
     label_separator: str = ";"
@@ -168,7 +168,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     class_names: Sequence[str],
     image: ImageSettings,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    views: Sequence[View] = (),
+    tta: Sequence[TTA] = (),
     task: Task = "single_label",
     thresholds: Sequence[float] = (),
     label_separator: str = ";",
@@ -201,7 +201,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
                 value_std=scale.std,
                 image=image,
                 max_pixels=max_pixels,
-                views=tuple(views),
+                tta=tuple(tta),
                 weights_sha256=sha256_file(fresh / WEIGHTS),
             )
             write_json(fresh / MANIFEST, manifest.model_dump(mode="json"))
@@ -218,7 +218,7 @@ def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:
         values: Plain JSON values by the manifest's fields; the others, and the hash of the weights, stay.
 
     Raises:
-        ModelFileError: There is no manifest, or it is damaged.
+        ModelFileError: There is no manifest, or it is corrupted.
         ResourceError: The disk is full or can't be written.
         ValueError: A value is not one that its field can have.
     """
@@ -236,7 +236,7 @@ def load_model(folder: Path) -> LoadedModel:
         folder: The folder ``model/`` of a run, or the run folder.
 
     Raises:
-        ModelFileError: Something is missing, damaged, changed since it was written, or hostile.
+        ModelFileError: Something is missing, corrupted, changed since it was written, or hostile.
         ResourceError: Its backbone is a plug-in that is not installed here, or fails.
     """
     place = find_manifest(folder)
@@ -265,7 +265,7 @@ def load_model(folder: Path) -> LoadedModel:
         manifest.config,
         manifest.max_pixels,
         manifest.weights_sha256,
-        manifest.views,
+        manifest.tta,
         manifest.task,
         manifest.thresholds,
         manifest.label_separator,
@@ -294,7 +294,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
-        ModelFileError: It is damaged, or from another version.
+        ModelFileError: It is corrupted, or from another version.
     """
     path = folder / MANIFEST
     try:
@@ -321,7 +321,7 @@ def verified_weights(folder: Path, manifest: Manifest) -> Path:
         raise ModelFileError("missing", where=str(path), hint="copy the folder again, or train again")
     actual = sha256_file(path)
     if actual != manifest.weights_sha256:
-        what = f"damaged or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
+        what = f"corrupted or replaced: SHA-256 {actual}, but {MANIFEST} says {manifest.weights_sha256}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again")
     return path
 
@@ -352,7 +352,7 @@ def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
     head, image = manifest.config.head, manifest.image
     cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
     # A plug-in's backbone may be as narrow as it likes.
-    channels = LEAST_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
+    channels = MIN_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
     features = channels * (cells if head.pooling == "flatten" else 1)
     units = (features, *head.hidden, len(manifest.class_names))
     if 4 * sum(before * after for before, after in pairwise(units)) > weights_bytes:

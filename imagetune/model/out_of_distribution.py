@@ -1,11 +1,11 @@
-"""Scores that tell pictures unlike those that a model learned from; the larger, the stranger.
+"""Scores that tell images unlike those that a model learned from; the larger, the out-of-distribution image.
 
-Energy (Liu et al., NeurIPS 2020): minus the log of the summed exponentials of the logits. For several labels a picture
+Energy (Liu et al., NeurIPS 2020): minus the log of the summed exponentials of the logits. For several labels an image
 it is summed over the labels (joint energy: Wang et al., NeurIPS 2021). Mahalanobis (Lee et al., NeurIPS 2018): the
 squared distance of the features to the nearest class mean, in the metric of a covariance that all classes share.
-Features are brought to length 1 first (Mahalanobis++: Mueller and Hein, ICML 2025): without that, pictures of noise,
-whose features are short, lie nearer than test pictures do. The covariance is shrunk as Ledoit and Wolf (Journal of
-Multivariate Analysis 88, 2004) say, as there are rarely more pictures than features.
+Features are brought to length 1 first (Mahalanobis++: Mueller and Hein, ICML 2025): without that, images of noise,
+whose features are short, lie nearer than test images do. The covariance is shrunk as Ledoit and Wolf (Journal of
+Multivariate Analysis 88, 2004) say, as there are rarely more images than features.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from imagetune.recipe.data import Task
 STATISTICS = "feature_statistics.npz"
 LARGEST_BYTES = 1 << 30
 # More directions than this are not kept apart: what is left varies little, and is told by its mean variance.
-MOST_DIRECTIONS = 1024
-# The covariance of a few thousand pictures is as good, and takes seconds.
-MOST_PICTURES = 3000
-_LEAST = 1e-12
+MAX_DIRECTIONS = 1024
+# The covariance of a few thousand images is as good, and takes seconds.
+MAX_IMAGES = 3000
+_MIN = 1e-12
 
 Floats = NDArray[np.floating]
 Score = Literal["energy", "mahalanobis"]
 
 
 class OutOfDistribution(Section):
-    """From which score on a picture counts as unlike those of training; chosen on validation."""
+    """From which score on an image counts as unlike those of training; chosen on validation."""
 
     score: Score
     """`energy`: of the logits; `mahalanobis`: the features' distance to the nearest class."""
     threshold: Annotated[float, Field(allow_inf_nan=False)]
-    """Larger scores are turned away."""
+    """Larger scores are flagged."""
     share: Annotated[float, Field(gt=0.0, lt=0.5)]
-    """Share of validation pictures that the threshold was to turn away."""
+    """Share of validation images that the threshold was to turn away."""
     statistics_sha256: str | None = None
     """Of mahalanobis: hash of ``feature_statistics.npz``."""
 
@@ -83,7 +83,7 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Detector:
-    """What tells strange pictures.
+    """What tells strange images.
 
     Attributes:
         rule: Score and threshold.
@@ -99,8 +99,8 @@ class Detector:
             return energies(evidence, task)
         return self.statistics.distances(evidence)
 
-    def turned_away(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which scores (m,) are those of pictures unlike the training pictures."""
+    def flagged(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which scores (m,) are those of images unlike the training images."""
         strange: NDArray[np.bool_] = scores > self.rule.threshold
         return strange
 
@@ -123,7 +123,7 @@ def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, s
     """Measure features about their class means.
 
     Args:
-        features: (n, d) of training pictures; of more than `MOST_PICTURES` some are drawn for the covariance.
+        features: (n, d) of training images; of more than `MAX_IMAGES` some are drawn for the covariance.
         classes: (n,) class of each, in [0, k); None to measure about the mean of all.
         seed: Of what is drawn.
     """
@@ -131,8 +131,8 @@ def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, s
     codes = np.zeros(len(flat), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     means = np.stack([flat[codes == code].mean(axis=0) for code in range(int(codes.max()) + 1)])
     centred = flat - means[codes]
-    if len(centred) > MOST_PICTURES:
-        centred = centred[np.random.default_rng(seed).choice(len(centred), MOST_PICTURES, replace=False)]
+    if len(centred) > MAX_IMAGES:
+        centred = centred[np.random.default_rng(seed).choice(len(centred), MAX_IMAGES, replace=False)]
     directions, variances = _principal(centred)
     width = flat.shape[1]
     share, mean = _shrinkage(centred), float(np.square(centred).sum() / centred.size)
@@ -140,7 +140,7 @@ def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, s
     left = width - len(variances)
     unseen = max(width * mean - float(variances.sum()), 0.0)
     rest = share * mean + (1 - share) * unseen / left if left else mean
-    floor = max(mean, _LEAST) * _LEAST
+    floor = max(mean, _MIN) * _MIN
     return FeatureStatistics(
         means.astype(np.float32),
         directions.astype(np.float32),
@@ -171,7 +171,7 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
         rule: From the manifest in it.
 
     Raises:
-        ModelFileError: The statistics are missing, damaged or replaced.
+        ModelFileError: The statistics are missing, corrupted or replaced.
     """
     if rule.score == "energy":
         return Detector(rule)
@@ -180,7 +180,9 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint=hint)
     if path.stat().st_size > LARGEST_BYTES or sha256_file(path) != rule.statistics_sha256:
-        raise ModelFileError("damaged or replaced: not what the manifest was written with", where=str(path), hint=hint)
+        raise ModelFileError(
+            "corrupted or replaced: not what the manifest was written with", where=str(path), hint=hint
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = FeatureStatistics(stored["means"], stored["directions"], stored["variances"], float(stored["rest"]))
@@ -192,7 +194,7 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
 def _unit(features: Floats) -> NDArray[np.float64]:
     """Return features (n, ...) as (n, d) of length 1."""
     flat = np.asarray(features, np.float64).reshape(len(features), -1)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _LEAST), np.float64)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _MIN), np.float64)
 
 
 def _squared(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -208,11 +210,11 @@ def _principal(centred: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     # The smaller of the two matrices of products has the same eigenvalues.
     products = centred @ centred.T if small else centred.T @ centred
     values, vectors = np.linalg.eigh(products / count)
-    order = np.argsort(-values)[:MOST_DIRECTIONS]
+    order = np.argsort(-values)[:MAX_DIRECTIONS]
     order = order[values[order] > max(float(values[-1]), 0.0) * 1e-9]
     directions = vectors[:, order].T @ centred if small else vectors[:, order].T
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    return directions / np.maximum(lengths, _LEAST), values[order]
+    return directions / np.maximum(lengths, _MIN), values[order]
 
 
 def _shrinkage(centred: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""A model cut in two behind its frozen part: from pictures to features, and from features to the answer."""
+"""A model cut in two behind its frozen part: from images to features, and from features to the prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagetune.model.build import LOGITS, POOLING, backbone_of
 from imagetune.model.trainable import block_ends, chosen_layers
 
 _lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
-# Ends of the names of layers' settings that don't change what a trained layer answers.
+# Ends of the names of layers' settings that don't change what a trained layer outputs.
 _OF_LEARNING = ("name", "trainable", "regularizer", "initializer", "constraint")
 
 
@@ -28,19 +28,19 @@ class Halves:
 
     Attributes:
         boundary: ``pooling``, or the block behind whose output the model is cut.
-        lower: Pictures (batch, height, width, 3), 0..255, to features (batch, ...).
+        lower: Images (batch, height, width, 3), 0..255, to features (batch, ...).
         logits: Features to logits (batch, outputs).
-        answers: Features to what the whole model answers (batch, outputs).
+        predictions: Features to what the whole model predicts (batch, outputs).
     """
 
     boundary: str
     lower: keras.Model
     logits: keras.Model
-    answers: keras.Model
+    predictions: keras.Model
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Shape of a picture's features."""
+        """Shape of an image's features."""
         return tuple(int(size) for size in self.lower.output_shape[1:])
 
 
@@ -122,7 +122,7 @@ def _halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model:
         boundary,
         lower,
         keras.Model(inputs, logits, name="logits_of_features"),
-        keras.Model(inputs, x, name="answers_of_features"),
+        keras.Model(inputs, x, name="predictions_of_features"),
     )
 
 

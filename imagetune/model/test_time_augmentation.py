@@ -1,4 +1,4 @@
-"""Views of pictures for test-time augmentation: other looks at the same picture, made without chance."""
+"""Views of images for test-time augmentation: other looks at the same image, made without chance."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.tracking import View
+from imagetune.recipe.tracking import TTA
 
 ZOOM_SHARE = 0.875
 """Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""
 
-Pictures = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def apply_view(view: View, images: Pictures) -> Pictures:
-    """Return one view of every picture of a batch.
+def apply_tta(transform: TTA, images: Pixels) -> Pixels:
+    """Return one transform of every image of a batch.
 
-    Flips and turns move pixels; turns are counter-clockwise. ``zoom_in`` is the middle of the picture, 87.5% of each
+    Flips and turns move pixels; turns are counter-clockwise. ``zoom_in`` is the middle of the image, 87.5% of each
     side, enlarged by bilinear interpolation to the old size; being NumPy, its pixels are the same on every backend.
 
     Args:
-        view: Which view.
+        transform: Which transform.
         images: (batch, height, width, 3) uint8, RGB; square for ``rotate_90`` and ``rotate_270``.
 
     Returns:
         (batch, height, width, 3) uint8, RGB.
 
     Raises:
-        ValueError: The view would change the shape.
+        ValueError: The transform would change the shape.
     """
-    seen = _MAKERS[view](images)
+    seen = _MAKERS[transform](images)
     if seen.shape != images.shape:
-        raise ValueError(f"{view} makes {seen.shape} of pictures of the shape {images.shape}")
+        raise ValueError(f"{transform} makes {seen.shape} of images of the shape {images.shape}")
     return np.ascontiguousarray(seen)
 
 
-def unfit_views(views: Iterable[View], image: ImageSettings) -> tuple[View, ...]:
-    """Return those of ``views`` that a picture of this size can't have: quarter turns where it isn't square."""
+def unfit_tta(tta: Iterable[TTA], image: ImageSettings) -> tuple[TTA, ...]:
+    """Return those of ``TTA transforms`` that an image of this size can't have: quarter turns where it isn't square."""
     turning = ("rotate_90", "rotate_270") if image.height != image.width else ()
-    return tuple(view for view in views if view in turning)
+    return tuple(transform for transform in tta if transform in turning)
 
 
-def _turned(quarters: int) -> Callable[[Pictures], Pictures]:
+def _turned(quarters: int) -> Callable[[Pixels], Pixels]:
     return lambda images: np.rot90(images, quarters, axes=(1, 2))
 
 
-def _zoomed_in(images: Pictures) -> Pictures:
+def _zoomed_in(images: Pixels) -> Pixels:
     rows = _enlarged(images.astype(np.float32), axis=1)
     return np.rint(_enlarged(rows, axis=2)).astype(np.uint8)
 
@@ -68,7 +68,7 @@ def _enlarged(images: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return stretched
 
 
-_MAKERS: Mapping[View, Callable[[Pictures], Pictures]] = {
+_MAKERS: Mapping[TTA, Callable[[Pixels], Pixels]] = {
     "horizontal_flip": lambda images: images[:, :, ::-1],
     "vertical_flip": lambda images: images[:, ::-1],
     "rotate_90": _turned(1),

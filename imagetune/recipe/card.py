@@ -9,7 +9,7 @@ class CardConfig(Section):
     """Sentences for the model card; everything else on it is measured."""
 
     owners: Sequence[str] = ()
-    """Who answers for the model, and how to reach them."""
+    """Who predictions for the model, and how to reach them."""
     intended_use: str = ""
     """What the model is for, and by whom it is used."""
     out_of_scope: str = ""
@@ -17,6 +17,6 @@ class CardConfig(Section):
     limitations: str = ""
     """What is known to go wrong, and for whom."""
     data_origin: str = ""
-    """Where the pictures come from, who labelled them, and under which licence or consent."""
+    """Where the images come from, who labelled them, and under which licence or consent."""
     license: str = ""
     """Licence of the model."""

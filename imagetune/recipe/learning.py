@@ -28,7 +28,7 @@ class LossConfig(Section):
 
 
 class MixConfig(Section):
-    """Blending pictures of a batch, and their labels with them; a bare name means its defaults."""
+    """Blending images of a batch, and their labels with them; a bare name means its defaults."""
 
     name: Literal["none", "mixup", "cutmix", "both"] = "none"
     """`mixup` (Zhang et al. 2018) blends pixels, `cutmix` (Yun et al. 2019) pastes a rectangle, `both` picks one of
@@ -52,7 +52,7 @@ class AverageConfig(Section):
 
 
 class TeacherConfig(Section):
-    """A finished run whose answers are learned from (distillation, Hinton et al. 2015); a bare text is its `run`."""
+    """A finished run that teaches by its predictions (distillation, Hinton et al. 2015); a bare text is its `run`."""
 
     run: str
     """Its folder, runs:/ID or models:/NAME/VERSION. It must have the same classes."""

@@ -127,7 +127,7 @@ def _read(path: Path) -> str:
         hint = "`imagetune recipe list` shows the recipes that are shipped, `imagetune recipe copy` copies one"
         raise RecipeError("no such file", where=str(path), hint=hint) from error
     except IsADirectoryError as error:
-        hint = "`imagetune recipe copy quickstart DIR` gives one; -o data.source=FOLDER names the pictures"
+        hint = "`imagetune recipe copy quickstart DIR` gives one; -o data.source=FOLDER names the images"
         raise RecipeError("is a folder, not a recipe", where=str(path), hint=hint) from error
     except OSError as error:
         raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from error

@@ -172,7 +172,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "within_one_rank",
             "Within one rank",
-            "share of answers at most one rank off",
+            "share of predictions at most one rank off",
             words="share within one rank",
             test=_ORDINAL,
             cards=_ORDINAL,
@@ -182,7 +182,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "accuracy",
             "Accuracy",
-            "share of right answers",
+            "share of right predictions",
             test=_CLASSES,
             epoch=_LABELS,
             cards=_CLASSES,
@@ -273,7 +273,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "subset_accuracy",
             "Subset accuracy",
-            "share of pictures all of whose labels are right",
+            "share of images all of whose labels are right",
             test=_MULTI,
             cards=_MULTI,
             compared=_MULTI,

@@ -44,7 +44,7 @@ class ModelConfig(Section):
     """`imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file, or an earlier run:
     its folder, runs:/ID or models:/NAME/VERSION."""
     drop_path: Fraction | None = None
-    """Stochastic depth (Huang et al. 2016): share of the last residual branches dropped a picture while training,
+    """Stochastic depth (Huang et al. 2016): share of the last residual branches dropped an image while training,
     rising linearly from the first; for EfficientNets and ConvNeXts. By default as the backbone is published."""
     head: HeadConfig = HeadConfig()
     """What is put on top of the backbone."""

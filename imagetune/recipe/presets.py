@@ -7,7 +7,7 @@ from typing import Any
 
 from imagetune.core.text import suggest_name
 
-# On three sets of small pictures a third of this rate was worse in five of six pairs, and no preset was clearly better
+# On three sets of small images a third of this rate was worse in five of six pairs, and no preset was clearly better
 # than the default (docs/strategies.md).
 HEAD_RATE = 3e-3
 DEFAULT_PRESET = "head_then_top"

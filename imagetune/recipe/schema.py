@@ -23,7 +23,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of splits, shuffling, augmentation, new weights and dropout; the same seed gives the same run."""
     data: DataConfig
-    """Where pictures come from and how they are prepared."""
+    """Where images come from and how they are prepared."""
     model: ModelConfig = ModelConfig()
     """Which network is fine-tuned."""
     train: TrainConfig = Field(default_factory=TrainConfig)
@@ -39,12 +39,12 @@ class Recipe(Section):
 
     @property
     def split_seed(self) -> int:
-        """Seed of the splits and of folds: which picture is for what."""
+        """Seed of the splits and of folds: which image is for what."""
         return self.seed if self.data.split.seed is None else self.data.split.seed
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Pictures that go through the model at a time where it only answers.
+        """Images that go through the model at a time where it only predictions.
 
         Raises:
             ValueError: The batch size is still `auto`.

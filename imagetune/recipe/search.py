@@ -27,7 +27,7 @@ class BudgetConfig(Section):
 
 
 class RayConfig(Section):
-    """How trials run on a Ray cluster, whose machines all see the pictures and the run folder under the same path."""
+    """How trials run on a Ray cluster, whose machines all see the images and the run folder under the same path."""
 
     address: str = "auto"
     """Address of the cluster, host:port; `auto` finds the one that this machine belongs to or that RAY_ADDRESS names,
@@ -62,7 +62,7 @@ class SearchConfig(Section):
     the defaults. `bakeoff` ranks backbones by cross-validated linear probes on their features, and fine-tunes the best
     few."""
     objective: EpochMetric = "f1"
-    """Validation figure to optimise, of the epoch whose weights a run keeps (`train.early_stopping.metric` decides)."""
+    """Validation metric to optimise, of the epoch whose weights a run keeps (`train.early_stopping.metric` decides)."""
     trials: PositiveInt = 20
     """Trials that random and bayesian search propose, and the most points of a grid; the others decide themselves."""
     budget: BudgetConfig = BudgetConfig()
@@ -74,10 +74,10 @@ class SearchConfig(Section):
     factor: Annotated[int, Field(ge=2)] = 3
     """Hyperband: how many trials drop out at each rung."""
     early_stop: Literal["median", "none"] = "median"
-    """`median` ends a trial whose best figure so far is worse than the median of what earlier trials had averaged by
+    """`median` ends a trial whose best metric so far is worse than the median of what earlier trials had averaged by
     the same epoch (Golovin et al. 2017); hyperband and sweep never use it."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Judge a trial by the mean over so many folds of the training and validation pictures, in place of the one
+    """Judge a trial by the mean over so many folds of the training and validation images, in place of the one
     validation split. The probes of a bakeoff have folds in any case, 5 where this says nothing."""
     finalists: NonNegativeInt = 3
     """How many of the best settings are trained again with other seeds, so that the winner isn't luck; for bakeoff, how
@@ -85,10 +85,10 @@ class SearchConfig(Section):
     repeats: PositiveInt = 3
     """Trainings of each finalist in all, each with another seed; for sweep, of every setting."""
     refit: Literal["train", "train_and_val"] = "train"
-    """What the winner is trained on before its one test: the training pictures, or the validation pictures as well, for
+    """What the winner is trained on before its one test: the training images, or the validation images as well, for
     as many epochs as were best."""
     warm_start: Sequence[str] = ()
-    """Earlier searches of the same pictures, by their run folder or runs:/ address: their trials are known from the
+    """Earlier searches of the same images, by their run folder or runs:/ address: their trials are known from the
     beginning, and not tried again but for the best, which comes first."""
     parallel: PositiveInt | Literal["auto"] = "auto"
     """Trials at a time; `auto` is one for each GPU, else one a core where only heads learn and one for four cores

@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and the pictures that go with them."""
+"""The recipes that come with the package, and the images that go with them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def recipe_summary(path: Path) -> str:
 
 
 def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
-    """Copy a shipped recipe into ``folder``, with its pictures if it has any.
+    """Copy a shipped recipe into ``folder``, with its images if it has any.
 
     Returns:
-        The new recipe, and the new folder of pictures.
+        The new recipe, and the new folder of images.
 
     Raises:
         RecipeError: Unknown name, or something of that name stands there already.
@@ -37,21 +37,21 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
     if name not in recipes:
         raise RecipeError(f"no shipped recipe is called {name!r}", hint=did_you_mean(name, recipes))
     source = recipes[name]
-    pictures = _pictures_of(source)
+    images = _images_of(source)
     target = folder / source.name
-    new_pictures = folder / pictures.name if pictures else None
-    for path in (target, new_pictures):
+    new_images = folder / images.name if images else None
+    for path in (target, new_images):
         if path is not None and path.exists():
             raise RecipeError("is already there", where=str(path), hint="copy into another folder")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-        if pictures and new_pictures:
-            shutil.copytree(pictures, new_pictures, copy_function=shutil.copyfile)
-    return target, new_pictures
+        if images and new_images:
+            shutil.copytree(images, new_images, copy_function=shutil.copyfile)
+    return target, new_images
 
 
-def _pictures_of(recipe: Path) -> Path | None:
+def _images_of(recipe: Path) -> Path | None:
     root = parse_document(recipe.read_text(encoding="utf-8"), name=recipe.name).root
-    pictures = recipe.parent / str(root["data"]["source"])
-    return pictures if pictures.is_dir() else None
+    images = recipe.parent / str(root["data"]["source"])
+    return images if images.is_dir() else None

@@ -19,7 +19,7 @@ _KINDS: dict[str, type[BaseModel]] = {
     "choice": ChoiceSpace,
 }
 # A section with more spaces doesn't list them all.
-_MOST_DEFAULTS = 4
+_MAX_DEFAULTS = 4
 _KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
 
 
@@ -120,8 +120,8 @@ def _default_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> Recip
     below = {dotted(path): space for path, space in spaces.items() if dotted(path).startswith((f"{key}.", f"{key}["))}
     if not below:
         return error
-    defaults = ", ".join(f"{name}: {shown(space.fallback)}" for name, space in [*below.items()][:_MOST_DEFAULTS])
-    rest = ", ..." if len(below) > _MOST_DEFAULTS else ""
+    defaults = ", ".join(f"{name}: {shown(space.fallback)}" for name, space in [*below.items()][:_MAX_DEFAULTS])
+    rest = ", ..." if len(below) > _MAX_DEFAULTS else ""
     return RecipeError(f"{error.what} (with the defaults {defaults}{rest})", where=error.where, hint=error.hint)
 
 

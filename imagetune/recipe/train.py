@@ -74,13 +74,13 @@ class EarlyStoppingConfig(Section):
     """When a stage ends before its epochs are over."""
 
     metric: EpochMetric = "loss"
-    """Validation figure to watch; also decides which epoch's weights are the best."""
+    """Validation metric to watch; also decides which epoch's weights are the best."""
     patience: NonNegativeInt | None = None
     """Epochs without improvement before the stage ends; by default it runs all its epochs."""
     min_delta: NonNegative = 0.0
     """Smallest change that counts as an improvement."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights a stage leaves: those of the `best` so far, or those of its `last`, whatever its figure."""
+    """Which epoch's weights a stage leaves: those of the `best` so far, or those of its `last`, whatever its metric."""
 
 
 class StageConfig(Section):
@@ -92,7 +92,7 @@ class StageConfig(Section):
     """Part of the backbone to train: `none`, `all`, `last 3 blocks`, `last 30%`, or names or patterns of
     blocks or layers."""
     epochs: PositiveInt
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     learning_rate: Positive | Literal["auto"]
     """Peak learning rate; `auto` measures one at the start of the stage, as `imagetune lr-find` does."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -106,14 +106,14 @@ class StageConfig(Section):
     augmentation: Augmentation | None = None
     """Overrides data.augmentation in this stage."""
     image_size: ImageSize | None = None
-    """Overrides data.image_size while this stage trains: small pictures first, large ones later. Validation, test and
+    """Overrides data.image_size while this stage trains: small images first, large ones later. Validation, test and
     the saved model keep data.image_size."""
     early_stopping: EarlyStoppingConfig | None = None
     """Overrides train.early_stopping in this stage."""
     cache: str | None = None
     """Overrides train.cache in this stage; the name of a frozen block means its output."""
-    views: PositiveInt | Literal["auto"] | None = None
-    """Overrides train.views in this stage."""
+    augmented_copies: PositiveInt | Literal["auto"] | None = None
+    """Overrides train.augmented_copies in this stage."""
 
     @property
     def peak_rate(self) -> float:
@@ -151,10 +151,10 @@ class TrainConfig(Section):
     """Stages in order, or a preset: linear_probe, head_then_top, lp_ft, gradual, full. A preset takes `epochs` (of
     each of its stages) and `learning_rate` (of the head) beside it. The default is head_then_top."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
-    """Pictures that go through the model at a time; `auto` tries what fits in memory: a whole step, or a power of two
+    """Images that go through the model at a time; `auto` tries what fits in memory: a whole step, or a power of two
     that divides it."""
     effective_batch: PositiveInt | None = None
-    """Pictures an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
+    """Images an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
     batch_size, or 32 where that is `auto`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer of all stages."""
@@ -163,33 +163,33 @@ class TrainConfig(Section):
     loss: LossConfig = LossConfig()
     """What is minimised."""
     mix: MixConfig = MixConfig()
-    """Blending pictures and labels of a batch."""
+    """Blending images and labels of a batch."""
     average: AverageConfig = AverageConfig()
     """Averaged weights."""
     regularisation: RegularisationConfig = RegularisationConfig()
     """Penalties on the backbone's weights."""
     batch_norm_statistics: Literal["keep", "reestimate"] = "keep"
-    """`reestimate` takes means and variances of BatchNorm anew from the training pictures before training starts
-    (Li et al. 2016), for pictures far from those that the backbone has seen."""
+    """`reestimate` takes means and variances of BatchNorm anew from the training images before training starts
+    (Li et al. 2016), for images far from those that the backbone has seen."""
     teacher: TeacherConfig | None = None
     """A finished run to learn from."""
     class_weights: Literal["none", "balanced", "effective_number"] | dict[str, Positive] = "none"
     """`balanced` weighs classes by inverse frequency, `effective_number` more gently (Cui et al. 2019); or a weight a
     class name."""
     sampling: Literal["natural", "balanced", "square_root"] = "natural"
-    """How often pictures come in an epoch: `balanced` shows every class equally often, `square_root` in between."""
+    """How often images come in an epoch: `balanced` shows every class equally often, `square_root` in between."""
     jit_compile: Literal["auto"] | bool = "auto"
     """XLA: `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """Number format of the computation; weights stay float32."""
     cache: Literal["auto", "off"] = "auto"
-    """Whether what the frozen part of the backbone makes of a picture is computed once and kept, instead of in every
+    """Whether what the frozen part of the backbone makes of an image is computed once and kept, instead of in every
     epoch. `auto` does it where that saves time and changes little, and says so."""
-    views: PositiveInt | Literal["auto"] = "auto"
-    """Differently augmented versions of each picture that a cached stage takes in turn, an epoch each. More are nearer
+    augmented_copies: PositiveInt | Literal["auto"] = "auto"
+    """Differently augmented versions of each image that a cached stage takes in turn, an epoch each. More are nearer
     to an augmentation that never repeats, and take longer."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    """When a stage ends early, and by which validation figure its best weights are chosen."""
+    """When a stage ends early, and by which validation metric its best weights are chosen."""
 
     @property
     def trains_backbone(self) -> bool:
@@ -198,7 +198,7 @@ class TrainConfig(Section):
 
     @property
     def pass_size(self) -> int:
-        """Pictures that go through the model at a time, as a number.
+        """Images that go through the model at a time, as a number.
 
         Raises:
             ValueError: It is still `auto`.
@@ -209,7 +209,7 @@ class TrainConfig(Section):
 
     @property
     def step_size(self) -> int:
-        """Pictures an optimizer step."""
+        """Images an optimizer step."""
         return self.effective_batch or (DEFAULT_BATCH if self.batch_size == "auto" else self.batch_size)
 
     @property
@@ -260,7 +260,7 @@ class TrainConfig(Section):
                 continue
             if self.mix.name != "none" or self.teacher is not None:
                 other = "teacher looks at" if self.mix.name == "none" else f"mix {self.mix.name} blends"
-                what = f"stage {stage.name!r} keeps features of {stage.cache}, but the {other} pictures of each epoch"
+                what = f"stage {stage.name!r} keeps features of {stage.cache}, but the {other} images of each epoch"
                 raise ValueError(f"{what}: leave one of them out")
         return self
 

@@ -1,6 +1,6 @@
-"""The check of a source as one page with pictures, for a browser; it needs no network and is under 5 MB.
+"""The check of a source as one page with images, for a browser; it needs no network and is under 5 MB.
 
-Each picture is embedded at 150 pixels. Pictures are drawn finding by finding, errors first, until their room is used
+Each image is embedded at 150 pixels. Images are drawn finding by finding, errors first, until their room is used
 up; what is not drawn is counted, and its paths are listed.
 """
 
@@ -18,8 +18,8 @@ import cv2
 from imagetune.core.files import write_text
 from imagetune.core.text import format_count
 from imagetune.data.findings import CODES, Finding
-from imagetune.data.loading.decode import load_picture
-from imagetune.errors import BadPictureError
+from imagetune.data.loading.decode import load_image
+from imagetune.errors import BadImageError
 from imagetune.recipe.data import ImageSettings
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 SIDE = 150
 JPEG_QUALITY = 75
-# The page stays under 5 MB: pictures take 3 of them, paths at most a quarter of one.
-PICTURE_BYTES = 3 << 20
+# The page stays under 5 MB: images take 3 of them, paths at most a quarter of one.
+IMAGE_BYTES = 3 << 20
 PATH_BYTES = 1 << 18
-MOST_PICTURES, MOST_FAMILIES, MOST_OF_FAMILY, MOST_PATHS, MOST_CLASSES = 24, 16, 6, 200, 200
+MAX_IMAGES, MAX_FAMILIES, MAX_GROUP_SHARE, MAX_PATHS, MAX_CLASSES = 24, 16, 6, 200, 200
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 # Their paths are folders, links and other files: there is nothing to draw.
-_WITHOUT_PICTURES = ("link-loop", "unreadable-folder", "not-a-picture", "name-not-utf8")
+_WITHOUT_IMAGES = ("link-loop", "unreadable-folder", "not-a-image", "name-not-utf8")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the page.
+class Image:
+    """An image of the page.
 
     Attributes:
         path: Relative to the source where below it.
@@ -60,9 +60,9 @@ def write_audit_page(catalog: Catalog, audit: Audit, config: DataConfig, path: P
     """Write the page.
 
     Args:
-        catalog: All pictures of the source.
+        catalog: All images of the source.
         audit: What the check of them found.
-        config: ``background`` and ``max_pixels`` of the pictures, and the source's name.
+        config: ``background`` and ``max_pixels`` of the images, and the source's name.
         path: The file; one that is there is replaced.
 
     Raises:
@@ -95,19 +95,19 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
         verdict=_verdict(findings),
         findings=[drawer.finding(finding) for finding in findings],
         allowed=audit.allowed,
-        classes_title="Pictures" if catalog.rule.task == "regression" else "Classes",
+        classes_title="Images" if catalog.rule.task == "regression" else "Classes",
         classes=[
             {"label": label, "count": f"{counts[label]:,}", "percent": f"{100 * counts[label] / most:.1f}"}
-            for label in classes[:MOST_CLASSES]
+            for label in classes[:MAX_CLASSES]
         ],
-        classes_left=max(0, len(classes) - MOST_CLASSES),
+        classes_left=max(0, len(classes) - MAX_CLASSES),
     )
 
 
 def _facts(catalog: Catalog, audit: Audit, config: DataConfig) -> Iterator[tuple[str, str]]:
     bad = len(audit.bad_paths)
     yield "source", config.source
-    yield "pictures", f"{len(audit.facts):,}"
+    yield "images", f"{len(audit.facts):,}"
     yield "usable", f"{sum(fact.error is None for fact in audit.facts):,}"
     if bad:
         yield "can't be used", f"{bad:,}"
@@ -125,21 +125,21 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 
 class _Drawer:
-    """Makes views of findings, with pictures as long as there is room for them."""
+    """Makes views of findings, with images as long as there is room for them."""
 
     def __init__(self, catalog: Catalog, config: DataConfig) -> None:
         self._start = f"{catalog.root}{os.sep}"
         self._labels = {record.path: catalog.rule.told(record.label) for record in catalog.records}
         self._config = config
         self._frame = ImageSettings(height=SIDE, width=SIDE, background=config.background)
-        self._pictures: dict[str, tuple[str | None, str]] = {}
-        self._picture_room, self._path_room = PICTURE_BYTES, PATH_BYTES
+        self._images: dict[str, tuple[str | None, str]] = {}
+        self._image_room, self._path_room = IMAGE_BYTES, PATH_BYTES
 
     def finding(self, finding: Finding) -> dict[str, object]:
         """Return what the template draws of a finding."""
         families = list(self._families(finding))
-        shown = () if families or finding.code in _WITHOUT_PICTURES else finding.paths[:MOST_PICTURES]
-        pictures = list(self._drawn(shown, finding))
+        shown = () if families or finding.code in _WITHOUT_IMAGES else finding.paths[:MAX_IMAGES]
+        images = list(self._drawn(shown, finding))
         paths = list(self._listed(finding))
         code = CODES.get(finding.code)
         return {
@@ -150,43 +150,43 @@ class _Drawer:
             "explanation": _sentence(finding.explanation),
             "hint": finding.hint,
             "families": families,
-            "pictures": pictures,
-            "left": _left(finding, families, len(pictures)),
+            "images": images,
+            "left": _left(finding, families, len(images)),
             "paths": paths,
             "paths_title": format_count(len(finding.paths), "path"),
             "paths_left": len(finding.paths) - len(paths),
         }
 
     def _families(self, finding: Finding) -> Iterator[dict[str, object]]:
-        for group in finding.groups[:MOST_FAMILIES]:
-            pictures = list(self._drawn(group[:MOST_OF_FAMILY], finding))
-            if not pictures:
+        for group in finding.groups[:MAX_FAMILIES]:
+            images = list(self._drawn(group[:MAX_GROUP_SHARE], finding))
+            if not images:
                 return
-            yield {"count": len(group), "pictures": pictures, "more": len(group) - len(pictures)}
+            yield {"count": len(group), "images": images, "more": len(group) - len(images)}
 
-    def _drawn(self, paths: Sequence[str], finding: Finding) -> Iterator[Picture]:
+    def _drawn(self, paths: Sequence[str], finding: Finding) -> Iterator[Image]:
         for path in paths:
-            if self._picture_room <= 0:
+            if self._image_room <= 0:
                 return
             image, problem = self._thumbnail(path)
-            self._picture_room -= len(image or problem)
+            self._image_room -= len(image or problem)
             note = finding.reasons.get(path) or self._labels.get(path, "")
-            yield Picture(self._told(path), "" if note == problem else note, image, problem)
+            yield Image(self._told(path), "" if note == problem else note, image, problem)
 
     def _thumbnail(self, path: str) -> tuple[str | None, str]:
-        if path not in self._pictures:
+        if path not in self._images:
             try:
-                picture = load_picture(path, self._frame, max_pixels=self._config.max_pixels)
-            except BadPictureError as error:
-                self._pictures[path] = None, error.what
+                image = load_image(path, self._frame, max_pixels=self._config.max_pixels)
+            except BadImageError as error:
+                self._images[path] = None, error.what
             else:
                 quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-                encoded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)[1].tobytes()
-                self._pictures[path] = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode('ascii')}", ""
-        return self._pictures[path]
+                encoded = cv2.imencode(".jpg", image[:, :, ::-1], quality)[1].tobytes()
+                self._images[path] = f"data:image/jpeg;base64,{base64.b64encode(encoded).decode('ascii')}", ""
+        return self._images[path]
 
     def _listed(self, finding: Finding) -> Iterator[tuple[str, str]]:
-        for path in finding.paths[:MOST_PATHS]:
+        for path in finding.paths[:MAX_PATHS]:
             told, reason = self._told(path), finding.reasons.get(path, "")
             self._path_room -= len(told) + len(reason)
             if self._path_room < 0:
@@ -197,12 +197,12 @@ class _Drawer:
         return path.removeprefix(self._start)
 
 
-def _left(finding: Finding, families: Sequence[dict[str, object]], pictures: int) -> str:
+def _left(finding: Finding, families: Sequence[dict[str, object]], images: int) -> str:
     if finding.groups:
         left = len(finding.groups) - len(families)
         return f"{format_count(left, 'further family', 'further families')}" if left else ""
-    left = 0 if finding.code in _WITHOUT_PICTURES else len(finding.paths) - pictures
-    return format_count(left, "further picture") if left else ""
+    left = 0 if finding.code in _WITHOUT_IMAGES else len(finding.paths) - images
+    return format_count(left, "further image") if left else ""
 
 
 def _sentence(words: str) -> str:

@@ -14,10 +14,10 @@ from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.thumbnails import shown
 
 THUMBNAIL_PIXELS = 176
-MOST_PICTURES = 36
-MOST_PATHS = 1000
+MAX_IMAGES = 36
+MAX_PATHS = 1000
 # Rows of classes on the whole page, however many pairs share them.
-MOST_CLASSES = 2000
+MAX_CLASSES = 2000
 
 
 def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, config: DataConfig) -> Path:
@@ -26,8 +26,8 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
     Args:
         document: From `comparison_document`.
         path: The file.
-        root: Paths of pictures start here.
-        config: How the pictures are read.
+        root: Paths of images start here.
+        config: How the images are read.
 
     Returns:
         The file.
@@ -53,32 +53,32 @@ def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataCo
         confidence=100 * document["confidence"],
         pairs=pairs,
         matrix=list(_matrix(document)),
-        pictures=list(_pictures(document, root, config)),
-        others=document["differing"]["listed"][MOST_PICTURES:][:MOST_PATHS],
+        images=list(_images(document, root, config)),
+        others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
         told=label_rule(config).told,
     )
 
 
 def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     """Return a pair with the places of its intervals in drawings, and its power in words."""
-    shares = [figure["difference"] for name, figure in pair["figures"].items() if METRICS[name].is_share]
+    shares = [metric["difference"] for name, metric in pair["metrics"].items() if METRICS[name].is_share]
     reach = _reach(shares)
-    figures = {
+    metrics = {
         name: {
-            **figure,
-            "bar": _bar(figure["difference"], reach if METRICS[name].is_share else _reach([figure["difference"]])),
+            **metric,
+            "bar": _bar(metric["difference"], reach if METRICS[name].is_share else _reach([metric["difference"]])),
         }
-        for name, figure in pair["figures"].items()
+        for name, metric in pair["metrics"].items()
     }
     classes = _reach([found["difference"] for found in pair["per_class"]])
     per_class = [{**found, "bar": _bar(found["difference"], classes)} for found in pair["per_class"]]
     if document["task"] != "regression":
         per_class.sort(key=lambda found: found["p_value"])
-    most = max(5, MOST_CLASSES // len(document["pairs"]))
+    most = max(5, MAX_CLASSES // len(document["pairs"]))
     left_out = max(0, len(per_class) - most)
     return {
         **pair,
-        "figures": figures,
+        "metrics": metrics,
         "per_class": per_class[:most],
         "classes_left_out": left_out,
         "power_text": _power_text(document, pair),
@@ -88,14 +88,15 @@ def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str
 def _power_text(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     metric, power, told = document["metric"], pair["power"], []
     unit = " points" if METRICS[metric].is_share else ""
-    if power["least_difference"] is not None:
+    if power["min_detectable_difference"] is not None:
         told.append(
-            f"{document['pictures']:,} test pictures show a difference of {amount(power['least_difference'], metric)}"
+            f"{document['images']:,} test images show a difference of "
+            f"{amount(power['min_detectable_difference'], metric)}"
             f"{unit} of {METRICS[metric].in_words} in four of five tests."
         )
-    if power["pictures_needed"] is not None:
-        needed = rounded_up(power["pictures_needed"])
-        told.append(f"For the difference that was seen, if it is real, about {needed:,} such pictures would do.")
+    if power["images_needed"] is not None:
+        needed = rounded_up(power["images_needed"])
+        told.append(f"For the difference that was seen, if it is real, about {needed:,} such images would do.")
     return " ".join(told)
 
 
@@ -115,7 +116,7 @@ def _bar(difference: Mapping[str, Any], reach: float) -> dict[str, float] | None
 
 
 def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any] | None]]]:
-    """Yield each run with its difference from each run in the deciding figure."""
+    """Yield each run with its difference from each run in the deciding metric."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
     for row in keys:
@@ -126,7 +127,7 @@ def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, A
                 cells.append(None)
                 continue
             sign = 1 if (row, column) in found else -1
-            value = pair["figures"][metric]["difference"]["value"]
+            value = pair["metrics"][metric]["difference"]["value"]
             cells.append(
                 {
                     "value": None if value is None else sign * value,
@@ -137,9 +138,9 @@ def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, A
         yield row, cells
 
 
-def _pictures(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
-    for picture in document["differing"]["listed"][:MOST_PICTURES]:
-        yield {**picture, **shown(picture["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
+def _images(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
+    for image in document["differing"]["listed"][:MAX_IMAGES]:
+        yield {**image, **shown(image["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
 
 
 def _signed(value: float | None, name: str) -> str:

@@ -19,36 +19,36 @@ _GAP = 6
 _APART = 24
 _TEXT = 14
 _LINE = 18
-_LEAST_CELL = 96
+_MIN_CELL = 96
 _PAPER = (238, 240, 243)
 _INK = (32, 36, 42)
 _FAINT = (110, 116, 124)
 
 
 def draw_contact_sheet(
-    rows: Sequence[PreviewRow], *, image: ImageSettings, augmentation: str | Sequence[Mapping[str, Any]]
+    rows: Sequence[PreviewRow], *, settings: ImageSettings, augmentation: str | Sequence[Mapping[str, Any]]
 ) -> npt.NDArray[np.uint8]:
     """Draw a row for each image: on the left as the model gets it unaugmented, on the right its augmented copies.
 
     Args:
         rows: From `imagetune.data.loading.preview.load_preview`, at least one, all with as many copies.
-        image: Their size, and how they were resized.
+        settings: Their size, and how they were resized.
         augmentation: As in the recipe.
 
     Returns:
         ``(h, w, 3)`` uint8 RGB.
     """
     name = augmentation if isinstance(augmentation, str) else ", ".join(next(iter(entry)) for entry in augmentation)
-    left = f"as the model gets it ({image.width} x {image.height}, {image.resize})"
-    views = len(rows[0].copies)
+    left = f"as the model gets it ({settings.width} x {settings.height}, {settings.resize})"
+    copies = len(rows[0].copies)
     font = ImageFont.load_default(size=_TEXT)
-    # Small pictures are enlarged by whole steps, so that their pixels stay what they are.
-    zoom = max(1, -(-_LEAST_CELL // image.width))
-    width, height = image.width * zoom, image.height * zoom
-    columns = _columns(left, f"augmented: {name}", views, width)
+    # Small images are enlarged by whole steps, so that their pixels stay what they are.
+    zoom = max(1, -(-_MIN_CELL // settings.width))
+    width, height = settings.width * zoom, settings.height * zoom
+    columns = _columns(left, f"augmented: {name}", copies, width)
     titles = max(1, *(len(_wrapped(title, font, space)) for title, space in columns))
     top = _GAP + titles * _LINE + _GAP
-    across = _GAP + width + (_APART - _GAP if views else 0) + views * (width + _GAP) + _GAP
+    across = _GAP + width + (_APART - _GAP if copies else 0) + copies * (width + _GAP) + _GAP
     sheet = Image.new("RGB", (across, top + len(rows) * (_LINE + height + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for (title, space), at in zip(columns, (_GAP, _GAP + width + _APART), strict=False):
@@ -57,17 +57,17 @@ def draw_contact_sheet(
     for place, row in enumerate(rows):
         y = top + place * (_LINE + height + _GAP)
         draw.text((_GAP, y), _wrapped(row.label, font, across)[0], _INK, font)
-        for column, picture in enumerate((row.image, *row.copies)):
+        for column, image in enumerate((row.image, *row.copies)):
             x = _GAP + column * (width + _GAP) + (_APART - _GAP if column else 0)
-            cell = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
+            cell = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(cell, (x, y + _LINE))
     return np.asarray(sheet)
 
 
-def _columns(left: str, right: str, views: int, width: int) -> list[tuple[str, int]]:
+def _columns(left: str, right: str, copies: int, width: int) -> list[tuple[str, int]]:
     """Return the titles of both sides with the room that each has, in pixels."""
     titles = [(left, width + _APART - _GAP)]
-    return titles + ([(right, views * (width + _GAP))] if views else [])
+    return titles + ([(right, copies * (width + _GAP))] if copies else [])
 
 
 def _wrapped(text: str, font: Any, space: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""One look for all pictures of a run, and SVG that fits into a page.
+"""One look for all images of a run, and SVG that fits into a page.
 
 Blue and vermilion (Okabe and Ito's palette) are told apart with every kind of colour vision, and no difference is told
 by colour alone. In SVG the colours become CSS variables, so that the page decides how they look at night.

@@ -1,4 +1,4 @@
-"""Pictures for the report: small, and inside the page itself."""
+"""Images for the report: small, and inside the page itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from imagetune.data.loading.decode import load_picture
-from imagetune.errors import BadPictureError
+from imagetune.data.loading.decode import load_image
+from imagetune.errors import BadImageError
 from imagetune.recipe.data import DataConfig, ImageSettings
 
 if TYPE_CHECKING:
@@ -19,27 +19,27 @@ JPEG_QUALITY = 80
 
 
 def thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tuple[str | None, str]:
-    """Return a whole picture, small.
+    """Return a whole image, small.
 
     Args:
-        path: The picture.
+        path: The image.
         config: For its background and the limit of pixels.
         pixels: Width and height of the square that it is padded to.
 
     Returns:
-        A ``data:`` address; or None and what is wrong with the picture.
+        A ``data:`` address; or None and what is wrong with the image.
     """
     size = ImageSettings(height=pixels, width=pixels, background=config.background)
     try:
-        picture = load_picture(str(path), size, max_pixels=config.max_pixels)
-    except BadPictureError as error:
+        image = load_image(str(path), size, max_pixels=config.max_pixels)
+    except BadImageError as error:
         return None, error.what
-    encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii"), ""
 
 
 def shown(path: str, *, root: Path, config: DataConfig, pixels: int) -> Mapping[str, str | None]:
-    """Return ``path``, ``image`` and ``problem`` of a picture for a template.
+    """Return ``path``, ``image`` and ``problem`` of an image for a template.
 
     Args:
         path: Absolute, or relative to the root.

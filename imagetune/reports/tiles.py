@@ -18,10 +18,10 @@ QUALITY = 78
 Image = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
-# Where nothing speaks for the class, that much of the picture's brightness is left.
+# Where nothing speaks for the class, that much of the image's brightness is left.
 _DIMMED = 0.45
 _STRONGEST = 0.72
-# From faint to strong, light enough to be told from the dimmed picture; brightness rises all the way.
+# From faint to strong, light enough to be told from the dimmed image; brightness rises all the way.
 _HEAT_RGB = np.array([(90, 20, 110), (200, 40, 90), (245, 125, 20), (252, 215, 70)], np.float32)
 
 
@@ -50,7 +50,7 @@ class RunTiles:
 
 
 def write_tile(image: NDArray[np.uint8], folder: Path, name: str) -> str:
-    """Write a picture (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
+    """Write an image (height, width, 3), uint8 RGB, as JPEG into a folder; return its name there."""
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     path = folder / name
     with disk_errors(path):
@@ -68,7 +68,7 @@ def tile_address(folder: Path, name: str) -> str | None:
 
 
 def overlay_heat(image: Image, values: Heat) -> Image:
-    """Return a picture (height, width, 3) in grey with a map's heat over it, at its size.
+    """Return an image (height, width, 3) in grey with a map's heat over it, at its size.
 
     Args:
         image: uint8, RGB.
@@ -87,7 +87,7 @@ def overlay_heat(image: Image, values: Heat) -> Image:
 
 
 def scale_image(image: Image, pixels: int) -> Image:
-    """Return a picture (height, width, 3) scaled so that its longer side has so many pixels."""
+    """Return an image (height, width, 3) scaled so that its longer side has so many pixels."""
     height, width = image.shape[:2]
     scale = pixels / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -59,12 +59,12 @@ class RunFolder:
 
     @property
     def splits(self) -> Path:
-        """Which picture is in which split."""
+        """Which image is in which split."""
         return self.path / run_files.SPLITS
 
     @property
     def audit(self) -> Path:
-        """What the check of the pictures has found."""
+        """What the check of the images has found."""
         return self.path / run_files.AUDIT
 
     @property
@@ -241,14 +241,14 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
 
 
 def lock_document(
-    *, seed: int, weights: Mapping[str, Any], pictures: Mapping[str, str], plugins: Mapping[str, Any]
+    *, seed: int, weights: Mapping[str, Any], images: Mapping[str, str], plugins: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the content of lock.json: what this run stood on.
 
     Args:
         seed: The recipe's.
         weights: Source and SHA-256 of the pretrained weights.
-        pictures: SHA-256 of every picture by path.
+        images: SHA-256 of every image by path.
         plugins: Packages whose plug-ins the recipe uses; left out where there are none.
     """
     versions = {name: found for name in _PACKAGES if (found := _version(name))}
@@ -264,7 +264,7 @@ def lock_document(
         "platform": machine,
         "seeds": {"seed": seed},
         "weights": dict(weights),
-        "pictures": dict(pictures),
+        "images": dict(images),
     } | ({"plugins": dict(plugins)} if plugins else {})
 
 

@@ -63,7 +63,7 @@ class RunFiles:
         return "test" if "test" in self.evaluation.get("splits", {}) else "val"
 
     @property
-    def pictures_root(self) -> Path:
+    def images_root(self) -> Path:
         """The folder that relative paths start at."""
         source = Path(self.recipe.data.source)
         return source if source.is_dir() or not source.suffix else source.parent
@@ -83,7 +83,7 @@ def read_run(folder: Path) -> RunFiles:
     """Read a run folder.
 
     Raises:
-        ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is damaged.
+        ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is corrupted.
         RecipeError: Its recipe can't be read.
     """
     run = RunFolder(folder.absolute())
@@ -109,25 +109,25 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return an object of JSON; empty where there is none.
 
     Raises:
-        ModelFileError: The file is damaged.
+        ModelFileError: The file is corrupted.
     """
     try:
         return read_json_object(path)
     except ValueError as error:
-        raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is damaged") from error
+        raise ModelFileError(f"is not JSON: {error}", where=str(path), hint="the file is corrupted") from error
 
 
 def read_epochs(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl; none where there is no such file.
 
     Raises:
-        ModelFileError: The file is damaged.
+        ModelFileError: The file is corrupted.
     """
     try:
         return read_json_lines(path)
     except ValueError as error:
         what = f"has a line that is not JSON: {error}"
-        raise ModelFileError(what, where=str(path), hint="the file is damaged") from error
+        raise ModelFileError(what, where=str(path), hint="the file is corrupted") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

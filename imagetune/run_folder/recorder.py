@@ -93,7 +93,7 @@ class RunRecorder:
             self._write()
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Append the epoch's figures."""
+        """Append the epoch's metrics."""
         self.epoch, self.step = record.epoch, record.step
         self._steps_before_epoch = record.step
         self.folder.append_metrics(record.as_json())

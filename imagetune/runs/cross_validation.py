@@ -1,8 +1,8 @@
-"""Cross-validation of a run: a run for each part of the pictures left out in turn.
+"""Cross-validation of a run: a run for each part of the images left out in turn.
 
 The whole run comes first and is the same as without folds: training, its model, its one test. The folds follow in
-``folds/fold-N`` of its folder, each a complete run folder whose test pictures are the part that was left out, and an
-MLflow run below the run's own. They use the pictures of training and validation; the test split stays closed to them.
+``folds/fold-N`` of its folder, each a complete run folder whose test images are the part that was left out, and an
+MLflow run below the run's own. They use the images of training and validation; the test split stays closed to them.
 A fold's recipe names the fold's own splits.csv as its source, so that fitting it again repeats the fold. What they say
 together stands in the run's evaluation.json and report.
 """
@@ -35,13 +35,13 @@ def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
     """Return the folds that ``evaluate.folds`` asks for; none where it asks for nothing.
 
     Raises:
-        DataError: The pictures can't be parted into so many.
+        DataError: The images can't be parted into so many.
     """
     count = recipe.evaluate.folds
     if count is None:
         return ()
     folds = fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed)
-    say("folds", f"{len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} pictures without test")
+    say("folds", f"{len(folds)}, of the {len(data.splits.train) + len(data.splits.val)} images without test")
     return folds
 
 
@@ -51,7 +51,7 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
     Args:
         run: The whole run, tested; its listener hears of the folds' progress, too.
         folds: From `folds_of`.
-        data: The whole run's pictures.
+        data: The whole run's images.
         say: Hears what happens.
         stop: Asked after every step.
 
@@ -70,7 +70,7 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
         place = run.folder.fold(number)
         result = run_recipe(
             _fold_recipe(recipe, splits, place),
-            # The fold's tables are read from its folder again, where pictures have no relative paths.
+            # The fold's tables are read from its folder again, where images have no relative paths.
             replace(data, splits=replace(splits, root=place)),
             run_dir=place,
             listener=run.recorder.listener,
@@ -97,7 +97,7 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
     data = {
         "source": str(RunFolder(place).splits),
         "columns": ColumnsConfig(slices=config.columns.slices),
-        # The table alone decides, also where a fold has no validation pictures.
+        # The table alone decides, also where a fold has no validation images.
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
         "classes": config.classes if config.task == "regression" else splits.class_names,
     }
@@ -122,7 +122,7 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
 
 def _fold(result: RunResult, splits: Splits, config: DataConfig, whole: RunFolder) -> Fold:
     folder = RunFolder(result.folder)
-    figures = result.evaluation["splits"]["test"]["figures"]
+    metrics = result.evaluation["splits"]["test"]["metrics"]
     thresholds = read_manifest(folder.model).thresholds
     return Fold(
         folder=folder.path.relative_to(whole.path).as_posix(),
@@ -131,5 +131,5 @@ def _fold(result: RunResult, splits: Splits, config: DataConfig, whole: RunFolde
         best_epoch=result.best.epoch,
         predictions=read_predictions(folder.predictions("test"), rule=label_rule(config), thresholds=thresholds),
         groups=groups_of(open_holdout(splits)),
-        figures={name: figure["value"] for name, figure in figures.items()},
+        metrics={name: metric["value"] for name, metric in metrics.items()},
     )

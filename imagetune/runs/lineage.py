@@ -47,16 +47,16 @@ class Member:
 
     @property
     def hashes(self) -> Mapping[str, str]:
-        """SHA-256 of its pictures by path, as far as they are known."""
-        hashes: Mapping[str, str] = self.lock.get("pictures", {})
+        """SHA-256 of its images by path, as far as they are known."""
+        hashes: Mapping[str, str] = self.lock.get("images", {})
         return hashes
 
     @cached_property
     def splits(self) -> Splits:
-        """Its pictures as they were split.
+        """Its images as they were split.
 
         Raises:
-            DataError: splits.csv is missing or damaged.
+            DataError: splits.csv is missing or corrupted.
         """
         return run_splits(self.folder, self.recipe.data, self.manifest.class_names)
 
@@ -78,31 +78,31 @@ def open_members(runs: Sequence[str]) -> list[Member]:
 
 
 def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> None:
-    """Make sure that a run was neither trained nor selected with pictures that it is to be tested on.
+    """Make sure that a run was neither trained nor selected with images that it is to be tested on.
 
     Args:
         member: The run.
-        records: The test pictures.
-        hashes: Their SHA-256 by path, as far as known: a copy elsewhere is the same picture.
+        records: The test images.
+        hashes: Their SHA-256 by path, as far as known: a copy elsewhere is the same image.
 
     Raises:
         DataError: It has seen some, and how many; or it doesn't say which it has seen.
     """
     if not member.folder.splits.is_file():
-        what = "has no splits.csv, so it can't be told whether it learned from the test pictures"
+        what = "has no splits.csv, so it can't be told whether it learned from the test images"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
-    if seen := seen_pictures(member, records, hashes):
-        what = f"{seen} of {format_count(len(records), 'test picture')} are among its training or validation pictures"
-        hint = "use runs that share their splits, or pictures that none of them has seen"
+    if seen := seen_images(member, records, hashes):
+        what = f"{seen} of {format_count(len(records), 'test image')} are among its training or validation images"
+        hint = "use runs that share their splits, or images that none of them has seen"
         raise DataError(what, where=member.name, hint=hint)
 
 
-def seen_pictures(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
-    """Return how many of the pictures a run was trained or selected with.
+def seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
+    """Return how many of the images a run was trained or selected with.
 
     Args:
         member: The run; it has a splits.csv.
-        records: Pictures.
+        records: Images.
         hashes: Their SHA-256 by path, as far as known.
     """
     learned = (*member.splits.train, *member.splits.val)
@@ -111,8 +111,8 @@ def seen_pictures(member: Member, records: Sequence[Record], hashes: Mapping[str
     return sum(_resolved(record.path) in paths or hashes.get(record.path) in contents for record in records)
 
 
-def hash_pictures(records: Sequence[Record]) -> dict[str, str]:
-    """Return the SHA-256 of each picture by path; one that can't be read is left out, for whoever decodes it."""
+def hash_images(records: Sequence[Record]) -> dict[str, str]:
+    """Return the SHA-256 of each image by path; one that can't be read is left out, for whoever decodes it."""
     hashes = {}
     for record in records:
         try:
@@ -136,8 +136,8 @@ def _require_same_classes(first: Member, other: Member) -> None:
         raise ModelFileError(what, where=other.name, hint="take runs with the same classes")
 
 
-def different_pictures(first: Member, other: Member, split: Literal["val", "test"]) -> int:
-    """Return how many pictures, with their labels, only one of two runs has in a split."""
+def different_images(first: Member, other: Member, split: Literal["val", "test"]) -> int:
+    """Return how many images, with their labels, only one of two runs has in a split."""
     return len(_identities(first, split) ^ _identities(other, split))
 
 

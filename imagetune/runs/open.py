@@ -32,7 +32,7 @@ def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
 
 
 def run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ...]) -> Splits:
-    """Return the pictures of a finished run, split as they were then.
+    """Return the images of a finished run, split as they were then.
 
     Args:
         folder: The run folder.
@@ -40,7 +40,7 @@ def run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ..
         class_names: In the order of the model's outputs.
 
     Raises:
-        DataError: splits.csv is missing or damaged.
+        DataError: splits.csv is missing or corrupted.
     """
     source = Path(config.source)
     root = source if source.is_dir() else source.parent

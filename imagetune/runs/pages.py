@@ -7,15 +7,15 @@ from pathlib import Path
 from imagetune.core.messages import Say
 from imagetune.errors import TrackingError
 from imagetune.reports.run.model_card import write_model_card
-from imagetune.reports.run.png_export import write_figures
+from imagetune.reports.run.png_export import write_plots
 from imagetune.reports.run.report import write_report
 from imagetune.run_folder.folder import RunFolder
 from imagetune.tracking.sync import is_tracked, sync_run
 
 
 def write_pages(folder: RunFolder) -> Path:
-    """Draw the figures of a run, write its model card and its report, and return the report's path."""
-    write_figures(folder.path)
+    """Draw the metrics of a run, write its model card and its report, and return the report's path."""
+    write_plots(folder.path)
     write_model_card(folder.path)
     return write_report(folder.path)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from imagetune.core.messages import Say
 from imagetune.data.audit.audit import Audit, audit_catalog, enforce_audit
-from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.targets import ValueScale, value_scale
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
@@ -26,7 +26,7 @@ from imagetune.model.manifest import load_model
 from imagetune.model.weights.load import WeightsReport, load_weights
 from imagetune.recipe.schema import Recipe
 from imagetune.runs.checks.tasks import check_classes
-from imagetune.runs.lineage import open_members, seen_pictures
+from imagetune.runs.lineage import open_members, seen_images
 from imagetune.runs.open import find_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 from imagetune.training.feature_cache.features import keeps_features
@@ -36,7 +36,7 @@ from imagetune.training.measure.workers import choose_workers, count_reads, meas
 from imagetune.training.objectives.distillation import Teacher, make_teacher
 from imagetune.training.setup.events import SilentListener
 from imagetune.training.setup.faults import memory_errors
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stages import check_stages
 from imagetune.training.setup.stopping import StopRequest
 
@@ -46,17 +46,17 @@ Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 
 @dataclass(frozen=True)
 class Data:
-    """The pictures of a run: what there is, what is wrong with them, and who is in which split."""
+    """The images of a run: what there is, what is wrong with them, and who is in which split."""
 
     catalog: Catalog
     audit: Audit
     splits: Splits
-    caches: PictureCaches
+    caches: ImageCaches
 
-    def pictures(self, recipe: Recipe) -> Pictures:
+    def images(self, recipe: Recipe) -> TrainingImages:
         """Return what training may see."""
         splits = self.splits
-        return Pictures(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
+        return TrainingImages(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Training:
 
     Attributes:
         recipe: With a number for everything that was ``auto`` and is settled beforehand.
-        job: What runs it: model, pictures and stages, with no folder for checkpoints yet and with nobody listening.
+        job: What runs it: model, images and stages, with no folder for checkpoints yet and with nobody listening.
         weights: Where the weights come from that it starts with.
     """
 
@@ -75,7 +75,7 @@ class Training:
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
-    """Read the catalog, audit the pictures and split them."""
+    """Read the catalog, audit the images and split them."""
     catalog = read_catalog(recipe.data)
     audit = audit_catalog(catalog, recipe.data)
     enforce_audit(audit)
@@ -89,7 +89,7 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
     for finding in audit.findings:
         hint = f"; {finding.hint}" if finding.hint else ""
         say(finding.severity, f"{finding.title}{hint} [{finding.code}]")
-    return Data(catalog, audit, splits, PictureCaches(audit.hashes))
+    return Data(catalog, audit, splits, ImageCaches(audit.hashes))
 
 
 def prepare_training(
@@ -99,39 +99,39 @@ def prepare_training(
 
     Args:
         recipe: A validated recipe.
-        data: Its pictures.
+        data: Its images.
         say: Hears what was settled, and where the weights come from.
         stop: Asked after every step of the training.
-        workers: How ``data.workers: auto`` becomes a number: ``measured`` by loading a few pictures;
-            ``unless_features_are_kept`` also, but 0 where other trainings of the same pictures leave their features
-            behind: then only the first training of a head loads pictures at all, and measuring how would take longer
+        workers: How ``data.workers: auto`` becomes a number: ``measured`` by loading a few images;
+            ``unless_features_are_kept`` also, but 0 where other trainings of the same images leave their features
+            behind: then only the first training of a head loads images at all, and measuring how would take longer
             than most of the others. ``as_written`` leaves the recipe's word.
 
     Raises:
-        ResourceError: Not even one picture at a time fits in memory.
+        ResourceError: Not even one image at a time fits in memory.
         RecipeError: A stage or the teacher doesn't fit the model.
         WeightsError: The weights are not to be had.
-        BadPictureError: A picture vanished.
+        BadImageError: An image vanished.
     """
     # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
-    recipe = settle_batch_size(recipe, data.pictures(recipe), say=say)
+    recipe = settle_batch_size(recipe, data.images(recipe), say=say)
     with memory_errors(recipe.train.pass_size):
-        model, weights = build_pretrained(recipe, data.pictures(recipe), say=say)
+        model, weights = build_pretrained(recipe, data.images(recipe), say=say)
         if workers == "unless_features_are_kept" and keeps_features(recipe.train):
             recipe = _with_workers(recipe, 0)
         elif workers != "as_written":
-            recipe = settle_workers(recipe, data.pictures(recipe), model, say=say)
-    return Training(recipe, training_job(recipe, data.pictures(recipe), model, stop=stop), weights)
+            recipe = settle_workers(recipe, data.images(recipe), model, say=say)
+    return Training(recipe, training_job(recipe, data.images(recipe), model, stop=stop), weights)
 
 
-def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[keras.Model, WeightsReport]:
-    """Build the recipe's model for these pictures and load its backbone's weights, everything seeded."""
+def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tuple[keras.Model, WeightsReport]:
+    """Build the recipe's model for these images and load its backbone's weights, everything seeded."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
-    scale = value_scale(pictures.train_labels) if recipe.data.task == "regression" else None
-    model = _build(recipe, pictures.class_names, (image.height, image.width), scale)
+    scale = value_scale(images.train_labels) if recipe.data.task == "regression" else None
+    model = _build(recipe, images.class_names, (image.height, image.width), scale)
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
     if is_mlflow_uri(config.weights):
         local = resolve_run(config.weights, uri=recipe.tracking.uri)
@@ -141,33 +141,33 @@ def build_pretrained(recipe: Recipe, pictures: Pictures, *, say: Say) -> tuple[k
     return model, report
 
 
-def settle_batch_size(recipe: Recipe, pictures: Pictures, *, say: Say) -> Recipe:
+def settle_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Recipe:
     """Return the recipe with a number for ``train.batch_size: auto``: the largest that fits in memory.
 
     To be called before this process uses a GPU: the trials need its memory.
 
     Raises:
-        ResourceError: Not even one picture at a time fits.
+        ResourceError: Not even one image at a time fits.
     """
     if recipe.train.batch_size != "auto":
         return recipe
-    load = Load(model=recipe.model, train=recipe.train, data=recipe.data, outputs=len(pictures.class_names))
+    load = Load(model=recipe.model, train=recipe.train, data=recipe.data, outputs=len(images.class_names))
     return recipe.model_copy(update={"train": fitting_batch_size(load, say=say)})
 
 
-def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, say: Say) -> Recipe:
-    """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few pictures.
+def settle_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, *, say: Say) -> Recipe:
+    """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few images.
 
     Which pixels a model learns from doesn't depend on it.
 
     Args:
         recipe: Its batch size is a number.
-        pictures: What training may see.
+        images: What training may see.
         model: The recipe's, for how fast it is where the choice depends on that; its weights stay as they are.
         say: Hears the choice.
 
     Raises:
-        BadPictureError: A picture vanished.
+        BadImageError: An image vanished.
     """
     data = recipe.data
     if data.workers != "auto":
@@ -175,11 +175,11 @@ def settle_workers(recipe: Recipe, pictures: Pictures, model: keras.Model, *, sa
 
     def step() -> float:
         images = np.zeros((recipe.train.pass_size, data.image.height, data.image.width, 3), np.uint8)
-        return time_calls(lambda: model.predict_on_batch(images), len(images))[0].least
+        return time_calls(lambda: model.predict_on_batch(images), len(images))[0].min_seconds
 
     choice = choose_workers(
-        measure_loading_speeds(pictures.train, data, data.augmentation),
-        count_reads(recipe.train, data, len(pictures.train)),
+        measure_loading_speeds(images.train, data, data.augmentation),
+        count_reads(recipe.train, data, len(images.train)),
         shared=find_device().is_cpu,
         step=step,
     )
@@ -194,11 +194,11 @@ def _with_workers(recipe: Recipe, workers: int) -> Recipe:
 
 
 def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, str], *, say: Say) -> None:
-    """Make sure that no run which this one learns from has learned from the pictures that this one is tested on.
+    """Make sure that no run which this one learns from has learned from the images that this one is tested on.
 
     Args:
         recipe: Its teacher and its starting weights may be runs; ``data.audit.on_leak`` says what a leak means.
-        splits: Its pictures; the test split is opened only to be compared.
+        splits: Its images; the test split is opened only to be compared.
         hashes: Their SHA-256 by path, as far as known.
         say: Prints a line for the user.
 
@@ -211,21 +211,21 @@ def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, 
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         if not ancestor.folder.splits.is_file():
-            say("warning", f"{where}: {run} doesn't say which pictures it has learned from")
-        elif seen := seen_pictures(ancestor, tested, hashes):
-            what = f"{run} has learned from {seen} of this run's {len(tested)} test pictures"
+            say("warning", f"{where}: {run} doesn't say which images it has learned from")
+        elif seen := seen_images(ancestor, tested, hashes):
+            what = f"{run} has learned from {seen} of this run's {len(tested)} test images"
             if recipe.data.audit.on_leak == "error":
                 hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
             say("warning", f"{where}: {what}: the test flatters")
 
 
-def training_job(recipe: Recipe, pictures: Pictures, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
+def training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
     """Return the training that a recipe describes, without a folder for its checkpoints and with nobody listening.
 
     Args:
         recipe: The resolved recipe.
-        pictures: What training may see.
+        images: What training may see.
         model: From ``build_pretrained``.
         stop: Asked after every step.
 
@@ -237,13 +237,13 @@ def training_job(recipe: Recipe, pictures: Pictures, model: keras.Model, *, stop
         model=model,
         backbone=get_backbone(recipe.model.backbone),
         config=recipe.train,
-        pictures=pictures,
+        images=images,
         folder=Path(),
         seed=recipe.seed,
         listener=SilentListener(),
         stop=stop,
-        rebuild=lambda size: _build(recipe, pictures.class_names, size, value_scale_of(model)),
-        teacher=_teacher(recipe, pictures.class_names),
+        rebuild=lambda size: _build(recipe, images.class_names, size, value_scale_of(model)),
+        teacher=_teacher(recipe, images.class_names),
     )
 
 

@@ -33,7 +33,7 @@ from imagetune.tracking.tensorboard import write_tensorboard
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import EpochRecord, Listener, SilentListener
-from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.job import TrainingImages
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -155,7 +155,7 @@ def run_recipe(
 
     Args:
         recipe: The resolved recipe.
-        data: Its pictures.
+        data: Its images.
         run_dir: The run folder to make.
         listener: Hears of progress.
         say: Hears what happens.
@@ -180,7 +180,7 @@ def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
         lock_document(
             seed=training.recipe.seed,
             weights=weights,
-            pictures=data.audit.hashes,
+            images=data.audit.hashes,
             plugins=used_plugins(training.recipe),
         ),
     )
@@ -198,8 +198,8 @@ def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
 def write_and_test(run: Run, training: Training, splits: Splits, *, say: Say) -> dict[str, Any]:
     """Write the trained model and test it once; return the content of evaluation.json."""
     job, recipe = training.job, training.recipe
-    val = write_model(run.folder, job.model, recipe, splits, pictures=job.pictures)
-    return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, pictures=job.pictures)
+    val = write_model(run.folder, job.model, recipe, splits, images=job.images)
+    return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, images=job.images)
 
 
 def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
@@ -209,19 +209,19 @@ def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunRe
 
 
 def write_model(
-    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, pictures: Pictures | None = None
+    folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, images: TrainingImages | None = None
 ) -> Predictions | None:
     """Write a run's model twice: ``model/`` for imagetune, and ``model.keras``, which is left all trainable.
 
     The thresholds of multi_label are chosen here, on validation.
 
     Returns:
-        What the model says of the validation pictures, where that had to be known here.
+        What the model says of the validation images, where that had to be known here.
     """
     val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
     if recipe.data.task == "multi_label" and splits.val:
-        val = predict_labelled(model, splits.val, splits.class_names, recipe, pictures=pictures)
+        val = predict_labelled(model, splits.val, splits.class_names, recipe, images=images)
         thresholds = choose_thresholds(val)
     save_model(
         model,
@@ -233,7 +233,7 @@ def write_model(
         label_separator=recipe.data.label_separator,
         image=recipe.data.image,
         max_pixels=recipe.data.max_pixels,
-        views=recipe.evaluate.views,
+        tta=recipe.evaluate.tta,
     )
     # What stages froze is theirs: the file that leaves has every layer trainable and its own dropout.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")

@@ -1,4 +1,4 @@
-"""The one test after all choices: what a run's model says of every split, and every figure of it."""
+"""The one test after all choices: what a run's model says of every split, and every metric of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 
 from imagetune.core.messages import Say
 from imagetune.core.text import format_count, format_list
-from imagetune.data.audit.inspection import inspect_pictures
+from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
@@ -34,7 +34,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.reports.tiles import RunTiles
 from imagetune.run_folder.folder import RunFolder
 from imagetune.training.feature_cache.features import FeatureBatch, keeps_features, plain_features
-from imagetune.training.setup.job import Pictures
+from imagetune.training.setup.job import TrainingImages
 
 _MEMORY_SHARE = 0.25
 
@@ -47,31 +47,31 @@ def evaluate_splits(
     *,
     say: Say,
     val: Predictions | None = None,
-    pictures: Pictures | None = None,
+    images: TrainingImages | None = None,
 ) -> dict[str, Any]:
-    """Predict every split once and compute every figure from the predictions; the test split comes last.
+    """Predict every split once and compute every metric from the predictions; the test split comes last.
 
-    All splits are seen through the recipe's views, so that they can be compared.
+    All splits are seen through the recipe's TTA transforms, so that they can be compared.
 
     Args:
         folder: The run's, with its model.
         model: What ``write_model`` has written.
         recipe: The run's.
-        splits: Its pictures.
+        splits: Its images.
         say: Hears when it is done.
         val: The validation predictions where ``write_model`` has made them already.
-        pictures: What training has seen, with what it has kept of them.
+        images: What training has seen, with what it has kept of them.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
-    pictures = pictures or Pictures(splits.train, splits.val, splits.class_names, recipe.data)
+    images = images or TrainingImages(splits.train, splits.val, splits.class_names, recipe.data)
     halves = _halves(model, recipe)
     examined: dict[str, ExaminedSplit] = {}
     for name, records in sides.items():
         if not records:
             continue
         known = replace(val, thresholds=thresholds) if name == "val" and val is not None else None
-        examined[name] = _examine(model, halves, records, recipe, pictures, thresholds=thresholds, known=known)
+        examined[name] = _examine(model, halves, records, recipe, images, thresholds=thresholds, known=known)
         write_predictions(examined[name].predictions, folder.predictions(name), root=splits.root)
     document = evaluation_document(
         {
@@ -82,7 +82,7 @@ def evaluate_splits(
         },
         config=recipe.evaluate,
     )
-    # The figures of the splits stand, whatever happens to the rest.
+    # The metrics of the splits stand, whatever happens to the rest.
     folder.write_evaluation(document)
     document |= deep_document(
         Examined(
@@ -111,11 +111,11 @@ def predict_labelled(
     recipe: Recipe,
     *,
     thresholds: Sequence[float] = (),
-    pictures: Pictures | None = None,
+    images: TrainingImages | None = None,
 ) -> Predictions:
-    """Return what a run's model says of labelled pictures, read as its recipe says and seen through its views.
+    """Return what a run's model says of labelled images, read as its recipe says and seen through its TTA transforms.
 
-    With ``pictures``, decoded pictures that training has kept are used.
+    With ``images``, decoded images that training has kept are used.
     """
     return predict_records(
         model,
@@ -125,41 +125,41 @@ def predict_labelled(
         batch_size=recipe.evaluation_batch_size,
         workers=recipe.data.workers,
         max_pixels=recipe.data.max_pixels,
-        views=recipe.evaluate.views,
+        tta=recipe.evaluate.tta,
         rule=label_rule(recipe.data),
         thresholds=thresholds,
-        cache=pictures.caches.opened(recipe.data) if pictures else None,
+        cache=images.caches.opened(recipe.data) if images else None,
     )
 
 
 def groups_of(records: Sequence[Record]) -> list[str | None]:
-    """Return the group of each picture: what goes together, so that intervals are made of it."""
+    """Return the group of each image: what goes together, so that intervals are made of it."""
     return [record.group for record in records]
 
 
 def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """Read the labelled pictures of another folder or table, laid out as the recipe's own.
+    """Read the labelled images of another folder or table, laid out as the recipe's own.
 
     Args:
         path: The folder or table.
-        config: How the recipe reads its own pictures.
+        config: How the recipe reads its own images.
 
     Returns:
-        Those that can be used; path and reason of those that ``data.on_bad_picture: skip`` leaves out.
+        Those that can be used; path and reason of those that ``data.on_bad_image: skip`` leaves out.
 
     Raises:
-        DataError: None can be used, or one can't and ``data.on_bad_picture`` is ``error``; or there is no such source.
+        DataError: None can be used, or one can't and ``data.on_bad_image`` is ``error``; or there is no such source.
     """
-    # Other pictures need not have the columns that the recipe's own are sliced by.
+    # Other images need not have the columns that the recipe's own are sliced by.
     columns = config.columns.model_copy(update={"slices": ()})
     config = config.model_copy(update={"source": str(path.absolute()), "columns": columns})
-    records = read_catalog(config, least_classes=1).records
+    records = read_catalog(config, min_classes=1).records
     paths = list(dict.fromkeys(record.path for record in records))
-    inspected = inspect_pictures(paths, background=config.background, max_pixels=config.max_pixels, look=False)
+    inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, look=False)
     unusable = {one.facts.path: one.facts.error for one in inspected if one.facts.error is not None}
-    if unusable and (config.on_bad_picture == "error" or len(unusable) == len(paths)):
+    if unusable and (config.on_bad_image == "error" or len(unusable) == len(paths)):
         told = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
-        what = f"{len(unusable)} of {format_count(len(paths), 'picture')} can't be used: {told}"
+        what = f"{len(unusable)} of {format_count(len(paths), 'image')} can't be used: {told}"
         hint = "repair or remove them; `imagetune data check` names all, with --fix it writes a table without them"
         raise DataError(what, where=str(path), hint=hint)
     return tuple(record for record in records if record.path not in unusable), unusable
@@ -177,35 +177,37 @@ def _examine(
     halves: Halves,
     records: Sequence[Record],
     recipe: Recipe,
-    pictures: Pictures,
+    images: TrainingImages,
     *,
     thresholds: Sequence[float],
     known: Predictions | None,
 ) -> ExaminedSplit:
-    """Return a split with its features and predictions, which come from the features where the recipe has no views."""
-    batches = _features(halves, records, recipe, pictures)
+    """Return a split with its features and predictions; without test-time augmentation these come from the features."""
+    batches = _features(halves, records, recipe, images)
     features = np.concatenate([batch.images for batch in batches]) if batches else None
-    if known is None and batches and not recipe.evaluate.views:
+    if known is None and batches and not recipe.evaluate.tta:
         known = predictions_of(
             [record.path for record in records],
             [record.label for record in records],
-            predict_probabilities(halves.answers, batches).astype(np.float64),
-            pictures.class_names,
+            predict_probabilities(halves.predictions, batches).astype(np.float64),
+            images.class_names,
             rule=label_rule(recipe.data),
             thresholds=thresholds,
         )
     predictions = known or predict_labelled(
-        model, records, pictures.class_names, recipe, thresholds=thresholds, pictures=pictures
+        model, records, images.class_names, recipe, thresholds=thresholds, images=images
     )
     return ExaminedSplit(records, predictions, features)
 
 
-def _features(halves: Halves, records: Sequence[Record], recipe: Recipe, pictures: Pictures) -> Sequence[FeatureBatch]:
-    """Return what the backbone says of pictures as they are; nothing where it would not fit into memory."""
+def _features(
+    halves: Halves, records: Sequence[Record], recipe: Recipe, images: TrainingImages
+) -> Sequence[FeatureBatch]:
+    """Return what the backbone says of images as they are; nothing where it would not fit into memory."""
     size = len(records) * int(np.prod(halves.feature_shape)) * np.dtype(np.float32).itemsize
     if size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return ()
     # Features of a backbone that learned are those of this run alone: not worth the disk.
-    hashes: Mapping[str, str] = pictures.hashes if keeps_features(recipe.train) else {}
-    seen = replace(pictures, hashes=hashes)
+    hashes: Mapping[str, str] = images.hashes if keeps_features(recipe.train) else {}
+    seen = replace(images, hashes=hashes)
     return plain_features(halves, records, seen, batch_size=recipe.evaluation_batch_size)

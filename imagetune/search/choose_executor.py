@@ -27,7 +27,7 @@ _HEAD_CORES, _HEAD_MEMORY = 1, _GIB
 _BACKBONE_CORES, _BACKBONE_MEMORY = 4, 4 * _GIB
 # A trial that begins before others have ended learns less from them: what bayesian search proposes, and what median
 # stopping compares with.
-_MOST, _MOST_LEARNING = 16, 4
+_MAX, _MAX_LEARNING = 16, 4
 
 
 def prepare_executor(recipe: Recipe) -> None:
@@ -48,7 +48,7 @@ def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
 
     Args:
         recipe: The one whose spaces are searched.
-        data: Its pictures.
+        data: Its images.
         say: Prints a line for the user.
 
     Raises:
@@ -95,7 +95,7 @@ def _needs(recipe: Recipe) -> Needs:
     uses several, and holds activations and gradients.
     """
     learning = recipe.search.algorithm == "bayesian" or recipe.search.early_stop == "median"
-    most = _MOST_LEARNING if learning else _MOST
+    most = _MAX_LEARNING if learning else _MAX
     # A bake-off computes the features of whole backbones, and times them.
     if recipe.search.algorithm != "bakeoff" and keeps_features(recipe.train):
         return Needs(_HEAD_CORES, _HEAD_MEMORY, most)

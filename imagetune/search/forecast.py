@@ -65,7 +65,7 @@ def seconds_left(
     slots: int,
     budget_seconds: float | None = None,
 ) -> float | None:
-    """Return about how long a search still takes, its refit included; None before the first trial has a figure.
+    """Return about how long a search still takes, its refit included; None before the first trial has a metric.
 
     Args:
         plan: What it will do.

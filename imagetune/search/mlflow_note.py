@@ -1,4 +1,4 @@
-"""The text at the top of a search's page in MLflow: the winner, its figures, and what to make of them."""
+"""The text at the top of a search's page in MLflow: the winner, its metrics, and what to make of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial
 from imagetune.search.records.verdict import remarks_of
 from imagetune.search.refit import BEST_FOLDER
-from imagetune.tracking.content import test_figures
+from imagetune.tracking.content import test_metrics
 
 _BEST_TOLD = 5
 _TEST_TOLD = 6
@@ -27,13 +27,13 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
 
     Args:
         folder: The search's run folder.
-        candidates: The settings that have a figure, the best first; at least one.
+        candidates: The settings that have a metric, the best first; at least one.
         trials: How many trials have ended.
-        objective: The validation figure.
+        objective: The validation metric.
     """
     best = candidates[0]
     parts = [
-        f"**Best of {trials} trainings: trial {best.trial.trial_id}**, {objective} on validation {_figure(best)}",
+        f"**Best of {trials} trainings: trial {best.trial.trial_id}**, {objective} on validation {_metric(best)}",
         _settings(best.trial),
         _test(folder / BEST_FOLDER),
         _verdict(folder),
@@ -47,7 +47,7 @@ def describe_settings(trial: Trial) -> str:
     return ", ".join(f"`{dotted(path)}` {text_of(value)}" for path, value in trial.values.items())
 
 
-def _figure(candidate: Candidate) -> str:
+def _metric(candidate: Candidate) -> str:
     seeds = len(candidate.objectives)
     if seeds == 1:
         return f"**{candidate.mean:.4f}**, one seed"
@@ -61,11 +61,11 @@ def _settings(trial: Trial) -> str:
 
 def _test(best: Path) -> str:
     """Return the test of the winner's run and where that is; empty before it."""
-    figures = test_figures(read_json_object(best / run_files.EVALUATION))[:_TEST_TOLD]
+    metrics = test_metrics(read_json_object(best / run_files.EVALUATION))[:_TEST_TOLD]
     rows = [
-        f"| {figure.name.replace('_', ' ')} | **{figure.value:.3f}** | "
-        f"{'' if figure.low is None else f'{figure.low:.3f} to {figure.high:.3f}'} |"
-        for figure in figures
+        f"| {metric.name.replace('_', ' ')} | **{metric.value:.3f}** | "
+        f"{'' if metric.low is None else f'{metric.low:.3f} to {metric.high:.3f}'} |"
+        for metric in metrics
     ]
     table = "\n".join(["| its test | value | interval |", "| --- | --- | --- |", *rows]) if rows else ""
     tracked = read_json_object(best / run_files.TRACKING)

@@ -194,7 +194,7 @@ def sync_search(folder: Path) -> str:
 
     Raises:
         TrackingError: The store can't be reached, or refuses; what was sent is remembered.
-        CheckpointError: The journal is damaged.
+        CheckpointError: The journal is corrupted.
     """
     return sync_run(folder, children=_SearchFolders(folder)).message()
 
@@ -212,7 +212,7 @@ def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | Non
         if result.place:
             tags["imagetune.place"] = result.place
         if result.objective is not None:
-            state.figures = {OBJECTIVE_METRIC: result.objective}
+            state.metrics = {OBJECTIVE_METRIC: result.objective}
     state.tags = {**state.tags, **tags}
     state.note = _trial_note(trial, result, objective)
 
@@ -299,9 +299,9 @@ def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: Sea
     if not candidates:
         return
     best = candidates[0]
-    state.figures = {OBJECTIVE_METRIC: best.mean}
+    state.metrics = {OBJECTIVE_METRIC: best.mean}
     if len(best.objectives) > 1:
-        state.figures[f"{OBJECTIVE_METRIC}_deviation"] = stdev(best.objectives)
+        state.metrics[f"{OBJECTIVE_METRIC}_deviation"] = stdev(best.objectives)
     tags = {"best_trial": best.trial.trial_id, "algorithm": search.algorithm, "objective": objective}
     state.tags = {**state.tags, **{f"imagetune.{name}": value for name, value in tags.items()}}
     state.note = search_note(parent.run_dir, candidates, trials=len(results), objective=objective)

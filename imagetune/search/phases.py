@@ -40,7 +40,7 @@ class Session:
 
     Attributes:
         loaded: The recipe and its spaces.
-        data: The pictures of the search.
+        data: The images of the search.
         folder: Its run folder.
         past: What earlier sessions did.
         budget: What it may cost.

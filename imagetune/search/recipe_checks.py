@@ -1,4 +1,4 @@
-"""What a search refuses before it reads a picture."""
+"""What a search refuses before it reads an image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_recipe(loaded: LoadedRecipe) -> None:
         hint = "search with -o evaluate.folds=null, then fit best.yaml with folds; search.folds judges trials by folds"
         raise loaded.error(("evaluate", "folds"), "a search doesn't cross-validate its winner", hint=hint)
     if recipe.data.split.val == 0 and config.folds is None:
-        raise loaded.error(("data", "split"), "a search needs validation pictures, and val is 0")
+        raise loaded.error(("data", "split"), "a search needs validation images, and val is 0")
     points = grid_size(on_grid(loaded.spaces)) if config.algorithm == "grid" else 0
     if points > config.trials:
         what = f"the grid has {points} points, search.trials allows {config.trials}, and part of a grid says little"

@@ -33,7 +33,7 @@ from imagetune.training.setup.stopping import StopRequest
 
 BEST_RECIPE = "best.yaml"
 BEST_FOLDER = "best"
-PICTURES_TABLE = "pictures.csv"
+IMAGES_TABLE = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def refit(
 
     Args:
         recipe: From `refit_recipe`.
-        data: Its pictures.
+        data: Its images.
         folder: The run folder to make.
         parent_run_id: MLflow run of the search.
         listener: Hears of progress.
@@ -135,13 +135,13 @@ def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: st
         recipe: What `imagetune fit best.yaml` shall repeat.
         winner: Its trials.
         folder: The search's.
-        objective: The validation figure that they were judged by.
+        objective: The validation metric that they were judged by.
         fitted: What it is trained on, in words.
     """
-    figures = winner.objectives
+    metrics = winner.objectives
     one = f"{objective} {winner.mean:.4f} on validation"
-    spread = f", standard deviation {stdev(figures):.4f}" if len(figures) > 1 else ""
-    seeds = f", the mean over {len(figures)} seeds{spread}" if len(figures) > 1 else ", one seed"
+    spread = f", standard deviation {stdev(metrics):.4f}" if len(metrics) > 1 else ""
+    seeds = f", the mean over {len(metrics)} seeds{spread}" if len(metrics) > 1 else ", one seed"
     lines = [
         f"The best settings of the search in {folder}",
         f"Trial {winner.trial.trial_id}: {one}{seeds}",
@@ -152,24 +152,24 @@ def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: st
 
 
 def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say) -> tuple[Recipe, Data, str]:
-    """Return the recipe of the refit, its pictures, and in words what it trains on.
+    """Return the recipe of the refit, its images, and in words what it trains on.
 
-    ``search.refit: train`` is the winner's own recipe. With ``train_and_val`` the validation pictures are trained on as
+    ``search.refit: train`` is the winner's own recipe. With ``train_and_val`` the validation images are trained on as
     well, for the epochs after which validation was best (the median over the winner's seeds), and the last weights are
     kept: there is nothing left to stop by.
 
     Args:
         recipe: The winner's, complete.
         winner: Its trials.
-        data: The pictures of the search.
-        folder: The search's; a table of the pictures is written there where the recipe alone can't give these splits.
+        data: The images of the search.
+        folder: The search's; a table of the images is written there where the recipe alone can't give these splits.
         say: Prints a line for the user.
 
     Raises:
-        DataError: The pictures have changed since the search began.
+        DataError: The images have changed since the search began.
     """
     if recipe.search.refit == "train":
-        return recipe, data, "Trained on the training pictures, its best epoch chosen on the validation pictures"
+        return recipe, data, "Trained on the training images, its best epoch chosen on the validation images"
     recipe, epochs = _cut(recipe, winner)
     split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
@@ -178,7 +178,7 @@ def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path,
         "refit",
         f"{len(merged.splits.train)} images of training and validation together, {format_count(epochs, 'epoch')}",
     )
-    told = f"Trained on training and validation pictures together for {epochs} epochs, as many as were best"
+    told = f"Trained on training and validation images together for {epochs} epochs, as many as were best"
     return recipe, merged, told
 
 
@@ -212,24 +212,24 @@ def _cut(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
 
 
 def _merged(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
-    """Return a recipe that trains on training and validation pictures and tests on the same, and its pictures."""
+    """Return a recipe that trains on training and validation images and tests on the same, and its images."""
     if (found := _same_test(recipe, data)) is not None:
         return recipe, found
-    table, classes = folder / PICTURES_TABLE, recipe.data.classes
+    table, classes = folder / IMAGES_TABLE, recipe.data.classes
     _write_table(data.splits, recipe.data.columns, table)
     if recipe.data.task != "regression":
         classes = data.splits.class_names
     update = {"source": str(table), "classes": classes}
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
     if (found := _same_test(recipe, data)) is None:
-        raise DataError("the pictures have changed since the search began", where=str(table))
+        raise DataError("the images have changed since the search began", where=str(table))
     return recipe, found
 
 
 def _same_test(recipe: Recipe, data: Data) -> Data | None:
-    """Return the recipe's pictures where they are those of the search with nothing in validation, else None."""
+    """Return the recipe's images where they are those of the search with nothing in validation, else None."""
     try:
-        # What there is to say of the pictures was said.
+        # What there is to say of the images was said.
         found = read_data(recipe, say=say_nothing)
     except DataError:
         return None
@@ -245,7 +245,7 @@ def _content(records: Iterable[Record], data: Data) -> set[tuple[str, str, str |
 
 
 def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
-    """Write where every picture is, whole paths, and in which split: those of training and validation in train."""
+    """Write where every image is, whole paths, and in which split: those of training and validation in train."""
     own = (columns.path, columns.label, columns.split, columns.group)
     slices = [name for name in columns.slices if name not in own]
     sides = {"train": (*splits.train, *splits.val), "test": open_holdout(splits)}

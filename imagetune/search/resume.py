@@ -26,11 +26,11 @@ from imagetune.search.records.journal import JOURNAL_NAME, Event, Proposed
 from imagetune.search.records.table import STATE_NAME
 
 LOCK_NAME = ".search.lock"
-_LOST_PICTURES = "it says which pictures the search was of: put it back, or search without it in another folder"
-# What may differ without making it another training; the pictures and their splits are compared by themselves.
+_LOST_IMAGES = "it says which images the search was of: put it back, or search without it in another folder"
+# What may differ without making it another training; the images and their splits are compared by themselves.
 _FREE = (
     *("name", "search", "tracking", "card", "evaluate", "train.jit_compile"),
-    *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_picture", "data.max_pixels"),
+    *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_image", "data.max_pixels"),
     *("data.workers", "data.cache", "data.cache_gib"),
 )
 
@@ -117,24 +117,24 @@ def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
         raise CheckpointError(what, where=str(folder.path / JOURNAL_NAME), hint=hint)
 
 
-def record_pictures(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
-    """Write which pictures the search uses and how they are split, or check that they are still the same.
+def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
+    """Write which images the search uses and how they are split, or check that they are still the same.
 
     Args:
         folder: The search's.
         recipe: The one whose spaces are searched.
-        data: The pictures.
-        begun: Whether there are trials of these pictures already.
+        data: The images.
+        begun: Whether there are trials of these images already.
 
     Raises:
-        CheckpointError: Pictures came, went, changed, or moved to another split since, or nobody can tell.
+        CheckpointError: Images came, went, changed, or moved to another split since, or nobody can tell.
     """
     lock = folder.path / run_files.LOCK
     if begun or (folder.splits.exists() and lock.exists()):
-        _check_same(recorded_pictures(folder), present_pictures(data), folder.splits)
+        _check_same(recorded_images(folder), present_images(data), folder.splits)
     write_splits_csv(data.splits, folder.splits)
     write_json(
-        lock, lock_document(seed=recipe.seed, weights={}, pictures=data.audit.hashes, plugins=used_plugins(recipe))
+        lock, lock_document(seed=recipe.seed, weights={}, images=data.audit.hashes, plugins=used_plugins(recipe))
     )
 
 
@@ -146,8 +146,8 @@ def _name_it() -> str:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of a search.
+class Image:
+    """An image of a search.
 
     Attributes:
         labelled: Its label and its group.
@@ -160,8 +160,8 @@ class Picture:
     sha256: str
 
 
-def recorded_pictures(folder: RunFolder) -> dict[str, Picture]:
-    """Return the pictures that a search began with, by path below their root.
+def recorded_images(folder: RunFolder) -> dict[str, Image]:
+    """Return the images that a search began with, by path below their root.
 
     Raises:
         CheckpointError: What it has noted of them can't be read.
@@ -169,31 +169,31 @@ def recorded_pictures(folder: RunFolder) -> dict[str, Picture]:
     """
     source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
-        hashes = json.loads((folder.path / run_files.LOCK).read_text(encoding="utf-8"))["pictures"]
+        hashes = json.loads((folder.path / run_files.LOCK).read_text(encoding="utf-8"))["images"]
         with folder.splits.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return {
-            row["path"]: Picture((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
+            row["path"]: Image((row["label"], row["group"]), row["split"], _hash_of(row["path"], source, hashes))
             for row in rows
         }
     except OSError as error:
-        raise CheckpointError(f"{error.strerror}", where=str(error.filename), hint=_LOST_PICTURES) from error
+        raise CheckpointError(f"{error.strerror}", where=str(error.filename), hint=_LOST_IMAGES) from error
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         what = f"its splits.csv or lock.json can't be read: {error!r}"
-        raise CheckpointError(what, where=str(folder.path), hint=_LOST_PICTURES) from error
+        raise CheckpointError(what, where=str(folder.path), hint=_LOST_IMAGES) from error
 
 
 def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:
-    """Return the hash of a picture of splits.csv, wherever its source has been moved to since."""
-    # A table's pictures are told relative to its folder.
+    """Return the hash of an image of splits.csv, wherever its source has been moved to since."""
+    # A table's images are told relative to its folder.
     return next((found for root in (source, source.parent) if (found := hashes.get(str(root / path)))), "")
 
 
-def present_pictures(data: Data) -> dict[str, Picture]:
-    """Return the pictures of a search that begins, by path below their root."""
+def present_images(data: Data) -> dict[str, Image]:
+    """Return the images of a search that begins, by path below their root."""
     splits = data.splits
     return {
-        told_path(record.path, splits.root): Picture(
+        told_path(record.path, splits.root): Image(
             (record.label, record.group or ""), record.split or "", data.audit.hashes.get(record.path, "")
         )
         for record in (*splits.train, *splits.val, *open_holdout(splits))
@@ -208,7 +208,7 @@ def _shown(value: object) -> str:
     return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
 
 
-def _check_same(then: Mapping[str, Picture], now: Mapping[str, Picture], path: Path) -> None:
+def _check_same(then: Mapping[str, Image], now: Mapping[str, Image], path: Path) -> None:
     both = sorted(then.keys() & now.keys())
     kinds = {
         "gone": sorted(then.keys() - now.keys()),
@@ -219,5 +219,5 @@ def _check_same(then: Mapping[str, Picture], now: Mapping[str, Picture], path: P
     }
     told = [f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names]
     if told:
-        hint = "put the pictures back, or search in another folder with --run-dir, with search.warm_start for this one"
-        raise CheckpointError(f"the pictures changed since: {', '.join(told)}", where=str(path), hint=hint)
+        hint = "put the images back, or search in another folder with --run-dir, with search.warm_start for this one"
+        raise CheckpointError(f"the images changed since: {', '.join(told)}", where=str(path), hint=hint)

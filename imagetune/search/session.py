@@ -35,7 +35,7 @@ from imagetune.search.records.table import Table, describe_search, open_records,
 from imagetune.search.records.trial import TrialResult
 from imagetune.search.refit import BEST_FOLDER, Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
 from imagetune.search.report.write import write_last_report
-from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_pictures
+from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
 from imagetune.search.trial_process.folds import check_folds
 from imagetune.tracking.tracker import Tracker, start_tracking
 from imagetune.training.setup.events import Listener
@@ -51,7 +51,7 @@ class Search:
         recipe: Its recipe, spaces at their defaults.
         paths: What was searched.
         results: How every trial ended, in that order.
-        candidates: The settings that have a figure, the winner first.
+        candidates: The settings that have a metric, the winner first.
         best: The winner's run.
         added: How many trials this session has added to those of earlier ones.
         findings: What a sweep or a bake-off has found beside the winner.
@@ -230,7 +230,7 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     """Start the records of a search, or open those of its earlier sessions.
 
     Raises:
-        CheckpointError: They are damaged, or of another search, other trainings or other pictures.
+        CheckpointError: They are corrupted, or of another search, other trainings or other images.
     """
     config, spaces = loaded.recipe.search, loaded.spaces
     seed = loaded.recipe.seed if config.seed is None else config.seed
@@ -239,8 +239,8 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     if past:
         check_same_training(folder, loaded.recipe)
     check_journal(folder, past)
-    record_pictures(folder, loaded.recipe, data, begun=bool(past))
-    # As this session has it: pictures may lie elsewhere now, and there may be more trials to come.
+    record_images(folder, loaded.recipe, data, begun=bool(past))
+    # As this session has it: images may lie elsewhere now, and there may be more trials to come.
     write_text(folder.recipe, searchable_yaml(replace(loaded, recipe=without_password(loaded.recipe))))
     write_table(table, results_of(past))
     return _Records(folder, journal, table, past)

@@ -31,8 +31,8 @@ _STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "ki
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A test figure with its interval; ``low`` and ``high`` are None when there is none."""
+class Estimate:
+    """A test metric with its interval; ``low`` and ``high`` are None when there is none."""
 
     name: str
     value: float
@@ -41,14 +41,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class PictureSet:
-    """The pictures of a run.
+class ImageSet:
+    """The images of a run.
 
     Attributes:
         name: The source's own name.
         source: Where it is.
-        digest: Fingerprint of the splits and of every picture's content, 16 hexadecimal digits.
-        counts: Pictures by split.
+        digest: Fingerprint of the splits and of every image's content, 16 hexadecimal digits.
+        counts: Images by split.
         classes: How many class names there are.
     """
 
@@ -77,37 +77,37 @@ def recipe_parameters(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def epoch_metrics(line: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a metrics.jsonl line by name: ``train/loss``, ``val/f1``, ``learning_rate``."""
+    """Return the metrics of a metrics.jsonl line by name: ``train/loss``, ``val/f1``, ``learning_rate``."""
     found: dict[str, float] = {}
     for key in ("train", "val"):
-        figures = line.get(key) or {}
-        found.update({f"{key}/{_key(name)}": value for name, value in figures.items() if _is_finite(value)})
+        metrics = line.get(key) or {}
+        found.update({f"{key}/{_key(name)}": value for name, value in metrics.items() if _is_finite(value)})
     for key in ("learning_rate", "images_per_second"):
         if _is_finite(line.get(key)):
             found[key] = line[key]
     return found
 
 
-def test_figures(evaluation: Mapping[str, Any]) -> list[Figure]:
-    """Return the test figures of evaluation.json, the headline figures first."""
+def test_metrics(evaluation: Mapping[str, Any]) -> list[Estimate]:
+    """Return the test metrics of evaluation.json, the headline metrics first."""
     test = (evaluation.get("splits") or {}).get("test") or {}
-    figures = [_figure(name, entry) for name, entry in (test.get("figures") or {}).items()]
+    metrics = [_metric(name, entry) for name, entry in (test.get("metrics") or {}).items()]
     order = {name: place for place, name in enumerate(METRICS)}
-    return sorted((figure for figure in figures if figure), key=lambda figure: order.get(figure.name, len(order)))
+    return sorted((metric for metric in metrics if metric), key=lambda metric: order.get(metric.name, len(order)))
 
 
-def figure_metrics(figures: list[Figure]) -> dict[str, float]:
-    """Return the test figures as metrics: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
+def metric_metrics(metrics: list[Estimate]) -> dict[str, float]:
+    """Return the test metrics as metrics: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
 
-    MLflow draws a section of charts for each prefix; the ends of the intervals would bury the figures in theirs.
+    MLflow draws a section of charts for each prefix; the ends of the intervals would bury the metrics in theirs.
     """
     found: dict[str, float] = {}
-    for figure in figures:
-        name = _key(figure.name)
-        found[f"test/{name}"] = figure.value
-        if figure.low is not None and figure.high is not None:
-            found[f"test_interval/{name}_low"] = figure.low
-            found[f"test_interval/{name}_high"] = figure.high
+    for metric in metrics:
+        name = _key(metric.name)
+        found[f"test/{name}"] = metric.value
+        if metric.low is not None and metric.high is not None:
+            found[f"test_interval/{name}_low"] = metric.low
+            found[f"test_interval/{name}_high"] = metric.high
     return found
 
 
@@ -115,30 +115,30 @@ def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     """Return what a cross-validation found as metrics: name, value and step.
 
     ``folds/accuracy`` is the mean over the folds and ``folds_interval/accuracy_low`` and ``_high`` its corrected
-    interval, at step 0; ``fold/accuracy`` has the figure of each fold at the fold's number.
+    interval, at step 0; ``fold/accuracy`` has the metric of each fold at the fold's number.
     """
     folds = evaluation.get("folds") or {}
     found: list[tuple[str, Any, int]] = []
-    for name, spread in (folds.get("figures") or {}).items():
+    for name, spread in (folds.get("metrics") or {}).items():
         ends = [(f"folds_interval/{_key(name)}_{end}", spread.get(end), 0) for end in ("low", "high")]
         found += [(f"folds/{_key(name)}", spread.get("mean"), 0), *ends]
     for fold in folds.get("by_fold") or ():
-        found += [(f"fold/{_key(name)}", value, int(fold["fold"])) for name, value in fold["figures"].items()]
+        found += [(f"fold/{_key(name)}", value, int(fold["fold"])) for name, value in fold["metrics"].items()]
     return [(name, float(value), step) for name, value, step in found if _is_finite(value)]
 
 
-def picture_set(run_dir: Path, recipe: Mapping[str, Any]) -> PictureSet | None:
-    """Return what splits.csv says about the pictures; None while it isn't written."""
+def image_set(run_dir: Path, recipe: Mapping[str, Any]) -> ImageSet | None:
+    """Return what splits.csv says about the images; None while it isn't written."""
     path = run_dir / run_files.SPLITS
     if not path.exists():
         return None
     content = path.read_bytes()
     rows = list(csv.DictReader(content.decode("utf-8").splitlines()))
-    hashes = read_json_object(run_dir / run_files.LOCK).get("pictures") or {}
+    hashes = read_json_object(run_dir / run_files.LOCK).get("images") or {}
     digest = hashlib.sha256(content + json.dumps(hashes, sort_keys=True).encode())
-    source = str((recipe.get("data") or {}).get("source") or "pictures")
-    return PictureSet(
-        name=Path(source).name or "pictures",
+    source = str((recipe.get("data") or {}).get("source") or "images")
+    return ImageSet(
+        name=Path(source).name or "images",
         source=source,
         digest=digest.hexdigest()[:16],
         counts=dict(Counter(row.get("split") or "" for row in rows)),
@@ -162,7 +162,7 @@ def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
-    """Return what a search's journal says of its ended trials that have a figure, as metrics.
+    """Return what a search's journal says of its ended trials that have a metric, as metrics.
 
     Returns:
         For each its place among the ended trials from 1, ``trial_objective`` and ``best_objective``, and when it ended
@@ -221,14 +221,14 @@ def _key(name: str) -> str:
     return _KEY_LETTERS.sub("_", name)[:MAX_KEY].strip() or "_"
 
 
-def _figure(name: str, entry: Any) -> Figure | None:
+def _metric(name: str, entry: Any) -> Estimate | None:
     if _is_finite(entry):
-        return Figure(name, float(entry), None, None)
+        return Estimate(name, float(entry), None, None)
     if not isinstance(entry, Mapping) or not _is_finite(entry.get("value")):
         return None
     low, high = entry.get("low"), entry.get("high")
     both = _is_finite(low) and _is_finite(high)
-    return Figure(name, float(entry["value"]), low if both else None, high if both else None)
+    return Estimate(name, float(entry["value"]), low if both else None, high if both else None)
 
 
 def _is_finite(value: Any) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from imagetune.recipe.metrics import METRICS
-from imagetune.tracking.content import Figure, PictureSet
+from imagetune.tracking.content import Estimate, ImageSet
 
 # Those that some report shows first; the others are among the metrics.
 _SHOWN = tuple(name for name, metric in METRICS.items() if metric.cards)
-_MOST_OF_FOLDS = 3
+_MAX_FOLD_SHARE = 3
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -18,17 +18,17 @@ def run_description(
     recipe: Mapping[str, Any],
     status: Mapping[str, Any],
     evaluation: Mapping[str, Any],
-    figures: list[Figure],
-    pictures: PictureSet | None,
+    metrics: list[Estimate],
+    images: ImageSet | None,
 ) -> str:
-    """Return Markdown: state, test figures with intervals, the verdict, model, stages and pictures."""
+    """Return Markdown: state, test metrics with intervals, the verdict, model, stages and images."""
     parts = [
         _state(status),
-        _table(figures, evaluation),
+        _table(metrics, evaluation),
         _missed(evaluation),
         _folds(evaluation),
         _verdict(evaluation),
-        _facts(recipe, pictures),
+        _facts(recipe, images),
         "The whole report is among the artifacts: `report.html`." if status.get("state") == "finished" else "",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -51,35 +51,35 @@ def _state(status: Mapping[str, Any]) -> str:
     return ""
 
 
-def _table(figures: list[Figure], evaluation: Mapping[str, Any]) -> str:
-    shown = [figure for figure in figures if figure.name in _SHOWN]
+def _table(metrics: list[Estimate], evaluation: Mapping[str, Any]) -> str:
+    shown = [metric for metric in metrics if metric.name in _SHOWN]
     if not shown:
         return ""
     confidence = (evaluation.get("bootstrap") or {}).get("confidence", 0.95)
-    rows = [f"| {_name(figure.name, evaluation)} | **{figure.value:.3f}** | {_interval(figure)} |" for figure in shown]
-    return "\n".join([f"| on the test pictures | value | {confidence:.0%} interval |", "| --- | --- | --- |", *rows])
+    rows = [f"| {_name(metric.name, evaluation)} | **{metric.value:.3f}** | {_interval(metric)} |" for metric in shown]
+    return "\n".join([f"| on the test images | value | {confidence:.0%} interval |", "| --- | --- | --- |", *rows])
 
 
 def _name(metric: str, evaluation: Mapping[str, Any]) -> str:
     return METRICS[metric].in_words.format(k=evaluation.get("top_k", "k"))
 
 
-def _interval(figure: Figure) -> str:
-    return "" if figure.low is None else f"{figure.low:.3f} to {figure.high:.3f}"
+def _interval(metric: Estimate) -> str:
+    return "" if metric.low is None else f"{metric.low:.3f} to {metric.high:.3f}"
 
 
 def _missed(evaluation: Mapping[str, Any]) -> str:
-    missed = [bar for bar in evaluation.get("requirements") or () if not bar.get("met")]
-    return "\n".join(f"**Bar missed:** {bar.get('message')}" for bar in missed)
+    missed = [requirement for requirement in evaluation.get("requirements") or () if not requirement.get("met")]
+    return "\n".join(f"**Requirement missed:** {requirement.get('message')}" for requirement in missed)
 
 
 def _folds(evaluation: Mapping[str, Any]) -> str:
-    """Return what cross-validation found, of the figures that stand in the table's first rows."""
+    """Return what cross-validation found, of the metrics that stand in the table's first rows."""
     folds = evaluation.get("folds") or {}
-    spread = {name: entry for name, entry in (folds.get("figures") or {}).items() if name in _SHOWN}
+    spread = {name: entry for name, entry in (folds.get("metrics") or {}).items() if name in _SHOWN}
     told = [
         f"{_name(name, evaluation)} **{entry['mean']:.3f}** ({entry['low']:.3f} to {entry['high']:.3f})"
-        for name, entry in list(spread.items())[:_MOST_OF_FOLDS]
+        for name, entry in list(spread.items())[:_MAX_FOLD_SHARE]
     ]
     return f"Cross-validation, {folds['count']} folds: {', '.join(told)}" if told else ""
 
@@ -89,7 +89,7 @@ def _verdict(evaluation: Mapping[str, Any]) -> str:
     return f"**{title}.** {verdict.get('text', '')} {verdict.get('advice', '')}" if title else ""
 
 
-def _facts(recipe: Mapping[str, Any], pictures: PictureSet | None) -> str:
+def _facts(recipe: Mapping[str, Any], images: ImageSet | None) -> str:
     model = recipe.get("model") or {}
     lines = []
     if model.get("backbone"):
@@ -101,10 +101,10 @@ def _facts(recipe: Mapping[str, Any], pictures: PictureSet | None) -> str:
         for stage in stages
         if isinstance(stage, Mapping)
     ]
-    if pictures:
-        counts = ", ".join(f"{pictures.counts[key]} {name}" for key, name in _SPLITS if pictures.counts.get(key))
-        classes = f", {pictures.classes} classes" if pictures.classes else ""
-        lines.append(f"- pictures: {pictures.name}{classes}; {counts}")
+    if images:
+        counts = ", ".join(f"{images.counts[key]} {name}" for key, name in _SPLITS if images.counts.get(key))
+        classes = f", {images.classes} classes" if images.classes else ""
+        lines.append(f"- images: {images.name}{classes}; {counts}")
     return "\n".join(lines)
 
 

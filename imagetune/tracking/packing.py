@@ -33,7 +33,7 @@ class ModelFacts:
     """What an MLmodel file says about the model.
 
     Attributes:
-        input_shape: (height, width, channels) of a picture; -1 is any.
+        input_shape: (height, width, channels) of an image; -1 is any.
         class_names: In the order of the outputs; empty when unknown.
         keras_version: The Keras that wrote the file.
         requirements: Pinned packages that it takes to load it.

@@ -60,7 +60,7 @@ def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) 
         predictions and report as far as the run has them. A run without a model gives the documents alone.
 
     Raises:
-        TrackingError: Wrong address, no such run or model, a model that imagetune didn't log, or no answer.
+        TrackingError: Wrong address, no such run or model, a model that imagetune didn't log, or no prediction.
     """
     if not any(pattern.fullmatch(run) for pattern in (_RUN, _VERSION, _ALIAS, _LOGGED)):
         raise TrackingError("is no address of a run or model", where=run, hint=_EXPECTED)

@@ -26,7 +26,7 @@ PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages show what is for language models: traces, judges, prompts.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _VIEW = "imagetune"
-# MLflow's run table starts without a single figure. This is a view as its "share" button saves it.
+# MLflow's run table starts without a single metric. This is a view as its "share" button saves it.
 _VIEW_STATE = {
     "selectedColumns": [
         "attributes.`Created`",
@@ -122,9 +122,9 @@ def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 
 def _introduced(client: MlflowClient, experiment_id: str) -> str:
-    """Give a new experiment a view with the headline figures, and a description that leads to it."""
+    """Give a new experiment a view with the headline metrics, and a description that leads to it."""
     link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
-    text = f"Image models fine-tuned by imagetune: [**show the test figures of all runs**]({link})"
+    text = f"Image models fine-tuned by imagetune: [**show the test metrics of all runs**]({link})"
     client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(_VIEW_STATE))
     client.set_experiment_tag(experiment_id, "mlflow.note.content", text)
     return experiment_id

@@ -33,13 +33,13 @@ class TrackingState:
         parent_run_id: MLflow run of the search that this trial belongs to.
         tags: The user's tags.
         log_model: Whether the model itself goes to MLflow.
-        figures: Metrics that no file of the run folder holds: the objective of a search's trial.
+        metrics: Metrics that no file of the run folder holds: the objective of a search's trial.
         note: What stands above the description made from the run folder, as Markdown.
         run_id: The MLflow run, once there is one.
         line_times: When each line of metrics.jsonl was first seen, in milliseconds since 1970: a line that is sent
             twice has the same time, so that MLflow keeps one.
         lines_sent: How many lines of metrics.jsonl are in MLflow.
-        sent: Fingerprints of what else is in MLflow, by name: parameters, tags, files, model, final figures, state.
+        sent: Fingerprints of what else is in MLflow, by name: parameters, tags, files, model, final metrics, state.
     """
 
     key: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
@@ -48,7 +48,7 @@ class TrackingState:
     parent_run_id: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     log_model: bool = True
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     note: str = ""
     run_id: str | None = None
     experiment_id: str | None = None
@@ -68,7 +68,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
     """Return what ``RUN/tracking.json`` holds, None without that file.
 
     Raises:
-        TrackingError: The file is damaged.
+        TrackingError: The file is corrupted.
     """
     path = run_dir / run_files.TRACKING
     try:
@@ -79,7 +79,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
         return None
     except (ValueError, TypeError, AttributeError) as error:
         hint = "delete it: the run is then found again in MLflow, or logged anew"
-        raise TrackingError(f"is damaged: {error}", where=str(path), hint=hint) from error
+        raise TrackingError(f"is corrupted: {error}", where=str(path), hint=hint) from error
 
 
 def write_state(run_dir: Path, state: TrackingState) -> None:

@@ -114,10 +114,10 @@ def send_tags(copy: Copy) -> int:
 
     recipe, status = content.read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
-    figures, pictures = content.test_figures(evaluation), content.picture_set(copy.run_dir, recipe)
+    metrics, images = content.test_metrics(evaluation), content.image_set(copy.run_dir, recipe)
     # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
     about = {} if (copy.run_dir / "search.json").exists() else recipe
-    described = run_description(about, status, evaluation, figures, pictures)
+    described = run_description(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
     tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
     tags["mlflow.note.content"] = text[: content.MAX_TAG]
@@ -125,22 +125,22 @@ def send_tags(copy: Copy) -> int:
     return copy.once("tags", _mark(tags), lambda: copy.client.log_batch(copy.run_id, tags=rows))
 
 
-def send_pictures(copy: Copy) -> int:
-    """Send the name, fingerprint and counts of the picture set as the run's data set."""
+def send_images(copy: Copy) -> int:
+    """Send the name, fingerprint and counts of the image set as the run's data set."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    pictures = content.picture_set(copy.run_dir, content.read_recipe(copy.run_dir))
-    if pictures is None:
+    images = content.image_set(copy.run_dir, content.read_recipe(copy.run_dir))
+    if images is None:
         return 0
     data = Dataset(
-        name=pictures.name,
-        digest=pictures.digest,
+        name=images.name,
+        digest=images.digest,
         source_type="local",
-        source=json.dumps({"uri": pictures.source}),
-        profile=json.dumps({**pictures.counts, "classes": pictures.classes}),
+        source=json.dumps({"uri": images.source}),
+        profile=json.dumps({**images.counts, "classes": images.classes}),
     )
     inputs = [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
-    return copy.once("pictures", pictures.digest, lambda: copy.client.log_inputs(copy.run_id, datasets=inputs))
+    return copy.once("images", images.digest, lambda: copy.client.log_inputs(copy.run_id, datasets=inputs))
 
 
 def send_lines(copy: Copy) -> int:
@@ -180,31 +180,31 @@ def send_model(copy: Copy) -> int:
     return copy.once("model", digest, lambda: _log_model(copy, digest))
 
 
-def send_figures(copy: Copy) -> int:
-    """Send the test figures of evaluation.json as metrics of the run and of its model, and what else is known."""
+def send_metrics(copy: Copy) -> int:
+    """Send the test metrics of evaluation.json as metrics of the run and of its model, and what else is known."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    values = {**copy.state.figures, **content.figure_metrics(content.test_figures(read_json_object(path)))}
+    values = {**copy.state.metrics, **content.metric_metrics(content.test_metrics(read_json_object(path)))}
     if not values:
         return 0
-    when = int(_seconds_of_figures(copy, path) * 1000)
+    when = int(_seconds_of_metrics(copy, path) * 1000)
     model_id = copy.state.sent.get("model id")
-    # At step 0 MLflow takes a figure for a single one: it compares runs by bars, not by lines of one point.
+    # At step 0 MLflow takes a metric for a single one: it compares runs by bars, not by lines of one point.
     metrics = [Metric(name, value, when, 0, model_id=model_id) for name, value in values.items()]
     mark = _mark({**values, "model": model_id})
-    return copy.once("figures", mark, lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
+    return copy.once("metrics", mark, lambda: copy.client.log_batch(copy.run_id, metrics=metrics))
 
 
-def _seconds_of_figures(copy: Copy, evaluation: Path) -> float:
-    """Return the time to note for the figures.
+def _seconds_of_metrics(copy: Copy, evaluation: Path) -> float:
+    """Return the time to note for the metrics.
 
-    Of two figures with one time and step MLflow shows the larger, not the later; the objective of a search falls when
+    Of two metrics with one time and step MLflow shows the larger, not the later; the objective of a search falls when
     the finalists' other seeds are less lucky.
     """
     if evaluation.exists():
         return evaluation.stat().st_mtime
-    return time.time() if "figures" in copy.state.sent else (copy.run_dir / run_files.STATUS).stat().st_mtime
+    return time.time() if "metrics" in copy.state.sent else (copy.run_dir / run_files.STATUS).stat().st_mtime
 
 
 def send_folds(copy: Copy) -> int:
@@ -252,11 +252,11 @@ def send_status(copy: Copy) -> int:
 STEPS: tuple[Callable[[Copy], int], ...] = (
     send_parameters,
     send_tags,
-    send_pictures,
+    send_images,
     send_lines,
     send_files,
     send_model,
-    send_figures,
+    send_metrics,
     send_folds,
     send_trials,
     send_status,

@@ -120,7 +120,7 @@ def _probe(uri: str) -> None:
         return
     except requests.exceptions.Timeout:
         raise TrackingError(
-            "the MLflow server does not answer", where=redact_uri(uri), hint="check the address and the server"
+            "the MLflow server does not prediction", where=redact_uri(uri), hint="check the address and the server"
         ) from None
     except requests.exceptions.RequestException as error:
         reason = "refused the connection" if "refused" in str(error).lower() else "can't be reached"

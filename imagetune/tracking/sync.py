@@ -171,7 +171,7 @@ class Syncer:
         return self._client
 
     def disconnect(self) -> None:
-        """Forget the connection: the next call asks first whether the server answers."""
+        """Forget the connection: the next call asks first whether the server predictions."""
         self._client = None
 
     def sync(self) -> int:

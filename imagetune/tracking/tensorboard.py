@@ -17,7 +17,7 @@ _CHECKSUM_BYTES = 4
 
 
 def write_tensorboard(run_dir: Path, record: Mapping[str, Any]) -> None:
-    """Append the figures of one epoch to ``RUN/tensorboard``; an epoch that is there already is left alone.
+    """Append the metrics of one epoch to ``RUN/tensorboard``; an epoch that is there already is left alone.
 
     Args:
         run_dir: The run folder.

@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 8.0
 """How long the end of a run waits for a store that doesn't move."""
 _RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 _LOOK_SECONDS = 0.1
-# Importing, migrating, hashing and uploading all take processor time; waiting for an answer takes none.
+# Importing, migrating, hashing and uploading all take processor time; waiting for a prediction takes none.
 _BUSY_CPU_SECONDS = 0.02
 
 
@@ -48,7 +48,7 @@ def start_tracking(
         recipe_name: Name of the experiment when nothing else says it.
         parent_run_id: MLflow run of the search that this run is a trial of.
         children: Runs that are copied with this one, by the same thread.
-        warn: Gets a line when the store stops or begins to answer; called from the background thread.
+        warn: Gets a line when the store stops or begins to prediction; called from the background thread.
 
     Raises:
         TrackingError: ``required: true`` and no run could be made within 15 seconds.
@@ -88,7 +88,7 @@ class Tracker:
 
     Args:
         syncer: What copies; None does nothing.
-        warn: Gets a line when the store stops or begins to answer.
+        warn: Gets a line when the store stops or begins to prediction.
         plugins: Trackers of other packages that are told of the same run.
     """
 
@@ -162,7 +162,7 @@ class Tracker:
             if self._failure is not None:
                 raise self._failure
             if time.monotonic() > deadline:
-                what = f"there was no answer within {timeout_seconds:.0f} s"
+                what = f"there was no prediction within {timeout_seconds:.0f} s"
                 raise TrackingError(what, where=redact_uri(self._syncer.uri))
 
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
@@ -186,7 +186,7 @@ class Tracker:
         self._wait_while_moving(self._thread, timeout_seconds)
         if self._done.is_set() and self._failure is None:
             return None
-        why = self._failure or TrackingError("no answer", where=redact_uri(self._syncer.uri))
+        why = self._failure or TrackingError("no prediction", where=redact_uri(self._syncer.uri))
         folder = self._syncer.run_dir
         return f"MLflow: {self._waiting()} were not sent ({why}); they wait in {folder}: imagetune sync {folder}"
 
@@ -241,7 +241,7 @@ class Tracker:
             return False
         if self._failure is not None:
             self._failure = None
-            self._warn(f"MLflow answers again at {syncer.state.uri}")
+            self._warn(f"MLflow predictions again at {syncer.state.uri}")
         return True
 
     def _fail(self, error: Exception) -> None:

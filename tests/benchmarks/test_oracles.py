@@ -19,15 +19,15 @@ def values_of(row):
     return {PATHS[name]: type(levels[0])(row[name]) for name, levels in FACTORS.items()}
 
 
-@pytest.mark.parametrize("figure", ["loss", "f1"])
-def test_a_setting_that_was_trained_has_the_figure_that_it_reached(figure):
-    surface = Surface(RECORDED, figure)
+@pytest.mark.parametrize("metric", ["loss", "f1"])
+def test_a_setting_that_was_trained_has_the_metric_that_it_reached(metric):
+    surface = Surface(RECORDED, metric)
     complete = [row for row in rows() if row["optimizer"] in surface.optimizers]
     assert len(complete) >= 56
-    assert [surface(values_of(row)) for row in complete] == pytest.approx([float(row[figure]) for row in complete])
+    assert [surface(values_of(row)) for row in complete] == pytest.approx([float(row[metric]) for row in complete])
 
 
-def test_a_setting_between_two_trainings_lies_between_their_figures():
+def test_a_setting_between_two_trainings_lies_between_their_metrics():
     surface = Surface(RECORDED, "f1")
     row = values_of(rows()[0])
     rates = [1e-3, 10**-2.75, 3.16e-3]
@@ -37,8 +37,8 @@ def test_a_setting_between_two_trainings_lies_between_their_figures():
 
 def test_no_setting_is_better_than_the_best():
     random = np.random.default_rng(0)
-    for figure, sign in (("loss", -1), ("f1", 1)):
-        surface = Surface(RECORDED, figure)
+    for metric, sign in (("loss", -1), ("f1", 1)):
+        surface = Surface(RECORDED, metric)
         settings = [draw(surface.spaces, random) for _ in range(300)]
         assert all(fits(surface.spaces, values) for values in settings)
         assert max(sign * surface(values) for values in settings) <= sign * surface.best + 1e-9

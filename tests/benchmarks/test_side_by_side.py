@@ -23,7 +23,7 @@ def test_the_ratio_of_seconds_is_that_of_the_medians_and_its_spread_that_of_the_
 
 
 def test_the_better_of_two_rates_is_the_higher():
-    comparison = Comparison({"bare": [100.0], "ours": [97.0]}, unit="pictures/s", lower_is_better=False)
+    comparison = Comparison({"bare": [100.0], "ours": [97.0]}, unit="images/s", lower_is_better=False)
     assert comparison.ratio("ours", "bare").median == pytest.approx(0.97)
 
 
@@ -35,7 +35,7 @@ def test_sides_work_in_turn_and_every_other_round_goes_backwards():
 
     comparison = measure_in_turn({"a": side("a"), "b": side("b")}, rounds=2, warmups=1)
     assert calls == ["b", "a", "a", "b", "b", "a"]
-    assert comparison.figures == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
+    assert comparison.metrics == {"a": [3.0, 6.0], "b": [4.0, 5.0]}
 
 
 def test_a_table_has_a_row_a_side_and_no_ratio_for_the_base():
@@ -57,8 +57,8 @@ def test_a_process_is_timed_from_start_to_end_with_its_own_environment():
 
 
 def test_a_process_that_fails_stops_the_benchmark_with_its_last_words():
-    with pytest.raises(SystemExit, match=r"(?s)ended with 3:\nno pictures"):
-        run_process([sys.executable, "-c", "import sys; print('no pictures'); sys.exit(3)"])
+    with pytest.raises(SystemExit, match=r"(?s)ended with 3:\nno images"):
+        run_process([sys.executable, "-c", "import sys; print('no images'); sys.exit(3)"])
 
 
 def test_a_callable_is_timed():
@@ -67,16 +67,16 @@ def test_a_callable_is_timed():
     assert ticks == [1]
 
 
-def test_figures_have_three_digits_that_mean_something():
-    assert [told(figure) for figure in (12345.6, 123.4, 12.34, 1.234, 0.1234)] == [
+def test_metrics_have_three_digits_that_mean_something():
+    assert [told(metric) for metric in (12345.6, 123.4, 12.34, 1.234, 0.1234)] == [
         "12,346", "123", "12.3", "1.23", "0.123",
     ]  # fmt: skip
 
 
-def test_json_says_which_machine_the_figures_are_from(tmp_path):
+def test_json_says_which_machine_the_metrics_are_from(tmp_path):
     comparison = Comparison({"plain": [2.0], "ours": [1.0]})
-    save_json(tmp_path / "figures.json", {"results": comparison.as_json("plain")})
-    document = json.loads((tmp_path / "figures.json").read_text())
+    save_json(tmp_path / "metrics.json", {"results": comparison.as_json("plain")})
+    document = json.loads((tmp_path / "metrics.json").read_text())
     assert document["results"]["times_better"]["ours"]["median"] == 2.0
     assert "cores" in document["machine"]
     assert "keras" in machine_line()

@@ -8,10 +8,10 @@ from benchmarks import scale, start
 
 
 def test_a_table_of_rows_is_split_without_losing_any(tmp_path):
-    figures = scale.measure_rows(tmp_path, 4000)
-    assert figures.rows == 4000
-    assert figures.peak_mib >= figures.start_mib > 10
-    assert "| 4,000 |" in scale.rows_table(figures)
+    metrics = scale.measure_rows(tmp_path, 4000)
+    assert metrics.rows == 4000
+    assert metrics.peak_mib >= metrics.start_mib > 10
+    assert "| 4,000 |" in scale.rows_table(metrics)
 
 
 def test_few_records_and_many_deliver_batches(tmp_path, monkeypatch):
@@ -38,7 +38,7 @@ def test_a_command_that_fails_stops_the_benchmark(tmp_path):
         scale.watch("lines", [sys.executable, "-c", code], tmp_path, tmp_path / "lines", 1, 3)
 
 
-def test_the_second_check_opens_no_picture(tmp_path, monkeypatch):
+def test_the_second_check_opens_no_image(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGETUNE_CACHE", str(tmp_path / "elsewhere"))
     first, second = start.measure_audit(tmp_path, 20)
     assert (first.opened, second.opened) == (20, 0)
@@ -50,7 +50,7 @@ def test_the_commands_are_there(tmp_path):
     assert sides["imagetune recipe validate"]() > sides["python -c pass"]() > 0
 
 
-def test_the_split_pictures_have_every_class_on_every_side(tmp_path):
+def test_the_split_images_have_every_class_on_every_side(tmp_path):
     start.write_split(tmp_path, 20)
     assert len(list(tmp_path.glob("*/*/*.jpg"))) == 13 + 4 + 4
     assert len(list(tmp_path.glob("*/*"))) == 3 * start.CLASSES

@@ -51,10 +51,10 @@ def test_names_of_rows_are_unique_and_each_has_its_baseline():
 
 def test_a_row_says_what_it_changes_as_a_recipe_spells_it():
     row = next(row for row in ROWS if row.name == "flipped view at test")
-    assert described(row) == "`evaluate.views: [horizontal_flip]`"
+    assert described(row) == "`evaluate.tta: [horizontal_flip]`"
 
 
-def test_digits_are_drawn_in_equal_numbers_into_splits_without_a_common_picture(digits_table):
+def test_digits_are_drawn_in_equal_numbers_into_splits_without_a_common_image(digits_table):
     rows = digits_table("digits")
     assert len({row["path"] for row in rows}) == len(rows)
     counts = Counter((row["split"], row["label"]) for row in rows)
@@ -70,7 +70,7 @@ def test_the_long_tail_falls_by_ten_in_training_only(digits_table):
     assert set(Counter(row["label"] for row in rows if row["split"] == "test").values()) == {40}
 
 
-def test_another_seed_draws_other_pictures_and_the_same_seed_the_same(digits_table):
+def test_another_seed_draws_other_images_and_the_same_seed_the_same(digits_table):
     first, again, other = (digits_table("digits", seed) for seed in (1, 1, 2))
     assert first == again != other
 
@@ -84,7 +84,7 @@ def test_what_is_done_is_not_made_again_and_failures_only_when_asked(tmp_path):
     assert pending(tasks, read_results(file), retry_failed=True) == tasks[1:]
 
 
-def test_a_second_writer_is_turned_away(tmp_path):
+def test_a_second_writer_is_flagged(tmp_path):
     file = tmp_path / "results.jsonl"
     with only_writer(file), pytest.raises(SystemExit, match="another run"), only_writer(file):
         pass

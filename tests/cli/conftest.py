@@ -77,31 +77,31 @@ def start(workplace):
 
 
 @pytest.fixture
-def recipe(workplace, pictures, empty_store, tiny):
-    """A small recipe on the coloured pictures, beside a store that is ready to use."""
-    return _prepared(workplace, pictures, empty_store)
+def recipe(workplace, images, empty_store, tiny):
+    """A small recipe on the coloured images, beside a store that is ready to use."""
+    return _prepared(workplace, images, empty_store)
 
 
 @pytest.fixture
-def real_recipe(workplace, pictures, empty_store):
+def real_recipe(workplace, images, empty_store):
     """The same of a real backbone, for trainings in processes of their own, which know no other."""
-    path = _prepared(workplace, pictures, empty_store)
+    path = _prepared(workplace, images, empty_store)
     path.write_text(path.read_text().replace(f"backbone: {TINY}", "backbone: efficientnet_lite0"), encoding="utf-8")
     return path
 
 
-def _prepared(folder, pictures, store):
+def _prepared(folder, images, store):
     shutil.copyfile(store, folder / "mlflow.db")
-    (folder / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    (folder / "colours.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     return folder / "colours.yaml"
 
 
 @pytest.fixture(scope="session")
-def _fitted(tmp_path_factory, pictures, empty_store):
+def _fitted(tmp_path_factory, images, empty_store):
     def make(folder):
         from imagetune.cli.main import run
 
-        _prepared(folder, pictures, empty_store)
+        _prepared(folder, images, empty_store)
         tracking = {name: os.environ.pop(name) for name in TRACKING if name in os.environ}
         with contextlib.chdir(folder), tiny_backbones():
             assert run(["fit", "colours.yaml", "--run-dir", "run"]) == 0

@@ -28,14 +28,14 @@ NAMES = ("blue", "green", "red")
 
 
 @pytest.fixture
-def source(pictures, workplace):
-    """The coloured pictures, where the test may change them."""
-    return shutil.copytree(pictures, workplace / "colours")
+def source(images, workplace):
+    """The coloured images, where the test may change them."""
+    return shutil.copytree(images, workplace / "colours")
 
 
 @pytest.fixture
 def make(workplace, source):
-    """Write a run folder as a fit leaves it, as far as a comparison reads it; every ``wrong``th answer is wrong."""
+    """Write a run folder as a fit leaves it, as far as a comparison reads it; every ``wrong``th prediction is wrong."""
 
     def make(name, *, wrong=0, tested=range(4, 10), names=NAMES, groups=None, relabel=()):
         folder = workplace / name
@@ -54,13 +54,13 @@ def make(workplace, source):
         labels = np.array([names.index(path.parent.name) for path in chosen])
         for place in relabel:
             labels[place] = (labels[place] + 1) % 3
-        answers = np.where(wrong and np.arange(len(chosen)) % (wrong or 1) == 0, (labels + 1) % 3, labels)
+        predictions = np.where(wrong and np.arange(len(chosen)) % (wrong or 1) == 0, (labels + 1) % 3, labels)
         probabilities = np.full((len(chosen), 3), 0.1)
-        probabilities[np.arange(len(chosen)), answers] = 0.8
+        probabilities[np.arange(len(chosen)), predictions] = 0.8
         found = Predictions(tuple(map(str, chosen)), labels, probabilities, tuple(names))
         write_predictions(found, folder / "predictions" / "test.csv", root=source)
         hashes = {str(path): sha256_file(path) for path in paths}
-        (folder / "lock.json").write_text(json.dumps({"pictures": hashes}))
+        (folder / "lock.json").write_text(json.dumps({"images": hashes}))
         return folder
 
     return make
@@ -80,39 +80,39 @@ def test_json_holds_everything(make, imagetune):
     make("one", wrong=3), make("two", wrong=2), make("three")
     document = imagetune("compare", "one", "two", "three", "--json", "--metric", "f1").json()
     assert [run["key"] for run in document["runs"]] == ["A", "B", "C"]
-    assert (document["pictures"], document["matched_by"], document["metric"]) == (18, "content", "f1")
+    assert (document["images"], document["matched_by"], document["metric"]) == (18, "content", "f1")
     assert len(document["pairs"]) == 3
     assert document["pairs"][0]["churn"]["changed"] == 9
-    assert document["runs"][2]["figures"]["accuracy"]["value"] == 1.0
+    assert document["runs"][2]["metrics"]["accuracy"]["value"] == 1.0
 
 
 def test_the_order_of_runs_and_classes_doesnt_matter(make, imagetune):
     make("one", wrong=3), make("two", wrong=2, names=("red", "blue", "green"))
     forth = imagetune("compare", "one", "two", "--json").json()["pairs"][0]
     back = imagetune("compare", "two", "one", "--json").json()["pairs"][0]
-    assert forth["figures"]["accuracy"]["difference"]["value"] == pytest.approx(3 / 18)
-    assert back["figures"]["accuracy"]["difference"]["value"] == pytest.approx(-3 / 18)
+    assert forth["metrics"]["accuracy"]["difference"]["value"] == pytest.approx(3 / 18)
+    assert back["metrics"]["accuracy"]["difference"]["value"] == pytest.approx(-3 / 18)
     assert forth["test"]["p_value"] == back["test"]["p_value"]
     recalls = [{found["class"]: found["first"] for found in pair["per_class"]} for pair in (forth, back)]
     assert recalls[0]["blue"] != recalls[1]["blue"]
     assert {found["class"]: found["second"] for found in back["per_class"]} == recalls[0]
 
 
-def test_other_test_pictures_are_refused_with_how_many_are_common(make, imagetune):
+def test_other_test_images_are_refused_with_how_many_are_common(make, imagetune):
     make("one"), make("two", tested=range(6, 10))
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "their test pictures differ: 12 are common to all (A has 18, B has 12)" in outcome.err
-    assert "two was trained or selected with 6 test pictures of others" in outcome.err
+    assert "their test images differ: 12 are common to all (A has 18, B has 12)" in outcome.err
+    assert "two was trained or selected with 6 test images of others" in outcome.err
     assert "add --common to compare on the 12 that are new to all of them" in outcome.err
 
     outcome = imagetune("compare", "one", "two", "--common")
     assert outcome.code == 0
-    assert "12 test pictures" in outcome.out
+    assert "12 test images" in outcome.out
     assert "the comparison is on 12 that all have in common" in outcome.out
 
 
-def test_runs_without_common_pictures_cant_be_compared(make, imagetune):
+def test_runs_without_common_images_cant_be_compared(make, imagetune):
     make("one", tested=range(0, 5)), make("two", tested=range(5, 10))
     for words in ((), ("--common",)):
         outcome = imagetune("compare", "one", "two", *words)
@@ -120,19 +120,19 @@ def test_runs_without_common_pictures_cant_be_compared(make, imagetune):
         assert "fit them with the same data and seed" in outcome.err
 
 
-def test_a_copy_of_a_test_picture_in_a_training_split_is_left_out(make, source, imagetune):
-    # blue00 is a training picture.
+def test_a_copy_of_a_test_image_in_a_training_split_is_left_out(make, source, imagetune):
+    # blue00 is a training image.
     shutil.copy(source / "blue/blue05.png", source / "blue/blue00.png")
     make("one"), make("two", wrong=2)
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "some run has learned from copies of 1 test picture" in outcome.err
+    assert "some run has learned from copies of 1 test image" in outcome.err
     outcome = imagetune("compare", "one", "two", "--common")
-    assert "17 test pictures" in outcome.out
-    assert "1 picture left out: a copy is in some run's training or validation split" in outcome.out
+    assert "17 test images" in outcome.out
+    assert "1 image left out: a copy is in some run's training or validation split" in outcome.out
 
 
-def test_moved_pictures_are_the_same_by_their_content(make, source, workplace, imagetune):
+def test_moved_images_are_the_same_by_their_content(make, source, workplace, imagetune):
     make("one", wrong=2)
     elsewhere = shutil.copytree(source, workplace / "elsewhere")
     run = make("two")
@@ -146,21 +146,21 @@ def test_moved_pictures_are_the_same_by_their_content(make, source, workplace, i
     assert "0 are common" in outcome.err
 
 
-def test_without_hashes_pictures_are_told_by_their_path(make, imagetune):
+def test_without_hashes_images_are_told_by_their_path(make, imagetune):
     make("one", wrong=2)
     (make("two") / "lock.json").unlink()
     outcome = imagetune("compare", "one", "two")
-    assert "18 test pictures, matched by path" in outcome.out
+    assert "18 test images, matched by path" in outcome.out
     assert "copies would not be noticed" in outcome.out
 
 
-def test_pictures_with_two_truths_are_left_out(make, imagetune):
+def test_images_with_two_truths_are_left_out(make, imagetune):
     make("one", wrong=2), make("two", relabel=(0, 1))
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "2 common pictures not labelled alike" in outcome.err
+    assert "2 common images not labelled alike" in outcome.err
     document = imagetune("compare", "one", "two", "--common", "--json").json()
-    assert document["pictures"] == 16
+    assert document["images"] == 16
     assert any("don't have the same label" in note for note in document["notes"])
 
 
@@ -231,7 +231,7 @@ def test_a_browser_draws_the_page_without_a_complaint(make, workplace, imagetune
     assert imagetune("compare", "one", "two", "three", "--page", "page.html").code == 0
     seen = browse(workplace / "page.html", width=width)
     assert seen.console == ()
-    assert seen.drawn == seen.pictures == 12
+    assert seen.drawn == seen.images == 12
     assert seen.page_width <= seen.window_width
 
 
@@ -263,8 +263,8 @@ def test_a_run_and_its_mlflow_address_are_the_same(fitted, workplace, imagetune,
     assert outcome.code == 0, outcome.err
     document = outcome.json()
     assert document["verdict"]["code"] == "identical"
-    accuracy = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["figures"]["accuracy"]
-    assert document["runs"][0]["figures"]["accuracy"] == accuracy
+    accuracy = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["metrics"]["accuracy"]
+    assert document["runs"][0]["metrics"]["accuracy"] == accuracy
 
 
 def test_a_missed_bar_fails_the_evaluation_and_says_by_how_much(fitted, workplace, imagetune):
@@ -313,7 +313,7 @@ def task_predictions(task, paths, seed):
 
 
 @pytest.mark.parametrize("task", ["single_label", "multi_label", "ordinal", "regression"])
-def test_the_figures_of_each_task_are_those_of_the_runs_reports(task, source, workplace, imagetune):
+def test_the_metrics_of_each_task_are_those_of_the_runs_reports(task, source, workplace, imagetune):
     documents = []
     for name, seed in (("one", 1), ("two", 6)):
         folder = workplace / name
@@ -337,10 +337,10 @@ def test_the_figures_of_each_task_are_those_of_the_runs_reports(task, source, wo
     assert outcome.code == 0, outcome.err
     document = outcome.json()
     for run, reported in zip(document["runs"], documents, strict=True):
-        expected = {name: figure["value"] for name, figure in reported["splits"]["test"]["figures"].items()}
-        assert run["figures"], task
-        for name, figure in run["figures"].items():
-            assert figure["value"] == pytest.approx(expected[name]), name
-            low, high = (reported["splits"]["test"]["figures"][name][end] for end in ("low", "high"))
-            assert figure["low"] < high and low < figure["high"]
+        expected = {name: metric["value"] for name, metric in reported["splits"]["test"]["metrics"].items()}
+        assert run["metrics"], task
+        for name, metric in run["metrics"].items():
+            assert metric["value"] == pytest.approx(expected[name]), name
+            low, high = (reported["splits"]["test"]["metrics"][name][end] for end in ("low", "high"))
+            assert metric["low"] < high and low < metric["high"]
     assert imagetune("compare", "one", "two").code == 0

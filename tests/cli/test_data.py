@@ -7,15 +7,15 @@ import cv2
 import pytest
 
 
-def test_a_clean_folder_passes(pictures, imagetune):
-    outcome = imagetune("data", "check", pictures)
+def test_a_clean_folder_passes(images, imagetune):
+    outcome = imagetune("data", "check", images)
     assert outcome.code == 0
-    assert "30 pictures, 3 classes" in outcome.out
+    assert "30 images, 3 classes" in outcome.out
 
 
-def test_every_bad_path_is_in_the_json(pictures, workplace, imagetune):
+def test_every_bad_path_is_in_the_json(images, workplace, imagetune):
     folder = workplace / "dirty"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     (folder / "red" / "empty.png").touch()
     (folder / "red" / "page.jpg").write_text("<html></html>")
     (folder / "red" / "cut.png").write_bytes((folder / "red" / "red00.png").read_bytes()[:300])
@@ -26,26 +26,26 @@ def test_every_bad_path_is_in_the_json(pictures, workplace, imagetune):
     assert json.loads(text)["findings"]
 
 
-def test_checking_changes_no_picture(pictures, imagetune):
-    before = {path: path.read_bytes() for path in pictures.rglob("*.png")}
-    imagetune("data", "check", pictures)
-    assert {path: path.read_bytes() for path in pictures.rglob("*.png")} == before
+def test_checking_changes_no_image(images, imagetune):
+    before = {path: path.read_bytes() for path in images.rglob("*.png")}
+    imagetune("data", "check", images)
+    assert {path: path.read_bytes() for path in images.rglob("*.png")} == before
 
 
 def test_codes_are_listed_without_a_source(imagetune):
     outcome = imagetune("data", "check", "--codes")
     assert outcome.code == 0
     lines = outcome.out.splitlines()
-    assert any(line.startswith("blank-picture") and "warning" in line for line in lines)
+    assert any(line.startswith("blank-image") and "warning" in line for line in lines)
     assert any(line.startswith("leak ") and "data.audit.on_leak" in line for line in lines)
 
 
 @pytest.fixture
-def odd_recipe(pictures, recipe, workplace):
-    """A recipe on pictures of which one has the wrong suffix."""
-    shutil.copytree(pictures, workplace / "odd")
+def odd_recipe(images, recipe, workplace):
+    """A recipe on images of which one has the wrong suffix."""
+    shutil.copytree(images, workplace / "odd")
     (workplace / "odd" / "red" / "red01.png").rename(workplace / "odd" / "red" / "suffix.jpg")
-    recipe.write_text(recipe.read_text().replace(str(pictures), "odd"))
+    recipe.write_text(recipe.read_text().replace(str(images), "odd"))
     return recipe
 
 
@@ -53,7 +53,7 @@ def test_a_code_of_fail_on_stops_the_check_and_one_of_allow_is_not_shown(odd_rec
     recipe = odd_recipe
     outcome = imagetune("data", "check", recipe, "-o", "data.audit.fail_on=[wrong-suffix]")
     assert outcome.code == 3
-    assert "error[data] 1 picture with a suffix that does not fit the content: " in outcome.err
+    assert "error[data] 1 image with a suffix that does not fit the content: " in outcome.err
     outcome = imagetune("data", "check", recipe, "-o", "data.audit.allow=[wrong-suffix]")
     assert outcome.code == 0
     assert "wrong-suffix" not in outcome.out
@@ -67,7 +67,7 @@ def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe
 
     said = []
     read_data(load_checked_recipe(odd_recipe).recipe, say=lambda *message: said.append(message))
-    assert ("note", "1 picture with a suffix that does not fit the content [wrong-suffix]") in said
+    assert ("note", "1 image with a suffix that does not fit the content [wrong-suffix]") in said
     outcome = imagetune("fit", odd_recipe, "-o", "data.audit.fail_on=[wrong-suffix]", "--run-dir", "run")
     assert outcome.code == 3
     assert "take wrong-suffix out of data.audit.fail_on" in outcome.err
@@ -81,7 +81,7 @@ def test_an_unknown_code_is_a_mistake_in_the_recipe(recipe, imagetune):
 
 
 def test_preview_draws_a_sheet(recipe, workplace, imagetune):
-    outcome = imagetune("data", "preview", recipe, "--out", "sheet.png", "--pictures", "4", "--views", "3")
+    outcome = imagetune("data", "preview", recipe, "--out", "sheet.png", "--images", "4", "--copies", "3")
     assert outcome.code == 0
     assert cv2.imread(str(workplace / "sheet.png")).std() > 10
 
@@ -98,35 +98,35 @@ def test_neither_starts_keras(recipe, workplace):
     assert done.returncode == 0, done.stderr
 
 
-def make_dirty(pictures, folder):
-    """Coloured pictures with an unreadable one, a copy and a contradiction."""
-    shutil.copytree(pictures, folder)
+def make_dirty(images, folder):
+    """Coloured images with an unreadable one, a copy and a contradiction."""
+    shutil.copytree(images, folder)
     (folder / "red" / "empty.png").touch()
     shutil.copy(folder / "red" / "red02.png", folder / "red" / "copy.png")
     shutil.copy(folder / "red" / "red01.png", folder / "blue" / "same.png")
     return folder
 
 
-def test_a_page_shows_what_was_found(pictures, workplace, imagetune):
-    dirty = make_dirty(pictures, workplace / "dirty")
+def test_a_page_shows_what_was_found(images, workplace, imagetune):
+    dirty = make_dirty(images, workplace / "dirty")
     outcome = imagetune("data", "check", dirty, "--page", "check.html")
     assert outcome.code == 0
     page = (workplace / "check.html").read_text(encoding="utf-8")
-    assert "1 picture under more than one label" in page
+    assert "1 image under more than one label" in page
     assert page.count("data:image/jpeg;base64,") >= 4
 
 
-def test_a_page_is_not_written_among_the_pictures(pictures, workplace, imagetune):
-    dirty = make_dirty(pictures, workplace / "dirty")
+def test_a_page_is_not_written_among_the_images(images, workplace, imagetune):
+    dirty = make_dirty(images, workplace / "dirty")
     outcome = imagetune("data", "check", dirty, "--page", dirty / "check.html")
     assert outcome.code == 3
     assert "nothing is ever written" in outcome.err
     assert not (dirty / "check.html").exists()
 
 
-def test_fix_writes_a_source_that_passes_the_check(pictures, workplace, imagetune):
-    dirty = make_dirty(pictures, workplace / "dirty")
-    strict = ("-o", "data.audit.on_conflict=error", "-o", "data.on_bad_picture=error")
+def test_fix_writes_a_source_that_passes_the_check(images, workplace, imagetune):
+    dirty = make_dirty(images, workplace / "dirty")
+    strict = ("-o", "data.audit.on_conflict=error", "-o", "data.on_bad_image=error")
     recipe = workplace / "strict.yaml"
     recipe.write_text(f"name: strict\ndata: {{source: {dirty}}}\nmodel: {{backbone: efficientnet_lite0}}\n")
     assert imagetune("data", "check", recipe, *strict).code == 3
@@ -139,8 +139,8 @@ def test_fix_writes_a_source_that_passes_the_check(pictures, workplace, imagetun
     assert len(changes) == 5
 
 
-def test_fix_tells_its_files_as_json_and_writes_over_nothing(pictures, workplace, imagetune):
-    dirty = make_dirty(pictures, workplace / "dirty")
+def test_fix_tells_its_files_as_json_and_writes_over_nothing(images, workplace, imagetune):
+    dirty = make_dirty(images, workplace / "dirty")
     fixed = imagetune("data", "check", dirty, "--json", "--fix", "fixed").json()["fixed"]
     assert fixed["cleaned"] == str(workplace / "fixed" / "cleaned.csv")
     assert (fixed["rows"], fixed["changed"], fixed["ok"]) == (29, {"left out": 4}, True)
@@ -151,25 +151,25 @@ def test_fix_tells_its_files_as_json_and_writes_over_nothing(pictures, workplace
     assert (workplace / "fixed" / "cleaned.csv").read_bytes() == before
 
 
-def test_what_was_found_is_told_where_nothing_can_be_fixed(pictures, workplace, imagetune):
-    shutil.copytree(pictures / "red", workplace / "twice" / "red")
-    shutil.copytree(pictures / "red", workplace / "twice" / "crimson")
+def test_what_was_found_is_told_where_nothing_can_be_fixed(images, workplace, imagetune):
+    shutil.copytree(images / "red", workplace / "twice" / "red")
+    shutil.copytree(images / "red", workplace / "twice" / "crimson")
     outcome = imagetune("data", "check", workplace / "twice", "--fix", workplace / "fixed")
     assert outcome.code == 3
     assert "under more than one label" in outcome.out
     assert "nothing would be left" in outcome.err
 
 
-def test_no_sheet_is_drawn_among_the_pictures(workplace, imagetune, recipe, pictures):
-    before = sorted(pictures.rglob("*"))
-    outcome = imagetune("data", "preview", recipe, "--out", pictures / "sheet.png")
-    assert (outcome.code, sorted(pictures.rglob("*"))) == (3, before)
+def test_no_sheet_is_drawn_among_the_images(workplace, imagetune, recipe, images):
+    before = sorted(images.rglob("*"))
+    outcome = imagetune("data", "preview", recipe, "--out", images / "sheet.png")
+    assert (outcome.code, sorted(images.rglob("*"))) == (3, before)
     assert "nothing is ever written" in outcome.err
 
 
-def test_what_is_no_picture_is_not_drawn_on_the_page(pictures, workplace, imagetune):
+def test_what_is_no_image_is_not_drawn_on_the_page(images, workplace, imagetune):
     folder = workplace / "linked"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     (folder / "red" / "loop").symlink_to(folder, target_is_directory=True)
     assert imagetune("data", "check", folder, "--page", workplace / "check.html").code == 0
     page = (workplace / "check.html").read_text()

@@ -1,27 +1,27 @@
 import shutil
 
 
-def test_other_labelled_pictures_can_be_tested(fitted, pictures, imagetune):
-    outcome = imagetune("evaluate", fitted[1], "--data", pictures, "--json")
+def test_other_labelled_images_can_be_tested(fitted, images, imagetune):
+    outcome = imagetune("evaluate", fitted[1], "--data", images, "--json")
     assert outcome.code == 0
-    assert outcome.json()["splits"]["test"]["pictures"] == 30
+    assert outcome.json()["splits"]["test"]["images"] == 30
 
 
-def test_the_figures_are_told_with_their_intervals(fitted, imagetune):
+def test_the_metrics_are_told_with_their_intervals(fitted, imagetune):
     outcome = imagetune("evaluate", fitted[1])
     assert "balanced accuracy" in outcome.out
     assert "[" in outcome.out
 
 
-def test_a_run_can_be_used_by_its_mlflow_address(fitted, pictures, workplace, imagetune, monkeypatch):
+def test_a_run_can_be_used_by_its_mlflow_address(fitted, images, workplace, imagetune, monkeypatch):
     import json
 
     place, run = fitted
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'mlflow.db'}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     run_id = json.loads((run / "tracking.json").read_text())["run_id"]
-    by_address = imagetune("predict", f"runs:/{run_id}", pictures / "red", "--json")
-    by_folder = imagetune("predict", run, pictures / "red", "--json")
+    by_address = imagetune("predict", f"runs:/{run_id}", images / "red", "--json")
+    by_folder = imagetune("predict", run, images / "red", "--json")
     assert by_address.code == 0, by_address.err
     assert by_address.out == by_folder.out
 
@@ -34,23 +34,23 @@ def test_the_report_can_be_written_again(fitted, workplace, imagetune):
     assert "<html" in (copy / "report.html").read_text()
 
 
-def test_other_pictures_that_cant_be_used_are_left_out_and_named(fitted, pictures, workplace, imagetune):
-    shutil.copytree(pictures, workplace / "other")
+def test_other_images_that_cant_be_used_are_left_out_and_named(fitted, images, workplace, imagetune):
+    shutil.copytree(images, workplace / "other")
     (workplace / "other" / "red" / "empty.png").touch()
     told = imagetune("evaluate", fitted[1], "--data", "other")
     assert told.code == 0, told.err
-    assert "left out    1 picture that can't be used:" in told.out
+    assert "left out    1 image that can't be used:" in told.out
     document = imagetune("evaluate", fitted[1], "--data", "other", "--json").json()
-    assert document["splits"]["test"]["pictures"] == 30
+    assert document["splits"]["test"]["images"] == 30
     assert document["unusable"] == {str(workplace / "other" / "red" / "empty.png"): "the file is empty"}
-    for picture in (workplace / "other").rglob("*.png"):
-        picture.write_bytes(b"")
+    for image in (workplace / "other").rglob("*.png"):
+        image.write_bytes(b"")
     outcome = imagetune("evaluate", fitted[1], "--data", "other")
     assert outcome.code == 3
-    assert "31 of 31 pictures can't be used" in outcome.err
+    assert "31 of 31 images can't be used" in outcome.err
 
 
-def test_damaged_files_of_a_run_are_named(fitted, workplace, imagetune):
+def test_corrupted_files_of_a_run_are_named(fitted, workplace, imagetune):
     run = workplace / "run"
     shutil.copytree(fitted[1], run)
     (run / "metrics.jsonl").write_text("nonsense\n")

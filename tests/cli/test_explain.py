@@ -13,8 +13,8 @@ def run(fitted, workplace):
     return workplace / "run"
 
 
-def test_pictures_are_explained_side_by_side(run, pictures, workplace, imagetune):
-    outcome = imagetune("explain", run, pictures / "red", "--out", workplace / "looks", "--json")
+def test_images_are_explained_side_by_side(run, images, workplace, imagetune):
+    outcome = imagetune("explain", run, images / "red", "--out", workplace / "saliency", "--json")
     assert outcome.code == 0, outcome.err
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     assert len(lines) == 10
@@ -25,37 +25,37 @@ def test_pictures_are_explained_side_by_side(run, pictures, workplace, imagetune
         assert line["error"] is None
 
 
-def test_a_class_can_be_asked_for(run, pictures, workplace, imagetune):
+def test_a_class_can_be_asked_for(run, images, workplace, imagetune):
     outcome = imagetune(
-        "explain", run, pictures / "red" / "red00.png", "--out", workplace / "looks", "--class", "green"
+        "explain", run, images / "red" / "red00.png", "--out", workplace / "saliency", "--class", "green"
     )
     assert outcome.code == 0, outcome.err
     assert "\tgreen\t" in outcome.out
-    wrong = imagetune("explain", run, pictures / "red" / "red00.png", "--out", workplace / "looks", "--class", "pink")
+    wrong = imagetune("explain", run, images / "red" / "red00.png", "--out", workplace / "saliency", "--class", "pink")
     assert wrong.code == 2
     assert "no class 'pink'" in wrong.err
     assert "blue, green, red" in wrong.err
 
 
-def test_a_picture_that_cant_be_read_gets_an_error_and_others_their_file(run, pictures, workplace, imagetune):
+def test_a_image_that_cant_be_read_gets_an_error_and_others_their_file(run, images, workplace, imagetune):
     (workplace / "new").mkdir()
-    shutil.copy(pictures / "red" / "red00.png", workplace / "new" / "a.png")
-    (workplace / "new" / "b.png").write_bytes(b"no picture")
+    shutil.copy(images / "red" / "red00.png", workplace / "new" / "a.png")
+    (workplace / "new" / "b.png").write_bytes(b"no image")
     (workplace / "new" / "c").mkdir()
-    shutil.copy(pictures / "blue" / "blue00.png", workplace / "new" / "c" / "a.png")
-    outcome = imagetune("explain", run, workplace / "new", "--out", workplace / "looks", "--json")
+    shutil.copy(images / "blue" / "blue00.png", workplace / "new" / "c" / "a.png")
+    outcome = imagetune("explain", run, workplace / "new", "--out", workplace / "saliency", "--json")
     assert outcome.code == 0, outcome.err
     found = {line["path"].removeprefix(f"{workplace}/new/"): line for line in map(json.loads, outcome.out.splitlines())}
-    assert "not a picture" in found["b.png"]["error"]
+    assert "not an image" in found["b.png"]["error"]
     assert found["a.png"]["file"] != found["c/a.png"]["file"]
-    assert sorted(path.name for path in (workplace / "looks").iterdir()) == ["a-2.jpg", "a.jpg"]
+    assert sorted(path.name for path in (workplace / "saliency").iterdir()) == ["a-2.jpg", "a.jpg"]
 
 
-def test_a_run_can_be_tested_on_damaged_pictures_later(run, imagetune):
+def test_a_run_can_be_tested_on_corrupted_images_later(run, imagetune):
     text = (run / "recipe.yaml").read_text()
     assert "robustness: null" in text
-    damages = "robustness: {corruptions: [contrast, rotation], severities: [1, 5], pictures: 6}"
-    (run / "recipe.yaml").write_text(text.replace("robustness: null", damages))
+    corruptions = "robustness: {corruptions: [contrast, rotation], severities: [1, 5], images: 6}"
+    (run / "recipe.yaml").write_text(text.replace("robustness: null", corruptions))
     before = json.loads((run / "evaluation.json").read_text())
     outcome = imagetune("evaluate", run, "--robustness")
     assert outcome.code == 0, outcome.err
@@ -64,11 +64,11 @@ def test_a_run_can_be_tested_on_damaged_pictures_later(run, imagetune):
     after = json.loads((run / "evaluation.json").read_text())
     assert {row["name"] for row in after["robustness"]["corruptions"]} == {"contrast", "rotation"}
     assert {key: value for key, value in after.items() if key != "robustness"} == before
-    assert "On damaged pictures" in (run / "report.html").read_text()
+    assert "On corrupted images" in (run / "report.html").read_text()
     assert list((run / "robustness").glob("1-contrast.jpg"))
 
 
-def test_other_pictures_and_damage_dont_go_together(run, pictures, imagetune):
-    outcome = imagetune("evaluate", run, "--robustness", "--data", pictures)
+def test_other_images_and_corruption_dont_go_together(run, images, imagetune):
+    outcome = imagetune("evaluate", run, "--robustness", "--data", images)
     assert outcome.code == 2
     assert "--data" in outcome.err

@@ -1,4 +1,4 @@
-"""What a fit tells from features, through the command line: baselines, doubtful labels, strange pictures, galleries."""
+"""What a fit tells from features, through the command line: baselines, uncertain labels, strange images, galleries."""
 
 import csv
 import json
@@ -26,15 +26,15 @@ tracking: {{enabled: false}}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Three colours, 60 pictures each, and some reds among the blues."""
+    """Three colours, 60 images each, and some reds among the blues."""
     folder = tmp_path_factory.mktemp("features") / "colours"
     random = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
         for index in range(60):
             coarse = random.integers(-35, 35, (8, 8, 3)).astype(np.float32)
-            picture = np.clip(np.array(colour) + cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC), 0, 255)
-            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), picture.astype(np.uint8)[..., ::-1])
+            image = np.clip(np.array(colour) + cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC), 0, 255)
+            cv2.imwrite(str(folder / name / f"{name}{index:02d}.png"), image.astype(np.uint8)[..., ::-1])
     for index in range(MISFILED):
         shutil.move(folder / "red" / f"red{index:02d}.png", folder / "blue" / f"misfiled{index}.png")
     return folder
@@ -48,8 +48,8 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     run = workplace / "run"
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     models = {model["name"]: model for model in evaluation["baselines"]["models"]}
-    assert models["probe"]["figures"]["accuracy"]["value"] > 0.8
-    assert models["prior"]["figures"]["accuracy"]["value"] < 0.6
+    assert models["probe"]["metrics"]["accuracy"]["value"] > 0.8
+    assert models["prior"]["metrics"]["accuracy"]["value"] < 0.6
     with (run / "label_errors.csv").open(newline="", encoding="utf-8") as file:
         doubts = {row["path"]: row for row in csv.DictReader(file)}
     misfiled = {path for path in doubts if "misfiled" in path}
@@ -61,7 +61,7 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     assert (run / "model" / "feature_statistics.npz").exists() == (score == "mahalanobis")
     _predict_strangers(workplace, imagetune, source)
     page = (run / "report.html").read_text(encoding="utf-8")
-    for heading in ("What simpler models do", "Labels to look at", "Pictures unlike those of training"):
+    for heading in ("What simpler models do", "Labels to look at", "Images unlike those of training"):
         assert heading in page
     (run / "report.html").unlink()
     shutil.rmtree(run / "model.keras", ignore_errors=True)
@@ -70,7 +70,7 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     if CHROMIUM:
         seen = browse(run / "report.html", width=500)
         assert seen.console == ()
-        assert seen.drawn == seen.pictures > 0
+        assert seen.drawn == seen.images > 0
         assert seen.page_width <= seen.window_width
         assert (run / "report.html").stat().st_size < 5_000_000
         for column in sort_by_keyboard(run / "report.html", width=390):
@@ -88,4 +88,4 @@ def _predict_strangers(workplace, imagetune, source):
     assert {"out_of_distribution", "out_of_distribution_score"} <= set(found[0])
     assert np.mean([line["out_of_distribution"] for line in known]) < 0.25
     assert np.mean([line["out_of_distribution"] for line in found]) > 0.9
-    assert imagetune("predict", "run", strange).out.count("unlike the training pictures") > 18
+    assert imagetune("predict", "run", strange).out.count("unlike the training images") > 18

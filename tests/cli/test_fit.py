@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagetune.core.files import read_json_lines
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.recipe.loading import load_recipe
 
 
@@ -48,7 +48,7 @@ def test_a_process_of_its_own_fits_a_real_backbone_and_makes_the_store(workplace
     assert recorded.info.status == "FINISHED"
 
 
-def test_metrics_have_a_line_an_epoch_with_every_figure(fitted):
+def test_metrics_have_a_line_an_epoch_with_every_metric(fitted):
     lines = read_json_lines(fitted[1] / "metrics.jsonl")
     assert [(line["stage"], line["epoch"]) for line in lines] == [("head", 1), ("top", 2)]
     for line in lines:
@@ -67,8 +67,8 @@ def test_mlflow_has_the_run(fitted):
     last = read_json_lines(run / "metrics.jsonl")[-1]
     assert recorded.data.metrics["val/f1"] == pytest.approx(last["val"]["f1"])
     evaluation = json.loads((run / "evaluation.json").read_text())
-    figures = evaluation["splits"]["test"]["figures"]
-    assert recorded.data.metrics["test/accuracy"] == pytest.approx(figures["accuracy"]["value"])
+    metrics = evaluation["splits"]["test"]["metrics"]
+    assert recorded.data.metrics["test/accuracy"] == pytest.approx(metrics["accuracy"]["value"])
     artifacts = {item.path for item in client.list_artifacts(recorded.info.run_id)}
     assert {"recipe.yaml", "lock.json", "splits.csv", "report.html"} <= artifacts
 
@@ -88,13 +88,13 @@ def test_evaluate_predict_and_plain_keras_agree(fitted, imagetune):
     np.testing.assert_allclose(from_predict, from_fit, atol=1e-5)
 
     plain = keras.models.load_model(run / "model.keras")
-    pictures = np.stack([load_picture(path, source.image, max_pixels=source.max_pixels) for path in paths])
-    np.testing.assert_allclose(plain.predict(pictures, verbose=0), from_fit, atol=1e-5)
+    images = np.stack([load_image(path, source.image, max_pixels=source.max_pixels) for path in paths])
+    np.testing.assert_allclose(plain.predict(images, verbose=0), from_fit, atol=1e-5)
 
-    again = imagetune("evaluate", run, "--json").json()["splits"]["test"]["figures"]
-    first = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["figures"]
-    for name, figure in first.items():
-        assert again[name]["value"] == pytest.approx(figure["value"], abs=1e-5), name
+    again = imagetune("evaluate", run, "--json").json()["splits"]["test"]["metrics"]
+    first = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["metrics"]
+    for name, metric in first.items():
+        assert again[name]["value"] == pytest.approx(metric["value"], abs=1e-5), name
 
 
 def test_the_resolved_recipe_repeats_the_run_exactly(fitted, imagetune, workplace):

@@ -22,19 +22,19 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def figures_of(run):
+def metrics_of(run):
     return json.loads((run / "evaluation.json").read_text())["splits"]
 
 
 @pytest.mark.slow
-def test_folds_are_runs_below_the_run(recipe, workplace, pictures, imagetune):
+def test_folds_are_runs_below_the_run(recipe, workplace, images, imagetune):
     outcome = imagetune("fit", recipe, "--run-dir", "run", *HEAD_ONLY, "-o", "evaluate.folds=3")
     assert outcome.code == 0, outcome.err
     run = workplace / "run"
     assert "folds       3 folds, " in outcome.out
     splits = rows_of(run / "splits.csv")
-    learned = {str(pictures / row["path"]) for row in splits if row["split"] != "test"}
-    sealed = {str(pictures / row["path"]) for row in splits if row["split"] == "test"}
+    learned = {str(images / row["path"]) for row in splits if row["split"] != "test"}
+    sealed = {str(images / row["path"]) for row in splits if row["split"] == "test"}
 
     found = json.loads((run / "evaluation.json").read_text())["folds"]
     left_out = []
@@ -49,15 +49,15 @@ def test_folds_are_runs_below_the_run(recipe, workplace, pictures, imagetune):
         tested = {row["path"] for row in rows_of(fold / "predictions" / "test.csv")}
         assert tested == {row["path"] for row in own if row["split"] == "test"}
         left_out += tested
-        figures = json.loads((fold / "evaluation.json").read_text())["splits"]["test"]["figures"]
-        assert found["by_fold"][number - 1]["figures"]["accuracy"] == figures["accuracy"]["value"]
+        tested_metrics = json.loads((fold / "evaluation.json").read_text())["splits"]["test"]["metrics"]
+        assert found["by_fold"][number - 1]["metrics"]["accuracy"] == tested_metrics["accuracy"]["value"]
     assert sorted(left_out) == sorted(learned)
 
     pooled = rows_of(run / "predictions" / "folds.csv")
-    assert {str(pictures / row["path"]) for row in pooled} == learned
+    assert {str(images / row["path"]) for row in pooled} == learned
     assert not any(row["path"].startswith("/") for row in pooled)
     accuracy = np.mean([row["label"] == row["predicted"] for row in pooled])
-    assert found["pooled"]["figures"]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert found["pooled"]["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
     page = (run / "report.html").read_text()
     assert "Cross-validation" in page
     assert "Nadeau and Bengio" in page
@@ -70,17 +70,17 @@ def test_folds_are_runs_below_the_run(recipe, workplace, pictures, imagetune):
     assert len(runs) == 4
     assert all(one.info.status == "FINISHED" for one in runs)
     metrics = client.get_run(parent).data.metrics
-    assert metrics["folds/accuracy"] == pytest.approx(found["figures"]["accuracy"]["mean"])
-    assert metrics["folds_interval/accuracy_low"] == pytest.approx(found["figures"]["accuracy"]["low"])
+    assert metrics["folds/accuracy"] == pytest.approx(found["metrics"]["accuracy"]["mean"])
+    assert metrics["folds_interval/accuracy_low"] == pytest.approx(found["metrics"]["accuracy"]["low"])
     history = client.get_metric_history(parent, "fold/accuracy")
     told = {entry.step: entry.value for entry in history}
-    assert told == {one["fold"]: pytest.approx(one["figures"]["accuracy"]) for one in found["by_fold"]}
+    assert told == {one["fold"]: pytest.approx(one["metrics"]["accuracy"]) for one in found["by_fold"]}
 
 
 @pytest.mark.slow
-def test_a_folds_recipe_repeats_the_fold(recipe, workplace, pictures, imagetune):
+def test_a_folds_recipe_repeats_the_fold(recipe, workplace, images, imagetune):
     rows = ["file,species,patient,camera"]
-    for place, path in enumerate(sorted(pictures.glob("*/*.png"))):
+    for place, path in enumerate(sorted(images.glob("*/*.png"))):
         rows.append(f"{path},{path.parent.name},p{place // 2},{'ab'[place % 2]}")
     table = workplace / "t.csv"
     table.write_text("\n".join(rows) + "\n")
@@ -92,7 +92,7 @@ def test_a_folds_recipe_repeats_the_fold(recipe, workplace, pictures, imagetune)
     outcome = imagetune("fit", fold / "recipe.yaml", "--run-dir", "again")
     assert outcome.code == 0, outcome.err
     again = workplace / "again"
-    assert figures_of(again) == figures_of(fold)
+    assert metrics_of(again) == metrics_of(fold)
     for name in ("splits.csv", "metrics.jsonl", "predictions/val.csv", "predictions/test.csv"):
         if name == "metrics.jsonl":
             pairs = zip(*(lines_of(folder / name) for folder in (again, fold)), strict=True)
@@ -112,8 +112,8 @@ def test_the_run_itself_is_the_same_without_folds(recipe, workplace, imagetune):
     assert plain.read_bytes() == folded.read_bytes()
 
 
-def test_impossible_folds_are_told_before_anything_is_trained(workplace, pictures, imagetune):
-    files = sorted(path for path in pictures.glob("*/*.png"))
+def test_impossible_folds_are_told_before_anything_is_trained(workplace, images, imagetune):
+    files = sorted(path for path in images.glob("*/*.png"))
     lines = [f"{path},{path.parent.name},one patient" for path in files if path.parent.name == "blue"]
     lines += [f"{path},{path.parent.name},{path.stem}" for path in files if path.parent.name != "blue"]
     table = workplace / "t.csv"

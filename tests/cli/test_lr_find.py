@@ -3,13 +3,13 @@ import json
 import pytest
 import yaml
 
-# A random backbone gives all pictures the same features until its BatchNorm learns, too.
+# A random backbone gives all images the same features until its BatchNorm learns, too.
 TOP = "{name: top, unfreeze: all, batch_norm: train, epochs: 1, learning_rate: %s, schedule: constant}"
 SMALL = ("-o", "train.batch_size=8")
 STAGES = "train.stages=[{name: head, epochs: 1, learning_rate: 0.01}, " + TOP % 0.01 + "]"
 
 
-def test_a_range_test_prints_rates_for_the_recipe_and_writes_one_picture(imagetune, recipe, workplace):
+def test_a_range_test_prints_rates_for_the_recipe_and_writes_one_image(imagetune, recipe, workplace):
     before = set(workplace.rglob("*"))
     outcome = imagetune("lr-find", recipe, *SMALL, "-o", STAGES, "--stage", "top", "--out", "plots/top.png")
     assert outcome.code == 0, outcome.err

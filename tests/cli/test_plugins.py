@@ -34,10 +34,10 @@ tracking: {{tracker: [mlflow, csv_log]}}
 
 
 @pytest.fixture(scope="module")
-def plugged(tmp_path_factory, pictures):
+def plugged(tmp_path_factory, images):
     """A finished run of a recipe with four plug-ins: (working folder, site folder of the package)."""
     place, site = tmp_path_factory.mktemp("plugged"), install_example(tmp_path_factory.mktemp("site"))
-    (place / "plugged.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    (place / "plugged.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     command = [sys.executable, "-m", "imagetune", "fit", "plugged.yaml", "--run-dir", "run"]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
     done = subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, check=False)
@@ -75,20 +75,20 @@ def test_a_tracker_hears_of_every_epoch_and_of_the_end_beside_mlflow(plugged):
     assert json.loads((run / "tracking.json").read_text())["run_id"]
 
 
-def test_a_finished_run_is_evaluated_and_predicts(installed, imagetune, pictures):
+def test_a_finished_run_is_evaluated_and_predicts(installed, imagetune, images):
     evaluated = imagetune("evaluate", "run", "--json")
     assert evaluated.code == 0, evaluated.err
     written = json.loads((installed / "run" / "evaluation.json").read_text())
-    figures = [content["splits"]["test"]["figures"]["accuracy"]["value"] for content in (evaluated.json(), written)]
-    assert figures[0] == figures[1]
-    predicted = imagetune("predict", "run", pictures, "--json")
+    metrics = [content["splits"]["test"]["metrics"]["accuracy"]["value"] for content in (evaluated.json(), written)]
+    assert metrics[0] == metrics[1]
+    predicted = imagetune("predict", "run", images, "--json")
     assert predicted.code == 0, predicted.err
     assert len(predicted.out.splitlines()) == 30
 
 
-def test_a_model_without_its_package_says_which_is_missing(plugged, imagetune, pictures, monkeypatch):
+def test_a_model_without_its_package_says_which_is_missing(plugged, imagetune, images, monkeypatch):
     monkeypatch.chdir(plugged[0])
-    outcome = imagetune("predict", "run", pictures)
+    outcome = imagetune("predict", "run", images)
     assert outcome.code == 5
     assert "its backbone 'tiny_net' is a plug-in of the package imagetune-example 1.2, which is not installed" in (
         outcome.err

@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 
-def test_folders_files_and_patterns_are_taken(fitted, pictures, imagetune):
+def test_folders_files_and_patterns_are_taken(fitted, images, imagetune):
     _, run = fitted
-    outcome = imagetune("predict", run, pictures / "red", str(pictures / "blue" / "blue0[0-2].png"), "--json")
+    outcome = imagetune("predict", run, images / "red", str(images / "blue" / "blue0[0-2].png"), "--json")
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     assert len(lines) == 13
     for line in lines:
@@ -16,11 +16,11 @@ def test_folders_files_and_patterns_are_taken(fitted, pictures, imagetune):
         assert line["label"] == max(line["probabilities"], key=line["probabilities"].get)
 
 
-def test_a_bad_picture_gets_an_error_and_the_others_their_answer(fitted, pictures, workplace, imagetune):
+def test_a_bad_image_gets_an_error_and_the_others_their_prediction(fitted, images, workplace, imagetune):
     mixed = workplace / "mixed"
     mixed.mkdir()
-    shutil.copy(pictures / "red" / "red00.png", mixed / "good.png")
-    (mixed / "cut.png").write_bytes((pictures / "red" / "red00.png").read_bytes()[:200])
+    shutil.copy(images / "red" / "red00.png", mixed / "good.png")
+    (mixed / "cut.png").write_bytes((images / "red" / "red00.png").read_bytes()[:200])
     (mixed / "page.jpg").write_text("<html>not found</html>")
     lines = [json.loads(line) for line in imagetune("predict", fitted[1], mixed, "--json").out.splitlines()]
     by_name = {line["path"].rsplit("/", 1)[-1]: line for line in lines}
@@ -31,24 +31,24 @@ def test_a_bad_picture_gets_an_error_and_the_others_their_answer(fitted, picture
 
 
 @pytest.mark.parametrize("more", [(), ("--json",), ("--csv", "out.csv")])
-def test_pictures_of_which_none_can_be_read_end_as_an_error_after_their_reasons(fitted, workplace, imagetune, more):
+def test_images_of_which_none_can_be_read_end_as_an_error_after_their_reasons(fitted, workplace, imagetune, more):
     (workplace / "page.jpg").write_text("<html>not found</html>")
     outcome = imagetune("predict", fitted[1], workplace / "page.jpg", *more)
     assert outcome.code == 3
-    assert "none of the pictures can be read" in outcome.err
+    assert "none of the images can be read" in outcome.err
     assert "page.jpg" in ((workplace / "out.csv").read_text() if "--csv" in more else outcome.out)
 
 
-def test_csv_has_a_column_a_class(fitted, pictures, workplace, imagetune):
+def test_csv_has_a_column_a_class(fitted, images, workplace, imagetune):
     out = workplace / "out.csv"
-    assert imagetune("predict", fitted[1], pictures / "red", "--csv", out).code == 0
+    assert imagetune("predict", fitted[1], images / "red", "--csv", out).code == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "blue", "green", "red", "error"]
     assert len(rows) == 10
 
 
-def test_no_such_run_and_no_such_picture_are_told_apart(fitted, workplace, imagetune):
+def test_no_such_run_and_no_such_image_are_told_apart(fitted, workplace, imagetune):
     outcome = imagetune("predict", "runs/none", workplace)
     assert (outcome.code, "no such run folder" in outcome.err) == (9, True)
     outcome = imagetune("predict", fitted[1], workplace / "none.png")
@@ -56,19 +56,19 @@ def test_no_such_run_and_no_such_picture_are_told_apart(fitted, workplace, image
     assert "none.png" in outcome.err
 
 
-def test_a_model_that_was_changed_is_refused(fitted, pictures, workplace, imagetune):
+def test_a_model_that_was_changed_is_refused(fitted, images, workplace, imagetune):
     copy = workplace / "copy"
     shutil.copytree(fitted[1], copy)
     weights = copy / "model" / "model.weights.h5"
     weights.write_bytes(weights.read_bytes()[:-100])
-    outcome = imagetune("predict", copy, pictures)
+    outcome = imagetune("predict", copy, images)
     assert outcome.code == 9
     assert outcome.err.startswith("error[model-file]")
 
 
-def test_no_picture_is_written_over(fitted, pictures, workplace, imagetune):
+def test_no_image_is_written_over(fitted, images, workplace, imagetune):
     folder = workplace / "mine"
-    shutil.copytree(pictures / "red", folder)
+    shutil.copytree(images / "red", folder)
     (folder / "red00.png").rename(folder / "red00.jpg")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     (workplace / "link.csv").symlink_to(folder / "red00.jpg")
@@ -81,8 +81,8 @@ def test_no_picture_is_written_over(fitted, pictures, workplace, imagetune):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_csv_says_how_many_pictures_it_holds(fitted, pictures, workplace, imagetune):
-    shutil.copytree(pictures / "red", workplace / "mine")
+def test_a_csv_says_how_many_images_it_holds(fitted, images, workplace, imagetune):
+    shutil.copytree(images / "red", workplace / "mine")
     (workplace / "mine" / "empty.png").touch()
     outcome = imagetune("predict", fitted[1], "mine", "--csv", "out.csv")
-    assert outcome.err.strip() == "written     out.csv: 11 pictures, 1 of them can't be read"
+    assert outcome.err.strip() == "written     out.csv: 11 images, 1 of them can't be read"

@@ -29,7 +29,7 @@ def test_a_profile_names_every_piece_and_leaves_nothing_behind(profiled, workpla
     assert max(map(len, lines)) <= 100
     assert everything(workplace) == before
     # What the audit knows of each file is no trace of a training.
-    assert not {path.name for path in cache_root().iterdir()} & {"features", "pictures"}
+    assert not {path.name for path in cache_root().iterdir()} & {"features", "images"}
     first = [re.match(r" *(\S+( \S+)*)?", line).group() for line in lines]
     for name in (
         "reading the file",
@@ -39,7 +39,7 @@ def test_a_profile_names_every_piece_and_leaves_nothing_behind(profiled, workpla
         "  Affine",
         "  ColorJitter",
         "loading as configured, threads",
-        "  once pictures are kept decoded",
+        "  once images are kept decoded",
         "into the batch and to the device",
         "stage head: frozen layers, forward",
         "stage head: training step",
@@ -56,25 +56,25 @@ def test_the_numbers_of_a_profile_fit_together(profiled):
     outcome = profiled("--json", "-o", "data.workers=auto", "-o", "train.cache=off")
     assert outcome.code == 0, outcome.err
     found = outcome.json()
-    assert (found["workers"], found["pictures"]["train"] > 10, found["batch_size"]) == (0, True, 8)
+    assert (found["workers"], found["images"]["train"] > 10, found["batch_size"]) == (0, True, 8)
     assert any(line.startswith("workers     0: threads load ") for line in outcome.err.splitlines())
     for stage in found["stages"]:
         assert stage["seconds"] == pytest.approx(sum(stage["seconds_by_piece"].values()))
         assert stage["features"] == "train.cache is off"
         assert stage["cached_step"] is None
-        assert stage["step"]["least"] <= stage["step"]["seconds"] <= stage["step"]["most"]
+        assert stage["step"]["min"] <= stage["step"]["seconds"] <= stage["step"]["max"]
     assert found["seconds"] == pytest.approx(sum(stage["seconds"] for stage in found["stages"]))
     settings = [advice["setting"] for advice in found["advice"]]
     assert "data.cache" not in settings
     (loading,) = found["loading"]
     pieces = sum(piece["seconds"] for piece in loading["one_core"].values())
-    assert loading["one_core_pictures_per_second"] == pytest.approx(1 / pieces)
+    assert loading["one_core_images_per_second"] == pytest.approx(1 / pieces)
     for advice in found["advice"]:
         assert 0 < advice["saves_seconds"] <= found["seconds"]
 
 
 @pytest.mark.slow
-def test_large_pictures_make_decoding_the_bottleneck_and_the_cache_the_setting(imagetune, recipe, workplace):
+def test_large_images_make_decoding_the_bottleneck_and_the_cache_the_setting(imagetune, recipe, workplace):
     import cv2
     import numpy as np
 

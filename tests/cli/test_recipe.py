@@ -21,7 +21,7 @@ def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "good (2 stages)" in done.stdout
-    assert time.perf_counter() - began < 10  # a bound for hangs; the figure is in docs/performance.md
+    assert time.perf_counter() - began < 10  # a bound for hangs; the metric is in docs/performance.md
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
@@ -38,7 +38,7 @@ def test_list_names_every_recipe_with_its_purpose(imagetune):
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
 
 
-def test_copy_brings_the_pictures_along_and_never_overwrites(workplace, imagetune):
+def test_copy_brings_the_images_along_and_never_overwrites(workplace, imagetune):
     assert imagetune("recipe", "copy", "quickstart", "here").code == 0
     assert len(list((workplace / "here/clipart").glob("*/*.png"))) == 420
     assert (workplace / "here/clipart/SOURCE.md").exists()
@@ -81,8 +81,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(recipe, imag
         assert "model" not in outcome.err
 
 
-def test_a_folder_in_the_place_of_a_recipe_is_told(pictures, imagetune):
-    outcome = imagetune("fit", pictures)
+def test_a_folder_in_the_place_of_a_recipe_is_told(images, imagetune):
+    outcome = imagetune("fit", images)
     assert outcome.code == 2
     assert "is a folder, not a recipe; `imagetune recipe copy quickstart DIR` gives one" in outcome.err
 

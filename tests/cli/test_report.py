@@ -14,7 +14,7 @@ def test_the_page_of_a_search_is_written_again(workplace, imagetune):
     assert (folder / "report.html").read_bytes() == first
 
 
-def test_a_damaged_search_is_one_line(workplace, imagetune):
+def test_a_corrupted_search_is_one_line(workplace, imagetune):
     folder = write_search(workplace / "out", trials=3)
     (folder / "search.json").write_text("{")
     done = imagetune("report", "out")

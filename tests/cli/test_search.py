@@ -118,10 +118,10 @@ def test_resuming_names_the_latest_search(recipe, workplace, imagetune):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, pictures):
+def found(tmp_path_factory, images):
     """A finished search, made once by a process of its own: its working folder and what was printed."""
     place = tmp_path_factory.mktemp("found")
-    own = shutil.copytree(pictures, place / "pictures")
+    own = shutil.copytree(images, place / "images")
     (place / "colours.yaml").write_text(RECIPE.format(source=own), encoding="utf-8")
     # The second trial diverges.
     rates = "train.stages.0.learning_rate={search: choice, values: [1e-2, 1e30]}"
@@ -214,9 +214,9 @@ def test_another_space_is_another_search(again, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_pictures_are_another_search(again, found, tmp_path):
+def test_other_images_are_another_search(again, found, tmp_path):
     place, _, _ = found
-    first, second, *_ = sorted((place / "pictures" / "red").glob("*.png"))
+    first, second, *_ = sorted((place / "images" / "red").glob("*.png"))
     kept = first.read_bytes()
     try:
         first.write_bytes(second.read_bytes()[:-1] + b"\0" if len(kept) == 0 else _repainted(first))
@@ -224,20 +224,20 @@ def test_other_pictures_are_another_search(again, found, tmp_path):
     finally:
         first.write_bytes(kept)
     assert outcome.code == 6
-    assert "the pictures changed since" in outcome.err
+    assert "the images changed since" in outcome.err
     assert "red/red00.png" in outcome.err
 
 
 def _repainted(path):
     import cv2
 
-    picture = cv2.imread(str(path))
-    picture[:8, :8] = 0
-    return cv2.imencode(".png", picture)[1].tobytes()
+    image = cv2.imread(str(path))
+    image[:8, :8] = 0
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 @pytest.mark.slow
-def test_a_damaged_line_of_the_journal_is_named(again, tmp_path):
+def test_a_corrupted_line_of_the_journal_is_named(again, tmp_path):
     path = tmp_path / "search" / "journal.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))
@@ -282,8 +282,8 @@ def test_two_searches_do_not_share_a_folder(again, tmp_path):
 
 
 @pytest.mark.slow
-def test_when_every_trial_fails_there_is_no_best(workplace, pictures, imagetune):
-    (workplace / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+def test_when_every_trial_fails_there_is_no_best(workplace, images, imagetune):
+    (workplace / "colours.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     rates = "train.stages.0.learning_rate={search: choice, values: [1e30, 1e31]}"
     steps = ("-o", "train.optimizer.name=sgd", "-o", "train.stages.0.epochs=12", "-o", "search.algorithm=grid")
     outcome = imagetune("search", "colours.yaml", "--run-dir", "search", "-o", rates, *steps)
@@ -297,9 +297,9 @@ def test_when_every_trial_fails_there_is_no_best(workplace, pictures, imagetune)
 
 
 @pytest.mark.slow
-def test_a_search_survives_ctrl_c_and_sigkill(start, workplace, pictures):
+def test_a_search_survives_ctrl_c_and_sigkill(start, workplace, images):
     """Ctrl-C in the first trial, SIGKILL in the second, SIGKILL in the refit: nothing that ended runs again."""
-    (workplace / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+    (workplace / "colours.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     folder = workplace / "search"
     command = ("search", "colours.yaml", "--run-dir", "search", "-o", "train.stages.0.epochs=6")
     first = folder / "trials" / "trial-001"
@@ -352,8 +352,8 @@ def test_a_search_survives_ctrl_c_and_sigkill(start, workplace, pictures):
 
 
 @pytest.mark.slow
-def test_a_finished_search_goes_on_when_more_trials_are_asked_for(start, workplace, pictures, imagetune):
-    (workplace / "colours.yaml").write_text(RECIPE.format(source=pictures), encoding="utf-8")
+def test_a_finished_search_goes_on_when_more_trials_are_asked_for(start, workplace, images, imagetune):
+    (workplace / "colours.yaml").write_text(RECIPE.format(source=images), encoding="utf-8")
     folder = workplace / "search"
     command = ("search", "colours.yaml", "--run-dir", "search", "-o", "tracking.enabled=false")
     command += ("-o", "search.finalists=0", "-o", "search.refit=train_and_val")

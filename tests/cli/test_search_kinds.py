@@ -20,9 +20,9 @@ SWEEP = ("-o", RATES, "-o", "search={algorithm: sweep, repeats: 2, objective: ac
 BAKEOFF = ("-o", MODELS, "-o", "search={algorithm: bakeoff, finalists: 1, repeats: 2, objective: loss}")
 
 
-def searched(place, pictures, arguments):
-    """Search in a process of its own, on a copy of the pictures."""
-    source = shutil.copytree(pictures, place / "pictures")
+def searched(place, images, arguments):
+    """Search in a process of its own, on a copy of the images."""
+    source = shutil.copytree(images, place / "images")
     (place / "colours.yaml").write_text(RECIPE.format(source=source, tracked="false"), encoding="utf-8")
     command = [sys.executable, "-m", "imagetune", "search", "colours.yaml", "--run-dir", "found", *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
@@ -31,13 +31,13 @@ def searched(place, pictures, arguments):
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory, pictures):
-    return searched(tmp_path_factory.mktemp("sweep"), pictures, SWEEP)
+def sweep(tmp_path_factory, images):
+    return searched(tmp_path_factory.mktemp("sweep"), images, SWEEP)
 
 
 @pytest.fixture(scope="module")
-def bakeoff(tmp_path_factory, pictures):
-    return searched(tmp_path_factory.mktemp("bakeoff"), pictures, BAKEOFF)
+def bakeoff(tmp_path_factory, images):
+    return searched(tmp_path_factory.mktemp("bakeoff"), images, BAKEOFF)
 
 
 def rows_of(path):
@@ -64,16 +64,16 @@ def test_a_sweep_trains_each_setting_with_each_seed(sweep):
 @pytest.mark.slow
 def test_the_effect_of_a_sweep_is_that_of_its_trials(sweep):
     folder, printed = sweep
-    figures = {row["trial"]: float(row["objective"]) for row in rows_of(folder / "search.csv")}
+    metrics = {row["trial"]: float(row["objective"]) for row in rows_of(folder / "search.csv")}
     default, changed = rows_of(folder / "sweep.csv")
-    gaps = [figures["002"] - figures["001"], figures["004"] - figures["003"]]
+    gaps = [metrics["002"] - metrics["001"], metrics["004"] - metrics["003"]]
     assert float(changed["difference"]) == pytest.approx(fmean(gaps))
     assert (changed["key"], changed["value"], changed["default"]) == ("train.stages[0].learning_rate", "1e-05", "0.01")
-    assert float(default["mean"]) == pytest.approx(fmean([figures["001"], figures["003"]]))
+    assert float(default["mean"]) == pytest.approx(fmean([metrics["001"], metrics["003"]]))
     assert "train.stages[0].learning_rate, default 0.01" in printed
     assert "One variable at a time" in (folder / "report.html").read_text()
     # With weights that are random, either may win.
-    means = {0.01: fmean([figures["001"], figures["003"]]), 1e-5: fmean([figures["002"], figures["004"]])}
+    means = {0.01: fmean([metrics["001"], metrics["003"]]), 1e-5: fmean([metrics["002"], metrics["004"]])}
     assert load_recipe(folder / "best.yaml").recipe.train.stages[0].learning_rate == max(means, key=means.__getitem__)
 
 
@@ -98,7 +98,7 @@ def test_the_best_probe_of_a_bake_off_is_fine_tuned_and_tested(bakeoff):
     best = min(("001", "002"), key=lambda name: float(rows[name]["objective"]))
     assert [name for name, row in rows.items() if row["phase"] == "final"] == [f"{best}-1", f"{best}-2"]
     assert load_recipe(folder / "best.yaml").recipe.model.backbone == rows_of(folder / "bakeoff.csv")[0]["backbone"]
-    assert json.loads((folder / "best" / "evaluation.json").read_text())["splits"]["test"]["pictures"] > 0
+    assert json.loads((folder / "best" / "evaluation.json").read_text())["splits"]["test"]["images"] > 0
     assert not list((folder / "trials").rglob("test.csv"))
 
 

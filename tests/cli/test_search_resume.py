@@ -83,7 +83,7 @@ def named(event, folder):
     return [line["trial_id"] for line in lines_of(folder) if line["event"] == event]
 
 
-def figures_of(folder):
+def metrics_of(folder):
     with (folder / "search.csv").open(newline="") as file:
         return {
             row["trial"]: (row["error"] or row["status"], row["objective"], row["seed"]) for row in csv.DictReader(file)
@@ -110,8 +110,8 @@ def wait_until(condition, process):
         time.sleep(0.02)
 
 
-def write_recipe(place, pictures, *, tracked=False):
-    text = RECIPE.format(source=pictures, tracked=str(tracked).lower())
+def write_recipe(place, images, *, tracked=False):
+    text = RECIPE.format(source=images, tracked=str(tracked).lower())
     (place / "colours.yaml").write_text(text, encoding="utf-8")
 
 
@@ -127,8 +127,8 @@ def cut_short(process, sent):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_search_that_is_cut_short_ends_as_one_that_is_not(kind, start, workplace, pictures, imagetune):
-    write_recipe(workplace, pictures)
+def test_a_search_that_is_cut_short_ends_as_one_that_is_not(kind, start, workplace, images, imagetune):
+    write_recipe(workplace, images)
     folder, command = workplace / "cut", ("search", "colours.yaml", *KINDS[kind], "--run-dir")
     whole = imagetune(*command, "whole")
     assert whole.code == 0, whole.err
@@ -146,7 +146,7 @@ def test_a_search_that_is_cut_short_ends_as_one_that_is_not(kind, start, workpla
     assert best is None or content_of(folder / "best" / "model") == best
     for event in ("proposed", "ended"):
         assert named(event, folder) == named(event, workplace / "whole")
-    assert figures_of(folder) == figures_of(workplace / "whole")
+    assert metrics_of(folder) == metrics_of(workplace / "whole")
     for name in ("best.yaml", "best/recipe.yaml", "best/predictions/test.csv"):
         found, expected = ((place / name).read_text() for place in (folder, workplace / "whole"))
         assert found.replace(str(folder), "") == expected.replace(str(workplace / "whole"), "")
@@ -156,10 +156,10 @@ def test_a_search_that_is_cut_short_ends_as_one_that_is_not(kind, start, workpla
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, pictures):
+def found(tmp_path_factory, images):
     """A finished search in a real store, made once by a process of its own: its working folder and command line."""
     place = tmp_path_factory.mktemp("found")
-    write_recipe(place, shutil.copytree(pictures, place / "pictures"), tracked=True)
+    write_recipe(place, shutil.copytree(images, place / "images"), tracked=True)
     command = ["search", "colours.yaml", "--run-dir", "search", "-o", RANGE]
     command += ["-o", f"search={{algorithm: random, trials: 2, finalists: 0, {ONE}}}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
@@ -182,14 +182,14 @@ def again(found, workplace, imagetune):
 @pytest.mark.parametrize("lost", ["report.html", "search.csv", "best.yaml", "best/report.html", "trials/trial-001"])
 def test_what_can_be_made_again_is_and_no_trial_runs(again, workplace, lost):
     folder = workplace / "search"
-    figures, path = figures_of(folder), folder / lost
+    metrics, path = metrics_of(folder), folder / lost
     shutil.rmtree(path) if path.is_dir() else path.write_bytes(b"\0\xff") if lost == "search.csv" else path.unlink()
     before = content_of(folder / "trials")
     outcome = again()
     assert outcome.code == 0, outcome.err
     assert "nothing was left to do" in outcome.out
     assert content_of(folder / "trials") == before
-    assert figures_of(folder) == figures
+    assert metrics_of(folder) == metrics
     assert path.exists() or lost.startswith("trials")
     assert not (folder / "best-1").exists()
 
@@ -201,7 +201,7 @@ def test_what_can_be_made_again_is_and_no_trial_runs(again, workplace, lost):
         ("search.json", '{"algor', "search.json: can't be read"),
         ("search.json", None, "there is no search to go on with"),
         ("journal.jsonl", None, "journal.jsonl: says nothing of trial-001, trial-002"),
-        ("lock.json", None, "lock.json: No such file or directory; it says which pictures the search was of"),
+        ("lock.json", None, "lock.json: No such file or directory; it says which images the search was of"),
     ],
 )
 def test_records_without_which_nobody_can_tell_what_was_tried_are_refused(again, workplace, name, text, told):
@@ -235,9 +235,9 @@ def test_another_training_is_another_search(again, workplace, override, told):
 
 
 @pytest.mark.slow
-def test_pictures_may_move_between_sessions(again, found, workplace):
+def test_images_may_move_between_sessions(again, found, workplace):
     place, _ = found
-    moved = shutil.copytree(place / "pictures", workplace / "moved")
+    moved = shutil.copytree(place / "images", workplace / "moved")
     for _session in range(2):
         outcome = again("-o", f"data.source={moved}")
         assert outcome.code == 0, outcome.err
@@ -273,7 +273,7 @@ def searched_run(place):
 def test_a_search_begins_with_what_one_in_mlflow_found(found, warmed, workplace, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     place, _ = found
-    earlier = {trial: float(objective) for trial, (_, objective, _) in figures_of(place / "search").items()}
+    earlier = {trial: float(objective) for trial, (_, objective, _) in metrics_of(place / "search").items()}
     source = f"runs:/{searched_run(place)}"
     outcome = warmed(source)
     assert outcome.code == 0, outcome.err
@@ -281,7 +281,7 @@ def test_a_search_begins_with_what_one_in_mlflow_found(found, warmed, workplace,
     kept = json.loads((workplace / "warmed" / "warm_start.json").read_text())
     assert {each["source"].split()[-1]: each["objective"] for each in kept["known"]} == earlier
     # The best of them is trained again, so that it can win.
-    assert [float(row[1]) for row in figures_of(workplace / "warmed").values()] == [min(earlier.values())]
+    assert [float(row[1]) for row in metrics_of(workplace / "warmed").values()] == [min(earlier.values())]
 
     # Gone on with, it needs neither the store's files nor the other folder.
     shutil.rmtree(workplace / "cache")
@@ -293,7 +293,7 @@ def test_a_search_begins_with_what_one_in_mlflow_found(found, warmed, workplace,
 
 
 @pytest.mark.slow
-def test_what_is_no_search_of_these_pictures_is_refused_before_anything_is_made(found, warmed, workplace, monkeypatch):
+def test_what_is_no_search_of_these_images_is_refused_before_anything_is_made(found, warmed, workplace, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     place, _ = found
     names = {run.info.run_name: run.info.run_id for run in runs_of(place)}
@@ -314,11 +314,11 @@ def test_what_is_no_search_of_these_pictures_is_refused_before_anything_is_made(
     assert outcome.code == 2
     assert "isn't among the values searched" in outcome.err
 
-    # Other pictures under the same names.
-    others = shutil.copytree(place / "pictures", workplace / "others")
+    # Other images under the same names.
+    others = shutil.copytree(place / "images", workplace / "others")
     for path in sorted((others / "red").glob("*.png")):
         path.write_bytes(path.read_bytes() + b"\0")
     outcome = warmed(f"runs:/{own}", "-o", f"data.source={others}")
     assert outcome.code == 2
-    assert "has other pictures or splits: 10 differ, such as red/red00.png" in outcome.err
+    assert "has other images or splits: 10 differ, such as red/red00.png" in outcome.err
     assert not (workplace / "warmed").exists()

@@ -1,4 +1,4 @@
-"""Every shipped recipe, shrunk: small pictures, random weights, one step an epoch."""
+"""Every shipped recipe, shrunk: small images, random weights, one step an epoch."""
 
 import json
 
@@ -18,11 +18,11 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_runs_from_end_to_end(name, pictures, workplace, imagetune):
+def test_a_shipped_recipe_runs_from_end_to_end(name, images, workplace, imagetune):
     path = shipped_recipes()[name]
     recipe = load_recipe(path).recipe
     size = max(32, get_backbone(recipe.model.backbone).min_size)
-    shrunk = [f"data.source={pictures}", f"data.image_size={size}", "data.workers=0", "model.weights=random"]
+    shrunk = [f"data.source={images}", f"data.image_size={size}", "data.workers=0", "model.weights=random"]
     shrunk += ["train.batch_size=32", "evaluate.bootstrap_samples=100"]
     shrunk += [f"train.stages.{index}.epochs=1" for index in range(len(recipe.train.stages))]
     overrides = [argument for value in shrunk for argument in ("-o", value)]

@@ -78,8 +78,8 @@ def test_members_are_tried_in_order_and_kept_while_validation_gets_no_worse(fit,
     assert document["batch_norm"] == ("reestimated" if len(set(kept)) == 2 else "averaged")
     # What was chosen by is what the soup's own evaluation finds.
     evaluation = json.loads((workplace / "soup/evaluation.json").read_text())
-    figure = evaluation["splits"]["val"]["figures"]["log_loss"]["value"]
-    assert figure == pytest.approx(-standing[1], abs=1e-5)
+    metric = evaluation["splits"]["val"]["metrics"]["log_loss"]["value"]
+    assert metric == pytest.approx(-standing[1], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +98,19 @@ def test_other_architectures_are_refused(fitted, workplace, imagetune, values, c
     assert not (workplace / "soup").exists()
 
 
-def test_other_validation_pictures_are_refused(fitted, workplace, imagetune):
+def test_other_validation_images_are_refused(fitted, workplace, imagetune):
     other = shutil.copytree(fitted[1], workplace / "other")
     table = (other / "splits.csv").read_text()
     (other / "splits.csv").write_text(table.replace(",val,", ",train,", 1))
     outcome = imagetune("soup", fitted[1], other, "--run-dir", "soup")
     assert outcome.code == 3
-    assert "its validation pictures are not those of" in outcome.err
+    assert "its validation images are not those of" in outcome.err
     assert "1 difference;" in outcome.err
     (other / "splits.csv").write_text(table.replace(",val,", ",test,"))
     (shutil.copytree(other, workplace / "third") / "lock.json").unlink()
     outcome = imagetune("soup", other, "third")
     assert outcome.code == 3
-    assert "no validation pictures" in outcome.err or "test pictures are not those" in outcome.err
+    assert "no validation images" in outcome.err or "test images are not those" in outcome.err
 
 
 def test_one_run_is_no_soup(fitted, imagetune):

@@ -17,7 +17,7 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     strategies += [
         "model.backbone=efficientnet_lite0",
         "model.drop_path=0.1",
-        "evaluate.views=[horizontal_flip]",
+        "evaluate.tta=[horizontal_flip]",
         f"train.teacher={teacher}",
     ]
     words = [word for strategy in [STAGES, *strategies] for word in ("-o", strategy)]
@@ -28,8 +28,8 @@ def test_a_run_may_learn_from_another_one_and_use_everything_at_once(imagetune, 
     rates = list(stages[1]["rates"].values())
     assert rates[0] == pytest.approx(rates[1] / 2)
     again = imagetune("evaluate", "pupil", "--json")
-    tested = json.loads((recipe.parent / "pupil/evaluation.json").read_text())["splits"]["test"]["figures"]
-    assert again.json()["splits"]["test"]["figures"]["log_loss"]["value"] == pytest.approx(
+    tested = json.loads((recipe.parent / "pupil/evaluation.json").read_text())["splits"]["test"]["metrics"]
+    assert again.json()["splits"]["test"]["metrics"]["log_loss"]["value"] == pytest.approx(
         tested["log_loss"]["value"], abs=1e-5
     )
 
@@ -51,13 +51,13 @@ def test_a_teacher_that_is_no_run_is_refused(imagetune, recipe, workplace):
 
 
 @pytest.mark.parametrize("key", ["train.teacher", "model.weights"])
-def test_a_run_that_has_learned_from_the_test_pictures_is_refused(imagetune, recipe, fitted, key):
+def test_a_run_that_has_learned_from_the_test_images_is_refused(imagetune, recipe, fitted, key):
     _, other = fitted
     words = ["-o", f"{key}={other}", "-o", "seed=4"]  # another seed, another split
     outcome = imagetune("fit", recipe, "--run-dir", "pupil", *words)
     assert outcome.code == 3
     assert f"{key}: {other} has learned from" in outcome.err
-    assert "test pictures" in outcome.err
+    assert "test images" in outcome.err
     assert not (recipe.parent / "pupil").exists()
 
 

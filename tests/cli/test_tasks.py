@@ -1,4 +1,4 @@
-"""Each task from the recipe to the report, on drawn pictures, through the command line."""
+"""Each task from the recipe to the report, on drawn images, through the command line."""
 
 import csv
 import json
@@ -31,15 +31,15 @@ COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
 
 
 def draw(path, patches, random):
-    """Write a picture of coarse noise with a coloured square for each patch."""
+    """Write an image of coarse noise with a coloured square for each patch."""
     coarse = random.integers(90, 165, (8, 8, 3)).astype(np.uint8)
-    picture = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
     for place, (colour, size) in enumerate(patches):
         left = place % 2 * 16
         top = place // 2 * 16
-        picture[top : top + size, left : left + size] = colour
+        image[top : top + size, left : left + size] = colour
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    cv2.imwrite(str(path), image[..., ::-1])
 
 
 def write_recipe(workplace, name, source, task, data=""):
@@ -59,7 +59,7 @@ def epochs_of(run):
 
 @pytest.fixture
 def tagged(workplace):
-    """Forty pictures with none to three of the colours, and their table."""
+    """Forty images with none to three of the colours, and their table."""
     random = np.random.default_rng(0)
     lines = ["path,label"]
     for index in range(40):
@@ -70,7 +70,7 @@ def tagged(workplace):
     return workplace / "set" / "labels.csv"
 
 
-def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
+def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
     from imagetune.runs import run, test
 
     paths, predict, from_features = [], run.predict_labelled, test.predictions_of
@@ -98,10 +98,10 @@ def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
     assert (manifest["task"], manifest["class_names"]) == ("multi_label", ["blue", "green", "red"])
     thresholds = dict(zip(manifest["class_names"], manifest["thresholds"], strict=True))
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    figures = evaluation["splits"]["test"]["figures"]
-    assert {"mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"} <= set(figures)
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
-    assert evaluation["splits"]["train"]["figures"]["mean_average_precision"]["value"] > 0.7
+    metrics = evaluation["splits"]["test"]["metrics"]
+    assert {"mean_average_precision", "f1", "micro_f1", "subset_accuracy", "hamming_loss"} <= set(metrics)
+    assert all(metric["low"] <= metric["value"] <= metric["high"] for metric in metrics.values())
+    assert evaluation["splits"]["train"]["metrics"]["mean_average_precision"]["value"] > 0.7
     assert {row["class"]: row["threshold"] for row in evaluation["splits"]["test"]["per_class"]} == thresholds
 
     for row in rows_of(folder / "predictions" / "test.csv"):
@@ -120,7 +120,7 @@ def test_several_labels_a_picture(tagged, workplace, imagetune, monkeypatch):
     assert "Mean average precision" in page
     assert "Confusion matrix" not in page
     assert "Worst mistakes" in page
-    # Each wrong picture says which label is wrong, and how clearly.
+    # Each wrong image says which label is wrong, and how clearly.
     assert re.search(r"\((blue|green|red) (given|missed): \d+%, threshold \d+%\)", page)
     confusions = evaluation.get("label_confusions")
     assert confusions is None or "Labels that go wrong together" in page
@@ -146,10 +146,10 @@ def test_ordered_classes(workplace, imagetune):
     assert {"accuracy", "mae"} <= set(epochs_of(run)[-1]["val"])
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["class_names"] == ["small", "medium", "large"]
-    figures = evaluation["splits"]["test"]["figures"]
-    assert {"accuracy", "mae", "quadratic_weighted_kappa", "within_one_rank"} <= set(figures)
+    metrics = evaluation["splits"]["test"]["metrics"]
+    assert {"accuracy", "mae", "quadratic_weighted_kappa", "within_one_rank"} <= set(metrics)
 
-    assert evaluation["splits"]["train"]["figures"]["quadratic_weighted_kappa"]["value"] > 0.2
+    assert evaluation["splits"]["train"]["metrics"]["quadratic_weighted_kappa"]["value"] > 0.2
 
     names = evaluation["class_names"]
     for row in rows_of(run / "predictions" / "test.csv"):
@@ -160,27 +160,27 @@ def test_ordered_classes(workplace, imagetune):
         reached = np.cumsum([line["probabilities"][name] for name in names])
         assert line["label"] == names[int((reached < 0.5).sum())]
     again = imagetune("evaluate", run, "--data", workplace / "set", "--json").json()
-    assert again["splits"]["test"]["pictures"] == 36
-    assert "quadratic_weighted_kappa" in again["splits"]["test"]["figures"]
+    assert again["splits"]["test"]["images"] == 36
+    assert "quadratic_weighted_kappa" in again["splits"]["test"]["metrics"]
     page = (run / "report.html").read_text()
     assert "Weighted kappa" in page
     assert "How many ranks it is off" in page
     ranks = evaluation["rank_errors"]
-    assert sum(row["pictures"] for row in ranks["distances"]) == ranks["pictures"]
-    far = sum(abs(row["off"]) * row["pictures"] for row in ranks["distances"])
-    assert figures["mae"]["value"] == pytest.approx(far / ranks["pictures"])
+    assert sum(row["images"] for row in ranks["distances"]) == ranks["images"]
+    far = sum(abs(row["off"]) * row["images"] for row in ranks["distances"])
+    assert metrics["mae"]["value"] == pytest.approx(far / ranks["images"])
     assert "Confusion matrix" in page
 
 
-def explained_and_required(imagetune, run, picture, *, answer, mae):
+def explained_and_required(imagetune, run, image, *, prediction, mae):
     """A number is explained by what makes it higher or lower, and its error can be given a ceiling."""
-    shown = imagetune("explain", run, picture, "--out", run / "looks", "--json")
+    shown = imagetune("explain", run, image, "--out", run / "looks", "--json")
     (line,) = map(json.loads, shown.out.splitlines())
     assert (line["target"], line["probability"]) == ("higher", None)
-    assert line["value"] == pytest.approx(answer, rel=1e-4)
-    lower = imagetune("explain", run, picture, "--out", run / "low", "--class", "lower")
+    assert line["value"] == pytest.approx(prediction, rel=1e-4)
+    lower = imagetune("explain", run, image, "--out", run / "low", "--class", "lower")
     assert "\tlower\t" in lower.out
-    wrong = imagetune("explain", run, picture, "--out", run / "low", "--class", "pink")
+    wrong = imagetune("explain", run, image, "--out", run / "low", "--class", "pink")
     assert wrong.code == 2
     assert "higher or lower" in wrong.err
     met = imagetune("evaluate", run, "--require", f"mae:value={1.01 * mae}")
@@ -212,11 +212,11 @@ def test_numbers(workplace, imagetune):
 
     rows = rows_of(run / "predictions" / "test.csv")
     assert list(rows[0]) == ["path", "label", "predicted", "value"]
-    figures = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["figures"]
-    assert set(figures) == {"mae", "rmse", "r2", "spearman"}
-    assert json.loads((run / "evaluation.json").read_text())["splits"]["train"]["figures"]["r2"]["value"] > 0.2
+    metrics = json.loads((run / "evaluation.json").read_text())["splits"]["test"]["metrics"]
+    assert set(metrics) == {"mae", "rmse", "r2", "spearman"}
+    assert json.loads((run / "evaluation.json").read_text())["splits"]["train"]["metrics"]["r2"]["value"] > 0.2
     errors = [abs(float(row["predicted"]) - float(row["label"])) for row in rows]
-    assert figures["mae"]["value"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert metrics["mae"]["value"] == pytest.approx(np.mean(errors), rel=1e-5)
 
     lines = [json.loads(line) for line in imagetune("predict", run, workplace / "set", "--json").out.splitlines()]
     assert len(lines) == 40
@@ -227,12 +227,12 @@ def test_numbers(workplace, imagetune):
     told = by_name[rows[0]["path"]]
     assert told == pytest.approx(float(rows[0]["predicted"]), rel=1e-4)
     plain = keras.models.load_model(run / "model.keras")
-    picture = cv2.imread(str(workplace / "set" / rows[0]["path"]))[None, ..., ::-1]
-    assert float(np.asarray(plain(picture))[0, 0]) == pytest.approx(told, rel=1e-4)
+    image = cv2.imread(str(workplace / "set" / rows[0]["path"]))[None, ..., ::-1]
+    assert float(np.asarray(plain(image))[0, 0]) == pytest.approx(told, rel=1e-4)
     page = (run / "report.html").read_text()
     assert "Predicted and true" in page
     assert "R squared" in page
-    for title in ("Residuals by answer", "Labels to look at", "Where it looked", "How wide an answer has to be"):
+    for title in ("Residuals by prediction", "Labels to look at", "Where it looked", "How wide a prediction has to be"):
         assert title in page
     evaluation = json.loads((run / "evaluation.json").read_text())
     told = [float(row["predicted"]) - float(row["label"]) for row in rows]
@@ -243,6 +243,6 @@ def test_numbers(workplace, imagetune):
         imagetune,
         run,
         workplace / "set" / rows[0]["path"],
-        answer=float(rows[0]["predicted"]),
-        mae=figures["mae"]["value"],
+        prediction=float(rows[0]["predicted"]),
+        mae=metrics["mae"]["value"],
     )

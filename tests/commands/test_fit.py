@@ -44,8 +44,8 @@ def happened(monkeypatch):
 
     def test(run, training, splits, *, say):
         steps.append("test")
-        figures = {"accuracy": {"value": 0.5, "low": 0.3, "high": 0.7}}
-        document = {"splits": {"test": {"figures": figures}}}
+        metrics = {"accuracy": {"value": 0.5, "low": 0.3, "high": 0.7}}
+        document = {"splits": {"test": {"metrics": metrics}}}
         run.folder.write_evaluation(document)
         return document
 
@@ -65,10 +65,10 @@ def happened(monkeypatch):
 
 
 @pytest.fixture
-def write(tmp_path, pictures):
+def write(tmp_path, images):
     def write(more=""):
         path = tmp_path / "stubbed.yaml"
-        path.write_text(RECIPE.format(source=pictures, more=more), encoding="utf-8")
+        path.write_text(RECIPE.format(source=images, more=more), encoding="utf-8")
         return path
 
     return write
@@ -80,7 +80,7 @@ def test_a_run_has_its_inputs_before_it_trains_and_ends_finished(write, happened
     assert (result.folder, result.best) == (tmp_path / "run", BEST)
     lock = json.loads((result.folder / "lock.json").read_text())
     assert (lock["weights"]["note"], lock["seeds"]) == ("random weights", {"seed": 0})
-    assert len(lock["pictures"]) == 30
+    assert len(lock["images"]) == 30
     assert {"recipe.yaml", "splits.csv", "audit.json", "evaluation.json"} <= {
         path.name for path in result.folder.iterdir()
     }
@@ -95,7 +95,7 @@ def test_folds_follow_the_test_and_are_in_its_evaluation(write, happened, tmp_pa
     assert happened == ["prepare", "train", "test", "3 folds", "pages"]
     assert result.evaluation["folds"] == {"count": 3}
     assert json.loads((result.folder / "evaluation.json").read_text()) == result.evaluation
-    assert ("folds", "3, of the 25 pictures without test") in said
+    assert ("folds", "3, of the 25 images without test") in said
 
 
 def test_a_missed_requirement_is_an_error_of_a_complete_run(write, happened, tmp_path):

@@ -14,10 +14,10 @@ TOP = "{name: top, unfreeze: last 1 blocks, epochs: 1, learning_rate: 1e-3}"
 
 
 @pytest.fixture
-def recipe(tmp_path, pictures):
+def recipe(tmp_path, images):
     path = tmp_path / "r.yaml"
     model = "{backbone: mobilenet_v3_small, weights: random}"
-    data, train = f"{{source: {pictures}, image_size: 32}}", f"{{stages: [{HEAD}, {TOP}]}}"
+    data, train = f"{{source: {images}, image_size: 32}}", f"{{stages: [{HEAD}, {TOP}]}}"
     path.write_text(f"data: {data}\nmodel: {model}\ntrain: {train}\n", encoding="utf-8")
     return path
 
@@ -47,7 +47,7 @@ def test_the_first_stage_is_tested_unless_another_is_named(recipe, tested, tmp_p
     assert command.find_learning_rate(recipe, say=lambda *told: said.append(told)) == "rates of head"
     assert command.find_learning_rate(recipe, stage="top") == "rates of top"
     assert tested == ["head", "top"]
-    assert said[-1] == ("stage", "head: up to 100 steps of 32 pictures at a rising rate")
+    assert said[-1] == ("stage", "head: up to 100 steps of 32 images at a rising rate")
     assert {path.name for path in tmp_path.iterdir()} == {"r.yaml"}
 
 
@@ -56,8 +56,8 @@ def test_a_plot_is_drawn_where_one_is_asked_for(recipe, tested, tmp_path):
     assert (tmp_path / "rates.png").read_text() == "rates of head"
 
 
-def test_an_unknown_stage_is_refused_before_any_picture_is_read(recipe, tested, monkeypatch):
-    monkeypatch.setattr(command, "read_data", lambda *_, **__: pytest.fail("pictures were read"))
+def test_an_unknown_stage_is_refused_before_any_image_is_read(recipe, tested, monkeypatch):
+    monkeypatch.setattr(command, "read_data", lambda *_, **__: pytest.fail("images were read"))
     with pytest.raises(RecipeError, match="no stage is called 'tip'; did you mean 'top'"):
         command.find_learning_rate(recipe, stage="tip")
     assert tested == []

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from imagetune.commands.requirements import enforce_bars, enforce_requirements
+from imagetune.commands.requirements import check_requirements, enforce_requirements
 from imagetune.errors import GateError
 
 
@@ -21,7 +21,7 @@ def test_every_missed_bar_is_told_with_its_run():
 
 
 def test_a_document_is_judged_by_its_bars():
-    enforce_bars({}, where="runs/a")
-    bars = [{"met": True, "message": "fine"}, {"met": False, "message": "f1 is 0.4, less than 0.9"}]
+    check_requirements({}, where="runs/a")
+    requirements = [{"met": True, "message": "fine"}, {"met": False, "message": "f1 is 0.4, less than 0.9"}]
     with pytest.raises(GateError, match="runs/a: f1 is 0.4, less than 0.9"):
-        enforce_bars({"requirements": bars}, where="runs/a")
+        check_requirements({"requirements": requirements}, where="runs/a")

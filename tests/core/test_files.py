@@ -67,7 +67,7 @@ def test_a_file_in_the_way_is_a_resource_error_that_says_so(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "taken"]
 
 
-def test_a_json_object_that_is_not_there_is_empty_and_a_damaged_one_an_error(tmp_path):
+def test_a_json_object_that_is_not_there_is_empty_and_a_corrupted_one_an_error(tmp_path):
     path = tmp_path / "a.json"
     assert read_json_object(path) == read_json_or_empty(path) == {}
     write_json(path, {"x": 1})

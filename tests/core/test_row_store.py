@@ -10,7 +10,7 @@ import pytest
 
 from imagetune.core.row_store import MemoryRows, cache_root, key_of, open_rows
 
-ABOUT = {"kind": "pictures", "size": 4}
+ABOUT = {"kind": "images", "size": 4}
 SHAPE = (2, 3)
 ROW_BYTES = 24
 MUCH = 10**6
@@ -71,7 +71,7 @@ def test_a_row_is_a_copy_that_may_be_changed(table):
     assert values(rows) == [1.0]
 
 
-def test_a_damaged_row_is_not_there_and_can_be_put_again(table, tmp_path):
+def test_a_corrupted_row_is_not_there_and_can_be_put_again(table, tmp_path):
     table("a", "b").put(1, row(5))
     (file,) = tmp_path.glob("*/*/rows.bin")
     data = bytearray(file.read_bytes())
@@ -84,11 +84,11 @@ def test_a_damaged_row_is_not_there_and_can_be_put_again(table, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rows.bin", "sums.bin", "keys.bin"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_files_that_do_not_fit_together_are_thrown_away(table, tmp_path, name, damage):
+@pytest.mark.parametrize("corruption", ["cut", "gone"])
+def test_files_that_do_not_fit_together_are_thrown_away(table, tmp_path, name, corruption):
     table("a", "b").put(0, row(5))
     (file,) = tmp_path.glob(f"*/*/{name}")
-    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:-1])
+    file.unlink() if corruption == "gone" else file.write_bytes(file.read_bytes()[:-1])
     rows = table("a", "b")
     assert values(rows) == [None, None]
     rows.put(0, row(6))
@@ -172,7 +172,7 @@ def test_a_pickled_table_that_was_made_anew_meanwhile_gives_none_of_its_rows(tab
     rows = table("a", "b")
     rows.put(0, row(1))
     sent = pickle.dumps(rows)
-    (tmp_path / "pictures").rename(tmp_path / "gone")
+    (tmp_path / "images").rename(tmp_path / "gone")
     other = table("b", "a")
     other.put(0, row(2))
     assert values(pickle.loads(sent)) == [None, None]

@@ -39,7 +39,7 @@ def test_counts_have_their_noun_in_number():
         "1 class",
         "2,000 classes",
     ]
-    assert format_count(2, "picture") == "2 pictures"
+    assert format_count(2, "image") == "2 images"
 
 
 def test_names_that_differ_from_those_wanted_are_told_both_ways():

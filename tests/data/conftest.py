@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagetune.recipe.data import DataConfig
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 def drawing(seed: int, width: int = 48, height: int = 40) -> Image.Image:
@@ -27,7 +27,7 @@ def jpeg_bytes(seed: int = 0, width: int = 320, height: int = 240, **options: ob
 
 
 @pytest.fixture
-def make_picture(tmp_path: Path) -> MakePicture:
+def make_image(tmp_path: Path) -> MakeImage:
     def make(name: str, seed: int = 0, **options: object) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,11 +38,11 @@ def make_picture(tmp_path: Path) -> MakePicture:
 
 
 @pytest.fixture
-def class_folders(tmp_path: Path, make_picture: MakePicture) -> Path:
-    """Three classes of twelve different pictures."""
+def class_folders(tmp_path: Path, make_image: MakeImage) -> Path:
+    """Three classes of twelve different images."""
     for place, label in enumerate(("cat", "dog", "owl")):
         for number in range(12):
-            make_picture(f"set/{label}/{number:02}.png", 100 * place + number)
+            make_image(f"set/{label}/{number:02}.png", 100 * place + number)
     return tmp_path / "set"
 
 

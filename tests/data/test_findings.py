@@ -39,5 +39,5 @@ def test_each_code_is_one_line_with_severity_and_meaning():
 
 
 def test_a_finding_in_json_counts_its_paths():
-    values = Finding("blurred", "warning", "2 pictures blurred", paths=("a", "b"), figures={"x": 0.5}).to_dict()
-    assert (values["count"], values["figures"], values["paths"]) == (2, {"x": 0.5}, ["a", "b"])
+    values = Finding("blurred", "warning", "2 images blurred", paths=("a", "b"), metrics={"x": 0.5}).to_dict()
+    assert (values["count"], values["metrics"], values["paths"]) == (2, {"x": 0.5}, ["a", "b"])

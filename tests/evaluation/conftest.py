@@ -1,4 +1,4 @@
-"""A run folder as a fit leaves it: real pictures, a real if simple classifier, real learning curves."""
+"""A run folder as a fit leaves it: real images, a real if simple classifier, real learning curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from imagetune.core.files import append_json_line, write_json, write_text
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import Examined, ExaminedSplit
@@ -48,20 +48,20 @@ def make_run(folder: Path) -> Path:
     recipe = load_recipe(folder / "source.yaml").recipe
     write_text(folder / "recipe.yaml", recipe_yaml(recipe))
     (folder / "source.yaml").unlink()
-    pictures = sorted(CLIPART.glob("*/*.png"))
-    classes = tuple(sorted({path.parent.name for path in pictures}))
-    split = np.random.default_rng(7).choice(["train", "val", "test"], len(pictures), p=[0.65, 0.15, 0.2])
-    labels = np.array([classes.index(path.parent.name) for path in pictures])
+    images = sorted(CLIPART.glob("*/*.png"))
+    classes = tuple(sorted({path.parent.name for path in images}))
+    split = np.random.default_rng(7).choice(["train", "val", "test"], len(images), p=[0.65, 0.15, 0.2])
+    labels = np.array([classes.index(path.parent.name) for path in images])
     rows = [
-        f"{path.relative_to(CLIPART)},{path.parent.name},{side},\n" for path, side in zip(pictures, split, strict=True)
+        f"{path.relative_to(CLIPART)},{path.parent.name},{side},\n" for path, side in zip(images, split, strict=True)
     ]
     write_text(folder / "splits.csv", "path,label,split,group\n" + "".join(rows))
-    features = _features(pictures)
+    features = _features(images)
     model = _train(folder, features, labels, split)
     evaluations = {}
     for side in ("train", "val", "test"):
         chosen = split == side
-        paths = tuple(str(path) for path, take in zip(pictures, chosen, strict=True) if take)
+        paths = tuple(str(path) for path, take in zip(images, chosen, strict=True) if take)
         probabilities = model.predict_proba(features[chosen])
         predictions = Predictions(paths, labels[chosen], probabilities, classes)
         write_predictions(predictions, folder / "predictions" / f"{side}.csv", root=CLIPART)
@@ -73,9 +73,9 @@ def make_run(folder: Path) -> Path:
     return folder
 
 
-def _features(pictures: list[Path]) -> np.ndarray:
+def _features(images: list[Path]) -> np.ndarray:
     image = ImageSettings(height=16, width=16)
-    return np.stack([load_picture(str(path), image, max_pixels=10**7).ravel() for path in pictures]) / 127.5 - 1
+    return np.stack([load_image(str(path), image, max_pixels=10**7).ravel() for path in images]) / 127.5 - 1
 
 
 def _train(folder: Path, features: np.ndarray, labels: np.ndarray, split: np.ndarray) -> SGDClassifier:
@@ -86,20 +86,20 @@ def _train(folder: Path, features: np.ndarray, labels: np.ndarray, split: np.nda
         model.partial_fit(features[split == "train"], labels[split == "train"], classes=classes)
         line: dict[str, Any] = {"stage": "head" if epoch <= 8 else "top", "epoch": epoch, "step": 9 * epoch}
         for side in ("train", "val"):
-            line[side] = _figures(labels[split == side], model.predict_proba(features[split == side]))
+            line[side] = _metrics(labels[split == side], model.predict_proba(features[split == side]))
         append_json_line(folder / "metrics.jsonl", {**line, "learning_rate": model.eta0, "images_per_second": 410.0})
     return model
 
 
-def _figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    answers = probabilities.argmax(axis=1)
+def _metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    predictions = probabilities.argmax(axis=1)
     averaged = {"average": "macro", "zero_division": 0.0}
     return {
         "loss": float(log_loss(labels, probabilities, labels=range(probabilities.shape[1]))),
-        "accuracy": float((answers == labels).mean()),
-        "precision": float(precision_score(labels, answers, **averaged)),
-        "recall": float(recall_score(labels, answers, **averaged)),
-        "f1": float(f1_score(labels, answers, **averaged)),
+        "accuracy": float((predictions == labels).mean()),
+        "precision": float(precision_score(labels, predictions, **averaged)),
+        "recall": float(recall_score(labels, predictions, **averaged)),
+        "f1": float(f1_score(labels, predictions, **averaged)),
     }
 
 
@@ -109,7 +109,7 @@ def _lock() -> dict[str, Any]:
         "platform": {"python": "3.11.9", "system": "Linux", "cores": 2, "memory_bytes": 8 * 2**30},
         "seeds": {"seed": 7},
         "weights": {"source": "random", "sha256": None, "matched": 0, "unmatched": [], "note": "new random weights"},
-        "pictures": {"birds/a.png": "0" * 64},
+        "images": {"birds/a.png": "0" * 64},
     }
 
 
@@ -117,7 +117,7 @@ def _audit() -> dict[str, Any]:
     finding = {
         "code": "near-duplicates",
         "severity": "warning",
-        "title": "2 families of nearly the same picture",
+        "title": "2 families of nearly the same image",
         "explanation": "each family is kept on one side of the split",
         "hint": "remove copies that teach nothing",
         "paths": [f"birds/bird-{number}.png" for number in range(7)],
@@ -160,7 +160,7 @@ evaluate: {bootstrap_samples: 200%s}
 
 @pytest.fixture
 def examined(tmp_path: Path) -> Examiner:
-    """Make a run of made-up features, with what its model answers."""
+    """Make a run of made-up features, with what its model predicts."""
 
     def make(
         labels: dict[str, list[str]],
@@ -174,7 +174,7 @@ def examined(tmp_path: Path) -> Examiner:
         model: Any = None,
         groups: dict[str, list[str | None]] | None = None,
     ) -> Examined:
-        root, folder = tmp_path / "pictures", tmp_path / "run"
+        root, folder = tmp_path / "images", tmp_path / "run"
         root.mkdir(exist_ok=True)
         folder.mkdir(exist_ok=True)
         order = f", classes: [{', '.join(classes)}]" if task == "ordinal" else ""
@@ -188,8 +188,8 @@ def examined(tmp_path: Path) -> Examiner:
                 for place, (text, group) in enumerate(zip(texts, grouped, strict=True))
             ]
             paths = [record.path for record in records]
-            answers = np.asarray(outputs[name], np.float64)
-            predictions = predictions_of(paths, texts, answers, classes, rule=label_rule(recipe.data))
+            probabilities = np.asarray(outputs[name], np.float64)
+            predictions = predictions_of(paths, texts, probabilities, classes, rule=label_rule(recipe.data))
             splits[name] = ExaminedSplit(records, predictions, features[name].astype(np.float32))
         return examined_of(model, recipe, splits, root, folder)
 
@@ -198,7 +198,7 @@ def examined(tmp_path: Path) -> Examiner:
 
 @pytest.fixture(scope="session")
 def real_features() -> dict[str, np.ndarray]:
-    """What the pretrained backbone says of all shipped pictures, of noise, and of crops of two photographs.
+    """What the pretrained backbone says of all shipped images, of noise, and of crops of two photographs.
 
     By ``paths`` (relative to the shipped set), ``clipart``, ``noise`` and ``photographs``; (n, 1280) float32.
     """
@@ -218,7 +218,7 @@ def real_features() -> dict[str, np.ndarray]:
     assert halves is not None
     paths = sorted(CLIPART.glob("*/*.png"))
     image = ImageSettings(height=side, width=side)
-    clipart = np.stack([load_picture(str(path), image, max_pixels=10**8) for path in paths])
+    clipart = np.stack([load_image(str(path), image, max_pixels=10**8) for path in paths])
     noise = np.random.default_rng(0).integers(0, 256, (40, side, side, 3), np.uint8)
     corners = [(row, column) for row in range(0, 297, 99) for column in range(0, 500, 100)]
     photographs = np.stack(
@@ -238,7 +238,7 @@ Maker = Callable[..., Predictions]
 
 @pytest.fixture
 def made_up() -> Maker:
-    """Make predictions of a classifier whose sharpness is given: n pictures, k classes."""
+    """Make predictions of a classifier whose sharpness is given: n images, k classes."""
 
     def make(n: int, k: int, *, seed: int = 0, sharpness: float = 2.0) -> Predictions:
         generator = np.random.default_rng(seed)

@@ -34,33 +34,33 @@ def test_the_corrected_interval_is_nadeau_and_bengios():
     assert found.high - 0.82 == pytest.approx(1.5 * plain)
 
 
-def test_every_picture_is_pooled_once(folds):
+def test_every_image_is_pooled_once(folds):
     pooled = pooled_predictions(folds)
     assert len(pooled.paths) == len(pooled.labels) == len(pooled.probabilities) == 120
     np.testing.assert_array_equal(pooled.labels[30:60], folds[1].predictions.labels)
 
 
-def test_the_document_holds_pooled_figures_the_spread_and_each_fold(folds):
+def test_the_document_holds_pooled_metrics_the_spread_and_each_fold(folds):
     found = folds_document(folds, config=CONFIG, seed=0)
-    accuracies = [fold.figures["accuracy"] for fold in folds]
-    assert (found["count"], found["pictures"]) == (4, 120)
-    assert found["pooled"]["figures"]["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
-    spread = found["figures"]["accuracy"]
+    accuracies = [fold.metrics["accuracy"] for fold in folds]
+    assert (found["count"], found["images"]) == (4, 120)
+    assert found["pooled"]["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(accuracies))
+    spread = found["metrics"]["accuracy"]
     assert spread["mean"] == pytest.approx(np.mean(accuracies))
     assert spread["sd"] == pytest.approx(np.std(accuracies, ddof=1))
     assert (spread["least"], spread["most"]) == (min(accuracies), max(accuracies))
-    # 30 pictures are left out, 90 were given to training.
+    # 30 images are left out, 90 were given to training.
     assert spread["high"] - spread["mean"] == pytest.approx(
         t.ppf(0.975, 3) * (np.var(accuracies, ddof=1) * (1 / 4 + 1 / 3)) ** 0.5
     )
-    assert "roc_auc" not in found["figures"]
+    assert "roc_auc" not in found["metrics"]
     assert [fold["folder"] for fold in found["by_fold"]] == [f"folds/fold-{number}" for number in range(1, 5)]
 
 
 def test_an_interval_of_shares_stays_among_shares(folds):
     for fold, value in zip(folds, (0.9, 1.0, 1.0, 0.8), strict=True):
-        fold.figures["accuracy"] = value
-    spread = folds_document(folds, config=CONFIG, seed=0)["figures"]["accuracy"]
+        fold.metrics["accuracy"] = value
+    spread = folds_document(folds, config=CONFIG, seed=0)["metrics"]["accuracy"]
     assert 0 < spread["low"] < spread["mean"] < spread["high"] == 1.0
 
 
@@ -91,8 +91,8 @@ def test_a_report_of_an_old_run_has_none_of_them(run_folder):
         del document[key]
     for split in document["splits"].values():
         del split["groups"]
-        for figure in split["figures"].values():
-            figure.pop("method", None)
+        for metric in split["metrics"].values():
+            metric.pop("method", None)
     write_json(path, document)
     page = write_report(run_folder).read_text()
     assert "How well it does" in page

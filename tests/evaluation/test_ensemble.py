@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from imagetune.data.sources.labels import LabelRule
-from imagetune.evaluation.ensemble import column_order, mean_picture, mean_predictions
-from imagetune.evaluation.predict import PicturePrediction
+from imagetune.evaluation.ensemble import column_order, mean_image, mean_predictions
+from imagetune.evaluation.predict import ImagePrediction
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.data import ImageSettings
@@ -33,9 +33,9 @@ def test_every_member_counts_the_same():
     np.testing.assert_allclose(mean.probabilities, 0.5)
 
 
-def test_other_pictures_and_other_classes_are_no_ensemble():
+def test_other_images_and_other_classes_are_no_ensemble():
     first = predictions([[1.0, 0.0]] * 2, ("ant", "bee"))
-    with pytest.raises(ValueError, match="pictures differ"):
+    with pytest.raises(ValueError, match="images differ"):
         mean_predictions([first, predictions([[1.0, 0.0]] * 2, ("ant", "bee"), ("a.png", "c.png"))])
     with pytest.raises(ValueError, match="cow"):
         mean_predictions([first, predictions([[1.0, 0.0]] * 2, ("ant", "cow"))])
@@ -43,16 +43,16 @@ def test_other_pictures_and_other_classes_are_no_ensemble():
         column_order(("ant", "bee"), ("ant",))
 
 
-def test_one_picture_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
+def test_one_image_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
     image = ImageSettings(height=32, width=32)
     first = LoadedModel(None, ("ant", "bee"), image, ModelConfig(), 10, "")
-    one = PicturePrediction("a.png", "ant", {"ant": 0.6, "bee": 0.4}, None)
-    two = PicturePrediction("a.png", "bee", {"bee": 0.9, "ant": 0.1}, None)
-    mean = mean_picture([one, two], first)
+    one = ImagePrediction("a.png", "ant", {"ant": 0.6, "bee": 0.4}, None)
+    two = ImagePrediction("a.png", "bee", {"bee": 0.9, "ant": 0.1}, None)
+    mean = mean_image([one, two], first)
     assert (mean.path, mean.label, mean.error) == ("a.png", "bee", None)
     assert mean.probabilities == pytest.approx({"ant": 0.35, "bee": 0.65})
-    bad = PicturePrediction("a.png", None, {}, "too many pixels")
-    assert mean_picture([one, bad], first) == bad
+    bad = ImagePrediction("a.png", None, {}, "too many pixels")
+    assert mean_image([one, bad], first) == bad
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,15 @@ def test_one_picture_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
         ([None, None], None, None),
     ],
 )
-def test_a_picture_is_a_stranger_where_most_models_that_can_tell_say_so(told, strange, share):
+def test_a_image_is_a_stranger_where_most_models_that_can_tell_say_so(told, strange, share):
     first = LoadedModel(None, ("ant", "bee"), ImageSettings(height=32, width=32), ModelConfig(), 10, "")
-    answers = [
-        PicturePrediction(
+    predictions = [
+        ImagePrediction(
             "a.png", "ant", {"ant": 0.6, "bee": 0.4}, None, out_of_distribution=one, out_of_distribution_score=score
         )
         for one, score in zip(told, (900.0, 3.0, 0.1), strict=False)
     ]
-    mean = mean_picture(answers, first)
+    mean = mean_image(predictions, first)
     assert mean.out_of_distribution is strange
     assert mean.out_of_distribution_score == (share if share is None else pytest.approx(share))
 
@@ -81,8 +81,8 @@ def test_a_picture_is_a_stranger_where_most_models_that_can_tell_say_so(told, st
 def test_numbers_are_averaged_too():
     image = ImageSettings(height=32, width=32)
     first = LoadedModel(None, ("age",), image, ModelConfig(), 10, "", task="regression")
-    answers = [PicturePrediction("a.png", text, {}, None, float(text)) for text in ("2", "5")]
-    mean = mean_picture(answers, first)
+    predictions = [ImagePrediction("a.png", text, {}, None, float(text)) for text in ("2", "5")]
+    mean = mean_image(predictions, first)
     assert (mean.value, mean.label, mean.probabilities) == (3.5, "3.5", {})
 
 

@@ -84,14 +84,14 @@ def model():
 
 
 def test_records_are_predicted_in_their_order_as_the_model_itself_does(model):
-    from imagetune.data.loading.decode import load_picture
+    from imagetune.data.loading.decode import load_image
 
     paths = sorted(CLIPART.glob("birds/*.png"))[:3] + sorted(CLIPART.glob("fruit/*.png"))[:2]
     records = [Record(str(path), path.parent.name) for path in paths]
     names = ("fruit", "birds", "boats")
     found = predict_records(model, records, names, image=IMAGE, batch_size=2, workers=0, max_pixels=10**7)
-    pictures = np.stack([load_picture(str(path), IMAGE, max_pixels=10**7) for path in paths])
-    expected = model.predict_on_batch(pictures)
+    images = np.stack([load_image(str(path), IMAGE, max_pixels=10**7) for path in paths])
+    expected = model.predict_on_batch(images)
     assert found.paths == tuple(map(str, paths))
     assert found.labels.tolist() == [1, 1, 1, 0, 0]
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
@@ -104,7 +104,7 @@ def test_an_unknown_label_becomes_minus_one(model):
     assert found.labels.tolist() == [-1]
 
 
-def test_a_vanished_picture_is_named(model, tmp_path):
+def test_a_vanished_image_is_named(model, tmp_path):
     records = [Record(str(tmp_path / "gone.png"), "a")]
     with pytest.raises(DataError) as caught:
         predict_records(model, records, ("a", "b", "c"), image=IMAGE, batch_size=4, workers=0, max_pixels=10**7)

@@ -1,4 +1,4 @@
-"""Figures of several labels, ordered classes and numbers beside those of scikit-learn and SciPy."""
+"""Metrics of several labels, ordered classes and numbers beside those of scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sklearn.metrics import (
 from imagetune.data.sources.labels import LabelRule, number_text
 from imagetune.errors import DataError, DivergedError, RecipeError
 from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
 from imagetune.evaluation.metrics import multilabel, regression
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
 from imagetune.evaluation.predictions import Predictions, predictions_of, read_predictions, write_predictions
 from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights
-from imagetune.recipe.bars import read_bar
+from imagetune.recipe.requirements import read_requirement
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
@@ -63,7 +63,7 @@ def ages() -> tuple[np.ndarray, np.ndarray]:
     return true, np.round(true + random.normal(0, 5, COUNT))
 
 
-def test_figures_of_labels(tags: tuple[np.ndarray, np.ndarray]) -> None:
+def test_metrics_of_labels(tags: tuple[np.ndarray, np.ndarray]) -> None:
     true, probabilities = tags
     thresholds = (0.3, 0.5, 0.4, 0.6)
     given = probabilities >= np.array(thresholds)
@@ -79,22 +79,22 @@ def test_figures_of_labels(tags: tuple[np.ndarray, np.ndarray]) -> None:
         "hamming_loss": hamming_loss(true, given),
     }
     for name, value in expected.items():
-        figure = found.figures[name]
-        assert figure.value == pytest.approx(value)
-        assert figure.low < figure.value < figure.high
+        metric = found.metrics[name]
+        assert metric.value == pytest.approx(value)
+        assert metric.low < metric.value < metric.high
     for label, row in enumerate(found.classes):
         assert row.threshold == thresholds[label]
-        assert row.pictures == true[:, label].sum()
-        assert row.figures["f1"].value == pytest.approx(f1_score(true[:, label], given[:, label]))
+        assert row.images == true[:, label].sum()
+        assert row.metrics["f1"].value == pytest.approx(f1_score(true[:, label], given[:, label]))
 
 
-def test_a_resampling_of_labels_is_the_figure_of_the_pictures_drawn(tags: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_resampling_of_labels_is_the_metric_of_the_images_drawn(tags: tuple[np.ndarray, np.ndarray]) -> None:
     true, probabilities = tags
     given = probabilities >= 0.5
     bootstrap = Bootstrap(3, 0.95, 1, stratified=False)
     weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), bootstrap)))
     rankings = [multilabel._Ranking.of(true[:, label], probabilities[:, label]) for label in range(4)]
-    headline, _ = multilabel._figures(true, given, rankings, weights)
+    headline, _ = multilabel._metrics(true, given, rankings, weights)
     for sample in range(3):
         drawn = np.repeat(np.arange(COUNT), weights[:, sample].astype(int))
         present = true[drawn].any(axis=0)
@@ -128,11 +128,11 @@ def test_labels_that_are_absent_or_never_given_are_told() -> None:
     true = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
     found = evaluate_split(tagged(true, np.array([[0.9, 0.1, 0.1]] * 3)), config=CONFIG, seed=0)
     notes = " ".join(found.notes)
-    assert "no pictures of cat" in notes
+    assert "no images of cat" in notes
     assert "never given: bee" in notes
-    assert "1 picture without any label" in notes
-    assert found.classes[2].figures["f1"].value is None
-    with pytest.raises(DataError, match="none of 3 pictures"):
+    assert "1 image without any label" in notes
+    assert found.classes[2].metrics["f1"].value is None
+    with pytest.raises(DataError, match="none of 3 images"):
         evaluate_split(tagged(np.zeros((3, 2)), np.zeros((3, 2))), config=CONFIG, seed=0)
 
 
@@ -144,26 +144,26 @@ def test_unknown_labels_are_passed_over_and_counted() -> None:
     assert any("doesn't know" in note for note in evaluate_split(found, config=CONFIG, seed=0).notes)
 
 
-def test_figures_of_ordered_classes_count_ranks() -> None:
+def test_metrics_of_ordered_classes_count_ranks() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 5, COUNT)
     weights = np.exp(-0.5 * (np.arange(5) - labels[:, None] + random.normal(0, 1, (COUNT, 1))) ** 2)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
     paths = [f"{index}.png" for index in range(COUNT)]
     found = predictions_of(paths, [str(label) for label in labels], probabilities, "01234", rule=LabelRule("ordinal"))
-    figures = evaluate_split(found, config=CONFIG, seed=0).figures
+    metrics = evaluate_split(found, config=CONFIG, seed=0).metrics
     far = np.abs(found.predicted - labels)
     kappa = cohen_kappa_score(labels, found.predicted, weights="quadratic")
-    assert figures["mae"].value == pytest.approx(far.mean())
-    assert figures["quadratic_weighted_kappa"].value == pytest.approx(kappa)
-    assert figures["within_one_rank"].value == pytest.approx((far <= 1).mean())
-    assert figures["accuracy"].value == pytest.approx((far == 0).mean())
-    assert figures["mae"].low < figures["mae"].value < figures["mae"].high
+    assert metrics["mae"].value == pytest.approx(far.mean())
+    assert metrics["quadratic_weighted_kappa"].value == pytest.approx(kappa)
+    assert metrics["within_one_rank"].value == pytest.approx((far <= 1).mean())
+    assert metrics["accuracy"].value == pytest.approx((far == 0).mean())
+    assert metrics["mae"].low < metrics["mae"].value < metrics["mae"].high
 
 
-def test_figures_of_numbers(ages: tuple[np.ndarray, np.ndarray]) -> None:
+def test_metrics_of_numbers(ages: tuple[np.ndarray, np.ndarray]) -> None:
     true, given = ages
-    figures = evaluate_split(numbered(true, given), config=CONFIG, seed=0).figures
+    metrics = evaluate_split(numbered(true, given), config=CONFIG, seed=0).metrics
     expected = {
         "mae": mean_absolute_error(true, given),
         "rmse": root_mean_squared_error(true, given),
@@ -171,25 +171,25 @@ def test_figures_of_numbers(ages: tuple[np.ndarray, np.ndarray]) -> None:
         "spearman": spearmanr(true, given).statistic,
     }
     for name, value in expected.items():
-        assert figures[name].value == pytest.approx(value)
-        assert figures[name].low < figures[name].value < figures[name].high
+        assert metrics[name].value == pytest.approx(value)
+        assert metrics[name].low < metrics[name].value < metrics[name].high
 
 
-def test_a_resampling_of_numbers_is_the_figure_of_the_pictures_drawn(ages: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_resampling_of_numbers_is_the_metric_of_the_images_drawn(ages: tuple[np.ndarray, np.ndarray]) -> None:
     true, given = ages
     weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), Bootstrap(3, 0.95, 1, stratified=False))))
     ranks = (regression._Ranks.of(true), regression._Ranks.of(given))
-    figures = regression._figures(true, given, ranks, weights)
+    metrics = regression._metrics(true, given, ranks, weights)
     for sample in range(3):
         drawn = np.repeat(np.arange(COUNT), weights[:, sample].astype(int))
-        assert figures["r2"][sample] == pytest.approx(r2_score(true[drawn], given[drawn]))
-        assert figures["spearman"][sample] == pytest.approx(spearmanr(true[drawn], given[drawn]).statistic)
+        assert metrics["r2"][sample] == pytest.approx(r2_score(true[drawn], given[drawn]))
+        assert metrics["spearman"][sample] == pytest.approx(spearmanr(true[drawn], given[drawn]).statistic)
 
 
 def test_numbers_that_are_all_the_same_have_no_r_squared() -> None:
-    figures = evaluate_split(numbered(np.full(20, 3.0), np.arange(20.0)), config=CONFIG, seed=0).figures
-    assert figures["r2"].value is None
-    assert "same number" in figures["spearman"].reason
+    metrics = evaluate_split(numbered(np.full(20, 3.0), np.arange(20.0)), config=CONFIG, seed=0).metrics
+    assert metrics["r2"].value is None
+    assert "same number" in metrics["spearman"].reason
     with pytest.raises(DivergedError):
         evaluate_split(numbered(np.arange(2.0), np.array([1.0, np.nan])), config=CONFIG, seed=0)
 
@@ -214,7 +214,7 @@ def test_a_bar_of_the_task_can_be_required(ages: tuple[np.ndarray, np.ndarray]) 
 
 def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.ndarray, np.ndarray]) -> None:
     document = evaluation_document({"test": evaluate_split(numbered(*ages), config=CONFIG, seed=0)}, config=CONFIG)
-    mae = document["splits"]["test"]["figures"]["mae"]
+    mae = document["splits"]["test"]["metrics"]["mae"]
     met = [Requirement(metric="mae", value=mae["value"]), Requirement(metric="mae", upper_bound=mae["high"])]
     assert failed_requirements(document, met) == ()
     (message,) = failed_requirements(document, [Requirement(metric="mae", upper_bound=mae["value"])])
@@ -230,10 +230,10 @@ def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.nda
 
 
 def test_bars_are_read_from_the_command_line() -> None:
-    assert read_bar("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
-    assert read_bar("f1:lower_bound=0.5").bar == ("lower_bound", 0.5)
+    assert read_requirement("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
+    assert read_requirement("f1:lower_bound=0.5").bar == ("lower_bound", 0.5)
     with pytest.raises(RecipeError, match="better when lower"):
-        read_bar("rmse:lower_bound=5")
+        read_requirement("rmse:lower_bound=5")
 
 
 def test_predictions_of_labels_can_be_written_and_read(tags: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_predictions_of_numbers_can_be_written_and_read(tmp_path: Path) -> None:
 def test_the_worst_mistakes_come_first() -> None:
     true = np.array([[1, 0], [1, 1], [0, 0]])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.1], [0.55, 0.2]])
-    np.testing.assert_array_equal(wrong_pictures(tagged(true, probabilities)), [1, 2])
+    np.testing.assert_array_equal(wrong_images(tagged(true, probabilities)), [1, 2])
     # Of the second one 'ant' is missed by 0.1 and 'bee' by 0.4; of the third 'ant' is given.
     assert [worst_label(tagged(true, probabilities), index) for index in (1, 2)] == [1, 0]
-    np.testing.assert_array_equal(wrong_pictures(numbered(np.zeros(3), np.array([1.0, -5.0, 2.0]))), [1, 2, 0])
+    np.testing.assert_array_equal(wrong_images(numbered(np.zeros(3), np.array([1.0, -5.0, 2.0]))), [1, 2, 0])

@@ -46,7 +46,7 @@ for (const image of document.images) image.loading = "eager";
 addEventListener("load", () => {
   const images = [...document.images];
   const seen = {
-    pictures: images.length,
+    images: images.length,
     drawn: images.filter((image) => image.complete && image.naturalWidth > 0 && image.clientWidth > 0).length,
     page_width: document.documentElement.scrollWidth,
     window_width: document.documentElement.clientWidth,
@@ -129,14 +129,14 @@ class Seen:
 
     Attributes:
         console: Every message: errors, warnings, refused requests.
-        pictures: How many ``img`` elements there are.
-        drawn: How many of them show a picture.
+        images: How many ``img`` elements there are.
+        drawn: How many of them show an image.
         page_width: In pixels; more than ``window_width`` where the page has to be scrolled sideways.
         window_width: In pixels.
     """
 
     console: tuple[str, ...]
-    pictures: int
+    images: int
     drawn: int
     page_width: int
     window_width: int

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ANSWER_SECONDS = 60.0
+PREDICTION_SECONDS = 60.0
 # What a keyboard sends: the key's name, its code, its Windows key code, the text that it writes.
 KEYS = {
     "Tab": ("Tab", 9, ""),
@@ -40,15 +40,15 @@ class Window:
         console: Every message so far: errors, warnings, refused requests, exceptions.
     """
 
-    def __init__(self, asked: int, answered: int) -> None:
+    def __init__(self, asked: int, predicted: int) -> None:
         """Take the page that the browser has opened.
 
         Args:
             asked: File descriptor that the browser reads from.
-            answered: File descriptor that the browser writes to.
+            predicted: File descriptor that the browser writes to.
         """
         self.console: list[str] = []
-        self._asked, self._answered = asked, answered
+        self._asked, self._predicted = asked, predicted
         self._rest = b""
         self._number = 0
         self._session: str | None = None
@@ -63,7 +63,7 @@ class Window:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._ask("Emulation.setDeviceMetricsOverride", **size)
         self._ask("Page.navigate", url=page.absolute().as_uri())
-        end = time.monotonic() + ANSWER_SECONDS
+        end = time.monotonic() + PREDICTION_SECONDS
         while self._next(end).get("method") != "Page.loadEventFired":
             pass
 
@@ -87,9 +87,9 @@ class Window:
         Raises:
             AssertionError: It throws.
         """
-        answer = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        prediction = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in prediction, prediction["exceptionDetails"]
+        return prediction["result"].get("value")
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -97,18 +97,20 @@ class Window:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._asked, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + ANSWER_SECONDS
-        while (answer := self._next(end)).get("id") != self._number:
+        end = time.monotonic() + PREDICTION_SECONDS
+        while (prediction := self._next(end)).get("id") != self._number:
             pass
-        assert "error" not in answer, (method, answer["error"])
-        result: dict[str, Any] = answer["result"]
+        assert "error" not in prediction, (method, prediction["error"])
+        result: dict[str, Any] = prediction["result"]
         return result
 
     def _next(self, end: float) -> dict[str, Any]:
         """Return the browser's next message, having noted what it says of the console."""
         while b"\0" not in self._rest:
-            assert select.select([self._answered], [], [], max(0.0, end - time.monotonic()))[0], "no answer in time"
-            read = os.read(self._answered, 1 << 16)
+            assert select.select([self._predicted], [], [], max(0.0, end - time.monotonic()))[0], (
+                "no prediction in time"
+            )
+            read = os.read(self._predicted, 1 << 16)
             assert read, "the browser has gone"
             self._rest += read
         line, self._rest = self._rest.split(b"\0", 1)
@@ -129,7 +131,7 @@ def open_window(command: Sequence[str], page: Path, *, width: int, height: int) 
         height: Likewise.
     """
     to_browser, asked = os.pipe()
-    answered, from_browser = os.pipe()
+    predicted, from_browser = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # The browser reads from descriptor 3 and writes to 4, whatever numbers the pipes have here.
         places = 'read=$1 write=$2; shift 2; exec "$@" 3</dev/fd/"$read" 4>/dev/fd/"$write"'
@@ -139,11 +141,11 @@ def open_window(command: Sequence[str], page: Path, *, width: int, height: int) 
         os.close(to_browser)
         os.close(from_browser)
         try:
-            window = Window(asked, answered)
+            window = Window(asked, predicted)
             window.open(page, width=width, height=height)
             yield window
         finally:
             os.close(asked)
-            os.close(answered)
+            os.close(predicted)
             browser.terminate()
-            browser.wait(timeout=ANSWER_SECONDS)
+            browser.wait(timeout=PREDICTION_SECONDS)

@@ -18,14 +18,14 @@ class Here:
 
     def __init__(self, work: Work, *, slots: int = 1, pick: Callable[[int], int] = lambda _open: 0) -> None:
         self.slots = slots
-        self.most_open = 0
+        self.max_open = 0
         self._work = work
         self._pick = pick
         self._open: list[Task] = []
 
     def start(self, task: Task) -> None:
         self._open.append(task)
-        self.most_open = max(self.most_open, len(self._open))
+        self.max_open = max(self.max_open, len(self._open))
         assert len(self._open) <= self.slots
 
     def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:

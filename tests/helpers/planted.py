@@ -1,4 +1,4 @@
-"""Pictures that are known to be sound, and faults of ten kinds planted among them."""
+"""Images that are known to be sound, and faults of ten kinds planted among them."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = np.ndarray
-Change = Callable[[Picture, np.random.Generator], Picture]
+Pixels = np.ndarray
+Change = Callable[[Pixels, np.random.Generator], Pixels]
 SIZES = ((240, 320), (320, 240), (256, 256))
 CLASSES = ("ash", "birch", "cedar", "dogwood")
 
 
-def scene(seed: int) -> Picture:
+def scene(seed: int) -> Pixels:
     """A made-up photograph: clouds of 1/f noise, bright and dark shapes, grain."""
     rng = np.random.default_rng(seed)
     height, width = SIZES[seed % 3]
     light, tint = clouds(rng, height, width, 1.2), clouds(rng, height, width, 1.6)
     base = rng.integers(60, 200, 3) + light * rng.uniform(10, 35) + tint * rng.normal(0, 20, 3)
-    picture = np.clip(base, 0, 255).astype(np.uint8)
+    image = np.clip(base, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(2, 9)):
         colour = tuple(int(value) for value in rng.integers(0, 256, 3))
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         if rng.random() < 0.5:
             axes = int(rng.integers(10, width // 3)), int(rng.integers(10, height // 3))
-            cv2.ellipse(picture, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+            cv2.ellipse(image, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
         else:
             corners = [[x, y], *((np.array([x, y]) + rng.integers(-90, 90, 2)).tolist() for _ in range(3))]
-            cv2.fillPoly(picture, [np.array(corners, np.int32)], colour)
+            cv2.fillPoly(image, [np.array(corners, np.int32)], colour)
     grain = clouds(rng, height, width, 1.0) * 8 + rng.normal(0, 4, (height, width, 1))
-    return np.clip(picture + grain, 0, 255).astype(np.uint8)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def clouds(rng: np.random.Generator, height: int, width: int, power: float) -> Picture:
+def clouds(rng: np.random.Generator, height: int, width: int, power: float) -> Pixels:
     """Noise whose spectrum falls with the frequency, as that of photographs does: (height, width, 1), standard."""
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(width), np.fft.fftfreq(height)))
     frequency[0, 0] = 1
@@ -45,52 +45,52 @@ def clouds(rng: np.random.Generator, height: int, width: int, power: float) -> P
     return ((noise - noise.mean()) / noise.std())[:, :, None]
 
 
-def on_white(path: Path) -> Picture:
+def on_white(path: Path) -> Pixels:
     with Image.open(path) as opened:
-        picture = opened.convert("RGBA")
-    paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    paper.alpha_composite(picture)
+        image = opened.convert("RGBA")
+    paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    paper.alpha_composite(image)
     return np.asarray(paper.convert("RGB"))
 
 
-def resized(picture: Picture, rng: np.random.Generator) -> Picture:
+def resized(image: Pixels, rng: np.random.Generator) -> Pixels:
     scale = rng.choice([0.5, 0.75, 1.6])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=how)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
 
 
-def recompressed(picture: Picture, rng: np.random.Generator) -> Picture:
+def recompressed(image: Pixels, rng: np.random.Generator) -> Pixels:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=int(rng.integers(25, 70)))
+    Image.fromarray(image).save(stream, "JPEG", quality=int(rng.integers(25, 70)))
     return np.asarray(Image.open(stream).convert("RGB"))
 
 
-def flipped(picture: Picture, rng: np.random.Generator) -> Picture:
+def flipped(image: Pixels, rng: np.random.Generator) -> Pixels:
     """One of the seven other orientations."""
     turn = int(rng.integers(1, 8))
-    turned = np.rot90(picture, turn % 4)
+    turned = np.rot90(image, turn % 4)
     return np.ascontiguousarray(turned[:, ::-1] if turn >= 4 else turned)
 
 
-def cropped(picture: Picture, rng: np.random.Generator) -> Picture:
+def cropped(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Without 5% of its height and of its width, anywhere."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows, columns = round(0.95 * height), round(0.95 * width)
     top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
-    return picture[top : top + rows, left : left + columns]
+    return image[top : top + rows, left : left + columns]
 
 
-def watermarked(picture: Picture, rng: np.random.Generator) -> Picture:
+def watermarked(image: Pixels, rng: np.random.Generator) -> Pixels:
     """With half-transparent words across half of it, anywhere."""
-    image = Image.fromarray(picture).convert("RGBA")
-    sheet = Image.new("RGBA", image.size, (0, 0, 0, 0))
-    size = max(8, image.width // 9)
+    canvas = Image.fromarray(image).convert("RGBA")
+    sheet = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
+    size = max(8, canvas.width // 9)
     font, words = ImageFont.load_default(size=size), "© sample.org"
     draw = ImageDraw.Draw(sheet)
-    place = (image.width - draw.textlength(words, font)) * rng.random(), (image.height - size) * rng.random()
+    place = (canvas.width - draw.textlength(words, font)) * rng.random(), (canvas.height - size) * rng.random()
     draw.text(place, words, (255, 255, 255, 140) if rng.random() < 0.5 else (40, 40, 40, 140), font)
-    image.alpha_composite(sheet)
-    return np.asarray(image.convert("RGB"))
+    canvas.alpha_composite(sheet)
+    return np.asarray(canvas.convert("RGB"))
 
 
 NEAR: dict[str, Change] = {
@@ -101,10 +101,10 @@ NEAR: dict[str, Change] = {
     "watermarked": watermarked,
 }
 ODD: dict[str, Change] = {
-    "blank": lambda picture, rng: np.full_like(picture, int(rng.integers(60, 250))),
-    "tiny": lambda picture, rng: cv2.resize(picture, (14, 14), interpolation=cv2.INTER_AREA),
-    "dark": lambda picture, rng: picture // 5,
-    "blurred": lambda picture, rng: cv2.GaussianBlur(picture, (0, 0), 10),
+    "blank": lambda image, rng: np.full_like(image, int(rng.integers(60, 250))),
+    "tiny": lambda image, rng: cv2.resize(image, (14, 14), interpolation=cv2.INTER_AREA),
+    "dark": lambda image, rng: image // 5,
+    "blurred": lambda image, rng: cv2.GaussianBlur(image, (0, 0), 10),
 }
 
 
@@ -114,8 +114,8 @@ class Planted:
 
     Attributes:
         root: The folder of class folders.
-        clean: The sound pictures.
-        faults: By kind, the faulty pictures; with the original of each copy, or itself.
+        clean: The sound images.
+        faults: By kind, the faulty images; with the original of each copy, or itself.
     """
 
     root: Path
@@ -128,12 +128,12 @@ class Planted:
         self.faults.setdefault(kind, []).append((path, original))
 
 
-def plant(root: Path, clean: list[Picture], *, each: int, near: int, seed: int = 0) -> Planted:
-    """Write clean pictures as JPEG and PNG into class folders, and faults among them.
+def plant(root: Path, clean: list[Pixels], *, each: int, near: int, seed: int = 0) -> Planted:
+    """Write clean images as JPEG and PNG into class folders, and faults among them.
 
     Args:
         root: To be made.
-        clean: Sound pictures, all different.
+        clean: Sound images, all different.
         each: How many faults of each kind but near-duplicates.
         near: How many near-duplicates of each of the five kinds.
         seed: Of what is drawn.
@@ -142,9 +142,9 @@ def plant(root: Path, clean: list[Picture], *, each: int, near: int, seed: int =
     found = Planted(root)
     for label in CLASSES:
         (root / label).mkdir(parents=True)
-    for number, picture in enumerate(clean):
+    for number, image in enumerate(clean):
         path = root / CLASSES[number % len(CLASSES)] / f"{number:05}.{'png' if number % 5 == 0 else 'jpg'}"
-        Image.fromarray(picture).save(path, quality=92)
+        Image.fromarray(image).save(path, quality=92)
         found.clean.append(path)
     originals = iter(rng.permutation(len(clean)).tolist())
     for kind, change in NEAR.items():
@@ -154,9 +154,9 @@ def plant(root: Path, clean: list[Picture], *, each: int, near: int, seed: int =
     for number in range(each):
         plant_files(found, number, [found.clean[next(originals)] for _ in range(2)])
         for kind, change in ODD.items():
-            picture = change(scene(900_000 + 100 * number + len(kind)), rng)
+            image = change(scene(900_000 + 100 * number + len(kind)), rng)
             path = root / CLASSES[number % 4] / f"{kind}{number}.png"
-            found.add(kind, path.name, path, encoded(picture, "PNG"))
+            found.add(kind, path.name, path, encoded(image, "PNG"))
     return found
 
 
@@ -175,7 +175,7 @@ def plant_files(found: Planted, number: int, originals: list[Path]) -> None:
     found.add("two labels", f"twin{number}{second.suffix}", second, second.read_bytes(), label=label)
 
 
-def encoded(picture: Picture, kind: str = "JPEG") -> bytes:
+def encoded(image: Pixels, kind: str = "JPEG") -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, kind, quality=88)
+    Image.fromarray(image).save(stream, kind, quality=88)
     return stream.getvalue()

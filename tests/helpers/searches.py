@@ -36,7 +36,7 @@ SPACES = {
 }
 RECIPE = """\
 name: colours
-data: {source: pictures, image_size: 32}
+data: {source: images, image_size: 32}
 train:
   batch_size: 16
   stages:
@@ -50,10 +50,10 @@ _BEGAN = 1_800_000_000.0
 
 def surface(values):
     """Best at a rate of 3e-3 and the middle depth; decay matters where something is unfrozen, batch size never."""
-    figure = 0.9 - 0.08 * (math.log10(values[RATE]) + 2.5) ** 2
-    figure -= {"none": 0.12, "last 2 blocks": 0.0, "all": 0.04}[values[DEPTH]] if DEPTH in values else 0
-    figure -= 0.2 * (values[DECAY] - 0.8) ** 2 if DECAY in values else 0
-    return figure
+    metric = 0.9 - 0.08 * (math.log10(values[RATE]) + 2.5) ** 2
+    metric -= {"none": 0.12, "last 2 blocks": 0.0, "all": 0.04}[values[DEPTH]] if DEPTH in values else 0
+    metric -= 0.2 * (values[DECAY] - 0.8) ** 2 if DECAY in values else 0
+    return metric
 
 
 def drawn(spaces, rng):
@@ -78,7 +78,7 @@ def write_search(
     *,
     trials: int = 12,
     spaces=SPACES,
-    figure: Callable[..., float] = surface,
+    metric: Callable[..., float] = surface,
     search: str = "algorithm: random, objective: f1, trials: 12",
     failing: Callable[[int], str] = lambda number: "",
     noise: float = 0.005,
@@ -96,7 +96,7 @@ def write_search(
         folder: Is made.
         trials: How many the search proposed.
         spaces: By recipe path.
-        figure: The objective of values, before noise.
+        metric: The objective of values, before noise.
         search: The recipe's section, inside the braces.
         failing: The error of the trial with a number, empty where it doesn't fail.
         noise: Standard deviation over seeds.
@@ -122,7 +122,7 @@ def write_search(
         journal.add(Proposed(trial))
         slot = free.index(min(free))
         seconds = float(rng.uniform(20, 60)) * (trial.epochs or EPOCHS) / EPOCHS
-        value = figure(trial.values) + noise * float(rng.normal()) - 0.1 / (trial.epochs or EPOCHS)
+        value = metric(trial.values) + noise * float(rng.normal()) - 0.1 / (trial.epochs or EPOCHS)
         epochs, status = trial.epochs or EPOCHS, "completed"
         if not rungs and trial.phase == "search" and value < 0.6:
             epochs, status, value = 4, "stopped", value - 0.02
@@ -171,9 +171,9 @@ def _write_trial(folder, result, rng):
     first = 0
     for epoch in range(first + 1, first + result.epochs + 1):
         value = (result.objective or 0.3) * (1 - 0.5 * math.exp(-epoch / 2)) + 0.003 * float(rng.normal())
-        figures = {"loss": 1.5 - value, "f1": value, "accuracy": value}
+        metrics = {"loss": 1.5 - value, "f1": value, "accuracy": value}
         stage = "head" if epoch <= EPOCHS // 2 else "top"
-        append_json_line(folder / "metrics.jsonl", {"stage": stage, "epoch": epoch, "train": figures, "val": figures})
+        append_json_line(folder / "metrics.jsonl", {"stage": stage, "epoch": epoch, "train": metrics, "val": metrics})
 
 
 def _write_best(folder):
@@ -187,5 +187,5 @@ def _write_best(folder):
         "accuracy": {"value": 0.87, "low": 0.8, "high": 0.92},
         "log_loss": {"value": 0.41, "low": 0.3, "high": 0.5},
     }
-    document = {"format": 1, "task": "single_label", "splits": {"test": {"pictures": 120, "figures": tested}}}
+    document = {"format": 1, "task": "single_label", "splits": {"test": {"images": 120, "metrics": tested}}}
     (best / "evaluation.json").write_text(json.dumps(document), encoding="utf-8")

@@ -34,7 +34,7 @@ def tiny_backbones() -> Iterator[None]:
             scheme=VGG,
             preprocessing="tf",
             built_in="none",
-            usual_size=32,
+            default_size=32,
             min_size=32,
             parameters=_build(name, (32, 32, 3)).count_params(),
         )
@@ -61,7 +61,7 @@ def _build(name, input_shape):
 
     inputs = x = keras.Input(input_shape, name=f"{name}_input")
     for number, width in enumerate(_WIDTHS, start=1):
-        # The last block keeps its size, so that a picture of 32 pixels ends as 2 x 2 places to look at.
+        # The last block keeps its size, so that an image of 32 pixels ends as 2 x 2 places to look at.
         strides = 1 if number == len(_WIDTHS) else 2
         x = keras.layers.Conv2D(
             width, 3, strides=strides, padding="same", use_bias=name == PLAIN, name=f"block{number}_conv"

@@ -13,7 +13,7 @@ from imagetune.training.setup.stopping import listen_for_stop
 
 if __name__ == "__main__":
     folder, work, stop_seconds = sys.argv[1:]
-    recipe = Recipe.model_validate({"data": {"source": "pictures"}})
+    recipe = Recipe.model_validate({"data": {"source": "images"}})
     with listen_for_stop() as stop, stop.deferred():
         slots = [Slot("cpu 1 of 2"), Slot("cpu 2 of 2")]
         executor = Processes(getattr(trial_works, work), slots, stop_seconds=float(stop_seconds))

@@ -12,7 +12,7 @@ from imagetune.search.executors.protocol import Outcome
 
 
 def done(task):
-    """Complete; the figure is the trial's number."""
+    """Complete; the metric is the trial's number."""
     return Outcome("completed", float(task.trial_id), epochs=2, best_epoch=1)
 
 
@@ -42,7 +42,7 @@ def stamped(task):
 
 
 def dying(how, task):
-    """End without an answer, in one of several ways; trial 002 completes."""
+    """End without a prediction, in one of several ways; trial 002 completes."""
     if task.trial_id == "002":
         return done(task)
     if how == "signal":
@@ -57,7 +57,7 @@ def dying(how, task):
 
 
 def hanging_on(task):
-    """Answer, and leave a thread behind that never ends."""
+    """Prediction, and leave a thread behind that never ends."""
     threading.Thread(target=time.sleep, args=(600,)).start()
     return done(task)
 

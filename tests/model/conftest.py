@@ -18,7 +18,7 @@ CLASSES = 3
 
 
 @pytest.fixture
-def random_pictures() -> Callable[..., np.ndarray]:
+def random_images() -> Callable[..., np.ndarray]:
     def make(count: int = 2, size: int = 32) -> np.ndarray:
         return np.random.default_rng(5).integers(0, 256, (count, size, size, 3), np.uint8)
 

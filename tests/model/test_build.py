@@ -14,9 +14,9 @@ from imagetune.model.build import backbone_of, build_backbone, build_model, logi
 from imagetune.recipe.model import ModelConfig
 
 
-def test_the_model_takes_raw_uint8_or_float_pictures_and_gives_probabilities(build, random_pictures):
+def test_the_model_takes_raw_uint8_or_float_images_and_gives_probabilities(build, random_images):
     model = build("vgg16")
-    images = random_pictures()
+    images = random_images()
     probabilities = model.predict(images, verbose=0)
     assert probabilities.shape == (2, 3)
     assert probabilities.dtype == np.float32
@@ -24,11 +24,11 @@ def test_the_model_takes_raw_uint8_or_float_pictures_and_gives_probabilities(bui
     np.testing.assert_array_equal(model.predict(images.astype("float32"), verbose=0), probabilities)
 
 
-def test_logits_are_what_the_softmax_is_of(build, random_pictures):
+def test_logits_are_what_the_softmax_is_of(build, random_images):
     model = build("vgg16")
-    logits = logits_model(model).predict(random_pictures(), verbose=0)
+    logits = logits_model(model).predict(random_images(), verbose=0)
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    np.testing.assert_allclose(model.predict(random_pictures(), verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict(random_images(), verbose=0), expected, atol=1e-6)
 
 
 def test_the_head_is_built_as_described(build):
@@ -56,13 +56,13 @@ def test_no_dropout_layer_without_dropout(build):
 
 
 @pytest.mark.parametrize(("name", "size"), [("vgg16", 31), ("xception", 70), ("inception_v3", 74)])
-def test_too_small_pictures_are_refused_with_the_least_size(name, size):
+def test_too_small_images_are_refused_with_the_min_size(name, size):
     config = ModelConfig(backbone=name)
-    with pytest.raises(RecipeError, match=f"{name} takes pictures of {size + 1} pixels and more, not {size}"):
+    with pytest.raises(RecipeError, match=f"{name} takes images of {size + 1} pixels and more, not {size}"):
         build_model(config, num_classes=2, image_size=(size, 300))
 
 
-def test_mixed_precision_keeps_ends_in_float32(build, random_pictures):
+def test_mixed_precision_keeps_ends_in_float32(build, random_images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = build("vgg16")
@@ -71,7 +71,7 @@ def test_mixed_precision_keeps_ends_in_float32(build, random_pictures):
     assert backbone_of(model).get_layer("block5_conv3").compute_dtype == "bfloat16"
     assert model.get_layer("preprocessing").compute_dtype == "float32"
     assert model.get_layer("logits").compute_dtype == "float32"
-    assert model.predict(random_pictures(), verbose=0).dtype == np.float32
+    assert model.predict(random_images(), verbose=0).dtype == np.float32
 
 
 def test_layer_names_and_weights_do_not_depend_on_what_was_built_before(build):
@@ -100,11 +100,11 @@ FAMILIES = tuple({row.scheme: row.name for row in sorted(all_backbones(), key=la
 
 
 @pytest.mark.parametrize("names", [("vgg16",), pytest.param(FAMILIES, marks=pytest.mark.slow)])
-def test_a_saved_model_opens_in_plain_keras(names, build, random_pictures, tmp_path):
+def test_a_saved_model_opens_in_plain_keras(names, build, random_images, tmp_path):
     saved = {}
     for backbone in map(get_backbone, names):
         model = build(backbone.name, backbone.min_size)
-        images = random_pictures(2, backbone.min_size)
+        images = random_images(2, backbone.min_size)
         model.save(tmp_path / f"{backbone.name}.keras")
         np.savez(tmp_path / f"{backbone.name}.npz", images=images, expected=model.predict(images, verbose=0))
         saved[backbone.name] = None

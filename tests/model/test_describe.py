@@ -9,7 +9,7 @@ from imagetune.errors import RecipeError
 from imagetune.model.describe import layer_rows, model_rows
 
 
-def test_the_list_has_every_backbone_with_its_figures(monkeypatch, tmp_path):
+def test_the_list_has_every_backbone_with_its_metrics(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     rows = {row.name: row for row in model_rows()}
     assert len(rows) == 41

@@ -28,21 +28,21 @@ def with_lively_norms(model):
         ("resnet50_v2", 17),  # BatchNorm before the convolution has none to go into: 16 blocks and the end
     ],
 )
-def test_a_folded_model_answers_the_same_without_batch_norm(build, random_pictures, backbone, left):
+def test_a_folded_model_predictions_the_same_without_batch_norm(build, random_images, backbone, left):
     model = with_lively_norms(build(backbone))
     found = folded(model)
-    pictures = random_pictures(4)
-    np.testing.assert_allclose(found.predict_on_batch(pictures), model.predict_on_batch(pictures), atol=1e-5)
+    images = random_images(4)
+    np.testing.assert_allclose(found.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5)
     assert len(norms(model)) > left == len(norms(found))
 
 
-def test_the_model_itself_stays_as_it_was(build, random_pictures):
+def test_the_model_itself_stays_as_it_was(build, random_images):
     model = with_lively_norms(build())
-    before, pictures = model.get_weights(), random_pictures(2)
-    answers = model.predict_on_batch(pictures)
-    folded(model).predict_on_batch(pictures)
+    before, images = model.get_weights(), random_images(2)
+    predictions = model.predict_on_batch(images)
+    folded(model).predict_on_batch(images)
     assert all((old == new).all() for old, new in zip(before, model.get_weights(), strict=True))
-    np.testing.assert_array_equal(model.predict_on_batch(pictures), answers)
+    np.testing.assert_array_equal(model.predict_on_batch(images), predictions)
 
 
 def test_a_model_without_batch_norm_is_returned_as_it_is(build):
@@ -69,16 +69,16 @@ def small_network(*, activation=None, norm=None, also_plain=False):
 )
 def test_what_can_not_be_folded_is_left(activation, options):
     network = small_network(activation=activation, norm=keras.layers.BatchNormalization(**options))
-    pictures = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     found = folded(network)
     assert len(norms(found)) == 1
-    np.testing.assert_array_equal(found.predict_on_batch(pictures), network.predict_on_batch(pictures))
+    np.testing.assert_array_equal(found.predict_on_batch(images), network.predict_on_batch(images))
 
 
 @pytest.mark.parametrize("options", [{"scale": False}, {"center": False}, {"epsilon": 0.1}, {"axis": 3}])
 def test_every_setting_of_batch_norm_counts(options):
     network = small_network(norm=keras.layers.BatchNormalization(**options), also_plain=True)
-    pictures = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(size=(2, 8, 8, 3)).astype(np.float32)
     found = folded(network)
     assert not norms(found)
-    np.testing.assert_allclose(found.predict_on_batch(pictures), network.predict_on_batch(pictures), atol=1e-5)
+    np.testing.assert_allclose(found.predict_on_batch(images), network.predict_on_batch(images), atol=1e-5)

@@ -44,10 +44,10 @@ def write(model, folder, name="efficientnet_lite0", size=32, **head):
     ],
 )
 def test_probabilities_are_the_same_after_training_saving_and_loading(
-    build, random_pictures, tmp_path, name, size, unfreeze, batch_norm
+    build, random_images, tmp_path, name, size, unfreeze, batch_norm
 ):
     model = build(name, size, hidden=(8,))
-    images = random_pictures(4, size)
+    images = random_images(4, size)
     set_trainable(model, get_backbone(name), unfreeze, batch_norm=batch_norm)
     model.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", jit_compile=False)
     model.train_on_batch(images, np.array([0, 1, 2, 0]))
@@ -64,15 +64,15 @@ def test_probabilities_are_the_same_after_training_saving_and_loading(
     assert loaded.config.backbone == name
 
 
-def test_mixed_precision_is_kept(build, random_pictures, tmp_path):
+def test_mixed_precision_is_kept(build, random_images, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = build("vgg16")
     finally:
         keras.config.set_dtype_policy("float32")
     write(model, tmp_path / "model", "vgg16")
-    expected = model.predict(random_pictures(), verbose=0)
-    np.testing.assert_allclose(load_model(tmp_path).model.predict(random_pictures(), verbose=0), expected, atol=1e-5)
+    expected = model.predict(random_images(), verbose=0)
+    np.testing.assert_allclose(load_model(tmp_path).model.predict(random_images(), verbose=0), expected, atol=1e-5)
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -121,11 +121,11 @@ def test_an_empty_folder_is_no_model(tmp_path):
     refused(tmp_path, r"neither manifest\.json nor model/manifest\.json")
 
 
-def test_damaged_folders_are_refused(folder):
+def test_corrupted_folders_are_refused(folder):
     weights = folder / "model.weights.h5"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    refused(folder, "damaged or replaced")
+    refused(folder, "corrupted or replaced")
     weights.unlink()
     refused(folder, "missing")
     weights.write_bytes(whole)
@@ -140,7 +140,7 @@ def test_damaged_folders_are_refused(folder):
         ({"config": {"backbone": "vgg16", "weights": "random", "evil": 1}}, "config.evil"),
         ({"config": {"backbone": "os.system"}}, "unknown backbone 'os.system'"),
         ({"config": {"backbone": "vgg16"}}, "layers of imagetune are in the file"),
-        ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes pictures of 32"),
+        ({"image": {"height": 8, "width": 8, "resize": "pad", "background": [0, 0, 0]}}, "takes images of 32"),
     ],
 )
 def test_changed_manifests_are_refused(folder, values, message):
@@ -150,19 +150,19 @@ def test_changed_manifests_are_refused(folder, values, message):
 
 def test_views_are_kept_and_a_manifest_without_them_has_none(folder, build, tmp_path):
     path = folder / "manifest.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "views"}))
-    assert load_model(folder).views == ()
-    views = ("horizontal_flip", "zoom_in")
-    save_model(build(), tmp_path / "with", config=ModelConfig(), class_names=CLASSES, image=settings(32), views=views)
-    assert load_model(tmp_path / "with").views == views
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "tta"}))
+    assert load_model(folder).tta == ()
+    tta = ("horizontal_flip", "zoom_in")
+    save_model(build(), tmp_path / "with", config=ModelConfig(), class_names=CLASSES, image=settings(32), tta=tta)
+    assert load_model(tmp_path / "with").tta == tta
 
 
-def test_views_that_the_pictures_can_not_have_are_refused(folder):
+def test_views_that_the_images_can_not_have_are_refused(folder):
     image = {"height": 32, "width": 64, "resize": "pad", "background": [0, 0, 0]}
-    change(folder, image=image, views=["rotate_270"])
-    refused(folder, "rotate_270 needs square pictures, not 32x64")
-    change(folder, views=["sideways"])
-    refused(folder, "views")
+    change(folder, image=image, tta=["rotate_270"])
+    refused(folder, "rotate_270 needs square images, not 32x64")
+    change(folder, tta=["sideways"])
+    refused(folder, "tta")
 
 
 def test_text_is_not_a_manifest(folder):

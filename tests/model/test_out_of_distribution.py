@@ -34,7 +34,7 @@ def test_numbers_have_no_energy():
 
 @pytest.mark.parametrize(("count", "width"), [(200, 12), (40, 90)])
 def test_distances_are_those_of_scikit_learns_shrunk_covariance(count, width):
-    """With more pictures than features, and with fewer."""
+    """With more images than features, and with fewer."""
     random = np.random.default_rng(0)
     classes = np.arange(count) % 3
     features = random.normal(size=(count, width)) @ random.normal(size=(width, width)) + 5.0 * classes[:, None]
@@ -76,13 +76,13 @@ def test_statistics_come_back_as_they_were_written(tmp_path):
     detector = read_detector(tmp_path, _rule(statistics_sha256=digest))
     scores = detector.scores(features, "single_label")
     assert (scores == statistics.distances(features)).all()
-    assert (detector.turned_away(scores) == (scores > 4)).all()
+    assert (detector.flagged(scores) == (scores > 4)).all()
 
 
 def test_energy_needs_no_file(tmp_path):
     detector = read_detector(tmp_path, _rule(score="energy", threshold=-1.0))
     assert detector == Detector(_rule(score="energy", threshold=-1.0))
-    assert detector.turned_away(detector.scores(np.array([[0.0, 0.0], [3.0, 0.0]]), "single_label")).tolist() == [
+    assert detector.flagged(detector.scores(np.array([[0.0, 0.0], [3.0, 0.0]]), "single_label")).tolist() == [
         True,
         False,
     ]

@@ -14,34 +14,34 @@ from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.model import ModelConfig
 
 IMAGE = ImageSettings(height=32, width=32)
-PICTURES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
 
 
 def build(task, outputs, scale=None):
     model = build_model(ModelConfig(), num_classes=outputs, image_size=(32, 32), task=task, scale=scale)
-    # Fresh heads are almost the same for all pictures; larger weights tell them apart.
+    # Fresh heads are almost the same for all images; larger weights tell them apart.
     kernel = model.get_layer("logits").kernel
     kernel.assign(np.random.default_rng(1).normal(0, 20, kernel.shape))
     return model
 
 
-def answers(model):
-    return np.asarray(model(PICTURES)), np.asarray(logits_model(model)(PICTURES))
+def predictions(model):
+    return np.asarray(model(IMAGES)), np.asarray(logits_model(model)(IMAGES))
 
 
 def test_each_label_has_its_own_probability():
-    found, logits = answers(build("multi_label", 4))
+    found, logits = predictions(build("multi_label", 4))
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
 
 def test_ordered_classes_share_theirs():
-    found, _ = answers(build("ordinal", 4))
+    found, _ = predictions(build("ordinal", 4))
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_a_number_is_in_the_labels_units_and_its_logit_is_not():
     model = build("regression", 1, ValueScale(50.0, 10.0))
-    found, logits = answers(model)
+    found, logits = predictions(model)
     np.testing.assert_allclose(found, 50 + 10 * logits, rtol=1e-5)
     assert value_scale_of(model) == ValueScale(50.0, 10.0)
     assert value_scale_of(build("single_label", 3)) is None
@@ -59,14 +59,14 @@ def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values)
     model = build(task, len(names), scale)
     save_model(model, tmp_path / "model", config=ModelConfig(), class_names=names, image=IMAGE, task=task, **values)
     loaded = load_model(tmp_path / "model")
-    np.testing.assert_allclose(np.asarray(loaded.model(PICTURES)), np.asarray(model(PICTURES)), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(loaded.model(IMAGES)), np.asarray(model(IMAGES)), rtol=1e-5)
     assert (loaded.task, loaded.class_names) == (task, names)
     for name, value in values.items():
         assert getattr(loaded, name) == value
     assert value_scale_of(loaded.model) == scale
     model.save(tmp_path / "model.keras")
     plain = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(np.asarray(plain(PICTURES)), np.asarray(model(PICTURES)), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(plain(IMAGES)), np.asarray(model(IMAGES)), rtol=1e-5)
 
     manifest = tmp_path / "model" / "manifest.json"
     content = json.loads(manifest.read_text())
@@ -79,7 +79,7 @@ def test_a_model_is_the_same_after_loading(tmp_path, task, names, scale, values)
         read_manifest(tmp_path / "model")
 
 
-def test_a_manifest_of_old_is_of_one_class_a_picture(tmp_path):
+def test_a_manifest_of_old_is_of_one_class_a_image(tmp_path):
     save_model(build("single_label", 2), tmp_path / "model", config=ModelConfig(), class_names=("a", "b"), image=IMAGE)
     manifest = tmp_path / "model" / "manifest.json"
     content = json.loads(manifest.read_text())

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagetune.model.test_time_augmentation import ZOOM_SHARE, apply_view, unfit_views
+from imagetune.model.test_time_augmentation import ZOOM_SHARE, apply_tta, unfit_tta
 from imagetune.recipe.data import ImageSettings
 
 VIEWS = ("horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_270", "zoom_in")
@@ -20,18 +20,18 @@ VIEWS = ("horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "rotate_
         ("rotate_270", [[3, 1], [4, 2]]),
     ],
 )
-def test_flips_and_turns_move_the_pixels_of_each_picture(view, expected):
-    picture = np.array([[1, 2], [3, 4]], np.uint8)[..., None] * np.ones(3, np.uint8)
-    seen = apply_view(view, np.stack([picture, picture + 10]))
+def test_flips_and_turns_move_the_pixels_of_each_image(view, expected):
+    image = np.array([[1, 2], [3, 4]], np.uint8)[..., None] * np.ones(3, np.uint8)
+    seen = apply_tta(view, np.stack([image, image + 10]))
     np.testing.assert_array_equal(seen[0, ..., 0], expected)
     np.testing.assert_array_equal(seen[1, ..., 2], np.array(expected) + 10)
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_has_the_shape_and_type_of_the_pictures(view, random_pictures):
-    images = random_pictures(3, 20)
+def test_every_view_has_the_shape_and_type_of_the_images(view, random_images):
+    images = random_images(3, 20)
     before = images.copy()
-    seen = apply_view(view, images)
+    seen = apply_tta(view, images)
     assert (seen.shape, seen.dtype, seen.flags.c_contiguous) == (images.shape, np.uint8, True)
     np.testing.assert_array_equal(images, before)
 
@@ -39,7 +39,7 @@ def test_every_view_has_the_shape_and_type_of_the_pictures(view, random_pictures
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (31, 48), (1, 7)])
 def test_zooming_in_enlarges_the_middle_as_opencv_does(height, width):
     image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
-    seen = apply_view("zoom_in", image[None])[0]
+    seen = apply_tta("zoom_in", image[None])[0]
     shrink = np.array([[ZOOM_SHARE, 0, 0], [0, ZOOM_SHARE, 0]])
     shrink[:, 2] = (1 - ZOOM_SHARE) * (np.array([width, height]) - 1) / 2
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -49,23 +49,23 @@ def test_zooming_in_enlarges_the_middle_as_opencv_does(height, width):
     assert np.abs(seen - expected).mean() < 2
 
 
-def test_zooming_in_leaves_a_plain_picture_and_the_middle_pixel_alone():
+def test_zooming_in_leaves_a_plain_image_and_the_middle_pixel_alone():
     plain = np.full((1, 9, 9, 3), 255, np.uint8)
-    np.testing.assert_array_equal(apply_view("zoom_in", plain), plain)
+    np.testing.assert_array_equal(apply_tta("zoom_in", plain), plain)
     image = np.random.default_rng(3).integers(0, 256, (1, 9, 9, 3), np.uint8)
-    np.testing.assert_array_equal(apply_view("zoom_in", image)[0, 4, 4], image[0, 4, 4])
+    np.testing.assert_array_equal(apply_tta("zoom_in", image)[0, 4, 4], image[0, 4, 4])
 
 
 def test_a_ramp_stays_a_ramp_seven_eighths_as_steep():
     rows = np.arange(32)
     ramp = np.broadcast_to((8 * rows)[:, None, None], (1, 32, 32, 3)).astype(np.uint8)
     expected = np.rint(8 * (15.5 + (rows - 15.5) * 0.875))
-    np.testing.assert_array_equal(apply_view("zoom_in", ramp)[0, :, 5, 1], expected)
+    np.testing.assert_array_equal(apply_tta("zoom_in", ramp)[0, :, 5, 1], expected)
 
 
-def test_quarter_turns_need_square_pictures():
+def test_quarter_turns_need_square_images():
     wide, square = (ImageSettings(height=32, width=width) for width in (48, 32))
-    assert unfit_views(VIEWS, wide) == ("rotate_90", "rotate_270")
-    assert unfit_views(VIEWS, square) == ()
+    assert unfit_tta(VIEWS, wide) == ("rotate_90", "rotate_270")
+    assert unfit_tta(VIEWS, square) == ()
     with pytest.raises(ValueError, match="rotate_90"):
-        apply_view("rotate_90", np.zeros((1, 32, 48, 3), np.uint8))
+        apply_tta("rotate_90", np.zeros((1, 32, 48, 3), np.uint8))

@@ -10,11 +10,11 @@ import pytest
 from imagetune.model.inference import predict_probabilities
 from imagetune.model.traces import graphs_freed
 
-PICTURES = np.zeros((2, 8, 8, 3), np.uint8)
+IMAGES = np.zeros((2, 8, 8, 3), np.uint8)
 
 
 class Batch:
-    images = PICTURES
+    images = IMAGES
 
 
 def small():
@@ -26,7 +26,7 @@ def small():
 
 
 def train(model):
-    model.train_on_batch(PICTURES, np.zeros((2, 3)))
+    model.train_on_batch(IMAGES, np.zeros((2, 3)))
 
 
 def predict(model):

@@ -32,35 +32,35 @@ def same(before, after):
     ],
 )
 def test_a_step_changes_unfrozen_layers_and_leaves_the_others_bit_identical(
-    build, random_pictures, name, size, unfreeze, learning
+    build, random_images, name, size, unfreeze, learning
 ):
     model, backbone = build(name, size), get_backbone(name)
     summary = set_trainable(model, backbone, unfreeze, batch_norm="frozen")
     assert [block.name for block in summary.blocks if block.layers] == [learning]
     trained = {layer for block in summary.blocks for layer in block.layers}
     before = weights_by_layer(model)
-    step(model, random_pictures(4, size))
+    step(model, random_images(4, size))
     after = weights_by_layer(model)
     changed = {layer for layer in before if not same(before[layer], after[layer])}
     assert changed == trained | {"logits"}
 
 
-def test_none_trains_only_the_head(build, random_pictures):
+def test_none_trains_only_the_head(build, random_images):
     model = build("vgg16")
     summary = set_trainable(model, get_backbone("vgg16"), "none", batch_norm="frozen")
     assert summary.trainable_parameters == 512 * 3 + 3
     before = weights_by_layer(model)
-    step(model, random_pictures(4))
+    step(model, random_images(4))
     after = weights_by_layer(model)
     assert [layer for layer in before if not same(before[layer], after[layer])] == ["logits"]
 
 
-def test_batch_norm_learns_only_when_asked(build, random_pictures):
+def test_batch_norm_learns_only_when_asked(build, random_images):
     model = build()
     backbone = get_backbone("efficientnet_lite0")
     set_trainable(model, backbone, "top", batch_norm="train")
     before = weights_by_layer(model)
-    step(model, random_pictures(4))
+    step(model, random_images(4))
     after = weights_by_layer(model)
     changed = {layer for layer in before if not same(before[layer], after[layer])}
     assert changed == {"top_conv", "top_bn", "logits"}
@@ -68,7 +68,7 @@ def test_batch_norm_learns_only_when_asked(build, random_pictures):
     assert not np.array_equal(before["top_bn"][moving_mean], after["top_bn"][moving_mean])
 
 
-def test_dropout_in_frozen_blocks_is_silent_and_comes_back(build, random_pictures):
+def test_dropout_in_frozen_blocks_is_silent_and_comes_back(build, random_images):
     model = build()
     backbone = get_backbone("efficientnet_lite0")
     network = backbone_of(model)
@@ -76,7 +76,7 @@ def test_dropout_in_frozen_blocks_is_silent_and_comes_back(build, random_picture
     assert any(rates.values())
 
     set_trainable(model, backbone, "none", batch_norm="frozen")
-    images = random_pictures().astype("float32")
+    images = random_images().astype("float32")
     first, second = network(images, training=True), network(images, training=True)
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (first, second)))
 

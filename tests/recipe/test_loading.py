@@ -7,7 +7,7 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.printing import recipe_yaml
 from imagetune.recipe.search import LogUniformSpace
 
-MINIMAL = "data: {source: pictures}\n"
+MINIMAL = "data: {source: images}\n"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def errors_of(path, *overrides):
 def test_a_minimal_recipe_gets_every_default(write, tmp_path):
     recipe = load_recipe(write(MINIMAL)).recipe
     assert recipe.name == "flowers"
-    assert recipe.data.source == str(tmp_path / "pictures")
+    assert recipe.data.source == str(tmp_path / "images")
     assert [stage.name for stage in recipe.train.stages] == ["head", "top"]
     assert recipe.train.stages[0].learning_rate >= 10 * recipe.train.stages[1].learning_rate
 

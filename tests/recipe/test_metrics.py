@@ -38,7 +38,7 @@ def test_a_recipe_may_name_the_metrics_of_the_table_and_no_others() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_an_epoch_has_the_metrics_of_the_table(task: Task) -> None:
     outputs = 1 if task == "regression" else 3
-    assert set(build_tally(task, outputs).figures(0.5)) == set(list_epoch_metrics(task))
+    assert set(build_tally(task, outputs).metrics(0.5)) == set(list_epoch_metrics(task))
 
 
 @pytest.mark.parametrize("task", TASKS)

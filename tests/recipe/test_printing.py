@@ -90,7 +90,7 @@ def test_a_searched_recipe_reads_back_with_its_spaces(tmp_path, stages):
     )
     optimizer = "{search: choice, values: [adamw, {name: sgd, momentum: 0.5}]}"
     (tmp_path / "recipe.yaml").write_text(
-        f"data: {{source: pictures}}\ntrain: {{optimizer: {optimizer}, {train}}}\n"
+        f"data: {{source: images}}\ntrain: {{optimizer: {optimizer}, {train}}}\n"
         "model: {head: {dropout: {search: uniform, low: 0, high: 0.5, when: {train.optimizer: adamw}}}}\n"
     )
     loaded = load_recipe(tmp_path / "recipe.yaml")
@@ -103,7 +103,7 @@ def test_a_searched_recipe_reads_back_with_its_spaces(tmp_path, stages):
 
 def test_a_searched_preset_keeps_what_else_its_section_says(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
-        "data: {source: pictures}\n"
+        "data: {source: images}\n"
         "train: {stages: linear_probe, epochs: {search: int, low: 1, high: 3}, teacher: runs/bigger, batch_size: 8}\n"
     )
     loaded = load_recipe(tmp_path / "recipe.yaml")

@@ -38,7 +38,7 @@ def section(page: str, code: str) -> str:
     return found
 
 
-def test_every_finding_has_its_words_and_pictures(dirty: Path, config_for: ConfigFor) -> None:
+def test_every_finding_has_its_words_and_images(dirty: Path, config_for: ConfigFor) -> None:
     config = config_for(dirty)
     catalog = read_catalog(config)
     audit = audit_catalog(catalog, config)
@@ -63,10 +63,10 @@ def test_families_stand_side_by_side_and_conflicts_say_their_labels(dirty: Path,
 
 
 def test_what_can_t_be_opened_is_told_instead_of_shown(dirty: Path, config_for: ConfigFor) -> None:
-    words = section(page_of(config_for(dirty)), "bad-picture")
+    words = section(page_of(config_for(dirty)), "bad-image")
     assert words.count("<img") == 0
     assert words.count('<div class="gone">') == 4
-    assert words.count("<b>") == 0  # the reason is in the picture's place
+    assert words.count("<b>") == 0  # the reason is in the image's place
 
 
 def test_a_clean_source_has_a_page_too(class_folders: Path, config_for: ConfigFor) -> None:
@@ -104,19 +104,19 @@ def test_names_are_text_and_not_markup(tmp_path: Path, config_for: ConfigFor) ->
 
 
 def test_a_page_of_thousands_of_findings_stays_small(tmp_path: Path, config_for: ConfigFor, monkeypatch) -> None:
-    monkeypatch.setattr(audit, "PICTURE_BYTES", 30_000)
+    monkeypatch.setattr(audit, "IMAGE_BYTES", 30_000)
     for label in ("a", "b"):
         (tmp_path / "set" / label).mkdir(parents=True)
     for number in range(30):
-        picture = encoded(scene(number))
-        (tmp_path / "set" / "a" / f"{number}.jpg").write_bytes(picture)
-        (tmp_path / "set" / "b" / f"{number}.jpg").write_bytes(picture)
+        image = encoded(scene(number))
+        (tmp_path / "set" / "a" / f"{number}.jpg").write_bytes(image)
+        (tmp_path / "set" / "b" / f"{number}.jpg").write_bytes(image)
     for number in range(600):
         (tmp_path / "set" / "a" / f"bad{number}.jpg").write_bytes(b"x")
     page = page_of(config_for(tmp_path / "set"))
     assert len(page) < 250_000
-    assert "further families not shown as pictures" in page
-    assert "And 400 more" in section(page, "bad-picture")
+    assert "further families not shown as images" in page
+    assert "And 400 more" in section(page, "bad-image")
 
 
 def test_the_page_of_the_shipped_set_is_light(config_for: ConfigFor) -> None:
@@ -133,7 +133,7 @@ def test_a_browser_draws_it_without_a_complaint(dirty: Path, config_for: ConfigF
     assert page.stat().st_size < 5_000_000
     seen = browse(page, width=width)
     assert seen.console == ()
-    assert seen.pictures == seen.drawn > 20
+    assert seen.images == seen.drawn > 20
     assert seen.page_width <= seen.window_width
 
 
@@ -143,7 +143,7 @@ def test_the_browser_tells_of_what_is_wrong(tmp_path: Path) -> None:
     page.write_text('<img src="data:image/png;base64,AAAA"><div style="width:3000px">x</div><script>nothing()</script>')
     seen = browse(page)
     assert any("nothing is not defined" in message for message in seen.console)
-    assert (seen.pictures, seen.drawn) == (1, 0)
+    assert (seen.images, seen.drawn) == (1, 0)
     assert seen.page_width > seen.window_width
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from imagetune.data.loading.augmentation import build_augmenter
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.preview import load_preview, pick_records
 from imagetune.data.sources.records import Record
 from imagetune.errors import DataError
@@ -40,21 +40,27 @@ def records(class_folders: Path) -> list[Record]:
 
 def test_the_sheet_shows_originals_and_the_views_of_training(class_folders: Path) -> None:
     shown = pick_records(records(class_folders), 3)
-    rows = load_preview(shown, image=IMAGE, augmentation="medium", seed=5, views=2, max_pixels=10**8)
-    sheet = draw_contact_sheet(rows, image=IMAGE, augmentation="medium")
+    rows = load_preview(shown, settings=IMAGE, augmentation="medium", seed=5, copies=2, max_pixels=10**8)
+    sheet = draw_contact_sheet(rows, settings=IMAGE, augmentation="medium")
     assert sheet.dtype == np.uint8
     augmenter = build_augmenter("medium", IMAGE)
     for index, record in enumerate(shown):
-        picture = load_picture(record.path, IMAGE, max_pixels=10**8)
-        # Pictures this small are drawn three times as large.
-        for cell in (picture, augmenter(picture, seed=(5, 0, index)), augmenter(picture, seed=(5, 1, index))):
+        image = load_image(record.path, IMAGE, max_pixels=10**8)
+        # Images this small are drawn three times as large.
+        for cell in (image, augmenter(image, seed=(5, 0, index)), augmenter(image, seed=(5, 1, index))):
             assert has(sheet, cell.repeat(3, axis=0).repeat(3, axis=1))
 
 
-def test_bad_pictures_are_left_out_and_none_at_all_is_an_error(class_folders: Path) -> None:
+def test_bad_images_are_left_out_and_none_at_all_is_an_error(class_folders: Path) -> None:
     shown = [Record("/nowhere/1.png", "cat"), *records(class_folders)[:1]]
-    options = {"image": IMAGE, "augmentation": [{"HorizontalFlip": None}], "seed": 0, "views": 0, "max_pixels": 10**8}
-    assert draw_contact_sheet(rows := load_preview(shown, **options), image=IMAGE, augmentation="light").ndim == 3
+    options = {
+        "settings": IMAGE,
+        "augmentation": [{"HorizontalFlip": None}],
+        "seed": 0,
+        "copies": 0,
+        "max_pixels": 10**8,
+    }
+    assert draw_contact_sheet(rows := load_preview(shown, **options), settings=IMAGE, augmentation="light").ndim == 3
     assert [row.label for row in rows] == [shown[1].label]
-    with pytest.raises(DataError, match="there is no picture to preview"):
+    with pytest.raises(DataError, match="there is no image to preview"):
         load_preview(shown[:1], **options)

@@ -25,9 +25,9 @@ def test_an_early_failure_is_in_the_status(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_status("running")
     with pytest.raises(TrackingError), failure_noted(folder):
-        raise TrackingError("no answer", where="https://mlflow.example")
+        raise TrackingError("no prediction", where="https://mlflow.example")
     status = folder.read_status()
-    assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no answer")
+    assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no prediction")
 
 
 def test_the_rate_of_every_block_is_stored(tmp_path):

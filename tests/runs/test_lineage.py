@@ -14,7 +14,7 @@ from imagetune.recipe.data import ImageSettings
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder, write_recipe
-from imagetune.runs.lineage import different_pictures, hash_pictures, open_members, refuse_seen, seen_pictures
+from imagetune.runs.lineage import different_images, hash_images, open_members, refuse_seen, seen_images
 
 SPLITS = {"train": ["a0", "b0"], "val": ["a1"], "test": ["a2", "b2"]}
 
@@ -46,8 +46,8 @@ def run(tmp_path):
             writer.writerow(("path", "label", "split", "group"))
             writer.writerows((f"{one}.png", one[0], split, "") for split, ones in splits.items() for one in ones)
         if hashes is not None:
-            pictures = {str(tmp_path / "set" / f"{one}.png"): value for one, value in hashes.items()}
-            folder.lock.write_text(json.dumps({"pictures": pictures}), encoding="utf-8")
+            images = {str(tmp_path / "set" / f"{one}.png"): value for one, value in hashes.items()}
+            folder.lock.write_text(json.dumps({"images": images}), encoding="utf-8")
         return str(folder.path)
 
     return run
@@ -70,13 +70,13 @@ def test_classes_in_another_order_go_together_and_others_do_not(run):
         open_members([run("five"), run("six", task="ordinal")])
 
 
-def test_a_picture_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
+def test_a_image_is_known_by_its_place_and_as_a_copy_by_its_content(run, tmp_path):
     (member,) = open_members([run("one", hashes={"a0": "f00", "b0": "f01", "a2": "f02"})])
     tested = [Record(str(tmp_path / "set" / f"{name}.png"), "a") for name in ("a1", "a2", "new")]
-    assert seen_pictures(member, tested, {}) == 1
-    # Its own test pictures are not among what it learned from.
-    assert seen_pictures(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
-    with pytest.raises(DataError, match="1 of 3 test pictures are among its training or validation pictures"):
+    assert seen_images(member, tested, {}) == 1
+    # Its own test images are not among what it learned from.
+    assert seen_images(member, tested, {tested[2].path: "f01", tested[1].path: "f02"}) == 2
+    with pytest.raises(DataError, match="1 of 3 test images are among its training or validation images"):
         refuse_seen(member, tested, {})
     refuse_seen(member, tested[1:], {})
 
@@ -88,14 +88,14 @@ def test_a_run_without_its_splits_can_not_be_trusted(run):
         refuse_seen(member, [], {})
 
 
-def test_the_pictures_of_two_runs_differ_by_content_label_and_split(run):
+def test_the_images_of_two_runs_differ_by_content_label_and_split(run):
     same, other = {"a1": "f1", "a2": "f2", "b2": "f3"}, {"a1": "f1", "a2": "f2", "b2": "other"}
     first, second, third = open_members([run("one", hashes=same), run("two", hashes=same), run("three", hashes=other)])
-    assert different_pictures(first, second, "test") == different_pictures(first, third, "val") == 0
-    assert different_pictures(first, third, "test") == 2
+    assert different_images(first, second, "test") == different_images(first, third, "val") == 0
+    assert different_images(first, third, "test") == 2
 
 
-def test_a_picture_that_can_not_be_read_has_no_hash(tmp_path):
+def test_a_image_that_can_not_be_read_has_no_hash(tmp_path):
     (tmp_path / "here.png").write_bytes(b"x")
     records = [Record(str(tmp_path / name), "a") for name in ("here.png", "gone.png")]
-    assert list(hash_pictures(records)) == [records[0].path]
+    assert list(hash_images(records)) == [records[0].path]

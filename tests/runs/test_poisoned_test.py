@@ -1,4 +1,4 @@
-"""Nothing of the test split is used for a choice: with another test, everything but the test's figures is the same."""
+"""Nothing of the test split is used for a choice: with another test, everything but the test's metrics is the same."""
 
 import csv
 import json
@@ -35,21 +35,21 @@ COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
 COUNTS = {"train": 8, "val": 5, "test": 5}
 EVALUATE = {"single_label": "operating_point: {positive: red}", "multi_label": "explain: 2"}
 TOP = ", {name: top, unfreeze: last 1 blocks, epochs: 2, learning_rate: 1e-3}"
-# What is chosen, and what is said of validation pictures, wherever it stands in evaluation.json.
+# What is chosen, and what is said of validation images, wherever it stands in evaluation.json.
 CHOSEN = ("temperature", "threshold", "thresholds", "chosen", "strength", "train", "val", "train_val", "learned")
 
 
 def draw(path: Path, colours: list[tuple[int, int, int]], generator: np.random.Generator) -> None:
     coarse = generator.integers(60, 195, (6, 6, 3)).astype(np.uint8)
-    picture = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
     for place, colour in enumerate(colours):
-        picture[8 * place : 8 * place + 12, 4:18] = colour
+        image[8 * place : 8 * place + 12, 4:18] = colour
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    cv2.imwrite(str(path), image[..., ::-1])
 
 
 def write_source(folder: Path, *, several: bool) -> Path:
-    """Write pictures and their table, which gives the splits; with several labels a picture or one."""
+    """Write images and their table, which gives the splits; with several labels an image or one."""
     generator, lines = np.random.default_rng(0), []
     for split, count in COUNTS.items():
         for name in COLOURS:
@@ -72,7 +72,7 @@ def write_table(folder: Path, lines: list[tuple[str, str, str]]) -> Path:
 
 
 def poison(table: Path) -> None:
-    """Shuffle the labels of the test pictures, and replace the pictures by noise of other sizes."""
+    """Shuffle the labels of the test images, and replace the images by noise of other sizes."""
     with table.open(newline="") as file:
         rows = [(row["path"], row["label"], row["split"]) for row in csv.DictReader(file)]
     tested = [label for _, label, split in rows if split == "test"]
@@ -140,4 +140,4 @@ def test_a_poisoned_test_split_changes_nothing_but_the_test(task, more, tmp_path
         assert {"/calibration/temperature", "/conformal/threshold", "/operating_point/threshold"} <= set(choices)
     assert choices == choices_of(documents[1])
     # The poison was there.
-    assert documents[0]["splits"]["test"]["figures"] != documents[1]["splits"]["test"]["figures"]
+    assert documents[0]["splits"]["test"]["metrics"] != documents[1]["splits"]["test"]["metrics"]

@@ -19,10 +19,10 @@ from imagetune.training.setup.stopping import StopRequest
 
 
 @pytest.fixture
-def recipe(pictures):
+def recipe(images):
     return Recipe.model_validate(
         {
-            "data": {"source": str(pictures), "image_size": 32},
+            "data": {"source": str(images), "image_size": 32},
             "model": {"backbone": "mobilenet_v3_small", "weights": "random"},
             "train": {"batch_size": "auto", "stages": [{"name": "head", "epochs": 1, "learning_rate": 1e-2}]},
         }
@@ -36,14 +36,14 @@ def data(recipe):
 
 @pytest.fixture
 def settled(monkeypatch):
-    """What was asked for, in order; a batch of 16 fits, and two processes load pictures best."""
+    """What was asked for, in order; a batch of 16 fits, and two processes load images best."""
     steps = []
 
     def batch(load, *, say):
         steps.append("batch size")
         return load.train.model_copy(update={"batch_size": 16})
 
-    def build(recipe, pictures, *, say):
+    def build(recipe, images, *, say):
         steps.append(f"model at {recipe.train.batch_size}")
         return "model", "weights"
 
@@ -51,8 +51,8 @@ def settled(monkeypatch):
         steps.append("workers")
         return WorkerChoice(2, "they are faster")
 
-    def job(recipe, pictures, model, *, stop):
-        return SimpleNamespace(model=model, pictures=pictures)
+    def job(recipe, images, model, *, stop):
+        return SimpleNamespace(model=model, images=images)
 
     monkeypatch.setattr(prepare, "fitting_batch_size", batch)
     monkeypatch.setattr(prepare, "build_pretrained", build)
@@ -70,8 +70,8 @@ def test_all_that_is_auto_has_a_number_and_memory_is_tried_before_there_is_a_mod
     training = prepared(recipe, data)
     assert settled == ["batch size", "model at 16", "workers"]
     assert (training.recipe.train.batch_size, training.recipe.data.workers) == (16, 2)
-    # The pictures are read as the settled recipe says.
-    assert training.job.pictures.config == training.recipe.data
+    # The images are read as the settled recipe says.
+    assert training.job.images.config == training.recipe.data
     assert (training.job.model, training.weights) == ("model", "weights")
 
 
@@ -108,7 +108,7 @@ def test_a_model_that_does_not_fit_into_memory_is_told_with_its_batch_size(recip
 
 
 class TestInheritedLeaks:
-    """A run whose teacher has seen one of its three test pictures."""
+    """A run whose teacher has seen one of its three test images."""
 
     @pytest.fixture
     def refuse(self, recipe, tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ class TestInheritedLeaks:
         ancestor = SimpleNamespace(folder=SimpleNamespace(path=tmp_path, splits=tmp_path / "splits.csv"))
         monkeypatch.setattr(prepare, "find_run", lambda run, uri: ancestor.folder)
         monkeypatch.setattr(prepare, "open_members", lambda runs: [ancestor])
-        monkeypatch.setattr(prepare, "seen_pictures", lambda member, records, hashes: 1)
+        monkeypatch.setattr(prepare, "seen_images", lambda member, records, hashes: 1)
 
         def refuse(on_leak, *, taught=True):
             said = []
@@ -131,14 +131,14 @@ class TestInheritedLeaks:
         return refuse
 
     def test_stops_it(self, refuse):
-        with pytest.raises(DataError, match="runs/old has learned from 1 of this run's 3 test pictures") as caught:
+        with pytest.raises(DataError, match="runs/old has learned from 1 of this run's 3 test images") as caught:
             refuse("error")
         assert caught.value.where == "train.teacher"
 
     def test_is_only_told_where_the_recipe_says_so(self, refuse):
         ((topic, text),) = refuse("warn")
         assert topic == "warning"
-        assert text == "train.teacher: runs/old has learned from 1 of this run's 3 test pictures: the test flatters"
+        assert text == "train.teacher: runs/old has learned from 1 of this run's 3 test images: the test flatters"
 
     def test_is_not_looked_for_without_need(self, refuse):
         assert refuse("ignore") == []
@@ -146,6 +146,4 @@ class TestInheritedLeaks:
 
     def test_can_not_be_found_where_the_teacher_does_not_say_what_it_learned_from(self, refuse, tmp_path):
         Path(tmp_path / "splits.csv").unlink()
-        assert refuse("error") == [
-            ("warning", "train.teacher: runs/old doesn't say which pictures it has learned from")
-        ]
+        assert refuse("error") == [("warning", "train.teacher: runs/old doesn't say which images it has learned from")]

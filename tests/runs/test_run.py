@@ -111,13 +111,13 @@ def test_a_trial_has_no_pages_and_no_copy_of_its_own(recipe, tmp_path, drawn):
 
 def test_a_tracker_that_can_not_be_had_fails_the_run(recipe, tmp_path, drawn, monkeypatch):
     def refuse(*_, **__):
-        raise TrackingError("no answer", where="https://mlflow.example")
+        raise TrackingError("no prediction", where="https://mlflow.example")
 
     monkeypatch.setattr(lives, "start_tracking", refuse)
     with pytest.raises(TrackingError), running(recipe, tmp_path / "run", say=say_nothing) as run:
         run.track()
     status = run.folder.read_status()
-    assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no answer")
+    assert (status["state"], status["error"]) == ("failed", "https://mlflow.example: no prediction")
 
 
 def test_what_could_not_be_sent_is_said(recipe, tmp_path, drawn, tracker):

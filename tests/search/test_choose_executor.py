@@ -16,7 +16,7 @@ def slots(monkeypatch):
     def count(search, *, cores, memory=64 * GIB, unfreeze="none", **train):
         monkeypatch.setattr(choose_executor, "this_machine", lambda _: Machine(cores, (), memory))
         stages = [{"name": "only", "unfreeze": unfreeze, "epochs": 1, "learning_rate": 1e-3}]
-        recipe = {"data": {"source": "pictures"}, "train": {"stages": stages, **train}, "search": search}
+        recipe = {"data": {"source": "images"}, "train": {"stages": stages, **train}, "search": search}
         return len(choose_executor.local_slots(Recipe.model_validate(recipe)))
 
     return count

@@ -67,7 +67,7 @@ class Bench:
 
     def task_of(self, trial):
         self.trials[trial.trial_id] = trial
-        recipe = Recipe.model_validate({"data": {"source": "pictures"}})
+        recipe = Recipe.model_validate({"data": {"source": "images"}})
         return Task(trial.trial_id, self.folder / "trials" / trial.trial_id, recipe, trial.epochs)
 
     def work(self, task):
@@ -135,13 +135,13 @@ def test_as_many_run_at_a_time_as_there_are_slots(tmp_path, algorithm):
     assert len({each.trial.trial_id for each in bench.run()}) == len(bench.rows())
 
 
-@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, None])
-def test_a_figure_that_is_not_finite_fails_the_trial_and_is_never_best(tmp_path, figure):
-    bench = Bench(tmp_path, lambda trial: figure if trial.trial_id in ("001", "005") else 0.5)
+@pytest.mark.parametrize("metric", [math.nan, math.inf, -math.inf, None])
+def test_a_metric_that_is_not_finite_fails_the_trial_and_is_never_best(tmp_path, metric):
+    bench = Bench(tmp_path, lambda trial: metric if trial.trial_id in ("001", "005") else 0.5)
     results = bench.run()
     assert [each.trial.trial_id for each in results if each.status == "failed"] == ["001", "005"]
     assert ranking(results, "min")[0].mean == 0.5
-    assert results[0].error == f"the objective is {figure}"
+    assert results[0].error == f"the objective is {metric}"
     assert bench.rows()[0]["objective"] == ""
 
 
@@ -281,12 +281,12 @@ def test_a_line_cut_short_by_a_crash_is_run_again(tmp_path):
     assert len(again.rows()) == 5
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"event": "ended", "trial_id": "099"}', "\x00"])
-def test_a_damaged_line_in_the_middle_is_refused_with_its_place(tmp_path, damage):
+@pytest.mark.parametrize("corruption", ["", "{}", '{"event": "ended", "trial_id": "099"}', "\x00"])
+def test_a_corrupted_line_in_the_middle_is_refused_with_its_place(tmp_path, corruption):
     Bench(tmp_path, trials=3).run()
     path = tmp_path / "journal.jsonl"
     lines = path.read_text().splitlines()
-    lines[2] = damage
+    lines[2] = corruption
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(CheckpointError) as error:
         Bench(tmp_path, trials=3).run()

@@ -39,7 +39,7 @@ def test_while_the_search_goes_on_there_is_no_verdict(tmp_path):
     assert "its test" not in note
 
 
-def test_the_series_has_every_figure_and_the_best_so_far(searched):
+def test_the_series_has_every_metric_and_the_best_so_far(searched):
     results = read_search(searched).results
     found = trial_metrics(searched)
     assert [step for step, _, _ in found] == list(range(1, len(results) + 1))
@@ -61,8 +61,8 @@ def test_a_failed_trial_leaves_a_gap_and_the_smallest_loss_is_best(tmp_path):
     )
     found = trial_metrics(folder)
     assert [step for step, _, _ in found] == [1, 3, 4]
-    figures = [metrics["trial_objective"] for _, metrics, _ in found]
-    assert [metrics["best_objective"] for _, metrics, _ in found] == [min(figures[: n + 1]) for n in range(3)]
+    metrics = [metrics["trial_objective"] for _, metrics, _ in found]
+    assert [metrics["best_objective"] for _, metrics, _ in found] == [min(metrics[: n + 1]) for n in range(3)]
 
 
 def test_a_run_that_is_no_search_has_no_series(tmp_path):

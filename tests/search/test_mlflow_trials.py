@@ -29,8 +29,8 @@ from imagetune.tracking.tracker import start_tracking
 RATE = ("train", "stages", 0, "learning_rate")
 RECIPE = """\
 name: drawings
-data: {source: pictures}
-tracking: {tags: {team: pictures}}
+data: {source: images}
+tracking: {tags: {team: images}}
 train:
   stages:
     - {name: head, unfreeze: none, epochs: 4, learning_rate: 1e-3}
@@ -129,7 +129,7 @@ def found(store):
     return named
 
 
-def test_trials_are_children_of_the_search_with_their_states_and_figures(scene, store):
+def test_trials_are_children_of_the_search_with_their_states_and_metrics(scene, store):
     scene.open()
     good, bad = scene.start("001"), scene.start("002", rate=0.5)
     for number, f1 in ((1, 0.4), (2, 0.8)):
@@ -154,7 +154,7 @@ def test_trials_are_children_of_the_search_with_their_states_and_figures(scene, 
     parent = runs["search"][0]
     children = [run for same in runs.values() for run in same if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert {run.data.tags["team"] for run in children} == {"pictures"}
+    assert {run.data.tags["team"] for run in children} == {"images"}
 
     first = runs["trial-001"][0].data
     assert first.metrics["objective"] == 0.8
@@ -190,7 +190,7 @@ def test_a_trial_is_in_mlflow_while_it_still_trains(scene, store):
     scene.close("killed")
 
 
-def test_the_figure_of_a_search_falls_where_other_seeds_are_less_lucky(scene, store):
+def test_the_metric_of_a_search_falls_where_other_seeds_are_less_lucky(scene, store):
     def sent(count):
         for _ in range(200):
             scene.copies._looked = 0.0

@@ -33,7 +33,7 @@ search: {{refit: {refit}}}
 
 def winner(*ends, epochs=None):
     trial = Trial("004", {}, epochs=epochs)
-    results = [TrialResult(trial, "completed", figure, 0.0, 1.0, best_epoch=epoch) for figure, epoch in ends]
+    results = [TrialResult(trial, "completed", metric, 0.0, 1.0, best_epoch=epoch) for metric, epoch in ends]
     return Candidate(trial, tuple(results))
 
 
@@ -58,8 +58,8 @@ def names(records):
     return {record.path for record in records}
 
 
-def test_stages_are_cut_where_the_epochs_end(recipe_of, pictures):
-    recipe = recipe_of(pictures)
+def test_stages_are_cut_where_the_epochs_end(recipe_of, images):
+    recipe = recipe_of(images)
     for epochs, expected in ((3, [3]), (4, [4]), (7, [4, 3]), (10, [4, 6]), (99, [4, 6])):
         assert [stage.epochs for stage in cut_to_epochs(recipe, epochs).train.stages] == expected
 
@@ -70,16 +70,16 @@ def test_the_median_of_the_seeds_says_how_many_epochs_are_best():
     assert best_epochs(winner((0.8, None))) is None
 
 
-def test_the_refit_on_training_pictures_is_the_winner_as_it_is(recipe_of, pictures, tmp_path):
-    recipe = recipe_of(pictures, refit="train")
+def test_the_refit_on_training_images_is_the_winner_as_it_is(recipe_of, images, tmp_path):
+    recipe = recipe_of(images, refit="train")
     data, made, merged, _ = refitted(recipe, winner((0.8, 3)), tmp_path)
     assert made is recipe
     assert merged is data
 
 
 @pytest.mark.parametrize("method", ["hash", "stratified"])
-def test_validation_pictures_join_training_and_the_test_stays(recipe_of, pictures, tmp_path, method):
-    recipe = recipe_of(pictures, data=f", split: {{method: {method}, val: 0.3, test: 0.2}}")
+def test_validation_images_join_training_and_the_test_stays(recipe_of, images, tmp_path, method):
+    recipe = recipe_of(images, data=f", split: {{method: {method}, val: 0.3, test: 0.2}}")
     data, made, merged, told = refitted(recipe, winner((0.8, 6), (0.7, 8), (0.9, 5)), tmp_path)
     assert merged.splits.val == ()
     assert names(merged.splits.train) == names(data.splits.train) | names(data.splits.val)
@@ -96,9 +96,9 @@ def test_validation_pictures_join_training_and_the_test_stays(recipe_of, picture
     assert names(open_holdout(again.splits)) == names(open_holdout(data.splits))
 
 
-def test_splits_that_a_table_gives_are_written_into_the_search(recipe_of, pictures, tmp_path):
+def test_splits_that_a_table_gives_are_written_into_the_search(recipe_of, images, tmp_path):
     source = tmp_path / "mine.csv"
-    files = sorted(pictures.rglob("*.png"))
+    files = sorted(images.rglob("*.png"))
     sides = ["train", "train", "val", "train", "test"]
     with source.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -111,25 +111,25 @@ def test_splits_that_a_table_gives_are_written_into_the_search(recipe_of, pictur
     recipe = recipe_of(source, data=f", columns: {columns}")
     data, made, merged, _ = refitted(recipe, winner((0.8, 3)), folder)
     assert source.read_bytes() == before
-    assert made.data.source == str(folder / "pictures.csv")
+    assert made.data.source == str(folder / "images.csv")
     assert merged.splits.val == ()
     assert names(merged.splits.train) == names(data.splits.train) | names(data.splits.val)
     assert names(open_holdout(merged.splits)) == names(open_holdout(data.splits))
     assert {record.slices for record in merged.splits.train} == {record.slices for record in data.splits.train}
 
 
-def test_a_picture_that_changed_since_stops_the_refit(recipe_of, pictures, tmp_path):
-    pictures = shutil.copytree(pictures, tmp_path / "drawn")
-    recipe = recipe_of(pictures)
+def test_a_image_that_changed_since_stops_the_refit(recipe_of, images, tmp_path):
+    images = shutil.copytree(images, tmp_path / "drawn")
+    recipe = recipe_of(images)
     data = read_data(recipe, say=say_nothing)
-    first = sorted(pictures.rglob("*.png"))[0]
-    first.write_bytes(sorted(pictures.rglob("*.png"))[-1].read_bytes())
+    first = sorted(images.rglob("*.png"))[0]
+    first.write_bytes(sorted(images.rglob("*.png"))[-1].read_bytes())
     with pytest.raises(DataError, match="changed since"):
         refit_recipe(recipe, winner((0.8, 3)), data, folder=tmp_path, say=say_nothing)
 
 
-def test_the_best_recipe_carries_its_score_and_reads_back(recipe_of, pictures, tmp_path):
-    recipe = recipe_of(pictures)
+def test_the_best_recipe_carries_its_score_and_reads_back(recipe_of, images, tmp_path):
+    recipe = recipe_of(images)
     write_best(recipe, winner((0.8, 3), (0.6, 4)), folder=tmp_path, objective="f1", fitted="Trained on all")
     text = (tmp_path / "best.yaml").read_text()
     head = [line for line in text.splitlines() if line.startswith("#")]
@@ -147,8 +147,8 @@ def finished(folder, recipe, state="finished"):
     return run
 
 
-def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, pictures, tmp_path):
-    recipe = recipe_of(pictures)
+def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, images, tmp_path):
+    recipe = recipe_of(images)
     assert finished_refit(tmp_path / "best", recipe) is None
     run = finished(tmp_path / "best", recipe)
     assert finished_refit(run.path, recipe).fresh is False
@@ -160,8 +160,8 @@ def test_a_refit_that_is_finished_stands_and_no_other(recipe_of, pictures, tmp_p
 
 
 @pytest.mark.parametrize(("name", "text"), [("evaluation.json", '{"spl'), ("recipe.yaml", "train: [")])
-def test_a_refit_whose_files_are_damaged_is_made_again(recipe_of, pictures, tmp_path, name, text):
-    recipe = recipe_of(pictures)
+def test_a_refit_whose_files_are_corrupted_is_made_again(recipe_of, images, tmp_path, name, text):
+    recipe = recipe_of(images)
     run = finished(tmp_path / "best", recipe)
     (run.path / name).write_text(text)
     assert finished_refit(run.path, recipe) is None
@@ -169,8 +169,8 @@ def test_a_refit_whose_files_are_damaged_is_made_again(recipe_of, pictures, tmp_
     assert finished_refit(run.path, recipe) is None
 
 
-def test_an_unfinished_refit_goes_and_a_finished_one_moves_aside(recipe_of, pictures, tmp_path):
-    recipe, best = recipe_of(pictures), tmp_path / "best"
+def test_an_unfinished_refit_goes_and_a_finished_one_moves_aside(recipe_of, images, tmp_path):
+    recipe, best = recipe_of(images), tmp_path / "best"
     make_room(best)
     finished(best, recipe, state="running")
     make_room(best)

@@ -13,7 +13,7 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import read_data
 from imagetune.search.records.journal import Proposed
 from imagetune.search.records.trial import Trial
-from imagetune.search.resume import check_journal, check_same_training, record_pictures
+from imagetune.search.resume import check_journal, check_same_training, record_images
 
 RECIPE = """\
 seed: 3
@@ -26,8 +26,8 @@ search: {{algorithm: sweep, seed: 1}}
 
 
 @pytest.fixture
-def loaded(tmp_path, pictures):
-    def loaded(*overrides, source=pictures):
+def loaded(tmp_path, images):
+    def loaded(*overrides, source=images):
         path = tmp_path / "colours.yaml"
         path.write_text(RECIPE.format(source=source), encoding="utf-8")
         return load_recipe(path, overrides)
@@ -37,11 +37,11 @@ def loaded(tmp_path, pictures):
 
 @pytest.fixture
 def folder(tmp_path, loaded):
-    """The folder of a search that has begun with these pictures."""
+    """The folder of a search that has begun with these images."""
     folder = RunFolder(tmp_path / "search")
     folder.path.mkdir()
     folder.recipe.write_text(searchable_yaml(loaded()), encoding="utf-8")
-    record_pictures(folder, loaded().recipe, read(loaded()), begun=False)
+    record_images(folder, loaded().recipe, read(loaded()), begun=False)
     return folder
 
 
@@ -94,35 +94,35 @@ def test_a_journal_that_has_lost_finished_trials_is_refused(folder):
         check_journal(folder, [])
 
 
-def test_pictures_that_moved_as_they_are_are_the_same(folder, loaded, pictures, tmp_path):
-    elsewhere = shutil.copytree(pictures, tmp_path / "moved" / "colours")
-    record_pictures(folder, loaded().recipe, read(loaded(source=elsewhere)), begun=True)
+def test_images_that_moved_as_they_are_are_the_same(folder, loaded, images, tmp_path):
+    elsewhere = shutil.copytree(images, tmp_path / "moved" / "colours")
+    record_images(folder, loaded().recipe, read(loaded(source=elsewhere)), begun=True)
     # The source that the search began with need not be there any more.
-    there = json.loads((folder.path / "lock.json").read_text())["pictures"]
+    there = json.loads((folder.path / "lock.json").read_text())["images"]
     assert all(str(elsewhere) in path for path in there)
 
 
-def test_a_picture_that_changed_is_told(folder, loaded, pictures, tmp_path):
-    elsewhere = shutil.copytree(pictures, tmp_path / "moved")
+def test_a_image_that_changed_is_told(folder, loaded, images, tmp_path):
+    elsewhere = shutil.copytree(images, tmp_path / "moved")
     first, second, *_ = sorted((elsewhere / "red").glob("*.png"))
     first.write_bytes(second.read_bytes() + b"\0")
     with pytest.raises(CheckpointError, match=r"1 with another content \(such as red/red00\.png\)"):
-        record_pictures(folder, loaded().recipe, read(loaded(source=elsewhere)), begun=True)
+        record_images(folder, loaded().recipe, read(loaded(source=elsewhere)), begun=True)
 
 
 @pytest.mark.parametrize("name", ["lock.json", "splits.csv"])
-def test_without_what_was_noted_nobody_can_tell_whether_pictures_changed(folder, loaded, name):
+def test_without_what_was_noted_nobody_can_tell_whether_images_changed(folder, loaded, name):
     (folder.path / name).unlink()
     with pytest.raises(CheckpointError, match="No such file") as caught:
-        record_pictures(folder, loaded().recipe, read(loaded()), begun=True)
+        record_images(folder, loaded().recipe, read(loaded()), begun=True)
     assert caught.value.where == str(folder.path / name)
     # Before the first trial nothing is lost.
-    record_pictures(folder, loaded().recipe, read(loaded()), begun=False)
+    record_images(folder, loaded().recipe, read(loaded()), begun=False)
     assert (folder.path / name).exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"pictures": 3}', "{"])
-def test_damaged_notes_of_the_pictures_are_told(folder, loaded, text):
+@pytest.mark.parametrize("text", ["", "[]", '{"images": 3}', "{"])
+def test_corrupted_notes_of_the_images_are_told(folder, loaded, text):
     (folder.path / "lock.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"its splits.csv or lock.json can't be read"):
-        record_pictures(folder, loaded().recipe, read(loaded()), begun=True)
+        record_images(folder, loaded().recipe, read(loaded()), begun=True)

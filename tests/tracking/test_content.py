@@ -5,14 +5,14 @@ from tracking_helpers import evaluation, set_state, start_run
 from imagetune.tracking.content import (
     clean_tags,
     epoch_metrics,
-    figure_metrics,
     fold_metrics,
-    picture_set,
+    image_set,
+    metric_metrics,
     read_recipe,
     recipe_parameters,
 )
 from imagetune.tracking.content import (
-    test_figures as figures_of,
+    test_metrics as metrics_of,
 )
 from imagetune.tracking.description import run_description
 
@@ -39,42 +39,42 @@ def test_plain_lists_are_one_parameter_and_lists_of_sections_many():
     assert parameters == {"a": "1, 2", "b.0.c": "true", "b.1.c": "none", "d": "none"}
 
 
-def test_an_epoch_gives_its_finite_figures_by_name():
+def test_an_epoch_gives_its_finite_metrics_by_name():
     line = {"epoch": 1, "train": {"loss": 0.5, "f1": None}, "val": None, "learning_rate": 0.001}
     assert epoch_metrics(line) == {"train/loss": 0.5, "learning_rate": 0.001}
 
 
-def test_test_figures_come_with_their_intervals_headline_first():
-    figures = figures_of(evaluation(0.5))
-    assert [figure.name for figure in figures] == ["accuracy", "balanced_accuracy", "f1", "log_loss"]
-    metrics = figure_metrics(figures)
+def test_test_metrics_come_with_their_intervals_headline_first():
+    metrics = metrics_of(evaluation(0.5))
+    assert [metric.name for metric in metrics] == ["accuracy", "balanced_accuracy", "f1", "log_loss"]
+    sent = metric_metrics(metrics)
     assert (
-        metrics["test/accuracy"],
-        metrics["test_interval/accuracy_low"],
-        metrics["test_interval/accuracy_high"],
+        sent["test/accuracy"],
+        sent["test_interval/accuracy_low"],
+        sent["test_interval/accuracy_high"],
     ) == (0.5, 0.4, 0.55)
-    assert figures_of({}) == []
-    assert figures_of({"splits": {"test": {"figures": {"accuracy": {"value": None}}}}}) == []
+    assert metrics_of({}) == []
+    assert metrics_of({"splits": {"test": {"metrics": {"accuracy": {"value": None}}}}}) == []
 
 
-def test_the_picture_set_changes_with_a_picture(tmp_path):
+def test_the_image_set_changes_with_a_image(tmp_path):
     run = start_run(tmp_path / "run")
     recipe = read_recipe(run)
-    before = picture_set(run, recipe)
-    assert (before.name, before.counts, before.classes) == ("pictures", {"train": 12, "val": 3, "test": 3}, 3)
-    (run / "lock.json").write_text('{"pictures": {"a.png": "01"}}')
-    assert picture_set(run, recipe).digest != before.digest
+    before = image_set(run, recipe)
+    assert (before.name, before.counts, before.classes) == ("images", {"train": 12, "val": 3, "test": 3}, 3)
+    (run / "lock.json").write_text('{"images": {"a.png": "01"}}')
+    assert image_set(run, recipe).digest != before.digest
 
 
 def test_the_description_says_what_a_reviewer_asks(tmp_path):
     run = start_run(tmp_path / "run")
     recipe = read_recipe(run)
-    figures, pictures = figures_of(evaluation()), picture_set(run, recipe)
-    text = run_description(recipe, {"state": "finished"}, evaluation(), figures, pictures)
+    metrics, images = metrics_of(evaluation()), image_set(run, recipe)
+    text = run_description(recipe, {"state": "finished"}, evaluation(), metrics, images)
     assert "| accuracy | **0.875** | 0.775 to 0.925 |" in text
     assert "**Training and test are close.** No gap. Go on." in text
-    assert "**Bar missed:** test f1: 0.1 below the required 0.9" in text
-    assert "| on the test pictures | value | 95% interval |" in text
+    assert "**Requirement missed:** test f1: 0.1 below the required 0.9" in text
+    assert "| on the test images | value | 95% interval |" in text
     assert "model: **efficientnet_lite0**, weights imagenet" in text
     assert "12 training, 3 validation, 3 test" in text
     failed = run_description(recipe, {"state": "failed", "error": "the loss is NaN"}, {}, [], None)
@@ -84,14 +84,14 @@ def test_the_description_says_what_a_reviewer_asks(tmp_path):
 def test_a_folder_with_nothing_in_it_yet_is_no_error(tmp_path):
     set_state(tmp_path, "running")
     assert read_recipe(tmp_path) == {}
-    assert picture_set(tmp_path, {}) is None
+    assert image_set(tmp_path, {}) is None
     assert run_description({}, {}, {}, [], None) == ""
 
 
 def folded():
     spread = {"mean": 0.75, "low": 0.6, "high": 0.9, "sd": 0.1, "least": 0.7, "most": 0.8}
-    folds = [{"fold": 1, "figures": {"accuracy": 0.7}}, {"fold": 2, "figures": {"accuracy": 0.8, "roc_auc": None}}]
-    return {"folds": {"count": 2, "figures": {"accuracy": spread}, "by_fold": folds}}
+    folds = [{"fold": 1, "metrics": {"accuracy": 0.7}}, {"fold": 2, "metrics": {"accuracy": 0.8, "roc_auc": None}}]
+    return {"folds": {"count": 2, "metrics": {"accuracy": spread}, "by_fold": folds}}
 
 
 def test_folds_give_their_mean_its_interval_and_a_step_each():

@@ -46,7 +46,7 @@ def test_a_finished_run_is_in_mlflow_completely(store, run_dir):
     history = MlflowClient(store).get_metric_history(run.info.run_id, "val/f1")
     assert [(metric.step, round(metric.value, 3)) for metric in history] == [(1, 0.5), (2, 0.6), (3, 0.7)]
     assert {"learning_rate", "images_per_second", "train/loss"} <= set(run.data.metrics)
-    assert run.inputs.dataset_inputs[0].dataset.name == "pictures"
+    assert run.inputs.dataset_inputs[0].dataset.name == "images"
     assert artifacts_of(store, run_dir) == {
         "recipe.yaml",
         "lock.json",
@@ -137,7 +137,7 @@ def test_a_changed_file_is_sent_again_and_the_others_are_not(store, run_dir):
     assert (folder / "report.html").read_text() == "<h1>better</h1>"
 
 
-def test_a_new_evaluation_replaces_the_figures(store, run_dir):
+def test_a_new_evaluation_replaces_the_metrics(store, run_dir):
     sync_run(run_dir)
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation(0.6)))
     sync_run(run_dir)
@@ -168,12 +168,12 @@ def test_the_logged_model_predicts_what_the_file_predicts(store, run_with_model)
     sync_run(run_with_model)
     mlflow.set_tracking_uri(store)
     run_id, model_id = read_state(run_with_model).run_id, read_state(run_with_model).sent["model id"]
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    expected = keras.saving.load_model(run_with_model / "model.keras").predict(pictures, verbose=0)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    expected = keras.saving.load_model(run_with_model / "model.keras").predict(images, verbose=0)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
-    np.testing.assert_array_equal(loaded.predict(pictures), expected)
+    np.testing.assert_array_equal(loaded.predict(images), expected)
     model = mlflow.keras.load_model(f"runs:/{run_id}/model")
-    np.testing.assert_array_equal(model.predict(pictures, verbose=0), expected)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 32, 32, 3)
     assert loaded.metadata.signature.outputs.inputs[0].shape == (-1, 3)
     assert loaded.metadata.metadata["class_names"] == CLASSES
@@ -248,7 +248,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         sync_run(tmp_path)
 
 
-def test_a_damaged_memory_is_named(store, run_dir):
+def test_a_corrupted_memory_is_named(store, run_dir):
     (run_dir / "tracking.json").write_text("{")
-    with pytest.raises(TrackingError, match=r"tracking.json: is damaged: .*; delete it"):
+    with pytest.raises(TrackingError, match=r"tracking.json: is corrupted: .*; delete it"):
         sync_run(run_dir)

@@ -88,7 +88,7 @@ def test_required_tracking_fails_at_once_when_refused(tmp_path, free_port):
     assert SECRET not in str(caught.value)
 
 
-def test_required_tracking_fails_within_15_seconds_when_there_is_no_answer(tmp_path, silent_server):
+def test_required_tracking_fails_within_15_seconds_when_there_is_no_prediction(tmp_path, silent_server):
     started = time.monotonic()
     with pytest.raises(TrackingError, match="tracking is required, but"):
         start_tracking(

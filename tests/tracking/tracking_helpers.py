@@ -39,7 +39,7 @@ tracking: {{uri: null, experiment: null, required: false}}
 
 
 def metrics_line(epoch: int) -> str:
-    figures = {
+    metrics = {
         "loss": 1.0 / epoch,
         "accuracy": 0.5 + epoch / 10,
         "precision": 0.5,
@@ -50,8 +50,8 @@ def metrics_line(epoch: int) -> str:
         "stage": "head" if epoch < 3 else "top",
         "epoch": epoch,
         "step": epoch * 4,
-        "train": figures,
-        "val": {**figures, "loss": 1.1 / epoch},
+        "train": metrics,
+        "val": {**metrics, "loss": 1.1 / epoch},
         "learning_rate": 0.001,
         "images_per_second": 120.5,
     }
@@ -59,14 +59,14 @@ def metrics_line(epoch: int) -> str:
 
 
 def evaluation(accuracy: float = 0.875) -> dict[str, object]:
-    figures = {
+    metrics = {
         name: {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.05}
         for name in ("accuracy", "balanced_accuracy", "f1")
     }
-    figures["log_loss"] = {"value": 0.41, "low": 0.3, "high": 0.5}
+    metrics["log_loss"] = {"value": 0.41, "low": 0.3, "high": 0.5}
     return {
         "class_names": CLASSES,
-        "splits": {"test": {"figures": figures}, "val": {"figures": figures}},
+        "splits": {"test": {"metrics": metrics}, "val": {"metrics": metrics}},
         "top_k": 2,
         "bootstrap": {"confidence": 0.95},
         "verdict": {"code": "close", "title": "Training and test are close", "text": "No gap.", "advice": "Go on."},
@@ -82,8 +82,8 @@ def set_state(run_dir: Path, state: str, **more: object) -> None:
 def start_run(run_dir: Path) -> Path:
     """Write what a run folder holds before its first epoch."""
     run_dir.mkdir(parents=True)
-    (run_dir / "recipe.yaml").write_text(RECIPE.format(source=run_dir.parent / "pictures"))
-    (run_dir / "lock.json").write_text(json.dumps({"versions": {"numpy": "2.4.6"}, "pictures": {"a.png": "00"}}))
+    (run_dir / "recipe.yaml").write_text(RECIPE.format(source=run_dir.parent / "images"))
+    (run_dir / "lock.json").write_text(json.dumps({"versions": {"numpy": "2.4.6"}, "images": {"a.png": "00"}}))
     rows = [
         f"{label}/{i}.png,{label},{split},"
         for i, split in enumerate(["train"] * 4 + ["val", "test"])
@@ -145,9 +145,9 @@ class Server:
             stderr=quiet,
             cwd=self.folder,
         )
-        wait_until(self.answers, 90)
+        wait_until(self.predictions, 90)
 
-    def answers(self) -> bool:
+    def predictions(self) -> bool:
         try:
             return requests.get(f"{self.uri}/health", timeout=2).ok
         except requests.exceptions.RequestException:

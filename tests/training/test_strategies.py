@@ -18,7 +18,7 @@ from imagetune.recipe.train import TrainConfig
 from imagetune.training.loop.callback import StageCallback
 from imagetune.training.loop.fit import train
 from imagetune.training.objectives.distillation import Teacher
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 PRETRAINED = ModelConfig(head={"dropout": 0.0})
@@ -45,13 +45,13 @@ class Recorder:
 
 
 @pytest.fixture
-def job(pictures, tmp_path, tiny):
-    """Make a training on the coloured pictures; the same seed gives the same one."""
-    data = DataConfig(source=str(pictures), image_size=48, workers=0, augmentation="none")
+def job(images, tmp_path, tiny):
+    """Make a training on the coloured images; the same seed gives the same one."""
+    data = DataConfig(source=str(images), image_size=48, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
-    def make(answering=None, *, network=SMALL, **train_section):
+    def make(predicting=None, *, network=SMALL, **train_section):
         def build(size):
             model = build_model(network, num_classes=3, image_size=size)
             load_weights(model, network)
@@ -62,13 +62,13 @@ def job(pictures, tmp_path, tiny):
             model=build((48, 48)),
             backbone=get_backbone(network.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
-            pictures=Pictures(splits.train[:16], splits.val, splits.class_names, data),
+            images=TrainingImages(splits.train[:16], splits.val, splits.class_names, data),
             folder=tmp_path / "checkpoints",
             seed=3,
             listener=Recorder(),
             stop=StopRequest(),
             rebuild=build,
-            teacher=answering,
+            teacher=predicting,
         )
 
     return make
@@ -128,7 +128,7 @@ def test_a_frozen_head_stays_bit_identical_while_the_backbone_learns(job):
     assert moved(backbone, weights_of(backbone_of(training.model))) > 0.0
 
 
-def test_a_stage_may_train_on_smaller_pictures(job):
+def test_a_stage_may_train_on_smaller_images(job):
     training = job(stages=[stage("small", image_size=32, learning_rate=1e-4), stage("large", learning_rate=1e-4)])
     before = weights_of(backbone_of(training.model))
     train(training)
@@ -187,15 +187,15 @@ def test_accumulated_passes_train_like_the_large_batch(job):
     assert moved(whole, parted) < 0.02 * moved(before, whole)
 
 
-def test_a_teacher_pulls_the_pupil_towards_its_answers(job):
+def test_a_teacher_pulls_the_pupil_towards_its_predictions(job):
     always = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
     always.set_weights([np.zeros((768, 3)), np.array([0.0, 9.0, 0.0])])
     teacher = Teacher(always, np.array([0, 1, 2]), 1.0)
     section = {"run": "x", "weight": 1.0, "temperature": 1.0}
     training = job(teacher, network=PRETRAINED, stages=[stage(epochs=6, learning_rate=1e-2)], teacher=section)
     train(training)
-    answers = training.model.predict(np.full((1, 48, 48, 3), 200, np.uint8), verbose=0)
-    assert answers[0, 1] > 0.9
+    predictions = training.model.predict(np.full((1, 48, 48, 3), 200, np.uint8), verbose=0)
+    assert predictions[0, 1] > 0.9
 
 
 def test_statistics_are_taken_anew_before_training(job):

@@ -34,7 +34,7 @@ def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) ->
         if catalog.rule.task == "regression"
         else format_count(len(catalog.labels), "class", "classes")
     )
-    size = f"{format_count(len(audit.facts), 'picture')}, {what}"
+    size = f"{format_count(len(audit.facts), 'image')}, {what}"
     lines = [f"{catalog.root}: {size}" + (f", {bad:,} can't be used" if bad else "")]
     lines += table_lines(_split_rows(splits) if splits else _class_rows(catalog, audit))
     lines += [f"  {note}" for note in (splits.notes if splits else ())]

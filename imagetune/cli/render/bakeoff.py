@@ -22,7 +22,7 @@ def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
     """
     first = next((row.probe for row in rows if row.probe is not None), None)
     if first is not None:
-        how = f"{first['confidence']:.0%} interval, {first['pictures']} images, none of them of the test split"
+        how = f"{first['confidence']:.0%} interval, {first['images']} images, none of them of the test split"
         yield labelled("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
     yield from table_lines([("backbone", objective, *_HEADS), *map(_cells, rows)], align="<><>>><")
     if any(row.front for row in rows):

@@ -20,7 +20,7 @@ def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for run in document["runs"]:
         yield labelled(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
     groups = f" in {document['groups']} groups" if document["groups"] else ""
-    yield labelled("pictures", f"{document['pictures']} test pictures{groups}, matched by {document['matched_by']}")
+    yield labelled("images", f"{document['images']} test images{groups}, matched by {document['matched_by']}")
     if len(document["pairs"]) == 1:
         yield from _pair_lines(document, document["pairs"][0])
     else:
@@ -35,10 +35,10 @@ def _pair_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterato
     one, other = pair["first"], pair["second"]
     level = f"{100 * document['confidence']:g}% interval"
     rows = [("", one, other, f"{one} - {other}", level, "")]
-    for name, figure in pair["figures"].items():
-        difference = figure["difference"]
-        ahead = f"{figure['ahead']} ahead" if figure["ahead"] else ""
-        values = (show_value(figure["first"], name), show_value(figure["second"], name))
+    for name, metric in pair["metrics"].items():
+        difference = metric["difference"]
+        ahead = f"{metric['ahead']} ahead" if metric["ahead"] else ""
+        values = (show_value(metric["first"], name), show_value(metric["second"], name))
         rows.append(
             (METRICS[name].in_words, *values, _signed(difference["value"], name), _interval(difference, name), ahead)
         )
@@ -60,7 +60,7 @@ def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
         return
     yield labelled(
         "predictions",
-        f"{churn['changed']} of {document['pictures']} change from {one} to {other} "
+        f"{churn['changed']} of {document['images']} change from {one} to {other} "
         f"({100 * churn['share']['value']:.1f}%): {churn['right_to_wrong']} right -> wrong, "
         f"{churn['wrong_to_right']} wrong -> right",
     )
@@ -72,7 +72,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
     differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
     if not differing:
         return
-    one, other, name = pair["first"], pair["second"], differing[0]["figure"]
+    one, other, name = pair["first"], pair["second"], differing[0]["metric"]
     rows = [
         (
             f"{'F1' if name == 'f1' else METRICS[name].in_words} of",
@@ -80,7 +80,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
             other,
             f"{one} - {other}",
             "interval",
-            "pictures",
+            "images",
             f"only {one}",
             f"only {other}",
         )
@@ -95,7 +95,7 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
                 *values,
                 _signed(difference["value"], name),
                 _interval(difference, name),
-                str(found["pictures"]),
+                str(found["images"]),
                 *counts,
             )
         )
@@ -108,17 +108,17 @@ def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
 def _significant_classes(pair: Mapping[str, Any], confidence: float) -> str:
     level = 1 - confidence
     found = [row["class"] for row in pair["per_class"] if row["corrected"] is not None and row["corrected"] < level]
-    by, all_of = ("range", "ranges") if pair["per_class"][0]["figure"] == "mae" else ("class", "classes")
+    by, all_of = ("range", "ranges") if pair["per_class"][0]["metric"] == "mae" else ("class", "classes")
     names = ", ".join(found) if found else "none"
     return f"by {by}, smallest p first; significant after Holm's correction over all {all_of}: {names}"
 
 
 def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    names = list(document["runs"][0]["figures"])
+    names = list(document["runs"][0]["metrics"])
     rows = [("", *(METRICS[name].in_words for name in names))]
     for run in document["runs"]:
-        figures = run["figures"]
-        rows.append((run["key"], *(show_value(figures[name]["value"], name) for name in names)))
+        metrics = run["metrics"]
+        rows.append((run["key"], *(show_value(metrics[name]["value"], name) for name in names)))
     yield from table_lines(rows)
 
 
@@ -133,7 +133,7 @@ def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
         cells = []
         for column in keys:
             pair = found.get((row, column)) or found.get((column, row))
-            value = None if pair is None else pair["figures"][metric]["difference"]["value"]
+            value = None if pair is None else pair["metrics"][metric]["difference"]["value"]
             sign = 1 if (row, column) in found else -1
             star = "*" if pair is not None and pair["better"] else ""
             cells.append("" if value is None else _signed(sign * value, metric) + star)
@@ -147,9 +147,11 @@ def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[
         return
     shown = listed[:_MAX_PATHS]
     more = ", such as" if len(listed) > len(shown) else ""
-    yield labelled("differing", f"{differing['pictures']} pictures{more}")
+    yield labelled("differing", f"{differing['images']} images{more}")
     for image in shown:
-        predicted = ", ".join(f"{key} predicts {rule.told(answer)}" for key, answer in image["answers"].items())
+        predicted = ", ".join(
+            f"{key} predicts {rule.told(prediction)}" for key, prediction in image["predictions"].items()
+        )
         yield f"  {image['path']}: the label is {rule.told(image['label'])}; {predicted}"
 
 
@@ -159,7 +161,7 @@ def _signed(value: float | None, name: str) -> str:
     return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"
 
 
-def _interval(figure: Mapping[str, Any], name: str) -> str:
-    if figure["low"] is None:
+def _interval(metric: Mapping[str, Any], name: str) -> str:
+    if metric["low"] is None:
         return "-"
-    return f"[{_signed(figure['low'], name)}, {_signed(figure['high'], name)}]"
+    return f"[{_signed(metric['low'], name)}, {_signed(metric['high'], name)}]"

@@ -23,17 +23,19 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     test = document.get("splits", {}).get("test")
     if test is None:
         return
-    yield labelled("test", format_count(test["pictures"], "picture"))
+    yield labelled("test", format_count(test["images"], "image"))
     if unusable := document.get("unusable"):
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
-        yield labelled("left out", f"{format_count(len(unusable), 'picture')} that can't be used: {reasons}")
+        yield labelled("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
     yield from _averaged_lines(document)
     # Numbers have units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
-    known = {name: metric for name, metric in test["figures"].items() if metric["value"] is not None}
+    known = {name: metric for name, metric in test["metrics"].items() if metric["value"] is not None}
     rows = [(_title(name), f"{metric['value']:{style}}", _interval(metric, style)) for name, metric in known.items()]
     yield from table_lines(rows, align="<><")
-    yield from (_requirement_line(bar) for bar in document.get("requirements", []) if bar["met"])
+    yield from (
+        _requirement_line(requirement) for requirement in document.get("requirements", []) if requirement["met"]
+    )
     if verdict := document.get("verdict"):
         yield labelled("verdict", verdict["text"])
     yield from _fold_lines(document.get("folds"), style)
@@ -47,13 +49,15 @@ def run_lines(folder: Path) -> Iterator[str]:
 
 def use_line(folder: Path) -> str:
     """Return the command that predicts with a run."""
-    return labelled("use", f"imagetune predict {folder} PICTURES...")
+    return labelled("use", f"imagetune predict {folder} IMAGES...")
 
 
-def _requirement_line(bar: Mapping[str, Any]) -> str:
-    bound = next(bound for bound in _BOUNDS if bar.get(bound) is not None)
+def _requirement_line(requirement: Mapping[str, Any]) -> str:
+    bound = next(bound for bound in _BOUNDS if requirement.get(bound) is not None)
     return labelled(
-        "required", f"{_title(bar['metric'])}: {_title(bound)} {bar['found']:.4f} meets the threshold {bar[bound]:g}"
+        "required",
+        f"{_title(requirement['metric'])}: {_title(bound)} {requirement['found']:.4f} meets "
+        f"the threshold {requirement[bound]:g}",
     )
 
 
@@ -63,10 +67,10 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
         return
     yield labelled(
         "folds",
-        f"{folds['count']} folds, {folds['pictures']} images, each predicted by a model that was not trained on it",
+        f"{folds['count']} folds, {folds['images']} images, each predicted by a model that was not trained on it",
     )
     rows = [("", "mean", "interval", "folds from", "to")]
-    for name, metric in folds["figures"].items():
+    for name, metric in folds["metrics"].items():
         ends = (f"{metric['least']:{style}}", f"{metric['most']:{style}}")
         rows.append((_title(name), f"{metric['mean']:{style}}", _interval(metric, style), *ends))
     yield from table_lines(rows)
@@ -76,10 +80,10 @@ def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a prediction is the mean of, where it is one: augmented copies of the image, or several runs."""
     members = document.get("members", [])
     for member in members:
-        copies = f", test-time augmentation: {', '.join(member['views'])}" if member["views"] else ""
+        copies = f", test-time augmentation: {', '.join(member['TTA transforms'])}" if member["tta"] else ""
         yield labelled("member", f"{member['run']}{copies}")
-    if document.get("views") and not members:
-        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['views'])}")
+    if document.get("tta") and not members:
+        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['TTA transforms'])}")
 
 
 def _title(name: str) -> str:

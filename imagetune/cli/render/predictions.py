@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imagetune.commands.explain import Explanation
-    from imagetune.evaluation.predict import PicturePrediction
+    from imagetune.evaluation.predict import ImagePrediction
 
 
-def prediction_line(prediction: PicturePrediction) -> str:
+def prediction_line(prediction: ImagePrediction) -> str:
     """Return path, label, probability, prediction set or interval, and whether the image is out-of-distribution."""
     if prediction.error is not None:
         return f"{prediction.path}\terror: {prediction.error}"
@@ -20,10 +20,10 @@ def prediction_line(prediction: PicturePrediction) -> str:
     if prediction.interval is not None:
         low, high = prediction.interval
         fields.append(f"{low:.6g} to {high:.6g}")
-    elif prediction.answers is not None:
-        fields.append(f"{{{', '.join(prediction.answers)}}}")
+    elif prediction.predictions is not None:
+        fields.append(f"{{{', '.join(prediction.predictions)}}}")
     if prediction.out_of_distribution:
-        fields.append("unlike the training pictures")
+        fields.append("unlike the training images")
     return "\t".join(fields)
 
 

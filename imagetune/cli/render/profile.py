@@ -85,17 +85,23 @@ def _loading_rows(profile: Profile, loading: Loading) -> Iterator[list[str]]:
     each = loading.pipeline.each
     yield _row(f"loading as configured, {with_what}", each, of_all=each.rate)
     if loading.kept is not None:
-        yield _row("  once pictures are kept decoded", loading.kept.each, of_all=loading.kept.each.rate)
+        yield _row("  once images are kept decoded", loading.kept.each, of_all=loading.kept.each.rate)
 
 
 def _row(name: str, timing: Timing, *, of_core: float | None = None, of_all: float | None = None) -> list[str]:
     shown = name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}..."
-    return [shown, _ms(timing.seconds), f"{_ms(timing.least)} to {_ms(timing.most)}", _rate(of_core), _rate(of_all)]
+    return [
+        shown,
+        _ms(timing.seconds),
+        f"{_ms(timing.min_seconds)} to {_ms(timing.max_seconds)}",
+        _rate(of_core),
+        _rate(of_all),
+    ]
 
 
 def _stage_line(config: StageConfig, times: StageTimes, found: StageForecast) -> str:
     compiling = f", {format_duration(times.compile_seconds)} of it compiling" if times.compile_seconds >= 1 else ""
-    paces = f"{_rate(found.pictures_per_second)} images/s, {_seconds(found.epoch_seconds)} an epoch"
+    paces = f"{_rate(found.images_per_second)} images/s, {_seconds(found.epoch_seconds)} an epoch"
     if times.plan.halves is not None:
         paces = f"{paces} once the features are there"
     reason = f"; {times.plan.reason}" if times.frozen is not None else ""

@@ -21,7 +21,7 @@ def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
     style = ".4g" if document["measure"] == "mae" else ".3f"
     word = "increase" if document["measure"] == "mae" else "decrease"
     severities = ", ".join(map(str, document["severities"]))
-    yield labelled("corrupted", f"{document['pictures']} test images at severity {severities}")
+    yield labelled("corrupted", f"{document['images']} test images at severity {severities}")
     rows = [("", document["measure"].replace("_", " "), word)]
     rows.append(("uncorrupted", _estimate(document["clean"], style), ""))
     for row in document["corruptions"]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from imagetune.search.records.trial import TrialResult
     from imagetune.search.session import Search
 
-_MOST_TRIALS = 20
+_MAX_TRIALS = 20
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
@@ -133,12 +133,12 @@ def _trials(
             ),
             setting_cells(result.trial.values, names),
         )
-        for result in ended[:_MOST_TRIALS]
+        for result in ended[:_MAX_TRIALS]
     ]
     heads = ("trial", objective, "epoch", "time", "stopped" if any(row.cells[-1] for row in rows) else "")
     yield from _indented(rows, heads, names, width)
-    if len(ended) > _MOST_TRIALS:
-        yield f"  and {len(ended) - _MOST_TRIALS} more in search.csv"
+    if len(ended) > _MAX_TRIALS:
+        yield f"  and {len(ended) - _MAX_TRIALS} more in search.csv"
 
 
 def _failed(results: Sequence[TrialResult]) -> Iterator[str]:

@@ -149,9 +149,9 @@ class SearchScreen:
     def _running_row(self, running: _Running, names: Mapping[NodePath, str]) -> Row:
         progress = running.progress.read()
         state = f"{progress.stage} {progress.epoch}/{progress.epochs}" if progress.stage else "starts"
-        figure = "" if progress.objective is None else f"{progress.objective:.4f}"
+        metric = "" if progress.objective is None else f"{progress.objective:.4f}"
         took = format_duration(time.monotonic() - running.began)
-        return Row((running.trial.trial_id, state, figure, took), setting_cells(running.trial.values, names), "cyan")
+        return Row((running.trial.trial_id, state, metric, took), setting_cells(running.trial.values, names), "cyan")
 
     def _best(self) -> list[TrialResult]:
         sign = 1.0 if self._planned().direction == "min" else -1.0

@@ -1,4 +1,4 @@
-"""How a picture looks in a few figures: brightness, contrast, sharpness, information, mean colour.
+"""How an image looks in a few metrics: brightness, contrast, sharpness, information, mean colour.
 
 They are taken from the small copy that is made for the perceptual hash anyway: about a fifteenth of a millisecond.
 """
@@ -20,35 +20,35 @@ _TAIL = 0.005
 _TOP = 255
 # Bytes don't hold what is below zero, on the bright side of an edge; the dark side has as much, in half the time.
 _LAPLACIAN = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
-# What is stored of each figure: more would be noise of the decoder.
+# What is stored of each metric: more would be noise of the decoder.
 _DIGITS = 4
 
 
-def appearance_of(picture: npt.NDArray[np.uint8]) -> Appearance:
-    """Measure a picture.
+def appearance_of(image: npt.NDArray[np.uint8]) -> Appearance:
+    """Measure an image.
 
     Sharpness is the strength of the Laplacian that one pixel in 200 goes beyond, divided by the range of grey levels.
-    The usual variance of the Laplacian tells how much of a picture has edges, not how sharp they are: drawings on white
+    The usual variance of the Laplacian tells how much of an image has edges, not how sharp they are: drawings on white
     and photographs with a soft background have little. Of 420 drawings and 200 cuts of photographs the least sharp has
     0.32 here, and blurred by a Gaussian of 2% of the longer side the sharpest has 0.18; by variance, 5% of the sharp
     drawings lie among the blurred ones.
 
     Args:
-        picture: ``(h, w, 3)`` uint8 RGB, of any size; what `shrunk` returns, to be compared with others.
+        image: ``(h, w, 3)`` uint8 RGB, of any size; what `shrunk` returns, to be compared with others.
     """
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     levels, edges = _counts(grey), _counts(cv2.filter2D(grey, cv2.CV_8U, _LAPLACIAN))
     tails = (_TAIL * grey.size, (1 - _TAIL) * grey.size)
     darkest, brightest = levels.cumsum().searchsorted(tails).tolist()
     strongest = int(edges.cumsum().searchsorted(tails[1]))
     mean, deviation = cv2.meanStdDev(grey)
-    red, green, blue, _ = cv2.mean(picture)
+    red, green, blue, _ = cv2.mean(image)
     found = levels[levels > 0]
     entropy = math.log2(grey.size) - float(found @ np.log2(found)) / grey.size
     shades = (red, green, blue, mean.item(), deviation.item(), darkest, brightest)
-    sharpness, ratio = strongest / max(brightest - darkest, 1), picture.shape[1] / picture.shape[0]
-    figures = (*(shade / _TOP for shade in shades), max(entropy, 0.0), sharpness, ratio)
-    return Appearance(*(round(figure, _DIGITS) for figure in figures))
+    sharpness, ratio = strongest / max(brightest - darkest, 1), image.shape[1] / image.shape[0]
+    metrics = (*(shade / _TOP for shade in shades), max(entropy, 0.0), sharpness, ratio)
+    return Appearance(*(round(metric, _DIGITS) for metric in metrics))
 
 
 def _counts(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

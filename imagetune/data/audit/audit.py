@@ -1,4 +1,4 @@
-"""The check of the pictures before anything is trained: what can't be used, what leaks, what contradicts itself."""
+"""The check of the images before anything is trained: what can't be used, what leaks, what contradicts itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from imagetune.core.text import format_count, format_list
 from imagetune.data.audit.class_sizes import class_sizes
-from imagetune.data.audit.image_statistics import Inspection, PictureFacts
-from imagetune.data.audit.inspection import inspect_pictures
-from imagetune.data.audit.outliers import odd_pictures, placeholders
+from imagetune.data.audit.image_statistics import ImageFacts, Inspection
+from imagetune.data.audit.inspection import inspect_images
+from imagetune.data.audit.outliers import odd_images, placeholders
 from imagetune.data.audit.shift import split_shift
 from imagetune.data.audit.shortcuts import Told, shortcuts, tell_labels
 from imagetune.data.duplicates.groups import components, equal_pairs, members
@@ -24,14 +24,14 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     from imagetune.recipe.data import AuditConfig, DataConfig
 
-__all__ = ["Audit", "Finding", "PictureFacts", "audit_catalog", "enforce_audit"]
+__all__ = ["Audit", "Finding", "ImageFacts", "audit_catalog", "enforce_audit"]
 
 _NOTES: dict[str, tuple[Severity, str, str, str]] = {
-    "corrupt-picture": (
+    "corrupt-image": (
         "warning",
         "{count} with corruption inside, which the decoder read around",
-        "parts of the picture may be grey or shifted; it is used as it is",
-        "look at it, and restore it from the original if it is damaged",
+        "parts of the image may be grey or shifted; it is used as it is",
+        "look at it, and restore it from the original if it is corrupted",
     ),
     "wrong-suffix": (
         "note",
@@ -49,17 +49,17 @@ _CONFLICTS = {
 
 @dataclass(frozen=True)
 class Audit:
-    """What one look at every picture told.
+    """What one look at every image told.
 
     Attributes:
         facts: One for each record of the catalog, in its order.
-        findings: Those of the catalog first, then those of the pictures, but for those that the recipe allows.
-        families: For each record, the first record that is the same picture or nearly so; itself when it is alone.
+        findings: Those of the catalog first, then those of the images, but for those that the recipe allows.
+        families: For each record, the first record that is the same image or nearly so; itself when it is alone.
         allowed: Findings that ``data.audit.allow`` names.
         told: How well each thing that has nothing to do with the content tells the label, by the finding's code.
     """
 
-    facts: tuple[PictureFacts, ...]
+    facts: tuple[ImageFacts, ...]
     findings: tuple[Finding, ...]
     families: tuple[int, ...]
     allowed: tuple[Finding, ...] = ()
@@ -67,21 +67,21 @@ class Audit:
 
     @property
     def bad_paths(self) -> tuple[str, ...]:
-        """The pictures that can't be used."""
+        """The images that can't be used."""
         return tuple(dict.fromkeys(fact.path for fact in self.facts if fact.error is not None))
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each picture by path; empty for one that can't be read."""
+        """SHA-256 of each image by path; empty for one that can't be read."""
         return {fact.path: fact.sha256 for fact in self.facts}
 
 
 def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
-    """Open every picture once; one that has not changed since an earlier audit is not opened again.
+    """Open every image once; one that has not changed since an earlier audit is not opened again.
 
     Args:
         catalog: What `read_catalog` returned.
-        config: ``audit``, ``on_bad_picture``, ``max_pixels`` and ``background`` are used; with ``cache: off`` nothing
+        config: ``audit``, ``on_bad_image``, ``max_pixels`` and ``background`` are used; with ``cache: off`` nothing
             is taken from earlier audits or kept for later ones.
 
     Returns:
@@ -89,7 +89,7 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     """
     near = config.audit.near_duplicates
     paths = list(dict.fromkeys(record.path for record in catalog.records))
-    inspected = inspect_pictures(
+    inspected = inspect_images(
         paths, background=config.background, max_pixels=config.max_pixels, look=near, keep=config.cache != "off"
     )
     position = {path: index for index, path in enumerate(paths)}
@@ -102,10 +102,10 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     told = tell_labels(catalog, facts, families)
     found = (
         *catalog.findings,
-        *_bad_pictures(facts, config),
-        *_noted_pictures(facts),
+        *_bad_images(facts, config),
+        *_noted_images(facts),
         *placeholders(inspected, members(alike)),
-        *odd_pictures(facts),
+        *odd_images(facts),
         *_conflicts(catalog, [copies[index] for index in where], families, config),
         *_leaks(catalog.records, facts, families, config),
         *_families(paths, inspected, copies, alike),
@@ -154,22 +154,22 @@ def _near(inspected: list[Inspection]) -> Iterator[tuple[int, int]]:
     return near_pairs([one.thumbnail for one in inspected])
 
 
-def _bad_pictures(facts: Iterable[PictureFacts], config: DataConfig) -> Iterator[Finding]:
+def _bad_images(facts: Iterable[ImageFacts], config: DataConfig) -> Iterator[Finding]:
     bad = {fact.path: fact.error for fact in facts if fact.error is not None}
     if bad:
-        stops = config.on_bad_picture == "error"
+        stops = config.on_bad_image == "error"
         yield Finding(
-            "bad-picture",
+            "bad-image",
             "error" if stops else "warning",
-            f"{format_count(len(bad), 'picture')} can't be used",
-            "" if stops else "left out by on_bad_picture: skip",
+            f"{format_count(len(bad), 'image')} can't be used",
+            "" if stops else "left out by on_bad_image: skip",
             tuple(bad),
-            "repair or remove it, or set data.on_bad_picture: skip" if stops else "repair or remove it",
+            "repair or remove it, or set data.on_bad_image: skip" if stops else "repair or remove it",
             reasons=bad,
         )
 
 
-def _noted_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
+def _noted_images(facts: Iterable[ImageFacts]) -> Iterator[Finding]:
     reasons: dict[str, dict[str, str]] = {}
     for fact in facts:
         for code, text in fact.notes:
@@ -177,7 +177,7 @@ def _noted_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
                 reasons.setdefault(code, {})[fact.path] = text
     for code, (severity, title, explanation, hint) in _NOTES.items():
         if found := reasons.get(code):
-            words = title.format(count=format_count(len(found), "picture"))
+            words = title.format(count=format_count(len(found), "image"))
             yield Finding(code, severity, words, explanation, tuple(found), hint, reasons=found)
 
 
@@ -187,7 +187,7 @@ def _conflicts(
     records = catalog.records
     groups = _of_several_labels(records, copies)
     if groups:
-        title = f"{format_count(len(groups), 'picture')} under more than one label"
+        title = f"{format_count(len(groups), 'image')} under more than one label"
         hint = "keep the right copy and remove the others"
         yield _conflict("conflict", severity_of(config.audit.on_conflict), title, hint, groups, records)
     if catalog.rule.task in ("multi_label", "regression"):
@@ -198,7 +198,7 @@ def _conflicts(
     ]
     if groups:
         count = format_count(len(groups), "family", "families")
-        title, hint = f"{count} of nearly identical pictures under more than one label", "look which label is right"
+        title, hint = f"{count} of nearly identical images under more than one label", "look which label is right"
         yield _conflict("near-conflict", CODES["near-conflict"].severity, title, hint, groups, records)
 
 
@@ -218,7 +218,7 @@ def _conflict(
 
 
 def _leaks(
-    records: tuple[Record, ...], facts: tuple[PictureFacts, ...], alike: Sequence[int], config: DataConfig
+    records: tuple[Record, ...], facts: tuple[ImageFacts, ...], alike: Sequence[int], config: DataConfig
 ) -> Iterator[Finding]:
     severity = severity_of(config.audit.on_leak)
     good = [index for index, fact in enumerate(facts) if fact.error is None]
@@ -228,7 +228,7 @@ def _leaks(
         between = ", ".join(f"{count:,} between {splits}" for splits, count in pairs.items())
         yield _leak(
             "leak",
-            f"{format_count(len(groups), 'picture')} in more than one split, the same or nearly so ({between})",
+            f"{format_count(len(groups), 'image')} in more than one split, the same or nearly so ({between})",
             groups,
             records,
             severity,
@@ -243,7 +243,7 @@ def _leaks(
 
 
 def _across(groups: list[list[int]], records: tuple[Record, ...]) -> list[list[int]]:
-    """Keep the groups that lie in two splits or more; a picture without a split is not in any."""
+    """Keep the groups that lie in two splits or more; an image without a split is not in any."""
     return [group for group in groups if len({records[index].split for index in group} - {None}) > 1]
 
 
@@ -252,7 +252,7 @@ def _leak(code: str, title: str, groups: list[list[int]], records: tuple[Record,
         code,
         severity,
         title,
-        "test figures would be too good: the model has seen the picture",
+        "test metrics would be too good: the model has seen the image",
         tuple(dict.fromkeys(records[index].path for group in groups for index in group)),
         "keep each on one side, or set data.audit.on_leak: warn",
         tuple(_paths(records, group) for group in groups),
@@ -263,8 +263,8 @@ def _leak(code: str, title: str, groups: list[list[int]], records: tuple[Record,
 def _families(paths: list[str], inspected: list[Inspection], copies: list[int], alike: list[int]) -> Iterator[Finding]:
     readable = [index for index, one in enumerate(inspected) if one.facts.error is None]
     for code, roots, words in (
-        ("identical-pictures", copies, "{families} of exact copies ({count})"),
-        ("near-duplicates", alike, "{families} of nearly identical pictures ({count})"),
+        ("identical-images", copies, "{families} of exact copies ({count})"),
+        ("near-duplicates", alike, "{families} of nearly identical images ({count})"),
     ):
         families = [group for group in members([roots[index] for index in readable]) if len(group) > 1]
         groups = tuple(tuple(paths[readable[at]] for at in group) for group in families)
@@ -272,7 +272,7 @@ def _families(paths: list[str], inspected: list[Inspection], copies: list[int], 
             more = [len({copies[readable[at]] for at in group}) > 1 for group in families]
             groups = tuple(group for group, kept in zip(groups, more, strict=True) if kept)
         if groups:
-            count = format_count(sum(map(len, groups)), "picture")
+            count = format_count(sum(map(len, groups)), "image")
             title = words.format(families=format_count(len(groups), "family", "families"), count=count)
             together = tuple(path for group in groups for path in group)
             explanation = "each family is kept on one side of a split that is made here"

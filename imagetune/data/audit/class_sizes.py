@@ -1,4 +1,4 @@
-"""Classes with too few pictures, and classes of very different size."""
+"""Classes with too few images, and classes of very different size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
-    from imagetune.data.audit.image_statistics import PictureFacts
+    from imagetune.data.audit.image_statistics import ImageFacts
     from imagetune.data.sources.labels import LabelRule
     from imagetune.data.sources.records import Record
 
-# With a fifth for the test, fewer give one or two test pictures: right or wrong moves the class by half or all.
+# With a fifth for the test, fewer give one or two test images: right or wrong moves the class by half or all.
 TINY = 10
 LARGE_RATIO = 10
 
 
-def class_sizes(records: Sequence[Record], facts: Sequence[PictureFacts], rule: LabelRule) -> Iterator[Finding]:
-    """Yield the classes with fewer than ten usable pictures, and the ratio of the largest to the smallest from ten on.
+def class_sizes(records: Sequence[Record], facts: Sequence[ImageFacts], rule: LabelRule) -> Iterator[Finding]:
+    """Yield the classes with fewer than ten usable images, and the ratio of the largest to the smallest from ten on.
 
     Args:
         records: Of the catalog.
@@ -41,10 +41,10 @@ def class_sizes(records: Sequence[Record], facts: Sequence[PictureFacts], rule: 
         yield Finding(
             "class-imbalance",
             CODES["class-imbalance"].severity,
-            f"{largest!r} has {most / max(least, 1):,.0f} times the pictures of {smallest!r} ({most:,} and {least:,})",
+            f"{largest!r} has {most / max(least, 1):,.0f} times the images of {smallest!r} ({most:,} and {least:,})",
             "accuracy hides how the small classes fare, and plain training favours the large ones",
             hint="judge by balanced accuracy; train.class_weights: balanced or train.sampling: balanced may help",
-            figures={"largest": most, "smallest": least},
+            metrics={"largest": most, "smallest": least},
         )
 
 
@@ -54,10 +54,10 @@ def _tiny(tiny: dict[str, int], usable: Sequence[Record], rule: LabelRule) -> Fi
     return Finding(
         "tiny-class",
         CODES["tiny-class"].severity,
-        f"{format_count(len(tiny), 'class', 'classes')} with fewer than {TINY} pictures: {told}",
-        "too few to learn from, and a test of one or two pictures tells nothing",
+        f"{format_count(len(tiny), 'class', 'classes')} with fewer than {TINY} images: {told}",
+        "too few to learn from, and a test of one or two images tells nothing",
         tuple(reasons),
-        "add pictures, join it with another class, or leave it out by data.classes",
+        "add images, join it with another class, or leave it out by data.classes",
         reasons=reasons,
-        figures=dict(tiny),
+        metrics=dict(tiny),
     )

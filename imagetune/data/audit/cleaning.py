@@ -1,7 +1,7 @@
-"""A table of the pictures that can be trusted, made from what the audit found; the pictures are never touched.
+"""A table of the images that can be trusted, made from what the audit found; the images are never touched.
 
-Left out: what can't be used; a picture under two labels, every copy of it; further copies of a picture. Moved:
-pictures of a family or a group that lies in several given splits, to the split that holds most of it, so that nothing
+Left out: what can't be used; an image under two labels, every copy of it; further copies of an image. Moved:
+images of a family or a group that lies in several given splits, to the split that holds most of it, so that nothing
 is lost. And a group column keeps each family on one side, whoever splits the table.
 """
 
@@ -28,7 +28,7 @@ CLEANED = "cleaned.csv"
 CHANGES = "changes.csv"
 LEFT_OUT = "left out"
 _CHANGES_HEADER = ("path", "label", "split", "change", "why")
-# Where as many pictures of a family are on one side as on the other, it goes to the first of these: a class then never
+# Where as many images of a family are on one side as on the other, it goes to the first of these: a class then never
 # vanishes from training. Of exact copies, the one in the test stays, so that it can be compared with earlier tests.
 _TIES = ("train", "val", "test")
 _KEPT_COPY = ("test", "val", "train")
@@ -69,14 +69,14 @@ class Cleaning:
             yield f"{format_count(count, 'row')} {change}"
         groups = Counter(record.group for record in self.records if record.group)
         if together := sum(1 for count in groups.values() if count > 1):
-            yield f"{format_count(together, 'group')} of two or more pictures stay on one side of a split"
+            yield f"{format_count(together, 'group')} of two or more images stay on one side of a split"
 
 
 def clean(catalog: Catalog, audit: Audit) -> Cleaning:
     """Say what a clean table of the source holds.
 
     Args:
-        catalog: All pictures of the source.
+        catalog: All images of the source.
         audit: What the check of them found; its families are used, whatever the recipe allows.
 
     Raises:
@@ -115,7 +115,7 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
         The two files; their paths are absolute.
 
     Raises:
-        DataError: One of them is there already, or the folder is among the pictures.
+        DataError: One of them is there already, or the folder is among the images.
         ResourceError: They can't be written.
     """
     folder = folder.absolute()
@@ -131,14 +131,14 @@ def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tupl
 
 
 def require_outside(path: Path, config: DataConfig) -> None:
-    """Refuse to write into the folder of the pictures.
+    """Refuse to write into the folder of the images.
 
     Raises:
         DataError: The path is there.
     """
     source = Path(config.source)
     if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-        what = "lies in the folder of the pictures, where nothing is ever written"
+        what = "lies in the folder of the images, where nothing is ever written"
         raise DataError(what, where=str(path), hint="name a place beside it")
 
 
@@ -155,7 +155,7 @@ def _contradictions(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]
         labels = sorted({catalog.rule.told(catalog.records[index].label) for index in group})
         if len({catalog.records[index].label for index in group}) > 1:
             for index in group:
-                yield index, f"the same picture has the labels {' and '.join(map(repr, labels))}"
+                yield index, f"the same image has the labels {' and '.join(map(repr, labels))}"
 
 
 def _copies(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:

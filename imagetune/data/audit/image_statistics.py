@@ -1,4 +1,4 @@
-"""What one look at a picture file tells."""
+"""What one look at an image file tells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How a picture looks at 128 pixels on its longer side; colours and grey levels from 0 to 1.
+    """How an image looks at 128 pixels on its longer side; colours and grey levels from 0 to 1.
 
     Attributes:
         red: Mean of the channel.
@@ -19,7 +19,7 @@ class Appearance:
         brightest: Grey level that one pixel in 200 lies above.
         entropy: Of the histogram of 256 grey levels, in bits, 0 to 8.
         sharpness: Strength of the sharpest edges (see `appearance.appearance_of`) as a share of the range of grey
-            levels: about 1 for sharp pictures of any kind, below 0.25 for blurred ones.
+            levels: about 1 for sharp images of any kind, below 0.25 for blurred ones.
         ratio: Width to height as it is seen, which EXIF may turn; to a pixel of the 128.
     """
 
@@ -36,7 +36,7 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFacts:
+class ImageFacts:
     """What one look at a file told.
 
     Attributes:
@@ -45,12 +45,12 @@ class PictureFacts:
         size_bytes: Size of the file.
         width: Columns as stored, before EXIF turns it; 0 when the header can't be read.
         height: Rows as stored.
-        perceptual_hash: 64 bits, None for plain and for bad pictures.
+        perceptual_hash: 64 bits, None for plain and for bad images.
         error: Why it can't be used, or None.
         notes: ``(code, text)`` pairs of what is odd about it.
         kind: File type by content, in Pillow's spelling (``JPEG``, ``PNG``); "" when the header can't be read.
         camera: Maker and model from the EXIF data, "" without them.
-        appearance: None for a bad picture.
+        appearance: None for a bad image.
     """
 
     path: str
@@ -75,5 +75,5 @@ class PictureFacts:
 class Inspection:
     """The facts, and the look that near-duplicates are compared by (see `perceptual.look_of`)."""
 
-    facts: PictureFacts
+    facts: ImageFacts
     thumbnail: bytes

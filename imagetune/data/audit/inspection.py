@@ -1,4 +1,4 @@
-"""One picture, opened once: its hash, size, look, and what is wrong with it."""
+"""One image, opened once: its hash, size, look, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from PIL import Image
 
 from imagetune.core.processes import prepare_worker, usable_cores, without_main_module
 from imagetune.data.audit.appearance import appearance_of
-from imagetune.data.audit.image_statistics import Inspection, PictureFacts
+from imagetune.data.audit.image_statistics import ImageFacts, Inspection
 from imagetune.data.audit.statistics_cache import FactsStore, stamp_of
 from imagetune.data.duplicates.perceptual import LOOK_VERSION, TRIM_SIDE, look_of, shrunk
-from imagetune.data.loading.decode import decode_picture, read_picture_file
-from imagetune.errors import BadPictureError, ResourceError
+from imagetune.data.loading.decode import decode_image, read_image_file
+from imagetune.errors import BadImageError, ResourceError
 
 # Below this, starting processes takes longer than the work.
 _ALONE_BYTES = 48 << 20
@@ -55,22 +55,22 @@ _CORRUPTION = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progr
 _VOICES = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
 
 
-def inspect_pictures(
+def inspect_images(
     paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool, keep: bool = True
 ) -> list[Inspection]:
-    """Inspect every picture, in processes when there is much to do; what is known of an unchanged file is taken over.
+    """Inspect every image, in processes when there is much to do; what is known of an unchanged file is taken over.
 
     Args:
         paths: Files, each once.
         background: RGB under transparency.
-        max_pixels: Larger pictures are bad, and are not decoded.
+        max_pixels: Larger images are bad, and are not decoded.
         look: Whether to compute perceptual hashes.
         keep: Whether results of earlier calls are used, and these are kept for later ones.
 
     Raises:
         ResourceError: A process died, which memory is the usual cause of.
     """
-    inspect = partial(inspect_picture, background=background, max_pixels=max_pixels, look=look)
+    inspect = partial(inspect_image, background=background, max_pixels=max_pixels, look=look)
     if not keep:
         return _inspect_all(paths, inspect)
     store = FactsStore([_VERSION, LOOK_VERSION, *map(version, _DECODERS), background, max_pixels, look])
@@ -84,28 +84,28 @@ def inspect_pictures(
     return [next(rest) if one is None else one for one in known]
 
 
-def inspect_picture(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
-    """Open one picture; a bad one is not an error here but a fact."""
+def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
+    """Open one image; a bad one is not an error here but a fact."""
     try:
-        data = read_picture_file(path)
-    except BadPictureError as error:
-        return Inspection(PictureFacts(path, "", 0, 0, 0, None, error.what), b"")
+        data = read_image_file(path)
+    except BadImageError as error:
+        return Inspection(ImageFacts(path, "", 0, 0, 0, None, error.what), b"")
     header = _header_facts(data, path)
     with _native_stderr() as printed:
         try:
-            picture = decode_picture(
+            image = decode_image(
                 data,
                 where=path,
                 background=background,
                 max_pixels=max_pixels,
                 at_least=_look_size(header.width, header.height),
             )
-        except BadPictureError as error:
+        except BadImageError as error:
             return Inspection(replace(header, error=error.what), b"")
-        damage = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
-    if damage:
-        header = replace(header, notes=(*header.notes, ("corrupt-picture", damage.strip())))
-    small = shrunk(picture)
+        corruption = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
+    if corruption:
+        header = replace(header, notes=(*header.notes, ("corrupt-image", corruption.strip())))
+    small = shrunk(image)
     code, thumbnail = look_of(small) if look else (None, b"")
     return Inspection(replace(header, perceptual_hash=code, appearance=appearance_of(small)), thumbnail)
 
@@ -126,7 +126,7 @@ def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> 
         return list(found)
     except BrokenProcessPool as error:
         hint = "check one folder at a time, or lower data.max_pixels"
-        raise ResourceError("a process that was checking pictures died", hint=hint) from error
+        raise ResourceError("a process that was checking images died", hint=hint) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -150,8 +150,8 @@ def _look_size(width: int, height: int) -> tuple[int, int]:
     return needed, needed
 
 
-def _header_facts(data: bytes, path: str) -> PictureFacts:
-    """Return what the header tells; zeros for what is no picture, which the decoder will say better."""
+def _header_facts(data: bytes, path: str) -> ImageFacts:
+    """Return what the header tells; zeros for what is no image, which the decoder will say better."""
     digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
         with Image.open(io.BytesIO(data)) as header:
@@ -160,13 +160,13 @@ def _header_facts(data: bytes, path: str) -> PictureFacts:
             frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
             camera = _camera(header)
     except _HEADER_ERRORS:
-        return PictureFacts(path, digest, len(data), 0, 0, None, None)
+        return ImageFacts(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
     if kind in _SUFFIXES and suffix not in _SUFFIXES[kind]:
         notes.append(("wrong-suffix", f"is {kind}"))
     if frames > 1:
         notes.append(("many-frames", f"{frames} frames or pages"))
-    return PictureFacts(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
+    return ImageFacts(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
 
 
 def _camera(header: Image.Image) -> str:
@@ -185,7 +185,7 @@ def _camera(header: Image.Image) -> str:
 def _native_stderr() -> Iterator[Callable[[], str]]:
     """Catch what C libraries print, the only way in which libjpeg tells of corruption that it decoded around.
 
-    It works on the whole process, so pictures are inspected one at a time in each process. What others print meanwhile
+    It works on the whole process, so images are inspected one at a time in each process. What others print meanwhile
     is passed on.
     """
     try:

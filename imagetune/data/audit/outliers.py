@@ -1,6 +1,6 @@
-"""Pictures unlike the others of their set: blank, dark, washed out, blurred, odd in size or shape; placeholders.
+"""Images unlike the others of their set: blank, dark, washed out, blurred, odd in size or shape; placeholders.
 
-A picture is only told when it is odd by itself *and* unlike its set: night photographs are dark, X-rays have no colour,
+An image is only told when it is odd by itself *and* unlike its set: night photographs are dark, X-rays have no colour,
 and in a set of them nothing of that is a fault.
 """
 
@@ -22,14 +22,14 @@ from imagetune.data.findings import CODES, Finding
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.data.audit.image_statistics import Appearance, Inspection, PictureFacts
+    from imagetune.data.audit.image_statistics import Appearance, ImageFacts, Inspection
 
     _Values = npt.NDArray[np.float64]
 
 # The limits were set on the 420 shipped drawings and on 200 crops of photographs: none of those is beyond one that
 # looks sound. By themselves:
-LEAST_CONTRAST = 0.012
-LEAST_ENTROPY = 0.15
+MIN_CONTRAST = 0.012
+MIN_ENTROPY = 0.15
 DARK = 0.25
 BRIGHT = 0.85
 SOFT = 0.25
@@ -41,11 +41,11 @@ SIZES = 16.0
 _HALF = 0.5
 _SOFTER = 0.35
 _DEVIATIONS = 3.5
-_LEAST_DEVIATION = 0.1
-# In fewer pictures than this there is no usual one.
+_MIN_DEVIATION = 0.1
+# In fewer images than this there is no usual one.
 FEWEST = 8
 
-# A placeholder: its grey thumbnails agree but for what another size of the picture does to them, it tells little, and
+# A placeholder: its grey thumbnails agree but for what another size of the image does to them, it tells little, and
 # its names have nothing in common.
 _SAME_LEVELS = 16.0
 _SAME_CORRELATION = 0.94
@@ -54,9 +54,9 @@ _SAME_NAME = 0.5
 _COPIES_WITHOUT_NAMES = 3
 
 _WORDS = {
-    "blank-picture": (
+    "blank-image": (
         "{count} with nothing on it",
-        "a model learns to guess from the empty picture",
+        "a model learns to guess from the empty image",
         "look at it, and remove it if something went wrong when it was taken or copied",
     ),
     "too-dark": ("{count} nearly black", "little can be seen on it", "look at it, and expose it again or remove it"),
@@ -73,17 +73,17 @@ _WORDS = {
     ),
     "odd-aspect": (
         "{count} far longer or narrower than the others",
-        "much of the model's input is margin, or much of the picture is cut off",
+        "much of the model's input is margin, or much of the image is cut off",
         "look at it, and cut it to what it shows",
     ),
 }
 
 
-def odd_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
-    """Yield what is odd about single pictures; a blank, dark or bright one is not called blurred as well.
+def odd_images(facts: Iterable[ImageFacts]) -> Iterator[Finding]:
+    """Yield what is odd about single images; a blank, dark or bright one is not called blurred as well.
 
     Args:
-        facts: Of every picture; bad ones are passed over, and one that is there twice counts once.
+        facts: Of every image; bad ones are passed over, and one that is there twice counts once.
     """
     good = list({fact.path: fact for fact in facts if fact.comparable}.values())
     looks = [fact.appearance for fact in good if fact.appearance is not None]
@@ -91,39 +91,39 @@ def odd_pictures(facts: Iterable[PictureFacts]) -> Iterator[Finding]:
     found.update(_odd_shapes(good))
     for code, (title, explanation, hint) in _WORDS.items():
         if reasons := {good[at].path: words for at, words in sorted(found.get(code, {}).items())}:
-            words = title.format(count=format_count(len(reasons), "picture"))
+            words = title.format(count=format_count(len(reasons), "image"))
             yield Finding(code, CODES[code].severity, words, explanation, tuple(reasons), hint, reasons=reasons)
 
 
 def placeholders(inspected: Sequence[Inspection], families: Iterable[Sequence[int]]) -> Iterator[Finding]:
-    """Yield the families that look like one "no picture here" drawing under unrelated names.
+    """Yield the families that look like one "no image here" drawing under unrelated names.
 
     Such a family looks the same, has few tones, and either its names have nothing in common or,
     where the names are but numbers, there are three of it.
 
     Args:
-        inspected: Every picture.
-        families: Positions of what is the same picture or nearly so.
+        inspected: Every image.
+        families: Positions of what is the same image or nearly so.
     """
     groups = [tuple(inspected[at].facts.path for at in family) for family in families if _stands_in(inspected, family)]
     if groups:
         paths = tuple(path for group in groups for path in group)
-        title = f"{format_count(len(paths), 'picture')} that may be {format_count(len(groups), 'placeholder')}"
-        explanation = "one plain drawing under unrelated names: a picture that could not be had, perhaps"
-        hint = "look at it, and remove it if the real picture is missing"
+        title = f"{format_count(len(paths), 'image')} that may be {format_count(len(groups), 'placeholder')}"
+        explanation = "one plain drawing under unrelated names: an image that could not be had, perhaps"
+        hint = "look at it, and remove it if the real image is missing"
         yield Finding("placeholder", CODES["placeholder"].severity, title, explanation, paths, hint, tuple(groups))
 
 
 def robust_limits(values: _Values) -> tuple[float, float]:
     """Return median minus and plus 3.5 robust standard deviations, each of which is at least 0.1."""
     middle = float(np.median(values))
-    spread = max(1.4826 * float(np.median(np.abs(values - middle))), _LEAST_DEVIATION)
+    spread = max(1.4826 * float(np.median(np.abs(values - middle))), _MIN_DEVIATION)
     return middle - _DEVIATIONS * spread, middle + _DEVIATIONS * spread
 
 
 def _odd_looks(looks: Sequence[Appearance]) -> Iterator[tuple[str, dict[int, str]]]:
     blank = {at: _told_blank(look) for at, look in enumerate(looks) if _is_blank(look)}
-    yield "blank-picture", blank
+    yield "blank-image", blank
     if len(looks) < FEWEST:
         return
     rest = [(at, look) for at, look in enumerate(looks) if at not in blank]
@@ -155,14 +155,14 @@ def _odd_looks(looks: Sequence[Appearance]) -> Iterator[tuple[str, dict[int, str
 
 
 def _is_blank(look: Appearance) -> bool:
-    return look.contrast < LEAST_CONTRAST or look.entropy < LEAST_ENTROPY
+    return look.contrast < MIN_CONTRAST or look.entropy < MIN_ENTROPY
 
 
 def _told_blank(look: Appearance) -> str:
     return f"contrast {look.contrast:.1%}, {look.entropy:.2f} bits a pixel"
 
 
-def _odd_shapes(good: Sequence[PictureFacts]) -> Iterator[tuple[str, dict[int, str]]]:
+def _odd_shapes(good: Sequence[ImageFacts]) -> Iterator[tuple[str, dict[int, str]]]:
     if len(good) < FEWEST:
         return
     pixels = np.log([fact.width * fact.height for fact in good])

@@ -1,6 +1,6 @@
 """Whether the splits that the source gives are alike: size, shape, brightness, file type, classes and so on.
 
-A test split taken from elsewhere than the training split may well be right, but then its figures tell about elsewhere.
+A test split taken from elsewhere than the training split may well be right, but then its metrics tell about elsewhere.
 Splits that are made here are drawn by chance, and there is nothing to ask.
 """
 
@@ -18,18 +18,18 @@ from imagetune.data.audit.shortcuts import tell_class
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
-    from imagetune.data.audit.image_statistics import PictureFacts
+    from imagetune.data.audit.image_statistics import ImageFacts
     from imagetune.data.audit.shortcuts import Matrix
     from imagetune.data.sources.catalog import Catalog
 
-# Fewer pictures of a split than this can't show a difference that is worth telling.
+# Fewer images of a split than this can't show a difference that is worth telling.
 FEWEST = 20
 LARGEST_P = 0.01
-# With thousands of pictures, differences become certain that nobody minds: the greatest distance of two distribution
+# With thousands of images, differences become certain that nobody minds: the greatest distance of two distribution
 # functions, and half the sum of differences of shares, must reach this.
-LEAST_DISTANCE = 0.2
-# More of a split don't change the answer, only the time.
-MOST = 20_000
+MIN_DISTANCE = 0.2
+# More of a split don't change the prediction, only the time.
+MAX = 20_000
 # Rarer words are counted as one: the test of shares is not exact for small counts.
 _RARE = 10
 _MEASURES = ("size", "shape", "brightness", "contrast", "sharpness", "redness", "blueness", "bytes a pixel")
@@ -50,7 +50,7 @@ class Difference:
     p: float
 
 
-def split_shift(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[int]) -> Iterator[Finding]:
+def split_shift(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> Iterator[Finding]:
     """Yield a finding for validation and for test where it differs from training.
 
     Numbers are compared by the Kolmogorov-Smirnov test, file types, cameras and labels by the chi-squared test, and all
@@ -59,7 +59,7 @@ def split_shift(catalog: Catalog, facts: Sequence[PictureFacts], families: Seque
     Args:
         catalog: With the given splits.
         facts: One a record.
-        families: For each record the first that is the same picture or nearly so; one of each family in each split
+        families: For each record the first that is the same image or nearly so; one of each family in each split
             is used.
     """
     places = _places(catalog, facts, families)
@@ -71,15 +71,15 @@ def split_shift(catalog: Catalog, facts: Sequence[PictureFacts], families: Seque
     corrected = iter(adjust_p_values([one.p for compared in found.values() for one in compared]))
     for other, compared in found.items():
         adjusted = [(one, next(corrected)) for one in compared]
-        told = [one for one, p in adjusted if p <= LARGEST_P and one.distance >= LEAST_DISTANCE]
+        told = [one for one, p in adjusted if p <= LARGEST_P and one.distance >= MIN_DISTANCE]
         if told:
             yield _finding(other, told, _told_apart(facts, places["train"], places[other]))
 
 
 def differences(
-    catalog: Catalog, facts: Sequence[PictureFacts], first: Sequence[int], second: Sequence[int]
+    catalog: Catalog, facts: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
 ) -> list[Difference]:
-    """Compare the pictures at two lists of places in every respect; p-values are not corrected."""
+    """Compare the images at two lists of places in every respect; p-values are not corrected."""
     from scipy.stats import ks_2samp
 
     one, other = measures(facts, first), measures(facts, second)
@@ -94,7 +94,7 @@ def differences(
     found = []
     for what, ours, theirs in pairs:
         if np.ptp(np.concatenate([ours, theirs])):
-            # The exact p takes seconds for thousands of pictures, and differs little from twenty on.
+            # The exact p takes seconds for thousands of images, and differs little from twenty on.
             test = ks_2samp(ours, theirs, method="asymp")
             found.append(Difference(what, float(test.statistic), float(test.pvalue)))
     for what, every in words.items():
@@ -103,13 +103,13 @@ def differences(
     return found
 
 
-def measures(facts: Sequence[PictureFacts], places: Sequence[int]) -> Matrix:
-    """Return the figures that splits are compared by, ``(len(places), 8)`` float64."""
+def measures(facts: Sequence[ImageFacts], places: Sequence[int]) -> Matrix:
+    """Return the metrics that splits are compared by, ``(len(places), 8)`` float64."""
     rows = []
     for fact in (facts[at] for at in places):
         look = fact.appearance
         if look is None:
-            raise ValueError(f"{fact.path} has no appearance: leave bad pictures out")
+            raise ValueError(f"{fact.path} has no appearance: leave bad images out")
         pixels = fact.width * fact.height
         shape = (np.log(pixels), np.log(look.ratio))
         light = (look.brightness, look.contrast, look.sharpness)
@@ -138,7 +138,7 @@ def share_difference(first: Sequence[str], second: Sequence[str]) -> tuple[float
     return float(np.abs(shares[0] - shares[1]).sum()) / 2, float(chi2_contingency(table).pvalue)
 
 
-def _places(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[int]) -> dict[str, list[int]]:
+def _places(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> dict[str, list[int]]:
     first: dict[tuple[str, int], int] = {}
     for at, (record, fact) in enumerate(zip(catalog.records, facts, strict=True)):
         if record.split is not None and fact.comparable:
@@ -150,12 +150,12 @@ def _places(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[
 
 
 def _some(places: list[int]) -> list[int]:
-    if len(places) <= MOST:
+    if len(places) <= MAX:
         return places
-    return sorted(np.random.default_rng(0).choice(places, MOST, replace=False).tolist())
+    return sorted(np.random.default_rng(0).choice(places, MAX, replace=False).tolist())
 
 
-def _told_apart(facts: Sequence[PictureFacts], first: Sequence[int], second: Sequence[int]) -> float | None:
+def _told_apart(facts: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]) -> float | None:
     """Return the balanced accuracy of a small tree that tells the splits apart (Lopez-Paz and Oquab 2017)."""
     features = np.concatenate([measures(facts, first), measures(facts, second)])
     told = tell_class(features, ["train"] * len(first) + ["other"] * len(second))
@@ -166,10 +166,10 @@ def _finding(other: str, differences: Sequence[Difference], accuracy: float | No
     ranked = sorted(differences, key=lambda one: -one.distance)
     listed = ", ".join(f"{one.what} {one.distance:.2f}" for one in ranked)
     explanation = f"distance of the distributions, 0 to 1: {listed}"
-    figures = {one.what: one.distance for one in ranked}
+    metrics = {one.what: one.distance for one in ranked}
     if accuracy is not None:
         explanation += f"; a small tree tells {other} from train with balanced accuracy {accuracy:.2f} (0.50 by chance)"
-        figures["told_apart"] = accuracy
+        metrics["told_apart"] = accuracy
     title = f"{other} is not like train: {', '.join(one.what for one in ranked)}"
     hint = "if that is not on purpose, split anew: leave the given splits out, or mix the sources"
-    return Finding("split-shift", CODES["split-shift"].severity, title, explanation, hint=hint, figures=figures)
+    return Finding("split-shift", CODES["split-shift"].severity, title, explanation, hint=hint, metrics=metrics)

@@ -1,8 +1,8 @@
-"""Whether something that has nothing to do with what a picture shows tells its label.
+"""Whether something that has nothing to do with what an image shows tells its label.
 
 A model takes the easiest way: where all the sick were photographed in one hospital and all the healthy in another, it
 learns the hospital (Geirhos et al., "Shortcut Learning in Deep Neural Networks", 2020). So a small decision tree is
-asked to tell the label from the size alone, the shape alone, and so on. What it says about pictures that it was not
+asked to tell the label from the size alone, the shape alone, and so on. What it says about images that it was not
 trained on is compared with what it would get if the labels were shuffled.
 """
 
@@ -23,7 +23,7 @@ from imagetune.data.findings import CODES, Finding
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from imagetune.data.audit.image_statistics import PictureFacts
+    from imagetune.data.audit.image_statistics import ImageFacts
     from imagetune.data.sources.catalog import Catalog
     from imagetune.data.sources.records import Record
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     _Codes = npt.NDArray[np.int64]
 
 FOLDS = 5
-# Fewer pictures than this, or than this of a class, tell nothing that lasts.
+# Fewer images than this, or than this of a class, tell nothing that lasts.
 FEWEST = 40
 FEWEST_OF_A_CLASS = 10
-# More don't change the answer, only the time: what a tree learns from, and what that is chosen from.
-MOST = 4000
-MOST_SEEN = 100_000
+# More don't change the prediction, only the time: what a tree learns from, and what that is chosen from.
+MAX = 4000
+MAX_SEEN = 100_000
 SHUFFLES = 999
 # No shuffle may do as well: with six checks, less than one clean set in a hundred is told.
 LARGEST_P = 0.001
 # What is worth telling: so much of the way from chance to certainty; or one class, found in so many more of its own
-# pictures than of the others; or so much of a number's variance.
+# images than of the others; or so much of a number's variance.
 SKILL = 0.4
 ONE_CLASS = 0.6
 EXPLAINED = 0.25
 # A word that is rarer tells nothing about others.
-_LEAST_OF_A_WORD = 3
-_MOST_WORDS = 50
-# Above this many folders, one for each label is how the labels are kept, not where the pictures come from.
+_MIN_WORD_LETTERS = 3
+_MAX_WORDS = 50
+# Above this many folders, one for each label is how the labels are kept, not where the images come from.
 _SOURCES = 5
 
 _TITLES = {
@@ -60,33 +60,33 @@ _TITLES = {
     "shortcut-folder": "folder",
 }
 _HINTS = {
-    "shortcut-size": "use pictures of the same size for all classes, or look whether the sizes mean different sources",
+    "shortcut-size": "use images of the same size for all classes, or look whether the sizes mean different sources",
     "shortcut-aspect": "data.resize: squash hides the shape; where it belongs to the class, data.audit.allow the code",
     "shortcut-colour": "augment the colours (ColorJitter); where they belong to the class, data.audit.allow the code",
     "shortcut-file-type": "convert all to one type; compression leaves traces that a model can learn",
-    "shortcut-camera": "take pictures of every class with every camera, or make the camera the group of the split",
-    "shortcut-folder": "make the folder the group of the split, and look at each folder's own figures",
+    "shortcut-camera": "take images of every class with every camera, or make the camera the group of the split",
+    "shortcut-folder": "make the folder the group of the split, and look at each folder's own metrics",
 }
 
 
 @dataclass(frozen=True)
 class Told:
-    """How well labels were told from something, on pictures that the tree had not seen.
+    """How well labels were told from something, on images that the tree had not seen.
 
     Attributes:
         score: Balanced accuracy; for numbers the share of variance explained (R squared).
         chance: What guessing would get.
         p: Part of 1,000 orders of the labels, the true one among them, that did as well; 1 where the score is too low
             to be told anyway, which saves the time.
-        pictures: How many were used, of each family one.
+        images: How many were used, of each family one.
         best_class: The class that is told best, "" for numbers.
-        gain: Share of that class's pictures called so, minus that of the others; 0 for numbers.
+        gain: Share of that class's images called so, minus that of the others; 0 for numbers.
     """
 
     score: float
     chance: float
     p: float
-    pictures: int
+    images: int
     best_class: str = ""
     gain: float = 0.0
 
@@ -106,20 +106,20 @@ class Told:
         return self.strong and self.p <= LARGEST_P
 
 
-def tell_labels(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[int]) -> dict[str, Told]:
+def tell_labels(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> dict[str, Told]:
     """Return how well each of size, shape, colour, file type, camera and folder tells the label.
 
     Args:
-        catalog: The records, and how their labels are read. With several labels a picture, each label is told by
+        catalog: The records, and how their labels are read. With several labels an image, each label is told by
             itself and the best of them counts.
         facts: One a record.
-        families: For each record the first that is the same picture or nearly so; one of each family is used, or
-            copies would tell each other's label. Of 40 groups and more, one picture of each label is used.
+        families: For each record the first that is the same image or nearly so; one of each family is used, or
+            copies would tell each other's label. Of 40 groups and more, one image of each label is used.
 
     Returns:
-        By the finding's code; what is the same for all pictures, and sets too small to say, are left out.
+        By the finding's code; what is the same for all images, and sets too small to say, are left out.
     """
-    rows = _some(np.array(_one_of_each(catalog, facts, families), np.int64), MOST_SEEN).tolist()
+    rows = _some(np.array(_one_of_each(catalog, facts, families), np.int64), MAX_SEEN).tolist()
     records, seen = [catalog.records[at] for at in rows], [facts[at] for at in rows]
     best: dict[str, Told] = {}
     for code, features in _features(catalog, records, seen):
@@ -138,7 +138,7 @@ def shortcuts(told: Mapping[str, Told]) -> Iterator[Finding]:
 def tell_class(features: Matrix, labels: Sequence[str]) -> Told | None:
     """Return how well a small tree tells a class, five-fold cross-validated; None with too little to go by.
 
-    Chance and significance come from shuffling the labels against the tree's answers, which stay as they are. The
+    Chance and significance come from shuffling the labels against the tree's predictions, which stay as they are. The
     statistic is the larger of skill and best class, so that looking at many classes is allowed for.
 
     Args:
@@ -149,12 +149,12 @@ def tell_class(features: Matrix, labels: Sequence[str]) -> Told | None:
     names = sorted(name for name, count in counts.items() if count >= FEWEST_OF_A_CLASS)
     if len(names) < 2 or sum(counts[name] for name in names) < FEWEST:
         return None
-    most = max(FEWEST_OF_A_CLASS, MOST // len(names))
+    most = max(FEWEST_OF_A_CLASS, MAX // len(names))
     every = np.array(labels, object)
     kept = np.concatenate([_some(np.flatnonzero(every == name), most) for name in names])
     truth = np.repeat(np.arange(len(names)), [min(counts[name], most) for name in names])
-    answers = _answers(features[kept], truth, _classifier, stratified=True)
-    score, gains = _class_scores(truth, answers, len(names))
+    predictions = _predictions(features[kept], truth, _classifier, stratified=True)
+    score, gains = _class_scores(truth, predictions, len(names))
     best = int(gains.argmax())
     told = Told(score, 1 / len(names), 1.0, len(kept), names[best], float(gains[best]))
     if not told.strong:
@@ -162,28 +162,28 @@ def tell_class(features: Matrix, labels: Sequence[str]) -> Told | None:
     reached = max(told.skill, told.gain)
 
     def as_good(order: _Codes) -> bool:
-        other, others = _class_scores(order, answers, len(names))
+        other, others = _class_scores(order, predictions, len(names))
         return max(replace(told, score=other).skill, float(others.max())) >= reached
 
     return replace(told, p=_p_value(as_good, truth))
 
 
 def tell_number(features: Matrix, values: Sequence[float]) -> Told | None:
-    """Return how much of a number's variance a small tree explains, cross-validated; None with too few pictures.
+    """Return how much of a number's variance a small tree explains, cross-validated; None with too few images.
 
     Args:
         features: ``(n, d)``, finite.
         values: ``n`` numbers.
     """
-    kept = _some(np.arange(len(values)), MOST)
+    kept = _some(np.arange(len(values)), MAX)
     truth = np.array(values, np.float64)[kept]
     if len(kept) < FEWEST or not np.ptp(truth):
         return None
-    answers = _answers(features[kept], truth, _regressor, stratified=False)
+    predictions = _predictions(features[kept], truth, _regressor, stratified=False)
     variance = float(((truth - truth.mean()) ** 2).sum())
 
     def explained(order: Matrix) -> float:
-        return 1 - float(((order - answers) ** 2).sum()) / variance
+        return 1 - float(((order - predictions) ** 2).sum()) / variance
 
     told = Told(explained(truth), 0.0, 1.0, len(kept))
     return replace(told, p=_p_value(lambda order: explained(order) >= told.score, truth)) if told.strong else told
@@ -191,7 +191,7 @@ def tell_number(features: Matrix, values: Sequence[float]) -> Told | None:
 
 def one_hot(words: Sequence[str]) -> Matrix:
     """Return a column for each word that is there at least three times, ``(n, words)``; at most 50, the commonest."""
-    common = [word for word, count in Counter(words).most_common(_MOST_WORDS) if count >= _LEAST_OF_A_WORD]
+    common = [word for word, count in Counter(words).most_common(_MAX_WORDS) if count >= _MIN_WORD_LETTERS]
     columns = np.zeros((len(words), len(common)))
     place = {word: column for column, word in enumerate(common)}
     for row, word in enumerate(words):
@@ -218,9 +218,7 @@ def _attempts(features: Matrix, records: Sequence[Record], catalog: Catalog) -> 
             yield told
 
 
-def _features(
-    catalog: Catalog, records: Sequence[Record], facts: Sequence[PictureFacts]
-) -> Iterator[tuple[str, Matrix]]:
+def _features(catalog: Catalog, records: Sequence[Record], facts: Sequence[ImageFacts]) -> Iterator[tuple[str, Matrix]]:
     looks = [fact.appearance for fact in facts if fact.appearance is not None]
     sides = np.log(np.array([(fact.width, fact.height) for fact in facts], np.float64).reshape(-1, 2))
     yield "shortcut-size", sides.sum(axis=1, keepdims=True)
@@ -234,8 +232,8 @@ def _features(
         yield "shortcut-folder", one_hot(folders)
 
 
-def _one_of_each(catalog: Catalog, facts: Sequence[PictureFacts], families: Sequence[int]) -> list[int]:
-    """Return a place for each family; with many groups, for each label of a group: a patient's pictures are alike."""
+def _one_of_each(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> list[int]:
+    """Return a place for each family; with many groups, for each label of a group: a patient's images are alike."""
     several = catalog.rule.task == "multi_label"
     grouped = len({record.group for record in catalog.records} - {None}) >= FEWEST
     first: dict[object, int] = {}
@@ -277,16 +275,16 @@ def _p_value(as_good: Callable[[npt.NDArray[Any]], bool], truth: npt.NDArray[Any
     return (1 + sum(as_good(random.permutation(truth)) for _ in range(SHUFFLES))) / (1 + SHUFFLES)
 
 
-def _answers(
+def _predictions(
     features: Matrix, truth: npt.NDArray[Any], make: Callable[[], Any], *, stratified: bool
 ) -> npt.NDArray[Any]:
     from sklearn.model_selection import KFold, StratifiedKFold
 
     folds = (StratifiedKFold if stratified else KFold)(FOLDS, shuffle=True, random_state=0)
-    answers = np.zeros(len(truth), truth.dtype)
+    predictions = np.zeros(len(truth), truth.dtype)
     for known, asked in folds.split(features, truth):
-        answers[asked] = make().fit(features[known], truth[known]).predict(features[asked])
-    return answers
+        predictions[asked] = make().fit(features[known], truth[known]).predict(features[asked])
+    return predictions
 
 
 def _classifier() -> Any:
@@ -301,9 +299,9 @@ def _regressor() -> Any:
     return DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=5, random_state=0)
 
 
-def _class_scores(truth: _Codes, answers: _Codes, classes: int) -> tuple[float, Matrix]:
-    """Return balanced accuracy, and for each class recall minus the share of other pictures that are called so."""
-    table = np.bincount(truth * classes + answers, minlength=classes * classes).reshape(classes, classes)
+def _class_scores(truth: _Codes, predictions: _Codes, classes: int) -> tuple[float, Matrix]:
+    """Return balanced accuracy, and for each class recall minus the share of other images that are called so."""
+    table = np.bincount(truth * classes + predictions, minlength=classes * classes).reshape(classes, classes)
     right, of_class, called = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     recall = right / of_class
     return float(recall.mean()), recall - (called - right) / (of_class.sum() - of_class)
@@ -311,7 +309,7 @@ def _class_scores(truth: _Codes, answers: _Codes, classes: int) -> tuple[float, 
 
 def _finding(code: str, told: Told) -> Finding:
     what = _TITLES[code]
-    figures = {"score": told.score, "chance": told.chance, "p": told.p, "pictures": told.pictures}
+    metrics = {"score": told.score, "chance": told.chance, "p": told.p, "images": told.images}
     if not told.best_class:
         title = f"the {what} alone explains {told.score:.0%} of the label's variance"
     elif told.skill >= SKILL:
@@ -319,7 +317,7 @@ def _finding(code: str, told: Told) -> Finding:
     else:
         title = f"the {what} alone tells {told.best_class!r} from the others"
     if told.best_class:
-        figures["best_class_gain"] = told.gain
+        metrics["best_class_gain"] = told.gain
         title += f" (balanced accuracy {told.score:.2f}, by chance {told.chance:.2f})"
-    explanation = f"by a small tree, cross-validated on {told.pictures:,} pictures; a model may learn that alone"
-    return Finding(code, CODES[code].severity, title, explanation, hint=_HINTS[code], figures=figures)
+    explanation = f"by a small tree, cross-validated on {told.images:,} images; a model may learn that alone"
+    return Finding(code, CODES[code].severity, title, explanation, hint=_HINTS[code], metrics=metrics)

@@ -1,8 +1,8 @@
-"""What the check of each picture told, kept so that an unchanged file is never opened for it again.
+"""What the check of each image told, kept so that an unchanged file is never opened for it again.
 
 One SQLite file in the cache folder, shared by all runs and safe under several processes. An entry is told by the path,
 by size and times of the file, and by the settings and decoders that made it. Whoever can't use the file goes on
-without: the pictures are opened again.
+without: the images are opened again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.core.row_store import cache_root
-from imagetune.data.audit.image_statistics import Appearance, Inspection, PictureFacts
+from imagetune.data.audit.image_statistics import Appearance, ImageFacts, Inspection
 
 NAME = "facts-1.sqlite3"
-MOST_BYTES = 2 << 30
+MAX_BYTES = 2 << 30
 # File systems count time in steps of up to two seconds (FAT): a file that was just written may change unseen.
 SETTLED_SECONDS = 2.0
 WAIT_SECONDS = 2.0
@@ -87,12 +87,12 @@ class FactsStore:
     Args:
         settings: Everything but the file that an inspection depends on; JSON values.
         path: The database; ``facts-1.sqlite3`` in the cache folder by default.
-        most_bytes: What was not used for longest is forgotten when the database grows beyond this.
+        max_bytes: What was not used for longest is forgotten when the database grows beyond this.
     """
 
-    def __init__(self, settings: object, *, path: Path | None = None, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, settings: object, *, path: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
         self.path = path or cache_root() / NAME
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self._settings = hashlib.sha256(json.dumps(settings).encode()).digest()[:8]
 
     def read(self, paths: Sequence[str], stamps: Sequence[Stamp | None]) -> list[Inspection | None]:
@@ -122,7 +122,7 @@ class FactsStore:
         )
         with self._or_without(), closing(self._open()) as connection, connection:
             connection.executemany(_KEEP, rows)
-            while _bytes_in_use(connection) > self.most_bytes:
+            while _bytes_in_use(connection) > self.max_bytes:
                 connection.execute(_FORGET, (_REMOVED_AT_ONCE,))
 
     def _open(self) -> sqlite3.Connection:
@@ -141,7 +141,7 @@ class FactsStore:
             yield
         except (sqlite3.OperationalError, OSError):  # locked, full, not to be written
             return
-        except sqlite3.DatabaseError:  # damaged: the next writer begins anew
+        except sqlite3.DatabaseError:  # corrupted: the next writer begins anew
             for suffix in ("", "-journal"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -156,14 +156,14 @@ def _content(one: Inspection) -> tuple[str, bytes, int]:
 
 
 def _inspection(path: str, row: tuple[str, bytes, int, int]) -> Inspection | None:
-    """Return what a row tells, None where it is damaged."""
+    """Return what a row tells, None where it is corrupted."""
     text, thumbnail, checksum, _ = row
     if not isinstance(text, str) or not isinstance(thumbnail, bytes) or _checksum(text, thumbnail) != checksum:
         return None
     sha256, size, width, height, code, error, notes, kind, camera, look = json.loads(text)
     noted = tuple((name, words) for name, words in notes)
     appearance = None if look is None else Appearance(*look)
-    facts = PictureFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
+    facts = ImageFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
     return Inspection(facts, thumbnail)
 
 

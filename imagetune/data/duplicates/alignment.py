@@ -15,11 +15,11 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Pictures = npt.NDArray[np.float32]
+    TrainingImages = npt.NDArray[np.float32]
 
-# Most that a picture is enlarged and shifted by (pixels of a thumbnail).
-MOST_SCALE = 0.16
-MOST_SHIFT = 3.0
+# Most that an image is enlarged and shifted by (pixels of a thumbnail).
+MAX_SCALE = 0.16
+MAX_SHIFT = 3.0
 
 _SOFTEN = 0.6
 _BLURS = ((2.0, 3), (1.0, 3))
@@ -27,7 +27,7 @@ _BLURS = ((2.0, 3), (1.0, 3))
 _DAMPING = (30.0, 0.3, 30.0, 0.3)
 
 
-def edge_strengths(thumbnails: Pictures) -> Pictures:
+def edge_strengths(thumbnails: TrainingImages) -> TrainingImages:
     """Return the strength of the edges (Sobel) at each pixel of the softened thumbnails.
 
     Args:
@@ -41,13 +41,15 @@ def edge_strengths(thumbnails: Pictures) -> Pictures:
     padded = np.pad(softened, ((0, 0), (1, 1), (1, 1)), mode="edge")
     across = padded[:, :, 2:] - padded[:, :, :-2]
     down = padded[:, 2:] - padded[:, :-2]
-    strengths: Pictures = np.hypot(
+    strengths: TrainingImages = np.hypot(
         across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:], down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]
     )
     return strengths
 
 
-def correlations(ones: Pictures, others: Pictures, weights: Pictures | None = None) -> npt.NDArray[np.float32]:
+def correlations(
+    ones: TrainingImages, others: TrainingImages, weights: TrainingImages | None = None
+) -> npt.NDArray[np.float32]:
     """Return the Pearson correlation of each pair, over the pixels whose weight is 1; 0 where one of them is plain.
 
     Args:
@@ -64,14 +66,14 @@ def correlations(ones: Pictures, others: Pictures, weights: Pictures | None = No
     return products
 
 
-def standard(pictures: Pictures) -> Pictures:
+def standard(images: TrainingImages) -> TrainingImages:
     """Return each of ``(n, side, side)`` with mean 0 and standard deviation 1; zeros for a plain one."""
-    centred = pictures - pictures.mean(axis=(1, 2), keepdims=True)
-    scaled: Pictures = centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1e-6)
+    centred = images - images.mean(axis=(1, 2), keepdims=True)
+    scaled: TrainingImages = centred / np.maximum(centred.std(axis=(1, 2), keepdims=True), 1e-6)
     return scaled
 
 
-def overlaid(fixed: Pictures, moved: Pictures) -> tuple[Pictures, Pictures]:
+def overlaid(fixed: TrainingImages, moved: TrainingImages) -> tuple[TrainingImages, TrainingImages]:
     """Lay each moved thumbnail over its fixed one, as well as a shift and a scale of each axis can.
 
     Args:
@@ -91,7 +93,7 @@ def overlaid(fixed: Pictures, moved: Pictures) -> tuple[Pictures, Pictures]:
     return _sampled(moved, columns, rows), covered
 
 
-def _refined(fixed: Pictures, moved: Pictures, steps: Pictures, count: int) -> Pictures:
+def _refined(fixed: TrainingImages, moved: TrainingImages, steps: TrainingImages, count: int) -> TrainingImages:
     """Return the scales and shifts (n, 4) after some more steps: of columns, then of rows."""
     number, side = fixed.shape[:2]
     fixed = standard(fixed)
@@ -105,27 +107,27 @@ def _refined(fixed: Pictures, moved: Pictures, steps: Pictures, count: int) -> P
     return steps
 
 
-def _undone(steps: Pictures, delta: Pictures) -> Pictures:
+def _undone(steps: TrainingImages, delta: TrainingImages) -> TrainingImages:
     """Return the step that is ``delta`` undone, then ``steps``."""
     scale, shift = steps[:, 0::2], steps[:, 1::2]
     ratio = (1 + scale) / (1 + delta[:, 0::2])
     new = np.empty_like(steps)
-    new[:, 0::2] = np.clip(ratio - 1, -MOST_SCALE, MOST_SCALE)
-    new[:, 1::2] = np.clip(shift - delta[:, 1::2] * ratio, -MOST_SHIFT, MOST_SHIFT)
+    new[:, 0::2] = np.clip(ratio - 1, -MAX_SCALE, MAX_SCALE)
+    new[:, 1::2] = np.clip(shift - delta[:, 1::2] * ratio, -MAX_SHIFT, MAX_SHIFT)
     return new
 
 
-def _slopes(fixed: Pictures) -> Pictures:
+def _slopes(fixed: TrainingImages) -> TrainingImages:
     """Return how each pixel changes with scale and shift of columns and rows: (n, side * side, 4)."""
     number, side = fixed.shape[:2]
     across, down = np.gradient(fixed, axis=2), np.gradient(fixed, axis=1)
     away = _from_centre(side)
     stacked = np.stack([across * away, across, down * away[:, None], down], axis=-1)
-    slopes: Pictures = stacked.reshape(number, side * side, 4).astype(np.float32, copy=False)
+    slopes: TrainingImages = stacked.reshape(number, side * side, 4).astype(np.float32, copy=False)
     return slopes
 
 
-def _places(steps: Pictures, side: int) -> tuple[Pictures, Pictures]:
+def _places(steps: TrainingImages, side: int) -> tuple[TrainingImages, TrainingImages]:
     """Return from which columns and which rows (n, side) of the moved thumbnail the pixels come."""
     away = _from_centre(side)
     middle = np.float32((side - 1) / 2)
@@ -138,30 +140,30 @@ def _from_centre(side: int) -> npt.NDArray[np.float32]:
     return np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
 
 
-def _within(places: Pictures, side: int) -> Pictures:
+def _within(places: TrainingImages, side: int) -> TrainingImages:
     return ((places >= -0.5) & (places <= side - 0.5)).astype(np.float32)
 
 
-def _sampled(pictures: Pictures, columns: Pictures, rows: Pictures) -> Pictures:
-    """Return the pictures at these places, bilinear; beyond the border the nearest pixel."""
-    upright: Pictures = np.matmul(_tents(rows, pictures.shape[1]), pictures)
-    sampled: Pictures = np.matmul(upright, _tents(columns, pictures.shape[2]).transpose(0, 2, 1))
+def _sampled(images: TrainingImages, columns: TrainingImages, rows: TrainingImages) -> TrainingImages:
+    """Return the images at these places, bilinear; beyond the border the nearest pixel."""
+    upright: TrainingImages = np.matmul(_tents(rows, images.shape[1]), images)
+    sampled: TrainingImages = np.matmul(upright, _tents(columns, images.shape[2]).transpose(0, 2, 1))
     return sampled
 
 
-def _tents(places: Pictures, side: int) -> Pictures:
+def _tents(places: TrainingImages, side: int) -> TrainingImages:
     inside = np.clip(places, 0, side - 1)[:, :, None]
-    tents: Pictures = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
+    tents: TrainingImages = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
     return tents
 
 
-def _blurred(pictures: Pictures, blur: Pictures) -> Pictures:
+def _blurred(images: TrainingImages, blur: TrainingImages) -> TrainingImages:
     """Return them blurred along columns and rows by a matrix of `_blur`."""
-    blurred: Pictures = np.matmul(np.matmul(blur, pictures), blur.T)
+    blurred: TrainingImages = np.matmul(np.matmul(blur, images), blur.T)
     return blurred
 
 
-def _blur(side: int, sigma: float) -> Pictures:
+def _blur(side: int, sigma: float) -> TrainingImages:
     """Return the matrix that blurs columns of ``side`` pixels, the border repeated."""
     kernel = cv2.getGaussianKernel(9, sigma, cv2.CV_32F).ravel()
     matrix = np.zeros((side, side), np.float32)

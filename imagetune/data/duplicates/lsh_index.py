@@ -1,6 +1,6 @@
 """Which of many looks may be alike, without comparing each with each: locality-sensitive hashing of a cosine transform.
 
-A look is its lowest 8 x 8 frequencies. Their signs are cut into four bands by parity, because a mirrored picture
+A look is its lowest 8 x 8 frequencies. Their signs are cut into four bands by parity, because a mirrored image
 changes the sign of all its odd frequencies: of a symmetric one these are zero but for noise, while the even ones
 hold. Two looks meet where a band agrees after any of its least certain signs are turned (query-directed probing: Lv
 et al., "Multi-Probe LSH", 2007). So a cropped or marked copy, which turns up to a third of all signs, still meets its
@@ -37,7 +37,7 @@ _ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One of the eight orientations of a picture: mirrored at the diagonal first, then upside down, then sideways."""
+    """One of the eight orientations of an image: mirrored at the diagonal first, then upside down, then sideways."""
 
     diagonal: bool = False
     rows: bool = False
@@ -49,21 +49,21 @@ class Turn:
         return not self.diagonal or self.rows == self.columns
 
     def of_frequencies(self, frequencies: Floats) -> Floats:
-        """Return the frequencies (n, 8, 8) of the turned pictures."""
+        """Return the frequencies (n, 8, 8) of the turned images."""
         signs = np.where(np.arange(FREQUENCIES) % 2, np.float32(-1), np.float32(1))
         turned = frequencies.transpose(0, 2, 1) if self.diagonal else frequencies
         turned = turned * signs[:, None] if self.rows else turned
         return turned * signs if self.columns else turned
 
     def of_pixels(self, pixels: npt.NDArray[_Pixel]) -> npt.NDArray[_Pixel]:
-        """Return the turned pictures; rows and columns are the last two axes."""
+        """Return the turned images; rows and columns are the last two axes."""
         turned = pixels.swapaxes(-1, -2) if self.diagonal else pixels
         turned = turned[..., ::-1, :] if self.rows else turned
         return turned[..., ::-1] if self.columns else turned
 
 
 UPRIGHT = Turn()
-# A quarter turn to the left is one to the right with the two pictures exchanged.
+# A quarter turn to the left is one to the right with the two images exchanged.
 TURNS = (
     UPRIGHT,
     Turn(columns=True),
@@ -80,11 +80,11 @@ class LookIndex:
 
     Args:
         frequencies: ``(n, 8, 8)`` float32 of length 1, the mean set to zero.
-        least_cosine: Pairs below it need not be yielded.
+        min_cosine: Pairs below it need not be yielded.
     """
 
-    def __init__(self, frequencies: Floats, *, least_cosine: float) -> None:
-        self._frequencies, self._least = frequencies, least_cosine
+    def __init__(self, frequencies: Floats, *, min_cosine: float) -> None:
+        self._frequencies, self._least = frequencies, min_cosine
         self._tables = [_table(_codes(frequencies, band)) for band in _BANDS] if len(frequencies) > ALL_PAIRS else []
 
     def candidates(self, turn: Turn, families: Places) -> Iterator[tuple[Places, Places]]:
@@ -99,12 +99,12 @@ class LookIndex:
             yield from self._compared(turned)
             return
         for band, (order, starts) in zip(_BANDS, self._tables, strict=True):
-            codes, doubtful = _codes(turned, band), _doubtful(turned, band)
+            codes, uncertain = _codes(turned, band), _uncertain(turned, band)
             for probe in range(1 << UNCERTAIN_SIGNS):
                 mask = np.zeros(len(codes), np.int64)
                 for sign in range(UNCERTAIN_SIGNS):
                     if probe >> sign & 1:
-                        mask |= doubtful[sign]
+                        mask |= uncertain[sign]
                 wanted = codes ^ mask
                 left = starts[wanted]
                 yield from _expand(left, starts[wanted + 1] - left, order, families)
@@ -134,7 +134,7 @@ def _codes(frequencies: Floats, band: npt.NDArray[np.intp]) -> Places:
     return codes
 
 
-def _doubtful(frequencies: Floats, band: npt.NDArray[np.intp]) -> list[Places]:
+def _uncertain(frequencies: Floats, band: npt.NDArray[np.intp]) -> list[Places]:
     """Return the bits of the least certain signs, one array (n,) each."""
     sizes = np.abs(frequencies.reshape(len(frequencies), -1)[:, band] - np.float32(COUNTS_FROM))
     least = np.argpartition(sizes, UNCERTAIN_SIGNS, axis=1)[:, :UNCERTAIN_SIGNS].astype(np.int64)

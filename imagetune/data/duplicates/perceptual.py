@@ -1,6 +1,6 @@
-"""Nearly identical pictures, in any of the eight orientations: what is kept of each, and which pairs are alike.
+"""Nearly identical images, in any of the eight orientations: what is kept of each, and which pairs are alike.
 
-A look is a grey 32 x 32 thumbnail, its colours on a 4 x 4 grid and its shape; a picture with plain margins has two,
+A look is a grey 32 x 32 thumbnail, its colours on a 4 x 4 grid and its shape; an image with plain margins has two,
 with and without them. Looks that `look_index` brings together are compared by the features of the thumbnails: the
 strength of their edges, laid over each other as well as a crop allows (`alignment`). There are two ways to be nearly
 identical:
@@ -10,9 +10,9 @@ identical:
 
 The limits were set on planted copies and by the families that a person sees in the shipped clipart set
 (`tests/data`). On 190 drawings and made-up photographs this found 97% of the copies without 5% of each side, 97% of the
-watermarked and all but one of the other ones, and called no two sound pictures alike. pHash of the library imagehash,
+watermarked and all but one of the other ones, and called no two sound images alike. pHash of the library imagehash,
 in all eight orientations, found 83% of the cropped ones within 10 bits, and 95% within 14, where it called 13% of the
-sound pictures alike.
+sound images alike.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 
     Mask = npt.NDArray[np.bool]
 
-# To be raised when the same picture would give another look than before.
+# To be raised when the same image would give another look than before.
 LOOK_VERSION = 6
 SIDE = 32
 GRID = 4
 # Longer sides are shrunk to this before anything else.
 TRIM_SIDE = 128
-# All plain pictures look alike: those with less contrast (grey levels) than this, or with fewer frequencies that count
+# All plain images look alike: those with less contrast (grey levels) than this, or with fewer frequencies that count
 # (at least 2% of the strongest). Stripes and crosses have 3 to 20 of the 63, other drawings 20 to 60.
-LEAST_CONTRAST = 4.0
-LEAST_FREQUENCIES = 20
+MIN_CONTRAST = 4.0
+MIN_FREQUENCIES = 20
 COUNTS_FROM = 0.02
 # Cosine of the frequencies of two looks: copies that lost 5% on every side have 0.8 and more, redrawn ones 0.95.
 COPY_COSINE, REDRAWN_COSINE = 0.75, 0.95
 # Mean difference of the 4 x 4 light and colour values of copies, in levels.
 COPY_LIGHT, COPY_COLOURS = 26.0, 10.0
-# Plain pictures of other colours are other pictures.
+# Plain images of other colours are other images.
 PLAIN_COLOURS = (5.0, 3.0)
 # Of the edges of redrawn ones, where they are.
 REDRAWN_EDGES = 0.87
 # Of edges and of grey levels, once one thumbnail is laid over the other.
 LAID_EDGES, LAID_GREY = 0.89, 0.9
-# Soft pictures have so weak edges that compression blurs them.
+# Soft images have so weak edges that compression blurs them.
 SOFT_EDGES, SOFT_GREY = 0.7, 0.985
 SIDES_RATIO, REDRAWN_SIDES_RATIO = 1.12, 1.06
 # What was only turned, resized, squeezed or recompressed is the same all over.
 SAME_EDGES = 0.95
-# A look is common that resembles more others than this share of the pictures, bounded by these counts.
+# A look is common that resembles more others than this share of the images, bounded by these counts.
 COMMON_SHARE, COMMON_COUNTS = 0.1, (20, 60)
 # Looks that resemblance may join to one family: a longer chain has ends that don't resemble each other.
 LONGEST_CHAIN = 64
@@ -68,44 +68,44 @@ LONGEST_CHAIN = 64
 _LOOK = np.dtype([("grey", "u1", (SIDE, SIDE)), ("colours", "u1", (2, GRID, GRID)), ("ratio", "<f4"), ("plain", "?")])
 _TRIM_LEVELS = 32
 _TRIM_SHARE = 0.02
-# A look of the whole picture is kept beside that without margins when they took more than this of a side, and left more
+# A look of the whole image is kept beside that without margins when they took more than this of a side, and left more
 # than this of the area: small things on white paper are all alike from afar.
 _TRIM_MATTERS, _TRIM_LEAVES = 0.03, 0.15
 # The first pairs of a family connect most of it, and the rest needs no look: blocks grow.
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 12
 
 
-def shrunk(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the picture with at most 128 pixels on its longer side, areas averaged; a smaller one as it is.
+def shrunk(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the image with at most 128 pixels on its longer side, areas averaged; a smaller one as it is.
 
     Args:
-        picture: ``(h, w, 3)`` uint8.
+        image: ``(h, w, 3)`` uint8.
     """
-    scale = TRIM_SIDE / max(picture.shape[:2])
+    scale = TRIM_SIDE / max(image.shape[:2])
     if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    small: npt.NDArray[np.uint8] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return image
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small: npt.NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return small
 
 
-def look_of(picture: npt.NDArray[np.uint8]) -> tuple[int | None, bytes]:
+def look_of(image: npt.NDArray[np.uint8]) -> tuple[int | None, bytes]:
     """Return what `near_pairs` compares.
 
     Args:
-        picture: ``(h, w, 3)`` uint8 RGB.
+        image: ``(h, w, 3)`` uint8 RGB.
 
     Returns:
-        A 64-bit hash: the signs of the lowest 63 frequencies (None for a plain picture); and the looks as bytes (empty
+        A 64-bit hash: the signs of the lowest 63 frequencies (None for a plain image); and the looks as bytes (empty
         for one too plain to be told from any other).
     """
-    whole = shrunk(picture)
+    whole = shrunk(image)
     trimmed = _trim(whole)
     look = _look(trimmed)
-    if min(trimmed.shape[:2]) < 4 or float(look["grey"].std()) < LEAST_CONTRAST:
+    if min(trimmed.shape[:2]) < 4 or float(look["grey"].std()) < MIN_CONTRAST:
         return None, b""
     sizes = np.abs(frequencies := _frequencies(look["grey"]))
-    if np.count_nonzero(sizes > COUNTS_FROM * sizes.max()) < LEAST_FREQUENCIES:
+    if np.count_nonzero(sizes > COUNTS_FROM * sizes.max()) < MIN_FREQUENCIES:
         # Without its margins a flag is one stripe, which many others have.
         return None, _look(whole, plain=True).tobytes()
     signs = np.packbits(frequencies.ravel() > 0)
@@ -116,10 +116,10 @@ def look_of(picture: npt.NDArray[np.uint8]) -> tuple[int | None, bytes]:
 
 
 def near_pairs(looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of positions whose pictures are nearly the same.
+    """Yield pairs of positions whose images are nearly the same.
 
     Enough pairs come to tell what belongs together; one that earlier pairs have connected is passed over. So the many
-    pictures of a film cost little more than as many different ones.
+    images of a film cost little more than as many different ones.
 
     Args:
         looks: Those of `look_of`, empty where there is none.
@@ -131,7 +131,7 @@ def near_pairs(looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     for look in np.flatnonzero(owners[1:] == owners[:-1]).tolist():
         families.join(look, look + 1)
     rest = _Rest(len(owners), most=int(np.clip(len(looks) * COMMON_SHARE, *COMMON_COUNTS)))
-    index = LookIndex(judge.frequencies, least_cosine=COPY_COSINE)
+    index = LookIndex(judge.frequencies, min_cosine=COPY_COSINE)
     for turn in TURNS:
         for first, second in index.candidates(turn, families.names):
             pairs = rest.new(judge.likely(first, second, turn, families.names), turn)
@@ -165,7 +165,7 @@ def _joined(
 class _Rest:
     """The pairs that a closer look may find to be alike, but for looks that resemble too many others.
 
-    Digits, faces or X-rays that fill their frame all resemble each other: there only pictures that are the same all
+    Digits, faces or X-rays that fill their frame all resemble each other: there only images that are the same all
     over are copies.
     """
 
@@ -283,13 +283,13 @@ def _cropped(fixed: Floats, moved: Floats) -> Mask:
     return same
 
 
-def _look(picture: npt.NDArray[np.uint8], *, plain: bool = False) -> npt.NDArray[np.void]:
+def _look(image: npt.NDArray[np.uint8], *, plain: bool = False) -> npt.NDArray[np.void]:
     look = np.zeros(1, _LOOK)
-    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     look["grey"] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     grid = cv2.resize(small, (GRID, GRID), interpolation=cv2.INTER_AREA)
     look["colours"] = cv2.cvtColor(grid, cv2.COLOR_RGB2YCrCb)[:, :, 1:].transpose(2, 0, 1)
-    look["ratio"] = picture.shape[1] / picture.shape[0]
+    look["ratio"] = image.shape[1] / image.shape[0]
     look["plain"] = plain
     return look
 
@@ -308,15 +308,15 @@ def _frequencies(grey: npt.NDArray[np.uint8]) -> Floats:
     return scaled
 
 
-def _trim(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _trim(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Cut plain margins off."""
-    border = np.sort(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]]), axis=0).astype(np.int16)
+    border = np.sort(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]), axis=0).astype(np.int16)
     middle = len(border) // 2
     margin = (border[middle - 1] + border[middle]) // 2
     lowest, highest = np.clip(margin - _TRIM_LEVELS, 0, 255), np.clip(margin + _TRIM_LEVELS, 0, 255)
-    content = cv2.inRange(picture, lowest, highest) == 0
+    content = cv2.inRange(image, lowest, highest) == 0
     rows = np.flatnonzero(content.mean(axis=1) > _TRIM_SHARE)
     columns = np.flatnonzero(content.mean(axis=0) > _TRIM_SHARE)
     if not len(rows) or not len(columns):
-        return picture
-    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return image
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -1,4 +1,4 @@
-"""Augmentation by any albumentations transform: checked by building the real one, repeatable from a seed a picture."""
+"""Augmentation by any albumentations transform: checked by building the real one, repeatable from a seed an image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from imagetune.recipe.data import ImageSettings
 
-    Picture = npt.NDArray[np.uint8]
+    Image = npt.NDArray[np.uint8]
 
 __all__ = [
     "PRESETS",
@@ -39,12 +39,12 @@ _REFUSED = {
     "Compose": "the list itself is the composition: write its transforms straight into the list",
     "ReplayCompose": "the list itself is the composition: write its transforms straight into the list",
     "OneOrOther": "write OneOf with two transforms",
-    "SelectiveChannelTransform": "pictures keep their three channels together here",
+    "SelectiveChannelTransform": "images keep their three channels together here",
     "Lambda": "a recipe holds no code",
-    **dict.fromkeys(_NORMALISES, "normalisation is the model's first layers, so pictures must stay uint8 RGB"),
+    **dict.fromkeys(_NORMALISES, "normalisation is the model's first layers, so images must stay uint8 RGB"),
 }
 _CHAIN_TRIALS = 8
-# What a library may raise for values that don't suit a picture.
+# What a library may raise for values that don't suit an image.
 _TRANSFORM_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -71,11 +71,11 @@ class Problem:
 
 
 class Augmenter:
-    """Augments pictures; equal seeds give equal pixels, in any thread or process.
+    """Augments images; equal seeds give equal pixels, in any thread or process.
 
     Args:
         spec: A preset's name, or transforms as a recipe writes them.
-        image: The size that comes out, and the background that turned and moved pictures are filled up with.
+        image: The size that comes out, and the background that turned and moved images are filled up with.
     """
 
     def __init__(self, spec: str | Sequence[Mapping[str, Any]], image: ImageSettings) -> None:
@@ -88,25 +88,25 @@ class Augmenter:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Augmenter, (self._spec, self._image))
 
-    def __call__(self, picture: Picture, *, seed: tuple[int, int, int]) -> Picture:
+    def __call__(self, image: Image, *, seed: tuple[int, int, int]) -> Image:
         """Return an augmented copy.
 
         Args:
-            picture: ``(h, w, 3)`` uint8 RGB, usually already of the final size.
-            seed: Seed of the run, epoch, and index of the picture; not negative.
+            image: ``(h, w, 3)`` uint8 RGB, usually already of the final size.
+            seed: Seed of the run, epoch, and index of the image; not negative.
 
         Returns:
             ``(image.height, image.width, 3)`` uint8 RGB.
         """
         import numpy as np
 
-        from imagetune.data.loading.decode import resize_picture
+        from imagetune.data.loading.decode import resize_image
 
         if not self._spec:
-            return resize_picture(picture, self._image)
+            return resize_image(image, self._image)
         composition = self._composition()
         composition.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        return resize_picture(composition(image=picture)["image"], self._image)
+        return resize_image(composition(image=image)["image"], self._image)
 
     def _composition(self) -> Any:
         if not hasattr(self._local, "composition"):
@@ -127,7 +127,7 @@ def augmentation_transforms(
 
     Args:
         spec: The name of a preset of ours or of a plug-in, or transforms as a recipe writes them.
-        size: Height and width in pixels of the pictures that will be augmented; a plug-in's preset may depend on it.
+        size: Height and width in pixels of the images that will be augmented; a plug-in's preset may depend on it.
 
     Raises:
         RecipeError: A plug-in's preset is not to be had, or is no list.
@@ -149,11 +149,11 @@ def _plugin_preset(name: str, size: tuple[int, int]) -> tuple[Mapping[str, Any],
 def augmentation_problems(
     spec: str | Sequence[Mapping[str, Any]], *, size: tuple[int, int] = (224, 224)
 ) -> tuple[Problem, ...]:
-    """Check an augmentation by building each transform and trying it on a picture.
+    """Check an augmentation by building each transform and trying it on an image.
 
     Args:
         spec: A preset's name, or transforms as a recipe writes them.
-        size: Height and width in pixels of the pictures that will be augmented.
+        size: Height and width in pixels of the images that will be augmented.
 
     Returns:
         Everything that is wrong; empty for an augmentation that works.
@@ -285,22 +285,22 @@ def _schema_problems(error: ValidationError, arguments: dict[str, Any], place: P
 
 
 def _trial(transform: Any, size: tuple[int, int], seed: int = 0) -> str:
-    """Return why a transform fails on a picture or changes its type, or "" when it works."""
+    """Return why a transform fails on an image or changes its type, or "" when it works."""
     import cv2
     import numpy as np
     from albumentations.augmentations.crops.transforms import CropSizeError
 
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     transform.set_random_seed(seed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = transform(image=picture, force_apply=True)["image"]
+            result = transform(image=image, force_apply=True)["image"]
     except (*_TRANSFORM_ERRORS, CropSizeError, cv2.error) as error:
-        return f"on a picture of {size[0]} x {size[1]} it fails with: {_plain(str(error))}"
+        return f"on an image of {size[0]} x {size[1]} it fails with: {_plain(str(error))}"
     if not isinstance(result, np.ndarray) or result.dtype != np.uint8 or result.ndim != 3 or result.shape[2] != 3:
         kind = f"{result.dtype} {result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
-        return f"it gives {kind}, but pictures must stay uint8 RGB: normalisation is the model's first layers"
+        return f"it gives {kind}, but images must stay uint8 RGB: normalisation is the model's first layers"
     return ""
 
 

@@ -1,8 +1,8 @@
-"""From the bytes of a picture file to an RGB array: the one decoder of fit, evaluate, predict and serve.
+"""From the bytes of an image file to an RGB array: the one decoder of fit, evaluate, predict and serve.
 
 Pillow reads every header first, so that a pixel bomb is refused unread. simplejpeg decodes sound 8-bit JPEGs, OpenCV
 JPEGs that are odd, PNG and still WebP. Pillow decodes the rest: CMYK, 16-bit, GIF, TIFF, BMP, AVIF, animations; and it
-says what is wrong with a picture that the others gave up.
+says what is wrong with an image that the others gave up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imagetune.errors import BadPictureError
+from imagetune.errors import BadImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from imagetune.recipe.data import ImageSettings
 
-    Picture = npt.NDArray[np.uint8]
-    # At what scale a picture of so many upright rows and columns will be used.
+    Pixels = npt.NDArray[np.uint8]
+    # At what scale an image of so many upright rows and columns will be used.
     Scale = Callable[[int, int], float]
 
-# Pictures are decoded side by side in processes and threads; threads inside OpenCV would only get in their way.
+# Images are decoded side by side in processes and threads; threads inside OpenCV would only get in their way.
 cv2.setNumThreads(0)
-# A bad picture becomes a BadPictureError; OpenCV's own account of it would tear the progress bar.
+# A bad image becomes a BadImageError; OpenCV's own account of it would tear the progress bar.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 # Each header is checked against max_pixels here; Pillow's fixed limit would warn below it or refuse above it.
 Image.MAX_IMAGE_PIXELS = None
@@ -64,101 +64,101 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4 & ~cv2.IMREAD_COLOR_BGR,
     8: cv2.IMREAD_REDUCED_COLOR_8 & ~cv2.IMREAD_COLOR_BGR,
 }
-# Of a picture that is shrunk, four bytes a value are held meanwhile.
-_MOST_FLOAT_PIXELS = 1 << 21
+# Of an image that is shrunk, four bytes a value are held meanwhile.
+_MAX_FLOAT_PIXELS = 1 << 21
 
 
-def load_picture(path: str, image: ImageSettings, *, max_pixels: int) -> Picture:
-    """Read, decode and resize one picture file.
+def load_image(path: str, settings: ImageSettings, *, max_pixels: int) -> Pixels:
+    """Read, decode and resize one image file.
 
     Returns:
-        ``(image.height, image.width, 3)`` uint8 RGB.
+        ``(settings.height, settings.width, 3)`` uint8 RGB.
 
     Raises:
-        BadPictureError: The file is not there or can't be decoded; ``where`` is its path.
+        BadImageError: The file is not there or can't be decoded; ``where`` is its path.
     """
-    data = read_picture_file(path)
-    picture = _decoded(data, path, image.background, max_pixels, partial(_scale_in_frame, image))
-    return resize_picture(picture, image)
+    data = read_image_file(path)
+    image = _decoded(data, path, settings.background, max_pixels, partial(_scale_in_frame, settings))
+    return resize_image(image, settings)
 
 
-def read_picture_file(path: str) -> bytes:
-    """Return the bytes of a picture file.
+def read_image_file(path: str) -> bytes:
+    """Return the bytes of an image file.
 
     Raises:
-        BadPictureError: It is not there, empty or not readable.
+        BadImageError: It is not there, empty or not readable.
     """
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         what = "is a link to a file that does not exist" if Path(path).is_symlink() else "no such file"
-        raise BadPictureError(what, where=path) from error
+        raise BadImageError(what, where=path) from error
     except OSError as error:
-        raise BadPictureError(f"can't be read: {error.strerror}", where=path) from error
+        raise BadImageError(f"can't be read: {error.strerror}", where=path) from error
     if not data:
-        raise BadPictureError("the file is empty", where=path)
+        raise BadImageError("the file is empty", where=path)
     return data
 
 
-def decode_picture(
+def decode_image(
     data: bytes,
     *,
     where: str,
     background: tuple[int, int, int],
     max_pixels: int,
     at_least: tuple[int, int] | None = None,
-) -> Picture:
-    """Decode the first frame of a picture file, turned as its EXIF says, on the background where it is transparent.
+) -> Pixels:
+    """Decode the first frame of an image file, turned as its EXIF says, on the background where it is transparent.
 
     Args:
         data: The whole file.
         where: Path or name for error messages.
         background: RGB, 0 to 255.
-        max_pixels: Pictures with more pixels than this are refused from their header.
+        max_pixels: Images with more pixels than this are refused from their header.
         at_least: Height and width in pixels, upright, that the caller needs. A JPEG that is at least twice as large is
             then decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled inverse DCT), never smaller than that. Eighths in between
-            measured slower than the whole picture.
+            measured slower than the whole image.
 
     Returns:
         ``(height, width, 3)`` uint8 RGB.
 
     Raises:
-        BadPictureError: The picture is truncated, damaged, too large or not a picture.
+        BadImageError: The image is truncated, corrupted, too large or not an image.
     """
     scale = None if at_least is None else partial(_scale_to_cover, at_least)
     return _decoded(data, where, background, max_pixels, scale)
 
 
-def resize_picture(picture: Picture, image: ImageSettings) -> Picture:
-    """Bring a picture to the size of the model's input.
+def resize_image(image: Pixels, settings: ImageSettings) -> Pixels:
+    """Bring an image to the size of the model's input.
 
-    ``pad`` scales the whole picture into the frame and centres it on the background, ``crop`` cuts a centred piece of
+    ``pad`` scales the whole image into the frame and centres it on the background, ``crop`` cuts a centred piece of
     the frame's shape, ``squash`` stretches. Shrinking averages areas, enlarging is bilinear.
 
     Args:
-        picture: ``(h, w, 3)`` uint8 RGB.
-        image: The frame.
+        image: ``(h, w, 3)`` uint8 RGB.
+        settings: Size, resizing and background of the frame.
 
     Returns:
-        ``(image.height, image.width, 3)`` uint8 RGB.
+        ``(settings.height, settings.width, 3)`` uint8 RGB.
     """
-    rows, columns = picture.shape[:2]
-    if (rows, columns) == (image.height, image.width):
-        return picture
-    if image.resize == "squash":
-        return _scale(picture, image.height, image.width)
-    scale = _scale_in_frame(image, rows, columns)
-    if image.resize == "crop":
-        keep_rows = min(rows, max(1, round(image.height / scale)))
-        keep_columns = min(columns, max(1, round(image.width / scale)))
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (settings.height, settings.width):
+        return image
+    if settings.resize == "squash":
+        return _scale(image, settings.height, settings.width)
+    scale = _scale_in_frame(settings, rows, columns)
+    if settings.resize == "crop":
+        keep_rows = min(rows, max(1, round(settings.height / scale)))
+        keep_columns = min(columns, max(1, round(settings.width / scale)))
         top, left = (rows - keep_rows) // 2, (columns - keep_columns) // 2
-        return _scale(picture[top : top + keep_rows, left : left + keep_columns], image.height, image.width)
-    height = min(image.height, max(1, round(rows * scale)))
-    width = min(image.width, max(1, round(columns * scale)))
-    top, left = (image.height - height) // 2, (image.width - width) // 2
-    bottom, right = image.height - height - top, image.width - width - left
-    framed: Picture = cv2.copyMakeBorder(
-        _scale(picture, height, width), top, bottom, left, right, cv2.BORDER_CONSTANT, value=image.background
+        return _scale(image[top : top + keep_rows, left : left + keep_columns], settings.height, settings.width)
+    height = min(settings.height, max(1, round(rows * scale)))
+    width = min(settings.width, max(1, round(columns * scale)))
+    top, left = (settings.height - height) // 2, (settings.width - width) // 2
+    bottom, right = settings.height - height - top, settings.width - width - left
+    framed: Pixels = cv2.copyMakeBorder(
+        _scale(image, height, width), top, bottom, left, right, cv2.BORDER_CONSTANT, value=settings.background
     )
     return framed
 
@@ -169,16 +169,16 @@ def _decoded(
     background: tuple[int, int, int],
     max_pixels: int,
     scale: Scale | None,
-) -> Picture:
-    """Decode as `decode_picture` does, but never smaller than ``scale``."""
+) -> Pixels:
+    """Decode as `decode_image` does, but never smaller than ``scale``."""
     header = _open_header(data, where)
     with header:
         width, height = header.size
         if width * height > max_pixels:
             what = f"{width} x {height} = {width * height:,} pixels, more than the {max_pixels:,} allowed"
-            raise BadPictureError(what, where=where, hint="raise data.max_pixels if it is genuine")
+            raise BadImageError(what, where=where, hint="raise data.max_pixels if it is genuine")
         if header.format == "PNG" and (trouble := _png_trouble(data)):
-            raise BadPictureError(trouble, where=where)
+            raise BadImageError(trouble, where=where)
         reduce = 1 if scale is None else _reduction(header, scale)
         pixels = _decode_with_simplejpeg(data, header, reduce)
         if pixels is None:
@@ -188,10 +188,10 @@ def _decoded(
         return _turn(_on_background(pixels, background), _orientation(header))
 
 
-def _scale_in_frame(image: ImageSettings, rows: int, columns: int) -> float:
-    """Return the scale at which a frame shows a picture; of a picture that is stretched, that of the larger side."""
-    both = image.height / rows, image.width / columns
-    return min(both) if image.resize == "pad" else max(both)
+def _scale_in_frame(settings: ImageSettings, rows: int, columns: int) -> float:
+    """Return the scale at which a frame shows an image; of an image that is stretched, that of the larger side."""
+    both = settings.height / rows, settings.width / columns
+    return min(both) if settings.resize == "pad" else max(both)
 
 
 def _scale_to_cover(least: tuple[int, int], rows: int, columns: int) -> float:
@@ -203,14 +203,14 @@ def _open_header(data: bytes, where: str) -> Image.Image:
         return Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         start = data[:512].lstrip().lower()
-        kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not a picture that can be read"
-        raise BadPictureError(f"is {kind}", where=where) from error
+        kind = "an HTML page" if start.startswith((b"<!doctype html", b"<html")) else "not an image that can be read"
+        raise BadImageError(f"is {kind}", where=where) from error
     except _DECODE_ERRORS as error:
-        raise BadPictureError(f"has a damaged header: {_reason(error)}", where=where) from error
+        raise BadImageError(f"has a corrupted header: {_reason(error)}", where=where) from error
 
 
 def _png_trouble(data: bytes) -> str:
-    """Return what is wrong with a PNG's chunks, or "". Decoders let some damage pass that its checksums show."""
+    """Return what is wrong with a PNG's chunks, or "". Decoders let some corruption pass that its checksums show."""
     at = 8
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -219,7 +219,7 @@ def _png_trouble(data: bytes) -> str:
             break
         # Chunks with a small first letter hold notes, not pixels.
         if kind[:1].isupper() and zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            return f"is damaged: wrong checksum in its {kind.decode('latin-1')} part"
+            return f"is corrupted: wrong checksum in its {kind.decode('latin-1')} part"
         if kind == b"IEND":
             return ""
         at = end
@@ -236,7 +236,7 @@ def _reduction(header: Image.Image, scale: Scale) -> int:
     return next((factor for factor in (8, 4, 2) if factor * scale(rows, columns) <= 1), 1)
 
 
-def _decode_with_simplejpeg(data: bytes, header: Image.Image, reduce: int) -> Picture | None:
+def _decode_with_simplejpeg(data: bytes, header: Image.Image, reduce: int) -> Pixels | None:
     """Return ``(h, w, 3)`` RGB, or None where it is no sound 8-bit JPEG."""
     if header.format not in ("JPEG", "MPO") or header.mode not in _OPENCV_MODES["JPEG"]:
         return None
@@ -244,7 +244,7 @@ def _decode_with_simplejpeg(data: bytes, header: Image.Image, reduce: int) -> Pi
     least = {"min_height": -(-height // reduce), "min_width": -(-width // reduce)} if reduce > 1 else {}
     try:
         # It is strict: what makes libjpeg warn is left to those who know whether it can be used.
-        decoded: Picture = simplejpeg.decode_jpeg(data, colorspace="RGB", **least)
+        decoded: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", **least)
     except (ValueError, MemoryError):
         return None
     return decoded
@@ -252,7 +252,7 @@ def _decode_with_simplejpeg(data: bytes, header: Image.Image, reduce: int) -> Pi
 
 def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.NDArray[np.uint8] | None:
     """Return ``(h, w, 3)`` RGB or ``(h, w, 4)`` RGBA, or None where Pillow must decide."""
-    # The second picture of an MPO is the other eye, not an animation.
+    # The second image of an MPO is the other eye, not an animation.
     animated = getattr(header, "is_animated", False) and header.format != "MPO"
     if animated or header.mode not in _OPENCV_MODES.get(str(header.format), ()):
         return None
@@ -274,17 +274,17 @@ def _decode_with_opencv(data: bytes, header: Image.Image, reduce: int) -> npt.ND
     return decoded
 
 
-def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> Picture:
+def _decode_with_pillow(header: Image.Image, where: str, background: tuple[int, int, int]) -> Pixels:
     try:
         header.load()
         frame = ImageOps.exif_transpose(header)
     except _DECODE_ERRORS as error:
         reason = _reason(error)
-        what = "is truncated" if "truncat" in reason.lower() else "is damaged"
-        raise BadPictureError(f"{what}: {reason}", where=where) from error
+        what = "is truncated" if "truncat" in reason.lower() else "is corrupted"
+        raise BadImageError(f"{what}: {reason}", where=where) from error
     except MemoryError as error:
         size = f"{header.size[0]} x {header.size[1]} pixels"
-        raise BadPictureError(f"{size} don't fit into memory", where=where) from error
+        raise BadImageError(f"{size} don't fit into memory", where=where) from error
     return _on_background(_eight_bits(frame, where), background)
 
 
@@ -292,17 +292,17 @@ def _eight_bits(frame: Image.Image, where: str) -> npt.NDArray[np.uint8]:
     """Return any Pillow mode as ``(h, w, 3)`` or ``(h, w, 4)`` uint8."""
     if frame.mode == "F":
         what = "has floating-point pixels, whose range is not defined"
-        raise BadPictureError(what, where=where, hint="save it with 8 or 16 bits")
+        raise BadImageError(what, where=where, hint="save it with 8 or 16 bits")
     if frame.mode.startswith("I"):
         deep = np.asarray(frame)
-        # Pillow opens some 16-bit pictures as 32-bit integers; 8-bit values in such a frame stay as they are.
+        # Pillow opens some 16-bit images as 32-bit integers; 8-bit values in such a frame stay as they are.
         grey = (deep >> 8 if frame.mode != "I" or int(deep.max(initial=0)) > 255 else deep).clip(0, 255)
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     see_through = frame.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in frame.info
     return np.asarray(frame.convert("RGBA" if see_through else "RGB"))
 
 
-def _on_background(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Picture:
+def _on_background(pixels: npt.NDArray[np.uint8], background: tuple[int, int, int]) -> Pixels:
     """Composite RGBA onto the background, rounded to the nearest: ``(a * rgb + (255 - a) * background) / 255``."""
     if pixels.shape[2] == 3:
         return pixels
@@ -325,31 +325,31 @@ def _orientation(header: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _turn(picture: Picture, orientation: int) -> Picture:
+def _turn(image: Pixels, orientation: int) -> Pixels:
     """Undo the camera's turn (EXIF 2.32, tag Orientation)."""
     if orientation == 1:
-        return picture
+        return image
     if orientation >= _LYING:
-        picture = picture.transpose(1, 0, 2)
+        image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
-        picture = picture[:, ::-1]
+        image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
-        picture = picture[::-1]
-    return np.ascontiguousarray(picture)
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
-def _scale(picture: Picture, height: int, width: int) -> Picture:
-    if picture.shape[:2] == (height, width):
-        return picture
-    rows, columns = picture.shape[:2]
+def _scale(image: Pixels, height: int, width: int) -> Pixels:
+    if image.shape[:2] == (height, width):
+        return image
+    rows, columns = image.shape[:2]
     how = cv2.INTER_AREA if height * width < rows * columns else cv2.INTER_LINEAR
     whole = rows % height == 0 and columns % width == 0
-    if height <= rows and width <= columns and not whole and rows * columns <= _MOST_FLOAT_PIXELS:
+    if height <= rows and width <= columns and not whole and rows * columns <= _MAX_FLOAT_PIXELS:
         # The same to the bit, and a third faster: OpenCV averages areas of bytes one value at a time.
-        picture = cv2.resize(picture.astype(np.float32), (width, height), interpolation=how)
-        rounded: Picture = cv2.convertScaleAbs(picture)
+        image = cv2.resize(image.astype(np.float32), (width, height), interpolation=how)
+        rounded: Pixels = cv2.convertScaleAbs(image)
         return rounded
-    scaled: Picture = cv2.resize(picture, (width, height), interpolation=how)
+    scaled: Pixels = cv2.resize(image, (width, height), interpolation=how)
     return scaled
 
 

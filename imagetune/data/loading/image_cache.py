@@ -1,7 +1,7 @@
-"""Pictures that were decoded and resized once: kept in memory or on disk, and found by the SHA-256 of their file.
+"""Images that were decoded and resized once: kept in memory or on disk, and found by the SHA-256 of their file.
 
-What comes back is what `load_picture` gave, to the last pixel. A picture whose hash isn't known, for which there is no
-room, or whose row was damaged is decoded as without a cache.
+What comes back is what `load_image` gave, to the last pixel. An image whose hash isn't known, for which there is no
+room, or whose row was corrupted is decoded as without a cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from imagetune.core.row_store import KEY_BYTES, MemoryRows, Rows, cache_root, free_disk, open_rows, row_bytes
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 Kind = Literal["ram", "disk", "off"]
 
-# To be raised whenever `load_picture` makes other pixels of the same file.
+# To be raised whenever `load_image` makes other pixels of the same file.
 DECODER_VERSION = 1
-_TABLES = "pictures"
+_TABLES = "images"
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
-class PictureCache:
-    """The decoded pictures of one size, and why they are kept where they are.
+class ImageCache:
+    """The decoded images of one size, and why they are kept where they are.
 
     Attributes:
         kind: In memory, on disk, or nowhere.
         reason: Why, as a clause.
-        rows: The pictures ``(height, width, 3)`` uint8; None where they are kept nowhere.
-        places: The row of each picture by its path; pictures with the same content share one.
+        rows: The images ``(height, width, 3)`` uint8; None where they are kept nowhere.
+        places: The row of each image by its path; images with the same content share one.
     """
 
     kind: Kind
@@ -47,47 +47,47 @@ class PictureCache:
     places: Mapping[str, int] = field(default_factory=dict)
 
     def places_of(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the row ``(n,)`` of each picture, -1 without one."""
+        """Return the row ``(n,)`` of each image, -1 without one."""
         return np.fromiter((self.places.get(path, -1) for path in paths), np.int64, len(paths))
 
 
-NO_CACHE = PictureCache("off", "data.cache is off")
+NO_CACHE = ImageCache("off", "data.cache is off")
 
 
-class PictureCaches:
-    """The decoded pictures of a run: opened once for each size that they are brought to, for all splits together.
+class ImageCaches:
+    """The decoded images of a run: opened once for each size that they are brought to, for all splits together.
 
     Args:
-        hashes: SHA-256 of each picture by its path, hexadecimal.
+        hashes: SHA-256 of each image by its path, hexadecimal.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = hashes
-        self._opened: dict[tuple[object, ...], PictureCache] = {}
+        self._opened: dict[tuple[object, ...], ImageCache] = {}
 
-    def opened(self, config: DataConfig, *, reads: int = 2) -> PictureCache:
-        """Return the cache of pictures of the size that ``config`` asks for.
+    def opened(self, config: DataConfig, *, reads: int = 2) -> ImageCache:
+        """Return the cache of images of the size that ``config`` asks for.
 
         Args:
             config: Its cache, cache_gib, workers, and image settings count.
-            reads: How often each picture will be read. A single time doesn't pay.
+            reads: How often each image will be read. A single time doesn't pay.
         """
         key = (config.image.model_dump_json(), config.cache, config.cache_gib, config.workers == 0, reads > 1)
         if key not in self._opened:
-            self._opened[key] = open_picture_cache(config, self._hashes, reads=reads)
+            self._opened[key] = open_image_cache(config, self._hashes, reads=reads)
         return self._opened[key]
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Gives pictures by their position: from the cache as far as they are there, else from their files.
+class ImageSource:
+    """Gives images by their position: from the cache as far as they are there, else from their files.
 
     Attributes:
         paths: n files.
         image: The size that they are brought to.
-        max_pixels: Larger pictures are refused.
-        rows: Decoded pictures, or None.
-        places: ``(n,)`` int64 row of each picture, -1 without one.
+        max_pixels: Larger images are refused.
+        rows: Decoded images, or None.
+        places: ``(n,)`` int64 row of each image, -1 without one.
     """
 
     paths: tuple[str, ...]
@@ -97,10 +97,10 @@ class PictureSource:
     places: npt.NDArray[np.int64]
 
     def load(self, index: int) -> npt.NDArray[np.uint8]:
-        """Return a picture ``(height, width, 3)`` uint8 RGB that the caller may change.
+        """Return an image ``(height, width, 3)`` uint8 RGB that the caller may change.
 
         Raises:
-            BadPictureError: It can't be decoded; ``where`` is its path.
+            BadImageError: It can't be decoded; ``where`` is its path.
         """
         place = int(self.places[index])
         if self.rows is None or place < 0:
@@ -112,37 +112,37 @@ class PictureSource:
         return kept
 
     def missing(self) -> int:
-        """Return how many pictures must be decoded still."""
+        """Return how many images must be decoded still."""
         if self.rows is None:
             return len(self.paths)
         known = self.places >= 0
         return len(self.paths) - int(self.rows.there()[self.places[known]].sum())
 
-    def for_processes(self) -> PictureSource:
+    def for_processes(self) -> ImageSource:
         """Return what other processes can use: they don't share this one's memory."""
         return replace(self, rows=None) if isinstance(self.rows, MemoryRows) else self
 
     def _decoded(self, index: int) -> npt.NDArray[np.uint8]:
-        return load_picture(self.paths[index], self.image, max_pixels=self.max_pixels)
+        return load_image(self.paths[index], self.image, max_pixels=self.max_pixels)
 
 
-def picture_source(
-    paths: Sequence[str], image: ImageSettings, *, max_pixels: int, cache: PictureCache | None
-) -> PictureSource:
-    """Return where the pictures of these files come from."""
+def image_source(
+    paths: Sequence[str], image: ImageSettings, *, max_pixels: int, cache: ImageCache | None
+) -> ImageSource:
+    """Return where the images of these files come from."""
     cache = cache or NO_CACHE
-    return PictureSource(tuple(paths), image, max_pixels, cache.rows, cache.places_of(paths))
+    return ImageSource(tuple(paths), image, max_pixels, cache.rows, cache.places_of(paths))
 
 
-def open_picture_cache(
+def open_image_cache(
     config: DataConfig, hashes: Mapping[str, str], *, reads: int = 2, root: Path | None = None
-) -> PictureCache:
-    """Decide where decoded pictures are kept, and open that.
+) -> ImageCache:
+    """Decide where decoded images are kept, and open that.
 
     Args:
         config: Its cache, cache_gib, workers, and image settings count.
-        hashes: SHA-256 of each picture by its path, hexadecimal; pictures without one are left out.
-        reads: How often each picture will be read.
+        hashes: SHA-256 of each image by its path, hexadecimal; images without one are left out.
+        reads: How often each image will be read.
         root: Folder of all tables; `cache_root` by default.
     """
     if config.cache == "off":
@@ -150,7 +150,7 @@ def open_picture_cache(
     known = {path: code for path, code in hashes.items() if len(code) == 2 * KEY_BYTES}
     keys = list(dict.fromkeys(known.values()))
     if not keys:
-        return PictureCache("off", "no picture's hash is known")
+        return ImageCache("off", "no image's hash is known")
     numbers = {code: number for number, code in enumerate(keys)}
     root = root or cache_root()
     room = _Room(config, len(keys), disk=_room_on_disk(root), memory=psutil.virtual_memory().available)
@@ -160,12 +160,12 @@ def open_picture_cache(
         rows = _open_table(config, keys, room, root)
         kind, reason = ("disk", reason) if rows is not None else ("off", f"{root} can't be written")
         if reads < 2 and config.cache == "auto" and rows is not None and not rows.there().all():
-            return PictureCache("off", "each picture is read once")
+            return ImageCache("off", "each image is read once")
     elif kind == "ram":
         rows = MemoryRows(len(keys), _shape(config.image), np.uint8)
     if rows is None:
-        return PictureCache("off", reason)
-    return PictureCache(kind, reason, rows, {path: numbers[code] for path, code in known.items()})
+        return ImageCache("off", reason)
+    return ImageCache(kind, reason, rows, {path: numbers[code] for path, code in known.items()})
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,11 @@ class _Room:
 
     @property
     def told(self) -> str:
-        return f"{self.count:,} decoded pictures take {self.needed / _GIB:.2g} GiB"
+        return f"{self.count:,} decoded images take {self.needed / _GIB:.2g} GiB"
 
 
 def _decide(config: DataConfig, room: _Room) -> tuple[Kind, str]:
-    """Return where pictures are kept, and why."""
+    """Return where images are kept, and why."""
     threads_only = config.workers == 0
     fits_disk = room.needed <= room.on_disk
     if config.cache == "ram":

@@ -1,7 +1,7 @@
 """Batches for training and evaluation: Grain runs the workers, each element of its dataset is a whole batch.
 
 Element ``step`` belongs to epoch ``step // steps_per_epoch``; the order of an epoch comes from (seed, epoch), the
-augmentation of a picture from (seed, epoch, index). So pixels and order don't depend on the number of workers, any
+augmentation of an image from (seed, epoch, index). So pixels and order don't depend on the number of workers, any
 step can be the first, and the last batch of an epoch may be smaller.
 """
 
@@ -20,9 +20,9 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores, without_main_module
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
-from imagetune.data.loading.image_cache import PictureCache, PictureSource, picture_source
+from imagetune.data.loading.image_cache import ImageCache, ImageSource, image_source
 from imagetune.data.sources.records import Record
-from imagetune.errors import BadPictureError, ResourceError
+from imagetune.errors import BadImageError, ResourceError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 Workers = int | Literal["auto"]
 
-# Seconds of one core, by which processes are worth their start of about three seconds: what a picture takes at 224
+# Seconds of one core, by which processes are worth their start of about three seconds: what an image takes at 224
 # pixels where it must be decoded, augmented, or only copied, and up to how much work the main process does itself.
 DECODE_SECONDS, AUGMENT_SECONDS, COPY_SECONDS = 1.2e-3, 0.8e-3, 0.05e-3
 ALONE_SECONDS = 8.0
-_MOST_WORKERS = 32
+_MAX_WORKERS = 32
 _BUFFERED_BATCHES = 2
 # Batches come back through pipes. Shared memory is a little faster, but a container has 64 MB of it, and a batch too
 # many there is a bus error.
@@ -44,13 +44,13 @@ _NO_SHARED_MEMORY = DatasetOptions(min_shm_size=1 << 62)
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures with their labels.
+    """Some images with their labels.
 
     Attributes:
         images: ``(b, height, width, 3)`` uint8 RGB.
         labels: ``(b,)`` int32, index into the class names, -1 for an unknown label.
         indices: ``(b,)`` int64, index into the records.
-        errors: ``(index, message)`` of pictures that could not be loaded and are not in the batch; only where the
+        errors: ``(index, message)`` of images that could not be loaded and are not in the batch; only where the
             caller asked to go on without them.
     """
 
@@ -91,7 +91,7 @@ class Batches:
         """Return the next batch.
 
         Raises:
-            BadPictureError: A picture can't be loaded any more; ``where`` is its path.
+            BadImageError: An image can't be loaded any more; ``where`` is its path.
             ResourceError: A worker process died.
         """
         if self._iterator is None:
@@ -106,11 +106,11 @@ class Batches:
             if "terminated unexpectedly" not in str(error):
                 raise
             hint = "memory is the usual cause: lower data.workers or train.batch_size"
-            raise ResourceError("a process that loads pictures died", hint=hint) from error
+            raise ResourceError("a process that loads images died", hint=hint) from error
         if loaded["errors"] and not self._keep_going:
             self.close()
             _, where, what, hint = loaded["errors"][0]
-            raise BadPictureError(what, where=where, hint=hint)
+            raise BadImageError(what, where=where, hint=hint)
         errors = tuple((index, what) for index, _, what, _ in loaded["errors"])
         return Batch(loaded["images"], loaded["labels"], loaded["indices"], errors)
 
@@ -150,7 +150,7 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
     max_pixels: int,
     start_step: int = 0,
     chances: npt.NDArray[np.float64] | None = None,
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
 ) -> Batches:
     """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other; loading begins at once.
 
@@ -159,17 +159,17 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
         class_names: In the order of the model's outputs.
         image: Size, resizing and background.
         augmentation: As in the recipe; see `augmentation_problems`.
-        batch_size: Pictures a batch; the last of each epoch may have fewer.
+        batch_size: Images a batch; the last of each epoch may have fewer.
         seed: Not negative; sets the order and every augmentation.
-        epochs: How many times each picture comes.
+        epochs: How many times each image comes.
         workers: Processes; 0 loads in threads of this one; ``auto`` decides by the amount of work.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger images are refused.
         start_step: The first step, counted from 0 over all epochs: resuming there gives the batches of a whole run.
-        chances: ``(n,)`` share of an epoch's draws that each picture gets, summing to 1: a picture may then come
+        chances: ``(n,)`` share of an epoch's draws that each image gets, summing to 1: an image may then come
             several times, differently augmented, or not at all. By default each comes once.
-        cache: Decoded pictures of this size, for those that are there, and to keep the others in. Pixels are the same.
+        cache: Decoded images of this size, for those that are there, and to keep the others in. Pixels are the same.
     """
-    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    source = image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
     work = loading_seconds(source, len(steps) * batch_size, augmented=True)
     count = _worker_count(workers, work_seconds=work, cores=usable_cores())
@@ -194,22 +194,22 @@ def evaluation_batches(
     workers: Workers,
     max_pixels: int,
     keep_going: bool = False,
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
 ) -> Batches:
-    """Return the pictures once, in the order of the records, not augmented.
+    """Return the images once, in the order of the records, not augmented.
 
     Args:
         records: Any split; a label that is not among the class names becomes -1.
         class_names: In the order of the model's outputs.
         image: Size, resizing and background.
-        batch_size: Pictures a batch.
+        batch_size: Images a batch.
         workers: As for `training_batches`, but none are started where that takes longer than the work.
-        max_pixels: Larger pictures are refused.
-        keep_going: Leave pictures that can't be loaded out of their batch and list them in ``errors``; a batch may then
+        max_pixels: Larger images are refused.
+        keep_going: Leave images that can't be loaded out of their batch and list them in ``errors``; a batch may then
             be empty.
         cache: As for `training_batches`.
     """
-    source = picture_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    source = image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     work = loading_seconds(source, len(records), augmented=False)
     count = 0 if work < ALONE_SECONDS else _worker_count(workers, work_seconds=work, cores=usable_cores())
     loader = _BatchLoader(
@@ -219,7 +219,7 @@ def evaluation_batches(
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Return how many batches hold ``count`` pictures, the last perhaps smaller."""
+    """Return how many batches hold ``count`` images, the last perhaps smaller."""
     return -(-count // batch_size)
 
 
@@ -228,7 +228,7 @@ class _BatchLoader:
 
     def __init__(
         self,
-        source: PictureSource,
+        source: ImageSource,
         labels: npt.NDArray[np.int32],
         batch_size: int,
         seed: int,
@@ -254,11 +254,11 @@ class _BatchLoader:
         errors: list[tuple[int, str, str, str]] = []
         kept: list[int] = []
         for place, index in enumerate(wanted.tolist(), start=part.start):
-            # A picture that is drawn twice is augmented in two ways.
+            # An image that is drawn twice is augmented in two ways.
             view = index if self._chances is None else len(order) + place
             try:
                 images[len(kept)] = self._load(index, epoch, view)
-            except BadPictureError as error:
+            except BadImageError as error:
                 errors.append((index, error.where, error.what, error.hint))
             else:
                 kept.append(index)
@@ -275,8 +275,8 @@ class _BatchLoader:
         return last[1]
 
     def _load(self, index: int, epoch: int, view: int) -> npt.NDArray[np.uint8]:
-        picture = self._source.load(index)
-        return picture if self._augmenter is None else self._augmenter(picture, seed=(self._seed, epoch, view))
+        image = self._source.load(index)
+        return image if self._augmenter is None else self._augmenter(image, seed=(self._seed, epoch, view))
 
 
 def label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -288,10 +288,10 @@ def label_positions(records: Sequence[Record], class_names: Sequence[str]) -> np
 def epoch_order(
     count: int, seed: int, epoch: int, chances: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return the positions ``(count,)`` of the pictures of an epoch in their order.
+    """Return the positions ``(count,)`` of the images of an epoch in their order.
 
     Args:
-        count: Number of pictures.
+        count: Number of images.
         seed: Of the run.
         epoch: From 0.
         chances: As for `training_batches`.
@@ -339,8 +339,8 @@ def _let_grain_read_its_flags() -> None:
         absl.flags.FLAGS.mark_as_parsed()
 
 
-def loading_seconds(source: PictureSource, reads: int, *, augmented: bool) -> float:
-    """Return about how long one core takes to load pictures at 224 pixels, so many times in all."""
+def loading_seconds(source: ImageSource, reads: int, *, augmented: bool) -> float:
+    """Return about how long one core takes to load images at 224 pixels, so many times in all."""
     decoded = reads if source.rows is None else min(source.missing(), reads)
     return decoded * DECODE_SECONDS + reads * (AUGMENT_SECONDS if augmented else COPY_SECONDS)
 
@@ -349,4 +349,4 @@ def _worker_count(workers: Workers, *, work_seconds: float, cores: int) -> int:
     """Decide ``auto``: no processes where starting them takes longer than the work, else one a core."""
     if workers != "auto":
         return workers
-    return 0 if cores == 1 or work_seconds < ALONE_SECONDS else min(cores, _MOST_WORKERS)
+    return 0 if cores == 1 or work_seconds < ALONE_SECONDS else min(cores, _MAX_WORKERS)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagetune.data.loading.augmentation import build_augmenter
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.sources.records import Record
-from imagetune.errors import BadPictureError, DataError
+from imagetune.errors import BadImageError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class PreviewRow:
 
 
 def pick_records(records: Sequence[Record], count: int) -> tuple[Record, ...]:
-    """Return ``count`` records, turn by turn from each class, spread evenly over its pictures."""
+    """Return ``count`` records, turn by turn from each class, spread evenly over its images."""
     by_label: dict[str, list[Record]] = {}
     for record in records:
         by_label.setdefault(record.label, []).append(record)
@@ -51,34 +51,34 @@ def pick_records(records: Sequence[Record], count: int) -> tuple[Record, ...]:
 def load_preview(
     records: Sequence[Record],
     *,
-    image: ImageSettings,
+    settings: ImageSettings,
     augmentation: str | Sequence[Mapping[str, Any]],
     seed: int,
-    views: int,
+    copies: int,
     max_pixels: int,
 ) -> tuple[PreviewRow, ...]:
     """Return each record's image as the model gets it, with augmented copies as training makes them.
 
     Args:
         records: The images; those that can't be decoded are left out.
-        image: Size, resizing and background, as in training.
+        settings: Size, resizing and background, as in training.
         augmentation: As in the recipe.
         seed: Seed of the run; copy ``v`` of row ``r`` is what epoch ``v`` makes of index ``r``.
-        views: Augmented copies a row.
+        copies: Augmented copies a row.
         max_pixels: Larger images are refused.
 
     Raises:
         DataError: Not one of the images can be decoded.
     """
-    augmenter = build_augmenter(augmentation, image)
+    augmenter = build_augmenter(augmentation, settings)
     rows = []
     for index, record in enumerate(records):
         try:
-            picture = load_picture(record.path, image, max_pixels=max_pixels)
-        except BadPictureError:
+            image = load_image(record.path, settings, max_pixels=max_pixels)
+        except BadImageError:
             continue
-        copies = tuple(augmenter(picture, seed=(seed, view, index)) for view in range(views))
-        rows.append(PreviewRow(record.label, picture, copies))
+        augmented = tuple(augmenter(image, seed=(seed, view, index)) for view in range(copies))
+        rows.append(PreviewRow(record.label, image, augmented))
     if not rows:
-        raise DataError("there is no picture to preview", hint="`imagetune data check` says why")
+        raise DataError("there is no image to preview", hint="`imagetune data check` says why")
     return tuple(rows)

@@ -30,13 +30,13 @@ class ValueScale:
 def encode_targets(
     labels: Sequence[str], class_names: Sequence[str], task: Task, *, separator: str = ";"
 ) -> NDArray[np.float32]:
-    """Return what the model should answer for each label.
+    """Return what the model should prediction for each label.
 
     Args:
         labels: n labels, as records have them.
         class_names: k names, in the order of the model's outputs.
         task: What a label is.
-        separator: What stands between the labels of a picture, for multi_label.
+        separator: What stands between the labels of an image, for multi_label.
 
     Returns:
         (n, k) one-hot rows for one class, zeros where the label is not one of the classes; (n, k) zeros and ones for

@@ -1,4 +1,4 @@
-"""How long loading a picture takes, piece by piece, on one core; and how fast a pipeline delivers."""
+"""How long loading an image takes, piece by piece, on one core; and how fast a pipeline delivers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagetune.data.loading.augmentation import augmentation_transforms, build_augmenter
-from imagetune.data.loading.decode import load_picture, read_picture_file
+from imagetune.data.loading.decode import load_image, read_image_file
 from imagetune.data.sources.records import Record
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.data.loading.pipeline import Batches
     from imagetune.recipe.data import ImageSettings
 
-    Picture = npt.NDArray[np.uint8]
+    Image = npt.NDArray[np.uint8]
 
 Item = TypeVar("Item")
 Augmentation = str | Sequence[Mapping[str, Any]]
@@ -39,7 +39,7 @@ class Timing:
     """How long a piece of work took, in each of several rounds.
 
     Attributes:
-        rounds: Seconds for one picture.
+        rounds: Seconds for one image.
     """
 
     rounds: tuple[float, ...]
@@ -50,24 +50,24 @@ class Timing:
         return statistics.median(self.rounds)
 
     @property
-    def least(self) -> float:
+    def min_seconds(self) -> float:
         """The fastest round."""
         return min(self.rounds)
 
     @property
-    def most(self) -> float:
+    def max_seconds(self) -> float:
         """The slowest round."""
         return max(self.rounds)
 
     @property
     def rate(self) -> float:
-        """Pictures a second."""
+        """Images a second."""
         return 1.0 / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True)
 class LoadingTimes:
-    """What one picture costs on one core before it is in a batch.
+    """What one image costs on one core before it is in a batch.
 
     Attributes:
         read: Reading its file, which the system may hold in memory already.
@@ -98,7 +98,7 @@ class PipelineTimes:
 
     Attributes:
         start_seconds: From its making to its first batch.
-        each: Seconds a picture after that.
+        each: Seconds an image after that.
     """
 
     start_seconds: float
@@ -108,50 +108,50 @@ class PipelineTimes:
 def time_loading(
     records: Sequence[Record], image: ImageSettings, augmentation: Augmentation, *, max_pixels: int
 ) -> LoadingTimes:
-    """Time the pieces of loading on some of the pictures, one after the other on one core.
+    """Time the pieces of loading on some of the images, one after the other on one core.
 
     Args:
-        records: The pictures; of many, some from everywhere among them are used.
+        records: The images; of many, some from everywhere among them are used.
         image: The size that they are brought to.
         augmentation: As in the recipe.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger images are refused.
 
     Raises:
-        BadPictureError: A picture vanished or can't be decoded.
+        BadImageError: An image vanished or can't be decoded.
     """
     paths = [record.path for record in spread_sample(records, SAMPLE)]
-    whole = time_each(lambda path: load_picture(path, image, max_pixels=max_pixels), paths)
-    read = time_each(read_picture_file, paths)
+    whole = time_each(lambda path: load_image(path, image, max_pixels=max_pixels), paths)
+    read = time_each(read_image_file, paths)
     # Decoding is what loading takes beyond reading, so that the two add up to it.
     decode = Timing(tuple(max(seconds - read.seconds, 0.0) for seconds in whole.rounds))
-    loaded = [load_picture(path, image, max_pixels=max_pixels) for path in paths]
+    loaded = [load_image(path, image, max_pixels=max_pixels) for path in paths]
     return LoadingTimes(read, decode, *_time_augmentation(loaded, image, augmentation))
 
 
 def thread_rate(
     records: Sequence[Record], image: ImageSettings, augmentation: Augmentation, *, max_pixels: int, threads: int
 ) -> float:
-    """Return how many pictures a second the threads of one process load and augment.
+    """Return how many images a second the threads of one process load and augment.
 
     Args:
-        records: Pictures to load, each once.
+        records: Images to load, each once.
         image: The size that they are brought to.
         augmentation: As in the recipe.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger images are refused.
         threads: How many work at a time.
 
     Raises:
-        BadPictureError: A picture vanished or can't be decoded.
+        BadImageError: An image vanished or can't be decoded.
     """
     augmenter = build_augmenter(augmentation, image)
 
     def load(part: Sequence[tuple[int, Record]]) -> None:
         for index, record in part:
-            augmenter(load_picture(record.path, image, max_pixels=max_pixels), seed=(0, 0, index))
+            augmenter(load_image(record.path, image, max_pixels=max_pixels), seed=(0, 0, index))
 
     numbered = list(enumerate(records))
     with ThreadPoolExecutor(threads) as pool:
-        # The first picture of a thread also builds its transforms.
+        # The first image of a thread also builds its transforms.
         list(pool.map(load, [numbered[:1]] * threads))
         began = time.perf_counter()
         list(pool.map(load, [numbered[first::threads] for first in range(threads)]))
@@ -167,7 +167,7 @@ def time_pipeline(batches: Batches, *, buffered: int, seconds: float) -> Pipelin
         seconds: How long to go on, at least until two more batches have come.
 
     Raises:
-        BadPictureError: A picture vanished or can't be decoded.
+        BadImageError: An image vanished or can't be decoded.
         ResourceError: A worker process died.
     """
     began = time.perf_counter()
@@ -226,21 +226,21 @@ def transform_name(entry: Mapping[str, Any]) -> str:
 
 
 def _time_augmentation(
-    pictures: Sequence[Picture], image: ImageSettings, augmentation: Augmentation
+    images: Sequence[Image], image: ImageSettings, augmentation: Augmentation
 ) -> tuple[Timing | None, tuple[tuple[str, Timing], ...]]:
     spec = augmentation_transforms(augmentation, (image.height, image.width))
     if not spec:
         return None, ()
-    whole = _time_augmenter(build_augmenter(spec, image), pictures, PIECE_SECONDS)
+    whole = _time_augmenter(build_augmenter(spec, image), images, PIECE_SECONDS)
     each = ((entry, build_augmenter((entry,), image)) for entry in spec)
-    named = [(transform_name(entry), _time_augmenter(alone, pictures, TRANSFORM_SECONDS)) for entry, alone in each]
+    named = [(transform_name(entry), _time_augmenter(alone, images, TRANSFORM_SECONDS)) for entry, alone in each]
     return whole, tuple(named)
 
 
-def _time_augmenter(augmenter: Augmenter, pictures: Sequence[Picture], seconds: float) -> Timing:
+def _time_augmenter(augmenter: Augmenter, images: Sequence[Image], seconds: float) -> Timing:
     # Every call has a seed of its own: what is drawn decides how long it takes.
     seeds = itertools.count()
-    return time_each(lambda picture: augmenter(picture, seed=(0, 0, next(seeds))), pictures, seconds=seconds)
+    return time_each(lambda image: augmenter(image, seed=(0, 0, next(seeds))), images, seconds=seconds)
 
 
 def _grouped(each: Iterable[float]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ class QuickAffine(albumentations.Affine):
     """Moves, turns, scales and shears. OpenCV warps four channels side by side, but three one after the other."""
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, output_shape: tuple[int, int], **params: Any) -> np.ndarray:
-        """Return the warped picture.
+        """Return the warped image.
 
         Args:
             img: ``(h, w, 3)`` uint8 goes the quick way, everything else albumentations' own.

@@ -1,4 +1,4 @@
-"""All pictures of a source, and what was noticed when it was read."""
+"""All images of a source, and what was noticed when it was read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagetune.data.sources.records import Record
 
 @dataclass(frozen=True)
 class Catalog:
-    """All pictures of a source.
+    """All images of a source.
 
     Attributes:
         root: The folder that paths are told relative to.
@@ -33,7 +33,7 @@ class Catalog:
 
     @property
     def split_given(self) -> bool:
-        """Whether the source itself says which pictures are for training, validation and test."""
+        """Whether the source itself says which images are for training, validation and test."""
         return any(record.split for record in self.records)
 
     @property

@@ -1,4 +1,4 @@
-"""Folders as sources: class folders, split folders, folders with a metadata.csv or with JSON files beside pictures."""
+"""Folders as sources: class folders, split folders, folders with a metadata.csv or with JSON files beside images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _RARE_SUFFIXES = (".avif", ".dib", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm")
-PICTURE_SUFFIXES = frozenset((*_COMMON_SUFFIXES, *_RARE_SUFFIXES))
+IMAGE_SUFFIXES = frozenset((*_COMMON_SUFFIXES, *_RARE_SUFFIXES))
 METADATA = "metadata.csv"
 # Files that systems leave behind and nobody wants to hear about.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
@@ -35,37 +35,37 @@ class Walk:
     """What lies below a folder.
 
     Attributes:
-        pictures: Absolute paths, sorted within each folder.
-        others: Files that are not pictures.
+        images: Absolute paths, sorted within each folder.
+        others: Files that are not images.
         loops: Links that lead back to a folder above.
         unreadable: Folders that may not be listed.
         unspeakable: Names that are not UTF-8, written with escapes.
     """
 
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     unspeakable: list[str] = field(default_factory=list)
 
 
-def is_picture(path: str) -> bool:
-    """Return whether the suffix is that of a picture."""
-    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+def is_image(path: str) -> bool:
+    """Return whether the suffix is that of an image."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def walk_pictures(folder: Path) -> Walk:
-    """Search a folder through for pictures; hidden names are passed over and links are followed, but not in circles."""
+def walk_images(folder: Path) -> Walk:
+    """Search a folder through for images; hidden names are passed over and links are followed, but not in circles."""
     walk = Walk()
     _walk(str(folder), walk, frozenset())
     return walk
 
 
 def read_folder(source: Path, config: DataConfig) -> Catalog:
-    """Read a folder of class folders, of split folders, with a ``metadata.csv``, or with a JSON file a picture.
+    """Read a folder of class folders, of split folders, with a ``metadata.csv``, or with a JSON file an image.
 
     Raises:
-        DataError: No class folders, an empty class folder, a damaged ``metadata.csv`` or JSON file.
+        DataError: No class folders, an empty class folder, a corrupted ``metadata.csv`` or JSON file.
     """
     if (source / METADATA).is_file():
         return read_metadata(source, {source: None}, config)
@@ -89,22 +89,22 @@ def _read_labelled(source: Path, tops: dict[Path, str | None], config: DataConfi
 def _labelled_by_json(top: Path, config: DataConfig) -> bool:
     """Return whether the labels of a folder are in JSON files.
 
-    Class folders can't say what multi_label and regression need, so JSON files in them are taken for labels; for one
-    class a picture they are other tools' files.
+    Class folders can't say what multi_label and regression need, so JSON files in them are predicted as labels; for one
+    class an image they are other tools' files.
     """
     if config.task not in ("multi_label", "regression") and _folders_in(top):
         return False
-    return has_sidecars(walk_pictures(top).pictures)
+    return has_sidecars(walk_images(top).images)
 
 
 def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
     records: list[Record] = []
     total = Walk()
     for top, split in tops.items():
-        before = len(total.pictures)
+        before = len(total.images)
         _walk(str(top), total, frozenset())
-        records += read_sidecars(total.pictures[before:], config, split=split)
-    used = {str(sidecar_of(picture)) for picture in total.pictures}
+        records += read_sidecars(total.images[before:], config, split=split)
+    used = {str(sidecar_of(image)) for image in total.images}
     total.others = [path for path in total.others if path not in used]
     return Catalog(source, tuple(records), tuple(_walk_findings(total)))
 
@@ -138,24 +138,24 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
         _note_files(top, total)
         for folder in classes:
             label = unicodedata.normalize("NFC", folder.name)
-            before = len(total.pictures)
+            before = len(total.images)
             _walk_below(str(folder), total, above)
-            records += [Record(path, label, split) for path in total.pictures[before:]]
-            if len(total.pictures) == before and (config.classes is None or label in config.classes):
+            records += [Record(path, label, split) for path in total.images[before:]]
+            if len(total.images) == before and (config.classes is None or label in config.classes):
                 empty.append(str(folder))
     if empty:
-        what = f"{format_count(len(empty), 'class folder')} without a picture: {format_list(empty)}"
+        what = f"{format_count(len(empty), 'class folder')} without an image: {format_list(empty)}"
         raise DataError(what, where=str(source), hint="remove it, fill it, or name the classes to use in data.classes")
     return Catalog(source, tuple(records), tuple(_walk_findings(total)))
 
 
 def _no_class_folders(top: Path, split: str | None) -> DataError:
-    walk = walk_pictures(top)
+    walk = walk_images(top)
     where = str(top)
-    if not walk.pictures:
-        return DataError("holds no pictures and no class folders", where=where)
-    what = f"holds {format_count(len(walk.pictures), 'picture')} but no class folders, so their labels are not known"
-    hint = "put each class into a folder of its own, use a table with path,label, or a NAME.json beside each picture"
+    if not walk.images:
+        return DataError("holds no images and no class folders", where=where)
+    what = f"holds {format_count(len(walk.images), 'image')} but no class folders, so their labels are not known"
+    hint = "put each class into a folder of its own, use a table with path,label, or a NAME.json beside each image"
     if split in ("val", "test"):
         hint = f"put each class into a folder, or point data.source at the training folder: {split} is then split off"
     return DataError(what, where=where, hint=hint)
@@ -183,7 +183,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _leads_back(folder: str) -> bool:
-    """Return whether a folder is a link to one above it: all pictures there would get the label of its place."""
+    """Return whether a folder is a link to one above it: all images there would get the label of its place."""
     path = Path(folder)
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
@@ -200,8 +200,8 @@ def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     for entry in _entries(folder, walk):
         if entry.is_dir():
             inside.append(entry.path)
-        elif is_picture(entry.name):
-            walk.pictures.append(entry.path)
+        elif is_image(entry.name):
+            walk.images.append(entry.path)
         else:
             walk.others.append(entry.path)
     below = above | {_identity(folder)}
@@ -235,18 +235,18 @@ def _beside_splits(names: list[str]) -> tuple[Finding, ...]:
 
 
 def _walk_findings(walk: Walk) -> Iterator[Finding]:
-    strays = tuple(path for path in walk.others if is_picture(path))
-    others = tuple(path for path in walk.others if not is_picture(path))
+    strays = tuple(path for path in walk.others if is_image(path))
+    others = tuple(path for path in walk.others if not is_image(path))
     if strays:
-        title = f"{format_count(len(strays), 'picture')} outside the class folders left out"
-        yield Finding("stray-picture", "warning", title, "it has no label", strays, "move each into a class folder")
+        title = f"{format_count(len(strays), 'image')} outside the class folders left out"
+        yield Finding("stray-image", "warning", title, "it has no label", strays, "move each into a class folder")
     if others:
         suffixes = Counter(Path(path).suffix.lower() or "without suffix" for path in others)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
         verb = "is" if len(others) == 1 else "are"
-        title = f"{format_count(len(others), 'file')} left out that {verb} no picture ({kinds})"
-        hint = "convert HEIC pictures to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
-        yield Finding("not-a-picture", "note", title, "", others, hint)
+        title = f"{format_count(len(others), 'file')} left out that {verb} no image ({kinds})"
+        hint = "convert HEIC images to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
+        yield Finding("not-a-image", "note", title, "", others, hint)
     if walk.loops:
         verb = "leads" if len(walk.loops) == 1 else "lead"
         title = f"{format_count(len(walk.loops), 'link')} left out that {verb} back to a folder above"

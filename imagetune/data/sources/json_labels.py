@@ -1,6 +1,6 @@
-"""A folder of pictures with a JSON file beside each: ``{"labels": [...]}``, ``{"label": "..."}`` or ``{"value": 1.5}``.
+"""A folder of images with a JSON file beside each: ``{"labels": [...]}``, ``{"label": "..."}`` or ``{"value": 1.5}``.
 
-The file is called as its picture, with the suffix ``.json``. Other keys are passed over.
+The file is called as its image, with the suffix ``.json``. Other keys are passed over.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 16 << 20
 
 
-def sidecar_of(picture: str) -> Path:
-    """Return where the JSON file of a picture is expected."""
-    return Path(picture).with_suffix(".json")
+def sidecar_of(image: str) -> Path:
+    """Return where the JSON file of an image is expected."""
+    return Path(image).with_suffix(".json")
 
 
-def has_sidecars(pictures: Iterable[str]) -> bool:
-    """Return whether any of the pictures has a JSON file beside it."""
-    return any(sidecar_of(picture).is_file() for picture in pictures)
+def has_sidecars(images: Iterable[str]) -> bool:
+    """Return whether any of the images has a JSON file beside it."""
+    return any(sidecar_of(image).is_file() for image in images)
 
 
-def read_sidecars(pictures: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
-    """Return a record for each picture, with the label of its JSON file.
+def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
+    """Return a record for each image, with the label of its JSON file.
 
     Raises:
-        DataError: A picture has no JSON file, or a file doesn't say what the task needs; it names the file.
+        DataError: An image has no JSON file, or a file doesn't say what the task needs; it names the file.
     """
-    missing = [picture for picture in pictures if not sidecar_of(picture).is_file()]
+    missing = [image for image in images if not sidecar_of(image).is_file()]
     if missing:
-        others = f" (and {format_count(len(missing) - 1, 'other picture')})" if missing[1:] else ""
-        what = f"has no {sidecar_of(missing[0]).name} beside it, as other pictures have{others}"
-        raise DataError(what, where=missing[0], hint="write one, or move the picture elsewhere")
-    return [Record(picture, _label(sidecar_of(picture), config), split) for picture in pictures]
+        others = f" (and {format_count(len(missing) - 1, 'other image')})" if missing[1:] else ""
+        what = f"has no {sidecar_of(missing[0]).name} beside it, as other images have{others}"
+        raise DataError(what, where=missing[0], hint="write one, or move the image elsewhere")
+    return [Record(image, _label(sidecar_of(image), config), split) for image in images]
 
 
 def _label(path: Path, config: DataConfig) -> str:

@@ -27,7 +27,7 @@ class LabelRule:
 
     Attributes:
         task: What a label is.
-        separator: What stands between the labels of a picture, for multi_label.
+        separator: What stands between the labels of an image, for multi_label.
         value_name: What the number is called, for regression.
     """
 
@@ -60,7 +60,7 @@ ONE_CLASS = LabelRule()
 
 
 def label_rule(config: DataConfig) -> LabelRule:
-    """Return how the labels of a recipe's pictures are read."""
+    """Return how the labels of a recipe's images are read."""
     column = config.columns.label
     return LabelRule(config.task, config.label_separator, PLAIN_VALUE if column == PLAIN_COLUMN else column)
 
@@ -71,7 +71,7 @@ def split_labels(label: str, separator: str) -> tuple[str, ...]:
 
 
 def join_labels(labels: Iterable[str], separator: str) -> str:
-    """Return the canonical text of a picture's labels: sorted, each once."""
+    """Return the canonical text of an image's labels: sorted, each once."""
     return separator.join(sorted(set(labels)))
 
 
@@ -148,6 +148,6 @@ def _label_set(label: str, separator: str, known: frozenset[str] | None) -> str:
 def _number(record: Record) -> str:
     value = number_of(record.label)
     if value is None:
-        hint = "regression takes numbers such as 3 or 2.5e-3, with a point; leave pictures without one out"
+        hint = "regression takes numbers such as 3 or 2.5e-3, with a point; leave images without one out"
         raise DataError(f"has the label {record.label!r}, which is no finite number", where=record.path, hint=hint)
     return number_text(value)

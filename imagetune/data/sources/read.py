@@ -1,7 +1,7 @@
-"""What the source holds: every picture with its label, its given split and its group.
+"""What the source holds: every image with its label, its given split and its group.
 
 Five kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
-or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it; a folder whose pictures have
+or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it; a folder whose images have
 a JSON file beside them. Nothing is opened here but tables and JSON files, and nothing is ever written.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.folders import is_picture, read_folder, walk_pictures
+from imagetune.data.sources.folders import is_image, read_folder, walk_images
 from imagetune.data.sources.labels import canonical_labels, label_rule, order_classes
 from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
-def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
-    """List the pictures of ``config.source``.
+def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
+    """List the images of ``config.source``.
 
     Args:
         config: The recipe's data section; ``source`` is an absolute path.
-        least_classes: Fewer classes than this are an error; with less than 2, which is for testing a model, classes
+        min_classes: Fewer classes than this are an error; with less than 2, which is for testing a model, classes
             of ``config.classes`` may be absent.
 
     Raises:
-        DataError: No such source, no pictures, an empty class folder, a table without its columns, a split word that is
+        DataError: No such source, no images, an empty class folder, a table without its columns, a split word that is
             not understood, a class of ``config.classes`` that is not there, a label that is no number in regression.
         RecipeError: Nothing tells the order of ordinal classes.
     """
@@ -53,20 +53,20 @@ def read_catalog(config: DataConfig, *, least_classes: int = 2) -> Catalog:
     else:
         what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
         raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
-    catalog = _with_labels(catalog, config, required=least_classes > 1)
+    catalog = _with_labels(catalog, config, required=min_classes > 1)
     if not catalog.records:
-        raise DataError("holds no pictures", where=str(source))
+        raise DataError("holds no images", where=str(source))
     if config.columns.slices and not catalog.records[0].slices:
         what = f"has no columns, but data.columns.slices names {format_list(config.columns.slices)}"
         raise DataError(what, where=str(source), hint="slices by columns need a table; leave data.columns.slices out")
-    _require_classes(catalog, source, least_classes)
+    _require_classes(catalog, source, min_classes)
     if config.classes is None:
         order_classes(catalog.labels, config)
     return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog))
 
 
-def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the picture files that the words of a command line mean.
+def find_images(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the image files that the words of a command line mean.
 
     Args:
         paths: Files (taken whatever their suffix), folders (searched through), and globs with ``*``, ``?`` or ``**``.
@@ -81,45 +81,45 @@ def find_pictures(paths: Sequence[str]) -> tuple[str, ...]:
     for word in paths:
         path = Path(word).expanduser().absolute()
         if path.is_dir():
-            found.update(dict.fromkeys(walk_pictures(path).pictures))
+            found.update(dict.fromkeys(walk_images(path).images))
         elif path.exists() or path.is_symlink():
             found[str(path)] = None
         elif glob.has_magic(word):
             # Path.glob takes no absolute pattern.
             matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-            found.update(dict.fromkeys(_pictures_of_glob(matches)))
+            found.update(dict.fromkeys(_images_of_glob(matches)))
         else:
             raise _no_such_path(path)
     if not found:
         hint = "name files, folders or globs such as 'in/*.jpg'"
-        raise DataError("no pictures found", where=format_list(paths), hint=hint)
+        raise DataError("no images found", where=format_list(paths), hint=hint)
     return tuple(found)
 
 
-def spare_pictures(outputs: Iterable[Path], pictures: Iterable[str]) -> None:
-    """Make sure that nothing is written over the pictures it is made of.
+def spare_images(outputs: Iterable[Path], images: Iterable[str]) -> None:
+    """Make sure that nothing is written over the images it is made of.
 
     Raises:
-        DataError: One of ``outputs`` is one of ``pictures``, by whatever name.
+        DataError: One of ``outputs`` is one of ``images``, by whatever name.
     """
-    spared = {os.path.realpath(picture) for picture in pictures}
+    spared = {os.path.realpath(image) for image in images}
     for output in outputs:
         if os.path.realpath(output) in spared:
-            what = "is one of the pictures, which are never written over"
+            what = "is one of the images, which are never written over"
             raise DataError(what, where=str(output), hint="name another place")
 
 
 def none_read() -> DataError:
-    """Return the error of pictures of which not one could be answered, each with its reason before."""
-    return DataError("none of the pictures can be read", hint="the reasons are told with them")
+    """Return the error of images of which not one could be predicted, each with its reason before."""
+    return DataError("none of the images can be read", hint="the reasons are told with them")
 
 
-def _pictures_of_glob(matches: list[str]) -> Iterable[str]:
+def _images_of_glob(matches: list[str]) -> Iterable[str]:
     for match in matches:
         if Path(match).is_dir():
             # `**` names every folder as well as the files inside; a plain `*` names folders to be searched.
-            yield from walk_pictures(Path(match)).pictures
-        elif is_picture(match):
+            yield from walk_images(Path(match)).images
+        elif is_image(match):
             yield match
 
 
@@ -149,19 +149,19 @@ def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: 
     for name in classes:
         if required and not counts[name]:
             hint = suggest_name(name, counts) or f"available: {format_list(sorted(counts), most=12)}"
-            raise DataError(f"data.classes names {name!r}, which has no pictures", where=str(catalog.root), hint=hint)
+            raise DataError(f"data.classes names {name!r}, which has no images", where=str(catalog.root), hint=hint)
     wanted = frozenset(classes)
     left_out = sorted(set(counts) - wanted)
     if not left_out:
         return catalog
     if catalog.rule.task == "multi_label":
-        title = f"{format_count(len(left_out), 'label')} left out by data.classes; their pictures stay"
+        title = f"{format_count(len(left_out), 'label')} left out by data.classes; their images stay"
         note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
         return replace(catalog, findings=(*catalog.findings, note))
     kept = tuple(record for record in catalog.records if record.label in wanted)
     dropped = len(catalog.records) - len(kept)
     classes_out = format_count(len(left_out), "class", "classes")
-    title = f"{format_count(dropped, 'picture')} of {classes_out} left out by data.classes"
+    title = f"{format_count(dropped, 'image')} of {classes_out} left out by data.classes"
     note = Finding("class-left-out", "note", title, f"left out: {format_list(left_out, most=12)}")
     return replace(catalog, records=kept, findings=(*catalog.findings, note))
 
@@ -184,7 +184,7 @@ def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
     if len(labels) >= (1 if task in ("multi_label", "regression") else least):
         return
     if not labels:
-        what = "not one picture has a label"
+        what = "not one image has a label"
         raise DataError(what, where=str(source), hint="is data.columns.label the right column?")
     what = f"has only the class {labels[0]!r}; a classifier needs at least {least}"
     raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")

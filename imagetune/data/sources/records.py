@@ -1,4 +1,4 @@
-"""One picture of a source, with what the source says of it."""
+"""One image of a source, with what the source says of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One picture.
+    """One image.
 
     Attributes:
         path: Absolute path of the file; it may turn out not to exist.

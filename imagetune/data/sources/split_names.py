@@ -12,7 +12,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(_TEST, "test"),
 }
 
-_AROUND = ("set", "data", "dataset", "split", "images", "image", "imgs", "pictures", "photos", "folder")
+_AROUND = ("set", "data", "dataset", "split", "images", "image", "imgs", "images", "photos", "folder")
 
 
 def split_of(word: str) -> str | None:

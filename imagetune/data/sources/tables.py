@@ -30,7 +30,7 @@ def read_table(table: Path, config: DataConfig) -> Catalog:
     text for multi_label and floating-point numbers for regression.
 
     Raises:
-        DataError: Missing columns, empty cells, split words that are not understood, or a damaged table.
+        DataError: Missing columns, empty cells, split words that are not understood, or a corrupted table.
     """
     rows = _read_rows(table, _columns(config, path=config.columns.path), config)
     return Catalog(table.parent, _records(rows, table, table.parent, config))
@@ -184,7 +184,7 @@ def _texts(column: Any, name: str, table: Path) -> list[str | None]:
 
 def _records(rows: dict[str, list[str | None]], table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
     paths = _filled(rows["path"], "path", table)
-    # A picture of multi_label may have no label at all.
+    # An image of multi_label may have no label at all.
     unlabelled = config.task == "multi_label"
     labels = [label or "" for label in rows["label"]] if unlabelled else _filled(rows["label"], "label", table)
     if not paths:

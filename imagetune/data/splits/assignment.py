@@ -1,4 +1,4 @@
-"""Which side of a split each unit goes to. A unit is what must stay together: a group, a family, or one picture."""
+"""Which side of a split each unit goes to. A unit is what must stay together: a group, a family, or one image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ORDER = ("test", "val", "train")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Pictures that stay together.
+    """Images that stay together.
 
     Attributes:
         members: Their positions.
-        labels: How many pictures it has of each class; units may share it.
+        labels: How many images it has of each class; units may share it.
         draw: Its place in [0, 1), from the seed and its key alone.
     """
 
@@ -61,7 +61,7 @@ def assign(
     made = _by_draw(units, shares) if method == "hash" else _by_share(units, shares)
     _repair(units, made, wanted, shares, where, sparse=sparse)
     if absent := [split for split in wanted if split not in made]:
-        what = f"too few pictures to split: none of {sum(len(unit.members) for unit in units)} is left for {absent[0]}"
+        what = f"too few images to split: none of {sum(len(unit.members) for unit in units)} is left for {absent[0]}"
         raise DataError(what, where=where, hint="add some, or raise data.split.val and data.split.test")
     return made
 
@@ -94,17 +94,17 @@ def _by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
 
 def _require_enough(units: Sequence[Unit], wanted: Sequence[str], where: str) -> None:
     counts = Counter(label for unit in units for label in unit.labels)
-    pictures: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for unit in units:
-        pictures.update(unit.labels)
+        images.update(unit.labels)
     for label, count in sorted(counts.items()):
         if count < len(wanted):
-            raise _too_small(label, pictures[label], count, wanted, where)
+            raise _too_small(label, images[label], count, wanted, where)
 
 
-def _too_small(label: str, pictures: int, units: int, wanted: Sequence[str], where: str) -> DataError:
-    apart = "" if pictures == units else f" in {units} that may be split (groups and near-copies stay together)"
-    what = f"the class {label!r} has too few pictures to split: {pictures}{apart}"
+def _too_small(label: str, images: int, units: int, wanted: Sequence[str], where: str) -> DataError:
+    apart = "" if images == units else f" in {units} that may be split (groups and near-copies stay together)"
+    what = f"the class {label!r} has too few images to split: {images}{apart}"
     hint = (
         f"at least {len(wanted)} are needed, one each for {', '.join(reversed(wanted))}; add some, or name the other "
     )
@@ -143,8 +143,8 @@ def _repair(
             if not spare and sparse:
                 continue
             if not spare:
-                pictures = sum(units[index].labels[label] for index in by_label[label])
-                raise _too_small(label, pictures, len(by_label[label]), wanted, where)
+                images = sum(units[index].labels[label] for index in by_label[label])
+                raise _too_small(label, images, len(by_label[label]), wanted, where)
             moved = min(spare, key=lambda at: (_distance(units[at].draw, split, shares), units[at].draw))
             for other in units[moved].labels:
                 counts[made[moved], other] -= 1

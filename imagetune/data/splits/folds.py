@@ -1,6 +1,6 @@
-"""Cross-validation: the pictures of training and validation, left out part by part.
+"""Cross-validation: the images of training and validation, left out part by part.
 
-Each fold is a `Splits` of its own. To test a run on more pictures, its test split is the part that is left out, and a
+Each fold is a `Splits` of its own. To test a run on more images, its test split is the part that is left out, and a
 part of the rest is for validation, as in the run itself. To choose between trials, its validation split is the part
 that is left out, and it has no test. The run's own test split is in none of them.
 """
@@ -28,7 +28,7 @@ def fold_splits(
     """Return the folds, stratified by label; groups and families of near-copies stay together.
 
     Args:
-        catalog: All pictures.
+        catalog: All images.
         audit: For the families.
         splits: Of the run; training and validation are put together again, as large a share of each fold's rest is for
             validation as of theirs.
@@ -37,7 +37,7 @@ def fold_splits(
         key: Of the recipe, that asks for them.
 
     Raises:
-        DataError: There are fewer groups of pictures than folds, or a class has pictures in one fold only.
+        DataError: There are fewer groups of images than folds, or a class has images in one fold only.
     """
     units, made = _parted(catalog, audit, splits, folds=folds, seed=seed, key=key)
     share = len(splits.val) / (len(splits.train) + len(splits.val))
@@ -48,7 +48,7 @@ def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: in
     """Return the folds that trials are judged by: each validates on the part that it leaves out and has no test.
 
     Args:
-        catalog: All pictures.
+        catalog: All images.
         audit: For the families.
         splits: Of the search; training and validation are put together again, the test split is in no fold.
         folds: How many.
@@ -62,7 +62,7 @@ def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: in
     for fold in range(folds):
         train = _records(catalog, [unit for unit, own in zip(units, made, strict=True) if own != fold], "train")
         val = _records(catalog, [unit for unit, own in zip(units, made, strict=True) if own == fold], "val")
-        note = f"fold {fold + 1} of {folds}: its validation pictures are left out of training in turn"
+        note = f"fold {fold + 1} of {folds}: its validation images are left out of training in turn"
         found.append(Splits(splits.root, splits.class_names, train, val, (), (note,), splits.rule))
     return tuple(found)
 
@@ -70,12 +70,12 @@ def selection_folds(catalog: Catalog, audit: Audit, splits: Splits, *, folds: in
 def _parted(
     catalog: Catalog, audit: Audit, splits: Splits, *, folds: int, seed: int, key: str
 ) -> tuple[list[Unit], list[int]]:
-    """Return what stays together among the pictures of training and validation, and the fold of each."""
+    """Return what stays together among the images of training and validation, and the fold of each."""
     pool = _pool(catalog, audit, splits)
     rule, binned = catalog.rule, catalog.rule.task == "regression"
     units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     if len(units) < folds:
-        what = f"{key} is {folds}, but only {format_count(len(units), 'group')} of pictures may be parted"
+        what = f"{key} is {folds}, but only {format_count(len(units), 'group')} of images may be parted"
         raise DataError(what, where=str(catalog.root), hint="groups and near-copies stay together; use fewer folds")
     made = assign_folds(units, folds)
     if rule.task not in ("multi_label", "regression"):
@@ -84,11 +84,11 @@ def _parted(
 
 
 def assign_folds(units: Sequence[Unit], folds: int) -> list[int]:
-    """Return the fold of each unit, so that the folds have about as many pictures of each class as each other.
+    """Return the fold of each unit, so that the folds have about as many images of each class as each other.
 
     The largest units come first, those of one size in the order of their draws; each goes where there are fewest of
     its classes, the rare ones weighing more, and of such folds into the smallest. (The greedy rule of scikit-learn's
-    StratifiedGroupKFold, for pictures with any number of labels.)
+    StratifiedGroupKFold, for images with any number of labels.)
     """
     totals: Counter[str] = Counter()
     for unit in units:
@@ -110,7 +110,7 @@ def assign_folds(units: Sequence[Unit], folds: int) -> list[int]:
 
 
 def _pool(catalog: Catalog, audit: Audit, splits: Splits) -> list[int]:
-    """Return the positions of the pictures that the run learns from or is selected by."""
+    """Return the positions of the images that the run learns from or is selected by."""
     learned = {(record.path, record.label) for record in (*splits.train, *splits.val)}
     return [
         index
@@ -120,14 +120,14 @@ def _pool(catalog: Catalog, audit: Audit, splits: Splits) -> list[int]:
 
 
 def _require_spread(units: Sequence[Unit], made: Sequence[int], where: str, key: str) -> None:
-    """Make sure that every fold leaves some pictures of every class to learn from."""
+    """Make sure that every fold leaves some images of every class to learn from."""
     found: dict[str, set[int]] = {}
     for unit, fold in zip(units, made, strict=True):
         for label in unit.labels:
             found.setdefault(label, set()).add(fold)
     for label, folds in sorted(found.items()):
         if len(folds) < 2:
-            what = f"the class {label!r} can't be cross-validated: all its pictures are in one group"
+            what = f"the class {label!r} can't be cross-validated: all its images are in one group"
             raise DataError(what, where=where, hint=f"add some, or leave {key} out")
 
 
@@ -152,12 +152,12 @@ def _fold(
         _records(catalog, [unit for unit, side in zip(rest, sides, strict=True) if side == "train"], "train"),
         _records(catalog, [unit for unit, side in zip(rest, sides, strict=True) if side == "val"], "val"),
         _records(catalog, out, "test"),
-        (f"fold {fold + 1} of cross-validation: its test pictures are left out of training in turn",),
+        (f"fold {fold + 1} of cross-validation: its test images are left out of training in turn",),
         splits.rule,
     )
 
 
 def _records(catalog: Catalog, units: Iterable[Unit], side: str) -> tuple[Record, ...]:
-    """Return the pictures of some units in the catalog's order."""
+    """Return the images of some units in the catalog's order."""
     found = [catalog.records[index] for index in sorted(index for unit in units for index in unit.members)]
     return tuple(Record(record.path, record.label, side, record.group, record.slices) for record in found)

@@ -1,6 +1,6 @@
 """The one door to the test split.
 
-``model``, ``training`` and ``search`` may not import this module: no test picture can reach the selection of a model.
+``model``, ``training`` and ``search`` may not import this module: no test image can reach the selection of a model.
 """
 
 from __future__ import annotations

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
-_DAMAGED = "copy the run folder again, or give labelled pictures: imagetune evaluate RUN --data"
-# Numbers are stratified in bins of equally many pictures: at most this many bins, of at least so many pictures.
-_MOST_BINS = 10
-_PICTURES_A_BIN = 10
+_CORRUPTIOND = "copy the run folder again, or give labelled images: imagetune evaluate RUN --data"
+# Numbers are stratified in bins of equally many images: at most this many bins, of at least so many images.
+_MAX_BINS = 10
+_IMAGES_A_BIN = 10
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The usable pictures, split; every record's ``split`` is filled in.
+    """The usable images, split; every record's ``split`` is filled in.
 
     Attributes:
         root: The folder that paths are told relative to.
@@ -55,11 +55,11 @@ class Splits:
 
     @property
     def test_count(self) -> int:
-        """How many pictures wait in the test split; they themselves come out of `holdout.open_holdout` alone."""
+        """How many images wait in the test split; they themselves come out of `holdout.open_holdout` alone."""
         return len(self._sealed_test)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of pictures of each class in each split, in the order of the classes."""
+        """Return the number of images of each class in each split, in the order of the classes."""
         found = {}
         for split, records in (("train", self.train), ("val", self.val), ("test", self._sealed_test)):
             labels = self.rule.counts(record.label for record in records)
@@ -76,22 +76,22 @@ class Splits:
 
 
 def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: int) -> Splits:
-    """Split the pictures that can be used.
+    """Split the images that can be used.
 
-    A split that the source gives is kept. One that it doesn't give is made: each picture's place depends on the seed
+    A split that the source gives is kept. One that it doesn't give is made: each image's place depends on the seed
     and its group, its family of near-copies or its own content, so it stays when others are added; near-copies, and
-    pictures of one group, stay together. Only two things move a picture: a class that would be missing from a split
+    images of one group, stay together. Only two things move an image: a class that would be missing from a split
     takes its nearest unit from another, and a near-copy that is added may change the family's place, which is that of
     its smallest SHA-256.
 
     Args:
         catalog: What `read_catalog` returned.
-        audit: What `audit_catalog` returned for it; bad pictures are left out.
+        audit: What `audit_catalog` returned for it; bad images are left out.
         config: ``split``, ``classes`` and what says how labels are read are used.
         seed: Any whole number.
 
     Raises:
-        DataError: A class is too small to split, has no usable picture, or is in val or test but not in training.
+        DataError: A class is too small to split, has no usable image, or is in val or test but not in training.
     """
     rule = label_rule(config)
     good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
@@ -106,7 +106,7 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
 
 
 def write_splits_csv(splits: Splits, path: Path) -> None:
-    """Write ``path,label,split,group`` for every picture, and a column a slice; paths below the root are relative."""
+    """Write ``path,label,split,group`` for every image, and a column a slice; paths below the root are relative."""
     records = (*splits.train, *splits.val, *splits._sealed_test)
     # A slice by the label or the group is in the table already.
     slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
@@ -122,7 +122,7 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
         class_names: In the order of the model's outputs.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or corrupted.
     """
     sides: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     try:
@@ -135,10 +135,10 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
                 slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
                 sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
-        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_DAMAGED) from error
+        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_CORRUPTIOND) from error
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
         what = f"is not a table of splits, expected the columns {', '.join(_COLUMNS)}"
-        raise DataError(what, where=str(path), hint=_DAMAGED) from error
+        raise DataError(what, where=str(path), hint=_CORRUPTIOND) from error
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
 
 
@@ -153,7 +153,7 @@ def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> N
     usable = rule.counts(catalog.records[index].label for index in good)
     lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
-        what = f"not one picture of {format_list(map(repr, lost))} can be used"
+        what = f"not one image of {format_list(map(repr, lost))} can be used"
         raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
 
 
@@ -167,7 +167,7 @@ def _fill_in(
         _make(splits, good, shares, catalog, audit, config, seed)
         return (f"splits made by {config.split.method} with seed {seed}",)
     if "train" not in given:
-        what = f"gives no training pictures, only {' and '.join(sorted(map(str, given)))}"
+        what = f"gives no training images, only {' and '.join(sorted(map(str, given)))}"
         raise DataError(what, where=str(catalog.root))
     missing = {side: share for side, share in shares.items() if side not in given and share > 0}
     if not missing:
@@ -175,7 +175,7 @@ def _fill_in(
     pool = [index for index in good if splits[index] == "train"]
     _make(splits, pool, missing, catalog, audit, config, seed)
     words = " and ".join(sorted(missing))
-    return (f"splits given by the source; {words} split off its training pictures by {config.split.method}",)
+    return (f"splits given by the source; {words} split off its training images by {config.split.method}",)
 
 
 def _make(
@@ -200,11 +200,11 @@ def _make(
 def split_units(
     pool: Sequence[int], catalog: Catalog, audit: Audit, rule: LabelRule, *, seed: int, binned: bool
 ) -> list[Unit]:
-    """Return what must stay together among some pictures: groups, families of near-copies, single pictures.
+    """Return what must stay together among some images: groups, families of near-copies, single images.
 
     Args:
-        pool: Positions of the pictures in the catalog.
-        catalog: All pictures.
+        pool: Positions of the images in the catalog.
+        catalog: All images.
         audit: For the families.
         rule: How labels are read.
         seed: Of the units' draws.
@@ -222,7 +222,7 @@ def _named(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
 def _value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the bin of each number; each bin has about as many numbers as the others."""
     values = np.array([number_of(text) or 0.0 for text in texts])
-    bins = max(1, min(_MOST_BINS, len(values) // _PICTURES_A_BIN))
+    bins = max(1, min(_MAX_BINS, len(values) // _IMAGES_A_BIN))
     edges = np.quantile(values, np.arange(1, bins) / bins)
     return [(f"bin {place}",) for place in np.searchsorted(edges, values, side="right").tolist()]
 
@@ -234,7 +234,7 @@ def _units(
     families = [audit.families[index] for index in pool]
     grouped = any(group is not None for group in groups)
     roots = components(len(pool), [*equal_pairs(groups), *equal_pairs(families)]) if grouped else families
-    # Most units are one picture, and a million of them have few different labels.
+    # Most units are one image, and a million of them have few different labels.
     alone = {names: Counter(names) for names in set(strata)}
     for unit in members(roots):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
@@ -247,7 +247,7 @@ def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tup
     rule = label_rule(config)
     seen = set(rule.counts(record.label for record in train))
     if not seen:
-        raise DataError("not one training picture has a label", where=str(root))
+        raise DataError("not one training image has a label", where=str(root))
     if config.classes is None or rule.task == "regression":
         if len(seen) < 2 and rule.task not in ("multi_label", "regression"):
             what = f"the training split has only the class {min(seen)!r}; a classifier needs at least 2"
@@ -255,7 +255,7 @@ def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tup
         return order_classes(seen, config)
     for name in config.classes:
         if name not in seen:
-            raise DataError(f"the class {name!r} of data.classes has no training pictures", where=str(root))
+            raise DataError(f"the class {name!r} of data.classes has no training images", where=str(root))
     return tuple(config.classes)
 
 
@@ -265,14 +265,14 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
     if not unknown:
         return
     label = min(unknown)
-    what = f"the label {label!r} is in {side} ({format_count(unknown[label], 'picture')}) but never in training"
+    what = f"the label {label!r} is in {side} ({format_count(unknown[label], 'image')}) but never in training"
     others = f"; so are {format_list(map(repr, sorted(set(unknown) - {label})))}" if len(unknown) > 1 else ""
     hint = suggest_name(label, class_names) or f"the training labels are {format_list(class_names, most=12)}"
     raise DataError(what + others, where=str(root), hint=hint)
 
 
 def told_path(path: str, root: Path) -> str:
-    """Return a picture's path as splits.csv has it: relative to the root, where it lies below it."""
+    """Return an image's path as splits.csv has it: relative to the root, where it lies below it."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
 

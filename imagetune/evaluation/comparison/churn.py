@@ -1,4 +1,4 @@
-"""Prediction churn: which answers change from run to run, and how (Milani Fard and others 2016)."""
+"""Prediction churn: which predictions change from run to run, and how (Milani Fard and others 2016)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.comparison.metrics import Answers
+from imagetune.evaluation.comparison.metrics import RunPredictions
 from imagetune.evaluation.comparison.results import Churn, Closeness
 from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
 
@@ -15,13 +15,13 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def answer_changes(first: Answers, second: Answers, *, confidence: float | None) -> Churn | Closeness:
-    """Return how answers change from the first run to the second.
+def prediction_changes(first: RunPredictions, second: RunPredictions, *, confidence: float | None) -> Churn | Closeness:
+    """Return how predictions change from the first run to the second.
 
     Args:
         first: The first run.
-        second: The second run, on the same pictures.
-        confidence: Of the share's interval; None leaves it out, as where pictures are not independent.
+        second: The second run, on the same images.
+        confidence: Of the share's interval; None leaves it out, as where images are not independent.
     """
     if first.task == "regression":
         true, one, other = (numbers.astype(np.float64) for numbers in (first.true, first.given, second.given))
@@ -40,14 +40,14 @@ def answer_changes(first: Answers, second: Answers, *, confidence: float | None)
     )
 
 
-def differing_pictures(runs: Sequence[Answers]) -> Ints:
-    """Return the pictures that not all runs answer alike, the most telling first.
+def differing_images(runs: Sequence[RunPredictions]) -> Ints:
+    """Return the images that not all runs predict alike, the most telling first.
 
     Those come first on which some are right and some wrong, and among them those whose probabilities of the truth are
-    furthest apart; with regression all pictures come, by how far the answers lie apart.
+    furthest apart; with regression all images come, by how far the predictions lie apart.
 
     Args:
-        runs: All on the same pictures.
+        runs: All on the same images.
     """
     first = runs[0]
     if first.task == "regression":
@@ -63,9 +63,11 @@ def differing_pictures(runs: Sequence[Answers]) -> Ints:
     return chosen[np.lexsort((-apart[chosen], ~split[chosen]))].astype(np.int64)
 
 
-def _of_truth(answers: Answers) -> Floats:
+def _of_truth(predictions: RunPredictions) -> Floats:
     """Return (n,) the probability of the true class; with multi_label the mean probability of what is true."""
-    if answers.task == "multi_label":
-        likely: Floats = np.where(answers.true, answers.probabilities, 1 - answers.probabilities).mean(axis=1)
+    if predictions.task == "multi_label":
+        likely: Floats = np.where(predictions.true, predictions.probabilities, 1 - predictions.probabilities).mean(
+            axis=1
+        )
         return likely
-    return answers.probabilities[np.arange(len(answers.true)), answers.true.astype(np.int64)]
+    return predictions.probabilities[np.arange(len(predictions.true)), predictions.true.astype(np.int64)]

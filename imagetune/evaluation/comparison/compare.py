@@ -1,7 +1,7 @@
-"""Two or more runs on the same test pictures: what they differ in, and whether it is more than chance.
+"""Two or more runs on the same test images: what they differ in, and whether it is more than chance.
 
-Everything is paired. A resampling draws pictures, with what all runs say of them; a test swaps the answers of two runs
-picture by picture. Most of what makes one test harder than another is the same for both runs and falls out of their
+Everything is paired. A resampling draws images, with what all runs say of them; a test swaps the predictions of two
+runs image by image. Most of what makes one test harder than another is the same for both runs and falls out of their
 difference, so that far smaller differences show than two separate intervals would.
 """
 
@@ -18,21 +18,21 @@ from scipy.special import ndtr
 from scipy.stats import wilcoxon
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.evaluation.comparison.churn import answer_changes, differing_pictures
-from imagetune.evaluation.comparison.metrics import Answers, answers_of, figures_of, whole_scores
+from imagetune.evaluation.comparison.churn import differing_images, prediction_changes
+from imagetune.evaluation.comparison.metrics import RunPredictions, metrics_of, predictions_of, whole_scores
 from imagetune.evaluation.comparison.resample import (
     Resampled,
     Tested,
     cells_of,
     defined,
-    own_figures,
-    redrawn_figures,
+    own_metrics,
+    redrawn_metrics,
     unseen_precision,
 )
 from imagetune.evaluation.comparison.results import (
     ClassDifference,
     Comparison,
-    FigureDifference,
+    MetricDifference,
     PairComparison,
     PairTest,
     Power,
@@ -43,9 +43,9 @@ from imagetune.evaluation.statistics.paired_tests import (
     SWAPS,
     deviations_to_tell,
     drawn_swap_p,
-    least_difference,
+    images_to_tell,
     mcnemar_p,
-    pictures_to_tell,
+    min_detectable_difference,
     swap_p,
     swapped_differences,
 )
@@ -61,43 +61,43 @@ _NOTHING = 1e-12
 def compare_predictions(
     runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
 ) -> Comparison:
-    """Return how runs differ on the same pictures, with paired intervals and tests.
+    """Return how runs differ on the same images, with paired intervals and tests.
 
     Args:
-        runs: Predictions by the run's key: of the same n pictures in the same order, with the same labels, all known,
+        runs: Predictions by the run's key: of the same n images in the same order, with the same labels, all known,
             and the same order of classes.
-        groups: (n,) number of each picture's group, from 0; each its own where pictures are independent.
+        groups: (n,) number of each image's group, from 0; each its own where images are independent.
         bootstrap: How intervals are made.
-        metric: The figure that decides; by default that of the task.
+        metric: The metric that decides; by default that of the task.
     """
-    answers = {key: answers_of(predictions) for key, predictions in runs.items()}
-    task = next(iter(answers.values())).task
+    predictions = {key: predictions_of(predictions) for key, predictions in runs.items()}
+    task = next(iter(predictions.values())).task
     grouped = int(groups.max()) + 1 < len(groups)
-    # A group may hold pictures of several classes, so that whole groups can't be drawn class by class.
+    # A group may hold images of several classes, so that whole groups can't be drawn class by class.
     bootstrap = replace(bootstrap, stratified=task in ("single_label", "ordinal") and not grouped)
-    tested = Tested(answers, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
-    resampled = {key: redrawn_figures(tested, key) for key in answers}
-    pairs = [_pair(tested, resampled, first, second) for first, second in combinations(answers, 2)]
+    tested = Tested(predictions, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
+    resampled = {key: redrawn_metrics(tested, key) for key in predictions}
+    pairs = [_pair(tested, resampled, first, second) for first, second in combinations(predictions, 2)]
     # With a test a pair, chance alone would soon show a difference among many runs that are equally good.
     corrected = adjust_p_values([pair.test.p_value for pair in pairs])
     return Comparison(
         task=task,
         metric=tested.metric,
-        pictures=len(groups),
+        images=len(groups),
         groups=tested.units if grouped else None,
         bootstrap=bootstrap,
-        figures={key: own_figures(tested, found) for key, found in resampled.items()},
+        metrics={key: own_metrics(tested, found) for key, found in resampled.items()},
         pairs=tuple(
             replace(pair, test=replace(pair.test, corrected=p)) for pair, p in zip(pairs, corrected, strict=True)
         ),
-        differing=differing_pictures(list(answers.values())),
+        differing=differing_images(list(predictions.values())),
     )
 
 
 def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second: str) -> PairComparison:
     one, other = resampled[first], resampled[second]
-    figures = tuple(
-        FigureDifference(
+    metrics = tuple(
+        MetricDifference(
             name,
             defined(one.values[name]),
             defined(other.values[name]),
@@ -111,14 +111,14 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
         )
         for name in one.values
     )
-    pair = (tested.answers[first], tested.answers[second])
+    pair = (tested.predictions[first], tested.predictions[second])
     samples = one.samples[tested.metric] - other.samples[tested.metric]
     return PairComparison(
         first=first,
         second=second,
-        figures=figures,
+        metrics=metrics,
         test=_test(tested, *pair, one.values[tested.metric] - other.values[tested.metric]),
-        churn=answer_changes(*pair, confidence=None if tested.grouped else tested.bootstrap.confidence),
+        churn=prediction_changes(*pair, confidence=None if tested.grouped else tested.bootstrap.confidence),
         classes=_class_differences(tested, *pair, one, other),
         power=_power(tested, *pair, one.values[tested.metric] - other.values[tested.metric], samples),
     )
@@ -127,38 +127,38 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
 def _difference(
     value: float, samples: Floats, confidence: float, *, precision: Precision | None, worth: float | None
 ) -> Estimate:
-    """Return a difference with its interval: expanded percentiles, as of any figure.
+    """Return a difference with its interval: expanded percentiles, as of any metric.
 
     Args:
         value: The difference.
         samples: (m,) resampled.
         confidence: Coverage.
         precision: What the draws can't show.
-        worth: How many pictures the shares are of, where they are shares.
+        worth: How many images the shares are of, where they are shares.
     """
     if np.isnan(value):
-        return Estimate(None, reason="not defined on these pictures")
+        return Estimate(None, reason="not defined on these images")
     defined = samples[np.isfinite(samples)]
     same = len(defined) > 0 and np.ptp(defined) < _NOTHING
     if same and worth is None:
-        return Estimate(value, reason="every picture that was drawn says the same")
+        return Estimate(value, reason="every image that was drawn says the same")
     if same and worth is not None:
-        # Both runs may still differ on pictures of a kind that these hold none of.
+        # Both runs may still differ on images of a kind that these hold none of.
         bound = 1 - flawless_bound(worth, confidence)
-        how = "every picture that was drawn says the same: exact bound"
+        how = "every image that was drawn says the same: exact bound"
         return Estimate(value, max(-1.0, value - bound), min(1.0, value + bound), how, "clopper-pearson")
     if precision is None:
-        return Estimate(value, reason="too few pictures for an interval")
+        return Estimate(value, reason="too few images for an interval")
     if not len(defined):
-        return Estimate(value, reason="no interval: too many pictures and classes to resample")
+        return Estimate(value, reason="no interval: too many images and classes to resample")
     tail = float(ndtr(-precision.quantile * sqrt(precision.inflation)))
     # This kind of quantile makes up for there being few resamplings, too: another one lies below it with that chance.
     low, high = np.quantile(defined, [tail, 1 - tail], method="weibull")
     return Estimate(value, float(low), float(high), method="paired bootstrap")
 
 
-def _test(tested: Tested, first: Answers, second: Answers, difference: float) -> PairTest:
-    """Test the deciding figure: over all swaps where it is a mean of whole numbers, else over drawn ones."""
+def _test(tested: Tested, first: RunPredictions, second: RunPredictions, difference: float) -> PairTest:
+    """Test the deciding metric: over all swaps where it is a mean of whole numbers, else over drawn ones."""
     name, by_group = tested.metric, " by group" if tested.grouped else ""
     one, other = whole_scores(first, name), whole_scores(second, name)
     if one is not None and other is not None:
@@ -167,8 +167,8 @@ def _test(tested: Tested, first: Answers, second: Answers, difference: float) ->
         method = "McNemar's exact test" if binary and not tested.grouped else f"exact swap test{by_group}"
         return PairTest(method, p_value, p_value)
     if np.isnan(difference):
-        return PairTest("not defined on these pictures", 1.0, 1.0)
-    compute = figures_of(first.followed_by(second), samples=2 * SWAPS)
+        return PairTest("not defined on these images", 1.0, 1.0)
+    compute = metrics_of(first.followed_by(second), samples=2 * SWAPS)
     swapped = swapped_differences(
         tested.groups,
         lambda weights: compute(weights)[0][name],
@@ -180,7 +180,7 @@ def _test(tested: Tested, first: Answers, second: Answers, difference: float) ->
 
 
 def _class_differences(
-    tested: Tested, first: Answers, second: Answers, one: Resampled, other: Resampled
+    tested: Tested, first: RunPredictions, second: RunPredictions, one: Resampled, other: Resampled
 ) -> tuple[ClassDifference, ...]:
     found = [
         _class_difference(tested, first, second, index, (one, other))
@@ -194,37 +194,37 @@ def _class_differences(
     return tuple(replace(each, corrected=p) for each, p in zip(found, corrected, strict=True))
 
 
-def _of_class(answers: Answers, index: int) -> NDArray[np.bool_]:
-    chosen = answers.true[:, index] if answers.true.ndim == 2 else answers.part == index
+def _of_class(predictions: RunPredictions, index: int) -> NDArray[np.bool_]:
+    chosen = predictions.true[:, index] if predictions.true.ndim == 2 else predictions.part == index
     return np.asarray(chosen, np.bool_)
 
 
 def _class_difference(
-    tested: Tested, first: Answers, second: Answers, index: int, resampled: tuple[Resampled, Resampled]
+    tested: Tested, first: RunPredictions, second: RunPredictions, index: int, resampled: tuple[Resampled, Resampled]
 ) -> ClassDifference:
     one, other = resampled
-    task, pictures = first.task, _of_class(first, index)
+    task, images = first.task, _of_class(first, index)
     value = float(one.by_class[index] - other.by_class[index])
-    of_class = len(np.unique(tested.groups[pictures]))
+    of_class = len(np.unique(tested.groups[images]))
     difference = _difference(
         value,
         one.class_samples[:, index] - other.class_samples[:, index],
         tested.bootstrap.confidence,
-        # A label's F1 also hangs on the pictures that lack it.
+        # A label's F1 also hangs on the images that lack it.
         precision=unseen_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
         worth=None if task == "regression" else float(of_class),
     )
-    figure = FigureDifference(
+    metric = MetricDifference(
         TASK_METRICS[task].per_class, float(one.by_class[index]), float(other.by_class[index]), difference
     )
     counts, p_value = _class_test(tested, first, second, index)
-    return ClassDifference(first.names[index], int(pictures.sum()), figure, *counts, p_value)
+    return ClassDifference(first.names[index], int(images.sum()), metric, *counts, p_value)
 
 
 def _class_test(
-    tested: Tested, first: Answers, second: Answers, index: int
+    tested: Tested, first: RunPredictions, second: RunPredictions, index: int
 ) -> tuple[tuple[int | None, int | None], float | None]:
-    """Return on how many pictures only one is right about a class, and the p-value of a test of that."""
+    """Return on how many images only one is right about a class, and the p-value of a test of that."""
     if first.task == "regression":
         return (None, None), None if tested.grouped else _signed_ranks(first, second, first.part == index)
     if first.task == "multi_label":
@@ -237,21 +237,21 @@ def _class_test(
     return counts, swap_p(tested.by_unit(difference)) if tested.grouped else mcnemar_p(*counts)
 
 
-def _signed_ranks(first: Answers, second: Answers, chosen: NDArray[np.bool_]) -> float:
+def _signed_ranks(first: RunPredictions, second: RunPredictions, chosen: NDArray[np.bool_]) -> float:
     true, one, other = (each[chosen].astype(np.float64) for each in (first.true, first.given, second.given))
     gain = np.abs(one - true) - np.abs(other - true)
     return float(wilcoxon(gain).pvalue) if gain.any() else 1.0
 
 
-def _power(tested: Tested, first: Answers, second: Answers, difference: float, samples: Floats) -> Power:
-    confidence, pictures = tested.bootstrap.confidence, len(tested.groups)
+def _power(tested: Tested, first: RunPredictions, second: RunPredictions, difference: float, samples: Floats) -> Power:
+    confidence, images = tested.bootstrap.confidence, len(tested.groups)
     if tested.metric in ("accuracy", "subset_accuracy") and not tested.grouped:
         discordant = float((first.right != second.right).mean())
-        least = least_difference(pictures, discordant, confidence=confidence)
-        return Power(pictures_to_tell(difference, discordant, confidence=confidence), least)
+        least = min_detectable_difference(images, discordant, confidence=confidence)
+        return Power(images_to_tell(difference, discordant, confidence=confidence), least)
     defined = samples[np.isfinite(samples)]
     free = tested.units - tested.strata
     if np.isnan(difference) or len(defined) < 2 or free < 1 or not defined.std():
         return Power(None, None)
     least = deviations_to_tell(confidence=confidence) * float(defined.std()) * sqrt(tested.units / free)
-    return Power(pictures * (least / difference) ** 2 if difference else None, least)
+    return Power(images * (least / difference) ** 2 if difference else None, least)

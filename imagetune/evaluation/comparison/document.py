@@ -8,13 +8,13 @@ from math import ceil, floor, log10
 from typing import Any
 
 from imagetune.core.text import format_count
-from imagetune.evaluation.comparison.results import Churn, ClassDifference, Comparison, FigureDifference, PairComparison
+from imagetune.evaluation.comparison.results import Churn, ClassDifference, Comparison, MetricDifference, PairComparison
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.metrics import METRICS, is_lower_better
 
 FORMAT = 1
-# Of answers that are numbers, which all differ somewhat, so many pictures are listed.
-MOST_NUMBERS = 100
+# Of predictions that are numbers, which all differ somewhat, so many images are listed.
+MAX_NUMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ComparedRun:
         name: As the user gave it.
         recipe: Name of its recipe.
         backbone: Of its model.
-        test_pictures: In its whole test split.
+        test_images: In its whole test split.
     """
 
     key: str
     name: str
     recipe: str
     backbone: str
-    test_pictures: int
+    test_images: int
 
 
 def comparison_document(
@@ -48,30 +48,30 @@ def comparison_document(
 
     The document::
 
-        {"format": 1, "task": "single_label", "metric": "accuracy",    the figure that decides
-         "pictures": 120, "groups": null, "matched_by": "content" | "path", "confidence": 0.95, "bootstrap": {...},
-         "runs": [{"key": "A", "run": "...", "recipe": "...", "backbone": "...", "test_pictures": 120,
-                   "figures": {"accuracy": {"value", "low", "high"}}}],
+        {"format": 1, "task": "single_label", "metric": "accuracy",    the metric that decides
+         "images": 120, "groups": null, "matched_by": "content" | "path", "confidence": 0.95, "bootstrap": {...},
+         "runs": [{"key": "A", "run": "...", "recipe": "...", "backbone": "...", "test_images": 120,
+                   "metrics": {"accuracy": {"value", "low", "high"}}}],
          "pairs": [{"first": "A", "second": "B",
-                    "figures": {"accuracy": {"first", "second", "difference": {"value", "low", "high"},
+                    "metrics": {"accuracy": {"first", "second", "difference": {"value", "low", "high"},
                                              "ahead": "A" | "B" | null}},    whom the interval excludes 0 for
                     "test": {"metric", "method", "p_value", "corrected"},    corrected for all pairs (Holm)
                     "better": "A" | "B" | null,       by the corrected test
                     "churn": {"changed", "share": {...}, "right_to_wrong", "wrong_to_right", "both_right",
                               "both_wrong"}    or, of numbers, {"mean_change", "first_closer", "second_closer"}
-                    "per_class": [{"class", "pictures", "figure": "recall", "first", "second", "difference": {...},
+                    "per_class": [{"class", "images", "metric": "recall", "first", "second", "difference": {...},
                                    "only_first", "only_second", "p_value", "corrected"}],    corrected for all classes
-                    "power": {"pictures_needed", "least_difference", "chance": 0.8},
+                    "power": {"images_needed", "min_detectable_difference", "chance": 0.8},
                     "verdict": {"code": "different" | "undecided" | "identical", "text"}}],
          "verdict": {"code": as of a pair, "title", "text"},
-         "differing": {"pictures": 14, "listed": [{"path", "label", "answers": {"A", "B"}, "right": ["A"]}]},
+         "differing": {"images": 14, "listed": [{"path", "label", "predictions": {"A", "B"}, "right": ["A"]}]},
          "notes": ["..."]}
 
     Args:
         comparison: What was found.
         predictions: By the run's key, as they were compared.
         runs: In the same order.
-        matched_by: Whether pictures are the same by content or by path.
+        matched_by: Whether images are the same by content or by path.
         notes: What a reader should know besides.
     """
     pairs = [_pair_document(comparison, pair) for pair in comparison.pairs]
@@ -79,7 +79,7 @@ def comparison_document(
         "format": FORMAT,
         "task": comparison.task,
         "metric": comparison.metric,
-        "pictures": comparison.pictures,
+        "images": comparison.images,
         "groups": comparison.groups,
         "matched_by": matched_by,
         "confidence": comparison.bootstrap.confidence,
@@ -105,15 +105,15 @@ def p_text(p_value: float) -> str:
 
 
 def rounded_up(value: float) -> int:
-    """Return two digits of a number of pictures, rounded up: it is a rough one."""
+    """Return two digits of a number of images, rounded up: it is a rough one."""
     step = 10 ** max(0, floor(log10(value)) - 1) if value >= 1 else 1
     return int(ceil(value / step - 1e-9) * step)
 
 
 def _run_document(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     told = asdict(run)
-    figures = {name: figure.to_dict() for name, figure in comparison.figures[run.key].items()}
-    return {"key": told.pop("key"), "run": told.pop("name"), **told, "figures": figures}
+    metrics = {name: metric.to_dict() for name, metric in comparison.metrics[run.key].items()}
+    return {"key": told.pop("key"), "run": told.pop("name"), **told, "metrics": metrics}
 
 
 def _pair_document(comparison: Comparison, pair: PairComparison) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _pair_document(comparison: Comparison, pair: PairComparison) -> dict[str, An
     return {
         "first": pair.first,
         "second": pair.second,
-        "figures": {figure.name: _figure_document(figure, pair) for figure in pair.figures},
+        "metrics": {metric.name: _metric_document(metric, pair) for metric in pair.metrics},
         "test": {"metric": comparison.metric, **asdict(pair.test)},
         "better": better,
         "churn": _churn_document(pair),
@@ -131,12 +131,12 @@ def _pair_document(comparison: Comparison, pair: PairComparison) -> dict[str, An
     }
 
 
-def _figure_document(figure: FigureDifference, pair: PairComparison) -> dict[str, Any]:
+def _metric_document(metric: MetricDifference, pair: PairComparison) -> dict[str, Any]:
     return {
-        "first": figure.first,
-        "second": figure.second,
-        "difference": figure.difference.to_dict(),
-        "ahead": _ahead(figure, pair),
+        "first": metric.first,
+        "second": metric.second,
+        "difference": metric.difference.to_dict(),
+        "ahead": _ahead(metric, pair),
     }
 
 
@@ -148,11 +148,11 @@ def _churn_document(pair: PairComparison) -> dict[str, Any]:
 def _class_document(found: ClassDifference) -> dict[str, Any]:
     return {
         "class": found.name,
-        "pictures": found.pictures,
-        "figure": found.figure.name,
-        "first": found.figure.first,
-        "second": found.figure.second,
-        "difference": found.figure.difference.to_dict(),
+        "images": found.images,
+        "metric": found.metric.name,
+        "first": found.metric.first,
+        "second": found.metric.second,
+        "difference": found.metric.difference.to_dict(),
         "only_first": found.only_first,
         "only_second": found.only_second,
         "p_value": found.p_value,
@@ -160,17 +160,17 @@ def _class_document(found: ClassDifference) -> dict[str, Any]:
     }
 
 
-def _ahead(figure: FigureDifference, pair: PairComparison) -> str | None:
+def _ahead(metric: MetricDifference, pair: PairComparison) -> str | None:
     """Return the run in whose favour the whole interval lies."""
-    low, high = figure.difference.low, figure.difference.high
+    low, high = metric.difference.low, metric.difference.high
     if low is None or high is None or low <= 0 <= high:
         return None
-    return pair.first if (low > 0) != is_lower_better(figure.name) else pair.second
+    return pair.first if (low > 0) != is_lower_better(metric.name) else pair.second
 
 
 def _better(comparison: Comparison, pair: PairComparison) -> str | None:
     """Return the run that the corrected test says is better."""
-    value = pair.figure(comparison.metric).difference.value
+    value = pair.metric(comparison.metric).difference.value
     if not value or pair.test.corrected >= 1 - comparison.bootstrap.confidence:
         return None
     return pair.first if (value > 0) != is_lower_better(comparison.metric) else pair.second
@@ -186,9 +186,9 @@ def _code(pair: PairComparison, better: str | None) -> str:
 
 def _sentences(comparison: Comparison, pair: PairComparison, better: str | None) -> Iterator[str]:
     code, one, other = _code(pair, better), pair.first, pair.second
-    difference = pair.figure(comparison.metric).difference
+    difference = pair.metric(comparison.metric).difference
     if code == "identical":
-        yield f"{one} and {other} give the same answer to every one of {comparison.pictures} pictures."
+        yield f"{one} and {other} give the same prediction to every one of {comparison.images} images."
         return
     if difference.value is None:
         yield f"{one} and {other} can't be compared by {METRICS[comparison.metric].in_words}: {difference.reason}."
@@ -197,18 +197,16 @@ def _sentences(comparison: Comparison, pair: PairComparison, better: str | None)
         worse = other if better == one else one
         yield f"{better} is better than {worse}: {_gap(comparison, pair)}."
     else:
-        yield (
-            f"{one} and {other} can't be told apart on these {comparison.pictures} pictures: {_gap(comparison, pair)}."
-        )
-    if code == "undecided" and _ahead(pair.figure(comparison.metric), pair):
+        yield (f"{one} and {other} can't be told apart on these {comparison.images} images: {_gap(comparison, pair)}.")
+    if code == "undecided" and _ahead(pair.metric(comparison.metric), pair):
         yield "The interval leaves out 0, but the test doesn't confirm it: take it as a hint."
     if not better:
         yield from _power_sentences(comparison, pair)
 
 
 def _gap(comparison: Comparison, pair: PairComparison) -> str:
-    """Return how far two runs are apart by the deciding figure, seen from the one with more of it."""
-    metric, difference = comparison.metric, pair.figure(comparison.metric).difference
+    """Return how far two runs are apart by the deciding metric, seen from the one with more of it."""
+    metric, difference = comparison.metric, pair.metric(comparison.metric).difference
     value = difference.value or 0.0
     more, less, sign = (pair.first, pair.second, 1) if value >= 0 else (pair.second, pair.first, -1)
     unit = " points" if METRICS[metric].is_share else ""
@@ -228,14 +226,15 @@ def _gap(comparison: Comparison, pair: PairComparison) -> str:
 def _power_sentences(comparison: Comparison, pair: PairComparison) -> Iterator[str]:
     metric, power = comparison.metric, pair.power
     unit = " points" if METRICS[metric].is_share else ""
-    if power.pictures_needed is not None and power.pictures_needed > comparison.pictures:
+    if power.images_needed is not None and power.images_needed > comparison.images:
         yield (
-            f"If that difference is real, it would take about {rounded_up(power.pictures_needed):,} such test pictures "
+            f"If that difference is real, it would take about {rounded_up(power.images_needed):,} such test images "
             f"to show it in four of five tests."
         )
-    if power.least_difference is not None:
+    if power.min_detectable_difference is not None:
         yield (
-            f"The {comparison.pictures} there are would show a difference of {amount(power.least_difference, metric)}"
+            f"The {comparison.images} there are would show a difference of "
+            f"{amount(power.min_detectable_difference, metric)}"
             f"{unit} or more in four of five tests."
         )
 
@@ -244,29 +243,27 @@ def _verdict(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> dict
     """Return what it comes to: the pair's own words, or the best of several runs against each of the others."""
     if len(pairs) == 1:
         code, better = pairs[0]["verdict"]["code"], pairs[0]["better"]
-        titles = {"different": f"{better} is better", "identical": "The same answers"}
+        titles = {"different": f"{better} is better", "identical": "The same predictions"}
         title = titles.get(code, "They can't be told apart")
         return {"code": code, "title": title, "text": pairs[0]["verdict"]["text"]}
     metric = comparison.metric
-    values = {key: figures[metric].value for key, figures in comparison.figures.items()}
+    values = {key: metrics[metric].value for key, metrics in comparison.metrics.items()}
     known = {key: value for key, value in values.items() if value is not None}
     if not known:
-        text = f"{METRICS[metric].in_words} is not defined on these pictures."
+        text = f"{METRICS[metric].in_words} is not defined on these images."
         return {"code": "undecided", "title": "They can't be compared", "text": text}
     best = (min if is_lower_better(metric) else max)(known, key=lambda key: known[key])
     others = [key for key in values if key != best]
     beaten = [key for key in others if _between(pairs, best, key)["better"] == best]
     open_ones = [key for key in others if key not in beaten]
     word = "lowest" if is_lower_better(metric) else "highest"
-    told = [f"{best} has the {word} {METRICS[metric].in_words} on {comparison.pictures} pictures."]
+    told = [f"{best} has the {word} {METRICS[metric].in_words} on {comparison.images} images."]
     if beaten:
         unit = " points" if METRICS[metric].is_share else ""
         gaps = [f"{key} by {amount(abs(known[best] - known[key]), metric)}{unit}" for key in beaten]
         told.append(f"It beats {_listed(gaps)}, which is more than chance (Holm's correction for {len(pairs)} pairs).")
     if open_ones:
-        told.append(
-            f"It can't be told apart from {_listed(open_ones)}: which of them is best on other pictures is open."
-        )
+        told.append(f"It can't be told apart from {_listed(open_ones)}: which of them is best on other images is open.")
     if open_ones:
         return {"code": "undecided", "title": f"{best} leads, but not over all", "text": " ".join(told)}
     return {"code": "different", "title": f"{best} is the best of these", "text": " ".join(told)}
@@ -282,28 +279,28 @@ def _listed(keys: Sequence[str]) -> str:
 
 def _differing(comparison: Comparison, predictions: Mapping[str, Predictions]) -> dict[str, Any]:
     numbers = comparison.task == "regression"
-    chosen = comparison.differing[:MOST_NUMBERS] if numbers else comparison.differing
+    chosen = comparison.differing[:MAX_NUMBERS] if numbers else comparison.differing
     texts = {key: list(found.texts()) for key, found in predictions.items()}
     first = next(iter(predictions))
     listed = [
         {
             "path": predictions[first].paths[index],
             "label": texts[first][index][0],
-            "answers": {key: told[index][1] for key, told in texts.items()},
+            "predictions": {key: told[index][1] for key, told in texts.items()},
             "right": [] if numbers else [key for key, told in texts.items() if told[index][0] == told[index][1]],
         }
         for index in chosen.tolist()
     ]
-    return {"pictures": len(comparison.differing), "listed": listed}
+    return {"images": len(comparison.differing), "listed": listed}
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     if comparison.groups is not None:
         groups = format_count(comparison.groups, "group")
-        yield f"pictures come in {groups}, which are resampled and swapped whole; churn and counts are of pictures"
+        yield f"images come in {groups}, which are resampled and swapped whole; churn and counts are of images"
     if len(comparison.pairs) > 1:
-        yield "only the p-values of the deciding figure are corrected for several pairs; intervals are each for itself"
+        yield "only the p-values of the deciding metric are corrected for several pairs; intervals are each for itself"
     yield (
-        "whoever chooses a run by this has chosen on the test pictures: the chosen one's figures flatter a little, the "
+        "whoever chooses a run by this has chosen on the test images: the chosen one's metrics flatter a little, the "
         "more so the more runs there were"
     )

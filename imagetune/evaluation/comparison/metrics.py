@@ -1,4 +1,4 @@
-"""What is compared of a run, task by task: its figures as functions of how often each picture counts."""
+"""What is compared of a run, task by task: its metrics as functions of how often each image counts."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.metrics.multilabel import label_figures
+from imagetune.evaluation.metrics.multilabel import label_metrics
 from imagetune.evaluation.metrics.ordinal import rank_values
-from imagetune.evaluation.metrics.regression import ranges_of, value_figures
+from imagetune.evaluation.metrics.regression import ranges_of, value_metrics
 from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, losses, mean_over, weighted_confusion
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 
-# Regression has no classes: the numbers are looked at in so many parts, of at least so many pictures.
-PARTS, LEAST_PART = 3, 10
+# Regression has no classes: the numbers are looked at in so many parts, of at least so many images.
+PARTS, MIN_PART = 3, 10
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Weights = NDArray[np.float32]
-Figures: TypeAlias = tuple[Mapping[str, Floats], Floats]
+Metrics: TypeAlias = tuple[Mapping[str, Floats], Floats]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one run says of n pictures, ready to be compared.
+class RunPredictions:
+    """What one run says of n images, ready to be compared.
 
     Attributes:
         task: What a label is.
         true: (n,) int64 classes; for multi_label (n, k) bool; for regression (n,) float64 numbers.
-        given: The answers, likewise.
-        probabilities: (n, k) float64, rows that sum to 1 where a picture has one class.
-        part: (n,) int64 class of each picture; for regression the part that its number lies in; zeros for multi_label.
+        given: The predictions, likewise.
+        probabilities: (n, k) float64, rows that sum to 1 where an image has one class.
+        part: (n,) int64 class of each image; for regression the part that its number lies in; zeros for multi_label.
         names: Of the classes or parts.
     """
 
@@ -47,15 +47,15 @@ class Answers:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(n,) whether each answer is right; with multi_label all labels of the picture are, with regression none."""
+        """(n,) whether each prediction is right; with multi_label all labels of the image are, with regression none."""
         if self.task == "regression":
             return np.zeros(len(self.true), np.bool_)
         equal: NDArray[np.bool_] = np.equal(self.true, self.given)
         return equal if equal.ndim == 1 else equal.reshape(len(equal), -1).min(axis=1)
 
-    def followed_by(self, other: Answers) -> Answers:
-        """Return the answers of two runs to the same pictures as those to twice as many."""
-        return Answers(
+    def followed_by(self, other: RunPredictions) -> RunPredictions:
+        """Return the predictions of two runs to the same images as those to twice as many."""
+        return RunPredictions(
             self.task,
             np.concatenate([self.true, other.true]),
             np.concatenate([self.given, other.given]),
@@ -65,106 +65,108 @@ class Answers:
         )
 
 
-def answers_of(predictions: Predictions) -> Answers:
+def predictions_of(predictions: Predictions) -> RunPredictions:
     """Return what is compared of predictions, all of whose labels are known to the model."""
     task, names = predictions.rule.task, predictions.class_names
     if task == "multi_label":
         none = np.zeros(len(predictions.paths), np.int64)
-        return Answers(task, predictions.targets >= 0.5, predictions.given, predictions.probabilities, none, names)
+        return RunPredictions(
+            task, predictions.targets >= 0.5, predictions.given, predictions.probabilities, none, names
+        )
     if task == "regression":
         true = predictions.targets[:, 0]
-        part, told = ranges_of(true, most=PARTS, least=LEAST_PART)
-        return Answers(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
+        part, told = ranges_of(true, most=PARTS, least=MIN_PART)
+        return RunPredictions(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
     sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
     labels = predictions.labels
-    return Answers(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
+    return RunPredictions(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
 
 
-def figures_of(answers: Answers, *, samples: int) -> Callable[[Weights], Figures]:
-    """Return what computes, from weights (n, b), the headline figures (b,) by name and the class figure (k, b).
+def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weights], Metrics]:
+    """Return what computes, from weights (n, b), the headline metrics (b,) by name and the class metric (k, b).
 
-    A figure that is not defined is NaN.
+    A metric that is not defined is NaN.
 
     Args:
-        answers: Of a run.
+        predictions: Of a run.
         samples: How many weights there will be: with very many, the mean average precision is left out.
     """
-    if answers.task == "multi_label":
-        return _label_figures(answers, with_ranking=answers.true.size * samples <= AUC_STEPS)
-    if answers.task == "regression":
-        return _value_figures(answers)
-    return _class_figures(answers)
+    if predictions.task == "multi_label":
+        return _label_metrics(predictions, with_ranking=predictions.true.size * samples <= AUC_STEPS)
+    if predictions.task == "regression":
+        return _value_metrics(predictions)
+    return _class_metrics(predictions)
 
 
-def whole_scores(answers: Answers, figure: str) -> Ints | None:
-    """Return (n,) whole numbers whose mean a figure is, but for a factor; None where it is no such mean."""
-    if figure in ("accuracy", "subset_accuracy"):
-        return answers.right.astype(np.int64)
-    if figure == "hamming_loss":
-        wrong: Ints = np.not_equal(answers.true, answers.given).sum(axis=1).astype(np.int64)
+def whole_scores(predictions: RunPredictions, metric: str) -> Ints | None:
+    """Return (n,) whole numbers whose mean a metric is, but for a factor; None where it is no such mean."""
+    if metric in ("accuracy", "subset_accuracy"):
+        return predictions.right.astype(np.int64)
+    if metric == "hamming_loss":
+        wrong: Ints = np.not_equal(predictions.true, predictions.given).sum(axis=1).astype(np.int64)
         return wrong
-    if answers.task == "ordinal" and figure in ("mae", "within_one_rank"):
-        distance = np.abs(answers.true.astype(np.int64) - answers.given.astype(np.int64))
-        return distance if figure == "mae" else (distance <= 1).astype(np.int64)
+    if predictions.task == "ordinal" and metric in ("mae", "within_one_rank"):
+        distance = np.abs(predictions.true.astype(np.int64) - predictions.given.astype(np.int64))
+        return distance if metric == "mae" else (distance <= 1).astype(np.int64)
     return None
 
 
-def _class_figures(answers: Answers) -> Callable[[Weights], Figures]:
-    labels, given = answers.true.astype(np.int64), answers.given.astype(np.int64)
-    classes, hits, loss = len(answers.names), labels == given, losses(labels, answers.probabilities)
+def _class_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
+    labels, given = predictions.true.astype(np.int64), predictions.given.astype(np.int64)
+    classes, hits, loss = len(predictions.names), labels == given, losses(labels, predictions.probabilities)
     true_sums, given_sums, right_sums = (
         _ClassSums.of(picked, classes) for picked in (labels, given, np.where(hits, labels, classes))
     )
 
-    def figures(weights: Weights) -> Figures:
-        true, answered, right = true_sums(weights), given_sums(weights), right_sums(weights)
+    def metrics(weights: Weights) -> Metrics:
+        true, predicted, right = true_sums(weights), given_sums(weights), right_sums(weights)
         total, present = weights.sum(axis=0, dtype=np.float64), true > 0
         recall = np.where(present, right / np.maximum(true, 1), np.nan)
-        f1 = np.where(present, 2 * right / np.maximum(true + answered, 1), np.nan)
+        f1 = np.where(present, 2 * right / np.maximum(true + predicted, 1), np.nan)
         headline: dict[str, Floats] = {
             "accuracy": right.sum(axis=0) / total,
             "balanced_accuracy": mean_over(recall, present).astype(np.float64),
             "f1": mean_over(f1, present).astype(np.float64),
             "log_loss": loss @ weights / total,
         }
-        if answers.task == "ordinal":
+        if predictions.task == "ordinal":
             headline |= rank_values(weighted_confusion(labels, given, classes, weights))
         return headline, recall
 
-    return figures
+    return metrics
 
 
-def _label_figures(answers: Answers, *, with_ranking: bool) -> Callable[[Weights], Figures]:
-    true, given = answers.true.astype(np.bool_), answers.given.astype(np.bool_)
-    compute = label_figures(true, given, answers.probabilities, with_ranking=with_ranking)
+def _label_metrics(predictions: RunPredictions, *, with_ranking: bool) -> Callable[[Weights], Metrics]:
+    true, given = predictions.true.astype(np.bool_), predictions.given.astype(np.bool_)
+    compute = label_metrics(true, given, predictions.probabilities, with_ranking=with_ranking)
 
-    def figures(weights: Weights) -> Figures:
+    def metrics(weights: Weights) -> Metrics:
         headline, by_label = compute(weights)
         return headline, by_label["f1"]
 
-    return figures
+    return metrics
 
 
-def _value_figures(answers: Answers) -> Callable[[Weights], Figures]:
-    true, given = answers.true.astype(np.float64), answers.given.astype(np.float64)
-    compute, errors = value_figures(true, given), np.abs(true - given)
-    sums = _ClassSums.of(answers.part, len(answers.names))
+def _value_metrics(predictions: RunPredictions) -> Callable[[Weights], Metrics]:
+    true, given = predictions.true.astype(np.float64), predictions.given.astype(np.float64)
+    compute, errors = value_metrics(true, given), np.abs(true - given)
+    sums = _ClassSums.of(predictions.part, len(predictions.names))
 
-    def figures(weights: Weights) -> Figures:
+    def metrics(weights: Weights) -> Metrics:
         drawn = sums(weights)
         missed = sums((weights * errors[:, None]).astype(np.float32))
         return compute(weights), np.divide(missed, drawn, out=np.full_like(missed, np.nan), where=drawn > 0)
 
-    return figures
+    return metrics
 
 
 @dataclass(frozen=True)
 class _ClassSums:
-    """Sums of weights by class, the pictures sorted once for all resamplings.
+    """Sums of weights by class, the images sorted once for all resamplings.
 
     Attributes:
-        order: (n,) pictures, those of the first class first; pictures of no class are left out.
-        classes: (c,) the classes that have pictures.
+        order: (n,) images, those of the first class first; images of no class are left out.
+        classes: (c,) the classes that have images.
         starts: (c,) where each begins in the order.
         count: k.
     """

@@ -1,4 +1,4 @@
-"""What a comparison draws: pictures, with what all runs say of them, and each run's figures on them."""
+"""What a comparison draws: images, with what all runs say of them, and each run's metrics on them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.comparison.metrics import Answers, figures_of
+from imagetune.evaluation.comparison.metrics import RunPredictions, metrics_of
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    effective_pictures,
+    effective_images,
     estimate,
     left_out_estimate,
     precision_of,
@@ -32,30 +32,30 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tested:
-    """The predictions that are compared, and how pictures are drawn for intervals and tests.
+    """The predictions that are compared, and how images are drawn for intervals and tests.
 
     Attributes:
-        answers: By the run's key.
-        groups: (n,) which pictures are drawn and swapped as one.
+        predictions: By the run's key.
+        groups: (n,) which images are drawn and swapped as one.
         grouped: Whether some are.
         bootstrap: How intervals are made.
-        metric: The figure that decides.
+        metric: The metric that decides.
     """
 
-    answers: Mapping[str, Answers]
+    predictions: Mapping[str, RunPredictions]
     groups: Ints
     grouped: bool
     bootstrap: Bootstrap
     metric: str
 
     @property
-    def some(self) -> Answers:
-        """Any run's answers, for what all have in common."""
-        return next(iter(self.answers.values()))
+    def some(self) -> RunPredictions:
+        """Any run's predictions, for what all have in common."""
+        return next(iter(self.predictions.values()))
 
     @property
     def units(self) -> int:
-        """The number of pictures or groups that are drawn."""
+        """The number of images or groups that are drawn."""
         return int(self.groups.max()) + 1
 
     @property
@@ -68,7 +68,7 @@ class Tested:
         return np.bincount(self.groups, weights=scores, minlength=self.units).round().astype(np.int64)
 
     def precision(self, name: str) -> Precision | None:
-        """Return what the draws can't show of a headline figure; None where they show nothing of its spread."""
+        """Return what the draws can't show of a headline metric; None where they show nothing of its spread."""
         if METRICS[name].mean_over == "classes" and self.bootstrap.stratified:
             counts = np.unique(self.some.part, return_counts=True)[1]
             # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
@@ -78,25 +78,25 @@ class Tested:
         return unseen_precision(self.units, self.strata, self.bootstrap.confidence)
 
     def worth(self, name: str) -> float:
-        """Return how many pictures a share is of; a mean over classes is as unsure as its small classes."""
+        """Return how many images a share is of; a mean over classes is as unsure as its small classes."""
         if METRICS[name].mean_over != "classes":
             return float(self.units)
         true = self.some.true
-        # A mean over classes is decided by its smallest classes, whatever the number of all pictures.
+        # A mean over classes is decided by its smallest classes, whatever the number of all images.
         counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
-        return min(float(self.units), effective_pictures(counts[counts > 0].astype(np.float64)))
+        return min(float(self.units), effective_images(counts[counts > 0].astype(np.float64)))
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A run's figures: as they are, and in m resamplings.
+    """A run's metrics: as they are, and in m resamplings.
 
     Attributes:
         values: By name.
         by_class: (k,).
         samples: (m,) by name.
         class_samples: (m, k).
-        left_out: By name, without each picture or group.
+        left_out: By name, without each image or group.
     """
 
     values: Mapping[str, float]
@@ -106,18 +106,18 @@ class Resampled:
     left_out: Mapping[str, LeftOut]
 
 
-def redrawn_figures(tested: Tested, key: str) -> Resampled:
-    """Return the figures of the run with that key, on its pictures, on each resampling, and without each unit."""
-    answers, bootstrap = tested.answers[key], tested.bootstrap
-    compute = figures_of(answers, samples=bootstrap.samples)
+def redrawn_metrics(tested: Tested, key: str) -> Resampled:
+    """Return the metrics of the run with that key, on its images, on each resampling, and without each unit."""
+    predictions, bootstrap = tested.predictions[key], tested.bootstrap
+    compute = metrics_of(predictions, samples=bootstrap.samples)
     values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
-    cells = cells_of(answers)
+    cells = cells_of(predictions)
     groups = tested.groups if tested.grouped else None
-    chunks = resampled_weights(answers.part, bootstrap, groups=groups, cells_a_sample=cells)
+    chunks = resampled_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]
-    units = units_left_out(answers.part, bootstrap, groups)
+    units = units_left_out(predictions.part, bootstrap, groups)
     without = [compute(weights)[0] for weights in weights_left_out(units, cells_a_sample=cells)]
-    names = list_compared_metrics(answers.task)
+    names = list_compared_metrics(predictions.task)
     return Resampled(
         values={name: float(values[name][0]) for name in names},
         by_class=by_class[:, 0],
@@ -127,19 +127,19 @@ def redrawn_figures(tested: Tested, key: str) -> Resampled:
     )
 
 
-def cells_of(answers: Answers) -> int:
-    """Return how many numbers a resampling holds; the ranks of regression take several a picture."""
-    classes = len(answers.names)
-    return {"ordinal": classes * classes, "regression": 4 * len(answers.part)}.get(answers.task, classes)
+def cells_of(predictions: RunPredictions) -> int:
+    """Return how many numbers a resampling holds; the ranks of regression take several an image."""
+    classes = len(predictions.names)
+    return {"ordinal": classes * classes, "regression": 4 * len(predictions.part)}.get(predictions.task, classes)
 
 
-def own_figures(tested: Tested, found: Resampled) -> dict[str, Estimate]:
-    """Return a run's headline figures with their intervals."""
-    return {name: _own_figure(tested, name, value, found) for name, value in found.values.items()}
+def own_metrics(tested: Tested, found: Resampled) -> dict[str, Estimate]:
+    """Return a run's headline metrics with their intervals."""
+    return {name: _own_metric(tested, name, value, found) for name, value in found.values.items()}
 
 
-def _own_figure(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
-    """Return a run's own figure with an interval of the kind that its report gives it."""
+def _own_metric(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
+    """Return a run's own metric with an interval of the kind that its report gives it."""
     metric = METRICS[name]
     if metric.mean_over == "images" and not tested.grouped:
         return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
@@ -148,7 +148,7 @@ def _own_figure(tested: Tested, name: str, value: float, found: Resampled) -> Es
             defined(value),
             found.left_out[name],
             tested.bootstrap.confidence,
-            reason="not defined on these pictures",
+            reason="not defined on these images",
             flawless=tested.worth(name) if metric.is_share else None,
             scale=metric.scale,
         )
@@ -156,8 +156,8 @@ def _own_figure(tested: Tested, name: str, value: float, found: Resampled) -> Es
         defined(value),
         found.samples[name],
         tested.bootstrap,
-        pictures=tested.worth(name),
-        reason="not defined on these pictures",
+        images=tested.worth(name),
+        reason="not defined on these images",
         precision=tested.precision(name),
     )
 
@@ -169,5 +169,5 @@ def unseen_precision(units: int, strata: int, confidence: float) -> Precision | 
 
 
 def defined(value: float) -> float | None:
-    """Return a figure; None where it is not defined (NaN)."""
+    """Return a metric; None where it is not defined (NaN)."""
     return None if np.isnan(value) else float(value)

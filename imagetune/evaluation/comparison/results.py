@@ -15,11 +15,11 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class FigureDifference:
-    """A metric of two runs on the same pictures, and the difference with its interval.
+class MetricDifference:
+    """A metric of two runs on the same images, and the difference with its interval.
 
     Attributes:
-        name: Of the figure.
+        name: Of the metric.
         first: The first run's; None where it is not defined.
         second: The second run's.
         difference: The first minus the second, with its interval.
@@ -33,20 +33,20 @@ class FigureDifference:
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """The pictures of one class, as two runs answer them.
+    """The images of one class, as two runs predict them.
 
     Attributes:
-        pictures: How many are of the class; for regression, lie in the part of the numbers.
-        figure: Recall; F1 for multi_label, mean absolute error for regression.
-        only_first: Pictures on which only the first is right, about this class; None for regression.
-        only_second: Pictures on which only the second is right.
+        images: How many are of the class; for regression, lie in the part of the numbers.
+        metric: Recall; F1 for multi_label, mean absolute error for regression.
+        only_first: Images on which only the first is right, about this class; None for regression.
+        only_second: Images on which only the second is right.
         p_value: Of a test of the class by itself: McNemar's; for regression Wilcoxon's signed ranks.
         corrected: The same, corrected for all classes (Holm).
     """
 
     name: str
-    pictures: int
-    figure: FigureDifference
+    images: int
+    metric: MetricDifference
     only_first: int | None
     only_second: int | None
     p_value: float | None
@@ -55,7 +55,7 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Whether two runs can be told apart by one figure.
+    """Whether two runs can be told apart by one metric.
 
     Attributes:
         method: What the test is called.
@@ -70,15 +70,15 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Churn:
-    """How answers change from the first run to the second.
+    """How predictions change from the first run to the second.
 
     Attributes:
-        changed: Pictures whose answer changes.
-        share: The same as a share, with Wilson's interval where pictures are independent.
-        right_to_wrong: Pictures on which only the first run is right.
-        wrong_to_right: Pictures on which only the second run is right.
-        both_right: Pictures that both have right.
-        both_wrong: Pictures that both have wrong.
+        changed: Images whose prediction changes.
+        share: The same as a share, with Wilson's interval where images are independent.
+        right_to_wrong: Images on which only the first run is right.
+        wrong_to_right: Images on which only the second run is right.
+        both_right: Images that both have right.
+        both_wrong: Images that both have wrong.
     """
 
     changed: int
@@ -91,12 +91,12 @@ class Churn:
 
 @dataclass(frozen=True)
 class Closeness:
-    """How answers that are numbers change from the first run to the second.
+    """How predictions that are numbers change from the first run to the second.
 
     Attributes:
-        mean_change: Mean absolute difference of the two answers, in the labels' unit.
-        first_closer: Pictures on which the first run is closer to the truth.
-        second_closer: Pictures on which the second run is.
+        mean_change: Mean absolute difference of the two predictions, in the labels' unit.
+        first_closer: Images on which the first run is closer to the truth.
+        second_closer: Images on which the second run is.
     """
 
     mean_change: float
@@ -109,13 +109,14 @@ class Power:
     """How small a difference a test of this size can detect, and what size this difference would take.
 
     Attributes:
-        pictures_needed: Test pictures that would show the difference that was seen, if it is real, in four of five
+        images_needed: Test images that would show the difference that was seen, if it is real, in four of five
             tests; None where there is none.
-        least_difference: The difference that this test would show in four of five tests; None where it is not known.
+        min_detectable_difference: The difference that this test would show in four of five tests; None where it is not
+            known.
     """
 
-    pictures_needed: float | None
-    least_difference: float | None
+    images_needed: float | None
+    min_detectable_difference: float | None
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,15 @@ class PairComparison:
 
     first: str
     second: str
-    figures: tuple[FigureDifference, ...]
+    metrics: tuple[MetricDifference, ...]
     test: PairTest
     churn: Churn | Closeness
     classes: tuple[ClassDifference, ...]
     power: Power
 
-    def figure(self, name: str) -> FigureDifference:
+    def metric(self, name: str) -> MetricDifference:
         """Return the difference of both runs in one metric."""
-        return next(figure for figure in self.figures if figure.name == name)
+        return next(metric for metric in self.metrics if metric.name == name)
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,21 @@ class Comparison:
 
     Attributes:
         task: What a label is.
-        metric: The figure that decides.
-        pictures: That all runs were tested on.
-        groups: In so many groups; None where each picture stands for itself.
+        metric: The metric that decides.
+        images: That all runs were tested on.
+        groups: In so many groups; None where each image stands for itself.
         bootstrap: How the intervals were made.
-        figures: Headline figures with intervals, by run's key and name.
+        metrics: Headline metrics with intervals, by run's key and name.
         pairs: All pairs of runs.
-        differing: Pictures that not all runs answer alike, the most telling first; with regression all, by how far the
-            answers lie apart.
+        differing: Images that not all runs predict alike, the most telling first; with regression all, by how far the
+            predictions lie apart.
     """
 
     task: Task
     metric: str
-    pictures: int
+    images: int
     groups: int | None
     bootstrap: Bootstrap
-    figures: Mapping[str, Mapping[str, Estimate]]
+    metrics: Mapping[str, Mapping[str, Estimate]]
     pairs: tuple[PairComparison, ...]
     differing: Ints

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 
 
-def wrong_pictures(predictions: Predictions) -> NDArray[np.int64]:
-    """Return the pictures that the model was wrong about, those first that it was surest of.
+def wrong_images(predictions: Predictions) -> NDArray[np.int64]:
+    """Return the images that the model was wrong about, those first that it was surest of.
 
     With multi_label that is the wrong label furthest from its threshold; with ordinal those come first that are the
     most ranks off; with regression all are wrong, and those with the largest error come first.
@@ -29,7 +29,7 @@ def wrong_pictures(predictions: Predictions) -> NDArray[np.int64]:
 
 
 def worst_label(predictions: Predictions, index: int) -> int:
-    """Return which wrong label of a picture of multi_label is furthest from its threshold; of none wrong the first."""
+    """Return which wrong label of an image of multi_label is furthest from its threshold; of none wrong the first."""
     return int(_wrong_label_distances(predictions)[index].argmax())
 
 

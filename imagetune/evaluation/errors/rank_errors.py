@@ -1,4 +1,4 @@
-"""The part ``rank_errors``: by how many ranks answers are off where classes are ordered, and which way."""
+"""The part ``rank_errors``: by how many ranks predictions are off where classes are ordered, and which way."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Ints = NDArray[np.int64]
 
 
 def rank_errors_part(run: Examined) -> dict[str, Any] | None:
-    """Return how far off the answers are; None where classes have no order.
+    """Return how far off the predictions are; None where classes have no order.
 
     The document::
 
-        {"split": "test", "pictures": 85,
-         "distances": [{"off": -1, "pictures": 7, "share": {"value", "low", "high"}}],     answer minus truth, in ranks
+        {"split": "test", "images": 85,
+         "distances": [{"off": -1, "images": 7, "share": {"value", "low", "high"}}],  prediction minus truth, in ranks
          "bias": {...},                                                                    mean of that
-         "too_high": {...}, "too_low": {...},                                              shares of the pictures
-         "classes": [{"class": "small", "pictures": 20, "error": {...}, "bias": {...}}],   error: mean distance
+         "too_high": {...}, "too_low": {...},                                              shares of the images
+         "classes": [{"class": "small", "images": 20, "error": {...}, "bias": {...}}],   error: mean distance
          "text": "..."}
 
-    The lowest class can't be taken for a lower one, nor the highest for a higher one: theirs is bias that any mistake
-    makes.
+    The lowest class can't be predicted as a lower one, nor the highest for a higher one: theirs is bias that any
+    mistake makes.
     """
     name = tested_split(run)
     split = known_split(run, name)
@@ -42,9 +42,9 @@ def rank_errors_part(run: Examined) -> dict[str, Any] | None:
     most = int(np.abs(off).max())
     document: dict[str, Any] = {
         "split": name,
-        "pictures": len(off),
+        "images": len(off),
         "distances": [
-            {"off": ranks, "pictures": int((off == ranks).sum()), "share": draws.share(off == ranks).to_dict()}
+            {"off": ranks, "images": int((off == ranks).sum()), "share": draws.share(off == ranks).to_dict()}
             for ranks in range(-most, most + 1)
         ],
         "bias": draws.mean(off.astype(np.float64)).to_dict(),
@@ -58,18 +58,18 @@ def rank_errors_part(run: Examined) -> dict[str, Any] | None:
 
 
 def _class_row(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> dict[str, Any]:
-    """Return how far off the pictures of a class are."""
-    found = {"error": Estimate(None, reason="no pictures of this class")}
+    """Return how far off the images of a class are."""
+    found = {"error": Estimate(None, reason="no images of this class")}
     found["bias"] = found["error"]
     if own.any():
         drawn, ranks = draws.of(own), off[own].astype(np.float64)
         found = {"error": drawn.mean(np.abs(ranks)), "bias": drawn.mean(ranks)}
-    return {"class": name, "pictures": int(own.sum()), **{key: figure.to_dict() for key, figure in found.items()}}
+    return {"class": name, "images": int(own.sum()), **{key: metric.to_dict() for key, metric in found.items()}}
 
 
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
     shares = {row["off"]: row["share"]["value"] for row in document["distances"]}
     near = shares.get(-1, 0.0) + shares.get(1, 0.0)
     beyond = max(0.0, 1 - shares[0] - near)
-    yield f"{shares[0]:.1%} of the answers are right, {near:.1%} are one rank off, {beyond:.1%} further."
+    yield f"{shares[0]:.1%} of the predictions are right, {near:.1%} are one rank off, {beyond:.1%} further."
     yield bias_words(document["bias"], unit=" ranks")

@@ -1,10 +1,10 @@
 """Parts of the test on which predicted numbers are further off, told from chance.
 
-As `imagetune.evaluation.errors.slices`, with absolute errors for right and wrong answers: each slice is tested against the
-rest by Mann and Whitney's rank test (Annals of Mathematical Statistics 18, 1947), one-sided, corrected by Holm's
-method. It looks at ranks, so that a few errors that are far off decide nothing. A slice may only look bad because the
-hard numbers are in it: the same test within ranges of the true number (van Elteren, Bulletin of the Institute of
-International Statistics 37, 1960) tells.
+As `imagetune.evaluation.errors.slices`, with absolute errors for right and wrong predictions: each slice is tested
+against the rest by Mann and Whitney's rank test (Annals of Mathematical Statistics 18, 1947), one-sided, corrected by
+Holm's method. It looks at ranks, so that a few errors that are far off decide nothing. A slice may only look bad
+because the hard numbers are in it: the same test within ranges of the true number (van Elteren, Bulletin of the
+Institute of International Statistics 37, 1960) tells.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compare_errors(
         ranges: (n,) the range that each true number lies in.
         attributes: Texts or numbers (n,) by name.
         bootstrap: How intervals are made.
-        grouped: Whether pictures come in groups, which the tests don't know.
+        grouped: Whether images come in groups, which the tests don't know.
     """
     found = all_slices(attributes)
     if not found:
@@ -57,7 +57,7 @@ def compare_errors(
         row |= {"worse": row["p_holm"] < LEVEL, "worse_ranges": row["p_ranges_holm"] < LEVEL}
     rows.sort(key=lambda row: (row["p"], -row["difference"]["value"]))
     return {
-        "pictures": len(errors),
+        "images": len(errors),
         "error": float(errors.mean()),
         "looked_at": len(rows),
         "attributes": list(dict.fromkeys(name for part in found for name in part.attributes)),
@@ -70,13 +70,13 @@ def compare_errors(
 def larger_within_p(errors: Floats, inside: NDArray[np.bool_], strata: Ints) -> float:
     """Return van Elteren's one-sided p-value of so large errors in a slice, if they were no larger than the rest's.
 
-    Pictures are only compared within their stratum; with one stratum it is Mann and Whitney's test. The sum of the
-    strata's rank sums, each divided by its pictures plus one, is taken to be normal, its variance that over all
+    Images are only compared within their stratum; with one stratum it is Mann and Whitney's test. The sum of the
+    strata's rank sums, each divided by its images plus one, is taken to be normal, its variance that over all
     exchanges, so that equal errors are counted in.
 
     Args:
         errors: (n,).
-        inside: (n,) which pictures are in the slice.
+        inside: (n,) which images are in the slice.
         strata: (n,) what is held fixed.
     """
     surplus = variance = 0.0
@@ -94,7 +94,7 @@ def _row(part: Slice, errors: Floats, ranges: Ints, bootstrap: Bootstrap) -> dic
     return {
         "name": part.name,
         "attributes": list(part.attributes),
-        "pictures": int(part.inside.sum()),
+        "images": int(part.inside.sum()),
         "error": inside.to_dict(),
         "rest": rest.to_dict(),
         "difference": difference(inside, rest).to_dict(),
@@ -108,12 +108,12 @@ def _mean(errors: Floats, bootstrap: Bootstrap) -> Estimate:
     return mean_estimate(errors, bootstrap, scale="loss")
 
 
-def _text(rows: list[dict[str, Any]], pictures: int, *, several_ranges: bool) -> str:
+def _text(rows: list[dict[str, Any]], images: int, *, several_ranges: bool) -> str:
     worse = [row for row in rows if row["worse"]]
     if not worse:
         return (
             f"On none of {len(rows)} slices is the model further off than on the rest by more than chance. With "
-            f"{pictures:,} test pictures only large differences would show."
+            f"{images:,} test images only large differences would show."
         )
     first = worse[0]
     told = f"{first['error']['value']:.4g} off in the mean, the rest {first['rest']['value']:.4g}"
@@ -122,5 +122,5 @@ def _text(rows: list[dict[str, Any]], pictures: int, *, several_ranges: bool) ->
     if not several_ranges:
         return text
     if first["worse_ranges"]:
-        return f"{text} It is worse than pictures with about the same number elsewhere, too."
+        return f"{text} It is worse than images with about the same number elsewhere, too."
     return f"{text} It may be that only its numbers are harder: compared within ranges of numbers, it may be chance."

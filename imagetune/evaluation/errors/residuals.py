@@ -1,13 +1,13 @@
 """The part ``residuals``: how far off predicted numbers are, which way, and for which numbers.
 
-A residual is the answer minus the truth. Three questions: are answers too high or too low on the whole, or in some
-range of numbers; do true numbers rise as fast as answers do (the line of the truth on the answer, whose slope is 1 and
-whose intercept is 0 where answers mean what they say: Mincer and Zarnowitz 1969, Cox 1958); and do errors grow with the
-answer (the rank correlation of an answer with its distance from that line, as Glejser's test, JASA 64, 1969, but by
-ranks).
+A residual is the prediction minus the truth. Three questions: are predictions too high or too low on the whole, or in
+some range of numbers; do true numbers rise as fast as predictions do (the line of the truth on the prediction, whose
+slope is 1 and whose intercept is 0 where predictions mean what they say: Mincer and Zarnowitz 1969, Cox 1958); and do
+errors grow with the prediction (the rank correlation of a prediction with its distance from that line, as Glejser's
+test, JASA 64, 1969, but by ranks).
 
 By true value, any model that isn't perfect is too high for low numbers and too low for high ones, as it can't know
-which of its pictures are extreme. By answer it need not be: that is what can be mended.
+which of its images are extreme. By prediction it need not be: that is what can be mended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.stats import ttest_1samp
 
 from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.metrics.regression import LEAST_PICTURES, MOST_RANGES, ranges_of, value_figures
+from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of, value_metrics
 from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.statistics.intervals import Estimate
 
@@ -38,14 +38,14 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
 
     The document::
 
-        {"split": "test", "pictures": 85,
-         "bias": {"value", "low", "high"},                                 mean of answer minus truth
-         "slope": {...}, "intercept": {...},                               of the truth on the answer
-         "growth": {...},                                                  rank correlation of error and answer
-         "within": [{"share": 0.5, "error": {"value", "low", "high"}}],    that share of answers is no further off
-         "by_true": [{"range": "up to 107", "pictures": 17, "centre": 98.5, "bias": {...}, "error": {...},
+        {"split": "test", "images": 85,
+         "bias": {"value", "low", "high"},                                 mean of prediction minus truth
+         "slope": {...}, "intercept": {...},                               of the truth on the prediction
+         "growth": {...},                                                  rank correlation of error and prediction
+         "within": [{"share": 0.5, "error": {"value", "low", "high"}}],    that share of predictions is no further off
+         "by_true": [{"range": "up to 107", "images": 17, "centre": 98.5, "bias": {...}, "error": {...},
                       "p", "p_holm", "off": "too high" | "too low" | ""}],
-         "by_answer": the same, by ranges of the answer,
+         "by_prediction": the same, by ranges of the prediction,
          "text": "..."}
 
     ``error`` is the mean absolute one. ``p`` is that of a t test of no bias, of the groups' means where there are
@@ -57,35 +57,35 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
         return None
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
     draws = draws_of(split, run.evaluate, seed=run.seed)
-    by_true, by_answer = (_range_rows(split, numbers, draws) for numbers in (true, given))
+    by_true, by_prediction = (_range_rows(split, numbers, draws) for numbers in (true, given))
     for row, p in zip(
-        [*by_true, *by_answer], adjust_p_values([row["p"] for row in (*by_true, *by_answer)]), strict=True
+        [*by_true, *by_prediction], adjust_p_values([row["p"] for row in (*by_true, *by_prediction)]), strict=True
     ):
         row |= {"p_holm": p, "off": "" if p >= LEVEL else "too high" if row["bias"]["value"] > 0 else "too low"}
     document: dict[str, Any] = {
         "split": name,
-        "pictures": len(true),
+        "images": len(true),
         "bias": draws.mean(given - true).to_dict(),
-        **{key: figure.to_dict() for key, figure in _line_figures(true, given, draws).items()},
+        **{key: metric.to_dict() for key, metric in _line_metrics(true, given, draws).items()},
         "within": [
             {"share": share, "error": _within(np.abs(given - true), share, draws).to_dict()} for share in SHARES
         ],
         "by_true": by_true,
-        "by_answer": by_answer,
+        "by_prediction": by_prediction,
     }
     return {**document, "text": " ".join(_sentences(document))}
 
 
-def truth_on_answer(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
-    """Return slope and intercept (b,) of the least-squares line of the truth on the answer.
+def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
+    """Return slope and intercept (b,) of the least-squares line of the truth on the prediction.
 
     Args:
         true: (n,) the true numbers.
-        given: (n,) the answers.
-        weights: (n, b) how often each picture counts.
+        given: (n,) the predictions.
+        weights: (n, b) how often each image counts.
 
     Returns:
-        NaN where all answers are the same.
+        NaN where all predictions are the same.
     """
     centre = float(given.mean())
     across, drawn = given - centre, weights.astype(np.float64)
@@ -112,8 +112,8 @@ def bias_p(residuals: Floats, groups: Ints | None) -> float:
     """Return the two-sided p-value of Student's t test that (n,) residuals are 0 on average.
 
     Args:
-        residuals: Answer minus truth.
-        groups: (n,) from `group_codes`: the means of groups are tested, as pictures of one go together; or None.
+        residuals: Prediction minus truth.
+        groups: (n,) from `group_codes`: the means of groups are tested, as images of one go together; or None.
     """
     means = residuals if groups is None else np.bincount(groups, residuals) / np.bincount(groups)
     if len(means) < 2 or np.ptp(means) == 0:
@@ -122,7 +122,7 @@ def bias_p(residuals: Floats, groups: Ints | None) -> float:
 
 
 def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
-    """Return what a mean of answers minus truths comes to, from its JSON value; ``unit`` follows the number."""
+    """Return what a mean of predictions minus truths comes to, from its JSON value; ``unit`` follows the number."""
     low, high = bias["low"], bias["high"]
     if low is None or high is None or low <= 0 <= high:
         return "On the whole they are neither too high nor too low by more than chance."
@@ -131,37 +131,37 @@ def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
     return f"On the whole they are too {way}, by {mean} in the mean ({ends[0]:.4g} to {ends[1]:.4g})."
 
 
-def _line_figures(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
-    """Return slope and intercept, and how errors about that line grow with the answer."""
+def _line_metrics(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
+    """Return slope and intercept, and how errors about that line grow with the prediction."""
     whole = np.ones((len(true), 1))
-    slope, intercept = truth_on_answer(true, given, whole)
+    slope, intercept = truth_on_prediction(true, given, whole)
     if np.isnan(slope[0]):
-        return dict.fromkeys(("slope", "intercept", "growth"), Estimate(None, reason="all answers are the same"))
+        return dict.fromkeys(("slope", "intercept", "growth"), Estimate(None, reason="all predictions are the same"))
     far = np.abs(true - intercept[0] - slope[0] * given)
-    ranked = value_figures(far, given)
+    ranked = value_metrics(far, given)
 
     def values(weights: Weights) -> tuple[Floats, ...]:
-        return *truth_on_answer(true, given, weights), ranked(weights)["spearman"]
+        return *truth_on_prediction(true, given, weights), ranked(weights)["spearman"]
 
     return dict(zip(("slope", "intercept", "growth"), _estimates(values, whole, draws), strict=True))
 
 
 def _estimates(values: Callable[[Weights], Sequence[Floats]], whole: Weights, draws: Draws) -> Iterator[Estimate]:
-    """Yield each figure with its interval; one that is not defined has none."""
+    """Yield each metric with its interval; one that is not defined has none."""
     samples = [np.concatenate(parts) for parts in zip(*map(values, draws.weights()), strict=True)]
     for value, drawn in zip(values(whole), samples, strict=True):
         known = not np.isnan(value[0])
-        yield draws.figure(float(value[0]), drawn) if known else Estimate(None, reason="all errors are the same")
+        yield draws.metric(float(value[0]), drawn) if known else Estimate(None, reason="all errors are the same")
 
 
 def _within(errors: Floats, share: float, draws: Draws) -> Estimate:
     samples = np.concatenate([error_quantile(errors, share, weights) for weights in draws.weights()])
-    return draws.figure(float(error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
+    return draws.metric(float(error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
 
 
 def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
-    """Return bias and error of the pictures in each range of numbers (n,)."""
-    codes, names = ranges_of(numbers, most=MOST_RANGES, least=LEAST_PICTURES)
+    """Return bias and error of the images in each range of numbers (n,)."""
+    codes, names = ranges_of(numbers, most=MAX_RANGES, least=MIN_IMAGES)
     residuals = split.predictions.probabilities[:, 0] - split.predictions.targets[:, 0]
     rows = []
     for code, name in enumerate(names if len(names) > 1 else ()):
@@ -170,7 +170,7 @@ def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dic
         rows.append(
             {
                 "range": name,
-                "pictures": len(own),
+                "images": len(own),
                 "centre": float(np.median(numbers[inside])),
                 "bias": drawn.mean(own).to_dict(),
                 "error": drawn.mean(np.abs(own), scale="loss").to_dict(),
@@ -183,16 +183,16 @@ def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dic
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on how far off the predicted numbers are, and in which direction."""
     half, most = (row["error"]["value"] for row in document["within"][:2])
-    yield f"Half of the answers are within {half:.4g} of the truth, nine of ten within {most:.4g}."
+    yield f"Half of the predictions are within {half:.4g} of the truth, nine of ten within {most:.4g}."
     yield bias_words(document["bias"])
     yield from _slope_words(document["slope"])
     yield from _growth_words(document["growth"])
-    off = [row for row in document["by_answer"] if row["off"]]
+    off = [row for row in document["by_prediction"] if row["off"]]
     if off:
         first = min(off, key=lambda row: row["p_holm"])
         yield (
-            f"Answers {first['range']} are {first['off']}, by {abs(first['bias']['value']):.4g} in the mean, which is "
-            f"more than chance."
+            f"Predictions {first['range']} are {first['off']}, by {abs(first['bias']['value']):.4g} on average: "
+            "a significant bias."
         )
 
 
@@ -200,13 +200,13 @@ def _slope_words(slope: Mapping[str, Any]) -> Iterator[str]:
     low, high = slope["low"], slope["high"]
     if low is None or high is None or low <= 1 <= high:
         return
-    way = "answers stay too near the middle" if low > 1 else "answers go too far from the middle"
-    yield f"Where answers lie 1 apart, true numbers lie {slope['value']:.2f} apart ({low:.2f} to {high:.2f}): {way}."
+    way = "predictions stay too near the middle" if low > 1 else "predictions go too far from the middle"
+    yield f"Where predictions lie 1 apart, true values lie {slope['value']:.2f} apart ({low:.2f} to {high:.2f}): {way}."
 
 
 def _growth_words(growth: Mapping[str, Any]) -> Iterator[str]:
     low, high = growth["low"], growth["high"]
     if low is not None and low > 0:
-        yield "Errors grow with the answer, so that one width for all intervals is too narrow for high answers."
+        yield "Errors grow with the prediction, so that one width for all intervals is too narrow for high predictions."
     elif high is not None and high < 0:
-        yield "Errors shrink as the answer grows, so that one width for all intervals is too narrow for low answers."
+        yield "Errors shrink as the prediction grows, so that one width for all intervals is too narrow for low ones."

@@ -1,10 +1,10 @@
 """Parts of the test on which the model is worse, told from chance.
 
-A slice is what shares a value: of a column of the table (``data.columns.slices``), or a third of the pictures by a
+A slice is what shares a value: of a column of the table (``data.columns.slices``), or a third of the images by a
 number in such a column, by size, brightness or sharpness; and what shares two such values. Each is tested against the
 rest by Fisher's exact test, one-sided: is it worse? With so many slices one of them always looks bad, so that p-values
-are corrected by Holm's method over all that were looked at; which are looked at depends on how many pictures they have,
-never on the answers. A slice may only look bad because the hard classes are in it: the same exact test within each
+are corrected by Holm's method over all that were looked at; which are looked at depends on how many images they have,
+never on the predictions. A slice may only look bad because the hard classes are in it: the same exact test within each
 class (the conditional test behind Cochran, Mantel and Haenszel's: Agresti, Categorical Data Analysis, 2013, section
 7.3) tells.
 """
@@ -23,8 +23,8 @@ from scipy.special import ndtr
 from scipy.stats import hypergeom
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.data.audit.image_statistics import PictureFacts
-from imagetune.data.audit.inspection import inspect_pictures
+from imagetune.data.audit.image_statistics import ImageFacts
+from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import ExaminedSplit
 from imagetune.evaluation.predictions import Predictions
@@ -33,11 +33,11 @@ from imagetune.evaluation.statistics.verdict import difference
 from imagetune.recipe.data import DataConfig
 
 LEVEL = 0.05
-# Fewer pictures than this, inside or outside, can't differ by more than chance.
-LEAST = 5
-LEAST_OF_PAIRS = 10
-MOST_VALUES = 30
-MOST_PAIRS = 100
+# Fewer images than this, inside or outside, can't differ by more than chance.
+MIN = 5
+MIN_PAIRS = 10
+MAX_VALUES = 30
+MAX_PAIRS = 100
 # A number with fewer different values than this is a name.
 _NUMBERS_FROM = 8
 # From this variance on, the normal distribution is as good as counting.
@@ -50,12 +50,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the test pictures.
+    """Some of the test images.
 
     Attributes:
         name: What they share, in words.
         attributes: What that is a value of: one name, or two.
-        inside: (n,) which pictures are in it.
+        inside: (n,) which images are in it.
     """
 
     name: str
@@ -63,8 +63,8 @@ class Slice:
     inside: Bools
 
 
-def right_answers(predictions: Predictions) -> Bools:
-    """Return which answers are right (n,): for multi_label those with all labels right."""
+def right_predictions(predictions: Predictions) -> Bools:
+    """Return which predictions are right (n,): for multi_label those with all labels right."""
     if predictions.rule.task == "multi_label":
         exact: Bools = ((predictions.targets >= 0.5) == predictions.given).all(axis=1)
         return exact
@@ -72,10 +72,10 @@ def right_answers(predictions: Predictions) -> Bools:
 
 
 def attributes_of(split: ExaminedSplit, config: DataConfig) -> dict[str, NDArray[Any]]:
-    """Return what pictures may be sliced by: texts or numbers (n,), by name; NaN and "" where it isn't known.
+    """Return what images may be sliced by: texts or numbers (n,), by name; NaN and "" where it isn't known.
 
     The size is the geometric mean of width and height in pixels; brightness and sharpness are those of the check of
-    the pictures, which looks at each file once and remembers.
+    the images, which looks at each file once and remembers.
     """
     columns = {
         name: column_values([dict(record.slices).get(name, "") for record in split.records])
@@ -111,11 +111,11 @@ def compare_slices(
     """Return every slice beside the rest; see `imagetune.evaluation.errors.slices_part`.
 
     Args:
-        right: (n,) which answers are right.
-        classes: (n,) class of each picture; any one number where there are no classes.
+        right: (n,) which predictions are right.
+        classes: (n,) class of each image; any one number where there are no classes.
         attributes: Texts or numbers (n,) by name.
         confidence: Coverage of the intervals.
-        grouped: Whether pictures come in groups, which the tests don't know.
+        grouped: Whether images come in groups, which the tests don't know.
     """
     found = all_slices(attributes)
     if not found:
@@ -133,7 +133,7 @@ def compare_slices(
         row |= {"worse": row["p_holm"] < LEVEL, "worse_classes": row["p_classes_holm"] < LEVEL}
     rows.sort(key=lambda row: (row["p"], row["difference"]["value"]))
     return {
-        "pictures": len(right),
+        "images": len(right),
         "right": float(right.mean()),
         "looked_at": len(rows),
         "attributes": list(dict.fromkeys(name for part in found for name in part.attributes)),
@@ -150,11 +150,11 @@ def all_slices(attributes: Mapping[str, NDArray[Any]]) -> list[Slice]:
 
 
 def slices_by(name: str, values: NDArray[Any]) -> Iterator[Slice]:
-    """Yield the slices by one attribute that have enough pictures: its values, or for numbers its thirds."""
+    """Yield the slices by one attribute that have enough images: its values, or for numbers its thirds."""
     if values.dtype == object:
         texts, counts = np.unique(values.astype(str), return_counts=True)
-        for text in texts[np.argsort(-counts, kind="stable")][:MOST_VALUES]:
-            if _enough(values == text, LEAST) and text:
+        for text in texts[np.argsort(-counts, kind="stable")][:MAX_VALUES]:
+            if _enough(values == text, MIN) and text:
                 yield Slice(f"{name}: {text}", (name,), np.asarray(values == text))
         return
     known = values[np.isfinite(values)]
@@ -166,12 +166,12 @@ def slices_by(name: str, values: NDArray[Any]) -> Iterator[Slice]:
     place = np.where(np.isfinite(values), np.searchsorted(edges, values, side="left"), -1)
     told = (f"up to {edges[0]:.3g}", f"{edges[0]:.3g} to {edges[1]:.3g}", f"above {edges[1]:.3g}")
     for third, word in enumerate(_THIRDS):
-        if _enough(place == third, LEAST):
+        if _enough(place == third, MIN):
             yield Slice(f"{name}: {word} ({told[third]})", (name,), place == third)
 
 
 def pairs_of(singles: Sequence[Slice]) -> list[Slice]:
-    """Return what two slices by different attributes share: those with the most pictures, of enough."""
+    """Return what two slices by different attributes share: those with the most images, of enough."""
     shared = [
         Slice(f"{one.name}, {other.name}", one.attributes + other.attributes, one.inside & other.inside)
         for one, other in combinations(singles, 2)
@@ -181,21 +181,21 @@ def pairs_of(singles: Sequence[Slice]) -> list[Slice]:
     large = [
         part
         for part in shared
-        if _enough(part.inside, LEAST_OF_PAIRS) and not any((part.inside == one.inside).all() for one in singles)
+        if _enough(part.inside, MIN_PAIRS) and not any((part.inside == one.inside).all() for one in singles)
     ]
-    return sorted(large, key=lambda part: -int(part.inside.sum()))[:MOST_PAIRS]
+    return sorted(large, key=lambda part: -int(part.inside.sum()))[:MAX_PAIRS]
 
 
 def worse_p(right: Bools, inside: Bools, strata: NDArray[np.int64]) -> float:
-    """Return the one-sided p-value of so few right pictures in a slice, if it were no worse than the rest.
+    """Return the one-sided p-value of so few right images in a slice, if it were no worse than the rest.
 
-    With one stratum it is Fisher's exact test. With several, pictures are only exchanged within theirs, and the number
+    With one stratum it is Fisher's exact test. With several, images are only exchanged within theirs, and the number
     of right ones in the slice is a sum of hypergeometric numbers, whose distribution is counted; where its variance is
     large, it is the normal one with continuity correction, as in Mantel and Haenszel's test.
 
     Args:
-        right: (n,) which answers are right.
-        inside: (n,) which pictures are in the slice.
+        right: (n,) which predictions are right.
+        inside: (n,) which images are in the slice.
         strata: (n,) what is held fixed.
     """
     _, codes = np.unique(strata, return_inverse=True)
@@ -236,7 +236,7 @@ def _row(part: Slice, right: Bools, classes: NDArray[np.int64], confidence: floa
     return {
         "name": part.name,
         "attributes": list(part.attributes),
-        "pictures": int(part.inside.sum()),
+        "images": int(part.inside.sum()),
         "right": inside.to_dict(),
         "rest": rest.to_dict(),
         "difference": difference(inside, rest).to_dict(),
@@ -252,8 +252,8 @@ def _enough(inside: Bools, least: int) -> bool:
     return bool(least <= inside.sum() <= len(inside) - least)
 
 
-def _facts(records: Sequence[Record], config: DataConfig) -> list[PictureFacts | None]:
-    inspected = inspect_pictures(
+def _facts(records: Sequence[Record], config: DataConfig) -> list[ImageFacts | None]:
+    inspected = inspect_images(
         list(dict.fromkeys(record.path for record in records)),
         background=config.background,
         max_pixels=config.max_pixels,
@@ -264,11 +264,11 @@ def _facts(records: Sequence[Record], config: DataConfig) -> list[PictureFacts |
     return [known.get(record.path) for record in records]
 
 
-def _text(rows: Sequence[Mapping[str, Any]], pictures: int, *, several_classes: bool) -> str:
+def _text(rows: Sequence[Mapping[str, Any]], images: int, *, several_classes: bool) -> str:
     worse = [row for row in rows if row["worse"]]
     if not worse:
         return (
-            f"None of {len(rows)} slices is worse than the rest by more than chance. With {pictures:,} test pictures "
+            f"None of {len(rows)} slices is worse than the rest by more than chance. With {images:,} test images "
             "only large differences would show."
         )
     first = worse[0]
@@ -278,7 +278,7 @@ def _text(rows: Sequence[Mapping[str, Any]], pictures: int, *, several_classes: 
     if not several_classes:
         return text
     if first["worse_classes"]:
-        return f"{text} It is worse than pictures of the same classes elsewhere, too."
+        return f"{text} It is worse than images of the same classes elsewhere, too."
     return f"{text} It may be that only its classes are harder: compared within classes, it may be chance."
 
 
@@ -286,4 +286,4 @@ def slice_notes(*, grouped: bool) -> list[str]:
     """Return what a reader should know about the tests."""
     if not grouped:
         return []
-    return ["pictures come in groups, and the tests take them for independent: p-values are too small"]
+    return ["images come in groups, and the tests take them for independent: p-values are too small"]

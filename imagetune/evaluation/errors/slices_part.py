@@ -8,17 +8,17 @@ import numpy as np
 
 from imagetune.evaluation.context import Examined
 from imagetune.evaluation.errors.regression_slices import compare_errors
-from imagetune.evaluation.errors.slices import attributes_of, compare_slices, right_answers
-from imagetune.evaluation.metrics.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
+from imagetune.evaluation.errors.slices import attributes_of, compare_slices, right_predictions
+from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of
 from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
 
 
 def slices_document(run: Examined) -> dict[str, Any] | None:
     """Return the ``slices`` of evaluation.json; None where the recipe wants none, or there is no test to look at.
 
-    The document: ``pictures``, ``right`` (share of them), ``looked_at`` (number of slices), ``attributes``, ``text``,
-    ``notes``, and ``slices``, the worst first: ``name``, ``attributes``, ``pictures``, ``right`` and ``rest`` (shares
-    with Wilson's intervals), ``difference`` (with interval), ``expected`` (share of right pictures if each class were
+    The document: ``images``, ``right`` (share of them), ``looked_at`` (number of slices), ``attributes``, ``text``,
+    ``notes``, and ``slices``, the worst first: ``name``, ``attributes``, ``images``, ``right`` and ``rest`` (shares
+    with Wilson's intervals), ``difference`` (with interval), ``expected`` (share of right images if each class were
     as hard as in the whole test), ``p`` and ``p_holm`` (Fisher, one-sided), ``p_classes`` and ``p_classes_holm`` (the
     same within classes), ``worse`` and ``worse_classes`` (whether the corrected p-values are below 0.05). For numbers
     there is ``error``, the mean absolute one, in the place of ``right``, and ``p_ranges``, ``p_ranges_holm`` and
@@ -33,12 +33,12 @@ def slices_document(run: Examined) -> dict[str, Any] | None:
     if predictions.rule.task == "regression":
         errors = np.abs(predictions.probabilities[:, 0] - predictions.targets[:, 0])
         bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, run.seed, stratified=False)
-        ranges, _ = ranges_of(predictions.targets[:, 0], most=MOST_RANGES, least=LEAST_PICTURES)
+        ranges, _ = ranges_of(predictions.targets[:, 0], most=MAX_RANGES, least=MIN_IMAGES)
         return compare_errors(errors, ranges, attributes, bootstrap=bootstrap, grouped=grouped)
-    # A picture whose label isn't among the classes is neither right nor wrong.
+    # An image whose label isn't among the classes is neither right nor wrong.
     known = (predictions.labels >= 0) | (predictions.rule.task == "multi_label")
     return compare_slices(
-        right_answers(predictions)[known],
+        right_predictions(predictions)[known],
         predictions.labels[known],
         {name: values[known] for name, values in attributes.items()},
         confidence=config.confidence,

@@ -1,4 +1,4 @@
-"""The worst mistakes explained: a part of evaluation.json, and pictures in the run folder."""
+"""The worst mistakes explained: a part of evaluation.json, and images in the run folder."""
 
 from __future__ import annotations
 
@@ -10,59 +10,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
 from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE
-from imagetune.evaluation.explain.saliency import Look, look_at
+from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
 from imagetune.evaluation.predictions import Predictions
-from imagetune.model.gradients import Sight, sight_of
+from imagetune.model.gradients import SaliencyModel, split_for_saliency
 
 METHODS = ("grad_cam", "occlusion")
 TILE_PIXELS = 192
 
 
 def explained_mistakes(run: Examined) -> dict[str, Any] | None:
-    """Return Grad-CAM and occlusion of the worst mistakes, and write them as pictures; None where there are none.
+    """Return Grad-CAM and occlusion of the worst mistakes, and write them as images; None where there are none.
 
-    Each wrong picture is explained for what it was taken for and for what it is; of a number it is told what makes it
-    higher and what makes it lower, first what makes the answer err as it does.
+    Each wrong image is explained for what it was predicted as and for what it is; of a number it is told what makes it
+    higher and what makes it lower, first what makes the prediction err as it does.
 
     Returns:
         ``split``, ``cells`` of the last feature map, ``grid`` and ``patch`` of the occlusion, ``agreement`` (median
-        rank correlation of both maps), and ``pictures``: ``path``, ``true``, ``predicted``, ``file`` and ``looks``,
-        each with ``class``, ``probability`` (None of numbers), ``agreement``, ``nothing_for_it`` (the methods by which
-        no place speaks for the class) and the files ``grad_cam`` and ``occlusion``. Files are told relative to the run
-        folder.
+        rank correlation of both maps), and ``images``: ``path``, ``true``, ``predicted``, ``file`` and
+        ``saliency_maps``, each with ``class``, ``probability`` (None of numbers), ``agreement``, ``nothing_for_it``
+        (the methods by which no place speaks for the class) and the files ``grad_cam`` and ``occlusion``. Files are
+        told relative to the run folder.
     """
     name = _tested(run)
     if not run.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
-    chosen = wrong_pictures(predictions)[: run.evaluate.explain]
+    chosen = wrong_images(predictions)[: run.evaluate.explain]
     if not len(chosen):
         return None
     data = run.data
     images = np.stack(
-        [load_picture(predictions.paths[index], data.image, max_pixels=data.max_pixels) for index in chosen]
+        [load_image(predictions.paths[index], data.image, max_pixels=data.max_pixels) for index in chosen]
     )
-    sight = sight_of(run.model)
-    looks = _looks(sight, images, predictions, chosen)
+    split = split_for_saliency(run.model)
+    saliency_maps = _compute_saliency_maps(split, images, predictions, chosen)
     # An earlier evaluation may have explained more mistakes, whose images would stay behind.
     run.tiles.clear(run_files.EXPLANATIONS)
     texts = list(predictions.texts())
-    pictures = [
+    written = [
         _written(run, index, texts[index], image, found, number)
-        for number, (index, image, found) in enumerate(zip(chosen.tolist(), images, looks, strict=True), start=1)
+        for number, (index, image, found) in enumerate(
+            zip(chosen.tolist(), images, saliency_maps, strict=True), start=1
+        )
     ]
-    known = [look["agreement"] for picture in pictures for look in picture["looks"] if look["agreement"] is not None]
+    known = [
+        saliency["agreement"]
+        for image in written
+        for saliency in image["saliency"]
+        if saliency["agreement"] is not None
+    ]
     return {
         "split": name,
-        "cells": list(sight.features.output_shape[1:3]),
+        "cells": list(split.features.output_shape[1:3]),
         "grid": GRID,
         "patch": PATCH_SHARE,
         "agreement": float(np.median(known)) if known else None,
-        "pictures": pictures,
+        "images": written,
     }
 
 
@@ -70,31 +77,31 @@ def _tested(run: Examined) -> str:
     return "test" if "test" in run.splits else "val"
 
 
-def _looks(
-    sight: Sight, images: NDArray[np.uint8], predictions: Predictions, chosen: NDArray[np.int64]
-) -> list[tuple[Look, ...]]:
-    """Return a look for the answer and one for the truth of each chosen picture."""
+def _compute_saliency_maps(
+    split: SaliencyModel, images: NDArray[np.uint8], predictions: Predictions, chosen: NDArray[np.int64]
+) -> list[tuple[SaliencyMap, ...]]:
+    """Return a look for the prediction and one for the truth of each chosen image."""
     if predictions.rule.task != "regression":
         targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
-        return look_at(sight, images, targets)
-    found = look_at(sight, images, np.zeros((len(chosen), 1), np.int64))
+        return compute_saliency(split, images, targets)
+    found = compute_saliency(split, images, np.zeros((len(chosen), 1), np.int64))
     high = (predictions.probabilities > predictions.targets)[chosen, 0]
     return [
-        (look, look.opposite) if too_high else (look.opposite, look)
-        for (look,), too_high in zip(found, high.tolist(), strict=True)
+        (saliency, saliency.opposite) if too_high else (saliency.opposite, saliency)
+        for (saliency,), too_high in zip(found, high.tolist(), strict=True)
     ]
 
 
-def look_name(look: Look, predictions: Predictions) -> str:
-    """Return what a look is for: a class; of a number that it is higher or lower."""
-    name = predictions.class_names[look.target]
+def name_saliency(saliency: SaliencyMap, predictions: Predictions) -> str:
+    """Return what a saliency is for: a class; of a number that it is higher or lower."""
+    name = predictions.class_names[saliency.target]
     if predictions.rule.task != "regression":
         return name
-    return f"lower {name}" if look.against else f"higher {name}"
+    return f"lower {name}" if saliency.against else f"higher {name}"
 
 
 def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
-    """Return which two outputs explain a wrong picture: the answer, and the truth.
+    """Return which two outputs explain a wrong image: the prediction, and the truth.
 
     For multi_label: the label that is wrong by most, and the likeliest of the other true ones, or of all others.
     """
@@ -108,30 +115,37 @@ def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
 
 
 def _written(
-    run: Examined, index: int, texts: tuple[str, str], image: NDArray[np.uint8], looks: Sequence[Look], number: int
+    run: Examined,
+    index: int,
+    texts: tuple[str, str],
+    image: NDArray[np.uint8],
+    saliency_maps: Sequence[SaliencyMap],
+    number: int,
 ) -> dict[str, Any]:
-    """Write the tiles of a picture and return its entry."""
+    """Write the tiles of an image and return its entry."""
     predictions = run.splits[_tested(run)].predictions
     true, predicted = (predictions.rule.told(text) for text in texts)
     path = Path(predictions.paths[index])
     # With one label, what is wrong and what is true can be the same output.
-    alike = looks[0].target == looks[-1].target and looks[0].against == looks[-1].against
+    alike = (
+        saliency_maps[0].target == saliency_maps[-1].target and saliency_maps[0].against == saliency_maps[-1].against
+    )
     numbers = predictions.rule.task == "regression"
     return {
         "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
         "true": true,
         "predicted": predicted,
-        "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-picture.jpg", pixels=TILE_PIXELS),
-        "looks": [
+        "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-image.jpg", pixels=TILE_PIXELS),
+        "saliency": [
             {
-                "class": look_name(look, predictions),
-                "probability": None if numbers else float(predictions.probabilities[index, look.target]),
-                "agreement": look.agreement,
-                "nothing_for_it": [name for name in METHODS if float(getattr(look, name).max()) <= 0],
-                "grad_cam": _heat_tile(run, image, look.grad_cam, f"{number:02}-{place}-grad-cam"),
-                "occlusion": _heat_tile(run, image, look.occlusion, f"{number:02}-{place}-occlusion"),
+                "class": name_saliency(saliency, predictions),
+                "probability": None if numbers else float(predictions.probabilities[index, saliency.target]),
+                "agreement": saliency.agreement,
+                "nothing_for_it": [name for name in METHODS if float(getattr(saliency, name).max()) <= 0],
+                "grad_cam": _heat_tile(run, image, saliency.grad_cam, f"{number:02}-{place}-grad-cam"),
+                "occlusion": _heat_tile(run, image, saliency.occlusion, f"{number:02}-{place}-occlusion"),
             }
-            for place, look in enumerate(looks[:1] if alike else looks, start=1)
+            for place, saliency in enumerate(saliency_maps[:1] if alike else saliency_maps, start=1)
         ],
     }
 

@@ -1,6 +1,6 @@
-"""Occlusion: which part of a picture the answer needs, by covering it (Zeiler and Fergus, ECCV 2014).
+"""Occlusion: which part of an image the prediction needs, by covering it (Zeiler and Fergus, ECCV 2014).
 
-It needs no gradient and looks at nothing but answers: a check on Grad-CAM from outside the model.
+It needs no gradient and looks at nothing but predictions: a check on Grad-CAM from outside the model.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.model.gradients import PASS_SIZE, Sight, feature_maps, logits_of
+from imagetune.model.gradients import PASS_SIZE, SaliencyModel, feature_maps, logits_of
 
 Floats = NDArray[np.float32]
-Pictures = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 GRID = 5
-"""Places along each side at which a picture is covered."""
+"""Places along each side at which an image is covered."""
 PATCH_SHARE = 0.3
-"""Side of the cover as a share of the picture's; neighbouring covers overlap."""
+"""Side of the cover as a share of the image's; neighbouring covers overlap."""
 
 
-def occlusion(sight: Sight, images: Pictures, targets: NDArray[np.int64]) -> Floats:
-    """Return by how much a logit falls when a part of the picture is covered by the picture's mean colour.
+def occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> Floats:
+    """Return by how much a logit falls when a part of the image is covered by the image's mean colour.
 
     Args:
-        sight: The model.
+        split: The model.
         images: (n, height, width, 3) uint8, RGB.
         targets: (n, t) outputs to explain.
 
     Returns:
-        (n, t, `GRID`, `GRID`): the logit of the whole picture minus that of the picture covered around that place.
+        (n, t, `GRID`, `GRID`): the logit of the whole image minus that of the image covered around that place.
     """
     versions = chain.from_iterable(chain((image,), covered(image)) for image in images)
     passes = []
     while part := list(islice(versions, PASS_SIZE)):
-        passes.append(logits_of(sight, feature_maps(sight, np.stack(part))))
+        passes.append(logits_of(split, feature_maps(split, np.stack(part))))
     logits = np.concatenate(passes).reshape(len(images), 1 + GRID**2, -1)
     wanted = np.take_along_axis(logits, targets[:, None], axis=2)
     falls: Floats = (wanted[:, :1] - wanted[:, 1:]).transpose(0, 2, 1).reshape(*targets.shape, GRID, GRID)
     return falls
 
 
-def covered(image: Pictures) -> Iterator[Pictures]:
-    """Yield a picture (height, width, 3) covered at each place of the grid, row by row."""
+def covered(image: Pixels) -> Iterator[Pixels]:
+    """Yield an image (height, width, 3) covered at each place of the grid, row by row."""
     height, width = image.shape[:2]
     colour = np.rint(image.mean(axis=(0, 1))).astype(np.uint8)
     for row in _spans(height):
         for column in _spans(width):
-            picture = image.copy()
-            picture[row, column] = colour
-            yield picture
+            copy = image.copy()
+            copy[row, column] = colour
+            yield copy
 
 
 def _spans(side: int) -> list[slice]:

@@ -1,4 +1,4 @@
-"""Where the model looked: Grad-CAM and occlusion of the same pictures, and how far they agree."""
+"""Where the model looked: Grad-CAM and occlusion of the same images, and how far they agree."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from scipy.stats import spearmanr
 
 from imagetune.evaluation.explain.grad_cam import grad_cam
 from imagetune.evaluation.explain.occlusion import GRID, occlusion
-from imagetune.model.gradients import PASS_SIZE, Sight, feature_maps
+from imagetune.model.gradients import PASS_SIZE, SaliencyModel, feature_maps
 
 Floats = NDArray[np.float32]
-Pictures = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Look:
-    """Which places of a picture raise one output, by Grad-CAM and by occlusion.
+class SaliencyMap:
+    """Which places of an image raise one output, by Grad-CAM and by occlusion.
 
     Attributes:
         target: Index of the output.
         grad_cam: (rows, columns) float32 of the last feature map; negative where it speaks against the output.
-        occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the picture is covered.
+        occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the image is covered.
         agreement: Spearman's rank correlation of both over the places of the occlusion, -1 to 1; None where one of
             them is the same everywhere.
         against: Whether it is shown what speaks against the output: of a number, what makes it lower.
@@ -37,27 +37,27 @@ class Look:
     against: bool = False
 
     @property
-    def opposite(self) -> Look:
+    def opposite(self) -> SaliencyMap:
         """The same saliency with its sign turned: which places lower the output."""
         return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
 
 
-def look_at(sight: Sight, images: Pictures, targets: NDArray[np.int64]) -> list[tuple[Look, ...]]:
-    """Return, for each picture, a look for each of its targets.
+def compute_saliency(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> list[tuple[SaliencyMap, ...]]:
+    """Return, for each image, a look for each of its targets.
 
     Args:
-        sight: The model.
+        split: The model.
         images: (n, height, width, 3) uint8, RGB.
         targets: (n, t) outputs to explain.
     """
     if not len(images):
         return []
     parts = [images[first : first + PASS_SIZE] for first in range(0, len(images), PASS_SIZE)]
-    cams = grad_cam(sight, np.concatenate([feature_maps(sight, part) for part in parts]), targets)
-    falls = occlusion(sight, images, targets)
+    cams = grad_cam(split, np.concatenate([feature_maps(split, part) for part in parts]), targets)
+    falls = occlusion(split, images, targets)
     return [
         tuple(
-            Look(int(target), cam, fall, rank_agreement(cam, fall))
+            SaliencyMap(int(target), cam, fall, rank_agreement(cam, fall))
             for target, cam, fall in zip(targets[index], cams[index], falls[index], strict=True)
         )
         for index in range(len(images))

@@ -1,6 +1,6 @@
-"""What a model has to be better than: no look at the picture, its nearest neighbours, a linear probe of its features.
+"""What a model has to be better than: no look at the image, its nearest neighbours, a linear probe of its features.
 
-All three learn from the training pictures alone; how many neighbours there are and how strong the probe's penalty is
+All three learn from the training images alone; how many neighbours there are and how strong the probe's penalty is
 are chosen on validation. They see the same features as the model's head, so what the head and its training add shows
 in the difference. Where the backbone was fine-tuned, the features are those of the fine-tuned one.
 """
@@ -22,7 +22,7 @@ from imagetune.evaluation.features.feature_models import (
     few_threads,
     fit_probe,
     labelled_features,
-    neighbour_answers,
+    neighbour_predictions,
     probe_loss,
     rows_to_learn_from,
     strengths,
@@ -47,12 +47,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a simple model predicts for the tested and the validation pictures.
+    """What a simple model predicts for the tested and the validation images.
 
     Attributes:
         name: For scripts.
-        tested: (m, k) for the tested pictures.
-        val: (v, k) for the validation pictures; empty where there are none.
+        tested: (m, k) for the tested images.
+        val: (v, k) for the validation images; empty where there are none.
         chosen: What was chosen on validation.
     """
 
@@ -63,17 +63,17 @@ class Baseline:
 
 
 def baselines(run: Examined) -> dict[str, Any] | None:
-    """Return the figures of the baselines on the test, each with the difference between the model and it.
+    """Return the metrics of the baselines on the test, each with the difference between the model and it.
 
     The document::
 
-        {"tested": "test", "trained_on": 3000, "training_pictures": 9000, "validated": true, "fine_tuned": true,
+        {"tested": "test", "trained_on": 3000, "training_images": 9000, "validated": true, "fine_tuned": true,
          "task": "single_label", "compared": "accuracy",
          "models": [{"name": "prior" | "neighbours" | "probe", "chosen": {"neighbours": 5} | {"strength": 0.01},
-                     "figures": {"accuracy": {"value", "low", "high"}},
+                     "metrics": {"accuracy": {"value", "low", "high"}},
                      "difference": {"value", "low", "high"}}]}     of ``compared``: the model's minus the baseline's
 
-    The interval of a difference is a paired bootstrap: both are seen on the same resampled pictures.
+    The interval of a difference is a paired bootstrap: both are seen on the same resampled images.
 
     Args:
         run: With features of its splits.
@@ -96,7 +96,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     return {
         "tested": tested_name,
         "trained_on": len(learnt),
-        "training_pictures": len(taught),
+        "training_images": len(taught),
         "validated": val is not None,
         "fine_tuned": run.fine_tuned,
         "task": taught.task,
@@ -106,7 +106,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
 
 
 def errors(predictions: Predictions) -> Floats:
-    """Return (n,) how wrong each answer is: 0 or 1, ranks, the share of wrong labels, or how far off a number is."""
+    """Return (n,) the error of each prediction: 0 or 1, ranks, the share of wrong labels, or an absolute error."""
     task = predictions.rule.task
     if task == "regression":
         far: NDArray[Any] = np.abs(predictions.probabilities - predictions.targets)[:, 0]
@@ -121,13 +121,13 @@ def errors(predictions: Predictions) -> Floats:
 def paired_difference(
     one: Predictions, other: Predictions, bootstrap: Bootstrap, groups: Sequence[str | None] = ()
 ) -> Estimate:
-    """Return how far one model's mean figure lies above another's on the same pictures, with a paired interval.
+    """Return how far one model's mean metric lies above another's on the same images, with a paired interval.
 
     Args:
-        one: Of n pictures.
-        other: Of the same pictures in the same order.
+        one: Of n images.
+        other: Of the same images in the same order.
         bootstrap: How the interval is made.
-        groups: The group of each picture, None for one without; empty where there are none.
+        groups: The group of each image, None for one without; empty where there are none.
     """
     positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
     gaps = errors(other) - errors(one) if positive else errors(one) - errors(other)
@@ -139,13 +139,13 @@ def paired_difference(
         float(gaps.mean()),
         np.concatenate(chunks).astype(np.float64),
         bootstrap,
-        pictures=None,
+        images=None,
         precision=precision_of(one.labels, bootstrap, codes),
     )
 
 
 def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
-    """Return what a linear probe says, its penalty chosen by its loss on validation; a middling one without pictures.
+    """Return what a linear probe says, its penalty chosen by its loss on validation; a middling one without images.
 
     Args:
         taught: What it learns from.
@@ -155,8 +155,8 @@ def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: Labell
     tried = strengths(taught)
     if val is None:
         middle = tried[len(tried) // 2]
-        answers = fit_probe(taught, middle)(tested.features)
-        return Baseline("probe", answers, np.zeros((0, answers.shape[1])), {"strength": middle})
+        predictions = fit_probe(taught, middle)(tested.features)
+        return Baseline("probe", predictions, np.zeros((0, predictions.shape[1])), {"strength": middle})
     best: tuple[float, Baseline] | None = None
     for strength in tried:
         model = fit_probe(taught, strength)
@@ -170,40 +170,42 @@ def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: Labell
 
 
 def _prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
-    """Answer the same whatever the picture: the shares of the classes in training, or the median number."""
+    """Prediction the same whatever the image: the shares of the classes in training, or the median number."""
     middle = np.median if taught.task == "regression" else np.mean
-    answer = np.asarray(middle(taught.targets, axis=0), np.float64)
-    return Baseline("prior", np.tile(answer, (len(tested), 1)), np.tile(answer, (0 if val is None else len(val), 1)))
+    prediction = np.asarray(middle(taught.targets, axis=0), np.float64)
+    return Baseline(
+        "prior", np.tile(prediction, (len(tested), 1)), np.tile(prediction, (0 if val is None else len(val), 1))
+    )
 
 
 def _neighbours(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
     counts = [count for count in NEIGHBOURS if count <= len(taught)]
     if val is None:
-        answers = neighbour_answers(taught, tested.features, [1])
-        return Baseline("neighbours", answers[1], np.zeros((0, answers[1].shape[1])), {"neighbours": 1})
-    said = neighbour_answers(taught, val.features, counts)
+        predictions = neighbour_predictions(taught, tested.features, [1])
+        return Baseline("neighbours", predictions[1], np.zeros((0, predictions[1].shape[1])), {"neighbours": 1})
+    said = neighbour_predictions(taught, val.features, counts)
     best = min(counts, key=lambda count: (round(_mean_error(said[count], val), 9), count))
     return Baseline(
-        "neighbours", neighbour_answers(taught, tested.features, [best])[best], said[best], {"neighbours": best}
+        "neighbours", neighbour_predictions(taught, tested.features, [best])[best], said[best], {"neighbours": best}
     )
 
 
-def _mean_error(answers: Floats, truth: LabelledFeatures) -> float:
+def _mean_error(predictions: Floats, truth: LabelledFeatures) -> float:
     """Return what the number of neighbours is chosen by: the mean of `errors` over validation."""
     if truth.task == "multi_label":
-        return float(((answers >= 0.5) != (truth.targets >= 0.5)).mean())
+        return float(((predictions >= 0.5) != (truth.targets >= 0.5)).mean())
     if truth.task == "regression":
-        return float(np.abs(answers - truth.targets).mean())
-    wrong = np.abs(_answered(answers, truth.task) - truth.labels)
+        return float(np.abs(predictions - truth.targets).mean())
+    wrong = np.abs(_predicted(predictions, truth.task) - truth.labels)
     return float(np.minimum(wrong, 1).mean() if truth.task == "single_label" else wrong.mean())
 
 
-def _answered(answers: Floats, task: Task) -> NDArray[np.int64]:
-    return median_class(answers) if task == "ordinal" else answers.argmax(axis=1).astype(np.int64)
+def _predicted(predictions: Floats, task: Task) -> NDArray[np.int64]:
+    return median_class(predictions) if task == "ordinal" else predictions.argmax(axis=1).astype(np.int64)
 
 
 def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
-    """Return the predictions of the pictures whose label is known."""
+    """Return the predictions of the images whose label is known."""
     return replace(
         predictions,
         paths=tuple(predictions.paths[row] for row in chosen.rows),
@@ -220,14 +222,14 @@ def _document(
     thresholds: tuple[float, ...] = ()
     if model.rule.task == "multi_label" and val is not None:
         thresholds = choose_thresholds(replace(val, probabilities=found.val))
-    answers = replace(model, probabilities=found.tested, thresholds=thresholds)
-    figures = evaluate_split(answers, config=config, seed=seed, groups=groups).figures
-    # As the model's own figures are made, so that both intervals can be compared.
+    predictions = replace(model, probabilities=found.tested, thresholds=thresholds)
+    metrics = evaluate_split(predictions, config=config, seed=seed, groups=groups).metrics
+    # As the model's own metrics are made, so that both intervals can be compared.
     stratified = model.rule.task in ("single_label", "ordinal")
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     return {
         "name": found.name,
         "chosen": dict(found.chosen),
-        "figures": {name: figures[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
-        "difference": paired_difference(model, answers, bootstrap, groups).to_dict(),
+        "metrics": {name: metrics[name].to_dict() for name in list_baseline_metrics(model.rule.task)},
+        "difference": paired_difference(model, predictions, bootstrap, groups).to_dict(),
     }

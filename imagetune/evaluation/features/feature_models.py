@@ -1,4 +1,4 @@
-"""Simple models on a backbone's features: what any trained head has to be better than, and what doubts labels.
+"""Simple models on a backbone's features: what any trained head has to be better than, and what suspects labels.
 
 A linear probe (Alain and Bengio 2016, arXiv 1610.01644) is logistic regression, for numbers ridge regression, on
 standardised features; a nearest neighbour looks at the angle between features as they are.
@@ -21,11 +21,11 @@ from imagetune.recipe.data import Task
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-# Features (m, d) to answers (m, k).
-Answers = Callable[[Floats], NDArray[np.float64]]
+# Features (m, d) to predictions (m, k).
+PredictFunction = Callable[[Floats], NDArray[np.float64]]
 
 # A probe on more rows is hardly better, and takes longer than a user waits for what is only a comparison.
-MOST_ROWS = 4000
+MAX_ROWS = 4000
 # Rows x features x outputs beyond which a probe is fitted with one strength only, and for fewer rows.
 _MANY_CELLS = 400_000_000
 # Below this many, one thread does it.
@@ -41,14 +41,14 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """The features of pictures whose label is known, with their targets.
+    """The features of images whose label is known, with their targets.
 
     Attributes:
         features: (n, d) float32.
-        targets: (n, k) float64: one 1 a row where a picture has one class, ones of its labels for multi_label, (n, 1)
+        targets: (n, k) float64: one 1 a row where an image has one class, ones of its labels for multi_label, (n, 1)
             numbers for regression.
         labels: (n,) int64 classes in [0, k); -1 for multi_label and regression.
-        rows: (n,) int64, index of each picture in its split.
+        rows: (n,) int64, index of each image in its split.
         task: What a label is.
     """
 
@@ -62,14 +62,14 @@ class LabelledFeatures:
         return len(self.features)
 
     def taken(self, indices: Ints) -> LabelledFeatures:
-        """Return the features and targets of some of the pictures."""
+        """Return the features and targets of some of the images."""
         return LabelledFeatures(
             self.features[indices], self.targets[indices], self.labels[indices], self.rows[indices], self.task
         )
 
 
 def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
-    """Return the pictures of a split whose label the model knows; None where there are none, or no features."""
+    """Return the images of a split whose label the model knows; None where there are none, or no features."""
     if split is None or split.features is None:
         return None
     predictions = split.predictions
@@ -88,7 +88,7 @@ def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
 
 
 def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
-    """Return the pictures of several splits one after the other."""
+    """Return the images of several splits one after the other."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -106,7 +106,7 @@ def few_threads(taught: LabelledFeatures) -> Iterator[None]:
     """Compute with one thread inside the block where there is little to compute.
 
     The threads of a small matrix product wait for each other longer than they compute: on two busy cores a probe of
-    400 pictures took 100 times as long with them.
+    400 images took 100 times as long with them.
     """
     from threadpoolctl import threadpool_limits
 
@@ -116,11 +116,11 @@ def few_threads(taught: LabelledFeatures) -> Iterator[None]:
 
 
 def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
-    """Return which pictures a probe is fitted on: all, or some thousands drawn with an equal chance for each."""
-    most = MOST_ROWS
+    """Return which images a probe is fitted on: all, or some thousands drawn with an equal chance for each."""
+    most = MAX_ROWS
     width = taught.features.shape[1] * taught.targets.shape[1]
     if most * width > _MANY_CELLS:
-        most = max(_MANY_CELLS // width, min(MOST_ROWS, 4 * taught.targets.shape[1]))
+        most = max(_MANY_CELLS // width, min(MAX_ROWS, 4 * taught.targets.shape[1]))
     if len(taught) <= most:
         return np.arange(len(taught))
     return np.sort(np.random.default_rng(seed).choice(len(taught), most, replace=False)).astype(np.int64)
@@ -133,7 +133,7 @@ def strengths(taught: LabelledFeatures) -> tuple[float, ...]:
     return (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) if taught.task == "regression" else (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
-def fit_probe(taught: LabelledFeatures, strength: float) -> Answers:
+def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
     """Fit a linear probe on standardised features.
 
     Args:
@@ -141,7 +141,7 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> Answers:
         strength: C of logistic regression, 1 / alpha of ridge regression; smaller is more penalty.
 
     Returns:
-        Features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without pictures has probability 0.
+        Features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without images has probability 0.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -160,13 +160,13 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> Answers:
     return lambda features: _spread(model, scaler.transform(features), classes)
 
 
-def probe_loss(answers: NDArray[np.float64], truth: LabelledFeatures) -> float:
+def probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> float:
     """Return what a probe is chosen by: the mean log loss, with numbers the mean squared error."""
     if truth.task == "regression":
-        return float(np.square(answers - truth.targets).mean())
-    right = np.log(np.maximum(answers, _TINY)) * truth.targets
+        return float(np.square(predictions - truth.targets).mean())
+    right = np.log(np.maximum(predictions, _TINY)) * truth.targets
     if truth.task == "multi_label":
-        right = right + np.log(np.maximum(1 - answers, _TINY)) * (1 - truth.targets)
+        right = right + np.log(np.maximum(1 - predictions, _TINY)) * (1 - truth.targets)
     return float(-right.sum(axis=1).mean())
 
 
@@ -191,7 +191,7 @@ def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDAr
     return found.astype(np.int64), np.asarray(1 - distances, np.float32)
 
 
-def neighbour_answers(
+def neighbour_predictions(
     taught: LabelledFeatures, queries: Floats, counts: Sequence[int]
 ) -> Mapping[int, NDArray[np.float64]]:
     """Return for each number of neighbours what they say: the shares of their labels, or the mean of their numbers.
@@ -236,9 +236,9 @@ def _each(models: Sequence[Any], scaled: Floats) -> NDArray[np.float64]:
 
 
 def _spread(model: Any, scaled: Floats, classes: int) -> NDArray[np.float64]:
-    answers = np.zeros((len(scaled), classes))
+    predictions = np.zeros((len(scaled), classes))
     if hasattr(model, "predict_proba"):
-        answers[:, model.classes_] = model.predict_proba(scaled)
+        predictions[:, model.classes_] = model.predict_proba(scaled)
     else:
-        answers[:, int(model)] = 1.0
-    return answers
+        predictions[:, int(model)] = 1.0
+    return predictions

@@ -1,4 +1,4 @@
-"""What is written of doubted labels, be they classes or numbers."""
+"""What is written of suspected label errors, be they classes or numbers."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from imagetune.core.files import write_csv
 from imagetune.evaluation.features.out_of_fold import Pool
 
 # evaluation.json names so many; the CSV file names all.
-MOST_LISTED = 200
+MAX_LISTED = 200
 
 
 class Judged(Protocol):
-    """A picture whose label is doubted."""
+    """An image whose label is suspected."""
 
     @property
     def confident(self) -> bool:
-        """Whether the label is probably wrong, not only doubted."""
+        """Whether the label is probably wrong, not only suspected."""
         ...
 
 
 D = TypeVar("D", bound=Judged)
 
 
-def doubts_document(pool: Pool, doubts: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
-    """Return the JSON value of the doubts about some splits: how many there are, and the first `MOST_LISTED`.
+def label_errors_document(pool: Pool, suspects: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON value of the suspects about some splits: how many there are, and the first `MAX_LISTED`.
 
     Args:
-        pool: The pictures that were judged.
-        doubts: Those whose label is doubted, the surest first.
+        pool: The images that were judged.
+        suspects: Those whose label is suspected, the surest first.
         listed: What is told of one.
     """
     return {
         "splits": list(pool.names),
-        "pictures": len(pool.taught),
-        "found": len(doubts),
-        "confident": sum(doubt.confident for doubt in doubts),
-        "doubts": [listed(doubt) for doubt in doubts[:MOST_LISTED]],
+        "images": len(pool.taught),
+        "found": len(suspects),
+        "confident": sum(suspect.confident for suspect in suspects),
+        "suspects": [listed(suspect) for suspect in suspects[:MAX_LISTED]],
     }
 
 
-def write_doubts(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_label_errors(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write `run_files.LABEL_ERRORS` into a run folder; paths that are no UTF-8 go as they are."""
     write_csv(folder / run_files.LABEL_ERRORS, header, rows)

@@ -1,4 +1,4 @@
-"""What lies near a picture, as the backbone sees it: why a mistake was made, and which labels contradict each other."""
+"""What lies near an image, as the backbone sees it: why a mistake was made, and which labels contradict each other."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.evaluation.context import Examined
-from imagetune.evaluation.errors.mistakes import wrong_pictures
+from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import nearest
 from imagetune.recipe.data import Task
 
-# Mistakes with their neighbours, neighbours of each, and pairs of like pictures with other labels.
-MOST_MISTAKES = 24
+# Mistakes with their neighbours, neighbours of each, and pairs of like images with other labels.
+MAX_MISTAKES = 24
 NEIGHBOURS = 5
-MOST_PAIRS = 24
-# Every picture is compared with every other: with more, some are drawn.
-MOST_COMPARED = 6000
+MAX_PAIRS = 24
+# Every image is compared with every other: with more, some are drawn.
+MAX_COMPARED = 6000
 
 
 def neighbours(run: Examined) -> dict[str, Any] | None:
-    """Return the training pictures nearest to the worst mistakes, and like pictures that are labelled differently.
+    """Return the training images nearest to the worst mistakes, and like images that are labelled differently.
 
-    Nearness is the cosine of the features. A pair is told where each of the two is the other's nearest picture; with
+    Nearness is the cosine of the features. A pair is told where each of the two is the other's nearest image; with
     numbers for labels where they lie further apart than the standard deviation of all numbers, the furthest first.
 
     The document::
 
         {"tested": "test", "trained_on": 300,
          "mistakes": [{"path", "label", "predicted", "nearest": [{"path", "label", "cosine"}]}],
-         "compared": 500, "pictures": 500,
-         "pairs": [{"cosine": 0.98, "pictures": [{"path", "label", "split"}, {...}]}]}
+         "compared": 500, "images": 500,
+         "pairs": [{"cosine": 0.98, "images": [{"path", "label", "split"}, {...}]}]}
 
     Returns:
         None where features are missing.
@@ -42,19 +42,19 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
     split = run.splits.get(tested)
     if train is None or train.features is None or split is None or split.features is None:
         return None
-    pictures = sum(len(one.records) for one in run.splits.values())
+    images = sum(len(one.records) for one in run.splits.values())
     return {
         "tested": tested,
         "trained_on": len(train.records),
         "mistakes": list(_mistakes(run, tested)),
-        "compared": min(pictures, MOST_COMPARED),
-        "pictures": pictures,
-        "pairs": list(_pairs(run))[:MOST_PAIRS],
+        "compared": min(images, MAX_COMPARED),
+        "images": images,
+        "pairs": list(_pairs(run))[:MAX_PAIRS],
     }
 
 
 def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs of pictures that are each other's nearest one, with their cosine, the nearest first.
+    """Yield the pairs of images that are each other's nearest one, with their cosine, the nearest first.
 
     Args:
         features: (n, d).
@@ -63,7 +63,7 @@ def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, flo
         return
     found, cosines = nearest(features, features, 2)
     own = np.arange(len(features))
-    # A copy of a picture is as near to it as itself.
+    # A copy of an image is as near to it as itself.
     other = np.where(found[:, 0] == own, found[:, 1], found[:, 0])
     cosine = np.where(found[:, 0] == own, cosines[:, 1], cosines[:, 0])
     mutual = np.flatnonzero((other[other] == own) & (own < other))
@@ -76,7 +76,7 @@ def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
     if split.features is None or train.features is None:
         return
     rule = split.predictions.rule
-    wrong = wrong_pictures(split.predictions)[: min(MOST_MISTAKES, run.evaluate.mistakes)]
+    wrong = wrong_images(split.predictions)[: min(MAX_MISTAKES, run.evaluate.mistakes)]
     if not len(wrong):
         return
     count = min(NEIGHBOURS, len(train.records))
@@ -99,19 +99,19 @@ def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
 
 
 def _pairs(run: Examined) -> Iterator[dict[str, Any]]:
-    """Yield the pairs of like pictures with different labels, the likest first."""
+    """Yield the pairs of like images with different labels, the likest first."""
     kept = [(name, split) for name, split in run.splits.items() if split.features is not None]
     features = np.concatenate([_flat(split.features) for _, split in kept if split.features is not None])
     places = [(name, row) for name, split in kept for row in range(len(split.records))]
-    if len(places) > MOST_COMPARED:
-        drawn = np.random.default_rng(run.seed).choice(len(places), MOST_COMPARED, replace=False)
+    if len(places) > MAX_COMPARED:
+        drawn = np.random.default_rng(run.seed).choice(len(places), MAX_COMPARED, replace=False)
         features, places = features[drawn], [places[index] for index in drawn.tolist()]
     labels = [run.splits[name].records[row].label for name, row in places]
     for one, other, cosine in _contradicting(mutual_pairs(features), labels, run.data.task):
         records = [(name, run.splits[name].records[row]) for name, row in (places[one], places[other])]
         yield {
             "cosine": round(cosine, 6),
-            "pictures": [
+            "images": [
                 {
                     "path": _relative(run, record.path),
                     "label": run.splits[name].predictions.rule.told(record.label),

@@ -1,4 +1,4 @@
-"""How pictures unlike those of training are told: a score with a threshold that validation has chosen."""
+"""How images unlike those of training are told: a score with a threshold that validation has chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.errors.mistakes import wrong_pictures
+from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, labelled_features
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import share_estimate
@@ -28,8 +28,8 @@ from imagetune.model.out_of_distribution import (
 )
 from imagetune.model.split_model import cut_model
 
-# With fewer validation pictures a threshold would hang on one or two of them.
-LEAST_PICTURES = 20
+# With fewer validation images a threshold would hang on one or two of them.
+MIN_IMAGES = 20
 STRANGEST = 12
 _BATCH = 1024
 _BINS = 40
@@ -43,20 +43,20 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
     The document::
 
         {"score": "energy", "threshold": -3.1, "share": 0.05, "recipe_score": "energy",
-         "splits": {"val" | "test" | "train": {"pictures": 80, "turned_away": {"value", "low", "high"}}},
-         "wrong": {"kept": {"value", "low", "high"}, "turned_away": {...}},   share of wrong answers on the test
+         "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
+         "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
          "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
-         "strangest": [{"path", "score", "turned_away"}]}                     of the test
+         "strangest": [{"path", "score", "flagged"}]}                     of the test
 
     Numbers have no logits of classes, so that regression always uses mahalanobis.
 
     Returns:
         None where the recipe wants none, where features are missing, or where validation has fewer than
-        `LEAST_PICTURES` pictures.
+        `MIN_IMAGES` images.
     """
     wanted = run.evaluate.out_of_distribution
     val = run.splits.get("val")
-    if wanted == "off" or val is None or val.features is None or len(val.records) < LEAST_PICTURES:
+    if wanted == "off" or val is None or val.features is None or len(val.records) < MIN_IMAGES:
         return None
     score: Score = "mahalanobis" if run.data.task == "regression" else wanted
     statistics = _statistics(run) if score == "mahalanobis" else None
@@ -123,8 +123,8 @@ def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Float
         "share": rule.share,
         "splits": {
             name: {
-                "pictures": len(found),
-                "turned_away": share_estimate(float(found.sum()), len(found), confidence).to_dict(),
+                "images": len(found),
+                "flagged": share_estimate(float(found.sum()), len(found), confidence).to_dict(),
             }
             for name, found in away.items()
         },
@@ -136,14 +136,14 @@ def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Float
 
 
 def _wrong(predictions: Predictions, away: NDArray[np.bool_], confidence: float) -> dict[str, Any] | None:
-    """Return the share of wrong answers among the pictures that are kept, and among the others."""
+    """Return the share of wrong predictions among the images that are kept, and among the others."""
     if predictions.rule.task == "regression":
         return None
     wrong = np.zeros(len(away), bool)
-    wrong[wrong_pictures(predictions)] = True
+    wrong[wrong_images(predictions)] = True
     known = predictions.labels >= 0 if predictions.rule.task != "multi_label" else np.ones(len(away), bool)
     found: dict[str, Any] = {}
-    for name, chosen in (("kept", ~away & known), ("turned_away", away & known)):
+    for name, chosen in (("kept", ~away & known), ("flagged", away & known)):
         count = int(chosen.sum())
         found[name] = share_estimate(float(wrong[chosen].sum()), count, confidence).to_dict() if count else None
     return found
@@ -165,7 +165,7 @@ def _strangest(run: Examined, split: str, scores: Floats, threshold: float) -> l
             "label": names.rule.told(records[index].label),
             "predicted": names.rule.told(texts[index][1]),
             "score": float(scores[index]),
-            "turned_away": bool(scores[index] > threshold),
+            "flagged": bool(scores[index] > threshold),
         }
         for index in np.argsort(-scores, kind="stable")[:STRANGEST].tolist()
     ]

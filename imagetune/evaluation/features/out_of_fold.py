@@ -1,6 +1,6 @@
-"""What simple models say of pictures that they haven't learned from: training and validation pictures out of fold.
+"""What simple models say of images that they haven't learned from: training and validation images out of fold.
 
-Copies and groups stay together in a fold: a picture that is there twice under the same wrong label would vouch for
+Copies and groups stay together in a fold: an image that is there twice under the same wrong label would vouch for
 itself.
 """
 
@@ -29,8 +29,8 @@ from imagetune.evaluation.features.feature_models import (
 )
 
 FOLDS = 5
-# Findings of the picture check whose groups belong on one side of a fold.
-_ALIKE = frozenset(("identical-pictures", "near-duplicates", "leak", "conflict"))
+# Findings of the image check whose groups belong on one side of a fold.
+_ALIKE = frozenset(("identical-images", "near-duplicates", "leak", "conflict"))
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures of some splits together.
+    """Images of some splits together.
 
     Attributes:
         taught: Their features and labels.
@@ -52,7 +52,7 @@ class Pool:
 
 
 def pool_of(run: Examined, names: Sequence[str]) -> Pool | None:
-    """Return the pictures of some splits whose label is known; None where there are none, or no features."""
+    """Return the images of some splits whose label is known; None where there are none, or no features."""
     found = [(name, labelled_features(run.splits.get(name))) for name in names]
     present = [(name, part) for name, part in found if part is not None]
     if not present:
@@ -62,7 +62,7 @@ def pool_of(run: Examined, names: Sequence[str]) -> Pool | None:
 
 
 def units_of(run: Examined, pool: Pool) -> list[int]:
-    """Return the unit of each picture: pictures of one group, and copies that the check of the pictures found."""
+    """Return the unit of each image: images of one group, and copies that the check of the images found."""
     records = [run.splits[pool.names[split]].records[row] for split, row in places_of(pool)]
     place = {record.path: index for index, record in enumerate(records)}
     pairs = [*equal_pairs([record.group for record in records]), *equal_pairs([record.path for record in records])]
@@ -73,23 +73,23 @@ def units_of(run: Examined, pool: Pool) -> list[int]:
 
 
 def _alike(audit: Path) -> Iterator[list[str]]:
-    """Yield the pictures that the check found to be copies of each other."""
+    """Yield the images that the check found to be copies of each other."""
     for finding in read_json_object(audit).get("findings", []):
         if finding.get("code") in _ALIKE:
             yield from finding.get("groups", [])
 
 
 def places_of(pool: Pool) -> Iterator[tuple[int, int]]:
-    """Yield the split, as an index into the pool's names, and the row in it of each picture."""
+    """Yield the split, as an index into the pool's names, and the row in it of each image."""
     return zip(pool.splits.tolist(), pool.taught.rows.tolist(), strict=True)
 
 
 def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, seed: int) -> Ints:
-    """Return the fold of each picture: classes are spread evenly, and what belongs together stays together.
+    """Return the fold of each image: classes are spread evenly, and what belongs together stays together.
 
     Args:
-        units: For each of n pictures which unit it belongs to: those of one family or group have the same.
-        taught: The pictures' labels.
+        units: For each of n images which unit it belongs to: those of one family or group have the same.
+        taught: The images' labels.
         folds: How many folds at most.
         seed: Of the order in which units are dealt.
 
@@ -116,28 +116,28 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
 
 
 def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[float, Floats]:
-    """Return what a linear probe says of each picture that it did not learn from.
+    """Return what a linear probe says of each image that it did not learn from.
 
     The penalty is the one that is best for the first fold.
 
     Args:
-        taught: n pictures.
+        taught: n images.
         folds: (n,) the fold of each.
-        seed: Of the pictures that a probe learns from, where there are very many.
+        seed: Of the images that a probe learns from, where there are very many.
 
     Returns:
         The probe's strength, and probabilities (n, k).
     """
-    answers = np.zeros_like(taught.targets)
+    predictions = np.zeros_like(taught.targets)
     chosen: float | None = None
     for fold in range(int(folds.max()) + 1):
         rest, held = taught.taken(np.flatnonzero(folds != fold)), taught.taken(np.flatnonzero(folds == fold))
         rest = rest.taken(rows_to_learn_from(rest, seed=seed))
         if chosen is None:
-            chosen, answers[folds == fold] = _best_probe(rest, held)
+            chosen, predictions[folds == fold] = _best_probe(rest, held)
         else:
-            answers[folds == fold] = fit_probe(rest, chosen)(held.features)
-    return chosen or strengths(taught)[0], answers
+            predictions[folds == fold] = fit_probe(rest, chosen)(held.features)
+    return chosen or strengths(taught)[0], predictions
 
 
 def _best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, Floats]:
@@ -153,7 +153,7 @@ def _best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, 
 
 
 def _rarest_label(targets: Floats) -> Ints:
-    """Return for each picture the rarest of its labels; k where it has none."""
+    """Return for each image the rarest of its labels; k where it has none."""
     given = targets >= 0.5
     sizes = np.where(given, given.sum(axis=0), len(given) + 1)
     rarest: Ints = np.where(given.any(axis=1), sizes.argmin(axis=1), targets.shape[1]).astype(np.int64)

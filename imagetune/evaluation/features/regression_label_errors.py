@@ -1,9 +1,9 @@
 """Numbers that are probably wrong: labels far from what simple models say that haven't learned from them.
 
-A ridge probe says a number for each picture out of fold. How far the label lies from it is told in robust standard
-deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993), of pictures with about
-the same answer, as errors may grow with the number; beyond 3.5 the label is doubted. It is probably wrong where the
-nearest pictures of the other folds, which err in other ways than a line, say so by as much and on the same side. That
+A ridge probe says a number for each image out of fold. How far the label lies from it is told in robust standard
+deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993), of images with about
+the same prediction, as errors may grow with the number; beyond 3.5 the label is suspected. It is probably wrong where
+the nearest images of the other folds, which err in other ways than a line, say so by as much and on the same side. That
 any regression model serves for this, out of fold, is shown by Zhou, Mueller and others (2023, arXiv 2305.16583).
 """
 
@@ -27,7 +27,7 @@ from imagetune.evaluation.features.feature_models import (
     nearest,
     rows_to_learn_from,
 )
-from imagetune.evaluation.features.label_errors_file import doubts_document, write_doubts
+from imagetune.evaluation.features.label_errors_file import label_errors_document, write_label_errors
 from imagetune.evaluation.features.out_of_fold import FOLDS, Pool, deal_folds, out_of_fold, places_of, pool_of, units_of
 from imagetune.evaluation.metrics.regression import ranges_of
 from imagetune.evaluation.predictions import told_path
@@ -35,8 +35,8 @@ from imagetune.evaluation.predictions import told_path
 # Robust standard deviations beyond which Iglewicz and Hoaglin call a number an outlier.
 DOUBTED = 3.5
 NEIGHBOURS = 5
-# The spread is taken of pictures with about the same answer, of at least so many.
-MOST_RANGES, LEAST_PICTURES = 5, 30
+# The spread is taken of images with about the same prediction, of at least so many.
+MAX_RANGES, MIN_IMAGES = 5, 30
 _HEADER = ("path", "split", "label", "likely_label", "difference", "deviations", "confident")
 # The 0.75 quantile of the normal distribution, and its mean absolute deviation.
 _MEDIAN_DEVIATION, _MEAN_DEVIATION = 0.6745, 0.7979
@@ -46,8 +46,8 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class ValueDoubt:
-    """A picture whose number is doubted.
+class RegressionLabelError:
+    """An image whose number is suspected.
 
     Attributes:
         path: Absolute path.
@@ -55,7 +55,7 @@ class ValueDoubt:
         label: The given number.
         likely: What the probe says.
         deviations: How far they are apart, in robust standard deviations; above 0 where the label is the larger one.
-        confident: Whether the nearest pictures agree.
+        confident: Whether the nearest images agree.
     """
 
     path: str
@@ -66,24 +66,24 @@ class ValueDoubt:
     confident: bool
 
 
-def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
-    """Return the pictures whose number is doubted, and write all of them to ``label_errors.csv`` in the run folder.
+def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | None:
+    """Return the images whose number is suspected, and write all of them to ``label_errors.csv`` in the run folder.
 
-    Training and validation pictures are judged out of fold, test pictures by models of all of those.
+    Training and validation images are judged out of fold, test images by models of all of those.
 
     The document::
 
         {"file": "label_errors.csv", "folds": 5, "strength": 0.01, "fine_tuned": true, "beyond": 3.5,
-         "learned": {"splits": ["train", "val"], "pictures": 335, "found": 9, "confident": 4,
-                     "doubts": [{"path", "split", "label", "likely", "difference", "deviations", "confident"}]},
+         "learned": {"splits": ["train", "val"], "images": 335, "found": 9, "confident": 4,
+                     "suspects": [{"path", "split", "label", "likely", "difference", "deviations", "confident"}]},
          "test": the same, or null}
 
     Args:
         run: A regression with features of its splits.
-        learned: Its training and validation pictures.
+        learned: Its training and validation images.
 
     Returns:
-        None where there are too few pictures for two folds.
+        None where there are too few images for two folds.
     """
     folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
@@ -92,30 +92,30 @@ def value_doubts(run: Examined, learned: Pool) -> dict[str, Any] | None:
     with few_threads(learned.taught):
         strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
         near = neighbours_out_of_fold(learned.taught, folds)
-        doubts = _doubts(run, learned, judged[:, 0], near)
-        tested: list[ValueDoubt] | None = None
+        suspects = _find_suspects(run, learned, judged[:, 0], near)
+        tested: list[RegressionLabelError] | None = None
         if test is not None:
             tested = _tested(run, learned, test, (judged[:, 0], near), strength)
     listed = partial(_listed, root=run.root)
-    write_doubts(run.folder, _HEADER, (_row(doubt, run.root) for doubt in (*doubts, *(tested or ()))))
+    write_label_errors(run.folder, _HEADER, (_row(suspect, run.root) for suspect in (*suspects, *(tested or ()))))
     return {
         "file": run_files.LABEL_ERRORS,
         "folds": int(folds.max()) + 1,
         "strength": strength,
         "fine_tuned": run.fine_tuned,
         "beyond": DOUBTED,
-        "learned": doubts_document(learned, doubts, listed),
-        "test": None if test is None or tested is None else doubts_document(test, tested, listed),
+        "learned": label_errors_document(learned, suspects, listed),
+        "test": None if test is None or tested is None else label_errors_document(test, tested, listed),
     }
 
 
 def robust_deviations(true: Floats, judged: Floats) -> Floats:
     """Return how far numbers (n,) lie from what was judged, in robust standard deviations.
 
-    Median and median absolute deviation are those of pictures with about the same judgement; where more than half of
+    Median and median absolute deviation are those of images with about the same judgement; where more than half of
     those agree exactly, the mean absolute deviation, as Iglewicz and Hoaglin advise.
     """
-    codes, names = ranges_of(judged, most=MOST_RANGES, least=LEAST_PICTURES)
+    codes, names = ranges_of(judged, most=MAX_RANGES, least=MIN_IMAGES)
     found = np.zeros(len(true))
     for code in range(len(names)):
         inside = codes == code
@@ -128,7 +128,7 @@ def robust_deviations(true: Floats, judged: Floats) -> Floats:
 
 
 def neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
-    """Return for each picture (n,) the median number of its nearest pictures in the other folds."""
+    """Return for each image (n,) the median number of its nearest images in the other folds."""
     said = np.zeros(len(taught))
     for fold in range(int(folds.max()) + 1):
         held = np.flatnonzero(folds == fold)
@@ -144,25 +144,25 @@ def _neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Float
 
 def _tested(
     run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
-) -> list[ValueDoubt]:
-    """Return the doubts about test pictures, judged as if they had come after all others."""
+) -> list[RegressionLabelError]:
+    """Return the suspects about test images, judged as if they had come after all others."""
     rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
     said = fit_probe(rest, strength)(test.taught.features)[:, 0]
     near = _neighbours(learned.taught, test.taught.features)
-    return _doubts(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))
+    return _find_suspects(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))
 
 
-def _doubts(
+def _find_suspects(
     run: Examined, pool: Pool, judged: Floats, near: Floats, *, before: tuple[Floats, Floats, Floats] | None = None
-) -> list[ValueDoubt]:
-    """Return the doubted pictures, the furthest off first.
+) -> list[RegressionLabelError]:
+    """Return the suspected images, the furthest off first.
 
     Args:
-        run: For the pictures' paths.
-        pool: Its pictures.
+        run: For the images' paths.
+        pool: Its images.
         judged: (n,) what the probe says of them.
-        near: (n,) what the nearest pictures say.
-        before: Numbers and what both say of other pictures, with which the spread is taken.
+        near: (n,) what the nearest images say.
+        before: Numbers and what both say of other images, with which the spread is taken.
     """
     true = pool.taught.targets[:, 0]
     others, other_judged, other_near = before or (np.zeros(0),) * 3
@@ -171,32 +171,34 @@ def _doubts(
         robust_deviations(all_true, np.concatenate([known, own]))[len(others) :]
         for known, own in ((other_judged, judged), (other_near, near))
     )
-    places, doubts = list(places_of(pool)), []
+    places, suspects = list(places_of(pool)), []
     for index in np.flatnonzero(np.abs(far) > DOUBTED).tolist():
         split, row = places[index]
         name = pool.names[split]
         agreed = bool(np.sign(far[index]) * also[index] > DOUBTED)
         path = run.splits[name].records[row].path
-        doubts.append(ValueDoubt(path, name, float(true[index]), float(judged[index]), float(far[index]), agreed))
-    return sorted(doubts, key=lambda doubt: (-abs(doubt.deviations), doubt.path))
+        suspects.append(
+            RegressionLabelError(path, name, float(true[index]), float(judged[index]), float(far[index]), agreed)
+        )
+    return sorted(suspects, key=lambda suspect: (-abs(suspect.deviations), suspect.path))
 
 
-def _listed(doubt: ValueDoubt, root: Path) -> dict[str, Any]:
+def _listed(suspect: RegressionLabelError, root: Path) -> dict[str, Any]:
     return {
-        "path": told_path(doubt.path, root),
-        "split": doubt.split,
-        "label": number_text(doubt.label),
-        "likely": _rounded(doubt.likely),
-        "difference": float(f"{doubt.label - doubt.likely:.6g}"),
-        "deviations": round(doubt.deviations, 3),
-        "confident": doubt.confident,
+        "path": told_path(suspect.path, root),
+        "split": suspect.split,
+        "label": number_text(suspect.label),
+        "likely": _rounded(suspect.likely),
+        "difference": float(f"{suspect.label - suspect.likely:.6g}"),
+        "deviations": round(suspect.deviations, 3),
+        "confident": suspect.confident,
     }
 
 
-def _row(doubt: ValueDoubt, root: Path) -> list[str]:
-    apart = f"{doubt.label - doubt.likely:.6g}", f"{doubt.deviations:.3f}"
-    texts = told_path(doubt.path, root), doubt.split, number_text(doubt.label), _rounded(doubt.likely)
-    return [*texts, *apart, "yes" if doubt.confident else "no"]
+def _row(suspect: RegressionLabelError, root: Path) -> list[str]:
+    apart = f"{suspect.label - suspect.likely:.6g}", f"{suspect.deviations:.3f}"
+    texts = told_path(suspect.path, root), suspect.split, number_text(suspect.label), _rounded(suspect.likely)
+    return [*texts, *apart, "yes" if suspect.confident else "no"]
 
 
 def _rounded(value: float) -> str:

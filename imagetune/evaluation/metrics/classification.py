@@ -1,6 +1,6 @@
-"""Every figure of a split with its interval, where a picture has one class.
+"""Every metric of a split with its interval, where an image has one class.
 
-Averages are over the classes that have pictures in the split (macro), or weighted by their pictures. A class that is
+Averages are over the classes that have images in the split (macro), or weighted by their images. A class that is
 never predicted has precision 0, as in scikit-learn; both cases are told in the notes.
 """
 
@@ -22,14 +22,14 @@ from sklearn.metrics import (
 
 from imagetune.core.text import format_count, format_list
 from imagetune.errors import DataError, DivergedError
-from imagetune.evaluation.metrics.ordinal import rank_figures
+from imagetune.evaluation.metrics.ordinal import rank_metrics
 from imagetune.evaluation.metrics.scores import TINY, Resampled, resample
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
     Precision,
-    effective_pictures,
+    effective_images,
     estimate,
     f1_estimate,
     group_codes,
@@ -47,8 +47,8 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")
-CLASS_FIGURES = list_class_metrics("single_label")
-# With fewer pictures than this in a class, resampling them says little about pictures that were never seen.
+CLASS_METRICS = list_class_metrics("single_label")
+# With fewer images than this in a class, resampling them says little about images that were never seen.
 FEW = 5
 
 Ints = NDArray[np.int64]
@@ -61,46 +61,46 @@ class ClassEvaluation:
 
     Attributes:
         name: Class name.
-        pictures: Pictures that are of it.
-        predicted: Pictures that were taken for it.
+        images: Images that are of it.
+        predicted: Images that were predicted as it.
         right: Both.
-        figures: precision, recall, f1 and roc_auc (against all other classes).
+        metrics: precision, recall, f1 and roc_auc (against all other classes).
         threshold: Of multi_label: from which probability on the label is given.
     """
 
     name: str
-    pictures: int
+    images: int
     predicted: int
     right: int
-    figures: Mapping[str, Estimate]
+    metrics: Mapping[str, Estimate]
     threshold: float | None = None
 
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """Every metric of one split with its interval, where a picture has one class.
+    """Every metric of one split with its interval, where an image has one class.
 
     Attributes:
         class_names: The k classes.
-        pictures: Labelled pictures that were tested.
-        left_out: Pictures left out because their label is not one of the classes.
+        images: Labelled images that were tested.
+        left_out: Images left out because their label is not one of the classes.
         top_k: k of the top-k accuracy.
-        figures: The headline figures, by the names in `HEADLINES`; macro where averaged. For ordinal those of
+        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged. For ordinal those of
             `imagetune.evaluation.metrics.ordinal`, too.
         averages: ``macro`` and ``weighted`` precision, recall and F1.
-        classes: The figures of each class.
+        classes: The metrics of each class.
         confusion: (k, k) int64 counts, rows true and columns predicted.
         bootstrap: How the intervals were made.
-        notes: What a reader should know about these figures.
+        notes: What a reader should know about these metrics.
         task: What a label is: single_label or ordinal.
-        groups: Groups that the pictures come in, where some share one; else 0.
+        groups: Groups that the images come in, where some share one; else 0.
     """
 
     class_names: tuple[str, ...]
-    pictures: int
+    images: int
     left_out: int
     top_k: int
-    figures: Mapping[str, Estimate]
+    metrics: Mapping[str, Estimate]
     averages: Mapping[str, Mapping[str, float]]
     classes: tuple[ClassEvaluation, ...]
     confusion: Ints
@@ -112,7 +112,7 @@ class SplitEvaluation:
     @property
     def baseline(self) -> float:
         """Accuracy of always naming the largest class."""
-        return float(self.confusion.sum(axis=1).max() / self.pictures)
+        return float(self.confusion.sum(axis=1).max() / self.images)
 
 
 def evaluate_predictions(
@@ -123,24 +123,24 @@ def evaluate_predictions(
     stratified: bool = True,
     groups: Sequence[str | None] = (),
 ) -> SplitEvaluation:
-    """Return every metric of a split with its interval, where a picture has one class.
+    """Return every metric of a split with its interval, where an image has one class.
 
     Args:
         predictions: Of one split.
         config: k of the top-k accuracy, and the bootstrap's settings.
         seed: Of the bootstrap.
-        stratified: Whether each resampling keeps the number of pictures of each class.
-        groups: The group of each picture, None for one without; empty where there are none. Pictures of a group go
+        stratified: Whether each resampling keeps the number of images of each class.
+        groups: The group of each image, None for one without; empty where there are none. Images of a group go
             together, so that intervals are made of whole groups.
 
     Raises:
-        DataError: No picture has a label among the classes.
+        DataError: No image has a label among the classes.
         DivergedError: A probability is not a finite number.
     """
     known = predictions.labels >= 0
     if not known.any():
-        what = f"none of {len(known)} pictures has a label among the classes {', '.join(predictions.class_names)}"
-        raise DataError(what, hint="test pictures must be labelled with the names that the model was trained on")
+        what = f"none of {len(known)} images has a label among the classes {', '.join(predictions.class_names)}"
+        raise DataError(what, hint="test images must be labelled with the names that the model was trained on")
     labels, probabilities, predicted = (
         predictions.labels[known],
         _normalised(predictions)[known],
@@ -153,16 +153,16 @@ def evaluate_predictions(
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
     classes = _class_evaluations(predictions.class_names, confusion, values, redone)
     headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
-    figures = _headline_estimates(headlines, confusion.sum(axis=1), redone)
+    metrics = _headline_estimates(headlines, confusion.sum(axis=1), redone)
     if predictions.rule.task == "ordinal":
-        figures |= rank_figures(labels, predicted, len(confusion), bootstrap, groups=codes)
+        metrics |= rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
     return SplitEvaluation(
         class_names=predictions.class_names,
-        pictures=len(labels),
+        images=len(labels),
         left_out=left_out,
         top_k=config.top_k,
-        figures=figures,
+        metrics=metrics,
         averages=_averages(values, confusion.sum(axis=1)),
         classes=classes,
         confusion=confusion.astype(np.int64),
@@ -186,18 +186,18 @@ def _normalised(predictions: Predictions) -> Floats:
 
 
 def _class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Floats]:
-    """Return precision, recall, f1 and roc_auc as (k,), NaN for a class without pictures."""
+    """Return precision, recall, f1 and roc_auc as (k,), NaN for a class without images."""
     classes = np.arange(probabilities.shape[1])
     # zero_division: a class that is never predicted has precision 0 without a warning; the notes tell it.
-    precision, recall, f1, pictures = precision_recall_fscore_support(
+    precision, recall, f1, images = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
     areas = [
-        roc_auc_score(labels == index, probabilities[:, index]) if 0 < pictures[index] < len(labels) else np.nan
+        roc_auc_score(labels == index, probabilities[:, index]) if 0 < images[index] < len(labels) else np.nan
         for index in classes
     ]
     shares = {"precision": precision, "recall": recall, "f1": f1}
-    missing = pictures == 0
+    missing = images == 0
     return {**{name: np.where(missing, np.nan, share) for name, share in shares.items()}, "roc_auc": np.array(areas)}
 
 
@@ -220,11 +220,11 @@ def _headline_values(
 
 @dataclass(frozen=True)
 class _Redone:
-    """The figures of other pictures, and what they can't show.
+    """The metrics of other images, and what they can't show.
 
     Attributes:
         drawn: Of resamplings; the same as ``left_out`` where there are groups.
-        left_out: Without each picture or group.
+        left_out: Without each image or group.
         strata: (u,) class of each of those.
         grouped: Whether they are groups.
     """
@@ -237,19 +237,19 @@ class _Redone:
     grouped: bool
 
     def without(
-        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+        self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
-        """Return a figure with the interval that follows from what it is without each picture or group, ``others``."""
+        """Return a metric with the interval that follows from what it is without each image or group, ``others``."""
         left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
-        flawless = None if pictures is None else pictures * self.precision.worth
+        flawless = None if images is None else images * self.precision.worth
         return left_out_estimate(value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss")
 
     def resampled(
-        self, value: float | None, others: Floats, *, pictures: float | None, reason: str, most: float | None
+        self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
-        """Return a figure with the interval that follows from resampling, where it is ``others``."""
+        """Return a metric with the interval that follows from resampling, where it is ``others``."""
         return estimate(
-            value, others, self.bootstrap, pictures=pictures, reason=reason, precision=self.precision, most=most
+            value, others, self.bootstrap, images=images, reason=reason, precision=self.precision, most=most
         )
 
 
@@ -270,14 +270,14 @@ def _redone(
 
 
 def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone: _Redone) -> dict[str, Estimate]:
-    pictures, classes = float(counts.sum()), len(counts)
-    macro = effective_pictures(counts[counts > 0].astype(np.float64))
-    effective = {"accuracy": pictures, "top_k_accuracy": pictures, "log_loss": None}
+    images, classes = float(counts.sum()), len(counts)
+    macro = effective_images(counts[counts > 0].astype(np.float64))
+    effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
     # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
     most = {**effective, "f1": 2 * macro, "roc_auc": None}
     reasons = {
         "top_k_accuracy": f"always 1: there are only {classes} classes",
-        "roc_auc": "there are pictures of one class only",
+        "roc_auc": "there are images of one class only",
     }
     found = {}
     for name in HEADLINES:
@@ -286,16 +286,16 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
         found[name] = (redone.without if leaving_out else redone.resampled)(
             values.get(name),
             (redone.left_out if leaving_out else redone.drawn).headline[name],
-            pictures=effective.get(name, macro),
+            images=effective.get(name, macro),
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
         )
     for name in HEADLINES:
-        # A share of independent pictures is binomial: Wilson's interval holds its coverage where a bootstrap of few
-        # mistakes does not. Pictures of a group are not independent.
+        # A share of independent images is binomial: Wilson's interval holds its coverage where a bootstrap of few
+        # mistakes does not. Images of a group are not independent.
         value = values.get(name)
         if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
-            found[name] = share_estimate(value * pictures, pictures, redone.bootstrap.confidence)
+            found[name] = share_estimate(value * images, images, redone.bootstrap.confidence)
     return found
 
 
@@ -306,39 +306,40 @@ def _class_evaluations(
     evaluations = []
     for index, name in enumerate(names):
         counts = int(true[index]), int(predicted[index]), int(right[index])
-        figures = {}
-        for figure in CLASS_FIGURES:
-            # Precision is a share of the pictures that were taken for the class, recall and F1 of those that are of it.
-            pictures = float(predicted[index] if figure == "precision" else true[index])
-            figures[figure] = redone.without(
-                None if np.isnan(values[figure][index]) else float(values[figure][index]),
-                redone.left_out.per_class[figure][:, index],
-                pictures=pictures,
-                reason="no pictures of this class" if not true[index] else "no pictures of other classes",
-                most={"f1": 2 * pictures, "roc_auc": None}.get(figure, pictures),
+        metrics = {}
+        for metric in CLASS_METRICS:
+            # Precision is a share of the images that were predicted as the class, recall and F1 of those that are of
+            # it.
+            images = float(predicted[index] if metric == "precision" else true[index])
+            metrics[metric] = redone.without(
+                None if np.isnan(values[metric][index]) else float(values[metric][index]),
+                redone.left_out.per_class[metric][:, index],
+                images=images,
+                reason="no images of this class" if not true[index] else "no images of other classes",
+                most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
         if true[index] and not redone.grouped:
-            figures |= class_shares(*counts, redone.bootstrap.confidence)
-        area, others = figures["roc_auc"].value, int(true.sum() - true[index])
+            metrics |= class_shares(*counts, redone.bootstrap.confidence)
+        area, others = metrics["roc_auc"].value, int(true.sum() - true[index])
         if area is not None and not redone.grouped:
             ends = auc_interval(area, counts[0], others, two_sided_quantile(redone.bootstrap.confidence))
-            figures["roc_auc"] = Estimate(area, *ends, method="newcombe")
-        evaluations.append(ClassEvaluation(name, *counts, figures))
+            metrics["roc_auc"] = Estimate(area, *ends, method="newcombe")
+        evaluations.append(ClassEvaluation(name, *counts, metrics))
     return tuple(evaluations)
 
 
-def class_shares(pictures: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
+def class_shares(images: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
     """Return precision, recall and F1 of a class, which are shares, with Wilson's intervals.
 
     Args:
-        pictures: Pictures of the class, at least one.
-        predicted: Pictures that were taken for it; precision is left out where there are none.
+        images: Images of the class, at least one.
+        predicted: Images that were predicted as it; precision is left out where there are none.
         right: Both.
         confidence: Coverage of the intervals.
     """
     found = {
-        "recall": share_estimate(right, pictures, confidence),
-        "f1": f1_estimate(right, pictures, predicted, confidence),
+        "recall": share_estimate(right, images, confidence),
+        "f1": f1_estimate(right, images, predicted, confidence),
     }
     return found | ({"precision": share_estimate(right, predicted, confidence)} if predicted else {})
 
@@ -352,14 +353,14 @@ def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str,
 
 
 def _notes(classes: Sequence[ClassEvaluation], left_out: int) -> Iterator[str]:
-    absent = [found.name for found in classes if not found.pictures]
-    unused = [found.name for found in classes if found.pictures and not found.predicted]
-    few = [found.name for found in classes if 0 < found.pictures < FEW]
+    absent = [found.name for found in classes if not found.images]
+    unused = [found.name for found in classes if found.images and not found.predicted]
+    few = [found.name for found in classes if 0 < found.images < FEW]
     if left_out:
-        yield f"{format_count(left_out, 'picture')} left out: the label is not one of the classes"
+        yield f"{format_count(left_out, 'image')} left out: the label is not one of the classes"
     if absent:
-        yield f"no pictures of {format_list(absent)}: left out of the averages"
+        yield f"no images of {format_list(absent)}: left out of the averages"
     if unused:
         yield f"never predicted: {format_list(unused)}; the precision counts as 0"
     if few:
-        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"
+        yield f"fewer than {FEW} images of {format_list(few)}: the metrics of so few say little"

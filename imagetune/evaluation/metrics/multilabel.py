@@ -1,4 +1,4 @@
-"""Every figure of a split with its interval, where a picture has any number of labels; and the labels' thresholds.
+"""Every metric of a split with its interval, where an image has any number of labels; and the labels' thresholds.
 
 Averages are over the labels that occur in the split. A label that is never given has precision 0.
 """
@@ -21,7 +21,7 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_pictures,
+    effective_images,
     group_codes,
     group_notes,
     left_out_estimate,
@@ -38,7 +38,7 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 DEFAULT_THRESHOLD = 0.5
 HEADLINES = list_test_metrics("multi_label")
-LABEL_FIGURES = list_class_metrics("multi_label")
+LABEL_METRICS = list_class_metrics("multi_label")
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -46,22 +46,22 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """Every metric of one split with its interval, where a picture has any number of labels.
+    """Every metric of one split with its interval, where an image has any number of labels.
 
     Attributes:
         class_names: The k labels.
-        pictures: Pictures that were tested, those without any label included.
-        figures: The headline figures, by the names in `HEADLINES`; macro where averaged, but for micro_f1.
-        classes: The figures of each label, by the names in `LABEL_FIGURES`, with its threshold.
+        images: Images that were tested, those without any label included.
+        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged, but for micro_f1.
+        classes: The metrics of each label, by the names in `LABEL_METRICS`, with its threshold.
         bootstrap: How the intervals were made.
-        notes: What a reader should know about these figures.
-        baseline: Macro F1 of giving every picture every label.
-        groups: Groups that the pictures come in, where some share one; else 0.
+        notes: What a reader should know about these metrics.
+        baseline: Macro F1 of giving every image every label.
+        groups: Groups that the images come in, where some share one; else 0.
     """
 
     class_names: tuple[str, ...]
-    pictures: int
-    figures: Mapping[str, Estimate]
+    images: int
+    metrics: Mapping[str, Estimate]
     classes: tuple[ClassEvaluation, ...]
     bootstrap: Bootstrap
     notes: tuple[str, ...]
@@ -75,7 +75,7 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
     """Return for each label the threshold at which its F1 is highest, to be given predictions for validation.
 
     Of equally good ones it is the one nearest to 0.5: 0.5 itself, or else half-way between two probabilities, so that
-    rounding decides nothing. A label without pictures keeps 0.5.
+    rounding decides nothing. A label without images keeps 0.5.
     """
     true = predictions.targets >= 0.5
     return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
@@ -84,33 +84,33 @@ def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
 def evaluate_labels(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> LabelEvaluation:
-    """Return every metric of a split with its interval; pictures are left out whatever their labels.
+    """Return every metric of a split with its interval; images are left out whatever their labels.
 
     Args:
         predictions: Of one split.
         config: The bootstrap's settings.
         seed: Of the bootstrap.
-        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
+        groups: The group of each image, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
-        DataError: There is no picture, or none has a label that the model knows.
+        DataError: There is no image, or none has a label that the model knows.
         DivergedError: A probability is not a finite number.
     """
     true, given = predictions.targets >= 0.5, predictions.given
-    _require_figures(predictions, true)
+    _require_metrics(predictions, true)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
-    values, by_label = _figures(true, given, rankings, np.ones((len(true), 1), np.float32))
-    # Average precision sorts every label's pictures: of very many it takes too long, so it has no interval.
+    values, by_label = _metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
+    # Average precision sorts every label's images: of very many it takes too long, so it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _figures(true, given, rankings if with_ranking else [], weights)
+        _metrics(true, given, rankings if with_ranking else [], weights)
         for weights in weights_left_out(units, cells_a_sample=true.shape[1])
     ]
     others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
-    label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_FIGURES}
+    label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_METRICS}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
     without = _Without(units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None)
     classes = tuple(
@@ -119,8 +119,8 @@ def evaluate_labels(
     shares = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,
-        pictures=len(true),
-        figures=_headline_estimates(values, others, counts[0], without, len(true)),
+        images=len(true),
+        metrics=_headline_estimates(values, others, counts[0], without, len(true)),
         classes=classes,
         bootstrap=bootstrap,
         notes=(*_notes(classes, true, predictions.unknown), *group_notes(codes)),
@@ -131,7 +131,7 @@ def evaluate_labels(
 
 @dataclass(frozen=True)
 class _Without:
-    """What pictures or groups were left out, and what that can't show.
+    """What images or groups were left out, and what that can't show.
 
     Attributes:
         strata: (u,) of each.
@@ -146,9 +146,9 @@ class _Without:
     grouped: bool
 
     def estimate(
-        self, value: float, others: NDArray[np.float64], *, pictures: float, most: float | None, reason: str = ""
+        self, value: float, others: NDArray[np.float64], *, images: float, most: float | None, reason: str = ""
     ) -> Estimate:
-        """Return a figure with its interval from what it is without each, ``others`` (u,)."""
+        """Return a metric with its interval from what it is without each, ``others`` (u,)."""
         # Wilson's interval of a mean of shares makes up for few mistakes; simulations show more to be too much.
         plain = most is not None and not self.grouped
         return left_out_estimate(
@@ -156,36 +156,36 @@ class _Without:
             LeftOut(others, self.strata),
             self.confidence,
             reason=reason,
-            flawless=pictures * self.worth,
+            flawless=images * self.worth,
             most=most,
             quantile=two_sided_quantile(self.confidence) if plain else None,
         )
 
 
-def label_figures(
+def label_metrics(
     true: Bools, given: Bools, probabilities: Floats, *, with_ranking: bool = True
 ) -> Callable[[Floats], tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
-    """Return what computes headline figures (b,) and those of each label (k, b) from weights (n, b).
+    """Return what computes headline metrics (b,) and those of each label (k, b) from weights (n, b).
 
     Args:
         true: (n, k) the labels.
-        given: (n, k) the answers.
+        given: (n, k) the predictions.
         probabilities: (n, k).
         with_ranking: False leaves out the average precision, which takes most of the time.
     """
     labels = range(true.shape[1] if with_ranking else 0)
     rankings = [_Ranking.of(true[:, label], probabilities[:, label]) for label in labels]
-    return lambda weights: _figures(true, given, rankings, weights)
+    return lambda weights: _metrics(true, given, rankings, weights)
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The pictures of one label's positives and negatives in the order of their probability.
+    """The images of one label's positives and negatives in the order of their probability.
 
     Attributes:
-        order: (n,) pictures, the likeliest first.
+        order: (n,) images, the likeliest first.
         true: (n,) whether each has the label, in that order.
-        last: (n,) place of the last picture that is as likely, in that order.
+        last: (n,) place of the last image that is as likely, in that order.
     """
 
     order: NDArray[np.int64]
@@ -211,18 +211,18 @@ class _Ranking:
         return mean
 
 
-def _figures(
+def _metrics(
     true: Bools, given: Bools, rankings: Sequence[_Ranking], weights: Floats
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-    """Return headline figures (b,) and those of each label (k, b), from weights (n, b); NaN where not defined."""
-    right, positives, answers = (
+    """Return headline metrics (b,) and those of each label (k, b), from weights (n, b); NaN where not defined."""
+    right, positives, predictions = (
         (matrix.T.astype(np.float32) @ weights).astype(np.float64) for matrix in (true & given, true, given)
     )
     present = positives > 0
     by_label = {
-        "precision": right / np.maximum(answers, 1e-12),
+        "precision": right / np.maximum(predictions, 1e-12),
         "recall": right / np.maximum(positives, 1e-12),
-        "f1": 2 * right / np.maximum(positives + answers, 1e-12),
+        "f1": 2 * right / np.maximum(positives + predictions, 1e-12),
     }
     by_label = {name: np.where(present, values, np.nan) for name, values in by_label.items()}
     by_label["average_precision"] = (
@@ -234,7 +234,7 @@ def _figures(
         means = {name: mean_over(values, present) for name, values in by_label.items()}
     total = weights.sum(axis=0, dtype=np.float64)
     wrong = true != given
-    pairs = (positives + answers).sum(axis=0)
+    pairs = (positives + predictions).sum(axis=0)
     headline = {
         "mean_average_precision": means["average_precision"],
         "f1": means["f1"],
@@ -252,23 +252,23 @@ def _headline_estimates(
     others: Mapping[str, NDArray[np.float64]],
     positives: NDArray[np.int64],
     without: _Without,
-    pictures: int,
+    images: int,
 ) -> dict[str, Estimate]:
-    macro = effective_pictures(positives[positives > 0].astype(np.float64))
-    effective: dict[str, float] = {"subset_accuracy": float(pictures), "micro_f1": float(positives.sum())}
-    # No wrong label among n x k is as if n pictures had been looked at: labels of one picture go together.
-    effective["hamming_loss"] = float(pictures)
+    macro = effective_images(positives[positives > 0].astype(np.float64))
+    effective: dict[str, float] = {"subset_accuracy": float(images), "micro_f1": float(positives.sum())}
+    # No wrong label among n x k is as if n images had been looked at: labels of one image go together.
+    effective["hamming_loss"] = float(images)
     # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
-    most: dict[str, float] = {"subset_accuracy": float(pictures), "f1": 2 * macro, "precision": macro, "recall": macro}
+    most: dict[str, float] = {"subset_accuracy": float(images), "f1": 2 * macro, "precision": macro, "recall": macro}
     found = {
         name: without.estimate(
-            float(values[name][0]), others[name], pictures=effective.get(name, macro), most=most.get(name)
+            float(values[name][0]), others[name], images=effective.get(name, macro), most=most.get(name)
         )
         for name in HEADLINES
     }
     if not without.grouped:
-        hits = float(values["subset_accuracy"][0]) * pictures
-        found["subset_accuracy"] = share_estimate(hits, pictures, without.confidence)
+        hits = float(values["subset_accuracy"][0]) * images
+        found["subset_accuracy"] = share_estimate(hits, images, without.confidence)
     return found
 
 
@@ -281,20 +281,20 @@ def _label_evaluation(
     without: _Without,
 ) -> ClassEvaluation:
     positives, given, right = (int(count[label]) for count in counts)
-    figures = {}
-    for name in LABEL_FIGURES:
-        pictures = float(given if name == "precision" else positives)
-        figures[name] = without.estimate(
+    metrics = {}
+    for name in LABEL_METRICS:
+        images = float(given if name == "precision" else positives)
+        metrics[name] = without.estimate(
             float(values[name][label, 0]),
             others[name][label],
-            pictures=pictures,
-            reason="no pictures with this label",
-            most={"f1": 2 * pictures, "average_precision": None}.get(name, pictures),
+            images=images,
+            reason="no images with this label",
+            most={"f1": 2 * images, "average_precision": None}.get(name, images),
         )
     if positives and not without.grouped:
-        figures |= class_shares(positives, given, right, without.confidence)
+        metrics |= class_shares(positives, given, right, without.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
-    return ClassEvaluation(predictions.class_names[label], positives, given, right, figures, threshold)
+    return ClassEvaluation(predictions.class_names[label], positives, given, right, metrics, threshold)
 
 
 def _best_threshold(true: Bools, probabilities: Floats) -> float:
@@ -302,7 +302,7 @@ def _best_threshold(true: Bools, probabilities: Floats) -> float:
         return DEFAULT_THRESHOLD
     curve = precision_recall_curve(true, probabilities.astype(np.float64))
     precision, recall, above = (values[::-1] for values in curve)
-    # The first point is that of no picture at all.
+    # The first point is that of no image at all.
     f1 = 2 * precision[1:] * recall[1:] / np.maximum(precision[1:] + recall[1:], TINY)
     below = np.append(above[1:], 0.0)
     middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
@@ -311,10 +311,10 @@ def _best_threshold(true: Bools, probabilities: Floats) -> float:
     return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
 
 
-def _require_figures(predictions: Predictions, true: Bools) -> None:
+def _require_metrics(predictions: Predictions, true: Bools) -> None:
     if not true.any():
-        what = f"none of {len(true)} pictures has one of the labels {format_list(predictions.class_names)}"
-        hint = "test pictures must be labelled with the names that the model was trained on"
+        what = f"none of {len(true)} images has one of the labels {format_list(predictions.class_names)}"
+        hint = "test images must be labelled with the names that the model was trained on"
         raise DataError(what, hint=hint)
     finite = np.isfinite(predictions.probabilities).all(axis=1)
     if not finite.all():
@@ -324,16 +324,16 @@ def _require_figures(predictions: Predictions, true: Bools) -> None:
 
 
 def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Iterator[str]:
-    absent = [found.name for found in classes if not found.pictures]
-    unused = [found.name for found in classes if found.pictures and not found.predicted]
-    few = [found.name for found in classes if 0 < found.pictures < FEW]
+    absent = [found.name for found in classes if not found.images]
+    unused = [found.name for found in classes if found.images and not found.predicted]
+    few = [found.name for found in classes if 0 < found.images < FEW]
     if bare := int((~true.any(axis=1)).sum()):
-        yield f"{format_count(bare, 'picture')} without any label; to give none is right there"
+        yield f"{format_count(bare, 'image')} without any label; to give none is right there"
     if unknown:
-        yield f"{format_count(unknown, 'picture')} with labels that the model doesn't know; they are passed over"
+        yield f"{format_count(unknown, 'image')} with labels that the model doesn't know; they are passed over"
     if absent:
-        yield f"no pictures of {format_list(absent)}: left out of the averages"
+        yield f"no images of {format_list(absent)}: left out of the averages"
     if unused:
         yield f"never given: {format_list(unused)}; the precision counts as 0"
     if few:
-        yield f"fewer than {FEW} pictures of {format_list(few)}: the figures of so few say little"
+        yield f"fewer than {FEW} images of {format_list(few)}: the metrics of so few say little"

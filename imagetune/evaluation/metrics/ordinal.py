@@ -1,4 +1,4 @@
-"""How far off the answers are where classes are ordered: figures that count a miss by its distance in ranks."""
+"""How far off the predictions are where classes are ordered: metrics that count a miss by its distance in ranks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 
 
-def rank_figures(
+def rank_metrics(
     labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap, *, groups: Ints | None = None
 ) -> dict[str, Estimate]:
     """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with intervals.
 
     Args:
         labels: (n,) true classes in [0, k), by rank.
-        predicted: (n,) answers in [0, k).
+        predicted: (n,) predictions in [0, k).
         classes: k.
         bootstrap: How intervals are made.
-        groups: (n,) number of each picture's group where whole groups are left out.
+        groups: (n,) number of each image's group where whole groups are left out.
     """
     whole = np.ones((len(labels), 1), np.float32)
     values = rank_values(weighted_confusion(labels, predicted, classes, whole))
@@ -41,28 +41,28 @@ def rank_figures(
         rank_values(weighted_confusion(labels, predicted, classes, weights))
         for weights in weights_left_out(units, cells_a_sample=classes * classes)
     ]
-    pictures = float(len(labels))
-    worth = pictures * precision_of(labels, bootstrap, groups).worth
+    images = float(len(labels))
+    worth = images * precision_of(labels, bootstrap, groups).worth
     found = {
         name: left_out_estimate(
             None if np.isnan(value[0]) else float(value[0]),
             LeftOut(np.concatenate([chunk[name] for chunk in chunks]), units.strata),
             bootstrap.confidence,
-            reason="all pictures are of one class, and all answers are that class",
+            reason="all images are of one class, and all predictions are that class",
             flawless=worth if name == "within_one_rank" else None,
-            most=pictures,
+            most=images,
             scale=METRICS[name].scale,
         )
         for name, value in values.items()
     }
     if groups is None:
         near = float(values["within_one_rank"][0])
-        found["within_one_rank"] = share_estimate(near * pictures, pictures, bootstrap.confidence)
+        found["within_one_rank"] = share_estimate(near * images, images, bootstrap.confidence)
     return found
 
 
 def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
-    """Return each figure as (b,), from (k, k, b) counts, rows true and columns predicted.
+    """Return each metric as (b,), from (k, k, b) counts, rows true and columns predicted.
 
     The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968); NaN where chance agrees fully.
     """
@@ -70,7 +70,7 @@ def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
     ranks = np.arange(len(confusion))
     distance = np.abs(ranks[:, None] - ranks)[:, :, None]
     total = confusion.sum(axis=(0, 1))
-    # What answers drawn at random would give that are as frequent as these: kappa is what is beyond them.
+    # What predictions drawn at random would give that are as frequent as these: kappa is what is beyond them.
     expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
     chance = (distance**2 * expected).sum(axis=(0, 1))
     misses = (distance**2 * confusion).sum(axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Every figure of a split with its interval, where a label is a number."""
+"""Every metric of a split with its interval, where a label is a number."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("regression")
 # The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.
-MOST_RANGES, LEAST_PICTURES = 5, 10
-# Fewer pictures than this make any correlation.
+MAX_RANGES, MIN_IMAGES = 5, 10
+# Fewer images than this make any correlation.
 FEW = 10
 
 Floats = NDArray[np.float64]
@@ -42,18 +42,18 @@ class ValueEvaluation:
 
     Attributes:
         class_names: What the number is called, alone.
-        pictures: Pictures that were tested.
-        figures: mae and rmse in the labels' units, r2 (at most 1, below 0 where the mean would do better), and
+        images: Images that were tested.
+        metrics: mae and rmse in the labels' units, r2 (at most 1, below 0 where the mean would do better), and
             spearman, the rank correlation.
         bootstrap: How the intervals were made.
-        notes: What a reader should know about these figures.
-        groups: Groups that the pictures come in, where some share one; else 0.
-        baseline: R squared of always answering the mean.
+        notes: What a reader should know about these metrics.
+        groups: Groups that the images come in, where some share one; else 0.
+        baseline: R squared of always predicting the mean.
     """
 
     class_names: tuple[str, ...]
-    pictures: int
-    figures: Mapping[str, Estimate]
+    images: int
+    metrics: Mapping[str, Estimate]
     bootstrap: Bootstrap
     notes: tuple[str, ...]
     groups: int = 0
@@ -71,33 +71,33 @@ def evaluate_values(
         predictions: Of one split.
         config: The bootstrap's settings.
         seed: Of the bootstrap.
-        groups: The group of each picture, None for one without; empty where there are none. Whole groups are left out.
+        groups: The group of each image, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
-        DataError: There is no picture.
-        DivergedError: An answer is not a finite number.
+        DataError: There is no image.
+        DivergedError: A prediction is not a finite number.
     """
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
     if not len(true):
-        raise DataError("there are no pictures to test")
+        raise DataError("there are no images to test")
     if not np.isfinite(given).all():
         where = predictions.paths[int(np.flatnonzero(~np.isfinite(given))[0])]
         hint = "train again with a smaller learning rate"
-        raise DivergedError("the model's answer is not a finite number", where=where, hint=hint)
+        raise DivergedError("the model's prediction is not a finite number", where=where, hint=hint)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     # Sorted once for all units that are left out.
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    values = _figures(true, given, ranks, np.ones((len(true), 1), np.float32))
+    values = _metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _figures(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
+        _metrics(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
-        "spearman": "all labels are the same number, or all answers are",
+        "spearman": "all labels are the same number, or all predictions are",
     }
-    figures = {
+    metrics = {
         name: Estimate(None, reason=reasons.get(name, ""))
         if np.isnan(values[name][0])
         else left_out_estimate(
@@ -110,27 +110,27 @@ def evaluate_values(
     }
     count = 0 if codes is None else int(codes.max()) + 1
     notes = (*_notes(true), *group_notes(codes))
-    return ValueEvaluation(predictions.class_names, len(true), figures, bootstrap, notes, count)
+    return ValueEvaluation(predictions.class_names, len(true), metrics, bootstrap, notes, count)
 
 
-def value_figures(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
-    """Return what computes each headline figure (b,) from weights (n, b); NaN where one is not defined.
+def value_metrics(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
+    """Return what computes each headline metric (b,) from weights (n, b); NaN where one is not defined.
 
     Args:
         true: (n,) the true numbers.
-        given: (n,) the answers.
+        given: (n,) the predictions.
     """
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    return lambda weights: _figures(true, given, ranks, weights)
+    return lambda weights: _metrics(true, given, ranks, weights)
 
 
 def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return numbers in ranges of about as many pictures each, low to high, and what the ranges are called.
+    """Return numbers in ranges of about as many images each, low to high, and what the ranges are called.
 
     Args:
         numbers: (n,).
         most: How many ranges at most; there are fewer where equal numbers, which stay together, leave one too small.
-        least: Pictures that a range must have.
+        least: Images that a range must have.
 
     Returns:
         The range (n,) of each number, from 0, and the names; one range, ``all``, where there can't be two.
@@ -179,8 +179,8 @@ class _Ranks:
         return ranks
 
 
-def _figures(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
-    """Return each figure as (b,), from weights (n, b); NaN where it is not defined."""
+def _metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
+    """Return each metric as (b,), from weights (n, b); NaN where it is not defined."""
     drawn = weights.astype(np.float64)
     total = drawn.sum(axis=0)
     squared = np.square(given - true) @ drawn
@@ -210,4 +210,4 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
 def _notes(true: Floats) -> Iterator[str]:
     yield f"the labels are {true.mean():.4g} in the mean, from {true.min():.4g} to {true.max():.4g}"
     if len(true) < FEW:
-        yield f"only {len(true)} pictures: the figures of so few say little"
+        yield f"only {len(true)} images: the metrics of so few say little"

@@ -1,6 +1,6 @@
-"""The figures as functions of weights: what the bootstrap computes a thousand times at once.
+"""The metrics as functions of weights: what the bootstrap computes a thousand times at once.
 
-Weights are (n, b): how often each of n pictures counts, in each of b resamplings. With one column of ones the figures
+Weights are (n, b): how often each of n images counts, in each of b resamplings. With one column of ones the metrics
 are those of `metrics`, which scikit-learn computes; a test holds them together.
 """
 
@@ -18,18 +18,18 @@ from imagetune.evaluation.statistics.jackknife import Units
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-# Resampling the ROC AUC costs pictures x classes x samples steps, 2e8 a second or so; beyond this it is left out.
+# Resampling the ROC AUC costs images x classes x samples steps, 2e8 a second or so; beyond this it is left out.
 AUC_STEPS = 4_000_000_000
 TINY = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Figures of m resamplings; NaN where a resampling doesn't define one.
+    """Metrics of m resamplings; NaN where a resampling doesn't define one.
 
     Attributes:
-        headline: (m,) by figure name.
-        per_class: (m, k) by figure name: precision, recall, f1 and roc_auc.
+        headline: (m,) by metric name.
+        per_class: (m, k) by metric name: precision, recall, f1 and roc_auc.
     """
 
     headline: dict[str, NDArray[np.float64]]
@@ -46,15 +46,15 @@ def resample(
     without: Units | None = None,
     with_auc: bool = True,
 ) -> Resampled:
-    """Compute every figure on every resampling, or without each picture or group.
+    """Compute every metric on every resampling, or without each image or group.
 
     Args:
         labels: (n,) in [0, k).
         probabilities: (n, k), rows that sum to 1.
-        predicted: (n,) answers in [0, k); by default the likeliest classes.
+        predicted: (n,) predictions in [0, k); by default the likeliest classes.
         top_k: k of the top-k accuracy.
         bootstrap: How many resamplings, and from which seed.
-        without: Instead of drawing pictures, leave out each of these units in turn.
+        without: Instead of drawing images, leave out each of these units in turn.
         with_auc: False leaves out the ROC AUC, which takes most of the time.
     """
     classes = probabilities.shape[1]
@@ -72,15 +72,15 @@ def resample(
         else resampled_weights(labels, bootstrap, cells_a_sample=cells)
     ):
         confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
-        class_figures = {**figures_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
+        class_metrics = {**metrics_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
         # A class that a resampling left out has no recall there, so it is left out of that resampling's mean.
         present = confusion.sum(axis=1) > 0
-        means = {name: mean_over(values, present) for name, values in class_figures.items()}
+        means = {name: mean_over(values, present) for name, values in class_metrics.items()}
         hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
         right = np.trace(confusion) / confusion.sum(axis=(0, 1))
         rest = {"accuracy": right, "balanced_accuracy": means["recall"], "top_k_accuracy": hits, "log_loss": loss}
         headlines.append({**means, **rest})
-        by_class.append(class_figures)
+        by_class.append(class_metrics)
     return Resampled(
         {name: np.concatenate([chunk[name] for chunk in headlines]).astype(np.float64) for name in headlines[0]},
         {name: np.concatenate([chunk[name].T for chunk in by_class]).astype(np.float64) for name in by_class[0]},
@@ -111,25 +111,25 @@ def weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Flo
     return counts.reshape(classes, classes, -1)
 
 
-def figures_by_class(confusion: Floats) -> dict[str, Floats]:
+def metrics_by_class(confusion: Floats) -> dict[str, Floats]:
     """Return precision, recall and F1 as (k, b), from (k, k, b) counts.
 
-    A class that is never predicted has precision 0; one without pictures has no figures (NaN).
+    A class that is never predicted has precision 0; one without images has no metrics (NaN).
     """
     classes = confusion.shape[0]
     right = confusion[np.arange(classes), np.arange(classes)]
     true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     present = true > 0
-    figures = {
+    metrics = {
         "precision": right / np.maximum(predicted, 1),
         "recall": right / np.maximum(true, 1),
         "f1": 2 * right / np.maximum(true + predicted, 1),
     }
-    return {name: np.where(present, values, np.nan) for name, values in figures.items()}
+    return {name: np.where(present, values, np.nan) for name, values in metrics.items()}
 
 
 def mean_over(values: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Return the mean (b,) over the classes of (k, b) that have pictures; NaN where a figure is missing."""
+    """Return the mean (b,) over the classes of (k, b) that have images; NaN where a metric is missing."""
     total: Floats = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
     return total
 
@@ -140,9 +140,9 @@ class _Ranking:
 
     Attributes:
         index: The class.
-        positives: (p,) its pictures.
-        negatives: (q,) the other pictures, least probable first.
-        below: (p,) how many of the others are less probable than each of its pictures.
+        positives: (p,) its images.
+        negatives: (q,) the other images, least probable first.
+        below: (p,) how many of the others are less probable than each of its images.
         not_above: (p,) the same with the equally probable ones.
     """
 
@@ -159,7 +159,7 @@ def _rankings(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ran
         positives, others = np.flatnonzero(labels == index), np.flatnonzero(labels != index)
         if not len(positives) or not len(others):
             continue
-        # Sorted once: a resampling changes how often each picture counts, never the order of the probabilities.
+        # Sorted once: a resampling changes how often each image counts, never the order of the probabilities.
         negatives = others[np.argsort(scores[others], kind="stable")]
         below = np.searchsorted(scores[negatives], scores[positives], side="left")
         not_above = np.searchsorted(scores[negatives], scores[positives], side="right")

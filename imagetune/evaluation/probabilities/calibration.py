@@ -16,15 +16,15 @@ from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Draws,
     Floats,
-    answers_of,
     draws_of,
     known_rows,
     known_split,
+    predictions_of,
     truth_matrix,
 )
 from imagetune.evaluation.probabilities.reliability import (
     Bins,
-    bin_answers,
+    bin_predictions,
     brier_parts,
     calibration_error,
     chance_errors,
@@ -53,8 +53,8 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
 
         {"method": "temperature scaling",
          "temperature": {"value": 1.3, "low": 1.1, "high": 1.6, ["reason": "..."]},
-         "fitted_on": 120,                     validation pictures
-         "splits": {"val" | "test": {"pictures": 150, "before": MEASURES, "after": MEASURES | null,
+         "fitted_on": 120,                     validation images
+         "splits": {"val" | "test": {"images": 150, "before": MEASURES, "after": MEASURES | null,
                     "gain": {"log_loss" | "brier": {"value", "low", "high"}} | null}}}   before minus after
 
     with MEASURES::
@@ -63,16 +63,17 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
          "ece_plain": 0.05,
          "ece_by_chance": {"mean": 0.03, "high": 0.05, "p_value": 0.2} | null,
          "brier_parts": {"reliability": 0.01, "resolution": 0.6, "uncertainty": 0.8},
-         "bins": [{"from": 0.2, "to": 0.5, "answers": 10, "claimed": 0.4, "happened": 0.3, "low": 0.1, "high": 0.5}],
-         ["labels": [{"label": "cat", "pictures": 20, "claimed": 0.2, "happened": 0.2, "brier": 0.1, "ece": 0.02}]]}
+         "bins": [{"from": 0.2, "to": 0.5, "predictions": 10, "claimed": 0.4, "happened": 0.3, "low": 0.1, "high":
+         0.5}], ["labels": [{"label": "cat", "images": 20, "claimed": 0.2, "happened": 0.2, "brier": 0.1, "ece":
+         0.02}]]}
 
-    The log loss is in nats a picture, summed over the labels of multi_label; the Brier score is summed over classes
+    The log loss is in nats an image, summed over the labels of multi_label; the Brier score is summed over classes
     (0 to 2), for multi_label the mean over labels (0 to 1). ``ece`` is that of
-    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the answers given, for multi_label over all
-    probabilities of all labels. ``overconfidence`` is the mean claim less the share that came true.
+    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the predictions given, for multi_label over
+    all probabilities of all labels. ``overconfidence`` is the mean claim less the share that came true.
 
     Returns:
-        None for regression, and where no picture's truth is known.
+        None for regression, and where no image's truth is known.
     """
     task = run.data.task
     splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
@@ -94,7 +95,7 @@ def fitted_temperature(run: Examined) -> Temperature:
     """Return the temperature that validation gives; one without a value where it gives none."""
     val = known_split(run, "val")
     if val is None:
-        return Temperature(None, reason="there are no validation pictures to fit it on")
+        return Temperature(None, reason="there are no validation images to fit it on")
     found = val.predictions
     return fit_temperature(
         found.probabilities[known_rows(found)],
@@ -111,7 +112,7 @@ def _temperature_document(temperature: Temperature) -> dict[str, Any]:
 def _split(predictions: Predictions, temperature: float | None, draws: Draws) -> dict[str, Any]:
     task, truth = predictions.rule.task, truth_matrix(predictions)
     before = predictions.probabilities[known_rows(predictions)]
-    document: dict[str, Any] = {"pictures": len(truth), "before": _measures(predictions, before, truth, draws)}
+    document: dict[str, Any] = {"images": len(truth), "before": _measures(predictions, before, truth, draws)}
     if temperature is None:
         return {**document, "after": None, "gain": None}
     after = scaled(before, temperature, task)
@@ -126,7 +127,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     """Return MEASURES of `calibration_part` for (n, k) probabilities and truth."""
     task = predictions.rule.task
     claimed, happened = _claims(predictions, probabilities, truth)
-    bins = bin_answers(claimed, happened)
+    bins = bin_predictions(claimed, happened)
     plain = plain_ece(bins)
     parts = brier_parts(probabilities, truth)
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
@@ -152,17 +153,17 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
 
 
 def _claims(predictions: Predictions, probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """Return what is claimed and what came true, (n, m): of the answers; of multi_label all probabilities."""
+    """Return what is claimed and what came true, (n, m): of the predictions; of multi_label all probabilities."""
     if predictions.rule.task == "multi_label":
         return probabilities, truth
-    # Answers stay those of the model: a temperature is no reason to answer otherwise.
+    # PredictedClasses stay those of the model: a temperature is no reason to prediction otherwise.
     chosen = predictions.predicted[known_rows(predictions)]
-    right = answers_of(predictions).right.astype(np.float64)
+    right = predictions_of(predictions).right.astype(np.float64)
     return probabilities[np.arange(len(chosen)), chosen][:, None], right[:, None]
 
 
 def _log_losses(probabilities: Floats, truth: Floats, task: Task) -> Floats:
-    """Return (n,) log loss of each picture in nats, at most 36 for a class."""
+    """Return (n,) log loss of each image in nats, at most 36 for a class."""
     own = np.log(np.clip(probabilities, TINY, 1.0))
     other = np.log(np.clip(1 - probabilities, TINY, 1.0)) if task == "multi_label" else np.zeros_like(own)
     return np.asarray(-(truth * own + (1 - truth) * other).sum(axis=1), np.float64)
@@ -192,7 +193,7 @@ def _bin_documents(bins: Bins, confidence: float) -> list[dict[str, float | int 
             {
                 "from": float(bins.edges[index]),
                 "to": float(bins.edges[index + 1]),
-                "answers": int(count),
+                "predictions": int(count),
                 "claimed": float(claimed[index] / count),
                 "happened": share.value,
                 "low": share.low,
@@ -211,11 +212,11 @@ def _label_documents(
         documents.append(
             {
                 "label": name,
-                "pictures": int(happened.sum()),
+                "images": int(happened.sum()),
                 "claimed": float(claimed.mean()),
                 "happened": draws.share(happened[:, 0] > 0).to_dict(),
                 "brier": float(((claimed - happened) ** 2).mean()),
-                "ece": calibration_error(bin_answers(claimed, happened), draws).to_dict(),
+                "ece": calibration_error(bin_predictions(claimed, happened), draws).to_dict(),
             }
         )
     return documents

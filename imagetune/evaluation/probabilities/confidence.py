@@ -1,4 +1,4 @@
-"""What a model claims about its own answers: the probability of each answer, whether it was right, and intervals."""
+"""The confidence of each prediction, whether the prediction was right, and intervals of both."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers to n pictures whose truth is known.
+class PredictedClasses:
+    """The predictions to n images whose truth is known.
 
     Attributes:
-        confidence: (n,) float64 in [0, 1], the probability that the model gives its answer.
+        confidence: (n,) float64 in [0, 1], the probability that the model gives its prediction.
         right: (n,) whether it was right.
     """
 
@@ -48,35 +48,35 @@ class Answers:
 
 @dataclass(frozen=True)
 class Draws:
-    """How n pictures are drawn anew for intervals: whatever their classes, whole groups where there are groups.
+    """How n images are drawn anew for intervals: whatever their classes, whole groups where there are groups.
 
     Attributes:
-        pictures: n.
+        images: n.
         bootstrap: How often, and from which seed; not stratified.
         groups: (n,) from `group_codes`, or None.
     """
 
-    pictures: int
+    images: int
     bootstrap: Bootstrap
     groups: Ints | None = None
 
     @property
     def precision(self) -> Precision:
-        """How much wider intervals have to be than the draws show, as they draw from few pictures or groups."""
-        return precision_of(np.zeros(self.pictures, np.int64), self.bootstrap, self.groups)
+        """How much wider intervals have to be than the draws show, as they draw from few images or groups."""
+        return precision_of(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
 
     @property
     def confidence(self) -> float:
-        """Share of the resampled figures that makes an interval, few pictures or groups accounted for."""
+        """Share of the resampled metrics that makes an interval, few images or groups accounted for."""
         precision = self.precision
         return 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
 
     def weights(self) -> Iterator[NDArray[np.float32]]:
-        """Yield (n, b) how often each picture was drawn, all resamplings in chunks."""
-        yield from resampled_weights(np.zeros(self.pictures, np.int64), self.bootstrap, groups=self.groups)
+        """Yield (n, b) how often each image was drawn, all resamplings in chunks."""
+        yield from resampled_weights(np.zeros(self.images, np.int64), self.bootstrap, groups=self.groups)
 
-    def figure(self, value: float, samples: Floats) -> Estimate:
-        """Return a figure with the interval of its (m,) resampled values."""
+    def metric(self, value: float, samples: Floats) -> Estimate:
+        """Return a metric with the interval of its (m,) resampled values."""
         low, high = percentile_interval(samples, self.confidence) or (None, None)
         return Estimate(value, low, high, method="percentile")
 
@@ -85,25 +85,25 @@ class Draws:
         return mean_estimate(values, self.bootstrap, groups=self.groups, scale=scale)
 
     def of(self, rows: Bools) -> Draws:
-        """Return how some of the pictures (n,) are drawn, their groups as they are."""
+        """Return how some of the images (n,) are drawn, their groups as they are."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
         return Draws(int(rows.sum()), self.bootstrap, groups)
 
-    def share(self, hits: Bools, among: Bools | None = None, *, reason: str = "no pictures") -> Estimate:
-        """Return the share of hits with Wilson's interval, where there are groups of as many pictures as it is worth.
+    def share(self, hits: Bools, among: Bools | None = None, *, reason: str = "no images") -> Estimate:
+        """Return the share of hits with Wilson's interval, where there are groups of as many images as it is worth.
 
         Args:
-            hits: (n,) which pictures count.
-            among: (n,) of which pictures; by default all.
+            hits: (n,) which images count.
+            among: (n,) of which images; by default all.
             reason: Why there is no share, where ``among`` has none.
         """
-        among = np.ones(self.pictures, np.bool_) if among is None else among
+        among = np.ones(self.images, np.bool_) if among is None else among
         hit, total = int((hits & among).sum()), int(among.sum())
         if not total:
             return Estimate(None, reason=reason)
         if self.groups is None:
             return share_estimate(hit, total, self.bootstrap.confidence)
-        units = units_left_out(np.zeros(self.pictures, np.int64), self.bootstrap, self.groups)
+        units = units_left_out(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
         return left_out_estimate(
             hit / total,
             left_out_means(hits.astype(np.float64), among.astype(np.float64), units),
@@ -114,7 +114,7 @@ class Draws:
 
 
 def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
-    """Return how the pictures of a split whose truth is known are drawn anew."""
+    """Return how the images of a split whose truth is known are drawn anew."""
     known = known_rows(split.predictions)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     groups = [record.group for record, take in zip(split.records, known, strict=True) if take]
@@ -122,16 +122,16 @@ def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draw
 
 
 def known_rows(predictions: Predictions) -> Bools:
-    """Return (n,) which pictures have a truth to compare with: a label among the classes; of other tasks all."""
+    """Return (n,) which images have a truth to compare with: a label among the classes; of other tasks all."""
     if predictions.rule.task in ("single_label", "ordinal"):
         return predictions.labels >= 0
     return np.ones(len(predictions.paths), dtype=np.bool_)
 
 
-def answers_of(predictions: Predictions) -> Answers:
-    """Return the answers with their probabilities.
+def predictions_of(predictions: Predictions) -> PredictedClasses:
+    """Return the predictions with their probabilities.
 
-    For single_label and ordinal the answer is a class, for multi_label the whole set of labels: its probability is
+    For single_label and ordinal the prediction is a class, for multi_label the whole set of labels: its probability is
     the product of the labels' own, as if they were independent, and it is right where every label is.
 
     Args:
@@ -147,13 +147,13 @@ def answers_of(predictions: Predictions) -> Answers:
     if predictions.rule.task == "multi_label":
         given = predictions.given[known]
         agreed = np.where(given, probabilities, 1 - probabilities)
-        return Answers(agreed.prod(axis=1), (given == (predictions.targets[known] >= 0.5)).all(axis=1))
+        return PredictedClasses(agreed.prod(axis=1), (given == (predictions.targets[known] >= 0.5)).all(axis=1))
     chosen = predictions.predicted[known]
-    return Answers(probabilities[np.arange(len(chosen)), chosen], chosen == predictions.labels[known])
+    return PredictedClasses(probabilities[np.arange(len(chosen)), chosen], chosen == predictions.labels[known])
 
 
 def truth_matrix(predictions: Predictions) -> Floats:
-    """Return (n, k) zeros and ones: which classes are true of each picture whose truth is known."""
+    """Return (n, k) zeros and ones: which classes are true of each image whose truth is known."""
     if predictions.rule.task == "multi_label":
         return (predictions.targets >= 0.5).astype(np.float64)
     labels = predictions.labels[known_rows(predictions)]
@@ -163,11 +163,11 @@ def truth_matrix(predictions: Predictions) -> Floats:
 
 
 def tested_split(run: Examined) -> str:
-    """Return which split figures are told of: test, or val where nothing was held out."""
+    """Return which split metrics are told of: test, or val where nothing was held out."""
     return "test" if "test" in run.splits else "val"
 
 
 def known_split(run: Examined, name: str) -> ExaminedSplit | None:
-    """Return a split in which some picture's truth is known; None without one."""
+    """Return a split in which some image's truth is known; None without one."""
     split = run.splits.get(name)
     return split if split is not None and known_rows(split.predictions).any() else None

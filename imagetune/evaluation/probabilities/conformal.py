@@ -1,16 +1,16 @@
-"""The part ``conformal``: sets of answers that hold the true one with a stated probability, whatever the model.
+"""The part ``conformal``: prediction sets that hold the true one with a stated probability, whatever the model.
 
 Split conformal prediction (Vovk et al., Algorithmic Learning in a Random World, 2005; Angelopoulos and Bates 2023,
-arXiv 2107.07511): a score says how strange a label is for a picture; the set holds every label that is no stranger than
-all but 10% (say) of the true ones of validation. With n validation pictures the quantile is taken at
-``ceil((n + 1) * coverage) / n``, which makes the promise hold on average over validation sets of this size, for
-pictures of the same kind.
+arXiv 2107.07511): a score says how strange a label is for an image; the set holds every label that is no
+out-of-distribution image than all but 10% (say) of the true ones of validation. With n validation images the quantile
+is taken at ``ceil((n + 1) * coverage) / n``, which makes the promise hold on average over validation sets of this size,
+for images of the same kind.
 
 - One class: the score is one minus the class's probability, which gives the smallest sets on average (least ambiguous
   sets: Sadinle, Lei and Wasserman, JASA 114, 2019). Adaptive sets (APS; Romano et al. 2020) follow the difficulty of a
-  picture better, but name more classes, and reach the coverage only with answers drawn by lot. An empty set gets the
-  model's own answer, which can only raise the coverage. Of ordered classes all between the outermost are named.
-- Several labels: the threshold is the highest at which the share of a picture's labels that are missed is small enough
+  image better, but name more classes, and reach the coverage only with predictions drawn at random. An empty set gets
+  the model's own prediction, which can only raise the coverage. Of ordered classes all between the outermost are named.
+- Several labels: the threshold is the highest at which the share of an image's labels that are missed is small enough
   on average (conformal risk control: Angelopoulos et al. 2022, arXiv 2208.02814).
 - A number: the score is the absolute error, so that the set is an interval of one width.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from imagetune.evaluation.context import Examined, ExaminedSplit
-from imagetune.evaluation.metrics.regression import LEAST_PICTURES, MOST_RANGES, ranges_of
+from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, ranges_of
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import (
     Bools,
@@ -65,18 +65,18 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
 
         {"method": "least_ambiguous" | "risk_control" | "absolute_residual", "coverage": 0.9,
          "threshold": 0.23 | null, ["reason": "..."],
-         "validation": 120,                                  pictures that the threshold is from
+         "validation": 120,                                  images that the threshold is from
          "usual": {"low": 0.85, "high": 0.95} | null,        coverage that such validation sets give, 95 of 100 times
-         "split": "test", "pictures": 150,
-         "covered": {"value", "low", "high"},                of multi_label: share of a picture's labels that are named
-         "alone": {"value", "low", "high"} | null,           how often the answer by itself is right
+         "split": "test", "images": 150,
+         "covered": {"value", "low", "high"},                of multi_label: share of an image's labels that are named
+         "alone": {"value", "low", "high"} | null,           how often the prediction by itself is right
          "mean_size": {"value", "low", "high"},              classes or labels named; of a number the interval's width
-         "sizes": [{"size": 1, "pictures": 120, "covered": {"value", "low", "high"}}],
-         "classes": [{"class": "cat", "pictures": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}],
-         ["ranges": [{"range": "up to 12.5", "pictures": 30, "covered": {...}}]]}      of numbers, by the answer
+         "sizes": [{"size": 1, "images": 120, "covered": {"value", "low", "high"}}],
+         "classes": [{"class": "cat", "images": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}],
+         ["ranges": [{"range": "up to 12.5", "images": 30, "covered": {...}}]]}      of numbers, by the prediction
 
     Returns:
-        None without validation pictures, or where nothing's truth is known.
+        None without validation images, or where nothing's truth is known.
     """
     name = tested_split(run)
     tested, val = known_split(run, name), known_split(run, "val")
@@ -89,23 +89,23 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
     if rule.threshold is None:
         needed = int(np.ceil(coverage / (1 - coverage) - 1e-9))
         document["reason"] = (
-            f"{count} validation pictures are too few to vouch for {100 * coverage:g}%: it takes {needed}; "
-            "until then every set holds all answers"
+            f"{count} validation images are too few to vouch for {100 * coverage:g}%: it takes {needed}; "
+            "until then every set holds all predictions"
         )
-    usual = _usual_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
-    pictures = int(known_rows(tested.predictions).sum())
-    document |= {"usual": usual, "split": name, "pictures": pictures}
+    usual = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
+    images = int(known_rows(tested.predictions).sum())
+    document |= {"usual": usual, "split": name, "images": images}
     if task == "regression":
-        return document | _value_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
-    return document | _set_figures(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+        return document | _value_metrics(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+    return document | _set_metrics(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
 
 
 def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
     """Return how prediction sets are made: the threshold that reaches the coverage on validation.
 
     Args:
-        val: Its predictions; at least one picture's truth is known.
-        coverage: Probability that the set is to hold the true answer.
+        val: Its predictions; at least one image's truth is known.
+        coverage: Probability that the set is to hold the true prediction.
     """
     known, task = known_rows(val), val.rule.task
     probabilities = val.probabilities[known]
@@ -128,13 +128,13 @@ def upper_quantile(scores: Floats, coverage: float) -> float | None:
 
 
 def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> float | None:
-    """Return the highest threshold at which at most ``1 - coverage`` of a picture's labels are missed, on average.
+    """Return the highest threshold at which at most ``1 - coverage`` of an image's labels are missed, on average.
 
-    The mean share is corrected for the number of pictures: ``(n * risk + 1) / (n + 1)``.
+    The mean share is corrected for the number of images: ``(n * risk + 1) / (n + 1)``.
 
     Args:
         probabilities: (n, k).
-        truth: (n, k) zeros and ones; a picture without labels misses none.
+        truth: (n, k) zeros and ones; an image without labels misses none.
         coverage: Share of labels that is to be named.
 
     Returns:
@@ -156,14 +156,14 @@ def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> flo
     return float(own[int(too_many.argmax())]) if too_many.any() else 1.0
 
 
-def _usual_coverage(pictures: int, coverage: float) -> dict[str, float]:
+def _default_coverage(images: int, coverage: float) -> dict[str, float]:
     """Return between which coverages 95% of validation sets of this size end (Vovk 2012, arXiv 1209.2673)."""
-    place = int(np.ceil((pictures + 1) * coverage - 1e-9))
-    low, high = betaincinv(place, pictures + 1 - place, [0.025, 0.975])
+    place = int(np.ceil((images + 1) * coverage - 1e-9))
+    low, high = betaincinv(place, images + 1 - place, [0.025, 0.975])
     return {"low": float(low), "high": float(high)}
 
 
-def _set_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _set_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     known, truth = known_rows(predictions), truth_matrix(predictions)
     members = set_members(predictions, rule)[known]
@@ -185,7 +185,7 @@ def _set_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dic
         "sizes": [
             {
                 "size": int(size),
-                "pictures": int((sizes == size).sum()),
+                "images": int((sizes == size).sum()),
                 "covered": None if several else draws.share(hit, sizes == size).to_dict(),
             }
             for size in np.unique(sizes)
@@ -200,23 +200,21 @@ def _set_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dic
 
 
 def _class_document(name: str, members: Bools, own: Bools, index: int, confidence: float) -> dict[str, Any]:
-    """Return how often the pictures of a class have it among their answers."""
-    pictures = int(own.sum())
+    """Return how often the images of a class have it among their predictions."""
+    images = int(own.sum())
     named = int(members[own, index].sum())
-    covered = (
-        share_estimate(named, pictures, confidence) if pictures else Estimate(None, reason="no pictures of this class")
-    )
-    size = float(members[own].sum(axis=1).mean()) if pictures else None
-    return {"class": name, "pictures": pictures, "covered": covered.to_dict(), "mean_size": size}
+    covered = share_estimate(named, images, confidence) if images else Estimate(None, reason="no images of this class")
+    size = float(members[own].sum(axis=1).mean()) if images else None
+    return {"class": name, "images": images, "covered": covered.to_dict(), "mean_size": size}
 
 
-def _value_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _value_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
     low, high = value_range(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold
     held = (true >= low) & (true <= high)
-    codes, names = ranges_of(given, most=MOST_RANGES, least=LEAST_PICTURES)
+    codes, names = ranges_of(given, most=MAX_RANGES, least=MIN_IMAGES)
     return {
         "covered": draws.share(held).to_dict(),
         "alone": None,
@@ -226,7 +224,7 @@ def _value_figures(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> d
         "ranges": [
             {
                 "range": name,
-                "pictures": int((codes == code).sum()),
+                "images": int((codes == code).sum()),
                 "covered": draws.share(held, codes == code).to_dict(),
             }
             for code, name in enumerate(names if len(names) > 1 else ())

@@ -1,7 +1,8 @@
-"""The part ``costs``: what the mistakes cost by ``evaluate.costs``, and answers that cost less.
+"""The part ``costs``: what the mistakes cost by ``evaluate.costs``, and predictions that cost less.
 
-The answer with the least expected cost is not always the likeliest one (Elkan, IJCAI 2001): missing a tumour costs more
-than a false alarm. Expected costs are only as good as the probabilities, so they are taken at the fitted temperature.
+The prediction with the least expected cost is not always the likeliest one (Elkan, IJCAI 2001): missing a tumour costs
+more than a false alarm. Expected costs are only as good as the probabilities, so they are taken at the fitted
+temperature.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numpy as np
 from imagetune.evaluation.context import Examined
 from imagetune.evaluation.probabilities.calibration import fitted_temperature
 from imagetune.evaluation.probabilities.confidence import Floats, draws_of, known_rows, known_split, tested_split
-from imagetune.evaluation.probabilities.decision_rules import least_cost_answers
+from imagetune.evaluation.probabilities.decision_rules import min_cost_predictions
 from imagetune.evaluation.probabilities.temperature import scaled
 from imagetune.model.manifest import update_manifest
 
 
 def costs_part(run: Examined) -> dict[str, Any] | None:
-    """Keep the costs in the model's manifest, for `imagetune predict --least-cost`, and return `costs_document`."""
+    """Keep the costs in the model's manifest, for `imagetune predict --min-cost`, and return `costs_document`."""
     document = costs_document(run)
     if document is not None:
         update_manifest(run.folder, {"costs": document["costs"]})
@@ -27,20 +28,20 @@ def costs_part(run: Examined) -> dict[str, Any] | None:
 
 
 def costs_document(run: Examined) -> dict[str, Any] | None:
-    """Return what the model's answers cost on the tested split, and those with the least expected cost.
+    """Return what the model's predictions cost on the tested split, and those with the least expected cost.
 
     The document::
 
-        {"split": "test", "pictures": 150, "costs": [[0, 1], [5, 0]], "temperature": 1.3 | null,
-         "as_answered" | "least_cost": {"cost": {"value", "low", "high"},          mean a picture
+        {"split": "test", "images": 150, "costs": [[0, 1], [5, 0]], "temperature": 1.3 | null,
+         "as_predicted" | "min_cost": {"cost": {"value", "low", "high"},          mean an image
                                         "expected": 0.2,                           what the probabilities promise
                                         "accuracy": {"value", "low", "high"}},
-         "saved": {"value", "low", "high"},                                        as_answered less least_cost
-         "changed": 12,                                                            pictures with another answer
-         "classes": [{"class": "cat", "pictures": 20, "as_answered": 0.4, "least_cost": 0.2}]}   cost a picture
+         "saved": {"value", "low", "high"},                                        as_predicted less min_cost
+         "changed": 12,                                                            images with another prediction
+         "classes": [{"class": "cat", "images": 20, "as_predicted": 0.4, "min_cost": 0.2}]}   cost an image
 
     Returns:
-        None where the recipe has no costs, where its costs are not those of the classes, and where no picture's truth
+        None where the recipe has no costs, where its costs are not those of the classes, and where no image's truth
         is known.
     """
     costs = np.array(run.evaluate.costs or (), np.float64)
@@ -54,29 +55,29 @@ def costs_document(run: Examined) -> dict[str, Any] | None:
     probabilities = predictions.probabilities[known]
     if temperature is not None:
         probabilities = scaled(probabilities, temperature, predictions.rule.task)
-    answers = {"as_answered": predictions.predicted[known], "least_cost": least_cost_answers(probabilities, costs)}
-    paid = {way: costs[labels, answer] for way, answer in answers.items()}
+    choices = {"as_predicted": predictions.predicted[known], "min_cost": min_cost_predictions(probabilities, costs)}
+    paid = {way: costs[labels, prediction] for way, prediction in choices.items()}
     expected = probabilities @ costs
     rows = np.arange(len(labels))
     return {
         "split": name,
-        "pictures": len(labels),
+        "images": len(labels),
         "costs": costs.tolist(),
         "temperature": temperature,
         **{
             way: {
                 "cost": draws.mean(paid[way], scale="loss").to_dict(),
-                "expected": float(expected[rows, answer].mean()),
-                "accuracy": draws.share(answer == labels).to_dict(),
+                "expected": float(expected[rows, prediction].mean()),
+                "accuracy": draws.share(prediction == labels).to_dict(),
             }
-            for way, answer in answers.items()
+            for way, prediction in choices.items()
         },
-        "saved": draws.mean(paid["as_answered"] - paid["least_cost"]).to_dict(),
-        "changed": int((answers["as_answered"] != answers["least_cost"]).sum()),
+        "saved": draws.mean(paid["as_predicted"] - paid["min_cost"]).to_dict(),
+        "changed": int((choices["as_predicted"] != choices["min_cost"]).sum()),
         "classes": [
             {
                 "class": class_name,
-                "pictures": int((labels == index).sum()),
+                "images": int((labels == index).sum()),
                 **{way: _mean(paid[way][labels == index]) for way in paid},
             }
             for index, class_name in enumerate(predictions.class_names)

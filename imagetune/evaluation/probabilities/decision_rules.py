@@ -1,4 +1,4 @@
-"""What the rules in a model's manifest make of new answers: sets, operating points, answers of least cost."""
+"""What the rules in a model's manifest make of new predictions: sets, operating points, predictions of least cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 
 def set_members(predictions: Predictions, rule: ConformalRule) -> Bools:
-    """Return (n, k) which classes each picture's set of answers holds; see `imagetune.evaluation.probabilities.conformal`.
+    """Return (n, k) bool, which classes each image's prediction set holds; see the module `conformal`.
 
     Args:
         predictions: Of any task but regression.
@@ -42,8 +42,8 @@ def value_range(values: Floats, rule: ConformalRule) -> tuple[Floats, Floats]:
     return values - half, values + half
 
 
-def operating_answers(predictions: Predictions, point: OperatingPoint) -> Ints:
-    """Return (n,) answers: the class that matters from its threshold on, else the model's answer among the others.
+def operating_predictions(predictions: Predictions, point: OperatingPoint) -> Ints:
+    """Return (n,) predictions: the positive class from its threshold on, else the likeliest of the others.
 
     Args:
         predictions: Of single_label or ordinal.
@@ -52,9 +52,9 @@ def operating_answers(predictions: Predictions, point: OperatingPoint) -> Ints:
     index = predictions.class_names.index(point.positive)
     others = predictions.probabilities.copy()
     others[:, index] = -1.0
-    answers = np.where(predictions.predicted == index, others.argmax(axis=1), predictions.predicted)
+    rest = np.where(predictions.predicted == index, others.argmax(axis=1), predictions.predicted)
     reached = predictions.probabilities[:, index] >= point.threshold
-    return np.where(reached, index, answers).astype(np.int64)
+    return np.where(reached, index, rest).astype(np.int64)
 
 
 def operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tuple[float, ...]:
@@ -64,14 +64,14 @@ def operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tup
     return tuple(point.threshold if name == point.positive else own for name, own in zip(names, usual, strict=True))
 
 
-def least_cost_answers(probabilities: Floats, costs: Floats) -> Ints:
-    """Return (n,) the answers with the least expected cost; of equals the likeliest.
+def min_cost_predictions(probabilities: Floats, costs: Floats) -> Ints:
+    """Return (n,) the predictions with the least expected cost; of equals the likeliest.
 
     Args:
         probabilities: (n, k) of the true class.
-        costs: (k, k), a row a true class, a column an answer.
+        costs: (k, k), a row a true class, a column a prediction.
     """
     expected = probabilities @ costs
     cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
-    answers: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
-    return answers
+    predictions: Ints = np.where(cheapest, probabilities, -1.0).argmax(axis=1).astype(np.int64)
+    return predictions

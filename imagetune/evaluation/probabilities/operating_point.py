@@ -1,6 +1,6 @@
-"""The part ``operating_point``: from which probability on the answer is the class that matters.
+"""The part ``operating_point``: from which probability on the prediction is the class that matters.
 
-Every threshold that tells two validation pictures apart is tried there; the tested split only says what the chosen one
+Every threshold that tells two validation images apart is tried there; the tested split only says what the chosen one
 is worth.
 """
 
@@ -23,7 +23,7 @@ from imagetune.evaluation.probabilities.confidence import (
     known_split,
     truth_matrix,
 )
-from imagetune.evaluation.probabilities.decision_rules import operating_answers, operating_thresholds
+from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.tracking import OperatingPointConfig
@@ -31,13 +31,13 @@ from imagetune.recipe.tracking import OperatingPointConfig
 
 @dataclass(frozen=True)
 class Cuts:
-    """What each threshold would do on the pictures that it is chosen on.
+    """What each threshold would do on the images that it is chosen on.
 
     Attributes:
-        thresholds: (m,) falling, half-way between two probabilities that occur; the last gives all pictures the class.
-        recall: (m,) share of the class's pictures that reach it.
+        thresholds: (m,) falling, half-way between two probabilities that occur; the last gives all images the class.
+        recall: (m,) share of the class's images that reach it.
         precision: (m,) share of the class among those that do.
-        false_alarms: (m,) share of the other pictures that do.
+        false_alarms: (m,) share of the other images that do.
     """
 
     thresholds: Floats
@@ -62,15 +62,15 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
 
         {"positive": "tumour", "goal": "the highest precision with a recall of at least 95%",
          "threshold": 0.21 | null, ["reason": "..."],
-         "splits": {"val" | "test": {"pictures": 150, "positives": 20,
-             "at_threshold" | "as_answered": {"found": 19, "missed": 1, "false_alarms": 4, "recall" | "precision"
+         "splits": {"val" | "test": {"images": 150, "positives": 20,
+             "at_threshold" | "as_predicted": {"found": 19, "missed": 1, "false_alarms": 4, "recall" | "precision"
                                               | "specificity" | "accuracy": {"value", "low", "high"}}}}}
 
-    ``as_answered`` is what the model says without the threshold. The figures of val are those that the threshold was
+    ``as_predicted`` is what the model says without the threshold. The metrics of val are those that the threshold was
     chosen by, and flatter.
 
     Returns:
-        None where the recipe asks for none, for regression, and where there are no validation pictures.
+        None where the recipe asks for none, for regression, and where there are no validation images.
     """
     config, val = run.evaluate.operating_point, known_split(run, "val")
     if config is None or val is None or config.positive not in val.predictions.class_names:
@@ -91,10 +91,10 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
 
 def goal_text(config: OperatingPointConfig) -> str:
     """Return in words what the threshold is chosen for."""
-    if config.least_recall is not None:
-        return f"the highest precision with a recall of at least {100 * config.least_recall:g}%"
-    if config.least_precision is not None:
-        return f"the highest recall with a precision of at least {100 * config.least_precision:g}%"
+    if config.min_recall is not None:
+        return f"the highest precision with a recall of at least {100 * config.min_recall:g}%"
+    if config.min_precision is not None:
+        return f"the highest recall with a precision of at least {100 * config.min_precision:g}%"
     if config.maximise == "youden":
         return "the highest Youden index: recall less the share of false alarms"
     return "the highest F1"
@@ -109,12 +109,12 @@ def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[fl
     true = truth_matrix(val)[:, index] > 0
     if not true.any() or true.all():
         kind = "no" if not true.any() else "nothing but"
-        return None, f"validation has {kind} pictures of {config.positive}"
+        return None, f"validation has {kind} images of {config.positive}"
     cuts = threshold_cuts(true, val.probabilities[known_rows(val), index])
     first, second = _merits(cuts, config)
     if not np.isfinite(first).any():
         best = float(cuts.precision.max())
-        what = f"no threshold reaches a precision of {100 * (config.least_precision or 0):g}% on validation"
+        what = f"no threshold reaches a precision of {100 * (config.min_precision or 0):g}% on validation"
         return None, f"{what}; the highest is {100 * best:.1f}%"
     tied = np.flatnonzero(first >= first.max() - 1e-12)
     tied = tied[second[tied] >= second[tied].max() - 1e-12]
@@ -122,13 +122,13 @@ def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[fl
 
 
 def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
-    """Return what every threshold does that tells two pictures apart.
+    """Return what every threshold does that tells two images apart.
 
     Args:
-        true: (n,) which pictures are of the class; some are and some aren't.
+        true: (n,) which images are of the class; some are and some aren't.
         probabilities: (n,) of the class.
     """
-    # The first point is that of no picture at all.
+    # The first point is that of no image at all.
     false_alarms, recall, falling = (
         values[1:] for values in roc_curve(true, probabilities.astype(np.float64), drop_intermediate=False)
     )
@@ -139,10 +139,10 @@ def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
 
 def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
     """Return (m,) what is to be highest, and what decides between equals; minus infinity where a cut is not allowed."""
-    if config.least_recall is not None:
-        return np.where(cuts.recall >= config.least_recall - 1e-12, cuts.precision, -np.inf), cuts.recall
-    if config.least_precision is not None:
-        return np.where(cuts.precision >= config.least_precision - 1e-12, cuts.recall, -np.inf), cuts.precision
+    if config.min_recall is not None:
+        return np.where(cuts.recall >= config.min_recall - 1e-12, cuts.precision, -np.inf), cuts.recall
+    if config.min_precision is not None:
+        return np.where(cuts.precision >= config.min_precision - 1e-12, cuts.recall, -np.inf), cuts.precision
     if config.maximise == "youden":
         return cuts.recall - cuts.false_alarms, cuts.precision
     both = cuts.precision + cuts.recall
@@ -160,23 +160,23 @@ def _worth(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[st
         truth = predictions.targets >= 0.5
         at = (predictions.probabilities >= thresholds)[known]
         given = predictions.given[known]
-        taken = {"at_threshold": at[:, index], "as_answered": given[:, index]}
-        right = {"at_threshold": (at == truth[known]).all(axis=1), "as_answered": (given == truth[known]).all(axis=1)}
+        taken = {"at_threshold": at[:, index], "as_predicted": given[:, index]}
+        right = {"at_threshold": (at == truth[known]).all(axis=1), "as_predicted": (given == truth[known]).all(axis=1)}
     else:
-        answers = {"at_threshold": operating_answers(predictions, point), "as_answered": predictions.predicted}
-        taken = {name: answer[known] == index for name, answer in answers.items()}
-        right = {name: (answer == predictions.labels)[known] for name, answer in answers.items()}
-    figures = {name: _figures(own, taken[name], right[name], draws) for name in taken}
-    return {"pictures": len(own), "positives": int(own.sum()), **figures}
+        choices = {"at_threshold": operating_predictions(predictions, point), "as_predicted": predictions.predicted}
+        taken = {name: prediction[known] == index for name, prediction in choices.items()}
+        right = {name: (prediction == predictions.labels)[known] for name, prediction in choices.items()}
+    metrics = {name: _metrics(own, taken[name], right[name], draws) for name in taken}
+    return {"images": len(own), "positives": int(own.sum()), **metrics}
 
 
-def _figures(own: Bools, taken: Bools, right: Bools, draws: Draws) -> dict[str, Any]:
+def _metrics(own: Bools, taken: Bools, right: Bools, draws: Draws) -> dict[str, Any]:
     return {
         "found": int((own & taken).sum()),
         "missed": int((own & ~taken).sum()),
         "false_alarms": int((~own & taken).sum()),
-        "recall": draws.share(taken, own, reason="no pictures of this class").to_dict(),
-        "precision": draws.share(own, taken, reason="no picture was taken for it").to_dict(),
-        "specificity": draws.share(~taken, ~own, reason="no other pictures").to_dict(),
+        "recall": draws.share(taken, own, reason="no images of this class").to_dict(),
+        "precision": draws.share(own, taken, reason="no image was predicted as it").to_dict(),
+        "specificity": draws.share(~taken, ~own, reason="no other images").to_dict(),
         "accuracy": draws.share(right).to_dict(),
     }

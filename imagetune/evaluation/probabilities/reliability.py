@@ -1,7 +1,7 @@
 """How far probabilities are from what happens: calibration error with its bias taken off, and the Brier score's parts.
 
-Answers are put into bins of equal size by their probability. In each, the mean probability should be the share that
-came true. With few pictures a bin the shares scatter, and a perfect model would show an error, too. The squared
+PredictedClasses are put into bins of equal size by their probability. In each, the mean probability should be the share
+that came true. With few images a bin the shares scatter, and a perfect model would show an error, too. The squared
 distance of the two, less the variance of the share, has no such bias (Bröcker, Climate Dynamics 39, 2012; Kumar et al.
 2019, arXiv 1909.10155): the root of its mean is the calibration error told here. The mean distance as it stands, the
 expected calibration error (ECE) of most papers, is given beside it.
@@ -20,16 +20,16 @@ from imagetune.evaluation.statistics.intervals import CHUNK_CELLS, Estimate
 Floats = NDArray[np.float64]
 AnyFloats = NDArray[np.floating]
 
-MOST_BINS = 15
+MAX_BINS = 15
 
 
 @dataclass(frozen=True)
 class Bins:
-    """n pictures with m answers each, every answer in one of s bins.
+    """n images with m predictions each, every prediction in one of s bins.
 
     Attributes:
         edges: (s + 1,) rising probabilities; a bin holds its lower edge, the last one both.
-        counts: (n, s) answers of each picture in each bin.
+        counts: (n, s) predictions of each image in each bin.
         claimed: (n, s) sums of their probabilities.
         happened: (n, s) how many of them came true.
     """
@@ -46,7 +46,7 @@ class BrierParts:
 
     Attributes:
         reliability: Loss by probabilities that are not what happens, its bias taken off; 0 is best.
-        resolution: Gain by telling pictures apart, with the differences inside a bin (Stephenson et al., Weather and
+        resolution: Gain by telling images apart, with the differences inside a bin (Stephenson et al., Weather and
             Forecasting 23, 2008), so that the parts sum up.
         uncertainty: Score of always saying how often each class occurs.
     """
@@ -56,16 +56,16 @@ class BrierParts:
     uncertainty: float
 
 
-def bin_answers(claimed: Floats, happened: Floats, *, bins: int | None = None) -> Bins:
-    """Put answers into bins of equal size.
+def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = None) -> Bins:
+    """Put predictions into bins of equal size.
 
     Args:
-        claimed: (n, m) probabilities of n pictures, m answers each.
+        claimed: (n, m) probabilities of n images, m predictions each.
         happened: (n, m) zeros and ones.
-        bins: How many; by default the square root of n, at most `MOST_BINS`. Equal probabilities stay together, so
+        bins: How many; by default the square root of n, at most `MAX_BINS`. Equal probabilities stay together, so
             that there may be fewer.
     """
-    wanted = bins or min(max(round(len(claimed) ** 0.5), 1), MOST_BINS)
+    wanted = bins or min(max(round(len(claimed) ** 0.5), 1), MAX_BINS)
     edges = np.unique(np.quantile(claimed, np.linspace(0, 1, wanted + 1)))
     place = np.searchsorted(edges[1:-1], claimed, side="right")
     size = max(len(edges) - 1, 1)
@@ -82,22 +82,22 @@ def bin_answers(claimed: Floats, happened: Floats, *, bins: int | None = None) -
 def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
     """Return the mean squared gap as it stands and with its bias taken off, (b,) each; the latter may fall below 0.
 
-    The variance of a bin's gap is taken over pictures, so that answers about one picture may go together.
+    The variance of a bin's gap is taken over images, so that predictions about one image may go together.
 
     Args:
-        bins: Of n pictures.
-        weights: (n, b) how often each picture counts, in each of b resamplings.
+        bins: Of n images.
+        weights: (n, b) how often each image counts, in each of b resamplings.
     """
     excess, counts = bins.happened - bins.claimed, bins.counts
     parts = np.concatenate([counts, counts > 0, excess, excess**2, excess * counts, counts**2], axis=1)
     # One product for all of them: the weights are many.
-    answers, pictures, extra, squared, crossed, weighted = np.split(parts.T @ weights.astype(np.float64), 6)
-    gap = extra / np.maximum(answers, 1e-12)
+    predictions, images, extra, squared, crossed, weighted = np.split(parts.T @ weights.astype(np.float64), 6)
+    gap = extra / np.maximum(predictions, 1e-12)
     squares = squared - 2 * gap * crossed + gap**2 * weighted
-    # One picture alone says nothing of how its bin scatters.
-    correction = np.where(pictures > 1, pictures / np.maximum(pictures - 1, 1), 1.0)
-    variance = np.maximum(squares, 0) * correction / np.maximum(answers, 1e-12) ** 2
-    share = answers / answers.sum(axis=0)
+    # One image alone says nothing of how its bin scatters.
+    correction = np.where(images > 1, images / np.maximum(images - 1, 1), 1.0)
+    variance = np.maximum(squares, 0) * correction / np.maximum(predictions, 1e-12) ** 2
+    share = predictions / predictions.sum(axis=0)
     return (share * gap**2).sum(axis=0), (share * (gap**2 - variance)).sum(axis=0)
 
 
@@ -123,9 +123,9 @@ def plain_ece(bins: Bins) -> float:
 
 
 def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
-    """Return (samples,) the ECE as it stands of a model whose probabilities (n,) are exactly right, answers drawn anew.
+    """Return (samples,) the uncorrected ECE of perfectly calibrated predictions, drawn anew from their confidences.
 
-    What one sees with perfect probabilities and as many pictures (consistency resampling; Bröcker and Smith, Weather
+    What one sees with perfect probabilities and as many images (consistency resampling; Bröcker and Smith, Weather
     and Forecasting 22, 2007).
     """
     generator = np.random.default_rng(seed)
@@ -151,7 +151,7 @@ def brier_parts(claimed: Floats, happened: Floats) -> BrierParts:
     """
     reliability = uncertainty = 0.0
     for column in range(claimed.shape[1]):
-        bins = bin_answers(claimed[:, [column]], happened[:, [column]])
+        bins = bin_predictions(claimed[:, [column]], happened[:, [column]])
         counts = bins.counts.sum(axis=0)
         share = bins.happened.sum(axis=0) / np.maximum(counts, 1)
         gap = (bins.happened - bins.claimed).sum(axis=0) / np.maximum(counts, 1)

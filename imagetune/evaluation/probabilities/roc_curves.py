@@ -1,8 +1,8 @@
 """The part ``curves``: how well each class is told from the others, whatever the threshold: ROC AUC and precision.
 
-ROC AUC: the probability that a picture of the class gets a higher probability than another one; its interval is that of
+ROC AUC: the probability that an image of the class gets a higher probability than another one; its interval is that of
 DeLong et al. (Biometrics 44, 1988), symmetric in the logit (Pepe, The Statistical Evaluation of Medical Tests, 2003,
-5.2.5). Average precision: the mean precision at each picture of the class; its interval is the logit one of Boyd, Eng
+5.2.5). Average precision: the mean precision at each image of the class; its interval is the logit one of Boyd, Eng
 and Page (ECML PKDD 2013).
 """
 
@@ -32,15 +32,15 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
 
     The document::
 
-        {"split": "test", "pictures": 150,
-         "classes": [{"class": "cat", "pictures": 20, "share": 0.13,
+        {"split": "test", "images": 150,
+         "classes": [{"class": "cat", "images": 20, "share": 0.13,
                       "roc_auc" | "average_precision": {"value", "low", "high", ["reason"]}}]}
 
     ``share`` is what a model that knows nothing has as average precision. The curves themselves are drawn from
     predictions/test.csv.
 
     Returns:
-        None for regression, and where no picture's truth is known.
+        None for regression, and where no image's truth is known.
     """
     name = tested_split(run)
     split = known_split(run, name)
@@ -50,11 +50,11 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
     probabilities, truth = predictions.probabilities[known_rows(predictions)], truth_matrix(predictions) > 0
     return {
         "split": name,
-        "pictures": len(truth),
+        "images": len(truth),
         "classes": [
             {
                 "class": class_name,
-                "pictures": int(truth[:, index].sum()),
+                "images": int(truth[:, index].sum()),
                 "share": float(truth[:, index].mean()),
                 "roc_auc": roc_auc_estimate(truth[:, index], probabilities[:, index], confidence).to_dict(),
                 "average_precision": precision_estimate(truth[:, index], probabilities[:, index], confidence).to_dict(),
@@ -68,35 +68,35 @@ def roc_auc_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate
     """Return the area under the ROC curve with its interval.
 
     Args:
-        true: (n,) which pictures are of the class.
+        true: (n,) which images are of the class.
         scores: (n,) the higher, the likelier.
         confidence: Coverage of the interval.
     """
     own, other = scores[true], scores[~true]
     if not len(own) or not len(other):
-        return Estimate(None, reason=f"no {'other ' if len(own) else ''}pictures of this class")
-    # Placements: which share of the other side each picture is ranked above (Sun and Xu, IEEE SPL 21, 2014).
+        return Estimate(None, reason=f"no {'other ' if len(own) else ''}images of this class")
+    # Placements: which share of the other side each image is ranked above (Sun and Xu, IEEE SPL 21, 2014).
     ranks = rankdata(np.concatenate([own, other]))
     above = (ranks[: len(own)] - rankdata(own)) / len(other)
     below = 1 - (ranks[len(own) :] - rankdata(other)) / len(own)
     variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25 for part in (above, below))
-    return _logit_estimate(float(above.mean()), variance**0.5, confidence, pictures=min(len(own), len(other)))
+    return _logit_estimate(float(above.mean()), variance**0.5, confidence, images=min(len(own), len(other)))
 
 
 def precision_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate:
     """Return the average precision with its interval; arguments as of `roc_auc_estimate`."""
     own = int(true.sum())
     if not own:
-        return Estimate(None, reason="no pictures of this class")
+        return Estimate(None, reason="no images of this class")
     value = float(average_precision_score(true, scores))
-    return _logit_estimate(value, (value * (1 - value) / own) ** 0.5, confidence, pictures=own)
+    return _logit_estimate(value, (value * (1 - value) / own) ** 0.5, confidence, images=own)
 
 
-def _logit_estimate(value: float, error: float, confidence: float, *, pictures: float) -> Estimate:
-    """Return a figure in [0, 1] with an interval that is symmetric in its logit; at 0 and 1 an exact one of a share."""
+def _logit_estimate(value: float, error: float, confidence: float, *, images: float) -> Estimate:
+    """Return a metric in [0, 1] with an interval that is symmetric in its logit; at 0 and 1 an exact one of a share."""
     if not 1e-12 < value < 1 - 1e-12:
-        bound = flawless_bound(pictures, confidence)
-        how = "interval of a share of as many pictures, as none is out of order"
+        bound = flawless_bound(images, confidence)
+        how = "interval of a share of as many images, as none is out of order"
         return Estimate(value, bound if value > 0.5 else 0.0, 1.0 if value > 0.5 else 1 - bound, how)
     middle, half = np.log(value / (1 - value)), two_sided_quantile(confidence) * error / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-np.array([middle - half, middle + half])))

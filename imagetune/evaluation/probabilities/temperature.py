@@ -1,7 +1,7 @@
 """Temperature scaling (Guo et al. 2017, arXiv 1706.04599): one number makes probabilities as sure as they should be.
 
-Logits are divided by the temperature: above 1 makes answers less sure, below 1 surer. No answer changes by it, as the
-order of the classes stays. It is fitted on validation by log loss.
+Logits are divided by the temperature: above 1 makes predictions less sure, below 1 surer. No prediction changes by it,
+as the order of the classes stays. It is fitted on validation by log loss.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from imagetune.recipe.data import Task
 
 Floats = NDArray[np.float64]
 
-# With fewer pictures the temperature is mostly chance.
-LEAST_PICTURES = 50
+# With fewer images the temperature is mostly chance.
+MIN_IMAGES = 50
 # A temperature at either end means that validation can't tell it.
 RANGE = (0.05, 20.0)
 _FLAT = 1e-6
@@ -67,16 +67,16 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
     """Return the temperature with the least log loss.
 
     The interval is that of a maximum-likelihood estimate that needs neither the model to be right nor the labels of a
-    picture to be independent (the sandwich of Huber 1967 and White, Econometrica 50, 1982), on the scale of logarithms.
+    image to be independent (the sandwich of Huber 1967 and White, Econometrica 50, 1982), on the scale of logarithms.
 
     Args:
-        probabilities: (n, k) of validation pictures.
+        probabilities: (n, k) of validation images.
         truth: (n, k) zeros and ones.
         task: Any but regression.
         confidence: Coverage of the interval.
     """
-    if len(truth) < LEAST_PICTURES:
-        what = f"{len(truth)} validation pictures are too few to fit a temperature: it takes {LEAST_PICTURES}"
+    if len(truth) < MIN_IMAGES:
+        what = f"{len(truth)} validation images are too few to fit a temperature: it takes {MIN_IMAGES}"
         return Temperature(None, reason=what)
     logits = logits_of(probabilities, task)
     ends = np.log(RANGE)
@@ -87,7 +87,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
         options={"xatol": 1e-7},
     )
     best = float(found.x)
-    # Where no answer is wrong the loss falls for ever, until rounding makes it flat.
+    # Where no prediction is wrong the loss falls for ever, until rounding makes it flat.
     if best < ends[0] + 1e-3 or found.fun < _FLAT:
         what = "validation shows next to no mistake, so it can't tell how sure the model should be"
         return Temperature(None, reason=what)
@@ -98,7 +98,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
 
 
 def _loss(logits: Floats, truth: Floats, task: Task) -> float:
-    """Return the log loss a picture, summed over the labels of multi_label."""
+    """Return the log loss an image, summed over the labels of multi_label."""
     if task == "multi_label":
         return float(np.logaddexp(0, np.where(truth > 0, -logits, logits)).sum(axis=1).mean())
     return float(-(log_softmax(logits, axis=1) * truth).sum(axis=1).mean())

@@ -1,6 +1,6 @@
-"""Blurs that a lens, a pane or a movement makes, on pictures of floats: parts of the common corruptions.
+"""Blurs that a lens, a pane or a movement makes, on images of floats: parts of the common corruptions.
 
-Lengths are in pixels of the picture at hand; the parameters of Hendrycks and Dietterich (ICLR 2019) are for 224 pixels,
+Lengths are in pixels of the image at hand; the parameters of Hendrycks and Dietterich (ICLR 2019) are for 224 pixels,
 and `imagetune.evaluation.robustness.corruptions` scales them.
 """
 
@@ -19,17 +19,17 @@ Floats: TypeAlias = NDArray[np.float32]
 _TRAIL_DEVIATIONS = 4.0
 
 
-def gaussian_blurred(picture: Floats, sigma: float) -> Floats:
-    """Return a picture (h, w) or (h, w, 3) blurred by a Gaussian of ``sigma`` pixels, edges mirrored."""
-    blurred: Floats = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+def gaussian_blurred(image: Floats, sigma: float) -> Floats:
+    """Return an image (h, w) or (h, w, 3) blurred by a Gaussian of ``sigma`` pixels, edges mirrored."""
+    blurred: Floats = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
     return blurred
 
 
-def defocused(picture: Floats, radius: float, softness: float) -> Floats:
-    """Return a picture (h, w, 3) as a lens out of focus draws it: each point becomes a disc.
+def defocused(image: Floats, radius: float, softness: float) -> Floats:
+    """Return an image (h, w, 3) as a lens out of focus draws it: each point becomes a disc.
 
     Args:
-        picture: 0..1.
+        image: 0..1.
         radius: Of the disc in pixels.
         softness: Deviation in pixels of the Gaussian that smooths the disc's edge.
     """
@@ -38,25 +38,25 @@ def defocused(picture: Floats, radius: float, softness: float) -> Floats:
     # A pixel that the edge crosses counts by about its covered part, so that small discs differ, too.
     disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0.0, 1.0)
     disc = gaussian_blurred(disc / disc.sum(), softness)
-    return _filtered(picture, disc / disc.sum())
+    return _filtered(image, disc / disc.sum())
 
 
 def seen_through_glass(
-    picture: Floats, *, sigma: float, reach: int, rounds: int, generator: np.random.Generator
+    image: Floats, *, sigma: float, reach: int, rounds: int, generator: np.random.Generator
 ) -> Floats:
-    """Return a picture (h, w, 3) as seen through frosted glass: blurred, pixels swapped nearby, and blurred again.
+    """Return an image (h, w, 3) as seen through frosted glass: blurred, pixels swapped nearby, and blurred again.
 
     Pixels of one round are swapped in an order in which those that are handled together can't meet; the result is as
     random as from row to row, and needs no loop over pixels.
 
     Args:
-        picture: 0..1.
+        image: 0..1.
         sigma: Of both blurs, in pixels.
         reach: How far a pixel moves at most, at least 1.
         rounds: How often every pixel is swapped.
         generator: Draws where to.
     """
-    mixed = gaussian_blurred(picture, sigma)
+    mixed = gaussian_blurred(image, sigma)
     height, width = mixed.shape[:2]
     apart = 2 * reach + 1
     for _ in range(rounds):
@@ -70,13 +70,13 @@ def seen_through_glass(
     return gaussian_blurred(mixed, sigma)
 
 
-def motion_blurred(picture: Floats, *, length: float, sigma: float, degrees: float) -> Floats:
-    """Return a picture (h, w) or (h, w, 3) drawn along a line, as by a hand that moves.
+def motion_blurred(image: Floats, *, length: float, sigma: float, degrees: float) -> Floats:
+    """Return an image (h, w) or (h, w, 3) drawn along a line, as by a hand that moves.
 
     The trail lies on one side of each point and fades like half a Gaussian.
 
     Args:
-        picture: 0..1.
+        image: 0..1.
         length: Of the trail in pixels.
         sigma: Deviation of the Gaussian in pixels.
         degrees: Direction, counter-clockwise from the right.
@@ -88,29 +88,29 @@ def motion_blurred(picture: Floats, *, length: float, sigma: float, degrees: flo
     angle = np.deg2rad(degrees)
     for step, weight in zip(steps, np.exp(-0.5 * (steps / sigma) ** 2), strict=True):
         _drop(kernel, reach - step * np.sin(angle), reach + step * np.cos(angle), float(weight))
-    return _filtered(picture, kernel / kernel.sum())
+    return _filtered(image, kernel / kernel.sum())
 
 
-def zoom_blurred(picture: Floats, factors: Sequence[float]) -> Floats:
-    """Return the mean of a picture (h, w, 3) and its middle enlarged by each factor, as by a zoom while exposing."""
-    total = picture.copy()
+def zoom_blurred(image: Floats, factors: Sequence[float]) -> Floats:
+    """Return the mean of an image (h, w, 3) and its middle enlarged by each factor, as by a zoom while exposing."""
+    total = image.copy()
     for factor in factors:
-        total += enlarged(picture, factor)
+        total += enlarged(image, factor)
     return total / np.float32(len(factors) + 1)
 
 
-def enlarged(picture: Floats, factor: float) -> Floats:
-    """Return the middle of a picture (h, w) or (h, w, 3) enlarged by ``factor`` to its old size, bilinearly."""
-    height, width = picture.shape[:2]
+def enlarged(image: Floats, factor: float) -> Floats:
+    """Return the middle of an image (h, w) or (h, w, 3) enlarged by ``factor`` to its old size, bilinearly."""
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, factor)
     shown: Floats = cv2.warpAffine(
-        picture, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     return shown
 
 
-def _filtered(picture: Floats, kernel: Floats) -> Floats:
-    filtered: Floats = cv2.filter2D(picture, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT_101)
+def _filtered(image: Floats, kernel: Floats) -> Floats:
+    filtered: Floats = cv2.filter2D(image, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT_101)
     return filtered
 
 

@@ -1,9 +1,9 @@
-"""Damage that pictures meet: the 15 common corruptions at five severities, and rotation, JPEG quality and resolution.
+"""Corruption that images meet: the 15 common corruptions at five severities, and rotation, JPEG quality and resolution.
 
 The corruptions and their parameters are those of Hendrycks and Dietterich, Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations (ICLR 2019), which were chosen for pictures of 224 pixels. Here they work on
-pictures of any size: radii, trails, flakes and displacements grow with the shorter side, so that a picture looks
-damaged alike at any size; noise is drawn for each pixel, as in the paper. Frost is computed and not photographed.
+Common Corruptions and Perturbations (ICLR 2019), which were chosen for images of 224 pixels. Here they work on
+images of any size: radii, trails, flakes and displacements grow with the shorter side, so that an image looks
+corrupted alike at any size; noise is drawn for each pixel, as in the paper. Frost is computed and not photographed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from imagetune.evaluation.robustness import blurs, weather
 from imagetune.evaluation.robustness.blurs import Floats
 from imagetune.recipe.tracking import Corruption
 
-Picture: TypeAlias = NDArray[np.uint8]
-Damage: TypeAlias = Callable[[Floats, int, float, np.random.Generator], Floats]
+Pixels: TypeAlias = NDArray[np.uint8]
+Corruptor: TypeAlias = Callable[[Floats, int, float, np.random.Generator], Floats]
 
 REFERENCE_PIXELS = 224
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -39,7 +39,7 @@ _MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
 _ZOOM = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
 _BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
-# Strength and smoothness of the displacement, and how far the corners of the picture move; in shares of 244 pixels.
+# Strength and smoothness of the displacement, and how far the corners of the image move; in shares of 244 pixels.
 _ELASTIC = ((2.0, 0.7, 0.1), (2.0, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
 _ELASTIC_PIXELS = 244
 _PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
@@ -49,16 +49,16 @@ JPEG_QUALITIES = (90, 70, 50, 30, 15)
 RESOLUTIONS = (0.75, 0.5, 0.35, 0.25, 0.125)
 
 
-def corrupt(picture: Picture, name: Corruption, severity: int, *, seed: Sequence[int] = (0,)) -> Picture:
-    """Return a damaged version of a picture.
+def corrupt(image: Pixels, name: Corruption, severity: int, *, seed: Sequence[int] = (0,)) -> Pixels:
+    """Return a corrupted version of an image.
 
     The same seed draws the same noise, flakes and directions at every severity, so that severities can be compared.
 
     Args:
-        picture: (h, w, 3) uint8 RGB, of any size from 8 pixels on; it is not changed.
+        image: (h, w, 3) uint8 RGB, of any size from 8 pixels on; it is not changed.
         name: What happens to it.
         severity: 1 to 5.
-        seed: Numbers from 0 on that decide about chance, such as the run's seed and the picture's position.
+        seed: Numbers from 0 on that decide about chance, such as the run's seed and the image's position.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -69,13 +69,13 @@ def corrupt(picture: Picture, name: Corruption, severity: int, *, seed: Sequence
     if severity not in SEVERITIES:
         raise ValueError(f"there is no severity {severity}: they are {SEVERITIES}")
     generator = np.random.default_rng([*seed, zlib.crc32(name.encode())])
-    scale = min(picture.shape[:2]) / REFERENCE_PIXELS
-    pixels = picture.astype(np.float32) / np.float32(255)
-    return _as_bytes(_DAMAGES[name](pixels, severity, scale, generator))
+    scale = min(image.shape[:2]) / REFERENCE_PIXELS
+    pixels = image.astype(np.float32) / np.float32(255)
+    return _as_bytes(_CORRUPTORS[name](pixels, severity, scale, generator))
 
 
-def _as_bytes(pixels: Floats) -> Picture:
-    rounded: Picture = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+def _as_bytes(pixels: Floats) -> Pixels:
+    rounded: Pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     return rounded
 
 
@@ -143,7 +143,7 @@ def _elastic_transform(pixels: Floats, severity: int, scale: float, generator: n
     strength, sigma, corners = (_ELASTIC_PIXELS * share for share in _ELASTIC[severity - 1])
     height, width = pixels.shape[:2]
     moved = _moved_corners(pixels, corners * scale, generator)
-    # Drawn as for 224 pixels and enlarged with the picture: smoothed noise of more pixels would be fainter.
+    # Drawn as for 224 pixels and enlarged with the image: smoothed noise of more pixels would be fainter.
     size = max(1, round(height / scale)), max(1, round(width / scale))
     fields = (_smooth_noise(size, sigma, generator) * np.float32(strength * scale) for _ in range(2))
     across, down = (cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR) for field in fields)
@@ -155,7 +155,7 @@ def _elastic_transform(pixels: Floats, severity: int, scale: float, generator: n
 
 
 def _moved_corners(pixels: Floats, most: float, generator: np.random.Generator) -> Floats:
-    """Return a picture after the affine map that moves three points around its middle by up to ``most`` pixels."""
+    """Return an image after the affine map that moves three points around its middle by up to ``most`` pixels."""
     height, width = pixels.shape[:2]
     third, (x, y) = min(height, width) // 3, (width // 2, height // 2)
     corners = np.array([[x + third, y + third], [x + third, y - third], [x - third, y - third]], np.float32)
@@ -222,7 +222,7 @@ def _through_jpeg(pixels: Floats, quality: int) -> Floats:
     return decoded / np.float32(255)
 
 
-_DAMAGES: Mapping[Corruption, Damage] = {
+_CORRUPTORS: Mapping[Corruption, Corruptor] = {
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "impulse_noise": _impulse_noise,

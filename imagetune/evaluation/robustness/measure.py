@@ -1,4 +1,4 @@
-"""How a model does on damaged versions of its own test pictures, by the protocol of Hendrycks and Dietterich (2019)."""
+"""How a model does on corrupted versions of its own test images, by the protocol of Hendrycks and Dietterich (2019)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core import run_files
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import Examined, TileWriter
 from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
-from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_figures, sums_of
+from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_metrics, sums_of
 from imagetune.model.fold_batch_norm import folded
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
@@ -31,15 +31,15 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 TILE_PIXELS = 144
 _SHOWN_SEVERITY = 3
-_SHOWN_PICTURES = 2
+_SHOWN_IMAGES = 2
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is tested on corrupted pictures, and how it is tested.
+    """The model that is tested on corrupted images, and how it is tested.
 
     Attributes:
-        model: Raw pictures to answers.
+        model: Raw images to predictions.
         data: How the images and labels are read.
         evaluate: How intervals are made; its own ``robustness`` is not looked at.
         seed: Of everything that is drawn at random.
@@ -47,7 +47,7 @@ class Subject:
         config: How it is tested.
         class_names: In the order of the model's outputs.
         thresholds: Of multi_label.
-        root: Paths of pictures are told relative to it.
+        root: Paths of images are told relative to it.
         tiles: Takes the images of the report.
     """
 
@@ -64,14 +64,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Damaged:
-    """Pictures that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
+class Corrupted:
+    """Images that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
 
     images: NDArray[np.uint8]
 
 
 def robustness_part(run: Examined) -> dict[str, Any] | None:
-    """Return the part ``robustness`` of evaluation.json where the recipe asks for it and there are test pictures."""
+    """Return the part ``robustness`` of evaluation.json where the recipe asks for it and there are test images."""
     config, split = run.evaluate.robustness, run.splits.get("test")
     if config is None or split is None:
         return None
@@ -94,43 +94,43 @@ def robustness_part(run: Examined) -> dict[str, Any] | None:
 def measure_robustness(
     subject: Subject, records: Sequence[Record], *, progress: Progress | None = None
 ) -> dict[str, Any] | None:
-    """Test a model on damaged pictures, and write a sheet of them into the run folder.
+    """Test a model on corrupted images, and write a sheet of them into the run folder.
 
-    The damage is done to the decoded picture at the model's size. Clean figures are those of the same pictures.
+    The corruption is done to the decoded image at the model's size. Clean metrics are those of the same images.
 
     Args:
         subject: What is tested.
-        records: Test pictures; those with a label that the model doesn't know are left out.
-        progress: Called with how many pictures the model has been given, and how many it gets in all.
+        records: Test images; those with a label that the model doesn't know are left out.
+        progress: Called with how many images the model has been given, and how many it gets in all.
 
     Returns:
-        Plain JSON values: ``pictures``, ``severities``, ``views``, the figures of `robustness_figures`, and ``sheet``;
-        None where no picture can be tested.
+        Plain JSON values: ``images``, ``severities``, ``TTA transforms``, the metrics of `robustness_metrics`, and
+        ``sheet``; None where no image can be tested.
 
     Raises:
-        DataError: A picture can't be read any more.
+        DataError: An image can't be read any more.
     """
-    # Drawn once: every corruption is tested on the same pictures, so that differences between them are theirs.
-    chosen = draw_pictures(records, subject)
+    # Drawn once: every corruption is tested on the same images, so that differences between them are theirs.
+    chosen = draw_images(records, subject)
     if not chosen:
         return None
     cells = _cells(subject.config)
-    clean, *answers = _predictions(subject, chosen, cells, progress)
-    damaged = dict(zip(cells, answers, strict=True))
+    clean, *predictions = _predictions(subject, chosen, cells, progress)
+    corrupted = dict(zip(cells, predictions, strict=True))
     drawn = resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
     return {
-        "pictures": len(chosen),
+        "images": len(chosen),
         "severities": sorted(set(subject.config.severities)),
-        "views": list(subject.evaluate.views),
-        **robustness_figures(clean, damaged, drawn),
-        "sheet": _write_sheet(subject, clean, damaged),
+        "tta": list(subject.evaluate.tta),
+        **robustness_metrics(clean, corrupted, drawn),
+        "sheet": _write_sheet(subject, clean, corrupted),
     }
 
 
-def draw_pictures(records: Sequence[Record], subject: Subject) -> list[Record]:
-    """Return the pictures that are tested, in their order: by lot, with equal shares of every class.
+def draw_images(records: Sequence[Record], subject: Subject) -> list[Record]:
+    """Return the images that are tested, in their order: at random, with equal shares of every class.
 
-    A class with fewer pictures gives all it has. Pictures with several labels and numbers have no classes to balance.
+    A class with fewer images gives all it has. Images with several labels and numbers have no classes to balance.
     """
     several = subject.data.task in ("multi_label", "regression")
     members: dict[str, list[int]] = {}
@@ -138,14 +138,14 @@ def draw_pictures(records: Sequence[Record], subject: Subject) -> list[Record]:
         if several or record.label in subject.class_names:
             members.setdefault("" if several else record.label, []).append(index)
     generator = np.random.default_rng(subject.seed)
-    # In turns: one picture of every class, then another of every class.
+    # In turns: one image of every class, then another of every class.
     turns = [(turn, index) for found in members.values() for turn, index in enumerate(generator.permutation(found))]
-    chosen = sorted(int(index) for _, index in sorted(turns)[: subject.config.pictures])
+    chosen = sorted(int(index) for _, index in sorted(turns)[: subject.config.images])
     return [records[index] for index in chosen]
 
 
-def damage_seed(seed: int, position: int) -> tuple[int, int]:
-    """Return what decides about chance in the damage of the picture at a position of those tested."""
+def corruption_seed(seed: int, position: int) -> tuple[int, int]:
+    """Return what decides about chance in the corruption of the image at a position of those tested."""
     return seed, position
 
 
@@ -157,7 +157,7 @@ def _cells(config: RobustnessConfig) -> list[Cell]:
 def _predictions(
     subject: Subject, chosen: Sequence[Record], cells: Sequence[Cell], progress: Progress | None
 ) -> Iterator[Predictions]:
-    """Yield the answers to the clean pictures, and then to those of each cell."""
+    """Yield the predictions to the clean images, and then to those of each cell."""
     data, count = subject.data, len(chosen)
     # As few batches as that size gives, all about equally full: a smaller last one would be filled up.
     batch_size = -(-count // -(-count // subject.batch_size))
@@ -170,7 +170,7 @@ def _predictions(
         max_pixels=data.max_pixels,
     ) as batches:
         versions = _counted(_versions(batches, cells, subject.seed), count * (1 + len(cells)), progress)
-        rows = predict_probabilities(folded(subject.model), versions, views=subject.evaluate.views)
+        rows = predict_probabilities(folded(subject.model), versions, tta=subject.evaluate.tta)
     # They come batch by batch, and of each batch version by version.
     parts: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
     first = 0
@@ -190,18 +190,18 @@ def _predictions(
         )
 
 
-def _versions(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Iterator[Damaged]:
-    """Yield each batch as it is, and damaged in the way of each cell."""
+def _versions(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Iterator[Corrupted]:
+    """Yield each batch as it is, and corrupted in the way of each cell."""
     for batch in batches:
-        seeds = [damage_seed(seed, int(position)) for position in batch.indices]
-        yield Damaged(batch.images)
+        seeds = [corruption_seed(seed, int(position)) for position in batch.indices]
+        yield Corrupted(batch.images)
         for name, severity in cells:
             images = zip(batch.images, seeds, strict=True)
-            yield Damaged(np.stack([corrupt(image, name, severity, seed=own) for image, own in images]))
+            yield Corrupted(np.stack([corrupt(image, name, severity, seed=own) for image, own in images]))
 
 
-def _counted(versions: Iterable[Damaged], total: int, progress: Progress | None) -> Iterator[Damaged]:
-    """Yield the same and tell how many pictures are done."""
+def _counted(versions: Iterable[Corrupted], total: int, progress: Progress | None) -> Iterator[Corrupted]:
+    """Yield the same and tell how many images are done."""
     done = 0
     for version in versions:
         yield version
@@ -210,21 +210,21 @@ def _counted(versions: Iterable[Damaged], total: int, progress: Progress | None)
             progress(done, total)
 
 
-def _write_sheet(subject: Subject, clean: Predictions, damaged: Mapping[Cell, Predictions]) -> dict[str, Any]:
-    """Write one or two pictures under each corruption into the run folder; return what is on them."""
-    severities = sorted({severity for _, severity in damaged})
+def _write_sheet(subject: Subject, clean: Predictions, corrupted: Mapping[Cell, Predictions]) -> dict[str, Any]:
+    """Write one or two images under each corruption into the run folder; return what is on them."""
+    severities = sorted({severity for _, severity in corrupted})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
     # An earlier test may have had other corruptions, whose images would stay behind.
     subject.tiles.clear(run_files.ROBUSTNESS)
-    shown = {name: answers for (name, found), answers in damaged.items() if found == severity}
-    pictures = [
-        _write_picture(subject, index, number, clean, shown, severity)
+    shown = {name: predictions for (name, found), predictions in corrupted.items() if found == severity}
+    images = [
+        _write_image(subject, index, number, clean, shown, severity)
         for number, index in enumerate(_typical(clean), start=1)
     ]
-    return {"severity": severity, "pictures": pictures}
+    return {"severity": severity, "images": images}
 
 
-def _write_picture(
+def _write_image(
     subject: Subject,
     index: int,
     number: int,
@@ -233,23 +233,25 @@ def _write_picture(
     severity: int,
 ) -> dict[str, Any]:
     data, path = subject.data, Path(clean.paths[index])
-    image = load_picture(str(path), data.image, max_pixels=data.max_pixels)
-    seed = damage_seed(subject.seed, index)
+    image = load_image(str(path), data.image, max_pixels=data.max_pixels)
+    seed = corruption_seed(subject.seed, index)
 
-    def tile(picture: NDArray[np.uint8], name: str, answers: Predictions) -> dict[str, str]:
-        file = subject.tiles.write(picture, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg", pixels=TILE_PIXELS)
-        return {"name": name, "file": file, "answer": answers.rule.told(list(answers.texts())[index][1])}
+    def tile(image: NDArray[np.uint8], name: str, predictions: Predictions) -> dict[str, str]:
+        file = subject.tiles.write(image, f"{run_files.ROBUSTNESS}/{number}-{name}.jpg", pixels=TILE_PIXELS)
+        return {"name": name, "file": file, "prediction": predictions.rule.told(list(predictions.texts())[index][1])}
 
     return {
         "path": path.relative_to(subject.root).as_posix() if path.is_relative_to(subject.root) else str(path),
         "true": clean.rule.told(list(clean.texts())[index][0]),
         "clean": tile(image, "clean", clean),
-        "damaged": [tile(corrupt(image, name, severity, seed=seed), name, answers) for name, answers in shown.items()],
+        "corrupted": [
+            tile(corrupt(image, name, severity, seed=seed), name, predictions) for name, predictions in shown.items()
+        ],
     }
 
 
 def _typical(clean: Predictions) -> list[int]:
-    """Return which pictures are shown: of different classes, those first that were answered right."""
+    """Return which images are shown: of different classes, those first that were predicted right."""
     sums = sums_of(clean)
     if clean.rule.task == "regression":
         order = np.argsort(sums.over, kind="stable")
@@ -259,4 +261,4 @@ def _typical(clean: Predictions) -> list[int]:
         rightly_first = np.argsort(sums.over < sums.under, kind="stable")
         _, first = np.unique(clean.labels[rightly_first], return_index=True)
         order = rightly_first[np.sort(first)]
-    return [int(index) for index in order[:_SHOWN_PICTURES]]
+    return [int(index) for index in order[:_SHOWN_IMAGES]]

@@ -1,7 +1,7 @@
-"""Figures of damaged pictures: scores by damage and severity, what is lost, and the mean corruption error.
+"""Metrics of corrupted images: scores by corruption and severity, what is lost, and the mean corruption error.
 
-Every figure is a ratio of sums over pictures: right answers by pictures, F1's counts, errors by pictures. The intervals
-of what is lost are paired: clean and damaged are the same pictures, drawn together.
+Every metric is a ratio of sums over images: right predictions by images, F1's counts, errors by images. The intervals
+of what is lost are paired: clean and corrupted are the same images, drawn together.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Cell = tuple[Corruption, int]
 
 @dataclass(frozen=True)
 class Sums:
-    """What each of n pictures adds to both sides of a ratio: ``over`` (n,) and ``under`` (n,)."""
+    """What each of n images adds to both sides of a ratio: ``over`` (n,) and ``under`` (n,)."""
 
     over: Floats
     under: Floats
 
     @property
     def score(self) -> float:
-        """The ratio of all pictures; 1 where there is nothing to find and nothing was said."""
+        """The ratio of all images; 1 where there is nothing to find and nothing was said."""
         under = self.under.sum()
         return float(self.over.sum() / under) if under else 1.0
 
@@ -44,12 +44,12 @@ class Sums:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each picture is drawn in each resampling, and the coverage of intervals.
+    """How often each image is drawn in each resampling, and the coverage of intervals.
 
     Attributes:
-        weights: (n, b) how often each picture is drawn in each of b resamplings.
+        weights: (n, b) how often each image is drawn in each of b resamplings.
         confidence: Coverage, in (0, 1).
-        grouped: Some pictures belong together, so that they are drawn together.
+        grouped: Some images belong together, so that they are drawn together.
     """
 
     weights: Floats
@@ -57,7 +57,7 @@ class Resampling:
     grouped: bool
 
     def interval(self, samples: Floats) -> tuple[float, float] | None:
-        """Return the middle ``confidence`` of resampled figures (b,); None where they never differ."""
+        """Return the middle ``confidence`` of resampled metrics (b,); None where they never differ."""
         if np.ptp(samples) == 0:
             return None
         tail = (1 - self.confidence) / 2
@@ -66,7 +66,7 @@ class Resampling:
 
 
 def sums_of(predictions: Predictions) -> Sums:
-    """Return what each picture adds to the task's figure: accuracy, micro F1 or mean absolute error."""
+    """Return what each image adds to the task's metric: accuracy, micro F1 or mean absolute error."""
     task = predictions.rule.task
     if task == "regression":
         errors = np.abs(predictions.probabilities - predictions.targets)[:, 0]
@@ -81,8 +81,8 @@ def sums_of(predictions: Predictions) -> Sums:
 def resampling(
     predictions: Predictions, groups: Sequence[str | None], config: EvaluateConfig, *, seed: int
 ) -> Resampling:
-    """Return resamplings of n pictures: by class, or of whole groups where pictures share one."""
-    names = [f"group {group}" if group else f"picture {place}" for place, group in enumerate(groups)]
+    """Return resamplings of n images: by class, or of whole groups where images share one."""
+    names = [f"group {group}" if group else f"image {place}" for place, group in enumerate(groups)]
     _, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
     grouped = len(set(names)) < len(names)
     generator = np.random.default_rng(seed)
@@ -96,26 +96,26 @@ def resampling(
     return Resampling(weights, config.confidence, grouped)
 
 
-def robustness_figures(clean: Predictions, damaged: Mapping[Cell, Predictions], drawn: Resampling) -> dict[str, Any]:
-    """Return every figure of n pictures and their damaged versions.
+def robustness_metrics(clean: Predictions, corrupted: Mapping[Cell, Predictions], drawn: Resampling) -> dict[str, Any]:
+    """Return every metric of n images and their corrupted versions.
 
     The mean corruption error is the mean over the 15 common corruptions (those that were tested) of the mean error over
     the severities. In the paper each corruption's error is first divided by AlexNet's; there is no AlexNet for the
-    user's classes, so it is not. ``relative`` is that minus the error on the clean pictures: what damage adds.
+    user's classes, so it is not. ``relative`` is that minus the error on the clean images: what corruption adds.
 
     Args:
-        clean: Answers to the pictures as they are.
-        damaged: Answers to the same pictures by damage and severity.
+        clean: Predictions to the images as they are.
+        corrupted: Predictions to the same images by corruption and severity.
         drawn: How intervals are made.
 
     Returns:
         ``measure``, ``clean``, ``mean_corruption_error`` and ``relative_error`` (None where no common corruption was
-        tested), and ``corruptions``, worst first: ``name``, ``common``, ``by_severity`` (figures by severity as text),
-        ``mean`` and ``lost``. A figure has ``value``, ``low`` and ``high``. ``lost`` is what the mean over severities
+        tested), and ``corruptions``, worst first: ``name``, ``common``, ``by_severity`` (metrics by severity as text),
+        ``mean`` and ``lost``. A metric has ``value``, ``low`` and ``high``. ``lost`` is what the mean over severities
         is worse than clean.
     """
     measure = TASK_METRICS[clean.rule.task].robustness
-    whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in damaged.items()}
+    whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in corrupted.items()}
     corruptions = [
         _corruption(
             name, whole, {severity: sums for (found, severity), sums in cells.items() if found == name}, drawn, measure
@@ -125,7 +125,7 @@ def robustness_figures(clean: Predictions, damaged: Mapping[Cell, Predictions], 
     common = {cell: sums for cell, sums in cells.items() if cell[0] in COMMON}
     return {
         "measure": measure,
-        "clean": _figure(whole, drawn, measure),
+        "clean": _metric(whole, drawn, measure),
         **_mean_errors(whole, list(common.values()), drawn, measure),
         "corruptions": sorted(corruptions, key=lambda row: -row["lost"]["value"]),
     }
@@ -141,7 +141,7 @@ def _corruption(
     return {
         "name": name,
         "common": name in COMMON,
-        "by_severity": {str(severity): _figure(sums, drawn, measure) for severity, sums in sorted(by_severity.items())},
+        "by_severity": {str(severity): _metric(sums, drawn, measure) for severity, sums in sorted(by_severity.items())},
         "mean": _with_interval(mean, drawn.interval(samples)),
         "lost": _with_interval(
             worse * (mean - clean.score), drawn.interval(worse * (samples - clean.scores(drawn.weights)))
@@ -153,7 +153,7 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
     """Return the mean corruption error and what it is above the clean one: each corruption has as many severities."""
     if not common:
         return {"mean_corruption_error": None, "relative_error": None}
-    # The error of a number is its distance, that of an answer what is missing to all right.
+    # The error of a number is its distance, that of a prediction what is missing to all right.
     whole, sign = (0.0, 1.0) if is_lower_better(measure) else (1.0, -1.0)
     mean = whole + sign * float(np.mean([sums.score for sums in common]))
     samples = whole + sign * np.mean([sums.scores(drawn.weights) for sums in common], axis=0)
@@ -164,8 +164,8 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
     }
 
 
-def _figure(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
-    """Return a score with Wilson's interval where it is a share of independent pictures, else with a bootstrap one."""
+def _metric(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
+    """Return a score with Wilson's interval where it is a share of independent images, else with a bootstrap one."""
     if METRICS[measure].mean_over == "images" and not drawn.grouped:
         share = round(sums.over.sum()) / len(sums.over)
         low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))

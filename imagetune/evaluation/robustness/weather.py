@@ -1,7 +1,7 @@
-"""Snow, frost and fog on pictures of floats: parts of the common corruptions.
+"""Snow, frost and fog on images of floats: parts of the common corruptions.
 
-Parameters are those of Hendrycks and Dietterich (ICLR 2019), for pictures of 224 pixels; ``scale`` is the shorter side
-of the picture by 224. The paper lays photographs of frosted panes over the pictures; here the ice is made by
+Parameters are those of Hendrycks and Dietterich (ICLR 2019), for images of 224 pixels; ``scale`` is the shorter side
+of the image by 224. The paper lays photographs of frosted panes over the images; here the ice is made by
 computation, so that no photograph has to be shipped.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from imagetune.evaluation.robustness.blurs import Floats, gaussian_blurred, motion_blurred
 
 # By severity: mean and deviation of the flakes' noise, their size, what is too faint to be one, length and deviation of
-# their trail, and the share of the picture's own light.
+# their trail, and the share of the image's own light.
 _SNOW = (
     (0.1, 0.3, 3.0, 0.5, 10.0, 4.0, 0.8),
     (0.2, 0.3, 2.0, 0.5, 12.0, 4.0, 0.7),
@@ -21,34 +21,34 @@ _SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12.0, 8.0, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12.0, 12.0, 0.55),
 )
-# Share of the picture and of the ice.
+# Share of the image and of the ice.
 _FROST = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
 # Thickness, and by how much finer structures are fainter.
 _FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 _ICE_COLOUR = np.array((0.86, 0.94, 1.0), np.float32)
 
 
-def snow(picture: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
-    """Return a picture (h, w, 3), 0..1, with falling flakes and paler colours; not clipped."""
+def snow(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+    """Return an image (h, w, 3), 0..1, with falling flakes and paler colours; not clipped."""
     mean, deviation, size, faintest, length, sigma, light = _SNOW[severity - 1]
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     cells = [max(1, round(side / max(1.0, size * scale))) for side in (height, width)]
     grid = generator.normal(mean, deviation, cells).astype(np.float32)
     flakes = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     flakes = np.where(flakes < faintest, np.float32(0), np.clip(flakes, 0, 1))
     direction = generator.uniform(-135, -45)
     flakes = motion_blurred(flakes, length=2 * length * scale, sigma=sigma * scale, degrees=direction)
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None]
-    pale = light * picture + (1 - light) * np.maximum(picture, grey * 1.5 + 0.5)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+    pale = light * image + (1 - light) * np.maximum(image, grey * 1.5 + 0.5)
     fallen: Floats = pale + (flakes + flakes[::-1, ::-1])[:, :, None]
     return fallen
 
 
-def frost(picture: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
-    """Return a picture (h, w, 3), 0..1, behind a frosted pane; not clipped."""
+def frost(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+    """Return an image (h, w, 3), 0..1, behind a frosted pane; not clipped."""
     own, ice = _FROST[severity - 1]
-    height, width = picture.shape[:2]
-    frosted: Floats = own * picture + ice * ice_texture((height, width), scale, generator)
+    height, width = image.shape[:2]
+    frosted: Floats = own * image + ice * ice_texture((height, width), scale, generator)
     return frosted
 
 
@@ -77,14 +77,14 @@ def ice_texture(size: tuple[int, int], scale: float, generator: np.random.Genera
     return pane
 
 
-def fog(picture: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
-    """Return a picture (h, w, 3), 0..1, in drifting fog."""
-    del scale  # the largest drift is always as large as the picture
+def fog(image: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
+    """Return an image (h, w, 3), 0..1, in drifting fog."""
+    del scale  # the largest drift is always as large as the image
     thickness, decay = _FOG[severity - 1]
-    height, width = picture.shape[:2]
-    brightest = max(float(picture.max()), 1e-3)
+    height, width = image.shape[:2]
+    brightest = max(float(image.max()), 1e-3)
     drift = fractal((height, width), decay**2, generator)[:, :, None]
-    misty: Floats = (picture + thickness * drift) * np.float32(brightest / (brightest + thickness))
+    misty: Floats = (image + thickness * drift) * np.float32(brightest / (brightest + thickness))
     return misty
 
 

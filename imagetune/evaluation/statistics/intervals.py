@@ -1,15 +1,15 @@
-"""How far a figure would move with other pictures of the same kind.
+"""How far a metric would move with other images of the same kind.
 
-The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): draw as many pictures as there
-are, with repetition, compute the figure, repeat. Where pictures come in groups (of one patient, one film), whole groups
-are drawn: pictures of a group go together. Drawing is done as counts: a resampling is a column of how often each
-picture was drawn, and the figures are computed from such weights.
+The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): draw as many images as there
+are, with repetition, compute the metric, repeat. Where images come in groups (of one patient, one film), whole groups
+are drawn: images of a group go together. Drawing is done as counts: a resampling is a column of how often each
+image was drawn, and the metrics are computed from such weights.
 
-What the interval is made of depends on the figure. One in [0, 1] that is a share or a mean of shares gets Wilson's, of
-as many pictures as its variance says that it is worth. Losses, errors and correlations, and every figure of pictures in
-groups, are judged by leaving out pictures or groups one at a time (`imagetune.evaluation.statistics.jackknife`): for them
-simulations show resampling to promise too much. Any other figure gets the middle 95% of the resamplings, a little
-widened, as drawing n of n varies less than n new pictures would (expanded percentiles: Hesterberg, The American
+What the interval is made of depends on the metric. One in [0, 1] that is a share or a mean of shares gets Wilson's, of
+as many images as its variance says that it is worth. Losses, errors and correlations, and every metric of images in
+groups, are judged by leaving out images or groups one at a time (`imagetune.evaluation.statistics.jackknife`): for them
+simulations show resampling to promise too much. Any other metric gets the middle 95% of the resamplings, a little
+widened, as drawing n of n varies less than n new images would (expanded percentiles: Hesterberg, The American
 Statistician 69, 2015).
 """
 
@@ -36,19 +36,19 @@ from imagetune.recipe.metrics import Scale
 
 # Weights of this many cells (float32) are in memory at once: long vector operations, small memory.
 CHUNK_CELLS = 2_000_000
-# Figures that differ by less are the same.
+# Metrics that differ by less are the same.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How pictures are resampled for intervals: how often, from which seed, and by class or not.
+    """How images are resampled for intervals: how often, from which seed, and by class or not.
 
     Attributes:
         samples: Resamplings.
         confidence: Coverage of the intervals, in (0, 1).
         seed: The same seed gives the same intervals.
-        stratified: Keep the number of pictures of each class as it is, as in a test set that was put together so.
+        stratified: Keep the number of images of each class as it is, as in a test set that was put together so.
     """
 
     samples: int = 1000
@@ -62,7 +62,7 @@ class Estimate:
     """A metric with its confidence interval, and how that was made.
 
     Attributes:
-        value: None where the figure is not defined; ``reason`` says why.
+        value: None where the metric is not defined; ``reason`` says why.
         low: Lower end of the interval; None where there is none.
         high: Upper end.
         reason: Why something is missing, or what is special about an interval.
@@ -78,9 +78,9 @@ class Estimate:
 
     def to_dict(self) -> dict[str, float | str | None]:
         """Return the JSON value: ``value``, ``low``, ``high``; ``reason`` and ``method`` where there are such."""
-        figures: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
+        metrics: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
         told = {"reason": self.reason, "method": self.method}
-        return {**figures, **{name: text for name, text in told.items() if text}}
+        return {**metrics, **{name: text for name, text in told.items() if text}}
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Precision:
     """What the draws of a bootstrap can't show, and intervals must make up for.
 
     Attributes:
-        inflation: Variance with new pictures over variance of the resamplings, at least 1.
+        inflation: Variance with new images over variance of the resamplings, at least 1.
         quantile: How many standard errors an interval reaches; more where there are few groups.
-        worth: As how many independent pictures one counts where no mistake was made: in groups less than 1, as then
-            nothing shows how alike their pictures are.
+        worth: As how many independent images one counts where no mistake was made: in groups less than 1, as then
+            nothing shows how alike their images are.
     """
 
     inflation: float
@@ -100,11 +100,11 @@ class Precision:
 
 
 def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
-    """Return a number for each picture's group (n,), equal where the group is; None where no two share one.
+    """Return a number for each image's group (n,), equal where the group is; None where no two share one.
 
-    A picture without a group is one of its own.
+    An image without a group is one of its own.
     """
-    named = [f"group {group}" if group is not None else f"picture {place}" for place, group in enumerate(groups)]
+    named = [f"group {group}" if group is not None else f"image {place}" for place, group in enumerate(groups)]
     if not named:
         return None
     names, codes = np.unique(np.array(named, dtype=object), return_inverse=True)
@@ -112,30 +112,30 @@ def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
 
 
 def group_notes(groups: NDArray[np.int64] | None) -> list[str]:
-    """Return what a reader should know about intervals of pictures in groups."""
+    """Return what a reader should know about intervals of images in groups."""
     count = 0 if groups is None else int(groups.max()) + 1
     if not count:
         return []
-    return [f"the pictures come in {count} groups, and intervals are made of whole groups"]
+    return [f"the images come in {count} groups, and intervals are made of whole groups"]
 
 
 def precision_of(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Precision:
     """Return what intervals from these draws must make up for.
 
     Args:
-        labels: (n,) class of each picture; the strata.
+        labels: (n,) class of each image; the strata.
         bootstrap: Whether strata are kept, and the confidence.
         groups: (n,) from `group_codes`, or None.
     """
     if groups is not None:
         sizes = np.unique(groups, return_counts=True)[1]
         count = len(sizes)
-        # The design effect of a mean of alike pictures (Kish, Survey Sampling, 1965), half of whose variance lies
-        # between groups; a picture's own group is larger than the mean group.
+        # The design effect of a mean of alike images (Kish, Survey Sampling, 1965), half of whose variance lies
+        # between groups; an image's own group is larger than the mean group.
         worth = 1 / (1 + ((sizes**2).sum() / sizes.sum() - 1) / 2)
         return Precision(count / max(count - 1, 1), two_sided_quantile(bootstrap.confidence, count), float(worth))
     counts = np.unique(labels, return_counts=True)[1] if bootstrap.stratified else np.array([len(labels)])
-    # A class's share of a mean varies as 1 / pictures; with one picture of it, resampling shows nothing at all.
+    # A class's share of a mean varies as 1 / images; with one image of it, resampling shows nothing at all.
     inflation = (1 / np.maximum(counts - 1, 0.5)).sum() / (1 / counts).sum()
     return Precision(float(inflation), two_sided_quantile(bootstrap.confidence))
 
@@ -147,16 +147,16 @@ def resampled_weights(
     groups: NDArray[np.int64] | None = None,
     cells_a_sample: int = 0,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield how often each picture is drawn in each resampling, (n, b) in chunks.
+    """Yield how often each image is drawn in each resampling, (n, b) in chunks.
 
     Args:
-        labels: (n,) class of each picture; the strata.
+        labels: (n,) class of each image; the strata.
         bootstrap: How many, and from which seed.
         groups: (n,) from `group_codes`: whole groups are drawn then, whatever their classes.
         cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
 
     Yields:
-        (n, b) float32: how often each picture was drawn, in each of b resamplings.
+        (n, b) float32: how often each image was drawn, in each of b resamplings.
     """
     if groups is not None:
         yield from group_weights(groups, bootstrap, cells_a_sample=cells_a_sample)
@@ -181,25 +181,25 @@ def units_left_out(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDAr
 
 
 def weights_left_out(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Yield (n, b) weights in chunks, a column a unit: all pictures but its own; see `resampled_weights`."""
+    """Yield (n, b) weights in chunks, a column a unit: all images but its own; see `resampled_weights`."""
     yield from left_out_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
 
 
 def group_weights(
     groups: NDArray[np.int64], bootstrap: Bootstrap, *, cells_a_sample: int = 0
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield all resamplings in chunks, drawing whole groups: pictures of one group are not independent.
+    """Yield all resamplings in chunks, drawing whole groups: images of one group are not independent.
 
     The cluster bootstrap (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). It is not
     stratified: a group may hold several classes.
 
     Args:
-        groups: (n,) number of each picture's group, from 0.
+        groups: (n,) number of each image's group, from 0.
         bootstrap: How many, and from which seed.
         cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
 
     Yields:
-        (n, b) float32: how often each picture was drawn, in each of b resamplings.
+        (n, b) float32: how often each image was drawn, in each of b resamplings.
     """
     generator = np.random.default_rng(bootstrap.seed)
     count = int(groups.max()) + 1
@@ -209,9 +209,9 @@ def group_weights(
 
 
 def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
-    """Return the middle ``confidence`` of (m,) resampled figures; None where no resampling gave a figure.
+    """Return the middle ``confidence`` of (m,) resampled metrics; None where no resampling gave a metric.
 
-    Resamplings in which the figure is not defined (NaN) are left out.
+    Resamplings in which the metric is not defined (NaN) are left out.
     """
     defined = samples[np.isfinite(samples)]
     if not len(defined):
@@ -221,24 +221,24 @@ def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tupl
     return float(low), float(high)
 
 
-def flawless_bound(pictures: float, confidence: float) -> float:
-    """Return the lower end for a share of which no picture was missed.
+def flawless_bound(images: float, confidence: float) -> float:
+    """Return the lower end for a share of which no image was missed.
 
-    Resampling pictures without a mistake never makes one, so the bootstrap would claim certainty. This is the exact
+    Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the exact
     bound of Clopper and Pearson (Biometrika 26, 1934) for n of n: the share at which n of n is still as likely as one
     tail.
 
     Args:
-        pictures: How many pictures the share is of; need not be whole.
+        images: How many images the share is of; need not be whole.
         confidence: Coverage of the interval, in (0, 1).
     """
-    return float(((1 - confidence) / 2) ** (1 / pictures))
+    return float(((1 - confidence) / 2) ** (1 / images))
 
 
-def effective_pictures(per_class: NDArray[np.float64]) -> float:
-    """Return how many pictures a mean over classes is worth: (classes squared) / sum(1 / pictures of the class).
+def effective_images(per_class: NDArray[np.float64]) -> float:
+    """Return how many images a mean over classes is worth: (classes squared) / sum(1 / images of the class).
 
-    A share averaged over equally important classes varies as one of this many pictures would; a small class weighs
+    A share averaged over equally important classes varies as one of this many images would; a small class weighs
     on it as much as a large one.
     """
     return float(len(per_class) ** 2 / (1 / per_class).sum())
@@ -256,21 +256,21 @@ def estimate(
     samples: NDArray[np.float64],
     bootstrap: Bootstrap,
     *,
-    pictures: float | None,
+    images: float | None,
     reason: str = "",
     precision: Precision | None = None,
     most: float | None = None,
 ) -> Estimate:
-    """Return a figure with the interval that follows from resampling.
+    """Return a metric with the interval that follows from resampling.
 
     Args:
-        value: The figure.
-        samples: (m,) the figure of each resampling.
+        value: The metric.
+        samples: (m,) the metric of each resampling.
         bootstrap: For the confidence.
-        pictures: How many pictures the share, or mean of shares, is of; None for a figure that is no share.
+        images: How many images the share, or mean of shares, is of; None for a metric that is no share.
         reason: Why there is no value, where there is none.
         precision: What the draws can't show; by default nothing.
-        most: As many independent pictures a share is worth if all classes are equally hard. A class that happens to be
+        most: As many independent images a share is worth if all classes are equally hard. A class that happens to be
             without a mistake makes resamplings promise more; half of that is believed (the geometric mean), which
             simulations support. By default all is believed.
     """
@@ -281,10 +281,10 @@ def estimate(
     wide = 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
     interval = percentile_interval(defined, wide)
     if interval is None:
-        return Estimate(value, reason="no interval: too many pictures and classes to resample")
-    if pictures and np.ptp(defined) == 0 and round(value, 9) in (0.0, 1.0):
-        return _exact_estimate(value, pictures * precision.worth, bootstrap.confidence)
-    if pictures and 0 <= value <= 1:
+        return Estimate(value, reason="no interval: too many images and classes to resample")
+    if images and np.ptp(defined) == 0 and round(value, 9) in (0.0, 1.0):
+        return _exact_estimate(value, images * precision.worth, bootstrap.confidence)
+    if images and 0 <= value <= 1:
         count = effective_count(value, float(defined.var()) * precision.inflation)
         if count is not None:
             low, high = wilson_interval(value, _believed(count, most), precision.quantile)
@@ -303,16 +303,16 @@ def left_out_estimate(
     scale: Scale = "plain",
     quantile: float | None = None,
 ) -> Estimate:
-    """Return a figure with the interval that follows from leaving out pictures or groups.
+    """Return a metric with the interval that follows from leaving out images or groups.
 
     Args:
-        value: The figure.
-        left_out: The figure without each unit.
+        value: The metric.
+        left_out: The metric without each unit.
         confidence: Coverage of the interval, in (0, 1).
         reason: Why there is no value, where there is none.
-        flawless: How many independent pictures a share of 0 or 1 counts as; None for a figure that is no share.
+        flawless: How many independent images a share of 0 or 1 counts as; None for a metric that is no share.
         most: As in `estimate`.
-        scale: On which scale the interval of a figure that is no share is symmetric.
+        scale: On which scale the interval of a metric that is no share is symmetric.
         quantile: How many standard errors it reaches; by default as many as the scatter of the variance asks for.
     """
     if value is None:
@@ -321,12 +321,10 @@ def left_out_estimate(
         return _exact_estimate(value, flawless, confidence)
     spread = spread_of(left_out)
     if spread is None:
-        what = (
-            "too many pictures and classes" if np.isnan(left_out.values).all() else "it rests on one picture or group"
-        )
+        what = "too many images and classes" if np.isnan(left_out.values).all() else "it rests on one image or group"
         return Estimate(value, reason=f"no interval: {what}")
     if spread.error <= _ROUNDING * abs(value):
-        return Estimate(value, reason="no interval: no picture or group makes a difference")
+        return Estimate(value, reason="no interval: no image or group makes a difference")
     reach = spread.quantile(confidence) if quantile is None else quantile
     count = effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
     if count is not None:
@@ -345,8 +343,8 @@ def mean_estimate(
     """Return the mean of numbers that are no shares, with its interval.
 
     Args:
-        values: (n,) of each picture.
-        bootstrap: For the confidence, and how many pictures or groups are left out singly at most; not stratified.
+        values: (n,) of each image.
+        bootstrap: For the confidence, and how many images or groups are left out singly at most; not stratified.
         groups: (n,) from `group_codes`, or None.
         scale: On which scale the interval is symmetric.
     """
@@ -356,42 +354,42 @@ def mean_estimate(
 
 
 def _believed(count: float, most: float | None) -> float:
-    """Return how many pictures a share is taken to be worth, by its variance and as `estimate` says of ``most``."""
+    """Return how many images a share is taken to be worth, by its variance and as `estimate` says of ``most``."""
     return count if most is None or count <= most else (count * most) ** 0.5
 
 
-def share_estimate(hits: float, pictures: float, confidence: float) -> Estimate:
-    """Return a share of independent pictures with Wilson's interval; at 0 and 1 with that of Clopper and Pearson.
+def share_estimate(hits: float, images: float, confidence: float) -> Estimate:
+    """Return a share of independent images with Wilson's interval; at 0 and 1 with that of Clopper and Pearson.
 
     Near its ends Wilson's interval is too short (Brown, Cai and DasGupta, Statistical Science 16, 2001, section 4.1.1).
     """
-    share = hits / pictures
+    share = hits / images
     if round(share, 9) in (0.0, 1.0):
-        return _exact_estimate(share, pictures, confidence)
-    low, high = wilson_interval(share, pictures, two_sided_quantile(confidence))
+        return _exact_estimate(share, images, confidence)
+    low, high = wilson_interval(share, images, two_sided_quantile(confidence))
     return Estimate(share, float(low), float(high), method="wilson")
 
 
-def f1_estimate(right: float, pictures: float, predicted: float, confidence: float) -> Estimate:
+def f1_estimate(right: float, images: float, predicted: float, confidence: float) -> Estimate:
     """Return a class's F1 with an interval that follows from that of a share.
 
-    F1 is 2J / (1 + J), where J is the share of right pictures among those that are of the class or were taken for it:
+    F1 is 2J / (1 + J), where J is the share of right images among those that are of the class or were predicted as it:
     the ends of J's interval go through the same formula.
 
     Args:
-        right: Pictures of the class that were found.
-        pictures: Pictures of the class.
-        predicted: Pictures that were taken for it.
+        right: Images of the class that were found.
+        images: Images of the class.
+        predicted: Images that were predicted as it.
         confidence: Coverage of the interval, in (0, 1).
     """
-    either = pictures + predicted - right
+    either = images + predicted - right
     share = share_estimate(right, either, confidence)
     low, high = (2 * end / (1 + end) for end in (share.low or 0.0, share.high or 0.0))
-    return Estimate(2 * right / (pictures + predicted), low, high, share.reason, share.method)
+    return Estimate(2 * right / (images + predicted), low, high, share.reason, share.method)
 
 
-def _exact_estimate(value: float, pictures: float, confidence: float) -> Estimate:
+def _exact_estimate(value: float, images: float, confidence: float) -> Estimate:
     """Return a share of 0 or 1 with its interval."""
-    bound = flawless_bound(pictures, confidence)
+    bound = flawless_bound(images, confidence)
     how = f"no {'mistake' if value else 'hit'} to resample: exact interval of Clopper and Pearson"
     return Estimate(value, bound if value else 0.0, 1.0 if value else 1 - bound, how, "clopper-pearson")

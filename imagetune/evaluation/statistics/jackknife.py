@@ -1,10 +1,10 @@
-"""How sure a figure is, from what it would be without each picture, or without each group of pictures.
+"""How sure a metric is, from what it would be without each image, or without each group of images.
 
 The delete-one jackknife (Shao and Tu, The Jackknife and Bootstrap, 1995, chapter 2). Leaving out whole groups, it gives
 what survey statisticians call CR3 (Bell and McCaffrey, Survey Methodology 28, 2002; MacKinnon, Nielsen and Webb,
 Journal of Applied Econometrics 38, 2023): unlike resampled groups it doesn't promise too much where some are large.
 
-A variance that a few pictures or groups decide is itself unsure, and an interval must reach further. How far is told by
+A variance that a few images or groups decide is itself unsure, and an interval must reach further. How far is told by
 Student's t with as many degrees of freedom as the scatter of the parts of the variance leaves (Satterthwaite's, as Pan
 and Wall estimate it, Statistics in Medicine 21, 2002). Coverage by simulation: ``tests/evaluation/test_coverage.py``.
 """
@@ -24,16 +24,16 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 # With one degree of freedom an interval would be six times as long as with many, and say nothing.
-LEAST_FREEDOM = 2.0
+MIN_FREEDOM = 2.0
 
 
 @dataclass(frozen=True)
 class Units:
-    """Which pictures are left out together, unit by unit.
+    """Which images are left out together, unit by unit.
 
     Attributes:
-        codes: (n,) number of the unit that each picture is of, from 0.
-        strata: (u,) class of each unit, where as many pictures of each class are kept; else zeros.
+        codes: (n,) number of the unit that each image is of, from 0.
+        strata: (u,) class of each unit, where as many images of each class are kept; else zeros.
     """
 
     codes: Ints
@@ -71,13 +71,13 @@ class Spread:
 
 
 def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, seed: int) -> Units:
-    """Return what is left out: each picture, or each group; several of them at once where there are very many.
+    """Return what is left out: each image, or each group; several of them at once where there are very many.
 
     Args:
-        labels: (n,) class of each picture.
-        groups: (n,) number of each picture's group, from 0; None where there are none.
-        stratified: Whether there are as many pictures of each class as there are on purpose; not so of groups.
-        most: Most units; more pictures or groups are dealt to as many by chance (Kott, Journal of Official Statistics
+        labels: (n,) class of each image.
+        groups: (n,) number of each image's group, from 0; None where there are none.
+        stratified: Whether there are as many images of each class as there are on purpose; not so of groups.
+        most: Most units; more images or groups are dealt to as many by chance (Kott, Journal of Official Statistics
             17, 2001).
         seed: Of that chance.
     """
@@ -96,7 +96,7 @@ def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, 
 
 
 def left_out_weights(units: Units, *, chunk_cells: int, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Yield (n, b) in chunks, a column a unit: 0 for its pictures, 1 for all others.
+    """Yield (n, b) in chunks, a column a unit: 0 for its images, 1 for all others.
 
     Args:
         units: From `units_of`.
@@ -114,7 +114,7 @@ def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
     """Return ``(values * among).sum() / among.sum()`` without each unit.
 
     Args:
-        values: (n,) of each picture.
+        values: (n,) of each image.
         among: (n,) how much each counts.
         units: From `units_of`.
     """
@@ -127,13 +127,13 @@ def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
 
 
 def spread_of(left_out: LeftOut) -> Spread | None:
-    """Return how sure a figure is; None where that can't be told, as one unit alone defines it."""
+    """Return how sure a metric is; None where that can't be told, as one unit alone defines it."""
     values, count = left_out.values, len(left_out.values)
     if count < 2 or not np.isfinite(values).all():
         return None
     _, place, sizes = np.unique(left_out.strata, return_inverse=True, return_counts=True)
     own = np.bincount(place, weights=values) / sizes
-    # Of a class with a single picture, only how it differs from all others tells something.
+    # Of a class with a single image, only how it differs from all others tells something.
     centre = np.where(sizes > 1, own, values.mean())
     factors = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), count / (count - 1))
     parts = ((count - 1) / count) ** 2 * factors[place] * (values - centre[place]) ** 2
@@ -141,15 +141,15 @@ def spread_of(left_out: LeftOut) -> Spread | None:
     most = max(count - len(sizes), 1)
     scatter = float(((parts - parts.mean()) ** 2).sum()) * count / (count - 1)
     freedom = 2 * variance**2 / scatter if scatter > 0 else most
-    return Spread(variance**0.5, float(min(max(freedom, LEAST_FREEDOM), most)))
+    return Spread(variance**0.5, float(min(max(freedom, MIN_FREEDOM), most)))
 
 
 def scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, float]:
     """Return the interval that is symmetric on a scale.
 
     Args:
-        value: The figure, not at an end of the scale.
-        reach: Standard error times quantile, on the figure's own scale.
+        value: The metric, not at an end of the scale.
+        reach: Standard error times quantile, on the metric's own scale.
         scale: Which scale.
     """
     if scale == "loss":

@@ -1,7 +1,7 @@
-"""Tests of two runs on the same pictures: whether what they differ in is more than chance.
+"""Tests of two runs on the same images: whether what they differ in is more than chance.
 
-All tests ask the same: had the two runs' answers been swapped on any picture, would the difference have come out as
-large? McNemar's exact test is that question for right and wrong answers.
+All tests ask the same: had the two runs' predictions been swapped on any image, would the difference have come out as
+large? McNemar's exact test is that question for right and wrong predictions.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test (Psychometrika 12, 1947).
 
     Args:
-        only_first: Pictures on which only the first run is right.
-        only_second: Pictures on which only the second run is right.
+        only_first: Images on which only the first run is right.
+        only_second: Images on which only the second run is right.
     """
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
@@ -47,7 +47,7 @@ def swap_p(differences: Ints) -> float:
 
     Args:
         differences: (u,) score of the first run minus that of the second, a whole number for each unit that is swapped
-            as one: a picture, or all pictures of a group.
+            as one: an image, or all images of a group.
     """
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     if not len(sizes):
@@ -79,25 +79,25 @@ def drawn_swap_p(difference: float, swapped: Floats) -> float:
 
 
 def swapped_differences(
-    units: Ints, figure: Callable[[NDArray[np.float32]], Floats], *, seed: int, cells_a_sample: int = 0
+    units: Ints, metric: Callable[[NDArray[np.float32]], Floats], *, seed: int, cells_a_sample: int = 0
 ) -> Floats:
-    """Return (m,) the difference of a figure in m swaps (approximate randomisation: Noreen, Computer-Intensive Methods
+    """Return (m,) the difference of a metric in m swaps (approximate randomisation: Noreen, Computer-Intensive Methods
     for Testing Hypotheses, 1989).
 
     Args:
-        units: (n,) what is swapped as one: each picture's own number, or that of its group.
-        figure: Computes the figure (b,) from weights (2n, b): first all pictures as the first run answers them, then
+        units: (n,) what is swapped as one: each image's own number, or that of its group.
+        metric: Computes the metric (b,) from weights (2n, b): first all images as the first run predicts them, then
             all as the second one does.
         seed: The same seed gives the same swaps.
-        cells_a_sample: Numbers that ``figure`` holds for each swap.
+        cells_a_sample: Numbers that ``metric`` holds for each swap.
     """  # noqa: D205
     return np.concatenate(
-        [figure(kept) - figure(1 - kept) for kept in _kept_answers(units, seed=seed, cells_a_sample=cells_a_sample)]
+        [metric(kept) - metric(1 - kept) for kept in _kept_predictions(units, seed=seed, cells_a_sample=cells_a_sample)]
     )
 
 
-def _kept_answers(units: Ints, *, seed: int, cells_a_sample: int) -> Iterator[NDArray[np.float32]]:
-    """Yield (2n, b): 1 for the answer that stands for the first run, 0 for the other one."""
+def _kept_predictions(units: Ints, *, seed: int, cells_a_sample: int) -> Iterator[NDArray[np.float32]]:
+    """Yield (2n, b): 1 for the prediction that stands for the first run, 0 for the other one."""
     generator = np.random.default_rng(seed)
     count = int(units.max()) + 1
     chunk = max(1, CHUNK_CELLS // max(2 * len(units), cells_a_sample))
@@ -106,14 +106,14 @@ def _kept_answers(units: Ints, *, seed: int, cells_a_sample: int) -> Iterator[ND
         yield np.concatenate([own, 1 - own])
 
 
-def pictures_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:
-    """Return how many pictures McNemar's test needs to find a difference in four of five tests.
+def images_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:
+    """Return how many images McNemar's test needs to find a difference in four of five tests.
 
     Connor's formula (Biometrics 43, 1987).
 
     Args:
-        difference: Of two shares of right answers.
-        discordant: Share of pictures on which only one of the two is right; at least the difference.
+        difference: Of two shares of right predictions.
+        discordant: Share of images on which only one of the two is right; at least the difference.
         confidence: One minus the test's level.
 
     Returns:
@@ -124,19 +124,19 @@ def pictures_to_tell(difference: float, discordant: float, *, confidence: float)
     return _needed(abs(difference), discordant, confidence) / difference**2
 
 
-def least_difference(pictures: int, discordant: float, *, confidence: float) -> float:
+def min_detectable_difference(images: int, discordant: float, *, confidence: float) -> float:
     """Return the difference of two shares that McNemar's test finds in four of five tests.
 
     Args:
-        pictures: How many the test has.
-        discordant: Share of pictures on which only one of the two is right; a difference can't be larger, so where it
-            would be, as many more pictures are taken to be discordant.
+        images: How many the test has.
+        discordant: Share of images on which only one of the two is right; a difference can't be larger, so where it
+            would be, as many more images are taken to be discordant.
         confidence: One minus the test's level.
     """
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        enough = pictures * middle**2 >= _needed(middle, max(discordant, middle), confidence)
+        enough = images * middle**2 >= _needed(middle, max(discordant, middle), confidence)
         low, high = (low, middle) if enough else (middle, high)
     return high
 

@@ -1,9 +1,9 @@
-"""Intervals of shares, and of figures that behave like one.
+"""Intervals of shares, and of metrics that behave like one.
 
-A share near 0 or 1 of few pictures is where resampling fails: with 80 pictures, 95% of them right, percentile
+A share near 0 or 1 of few images is where resampling fails: with 80 images, 95% of them right, percentile
 intervals of accuracy, balanced accuracy and macro F1 hold the truth in 89 to 91% of all cases. Wilson's interval
-doesn't have that weakness, and it carries over to means of shares and to pictures that come in groups by counting how
-many independent pictures the figure is worth (coverage by simulation: ``tests/evaluation/test_coverage.py``).
+doesn't have that weakness, and it carries over to means of shares and to images that come in groups by counting how
+many independent images the metric is worth (coverage by simulation: ``tests/evaluation/test_coverage.py``).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def two_sided_quantile(confidence: float, groups: int | None = None) -> float:
     return float(ndtri(upper)) if groups is None else float(stdtrit(max(groups - 1, 1), upper))
 
 
-def wilson_interval(share: Number, pictures: Number, quantile: float) -> tuple[Number, Number]:
+def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Number, Number]:
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
         share: In [0, 1]; one or (m,) of them.
-        pictures: How many pictures it is of, more than 0; need not be whole. An effective number takes clusters and
+        images: How many images it is of, more than 0; need not be whole. An effective number takes clusters and
             strata into account (Korn and Graubard, Survey Methodology 24, 1998; Franco, Little, Louis and Slud, Journal
             of Survey Statistics and Methodology 7, 2019).
         quantile: From `two_sided_quantile`.
@@ -41,15 +41,15 @@ def wilson_interval(share: Number, pictures: Number, quantile: float) -> tuple[N
     Returns:
         Lower and upper ends, in [0, 1].
     """
-    squared = quantile**2 / pictures
+    squared = quantile**2 / images
     centre = (share + squared / 2) / (1 + squared)
-    half = quantile / (1 + squared) * np.sqrt(np.maximum(share * (1 - share), 0) / pictures + squared / (4 * pictures))
+    half = quantile / (1 + squared) * np.sqrt(np.maximum(share * (1 - share), 0) / images + squared / (4 * images))
     # At 0 and 1 an end is exact but for rounding.
     return np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0)
 
 
 def effective_count(share: float, variance: float) -> float | None:
-    """Return of how many independent pictures a share would vary as much; None where it doesn't vary."""
+    """Return of how many independent images a share would vary as much; None where it doesn't vary."""
     spread = share * (1 - share)
     return spread / variance if variance > 0 and spread > 0 else None
 
@@ -58,12 +58,12 @@ def auc_interval(area: float, positives: int, negatives: int, quantile: float) -
     """Return the score interval of an area under the ROC curve (Newcombe, Statistics in Medicine 25, 2006, method 5).
 
     The ends are the areas from which the one that was found is just ``quantile`` standard errors away, by the formula
-    of Hanley and McNeil (Radiology 143, 1982) with half of all pictures on either side.
+    of Hanley and McNeil (Radiology 143, 1982) with half of all images on either side.
 
     Args:
         area: In [0, 1].
-        positives: Pictures of the class, at least one.
-        negatives: Other pictures, at least one.
+        positives: Images of the class, at least one.
+        negatives: Other images, at least one.
         quantile: From `two_sided_quantile`.
     """
     half = (positives + negatives) / 2 - 1

@@ -2,7 +2,7 @@
 
 The gap is a difference of two accuracies, for multi_label of two mean F1, for regression of two R squared. Its interval
 comes from the two intervals (MOVER: Newcombe, Statistics in Medicine 17, 1998; Zou and Donner, Statistics in Medicine
-27, 2008), so that chance is not taken for over-fitting.
+27, 2008), so that chance is not predicted as over-fitting.
 """
 
 from __future__ import annotations
@@ -16,56 +16,56 @@ from imagetune.evaluation.statistics.intervals import Estimate
 NOTABLE_GAP = 0.05
 # "Close" is only said when a gap twice as large is ruled out.
 TOLERATED_GAP = 0.10
-# A model that leaves more than half of the mistakes of always naming the largest class has not learned its pictures.
+# A model that leaves more than half of the mistakes of always naming the largest class has not learned its images.
 UNDERFITTED_SHARE = 0.5
 
 # By the metric that the gap is one of: see `imagetune.recipe.metrics.TaskMetrics.verdict`.
 _SUBJECTS: Mapping[str, tuple[str, str, str]] = {
-    "accuracy": ("The model is right on", "of", "pictures"),
-    "f1": ("The labels' mean F1 is", "on", "pictures"),
-    "r2": ("R squared is", "on", "pictures"),
+    "accuracy": ("The model is right on", "of", "images"),
+    "f1": ("The labels' mean F1 is", "on", "images"),
+    "r2": ("R squared is", "on", "images"),
 }
 _UNDERFITTED: Mapping[str, str] = {
     "accuracy": (
-        "Always naming the largest class would be right on {baseline} of the training pictures; the model leaves more "
-        "than half of those mistakes, even on pictures that it learned from."
+        "Always naming the largest class would be right on {baseline} of the training images; the model leaves more "
+        "than half of those mistakes, even on images that it learned from."
     ),
     "f1": (
-        "Giving every picture every label would reach {baseline}; the model comes less than half of the way from there "
-        "to 100%, even on pictures that it learned from."
+        "Giving every image every label would reach {baseline}; the model comes less than half of the way from there "
+        "to 100%, even on images that it learned from."
     ),
     "r2": (
-        "Always answering the mean would reach {baseline}; the model comes less than half of the way from there to "
-        "100%, even on pictures that it learned from."
+        "Always predicting the mean would reach {baseline}; the model comes less than half of the way from there to "
+        "100%, even on images that it learned from."
     ),
 }
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
 _ADVICE = {
     "over-fitted": (
-        "More pictures help most; then stronger augmentation, more dropout or weight decay, fewer unfrozen blocks, or "
+        "More images help most; then stronger augmentation, more dropout or weight decay, fewer unfrozen blocks, or "
         "early stopping."
     ),
     "under-fitted": (
-        "Train longer, unfreeze more blocks, raise the learning rate, or take a larger backbone or larger pictures."
+        "Train longer, unfreeze more blocks, raise the learning rate, or take a larger backbone or larger images."
     ),
-    "close": "What limits the test figures is not over-fitting; look at the worst mistakes and the labels.",
-    "too-few": "Put more pictures into the test split before trusting a comparison.",
+    "close": "What limits the test metrics is not over-fitting; look at the worst mistakes and the labels.",
+    "too-few": "Put more images into the test split before trusting a comparison.",
     "test-easier": (
-        "That is unusual: look for test pictures that are easier than the others, or nearly those of training."
+        "That is unusual: look for test images that are easier than the others, or nearly those of training."
     ),
 }
 _TITLES = {
     "over-fitted": "Over-fitted",
     "under-fitted": "Under-fitted",
     "close": "Training and test are close",
-    "too-few": "Too few test pictures to tell",
+    "too-few": "Too few test images to tell",
     "test-easier": "Test is easier than training",
 }
 
 
 def judge(
     accuracies: Mapping[str, Estimate],
-    pictures: Mapping[str, int],
+    images: Mapping[str, int],
     *,
     baseline: float,
     confidence: float,
@@ -76,16 +76,16 @@ def judge(
 
     Args:
         accuracies: Accuracy with interval by split: train, test, and val where there is one; or what ``measure`` says.
-        pictures: Number of pictures by split.
-        baseline: Accuracy of always naming the largest class of the training pictures; or what an answer that looks at
-            no picture reaches by the measure.
+        images: Number of images by split.
+        baseline: Accuracy of always naming the largest class of the training images; or what a prediction that looks at
+            no image reaches by the measure.
         confidence: Coverage of the intervals.
-        measure: Which figure it is; 1 is the best of each.
+        measure: Which metric it is; 1 is the best of each.
         resolution: A sentence on what the test can't tell apart, where it is too small.
 
     Returns:
-        ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the figures, and
-        ``advice``; None without both training and test figures.
+        ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the metrics, and
+        ``advice``; None without both training and test metrics.
     """
     if "train" not in accuracies or "test" not in accuracies:
         return None
@@ -94,14 +94,14 @@ def judge(
     train, test = accuracies["train"], accuracies["test"]
     gap = difference(train, test)
     code = _code(train, gap, baseline)
-    told = _figures(accuracies, pictures, confidence, measure)
+    told = _metrics(accuracies, images, confidence, measure)
     sentences = [told, _meaning(code, gap, baseline, measure), *_validation(accuracies)]
     sentences += [resolution] if resolution else []
     return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """Return the first figure minus the second, with the interval that follows from theirs."""
+    """Return the first metric minus the second, with the interval that follows from theirs."""
     one, other = _ends(first), _ends(second)
     value = one[1] - other[1]
     low = value - hypot(one[1] - one[0], other[2] - other[1])
@@ -122,10 +122,10 @@ def _code(train: Estimate, gap: Estimate, baseline: float) -> str:
     return "too-few"
 
 
-def _figures(accuracies: Mapping[str, Estimate], pictures: Mapping[str, int], confidence: float, measure: str) -> str:
+def _metrics(accuracies: Mapping[str, Estimate], images: Mapping[str, int], confidence: float, measure: str) -> str:
     subject, of, things = _SUBJECTS[measure]
     told = [
-        f"{_percent(accuracies[split])} {of} {pictures[split]:,} {name} {things} ({_range(accuracies[split])})"
+        f"{_percent(accuracies[split])} {of} {images[split]:,} {name} {things} ({_range(accuracies[split])})"
         for split, name in _NAMES.items()
         if split in accuracies
     ]
@@ -140,7 +140,7 @@ def _meaning(code: str, gap: Estimate, baseline: float, measure: str) -> str:
     if code == "over-fitted":
         return (
             f"Test is {points} below training (interval {span}), which is more than chance: the model knows its "
-            f"training pictures better than what they share with others."
+            f"training images better than what they share with others."
         )
     if code == "under-fitted":
         return _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%")
@@ -148,7 +148,7 @@ def _meaning(code: str, gap: Estimate, baseline: float, measure: str) -> str:
         return f"Test is {points} above training (training minus test: interval {span})."
     if code == "close":
         return f"Training minus test is {_points(value)} points (interval {span}): no sign of over-fitting."
-    return f"Training minus test is {_points(value)} points, but with so few pictures it may be anything from {span}."
+    return f"Training minus test is {_points(value)} points, but with so few images it may be anything from {span}."
 
 
 def _validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
@@ -161,20 +161,20 @@ def _validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
         yield f"Validation is {points} points above test as well: what was chosen by it looks better there than it is."
 
 
-def _ends(figure: Estimate) -> tuple[float, float, float]:
+def _ends(metric: Estimate) -> tuple[float, float, float]:
     """Return low, value and high; a missing end is the value, and an end never lies on the wrong side of it."""
-    value = figure.value or 0.0
-    low = value if figure.low is None else min(figure.low, value)
-    high = value if figure.high is None else max(figure.high, value)
+    value = metric.value or 0.0
+    low = value if metric.low is None else min(metric.low, value)
+    high = value if metric.high is None else max(metric.high, value)
     return low, value, high
 
 
-def _percent(figure: Estimate) -> str:
-    return f"{_points(figure.value or 0.0)}%"
+def _percent(metric: Estimate) -> str:
+    return f"{_points(metric.value or 0.0)}%"
 
 
-def _range(figure: Estimate) -> str:
-    low, _, high = _ends(figure)
+def _range(metric: Estimate) -> str:
+    low, _, high = _ends(metric)
     return f"{_points(low)} to {_points(high)}"
 
 

@@ -13,12 +13,12 @@ _PLACE = re.compile(r"convnext_.*_identity")
 def with_drop_path(network: keras.Model, rate: float) -> keras.Model:
     """Return the backbone with stochastic depth (Huang et al. 2016, arXiv 1603.09382).
 
-    The rate rises linearly from the first residual branch to ``rate`` at the last. A branch is left out for one picture
-    at a time, by a Dropout whose noise is one number a picture, so that the file opens in plain Keras.
+    The rate rises linearly from the first residual branch to ``rate`` at the last. A branch is left out for one image
+    at a time, by a Dropout whose noise is one number an image, so that the file opens in plain Keras.
 
     Args:
         network: A backbone with random weights, of a family that has it.
-        rate: Share of the pictures for which the last branch is left out, 0 to 1 (1 excluded).
+        rate: Share of the images for which the last branch is left out, 0 to 1 (1 excluded).
     """
     if any(_PLACE.fullmatch(layer.name) for layer in network.layers):
         network = keras.models.clone_model(network, clone_function=_with_place)

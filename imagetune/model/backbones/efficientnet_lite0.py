@@ -95,7 +95,7 @@ def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck) -> Any:
     x = _batch_norm(_conv(x, stage.filters, 1, name=f"{name}_project_conv"), f"{name}_project_bn")
     if bottleneck.stride != 1 or inputs.shape[-1] != stage.filters:
         return x
-    # Stochastic depth grows linearly with depth, as in the paper; a Dropout whose noise is one number a picture.
+    # Stochastic depth grows linearly with depth, as in the paper; a Dropout whose noise is one number an image.
     rate = DROP_CONNECT * bottleneck.index / sum(stage.repeats for stage in _STAGES)
     x = keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return keras.layers.Add(name=f"{name}_add")([inputs, x])

@@ -1,7 +1,7 @@
 """What each family of backbones does to pixels first, as layers of the model itself.
 
 Only layers and operations that Keras ships are used, so that a saved model takes raw RGB and opens in plain Keras.
-The figures are those of ``keras.applications.imagenet_utils.preprocess_input`` and of the layers that Keras builds into
+The metrics are those of ``keras.applications.imagenet_utils.preprocess_input`` and of the layers that Keras builds into
 EfficientNet, EfficientNetV2, MobileNetV3 and ConvNeXt.
 """
 

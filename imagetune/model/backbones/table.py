@@ -29,7 +29,7 @@ class Backbone:
         name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
         scheme: How its layers group into blocks.
         preprocessing: What it does to RGB pixels 0..255 first; see ``imagetune.model.backbones.preprocessing``.
-        usual_size: Height and width in pixels that its ImageNet weights were trained at.
+        default_size: Height and width in pixels that its ImageNet weights were trained at.
         min_size: Smallest height and width in pixels that it takes.
         parameters: Number of parameters without the classifier.
         constructor: Name in ``keras.applications``; empty for our own and plug-ins.
@@ -47,7 +47,7 @@ class Backbone:
     name: str
     scheme: BlockScheme
     preprocessing: Preprocessing
-    usual_size: int
+    default_size: int
     min_size: int
     parameters: int
     constructor: str = ""
@@ -61,35 +61,35 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class _Family:
+class _Kind:
     scheme: BlockScheme
     preprocessing: Preprocessing
     built_in: BuiltIn = "none"
     min_size: int = 32
 
 
-_VGG = _Family(blocks.VGG, "caffe")
-_RESNET = _Family(blocks.RESNET, "caffe")
-_RESNET_V2 = _Family(blocks.RESNET, "tf")
-_INCEPTION_V3 = _Family(blocks.INCEPTION_V3, "tf", min_size=75)
-_INCEPTION_RESNET_V2 = _Family(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
-_XCEPTION = _Family(blocks.XCEPTION, "tf", min_size=71)
-_MOBILENET = _Family(blocks.MOBILENET, "tf")
-_MOBILENET_V2 = _Family(blocks.MOBILENET_V2, "tf")
-_MOBILENET_V3 = _Family(blocks.MOBILENET_V3, "tf", "optional")
-_DENSENET = _Family(blocks.DENSENET, "torch")
-_NASNET = _Family(blocks.NASNET, "tf")
-_EFFICIENTNET = _Family(blocks.EFFICIENTNET, "torch", "always")
-_EFFICIENTNET_V2_B = _Family(blocks.EFFICIENTNET, "torch", "optional")
-_EFFICIENTNET_V2_SML = _Family(blocks.EFFICIENTNET, "v2", "optional")
-_CONVNEXT = _Family(blocks.CONVNEXT, "torch", "optional")
+_VGG = _Kind(blocks.VGG, "caffe")
+_RESNET = _Kind(blocks.RESNET, "caffe")
+_RESNET_V2 = _Kind(blocks.RESNET, "tf")
+_INCEPTION_V3 = _Kind(blocks.INCEPTION_V3, "tf", min_size=75)
+_INCEPTION_RESNET_V2 = _Kind(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
+_XCEPTION = _Kind(blocks.XCEPTION, "tf", min_size=71)
+_MOBILENET = _Kind(blocks.MOBILENET, "tf")
+_MOBILENET_V2 = _Kind(blocks.MOBILENET_V2, "tf")
+_MOBILENET_V3 = _Kind(blocks.MOBILENET_V3, "tf", "optional")
+_DENSENET = _Kind(blocks.DENSENET, "torch")
+_NASNET = _Kind(blocks.NASNET, "tf")
+_EFFICIENTNET = _Kind(blocks.EFFICIENTNET, "torch", "always")
+_EFFICIENTNET_V2_B = _Kind(blocks.EFFICIENTNET, "torch", "optional")
+_EFFICIENTNET_V2_SML = _Kind(blocks.EFFICIENTNET, "v2", "optional")
+_CONVNEXT = _Kind(blocks.CONVNEXT, "torch", "optional")
 
 
 def _row(
     name: str,
     constructor: str,
-    family: _Family,
-    usual_size: int,
+    family: _Kind,
+    default_size: int,
     parameters: int,
     top1: float | None,
     address: str,
@@ -103,7 +103,7 @@ def _row(
         scheme=family.scheme,
         preprocessing=family.preprocessing,
         built_in=family.built_in,
-        usual_size=usual_size,
+        default_size=default_size,
         min_size=family.min_size,
         parameters=parameters,
         top1=top1,
@@ -245,7 +245,7 @@ EFFICIENTNET_LITE0 = Backbone(
     name="efficientnet_lite0",
     scheme=blocks.EFFICIENTNET,
     preprocessing="lite",
-    usual_size=224,
+    default_size=224,
     min_size=32,
     parameters=3_413_024,
 )

@@ -2,7 +2,7 @@
 
 Only groups, names and numbers are read; nothing is deserialised, so no file can run code. Links out of the file,
 numbers kept elsewhere, shapes that the file is too small for, and archives that would inflate are refused before
-memory is taken for them.
+memory is predicted as them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 
 from imagetune.errors import ModelFileError
 
-MOST_OBJECTS = 200_000
+MAX_OBJECTS = 200_000
 DEEPEST_GROUP = 32
 LARGEST_ATTRIBUTE_BYTES = 16 << 20
 # Trained weights hardly compress; what inflates more than this is not weights.
-MOST_INFLATION = 4
+MAX_INFLATION = 4
 CHUNK_SLACK_BYTES = 1 << 20
 ARCHIVED_WEIGHTS = "model.weights.h5"
 
@@ -41,7 +41,7 @@ class StoredArray:
         """Return the numbers, (shape) float32 or as stored.
 
         Raises:
-            ModelFileError: The file is damaged there, or holds NaN or infinity.
+            ModelFileError: The file is corrupted there, or holds NaN or infinity.
         """
         try:
             array = np.asarray(self.dataset[()])
@@ -98,7 +98,7 @@ def open_weights(path: Path) -> Iterator[StoredWeights]:
     """Open a weight file or a whole saved model and give its layers; arrays can be read until the block ends.
 
     Raises:
-        ModelFileError: The file is damaged, hostile or in no layout of Keras.
+        ModelFileError: The file is corrupted, hostile or in no layout of Keras.
     """
     with ExitStack() as stack:
         try:
@@ -108,7 +108,7 @@ def open_weights(path: Path) -> Iterator[StoredWeights]:
         except ModelFileError as error:
             raise _located(error, path) from error
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-            what = f"damaged or not a weight file: {error}"
+            what = f"corrupted or not a weight file: {error}"
             raise ModelFileError(what, where=str(path), hint="copy the file again, or give another one") from error
         try:
             yield stored
@@ -153,12 +153,12 @@ class _Budget:
     """Counts the objects of a file, so that loops of links and endless trees end."""
 
     def __init__(self) -> None:
-        self.left = MOST_OBJECTS
+        self.left = MAX_OBJECTS
 
     def spend(self, depth: int) -> None:
         self.left -= 1
         if self.left < 0 or depth > DEEPEST_GROUP:
-            raise ModelFileError(f"more than {MOST_OBJECTS} objects, or deeper than {DEEPEST_GROUP} groups")
+            raise ModelFileError(f"more than {MAX_OBJECTS} objects, or deeper than {DEEPEST_GROUP} groups")
 
 
 def _walk(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> Iterator[StoredLayer]:
@@ -222,7 +222,7 @@ def _array(group: h5py.Group, name: str) -> StoredArray:
         raise ModelFileError(f"{dataset.name} doesn't hold numbers")
     stated = math.prod(dataset.shape) * dataset.dtype.itemsize
     chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
-    if stated > MOST_INFLATION * dataset.id.get_storage_size() or chunk > MOST_INFLATION * stated + CHUNK_SLACK_BYTES:
+    if stated > MAX_INFLATION * dataset.id.get_storage_size() or chunk > MAX_INFLATION * stated + CHUNK_SLACK_BYTES:
         raise ModelFileError(f"{dataset.name} states {stated} bytes that the file doesn't hold: refused")
     return StoredArray(tuple(dataset.shape), dataset)
 

@@ -29,7 +29,7 @@ from imagetune.errors import ImagetuneError, WeightsError
 from imagetune.model.backbones.table import Backbone, all_backbones, get_backbone
 from imagetune.model.weights import packages
 
-WeightsState = Literal["packaged", "cached", "absent", "damaged"]
+WeightsState = Literal["packaged", "cached", "absent", "corrupted"]
 CONNECT_TIMEOUT_SECONDS = 6.0
 STALL_TIMEOUT_SECONDS = 30.0
 
@@ -40,10 +40,10 @@ class WeightsStatus:
 
     Attributes:
         backbone: Name of the backbone.
-        state: ``packaged`` in a Python package, ``cached`` by Keras, ``absent``, or ``damaged``: with another hash.
+        state: ``packaged`` in a Python package, ``cached`` by Keras, ``absent``, or ``corrupted``: with another hash.
         path: Where the file is or belongs.
         url: Where Keras downloads it; empty for a package.
-        detail: What is wrong with a damaged file.
+        detail: What is wrong with a corrupted file.
     """
 
     backbone: str
@@ -72,8 +72,8 @@ def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
     path = cache_folder() / backbone.weights_file
     if not path.is_file():
         return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
-    detail = _damage(path, backbone.weights_hash) if verify else ""
-    return WeightsStatus(backbone.name, "damaged" if detail else "cached", str(path), backbone.weights_url, detail)
+    detail = _corruption(path, backbone.weights_hash) if verify else ""
+    return WeightsStatus(backbone.name, "corrupted" if detail else "cached", str(path), backbone.weights_url, detail)
 
 
 def weights_state(backbone: Backbone, *, verify: bool = True) -> WeightsState:
@@ -86,7 +86,7 @@ def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
 
     Raises:
         RecipeError: Unknown backbone; nothing is downloaded then.
-        WeightsError: A file can't be had, or a damaged one is in the way.
+        WeightsError: A file can't be had, or a corrupted one is in the way.
     """
     backbones = [get_backbone(name) for name in names]
     for backbone in backbones:
@@ -110,12 +110,12 @@ def imagenet_file(backbone: Backbone) -> Path:
     """Return the path of the verified ImageNet weights, downloaded by Keras if need be.
 
     Raises:
-        WeightsError: Damaged, or absent and not to be downloaded; names the address, the place and what to do.
+        WeightsError: Corrupted, or absent and not to be downloaded; names the address, the place and what to do.
     """
     status = weights_status(backbone)
     path = Path(status.path)
-    if status.state == "damaged":
-        raise WeightsError(status.detail, where=status.path, hint=_damage_hint(backbone))
+    if status.state == "corrupted":
+        raise WeightsError(status.detail, where=status.path, hint=_corruption_hint(backbone))
     if status.state == "absent":
         _download(backbone, path)
     return path
@@ -128,7 +128,7 @@ def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
         return WeightsStatus(backbone.name, "absent", packages.LITE0_FILE, "", error.what)
     wrong = verify and sha256_file(path) != packages.LITE0_SHA256
     detail = f"its SHA-256 is not {packages.LITE0_SHA256}" if wrong else ""
-    return WeightsStatus(backbone.name, "damaged" if wrong else "packaged", str(path), "", detail)
+    return WeightsStatus(backbone.name, "corrupted" if wrong else "packaged", str(path), "", detail)
 
 
 def _plugin_status(backbone: Backbone) -> WeightsStatus:
@@ -142,7 +142,7 @@ def _plugin_status(backbone: Backbone) -> WeightsStatus:
     return WeightsStatus(backbone.name, "packaged" if there else "absent", str(path), "", detail)
 
 
-def _damage(path: Path, expected: str | None) -> str:
+def _corruption(path: Path, expected: str | None) -> str:
     """Return what is wrong with a cached file, or nothing."""
     if expected is None:
         return "" if _opens(path) else "cut short, or not a weight file"
@@ -152,7 +152,7 @@ def _damage(path: Path, expected: str | None) -> str:
         while chunk := file.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     actual = digest.hexdigest()
-    return "" if actual == expected else f"damaged or another version: {kind.upper()} {actual}, expected {expected}"
+    return "" if actual == expected else f"corrupted or another version: {kind.upper()} {actual}, expected {expected}"
 
 
 def _opens(path: Path) -> bool:
@@ -164,7 +164,7 @@ def _opens(path: Path) -> bool:
         return False
 
 
-def _damage_hint(backbone: Backbone) -> str:
+def _corruption_hint(backbone: Backbone) -> str:
     if not backbone.constructor:
         return "install its package again"
     return f"delete it, then run `imagetune weights fetch {backbone.name}`; it comes from {backbone.weights_url}"
@@ -199,15 +199,15 @@ def _require_reachable(backbone: Backbone, target: Path) -> None:
     """Ask for the file's headers, with a limit that also covers looking up the host's name.
 
     Raises:
-        WeightsError: No answer in time.
+        WeightsError: No prediction in time.
     """
-    answers: queue.Queue[str] = queue.Queue()
-    asker = threading.Thread(target=lambda: answers.put(_ask(backbone.weights_url)), daemon=True)
+    predictions: queue.Queue[str] = queue.Queue()
+    asker = threading.Thread(target=lambda: predictions.put(_ask(backbone.weights_url)), daemon=True)
     asker.start()
     try:
-        reason = answers.get(timeout=CONNECT_TIMEOUT_SECONDS + 1)
+        reason = predictions.get(timeout=CONNECT_TIMEOUT_SECONDS + 1)
     except queue.Empty:
-        reason = f"no answer in {CONNECT_TIMEOUT_SECONDS:g} seconds"
+        reason = f"no prediction in {CONNECT_TIMEOUT_SECONDS:g} seconds"
     if reason:
         raise _not_to_be_had(backbone, target, reason)
 

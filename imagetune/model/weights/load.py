@@ -74,7 +74,7 @@ def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
     Raises:
         RecipeError: ``hed`` for another backbone than VGG16, or a word that means nothing.
         WeightsError: Weights that are not to be had, or are not those of this backbone.
-        ModelFileError: A weight file or run folder that is damaged or hostile.
+        ModelFileError: A weight file or run folder that is corrupted or hostile.
     """
     backbone = get_backbone(config.backbone)
     network = model.get_layer(backbone.name)
@@ -110,7 +110,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
 
     Raises:
         WeightsError: The run's backbone is another one.
-        ModelFileError: There is no model in the folder, or it is damaged.
+        ModelFileError: There is no model in the folder, or it is corrupted.
     """
     place = find_manifest(folder)
     manifest = read_manifest(place)

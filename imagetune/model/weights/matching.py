@@ -72,7 +72,7 @@ def assign(match: Match) -> None:
     """Give every matched layer its numbers from the file.
 
     Raises:
-        ModelFileError: The file is damaged there, or holds NaN or infinity.
+        ModelFileError: The file is corrupted there, or holds NaN or infinity.
     """
     for layer, stored in match.found.items():
         for weight, array in zip(layer.weights, stored.arrays, strict=True):

@@ -21,7 +21,7 @@ from imagetune.errors import WeightsError
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 LARGEST_FILE_BYTES = 1 << 30
-MOST_TENSORS = 100_000
+MAX_TENSORS = 100_000
 _ITEM_TYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
@@ -99,9 +99,9 @@ def _unpickle(file: BinaryIO) -> Any:
     try:
         return _Reader(file).load()
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise WeightsError(f"damaged: {error}") from error
+        raise WeightsError(f"corrupted: {error}") from error
     except (OverflowError, struct.error, UnicodeDecodeError) as error:
-        raise WeightsError(f"damaged: {error}") from error
+        raise WeightsError(f"corrupted: {error}") from error
 
 
 def _rebuild_tensor(*arguments: Any) -> _Tensor:
@@ -114,7 +114,7 @@ def _rebuild_tensor(*arguments: Any) -> _Tensor:
 
 
 def _checked_state(state: Any) -> dict[str, _Tensor]:
-    if not isinstance(state, dict) or len(state) > MOST_TENSORS:
+    if not isinstance(state, dict) or len(state) > MAX_TENSORS:
         raise WeightsError("it doesn't hold a state dictionary")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
@@ -144,7 +144,7 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
 
 
 def _read_exactly(file: BinaryIO, count: int, key: str) -> bytes:
-    # A stated length is only believed when the file is long enough, before memory is taken for it.
+    # A stated length is only believed when the file is long enough, before memory is predicted as it.
     here = file.tell()
     left = file.seek(0, 2) - here
     file.seek(here)

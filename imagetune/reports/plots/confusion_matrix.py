@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imagetune.reports.style import GRID, INK, ON_DARK, RIGHT, WRONG, Drawing, drawing_style, inline_drawing
 
-MOST_CLASSES = 40
+MAX_CLASSES = 40
 LONGEST_NAME = 22
 
 
@@ -28,7 +28,7 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
     Args:
         confusion: (k, k) counts, rows true and columns predicted.
-        class_names: k names. Of more than `MOST_CLASSES`, those with the most mistakes are shown.
+        class_names: k names. Of more than `MAX_CLASSES`, those with the most mistakes are shown.
     """
     shown = shown_classes(confusion)
     totals = confusion.sum(axis=1)[shown]
@@ -48,12 +48,12 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes that the heat map shows: all, or the `MOST_CLASSES` that are mixed up most, in their order."""
+    """Return the classes that the heat map shows: all, or the `MAX_CLASSES` that are mixed up most, in their order."""
     classes = len(confusion)
-    if classes <= MOST_CLASSES:
+    if classes <= MAX_CLASSES:
         return np.arange(classes)
     mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
-    return np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+    return np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
 
 
 def shortened_name(name: str) -> str:
@@ -76,7 +76,7 @@ def _paint_cells(axes: Axes, counts: NDArray[np.int64], totals: NDArray[np.int64
         count = int(counts[row, column])
         share = count / totals[row]
         colour = RIGHT if row == column else WRONG
-        # Even a single mistake among many pictures must be seen.
+        # Even a single mistake among many images must be seen.
         shade = 0.12 + 0.88 * share
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=shade, linewidth=0))
         ink = ON_DARK if shade > 0.6 else INK

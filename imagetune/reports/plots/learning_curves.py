@@ -19,7 +19,7 @@ PANEL_INCHES = (4.6, 2.9)
 
 # Drawn in this order, as far as the task has them.
 _PANELS = tuple(METRICS[name] for name in ("loss", "accuracy", "mae", "r2", "f1"))
-_MOST_PANELS = 3
+_MAX_PANELS = 3
 
 
 def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
@@ -51,9 +51,9 @@ def curves_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _panels(epochs: Sequence[Mapping[str, Any]]) -> list[Metric]:
-    """Return the panels of the figures that the epochs have."""
+    """Return the panels of the metrics that the epochs have."""
     known = {name for line in epochs for split in ("train", "val") for name in line.get(split) or {}}
-    return [panel for panel in _PANELS if panel.name in known][:_MOST_PANELS]
+    return [panel for panel in _PANELS if panel.name in known][:_MAX_PANELS]
 
 
 def _title(metric: Metric) -> str:

@@ -1,4 +1,4 @@
-"""The picture of a learning-rate range test."""
+"""The image of a learning-rate range test."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from imagetune.training.optimization.schedules import StageSchedule
 
 TITLE = "Learning rate of the head"
 FIGURE_INCHES = (7.4, 4.0)
-MOST_POINTS = 400
+MAX_POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _rates_of(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start: int
     end = int(lines[-1]["step"])
     updates = (end - start) / accumulation
     shape = StageSchedule(1.0, stage.schedule, steps_per_epoch=updates / len(lines), epochs=stage.epochs)
-    passes = np.linspace(start, end - 1, min(end - start, MOST_POINTS)).astype(np.int64)
+    passes = np.linspace(start, end - 1, min(end - start, MAX_POINTS)).astype(np.int64)
     # A fall of plateau lies between two epochs: both of its ends are drawn.
     ends = np.array([int(line["step"]) - 1 for line in lines])
     passes = np.unique(np.concatenate([passes, ends, np.minimum(ends + 1, end - 1)]))

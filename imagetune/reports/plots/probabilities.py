@@ -1,4 +1,4 @@
-"""Drawings of probabilities: reliability, risk and coverage, ROC and precision-recall curves, sizes of answer sets."""
+"""Plots of probabilities: reliability, risk and coverage, ROC and precision-recall curves, prediction-set sizes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PANEL_INCHES = (4.6, 3.6)
 # With the names of the curves below.
 NAMED_INCHES = (4.6, 4.3)
 # Curves that get a name; colours and dashes tell no more apart.
-MOST_NAMED = 8
+MAX_NAMED = 8
 # Thin lines of the other classes, beyond which they are a blot.
-MOST_LINES = 60
-MOST_POINTS = 80
+MAX_LINES = 60
+MAX_POINTS = 80
 _LOOKS = tuple((colour, dashes) for dashes in ((), (4, 1.5)) for colour in (TRAIN, VAL, RATE, INK))
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ def reliability_drawing(
     """Return what was claimed against what happened.
 
     Args:
-        title: Which pictures.
+        title: Which images.
         before: Bins of `imagetune.evaluation.probabilities.calibration`.
         after: The same at the temperature.
     """
@@ -83,25 +83,25 @@ def reliability_drawing(
 
 
 def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Return the share of mistakes against the share of pictures that are answered.
+    """Return the share of mistakes against the share of images that are predicted.
 
     Args:
         curve: Coverage and risk.
-        mistakes: Share of mistakes among all answers.
+        mistakes: Share of mistakes among all predictions.
         points: Those of validation's thresholds.
     """
 
     def paint(axes: Axes) -> None:
         across, up = (np.array([row[key] for row in curve]) for key in ("coverage", "risk"))
         axes.axhline(mistakes, color=MUTED, linewidth=1, dashes=(4, 2))
-        axes.text(0.01, mistakes, "left by lot", color=MUTED, fontsize=8, va="bottom")
+        axes.text(0.01, mistakes, "left at random", color=MUTED, fontsize=8, va="bottom")
         best = np.maximum(across - (1 - mistakes), 0) / across
         axes.plot(across, best, color=MUTED, linewidth=1, dashes=(1, 1.5))
         axes.plot(across, up, color=TRAIN)
         axes.fill_between(across, up, color=TRAIN, alpha=0.12, linewidth=0)
-        found = [row for row in points if row["answered"]["value"] and row["accuracy"]["value"] is not None]
+        found = [row for row in points if row["predicted"]["value"] and row["accuracy"]["value"] is not None]
         axes.plot(
-            [row["answered"]["value"] for row in found],
+            [row["predicted"]["value"] for row in found],
             [1 - row["accuracy"]["value"] for row in found],
             "D",
             color=VAL,
@@ -111,7 +111,7 @@ def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: 
         axes.set_ylim(0, max(1.15 * max(up.max(), mistakes), 0.02))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        _frame(axes, "answered pictures", "mistakes among them")
+        _frame(axes, "predicted images", "mistakes among them")
 
     return _drawing("Risk and coverage", paint)
 
@@ -122,7 +122,7 @@ def roc_drawing(curves: Sequence[Curve]) -> Drawing:
     def paint(axes: Axes) -> None:
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, dashes=(4, 2))
         _draw_curves(axes, curves)
-        _unit_frame(axes, "false alarms (of the other pictures)", "recall")
+        _unit_frame(axes, "false alarms (of the other images)", "recall")
 
     return _drawing("ROC curves", paint, NAMED_INCHES)
 
@@ -138,39 +138,39 @@ def precision_drawing(curves: Sequence[Curve]) -> Drawing:
 
 
 def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Return how many pictures have how many answers in their set.
+    """Return how many images have how many predictions in their set.
 
     Args:
-        sizes: Size and pictures.
+        sizes: Size and images.
         what: What is counted in a set: classes or labels.
     """
 
     def paint(axes: Axes) -> None:
-        across, up = ([row[key] for row in sizes] for key in ("size", "pictures"))
+        across, up = ([row[key] for row in sizes] for key in ("size", "images"))
         axes.bar(across, up, color=TRAIN, width=0.7)
         if len(sizes) <= 12:
-            for size, pictures in zip(across, up, strict=True):
-                axes.text(size, pictures, f"{pictures}", ha="center", va="bottom", color=INK, fontsize=8)
+            for size, images in zip(across, up, strict=True):
+                axes.text(size, images, f"{images}", ha="center", va="bottom", color=INK, fontsize=8)
         axes.set_xlim(min(across) - 0.8, max(*across, min(across) + 3) + 0.8)
         axes.set_ylim(0, 1.12 * max(up))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _frame(axes, f"{what} in the set", "pictures")
+        _frame(axes, f"{what} in the set", "images")
 
     return _drawing("Sizes of the sets", paint)
 
 
 def thinned(values: Floats) -> NDArray[np.int64]:
-    """Return the places of at most `MOST_POINTS` of (m,) points of a curve, the ends among them."""
-    places = np.round(np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS))).astype(np.int64)
+    """Return the places of at most `MAX_POINTS` of (m,) points of a curve, the ends among them."""
+    places = np.round(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS))).astype(np.int64)
     return np.unique(places)
 
 
 def _draw_curves(axes: Axes, curves: Sequence[Curve], *, steps: bool = False) -> None:
     style = "steps-pre" if steps else "default"
-    for curve in [curve for curve in curves if not curve.name][:MOST_LINES]:
+    for curve in [curve for curve in curves if not curve.name][:MAX_LINES]:
         axes.plot(curve.across, curve.up, color=GRID, linewidth=0.8, drawstyle=style)
-    named = [curve for curve in curves if curve.name][:MOST_NAMED]
+    named = [curve for curve in curves if curve.name][:MAX_NAMED]
     for curve, (colour, dashes) in zip(named, _LOOKS, strict=False):
         axes.plot(
             curve.across, curve.up, color=colour, dashes=dashes, linewidth=1.5, drawstyle=style,

@@ -16,7 +16,7 @@ from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawi
 
 PANEL_INCHES = (4.6, 3.6)
 # More points make the page heavy and say nothing more.
-MOST_POINTS = 1500
+MAX_POINTS = 1500
 _BARS = 24
 
 Floats = NDArray[np.float64]
@@ -25,25 +25,29 @@ Ranges = Sequence[Mapping[str, Any]]
 
 
 def value_drawings(
-    true: Floats, given: Floats, name: str, *, by_true: Ranges = (), by_answer: Ranges = ()
+    true: Floats, given: Floats, name: str, *, by_true: Ranges = (), by_prediction: Ranges = ()
 ) -> tuple[Drawing, ...]:
     """Return drawings of predicted against true numbers, of the residuals against both, and of how often they are what.
 
     Args:
         true: (n,) labels.
-        given: (n,) answers.
+        given: (n,) predictions.
         name: What the number is called.
         by_true: Ranges of true numbers whose mean residual is drawn with its interval.
-        by_answer: The same of answers.
+        by_prediction: The same of predictions.
     """
-    some, answers = drawn_points(true, given)
+    some, predictions = drawn_points(true, given)
     panels: dict[str, Callable[[Axes], None]] = {
-        "Predicted and true": partial(_paint_pairs, true=some, given=answers, name=name),
+        "Predicted and true": partial(_paint_pairs, true=some, given=predictions, name=name),
         "Residuals by true number": partial(
-            _paint_residuals, across=some, residuals=answers - some, told=f"true {name}", ranges=by_true
+            _paint_residuals, across=some, residuals=predictions - some, told=f"true {name}", ranges=by_true
         ),
-        "Residuals by answer": partial(
-            _paint_residuals, across=answers, residuals=answers - some, told=f"predicted {name}", ranges=by_answer
+        "Residuals by prediction": partial(
+            _paint_residuals,
+            across=predictions,
+            residuals=predictions - some,
+            told=f"predicted {name}",
+            ranges=by_prediction,
         ),
         "How often they are off": partial(_paint_histogram, residuals=given - true),
     }
@@ -71,10 +75,10 @@ def value_figure(true: Floats, given: Floats, name: str) -> Figure:
 
 
 def drawn_points(true: Floats, given: Floats) -> tuple[Floats, Floats]:
-    """Return the numbers that are drawn: all, or `MOST_POINTS` of them drawn by lot, always the same."""
-    if len(true) <= MOST_POINTS:
+    """Return the numbers that are drawn: all, or `MAX_POINTS` of them drawn at random, always the same."""
+    if len(true) <= MAX_POINTS:
         return true, given
-    chosen = np.sort(np.random.default_rng(0).choice(len(true), MOST_POINTS, replace=False))
+    chosen = np.sort(np.random.default_rng(0).choice(len(true), MAX_POINTS, replace=False))
     return true[chosen], given[chosen]
 
 
@@ -122,7 +126,7 @@ def _paint_histogram(axes: Axes, residuals: Floats) -> None:
     axes.axvline(median, color=VAL, linewidth=1.2)
     axes.text(0.99, 0.99, f"median {median:+.3g}", transform=axes.transAxes, ha="right", va="top", color=VAL)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    _frame(axes, "predicted - true", "pictures")
+    _frame(axes, "predicted - true", "images")
 
 
 def _paint_points(axes: Axes, x: Floats, y: Floats) -> None:

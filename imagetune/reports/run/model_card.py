@@ -13,7 +13,7 @@ from imagetune.core.text import format_count
 from imagetune.recipe.metrics import METRICS, show_number
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.run.model_card_sentences import measured_sentences
-from imagetune.reports.run.overview import facts_of, figure_view, picture_counts, problem_of
+from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
 UNSAID = "Not said: the recipe's `card` section has no word on it."
@@ -30,7 +30,7 @@ def write_model_card(run_dir: Path) -> Path:
         The file.
 
     Raises:
-        ModelFileError: It is no run folder, or a file in it is damaged.
+        ModelFileError: It is no run folder, or a file in it is corrupted.
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
@@ -53,12 +53,12 @@ def render_model_card(run: RunFiles) -> str:
         facts=list(facts_of(run)),
         classes=run.evaluation.get("class_names", ()),
         size=f"{image.height} x {image.width}",
-        counts=picture_counts(run),
+        counts=image_counts(run),
         findings=run.audit.get("findings", []),
         tested=tested,
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
+        metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
         measured=list(measured_sentences(run.evaluation)),
         limits=list(_limits(run)),
@@ -66,18 +66,18 @@ def render_model_card(run: RunFiles) -> str:
 
 
 def _limits(run: RunFiles) -> Iterator[str]:
-    """Yield what the figures themselves say about their limits."""
+    """Yield what the metrics themselves say about their limits."""
     tested = run.tested_split
     if tested is None:
         return
     if run.tested_name != "test":
-        yield "No pictures were held out for a test: the figures are those of validation, and flatter."
-    if few := [row["class"] for row in tested.get("per_class", []) if row["pictures"] < FEW]:
+        yield "No images were held out for a test: the metrics are those of validation, and flatter."
+    if few := [row["class"] for row in tested.get("per_class", []) if row["images"] < FEW]:
         yield (
-            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} pictures, "
-            f"so that their own figures are rough: {', '.join(few)}."
+            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} images, "
+            f"so that their own metrics are rough: {', '.join(few)}."
         )
-    yield "The figures hold for pictures like those of the test: same source, same cameras, same labelling."
+    yield "The metrics hold for images like those of the test: same source, same cameras, same labelling."
     yield from (f"{note}." for note in tested.get("notes", []))
 
 

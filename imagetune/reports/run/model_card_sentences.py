@@ -22,7 +22,7 @@ def measured_sentences(evaluation: Part) -> Iterator[tuple[str, list[str]]]:
             yield title, lines
 
 
-def _figure(value: Part | None, digits: int = 3) -> str:
+def _metric(value: Part | None, digits: int = 3) -> str:
     if not value or value.get("value") is None:
         return "unknown"
     text = f"{value['value']:.{digits}f}"
@@ -42,14 +42,14 @@ def _gaps(part: Part) -> Iterator[str]:
     found = part.get("train_test") or {}
     for name in VERDICT_METRICS:
         if name in found:
-            yield f"{name}, training less test: {_figure(found[name])}"
+            yield f"{name}, training less test: {_metric(found[name])}"
             return
 
 
 def _folds(part: Part) -> Iterator[str]:
     for name in VERDICT_METRICS:
-        if found := part["figures"].get(name):
-            spread = _figure({**found, "value": found["mean"]})
+        if found := part["metrics"].get(name):
+            spread = _metric({**found, "value": found["mean"]})
             yield f"{name}, mean of {part['count']} folds: {spread}; from {found['least']:.3f} to {found['most']:.3f}"
             return
 
@@ -59,10 +59,10 @@ def _text(part: Part) -> Iterator[str]:
 
 
 def _baselines(part: Part) -> Iterator[str]:
-    names = {"prior": "one answer for all", "neighbours": "the nearest neighbours", "probe": "a linear probe"}
+    names = {"prior": "one prediction for all", "neighbours": "the nearest neighbours", "probe": "a linear probe"}
     for model in part["models"]:
-        compared = f"{part['compared']} {_figure(model['figures'][part['compared']])}"
-        ahead = f"this model is ahead by {_figure(_gain(model['difference'], part['compared']))}"
+        compared = f"{part['compared']} {_metric(model['metrics'][part['compared']])}"
+        ahead = f"this model is ahead by {_metric(_gain(model['difference'], part['compared']))}"
         yield f"{names.get(model['name'], model['name'])} of the same features: {compared}; {ahead}"
 
 
@@ -78,16 +78,16 @@ def _gain(difference: Part, metric: str) -> Part:
 def _calibration(part: Part) -> Iterator[str]:
     tested = part["splits"].get("test")
     if tested:
-        yield f"calibration error on the test: {_figure(tested['before']['ece'])}"
+        yield f"calibration error on the test: {_metric(tested['before']['ece'])}"
         if tested["after"]:
-            temperature = _figure(part["temperature"], 2)
-            yield f"{_figure(tested['after']['ece'])} at the temperature {temperature} that validation gives"
+            temperature = _metric(part["temperature"], 2)
+            yield f"{_metric(tested['after']['ece'])} at the temperature {temperature} that validation gives"
 
 
 def _selective(part: Part) -> Iterator[str]:
     for point in part.get("points", []):
         if 0.7 < point["coverage"] < 1:
-            yield f"answering {_percent(point['answered'])} of the pictures, {_percent(point['accuracy'])} are right"
+            yield f"predicting {_percent(point['predicted'])} of the images, {_percent(point['accuracy'])} are right"
 
 
 def _conformal(part: Part) -> Iterator[str]:
@@ -96,30 +96,30 @@ def _conformal(part: Part) -> Iterator[str]:
         if part.get("method") == "absolute_residual" and part["threshold"] is not None:
             sets = f"intervals of {part['threshold']:.4g} to either side that promise"
         promised = f"{sets} {100 * part['coverage']:.0f}%"
-        yield f"{promised} hold the truth for {_percent(part['covered'])} of the test pictures"
+        yield f"{promised} hold the truth for {_percent(part['covered'])} of the test images"
 
 
 def _label_errors(part: Part) -> Iterator[str]:
     for side, where in (("learned", "training and validation"), ("test", "test")):
         found = part.get(side)
         if found:
-            how = "also by the nearest pictures" if "beyond" in part else "surely enough for confident learning"
+            how = "also by the nearest images" if "beyond" in part else "surely enough for confident learning"
             sure = f", {found['confident']} of them {how}" if "confident" in found else ""
-            yield f"{found['found']} of {found['pictures']} {where} labels are doubted{sure}"
+            yield f"{found['found']} of {found['images']} {where} labels are suspected{sure}"
 
 
 def _out_of_distribution(part: Part) -> Iterator[str]:
     tested = part["splits"].get("test")
     if tested:
-        yield f"{_percent(tested['turned_away'])} of the test pictures are told to be unlike those of training"
+        yield f"{_percent(tested['flagged'])} of the test images are told to be unlike those of training"
     if part.get("wrong"):
-        away, kept = part["wrong"].get("turned_away"), part["wrong"].get("kept")
+        away, kept = part["wrong"].get("flagged"), part["wrong"].get("kept")
         yield f"of those it turns away {_percent(away)} are wrong, of those it keeps {_percent(kept)}"
 
 
 def _robustness(part: Part) -> Iterator[str]:
     if part.get("mean_corruption_error"):
-        yield f"mean error under the 15 common corruptions: {_figure(part['mean_corruption_error'])}"
+        yield f"mean error under the 15 common corruptions: {_metric(part['mean_corruption_error'])}"
 
 
 _PARTS = {
@@ -131,10 +131,10 @@ _PARTS = {
     "label_confusions": ("Labels that go wrong together", _text),
     "baselines": ("Beside simple models", _baselines),
     "calibration": ("Whether probabilities mean what they say", _calibration),
-    "selective_prediction": ("If it may decline to answer", _selective),
-    "conformal": ("Sets instead of single answers", _conformal),
+    "selective_prediction": ("If it may decline to prediction", _selective),
+    "conformal": ("Sets instead of single predictions", _conformal),
     "slices": ("Parts of the test", _text),
-    "robustness": ("Damaged pictures", _robustness),
-    "out_of_distribution": ("Pictures unlike those of training", _out_of_distribution),
+    "robustness": ("Corrupted images", _robustness),
+    "out_of_distribution": ("Images unlike those of training", _out_of_distribution),
     "label_errors": ("Labels that are probably wrong", _label_errors),
 }

@@ -1,4 +1,4 @@
-"""What every page about a run tells of it: its facts, how it ended, its figures, its pictures."""
+"""What every page about a run tells of it: its facts, how it ended, its metrics, its images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def facts_of(run: RunFiles) -> Iterator[tuple[str, str]]:
     digest = weights.get("sha256")
     yield "weights", recipe.model.weights + (f" (SHA-256 {digest[:12]}…)" if digest else "")
     height, width = recipe.data.image.height, recipe.data.image.width
-    yield "pictures", f"{Path(recipe.data.source).name}, {height} x {width} pixels, {recipe.data.resize}"
+    yield "images", f"{Path(recipe.data.source).name}, {height} x {width} pixels, {recipe.data.resize}"
     yield "seed", str(recipe.seed)
     yield "started", _started(run)
     yield "run folder", run.folder.name
@@ -56,29 +56,29 @@ def problem_of(run: RunFiles) -> str:
     return f"The run {how}{where}.{reason}"
 
 
-def figure_view(run: RunFiles, name: str) -> dict[str, Any]:
-    """Return a headline figure with its values by split and, for a share, the place of its interval in percent."""
+def metric_view(run: RunFiles, name: str) -> dict[str, Any]:
+    """Return a headline metric with its values by split and, for a share, the place of its interval in percent."""
     unit = "in ranks" if task_of(run) == "ordinal" else f"in the unit of {' '.join(run.evaluation['class_names'])}"
     words = {"k": run.evaluation.get("top_k", "k"), "unit": unit}
     metric = METRICS[name]
     title, meaning = (text.format(**words) for text in (metric.title, metric.meaning))
-    splits = {split: run.evaluation["splits"][split]["figures"][name] for split in run.evaluation["splits"]}
-    figure = splits[run.tested_name]
-    view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **figure, "bar": None}
-    if metric.high == 1.0 and figure["low"] is not None and 0 <= figure["low"] <= figure["high"] <= 1:
-        low, high = 100 * figure["low"], 100 * figure["high"]
-        view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * figure["value"]}
+    splits = {split: run.evaluation["splits"][split]["metrics"][name] for split in run.evaluation["splits"]}
+    found = splits[run.tested_name]
+    view = {"name": name, "title": title, "meaning": meaning, "splits": splits, **found, "bar": None}
+    if metric.high == 1.0 and found["low"] is not None and 0 <= found["low"] <= found["high"] <= 1:
+        low, high = 100 * found["low"], 100 * found["high"]
+        view["bar"] = {"left": low, "width": max(high - low, 0.5), "dot": 100 * found["value"]}
     return view
 
 
 def task_of(run: RunFiles) -> Task:
-    """Return the task of the figures; runs of old have classes."""
+    """Return the task of the metrics; runs of old have classes."""
     task: Task = run.evaluation.get("task", "single_label")
     return task
 
 
-def picture_counts(run: RunFiles) -> dict[str, Any] | None:
-    """Return the pictures of each class and split; None before the pictures were split."""
+def image_counts(run: RunFiles) -> dict[str, Any] | None:
+    """Return the images of each class and split; None before the images were split."""
     if not run.rows:
         return None
     rule = label_rule(run.recipe.data)

@@ -1,4 +1,4 @@
-"""The pictures of a run as PNG files, for the tracker."""
+"""The images of a run as PNG files, for the tracker."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from imagetune.run_folder.reader import RunFiles, read_run
 PNG_DOTS_PER_INCH = 150
 
 
-def write_figures(run_dir: Path) -> tuple[Path, ...]:
-    """Draw what the run folder has figures for.
+def write_plots(run_dir: Path) -> tuple[Path, ...]:
+    """Draw what the run folder has metrics for.
 
     Returns:
         The files written: ``learning_curves.png``, ``schedule.png``, and ``confusion_matrix.png`` or

@@ -1,4 +1,4 @@
-"""report.html: one page about one run, made from the run folder and its pictures alone.
+"""report.html: one page about one run, made from the run folder and its images alone.
 
 The page needs no network: styles, script, drawings and thumbnails are inside. What the run never wrote is left out, and
 said.
@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from imagetune.core import run_files
-from imagetune.evaluation.errors.mistakes import wrong_pictures
+from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.recipe.metrics import (
     METRICS,
     is_lower_better,
@@ -30,7 +30,7 @@ from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.plots.confusion_matrix import confusion_drawing, shown_classes
 from imagetune.reports.plots.learning_curves import curve_drawings
 from imagetune.reports.plots.lr_schedule import schedule_drawing, stage_rates
-from imagetune.reports.run.overview import facts_of, figure_view, picture_counts, problem_of, requirement_views, task_of
+from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of, requirement_views, task_of
 from imagetune.reports.sections.baselines import baselines_view
 from imagetune.reports.sections.class_imbalance import ClassBalance, class_balance
 from imagetune.reports.sections.explanations import explanations_view
@@ -75,8 +75,8 @@ SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
     "explanations": explanations_view,
     "robustness": robustness_view,
 }
-MOST_MIX_UPS = 6
-MOST_PATHS = 5
+MAX_CONFUSIONS = 6
+MAX_PATHS = 5
 
 
 def write_report(run_dir: Path) -> Path:
@@ -89,7 +89,7 @@ def write_report(run_dir: Path) -> Path:
         The file.
 
     Raises:
-        ModelFileError: It is no run folder, or a file in it is damaged.
+        ModelFileError: It is no run folder, or a file in it is corrupted.
         RecipeError: Its recipe can't be read.
         ResourceError: The disk is full.
     """
@@ -110,20 +110,20 @@ def render_report(run: RunFiles) -> str:
         tested_name=SPLITS[run.tested_name],
         confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
         task=task_of(run),
-        cards=[figure_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
+        cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
         requirements=requirement_views(run),
-        figures=[figure_view(run, name) for name in METRICS if name in tested["figures"]] if tested else [],
+        metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
         splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
         curves=_curves(run),
         confusion=_confusion(run),
-        mix_ups=list(_mix_ups(run)),
+        confusions=list(_confusions(run)),
         classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
         class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
         values=residuals_view(run),
         balance=_balance(run),
         mistakes=_mistakes(run),
         sections=[(f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None],
-        pictures=picture_counts(run),
+        images=image_counts(run),
         findings=[_finding(found) for found in run.audit.get("findings", [])],
         stages=[_stage(run, stage) for stage in run.recipe.train.stages],
         environment=list(_environment(run)),
@@ -141,7 +141,7 @@ def _confusion(run: RunFiles) -> dict[str, Any] | None:
     return {**_markup(confusion_drawing(matrix, names)), "left_out": left_out}
 
 
-def _mix_ups(run: RunFiles) -> Iterator[dict[str, Any]]:
+def _confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Yield the most frequent confusions, the largest first."""
     tested = run.tested_split
     if tested is None or "confusion_matrix" not in tested:
@@ -149,14 +149,14 @@ def _mix_ups(run: RunFiles) -> Iterator[dict[str, Any]]:
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names, totals = run.evaluation["class_names"], matrix.sum(axis=1)
     wrong = matrix - np.diag(np.diag(matrix))
-    for cell in np.argsort(-wrong, axis=None, kind="stable")[:MOST_MIX_UPS]:
+    for cell in np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]:
         row, column = np.unravel_index(cell, wrong.shape)
         if wrong[row, column]:
             yield {"true": names[row], "taken": names[column], "count": int(wrong[row, column]), "of": int(totals[row])}
 
 
 def _weakness(row: Mapping[str, Any]) -> tuple[bool, float]:
-    f1 = row["figures"]["f1"]["value"]
+    f1 = row["metrics"]["f1"]["value"]
     return f1 is None, f1 or 0.0
 
 
@@ -174,10 +174,10 @@ def _mistakes(run: RunFiles) -> dict[str, Any] | None:
     if predictions is None:
         return None
     most = run.recipe.evaluate.mistakes
-    shown = list(worst_mistakes(predictions, root=run.pictures_root, config=run.recipe.data, most=most))
+    shown = list(worst_mistakes(predictions, root=run.images_root, config=run.recipe.data, most=most))
     single = predictions.rule.task in ("single_label", "ordinal")
-    pictures = int((predictions.labels >= 0).sum()) if single else len(predictions.paths)
-    return {"wrong": len(wrong_pictures(predictions)), "pictures": pictures, "shown": shown}
+    images = int((predictions.labels >= 0).sum()) if single else len(predictions.paths)
+    return {"wrong": len(wrong_images(predictions)), "images": images, "shown": shown}
 
 
 def _finding(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def _finding(found: Mapping[str, Any]) -> dict[str, Any]:
         "title": found.get("title", ""),
         "explanation": found.get("explanation", ""),
         "hint": found.get("hint", ""),
-        "paths": paths[:MOST_PATHS],
-        "more": max(len(paths) - MOST_PATHS, 0),
+        "paths": paths[:MAX_PATHS],
+        "more": max(len(paths) - MAX_PATHS, 0),
     }
 
 
@@ -229,8 +229,8 @@ def _environment(run: RunFiles) -> Iterator[tuple[str, str]]:
     for name, value in run.lock.get("weights", {}).items():
         if name in ("source", "sha256", "note") and value:
             yield f"weights {name}", str(value)
-    if run.lock.get("pictures"):
-        yield "pictures hashed", f"{len(run.lock['pictures']):,}"
+    if run.lock.get("images"):
+        yield "images hashed", f"{len(run.lock['images']):,}"
 
 
 def _commands(run: RunFiles) -> list[tuple[str, str]]:
@@ -242,8 +242,8 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         return [repeat]
     return [
         repeat,
-        ("Name new pictures", f"imagetune predict {folder} picture.jpg folder/ --csv answers.csv"),
-        ("Test again, or on other labelled pictures", f"imagetune evaluate {folder} --data other/"),
+        ("Name new images", f"imagetune predict {folder} image.jpg folder/ --csv predictions.csv"),
+        ("Test again, or on other labelled images", f"imagetune evaluate {folder} --data other/"),
         ("Review all runs in MLflow", "imagetune ui"),
         ("Use the model without imagetune", f'keras.models.load_model("{run.folder.name}/model.keras")'),
     ]

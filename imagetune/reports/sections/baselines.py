@@ -17,10 +17,10 @@ def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:
     split = run.evaluation.get("splits", {}).get(found["tested"]) if found else None
     if not found or not split:
         return None
-    own = {"title": "This model", "how": "", "figures": split["figures"], "difference": None, "told": ""}
+    own = {"title": "This model", "how": "", "metrics": split["metrics"], "difference": None, "told": ""}
     rows = [own, *(_row(model, found) for model in found["models"])]
     signed = partial(_signed, name=found["compared"])
-    names = {name: METRICS[name].title for name in found["models"][0]["figures"]}
+    names = {name: METRICS[name].title for name in found["models"][0]["metrics"]}
     return {**found, "names": names, "rows": rows, "verdict": _verdict(found), "signed": signed}
 
 
@@ -37,15 +37,15 @@ def _row(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 def _words(model: Mapping[str, Any], task: Task) -> tuple[str, str]:
     if model["name"] == "prior":
         prior: Mapping[Task, tuple[str, str]] = {
-            "single_label": ("Largest class", "the same answer for every picture"),
-            "ordinal": ("Middle class", "the same answer for every picture"),
-            "multi_label": ("Shares of the labels", "the same answer for every picture"),
-            "regression": ("Median", "the same number for every picture"),
+            "single_label": ("Largest class", "the same prediction for every image"),
+            "ordinal": ("Middle class", "the same prediction for every image"),
+            "multi_label": ("Shares of the labels", "the same prediction for every image"),
+            "regression": ("Median", "the same number for every image"),
         }
         return prior[task]
     if model["name"] == "neighbours":
         count = int(model["chosen"]["neighbours"])
-        most = "the nearest training picture" if count == 1 else f"the {count} nearest training pictures"
+        most = "the nearest training image" if count == 1 else f"the {count} nearest training images"
         return "Nearest neighbour" if count == 1 else "Nearest neighbours", f"{most} by features"
     kind = "ridge" if task == "regression" else "logistic"
     return "Linear probe", f"{kind} regression on the features"
@@ -64,7 +64,11 @@ def _told(model: Mapping[str, Any], compared: str) -> str:
 def _verdict(found: Mapping[str, Any]) -> str:
     """Return the one sentence that matters most."""
     told = {model["name"]: _told(model, found["compared"]) for model in found["models"]}
-    names = {"prior": "one answer for all pictures", "neighbours": "its nearest neighbours", "probe": "a linear probe"}
+    names = {
+        "prior": "one prediction for all images",
+        "neighbours": "its nearest neighbours",
+        "probe": "a linear probe",
+    }
     beaten = [names[name] for name, word in told.items() if word == "better"]
     level = [names[name] for name, word in told.items() if word == "not to be told apart"]
     lost = [names[name] for name, word in told.items() if word == "worse"]
@@ -77,4 +81,4 @@ def _sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator
     if beaten:
         yield f"The model is better than {' and '.join(beaten)}."
     if level:
-        yield f"These pictures can't tell it from {' and '.join(level)}."
+        yield f"These images can't tell it from {' and '.join(level)}."

@@ -16,7 +16,7 @@ from imagetune.training.objectives.class_weights import class_weights, sampling_
 # A chance split alone makes small classes differ by half; from this ratio of the largest to the smallest on it matters.
 NOTABLE_RATIO = 2.0
 # With fewer classes, no order of recalls is rarer than one in twenty.
-LEAST_CLASSES = 5
+MIN_CLASSES = 5
 SIGNIFICANCE = 0.05
 
 
@@ -26,18 +26,18 @@ class ClassShare:
 
     Attributes:
         name: Class name.
-        pictures: Training pictures.
-        share: Their share of all training pictures.
-        sampled: Share of the pictures that an epoch shows.
-        weight: Weight of each of them in the loss, relative to a picture of average weight.
+        images: Training images.
+        share: Their share of all training images.
+        sampled: Share of the images that an epoch shows.
+        weight: Weight of each of them in the loss, relative to an image of average weight.
         effective: Share of the loss that the class has: ``sampled`` times ``weight``, summing to 1.
         shift: What the logit adjustment adds to the class's logit while training; 0 without it.
-        recall: Figure of evaluation.json: value, low, high.
+        recall: Estimate of evaluation.json: value, low, high.
         precision: The same.
     """
 
     name: str
-    pictures: int
+    images: int
     share: float
     sampled: float
     weight: float
@@ -69,33 +69,33 @@ def class_balance(
 
     Args:
         config: ``class_weights``, ``sampling`` and ``loss.logit_adjustment`` are used.
-        counts: Training pictures of each class.
+        counts: Training images of each class.
         per_class: The classes of a split in evaluation.json, in the order of the model's outputs.
     """
     names = [str(row["class"]) for row in per_class]
-    pictures = np.array([counts.get(name, 0) for name in names], np.int64)
+    images = np.array([counts.get(name, 0) for name in names], np.int64)
     measures = tuple(_measures(config))
-    if not pictures.all() or (not measures and pictures.max() < NOTABLE_RATIO * pictures.min()):
+    if not images.all() or (not measures and images.max() < NOTABLE_RATIO * images.min()):
         return None
-    share = pictures / pictures.sum()
-    sampled = sampling_shares(config.sampling, pictures)
-    given = class_weights(config.class_weights, pictures, names)
+    share = images / images.sum()
+    sampled = sampling_shares(config.sampling, images)
+    given = class_weights(config.class_weights, images, names)
     effective = sampled * (np.ones(len(names)) if given is None else given)
     weight = (effective / sampled) / effective.sum()
     shift = config.loss.logit_adjustment * np.log(share)
     rows = [
         ClassShare(
             name=names[index],
-            pictures=int(pictures[index]),
+            images=int(images[index]),
             share=float(share[index]),
             sampled=float(sampled[index]),
             weight=float(weight[index]),
             effective=float(effective[index] / effective.sum()),
             shift=float(shift[index]),
-            recall=per_class[index]["figures"]["recall"],
-            precision=per_class[index]["figures"]["precision"],
+            recall=per_class[index]["metrics"]["recall"],
+            precision=per_class[index]["metrics"]["precision"],
         )
-        for index in np.argsort(-pictures, kind="stable")
+        for index in np.argsort(-images, kind="stable")
     ]
     return ClassBalance(tuple(rows), measures, _correlation(rows))
 
@@ -110,19 +110,19 @@ def _measures(config: TrainConfig) -> list[str]:
 
 
 def _correlation(rows: Sequence[ClassShare]) -> str:
-    """Say whether recall goes with the number of training pictures, by Spearman's rank correlation."""
+    """Say whether recall goes with the number of training images, by Spearman's rank correlation."""
     tested = [row for row in rows if row.recall.get("value") is not None]
-    pictures = np.array([row.pictures for row in tested], np.float64)
+    images = np.array([row.images for row in tested], np.float64)
     recalls = np.array([row.recall["value"] for row in tested], np.float64)
-    if len(tested) < LEAST_CLASSES:
+    if len(tested) < MIN_CLASSES:
         return f"Whether rare classes are recalled worse can't be told from {len(tested)} classes."
-    if _constant(pictures) or _constant(recalls):
-        return "All classes are recalled alike." if _constant(recalls) else "All classes have equally many pictures."
-    found = spearmanr(pictures, recalls)
-    figures = f"rank correlation of training pictures and recall {found.statistic:.2f}, p {found.pvalue:.2g}"
+    if _constant(images) or _constant(recalls):
+        return "All classes are recalled alike." if _constant(recalls) else "All classes have equally many images."
+    found = spearmanr(images, recalls)
+    metrics = f"rank correlation of training images and recall {found.statistic:.2f}, p {found.pvalue:.2g}"
     if found.pvalue >= SIGNIFICANCE:
-        return f"No clear sign that rare classes are recalled worse: {figures}."
-    return f"Rare classes are recalled {'worse' if found.statistic > 0 else 'better'}: {figures}."
+        return f"No clear sign that rare classes are recalled worse: {metrics}."
+    return f"Rare classes are recalled {'worse' if found.statistic > 0 else 'better'}: {metrics}."
 
 
 def _constant(values: NDArray[np.float64]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from imagetune.reports.tiles import tile_address
 from imagetune.run_folder.reader import RunFiles
 
-MOST_SHOWN = 24
+MAX_SHOWN = 24
 """More are in the run folder alone: the report stays small enough to be sent."""
 
 
@@ -18,14 +18,14 @@ def explanations_view(run: RunFiles) -> dict[str, Any] | None:
     document: Mapping[str, Any] | None = run.evaluation.get("explanations")
     if not document:
         return None
-    shown = [_picture_view(run.folder, picture) for picture in document["pictures"][:MOST_SHOWN]]
+    shown = [_image_view(run.folder, image) for image in document["images"][:MAX_SHOWN]]
     return {**document, "shown": shown, "task": run.recipe.data.task}
 
 
-def _picture_view(folder: Path, picture: Mapping[str, Any]) -> dict[str, Any]:
+def _image_view(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry with the addresses of its tiles in the place of their names."""
-    looks = [
-        {**look, **{method: tile_address(folder, look[method]) for method in ("grad_cam", "occlusion")}}
-        for look in picture["looks"]
+    saliency_maps = [
+        {**saliency, **{method: tile_address(folder, saliency[method]) for method in ("grad_cam", "occlusion")}}
+        for saliency in image["saliency_maps"]
     ]
-    return {**picture, "image": tile_address(folder, picture["file"]), "looks": looks}
+    return {**image, "image": tile_address(folder, image["file"]), "saliency_maps": saliency_maps}

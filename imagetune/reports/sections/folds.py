@@ -12,7 +12,7 @@ from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, drawing_style
 from imagetune.run_folder.reader import RunFiles
 
 _INCHES = (6.4, 2.4)
-# The figure that is drawn: the first of these that the task has.
+# The metric that is drawn: the first of these that the task has.
 _DRAWN = ("accuracy", "f1", "mae")
 
 
@@ -21,9 +21,9 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
     found = run.evaluation.get("folds")
     if not found:
         return None
-    names = list(found["figures"])
+    names = list(found["metrics"])
     drawn = next((name for name in _DRAWN if name in names), None)
-    tested = run.evaluation.get("splits", {}).get("test", {}).get("figures", {})
+    tested = run.evaluation.get("splits", {}).get("test", {}).get("metrics", {})
     return {
         **found,
         "names": names,
@@ -33,16 +33,16 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a drawing of one figure: each fold, their mean with its interval, and the run's own test."""
+    """Return a drawing of one metric: each fold, their mean with its interval, and the run's own test."""
     title = f"{name.replace('_', ' ')} of each fold"
-    spread, folds = found["figures"][name], found["by_fold"]
+    spread, folds = found["metrics"][name], found["by_fold"]
     with drawing_style():
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.subplots()
         axes.axvspan(spread["low"], spread["high"], color=BAND, lw=0)
         axes.axvline(spread["mean"], color=MUTED, dashes=(4, 2), lw=1)
         places = range(len(folds), 0, -1)
-        axes.plot([fold["figures"][name] for fold in folds], places, "o", color=RIGHT)
+        axes.plot([fold["metrics"][name] for fold in folds], places, "o", color=RIGHT)
         labels = {place: f"fold {fold['fold']}" for place, fold in zip(places, folds, strict=True)}
         test = tested.get(name)
         if test and test["value"] is not None:

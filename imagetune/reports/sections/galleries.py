@@ -1,4 +1,4 @@
-"""Pictures that tell more than figures: the most confused pairs, the least sure, and what lies near a mistake."""
+"""Images that tell more than metrics: the most confused pairs, the least sure, and what lies near a mistake."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from imagetune.recipe.data import Task
 from imagetune.reports.thumbnails import shown
 from imagetune.run_folder.reader import RunFiles
 
-# The whole page is to stay small: so many pairs, pictures of each, and so on.
-MOST_PAIRS = 4
-PAIR_PICTURES = 6
-LEAST_SURE = 12
+# The whole page is to stay small: so many pairs, images of each, and so on.
+MAX_PAIRS = 4
+PAIR_IMAGES = 6
+MIN_CONFIDENT = 12
 MISTAKES = 8
 ALIKE = 6
 LARGE, SMALL = 144, 96
 
-# The true label and the answer of each picture, in words.
+# The true label and the prediction of each image, in words.
 Told = Sequence[tuple[str, ...]]
 
 
 def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
     """Return the galleries of the report; None without predictions, or where the recipe wants no mistakes shown.
 
-    Needs the pictures where they were; one that is gone is told so in its place.
+    Needs the images where they were; one that is gone is told so in its place.
     """
     predictions = run.tested_predictions
     if predictions is None or not run.recipe.evaluate.mistakes:
@@ -46,8 +46,8 @@ def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
     return view if any(view[name] for name in ("confused", "unsure", "mistakes", "alike")) else None
 
 
-def least_sure(predictions: Predictions) -> NDArray[np.int64]:
-    """Return all pictures, those first that the model was least sure of.
+def min_confident(predictions: Predictions) -> NDArray[np.int64]:
+    """Return all images, those first that the model was least sure of.
 
     For one class of several that is the least gap between the two likeliest classes; for multi_label the label nearest
     to its threshold.
@@ -61,13 +61,13 @@ def least_sure(predictions: Predictions) -> NDArray[np.int64]:
 
 
 def confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """Yield unordered pairs of classes with the pictures of one that were taken for the other.
+    """Yield unordered pairs of classes with the images of one that were predicted as the other.
 
-    The pair with the most such pictures comes first, and of its pictures those that the model was surest of.
+    The pair with the most such images comes first, and of its images those that the model was surest of.
     """
-    labels, answers = predictions.labels, predictions.predicted
-    wrong = np.flatnonzero((labels >= 0) & (labels != answers))
-    low, high = np.minimum(labels, answers)[wrong], np.maximum(labels, answers)[wrong]
+    labels, predicted = predictions.labels, predictions.predicted
+    wrong = np.flatnonzero((labels >= 0) & (labels != predicted))
+    low, high = np.minimum(labels, predicted)[wrong], np.maximum(labels, predicted)[wrong]
     pairs, which, counts = np.unique(np.stack([low, high], axis=1), axis=0, return_inverse=True, return_counts=True)
     sureness = predictions.probabilities.max(axis=1)
     for pair in np.argsort(-counts, kind="stable"):
@@ -80,23 +80,23 @@ def _confused(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[d
         return
     names = predictions.class_names
     for number, (one, other, members) in enumerate(confused_pairs(predictions)):
-        if number == MOST_PAIRS:
+        if number == MAX_PAIRS:
             return
         yield {
             "names": (names[one], names[other]),
             "count": len(members),
-            "pictures": [_picture(run, predictions.paths[index], told[index]) for index in members[:PAIR_PICTURES]],
+            "images": [_image(run, predictions.paths[index], told[index]) for index in members[:PAIR_IMAGES]],
         }
 
 
 def _unsure(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[dict[str, Any]]:
     if predictions.rule.task == "regression":
         return
-    for index in least_sure(predictions)[:LEAST_SURE].tolist():
-        yield {**_picture(run, predictions.paths[index], told[index]), "answers": _answers(predictions, index)}
+    for index in min_confident(predictions)[:MIN_CONFIDENT].tolist():
+        yield {**_image(run, predictions.paths[index], told[index]), "predictions": _predictions(predictions, index)}
 
 
-def _answers(predictions: Predictions, index: int) -> list[tuple[str, float]]:
+def _predictions(predictions: Predictions, index: int) -> list[tuple[str, float]]:
     """Return the two likeliest classes, or the label that is nearest to its threshold."""
     row = predictions.probabilities[index]
     if predictions.rule.task == "multi_label":
@@ -106,14 +106,14 @@ def _answers(predictions: Predictions, index: int) -> list[tuple[str, float]]:
     return [(predictions.class_names[label], float(row[label])) for label in best]
 
 
-def _picture(run: RunFiles, path: str, told: tuple[str, ...]) -> dict[str, Any]:
-    true, answer = told
-    picture = shown(path, root=run.pictures_root, config=run.recipe.data, pixels=LARGE)
-    return {**picture, "true": true, "predicted": answer, "right": true == answer}
+def _image(run: RunFiles, path: str, told: tuple[str, ...]) -> dict[str, Any]:
+    true, prediction = told
+    image = shown(path, root=run.images_root, config=run.recipe.data, pixels=LARGE)
+    return {**image, "true": true, "predicted": prediction, "right": true == prediction}
 
 
 def _mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
-    root, config = run.pictures_root, run.recipe.data
+    root, config = run.images_root, run.recipe.data
     near = [
         {
             **neighbour,
@@ -126,14 +126,14 @@ def _mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _speaks_against(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
-    """Return whether a near picture's label is another one; of numbers, whether it is nearer to the answer."""
+    """Return whether a near image's label is another one; of numbers, whether it is nearer to the prediction."""
     if task != "regression":
         return bool(label != mistake["label"])
-    near, own, answer = (float(text) for text in (label, mistake["label"], mistake["predicted"]))
-    return abs(near - answer) < abs(near - own)
+    near, own, prediction = (float(text) for text in (label, mistake["label"], mistake["predicted"]))
+    return abs(near - prediction) < abs(near - own)
 
 
 def _alike(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
-    root, config = run.pictures_root, run.recipe.data
-    pictures = [{**one, **shown(one["path"], root=root, config=config, pixels=SMALL)} for one in pair["pictures"]]
-    return {**pair, "pictures": pictures}
+    root, config = run.images_root, run.recipe.data
+    images = [{**one, **shown(one["path"], root=root, config=config, pixels=SMALL)} for one in pair["images"]]
+    return {**pair, "images": images}

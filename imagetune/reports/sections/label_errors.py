@@ -1,4 +1,4 @@
-"""The report's section on pictures that are probably mislabelled."""
+"""The report's section on images that are probably mislabelled."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from imagetune.data.sources.labels import label_rule
 from imagetune.reports.thumbnails import shown
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
-MOST_SHOWN = 24
-MOST_TESTED = 12
+MAX_SHOWN = 24
+MAX_TESTED = 12
 PIXELS = 144
 
 
@@ -19,7 +19,7 @@ def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
     found = run.evaluation.get("label_errors")
     if not found:
         return None
-    parts = [("learned", MOST_SHOWN), ("test", MOST_TESTED)]
+    parts = [("learned", MAX_SHOWN), ("test", MAX_TESTED)]
     return {
         **found,
         "numbers": run.recipe.data.task == "regression",
@@ -28,16 +28,16 @@ def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def _part(run: RunFiles, part: Mapping[str, Any], most: int) -> dict[str, Any]:
-    rule, root = label_rule(run.recipe.data), run.pictures_root
-    pictures = [
+    rule, root = label_rule(run.recipe.data), run.images_root
+    images = [
         {
-            **doubt,
-            **shown(doubt["path"], root=root, config=run.recipe.data, pixels=PIXELS),
-            "label": rule.told(doubt["label"]),
-            "likely": rule.told(doubt["likely"]),
-            "split": SPLITS[doubt["split"]],
+            **suspect,
+            **shown(suspect["path"], root=root, config=run.recipe.data, pixels=PIXELS),
+            "label": rule.told(suspect["label"]),
+            "likely": rule.told(suspect["likely"]),
+            "split": SPLITS[suspect["split"]],
         }
-        for doubt in part["doubts"][:most]
+        for suspect in part["suspects"][:most]
     ]
     names = " and ".join(SPLITS[name] for name in part["splits"])
-    return {**part, "names": names, "shown": pictures}
+    return {**part, "names": names, "shown": images}

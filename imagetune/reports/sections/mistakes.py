@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagetune.evaluation.errors.mistakes import worst_label, wrong_pictures
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import DataConfig
 from imagetune.reports.thumbnails import thumbnail
@@ -19,12 +19,12 @@ class Mistake:
     """One wrong prediction.
 
     Attributes:
-        path: Relative to the pictures' root where below it.
+        path: Relative to the images' root where below it.
         true: The true class, the labels, or the number.
-        predicted: What it was taken for.
+        predicted: What it was predicted as.
         note: How sure the model was of it, or how far off it is.
         true_note: What the model gave the truth.
-        image: The picture as a ``data:`` address; None where it can't be shown.
+        image: The image as a ``data:`` address; None where it can't be shown.
         problem: Why it can't be shown.
     """
 
@@ -38,16 +38,16 @@ class Mistake:
 
 
 def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
-    """Yield the wrong predictions that the model was surest of, the surest first; see `wrong_pictures`.
+    """Yield the wrong predictions that the model was surest of, the surest first; see `wrong_images`.
 
     Args:
         predictions: Of one split.
         root: Where relative paths start.
-        config: Background and the limit of pixels of the pictures.
+        config: Background and the limit of pixels of the images.
         most: How many at most.
     """
     texts = list(predictions.texts())
-    for index in wrong_pictures(predictions)[:most]:
+    for index in wrong_images(predictions)[:most]:
         path = root / predictions.paths[index]
         image, problem = thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
         true, predicted = (predictions.rule.told(text) for text in texts[index])
@@ -64,7 +64,7 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
 
 
 def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
-    """Return what stands beside the answer and beside the truth."""
+    """Return what stands beside the prediction and beside the truth."""
     row = predictions.probabilities[index]
     if predictions.rule.task == "regression":
         return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""

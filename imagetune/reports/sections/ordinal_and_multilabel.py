@@ -15,7 +15,7 @@ from imagetune.run_folder.reader import RunFiles
 
 # So many pairs of labels are told at once; those beyond chance always are.
 FEW_ROWS = 6
-MOST_ROWS = 20
+MAX_ROWS = 20
 _PANEL_INCHES = (4.6, 2.8)
 
 
@@ -34,30 +34,30 @@ def label_confusions_view(run: RunFiles) -> dict[str, Any] | None:
     if not part:
         return None
     rows = [{**row, "told": told(row)} for row in part["pairs"]]
-    shown = [row for place, row in enumerate(rows) if row["more"] or place < FEW_ROWS][:MOST_ROWS]
+    shown = [row for place, row in enumerate(rows) if row["more"] or place < FEW_ROWS][:MAX_ROWS]
     return {**part, "rows": shown}
 
 
 def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
-    """Return how many pictures are how many ranks off.
+    """Return how many images are how many ranks off.
 
     Args:
-        distances: Ranks off and pictures, of `imagetune.evaluation.errors.rank_errors`.
+        distances: Ranks off and images, of `imagetune.evaluation.errors.rank_errors`.
     """
     with drawing_style():
         figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
         axes = figure.subplots()
-        across, up = [row["off"] for row in distances], [row["pictures"] for row in distances]
+        across, up = [row["off"] for row in distances], [row["images"] for row in distances]
         axes.bar(across, up, color=[VAL if off else TRAIN for off in across], width=0.7)
-        for off, pictures in zip(across, up, strict=True):
-            axes.text(off, pictures, f"{pictures}", ha="center", va="bottom", color=INK, fontsize=8)
+        for off, images in zip(across, up, strict=True):
+            axes.text(off, images, f"{images}", ha="center", va="bottom", color=INK, fontsize=8)
         axes.set_title("How many ranks off", loc="left", fontsize=10, fontweight="bold", color=INK)
         axes.set_xlim(min(across) - 1, max(across) + 1)
         axes.set_ylim(0, 1.12 * max(up))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=11))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlabel("predicted rank - true rank")
-        axes.set_ylabel("pictures")
+        axes.set_ylabel("images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.tick_params(length=3)
         return inline_drawing(figure, "How many ranks off")

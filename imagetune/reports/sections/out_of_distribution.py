@@ -1,4 +1,4 @@
-"""The report's section on pictures unlike those of training."""
+"""The report's section on images unlike those of training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing,
 from imagetune.reports.thumbnails import shown
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
-TITLE = "Scores of the pictures"
-MOST_SHOWN = 6
+TITLE = "Scores of the images"
+MAX_SHOWN = 6
 PIXELS = 144
 _COLOURS = {"train": TRAIN, "val": VAL, "test": RATE}
 _DASHES = {"train": "solid", "val": "dashed", "test": "dotted"}
@@ -27,8 +27,8 @@ def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
         return None
     drawing = score_drawing(found)
     strangest = [
-        {**one, **shown(one["path"], root=run.pictures_root, config=run.recipe.data, pixels=PIXELS)}
-        for one in found["strangest"][:MOST_SHOWN]
+        {**one, **shown(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
+        for one in found["strangest"][:MAX_SHOWN]
     ]
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
     # The drawing is our own, its texts escaped by matplotlib.
@@ -57,11 +57,9 @@ def score_drawing(found: Mapping[str, Any]) -> Drawing:
             shares = np.array(counts) / max(sum(counts), 1)
             axes.stairs(shares, edges, color=_COLOURS[name], linestyle=_DASHES[name], linewidth=1.6, label=SPLITS[name])
         axes.axvline(found["threshold"], color=INK, linewidth=1)
-        axes.text(
-            found["threshold"], 0.98, " turned away →", transform=axes.get_xaxis_transform(), va="top", color=MUTED
-        )
-        axes.set_xlabel(f"{found['score']} score: the further right, the stranger")
-        axes.set_ylabel("share of pictures")
+        axes.text(found["threshold"], 0.98, " flagged →", transform=axes.get_xaxis_transform(), va="top", color=MUTED)
+        axes.set_xlabel(f"{found['score']} score: the further right, the out-of-distribution image")
+        axes.set_ylabel("share of images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.legend(frameon=False, loc="upper center" if _leans_right(found) else "upper right")
         return inline_drawing(figure, TITLE)

@@ -1,4 +1,4 @@
-"""What the report says of probabilities: calibration, abstaining, sets of answers, curves, costs, operating point."""
+"""What the report says of probabilities: calibration, abstaining, prediction sets, curves, costs, operating point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import known_rows, truth_matrix
 from imagetune.reports.plots.probabilities import (
-    MOST_NAMED,
+    MAX_NAMED,
     Curve,
     precision_drawing,
     reliability_drawing,
@@ -55,7 +55,7 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def selective_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the section on leaving answers to people is drawn from; None where the run has nothing of it."""
+    """Return what the section on leaving predictions to people is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("selective_prediction")
     if not part:
         return None
@@ -65,7 +65,7 @@ def selective_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def conformal_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the section on sets of answers is drawn from; None where the run has nothing of it."""
+    """Return what the section on prediction sets is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("conformal")
     if not part:
         return None
@@ -77,7 +77,7 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
         verdict = "more than promised"
     elif high is not None and high < promised:
         verdict = (
-            "less than promised: the test pictures differ from those of validation, or choices made there flatter it"
+            "less than promised: the test images differ from those of validation, or choices made there flatter it"
         )
     else:
         verdict = "in keeping with the promise"
@@ -104,13 +104,13 @@ def curves_view(run: RunFiles) -> dict[str, Any] | None:
         key=lambda row: (row["average_precision"]["value"] is None, row["average_precision"]["value"] or 0.0),
     )
     predictions = run.tested_predictions
-    named = [row["class"] for row in classes if row["average_precision"]["value"] is not None][:MOST_NAMED]
+    named = [row["class"] for row in classes if row["average_precision"]["value"] is not None][:MAX_NAMED]
     return {
         **part,
         "classes": classes,
         "split_name": SPLITS[part["split"]],
         "drawings": [] if predictions is None else [_markup(found) for found in _curve_drawings(predictions, named)],
-        "left_out": max(len(classes) - MOST_NAMED, 0),
+        "left_out": max(len(classes) - MAX_NAMED, 0),
     }
 
 
@@ -121,11 +121,11 @@ def costs_view(run: RunFiles) -> dict[str, Any] | None:
         return None
     saved = part["saved"]
     if saved["low"] is not None and saved["low"] > 0:
-        verdict = "Answering by least expected cost is cheaper, by more than chance."
+        verdict = "Predicting by least expected cost is cheaper, by more than chance."
     elif saved["high"] is not None and saved["high"] < 0:
-        verdict = "Answering by least expected cost is dearer, by more than chance: the probabilities mislead here."
+        verdict = "Predicting by least expected cost is dearer, by more than chance: the probabilities mislead here."
     else:
-        verdict = "With so many pictures it can't be told whether answering by least expected cost is cheaper."
+        verdict = "With so many images it can't be told whether predicting by least expected cost is cheaper."
     names = run.evaluation["class_names"]
     return {**part, "split_name": SPLITS[part["split"]], "verdict": verdict, "names": names}
 
@@ -146,7 +146,7 @@ def _calibration_verdict(measures: Mapping[str, Any], several: bool) -> str:
     means = (
         f"Its probabilities of all labels are {100 * claimed:.1f}% on average, and {100 * happened:.1f}% came true."
         if several
-        else f"It is {100 * claimed:.1f}% sure of its answers on average, and {100 * happened:.1f}% of them are right."
+        else f"Its mean confidence is {100 * claimed:.1f}%, and {100 * happened:.1f}% of its predictions are right."
     )
     if over["low"] is not None and over["low"] > 0:
         told = f"The model claims too much. {means}"
@@ -164,7 +164,7 @@ def _calibration_verdict(measures: Mapping[str, Any], several: bool) -> str:
 
 def _overall(measures: Mapping[str, Any]) -> tuple[float, float]:
     """Return the mean claim and the share that came true, over all bins."""
-    counts = np.array([row["answers"] for row in measures["bins"]], np.float64)
+    counts = np.array([row["predictions"] for row in measures["bins"]], np.float64)
     claimed, happened = (
         float((counts * [row[key] for row in measures["bins"]]).sum() / counts.sum()) for key in ("claimed", "happened")
     )
@@ -180,13 +180,13 @@ def _scaling_words(part: Mapping[str, Any]) -> str:
     effect = "less sure" if value > 1 else "surer"
     sure = "" if low > 1 or high < 1 else ", though 1, which changes nothing, is within its interval"
     return (
-        f"Validation ({part['fitted_on']:,} pictures) gives a temperature of {value:.2f} ({low:.2f} to {high:.2f}): "
-        f"dividing the logits by it makes answers {effect}{sure}. No answer changes."
+        f"Validation ({part['fitted_on']:,} images) gives a temperature of {value:.2f} ({low:.2f} to {high:.2f}): "
+        f"dividing the logits by it makes predictions {effect}{sure}. No prediction changes."
     )
 
 
 def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing, Drawing]:
-    """Return ROC and precision-recall curves of every class with pictures; the worst ones have names."""
+    """Return ROC and precision-recall curves of every class with images; the worst ones have names."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     truth, scores = truth_matrix(predictions) > 0, predictions.probabilities[known_rows(predictions)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from imagetune.reports.plots.residuals import MOST_POINTS, value_drawings
+from imagetune.reports.plots.residuals import MAX_POINTS, value_drawings
 from imagetune.run_folder.reader import RunFiles
 
 
@@ -21,14 +21,14 @@ def residuals_view(run: RunFiles) -> dict[str, Any] | None:
         return None
     part: Mapping[str, Any] = run.evaluation.get("residuals") or {}
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
-    by_true, by_answer = part.get("by_true", ()), part.get("by_answer", ())
-    drawings = value_drawings(true, given, predictions.class_names[0], by_true=by_true, by_answer=by_answer)
-    tables = {"true number": by_true, "answer": by_answer}
+    by_true, by_prediction = part.get("by_true", ()), part.get("by_prediction", ())
+    drawings = value_drawings(true, given, predictions.class_names[0], by_true=by_true, by_prediction=by_prediction)
+    tables = {"true number": by_true, "prediction": by_prediction}
     return {
         # The drawings are our own, their texts escaped by matplotlib.
         "drawings": [{"svg": Markup(drawing.svg)} for drawing in drawings],  # noqa: S704
-        "drawn": min(len(true), MOST_POINTS),
-        "pictures": len(true),
+        "drawn": min(len(true), MAX_POINTS),
+        "images": len(true),
         "part": part,
         "tables": {name: rows for name, rows in tables.items() if rows},
     }

@@ -1,4 +1,4 @@
-"""The section of the report about damaged pictures."""
+"""The section of the report about corrupted images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagetune.run_folder.reader import RunFiles
 
 
 def robustness_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the report shows; None where the model was not tested on damaged pictures."""
+    """Return what the report shows; None where the model was not tested on corrupted images."""
     found: Mapping[str, Any] | None = run.evaluation.get("robustness")
     if not found:
         return None
@@ -40,7 +40,7 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
         "lower_is_better": not metric.higher_is_better,
         "rows": rows,
         "common": sum(row["common"] for row in rows),
-        "sheets": [_sheet(run.folder, picture) for picture in found["sheet"]["pictures"]],
+        "sheets": [_sheet(run.folder, image) for image in found["sheet"]["images"]],
         "extras": {"degrees": ROTATION_DEGREES, "qualities": JPEG_QUALITIES, "resolutions": RESOLUTIONS},
     }
 
@@ -51,19 +51,19 @@ def title_of(name: str) -> str:
 
 
 def heat_of(value: float, clean: float) -> int:
-    """Return how much of the clean figure is lost, in percent 0 to 100; for errors, how much is added to it."""
+    """Return how much of the clean metric is lost, in percent 0 to 100; for errors, how much is added to it."""
     return round(100 * min(1.0, max(0.0, abs(value - clean) / clean))) if clean else 0
 
 
-def _sheet(folder: Path, picture: Mapping[str, Any]) -> dict[str, Any]:
-    tiles = [picture["clean"], *picture["damaged"]]
+def _sheet(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
+    tiles = [image["clean"], *image["corrupted"]]
     shown = [
         {
             **tile,
-            "title": "as it is" if tile is picture["clean"] else title_of(tile["name"]),
+            "title": "as it is" if tile is image["clean"] else title_of(tile["name"]),
             "image": tile_address(folder, tile["file"]),
-            "changed": tile["answer"] != picture["clean"]["answer"],
+            "changed": tile["prediction"] != image["clean"]["prediction"],
         }
         for tile in tiles
     ]
-    return {**picture, "tiles": shown}
+    return {**image, "tiles": shown}

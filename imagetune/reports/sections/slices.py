@@ -10,7 +10,7 @@ from imagetune.run_folder.reader import RunFiles
 # So many of the worst are told at once; those that are worse by more than chance always are.
 FEW_ROWS = 5
 # More rows than this nobody reads; they are in evaluation.json.
-MOST_ROWS = 25
+MAX_ROWS = 25
 
 
 def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
@@ -20,13 +20,13 @@ def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
         return None
     rows = found["slices"]
     # Every single attribute is told; of the pairs those that look worst.
-    singles = [row for row in rows if len(row["attributes"]) == 1][:MOST_ROWS]
-    pairs = [row for row in rows if len(row["attributes"]) > 1][: max(0, MOST_ROWS - len(singles))]
+    singles = [row for row in rows if len(row["attributes"]) == 1][:MAX_ROWS]
+    pairs = [row for row in rows if len(row["attributes"]) > 1][: max(0, MAX_ROWS - len(singles))]
     shown = [row for place, row in enumerate(rows) if _is_worse(row) or place < FEW_ROWS]
     folded = [row for row in rows if row not in shown and (row in singles or row in pairs)]
     return {**found, "rows": shown, "folded": folded, "left_out": len(rows) - len(shown) - len(folded)}
 
 
 def _is_worse(row: Mapping[str, Any]) -> bool:
-    """Return whether chance hardly makes a slice so bad, beside all pictures or those of its classes or numbers."""
+    """Return whether chance hardly makes a slice so bad, beside all images or those of its classes or numbers."""
     return bool(row["worse"] or row.get("worse_classes") or row.get("worse_ranges"))

@@ -9,7 +9,7 @@ from imagetune.data.findings import CODES
 from imagetune.data.loading.augmentation import augmentation_problems
 from imagetune.errors import RecipeError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.test_time_augmentation import unfit_views
+from imagetune.model.test_time_augmentation import unfit_tta
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe, Overrides, RecipeSource, load_recipe
 from imagetune.recipe.schema import Recipe
@@ -43,7 +43,7 @@ def checked(loaded: LoadedRecipe) -> LoadedRecipe:
     Raises:
         RecipeError: Everything that is wrong, with its place in the file.
     """
-    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_view_errors(loaded), *task_errors(loaded)]
+    errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_tta_errors(loaded), *task_errors(loaded)]
     errors += _audit_errors(loaded)
     if not any(error.where.endswith("model.backbone") for error in errors):
         errors += stage_errors(loaded)
@@ -60,8 +60,8 @@ def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
         return [loaded.error(("model", "backbone"), error.what, hint=error.hint)]
     size = recipe.data.image
     if min(size.height, size.width) < backbone.min_size:
-        what = f"{backbone.name} takes pictures of at least {backbone.min_size} pixels, not {size.height}x{size.width}"
-        return [loaded.error(("data", "image_size"), what, hint=f"its usual size is {backbone.usual_size}")]
+        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {size.height}x{size.width}"
+        return [loaded.error(("data", "image_size"), what, hint=f"its usual size is {backbone.default_size}")]
     if recipe.model.weights == "hed" and backbone.name != HED_BACKBONE:
         what = f"`hed` weights are for {HED_BACKBONE}, not {backbone.name}"
         return [loaded.error(("model", "weights"), what, hint="use imagenet, random or a file")]
@@ -75,14 +75,12 @@ def _augmentation_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     return [loaded.error((*at, *problem.where), problem.what) for problem in problems]
 
 
-def _view_errors(loaded: LoadedRecipe) -> list[RecipeError]:
-    at: NodePath = ("evaluate", "views")
-    views, image = loaded.recipe.evaluate.views, loaded.recipe.data.image
+def _tta_errors(loaded: LoadedRecipe) -> list[RecipeError]:
+    at: NodePath = ("evaluate", "tta")
+    tta, image = loaded.recipe.evaluate.tta, loaded.recipe.data.image
     size, hint = f"{image.height}x{image.width}", "leave it out, or set data.image_size to one number"
-    unfit = [
-        loaded.error(at, f"{view} needs square pictures, not {size}", hint=hint) for view in unfit_views(views, image)
-    ]
-    twice = [view for view, count in Counter(views).items() if count > 1]
+    unfit = [loaded.error(at, f"{view} needs square images, not {size}", hint=hint) for view in unfit_tta(tta, image)]
+    twice = [view for view, count in Counter(tta).items() if count > 1]
     return [*unfit, *(loaded.error(at, f"names {view} more than once", hint="name it once") for view in twice)]
 
 

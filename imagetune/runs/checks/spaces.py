@@ -17,10 +17,10 @@ from imagetune.recipe.spaces import kind_hint
 _FIXED_SECTIONS = ("evaluate", "tracking", "search", "card", "name", "seed")
 _FIXED_DATA = (
     *("source", "split", "columns", "classes", "audit", "task", "label_separator"),
-    *("on_bad_picture", "max_pixels"),
+    *("on_bad_image", "max_pixels"),
 )
 # A range of whole numbers with more points is checked at its ends.
-_MOST_POINTS = 32
+_MAX_POINTS = 32
 
 
 def space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) -> list[RecipeError]:
@@ -79,7 +79,7 @@ def _is_fixed(path: NodePath) -> bool:
 def _values(space: Space) -> Iterator[Value]:
     if isinstance(space, ChoiceSpace):
         yield from space.values
-    elif isinstance(space, IntSpace) and len(space.points) <= _MOST_POINTS:
+    elif isinstance(space, IntSpace) and len(space.points) <= _MAX_POINTS:
         yield from space.points
     else:
         yield from (space.low, space.high)

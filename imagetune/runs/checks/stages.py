@@ -37,10 +37,10 @@ def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbon
     place = (*at, "image_size")
     sides = (stage.image_size,) if isinstance(stage.image_size, int) else stage.image_size
     if min(sides) < backbone.min_size:
-        what = f"{backbone.name} takes pictures of at least {backbone.min_size} pixels, not {min(sides)}"
-        yield loaded.error(place, what, hint=f"its usual size is {backbone.usual_size}")
+        what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {min(sides)}"
+        yield loaded.error(place, what, hint=f"its usual size is {backbone.default_size}")
     if loaded.recipe.model.head.pooling == "flatten":
-        what = "a head with pooling: flatten fits one picture size only"
+        what = "a head with pooling: flatten fits one image size only"
         yield loaded.error(place, what, hint="use pooling: avg or max, or leave the stage's image_size out")
 
 

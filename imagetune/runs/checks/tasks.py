@@ -1,4 +1,4 @@
-"""What a recipe asks for checked against what its task has: losses, figures, and settings that need classes."""
+"""What a recipe asks for checked against what its task has: losses, metrics, and settings that need classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 
 
 def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
-    """Check what the recipe says of classes against those that the pictures have.
+    """Check what the recipe says of classes against those that the images have.
 
     Args:
         recipe: The resolved recipe.
@@ -68,7 +68,7 @@ def _setting_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
         }
         for path, set_ in asked.items():
             if set_:
-                yield loaded.error(path, f"needs one class a picture; the task is {task}", hint="leave it out")
+                yield loaded.error(path, f"needs one class an image; the task is {task}", hint="leave it out")
     if task == "ordinal" and train.loss.logit_adjustment > 0 and train.loss.name != "cross_entropy":
         hint = "set train.loss to cross_entropy, or leave it out"
         yield loaded.error(("train", "loss", "logit_adjustment"), "is made for cross_entropy", hint=hint)
@@ -95,10 +95,12 @@ def _watched_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
 
 def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     task = loaded.recipe.data.task
-    for index, bar in enumerate(loaded.recipe.evaluate.require):
-        if bar.metric not in list_test_metrics(task):
-            hint = did_you_mean(bar.metric, list_test_metrics(task))
-            yield loaded.error(("evaluate", "require", index, "metric"), f"{task} has no {bar.metric}", hint=hint)
+    for index, requirement in enumerate(loaded.recipe.evaluate.require):
+        if requirement.metric not in list_test_metrics(task):
+            hint = did_you_mean(requirement.metric, list_test_metrics(task))
+            yield loaded.error(
+                ("evaluate", "require", index, "metric"), f"{task} has no {requirement.metric}", hint=hint
+            )
 
 
 def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
@@ -106,10 +108,12 @@ def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     recipe = loaded.recipe
     task, evaluate = recipe.data.task, recipe.evaluate
     if evaluate.costs is not None and task in _NO_CLASSES:
-        what = f"needs one class a picture; the task is {task}"
+        what = f"needs one class an image; the task is {task}"
         yield loaded.error(("evaluate", "costs"), what, hint="leave it out")
     elif evaluate.costs is not None and (rough := _rough_rows(evaluate.costs)):
-        yield loaded.error(("evaluate", "costs"), rough, hint="give a row a true class, in it a cost for each answer")
+        yield loaded.error(
+            ("evaluate", "costs"), rough, hint="give a row a true class, in it a cost for each prediction"
+        )
     if evaluate.operating_point is not None and task == "regression":
         yield loaded.error(("evaluate", "operating_point"), "regression has no classes", hint="leave it out")
     elif recipe.data.classes is not None and task != "regression":

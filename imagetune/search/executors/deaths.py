@@ -1,4 +1,4 @@
-"""Why a process died that gave no answer."""
+"""Why a process died that gave no prediction."""
 
 from __future__ import annotations
 

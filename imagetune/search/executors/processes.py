@@ -32,7 +32,7 @@ from imagetune.search.executors.slots import Slot
 
 LOG_NAME = "trial.log"
 _STOP_SECONDS = 20.0
-# From its answer to its end: a process that hangs then is killed.
+# From its prediction to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
 _RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
 _LONGEST_REASON = 300
@@ -44,7 +44,7 @@ class _Running:
     slot: Slot
     process: BaseProcess
     seen: psutil.Process | None
-    answers: Connection
+    predictions: Connection
     began: float
     memory_kills: int | None
 
@@ -125,19 +125,19 @@ class Processes:
         seen = _seen(process.pid)
         self._running.append(_Running(task, self._free.pop(0), process, seen, ours, began, memory_kills()))
 
-    def _started(self, start: _Start, answers: Connection) -> BaseProcess:
+    def _started(self, start: _Start, predictions: Connection) -> BaseProcess:
         """Return the process of a trial, begun; what it is forked from is started again, should that have died."""
         deadline = time.monotonic() + _RESTART_SECONDS
         while True:
             process: BaseProcess = self._context.Process(
-                target=_run, args=(start, answers), name=f"trial-{start.task.trial_id}"
+                target=_run, args=(start, predictions), name=f"trial-{start.task.trial_id}"
             )
             try:
                 warm_up(self._preload)
                 with without_main_module():
                     process.start()
             except (OSError, EOFError):
-                # For a moment a process that was killed neither answers nor counts as dead.
+                # For a moment a process that was killed neither predictions nor counts as dead.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_RESTART_PAUSE_SECONDS)
@@ -149,9 +149,9 @@ class Processes:
         never_began, self._never_began = self._never_began, []
         if never_began or not self._running:
             return never_began
-        handles = [handle for one in self._running for handle in (one.answers, one.process.sentinel)]
+        handles = [handle for one in self._running for handle in (one.predictions, one.process.sentinel)]
         ready = set(wait(handles, timeout_seconds))
-        ended = [one for one in self._running if one.answers in ready or one.process.sentinel in ready]
+        ended = [one for one in self._running if one.predictions in ready or one.process.sentinel in ready]
         self._running = [one for one in self._running if one not in ended]
         return [(one.task, self._closed(one)) for one in ended]
 
@@ -167,8 +167,8 @@ class Processes:
         self._running = []
 
     def _closed(self, ended: _Running) -> Outcome:
-        """Return how a process ended that has answered or is gone, and free what it held."""
-        outcome = _answer(ended.answers)
+        """Return how a process ended that has predicted or is gone, and free what it held."""
+        outcome = _prediction(ended.predictions)
         ended.process.join(_END_SECONDS if outcome else 0.0)
         if ended.seen is not None:
             _kill_tree(ended.seen)
@@ -179,12 +179,12 @@ class Processes:
             for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
             outcome = Outcome("failed", error=reason_of(ended.process.exitcode, log, for_memory=for_memory))
         ended.process.close()
-        ended.answers.close()
+        ended.predictions.close()
         self._free.append(ended.slot)
         return replace(outcome, seconds=time.monotonic() - ended.began, place=ended.slot.place)
 
 
-def _run(start: _Start, answers: Connection) -> None:
+def _run(start: _Start, predictions: Connection) -> None:
     """Do the work of a trial in its own process, and end this process."""
     # A terminal sends Ctrl-C to every process: whether trials stop is the main one's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -197,8 +197,8 @@ def _run(start: _Start, answers: Connection) -> None:
     except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
         traceback.print_exc()
         outcome = Outcome("failed", error=told(error))
-    answers.send(outcome)
-    answers.close()
+    predictions.send(outcome)
+    predictions.close()
     sys.stdout.flush()
     sys.stderr.flush()
     # What is left is to free memory piece by piece, which the system does at once.
@@ -229,10 +229,10 @@ def told(error: Exception) -> str:
     return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {LOG_NAME} in its folder"
 
 
-def _answer(answers: Connection) -> Outcome | None:
+def _prediction(predictions: Connection) -> Outcome | None:
     try:
-        if answers.poll():
-            outcome: Outcome = answers.recv()
+        if predictions.poll():
+            outcome: Outcome = predictions.recv()
             return outcome
     except (EOFError, OSError, pickle.UnpicklingError):  # it died meanwhile
         pass

@@ -40,7 +40,7 @@ class Outcome:
 
     Attributes:
         status: ``lost`` is a trial whose machine went away, or that was ended on purpose: it may be run again.
-        objective: The validation figure of the epoch that is kept; None unless there is one.
+        objective: The validation metric of the epoch that is kept; None unless there is one.
         epochs: Epochs that were trained.
         best_epoch: Epoch with the objective, from 1 over all stages.
         seconds: Wall time from the start of the process to its end.

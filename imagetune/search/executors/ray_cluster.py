@@ -27,7 +27,7 @@ from imagetune.search.executors.protocol import Outcome, Task, Work
 AGAIN = "an earlier attempt at this trial was lost, see interrupted/: it begins anew"
 _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 10.0
-# How long an answer to "what is the cluster made of" is good for.
+# How long a prediction to "what is the cluster made of" is good for.
 _ROOM_SECONDS = 2.0
 _INSTALL = "pip install 'imagetune[ray]'"
 _START = "start one with `ray start --head`, or name its address in search.ray.address; see docs/cluster.md"
@@ -179,16 +179,16 @@ class RayTasks:
         one = self._open.pop(reference)
         close_claim(one.task.folder)
         try:
-            answer = self._ray.get(reference)
+            prediction = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             if "failed to import" in str(error):  # _run itself, all else is imported there
                 raise _without_imagetune(error) from error
             reason = _cause(error, one.task, self._config.retries)
             return one.task, Outcome("failed", seconds=time.monotonic() - one.began, error=reason)
         settled_log(one.task)
-        if isinstance(answer, _Unfit):
-            raise ResourceError(answer.what, where=f"machine {answer.place}", hint=answer.hint)
-        outcome: Outcome = answer
+        if isinstance(prediction, _Unfit):
+            raise ResourceError(prediction.what, where=f"machine {prediction.place}", hint=prediction.hint)
+        outcome: Outcome = prediction
         return one.task, outcome
 
 
@@ -293,7 +293,7 @@ def _connected(config: RayConfig) -> Any:
     """Return the module ``ray``, connected to the cluster."""
     address = _address(config)
     if address != "local":
-        _check_answers(address)
+        _check_predictions(address)
     ray = _import_ray(address, config.retries)
     own = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -333,7 +333,7 @@ def _import_ray(address: str, retries: int) -> Any:
     return ray
 
 
-def _check_answers(address: str) -> None:
+def _check_predictions(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         return
@@ -341,7 +341,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ResourceError(f"no Ray cluster answers: {reason}", where=address, hint=_START) from error
+        raise ResourceError(f"no Ray cluster predictions: {reason}", where=address, hint=_START) from error
 
 
 def _refused(address: str, error: Exception) -> ResourceError:

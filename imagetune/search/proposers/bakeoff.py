@@ -80,7 +80,7 @@ def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> 
 def compared_by(results: Sequence[TrialResult], algorithm: str) -> list[TrialResult]:
     """Return the trials that decide the winner.
 
-    All of them, but for a bake-off that has fine-tuned: the figure of a probe is not that of a training.
+    All of them, but for a bake-off that has fine-tuned: the metric of a probe is not that of a training.
     """
     finals = [result for result in results if result.trial.phase == "final"]
     return finals if algorithm == "bakeoff" and finals else [*results]

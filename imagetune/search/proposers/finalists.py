@@ -16,11 +16,11 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings with all figures that they have reached.
+    """Settings with all metrics that they have reached.
 
     Attributes:
         trial: The first trial that completed with them.
-        results: All trials of them that have a figure, that one included.
+        results: All trials of them that have a metric, that one included.
     """
 
     trial: Trial
@@ -28,7 +28,7 @@ class Candidate:
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """The figure of each training, one a seed."""
+        """The metric of each training, one a seed."""
         return tuple(result.objective for result in self.results if result.objective is not None)
 
     @property
@@ -38,12 +38,12 @@ class Candidate:
 
 
 def direction_of(objective: str) -> Direction:
-    """Return whether a smaller or a larger figure is better."""
+    """Return whether a smaller or a larger metric is better."""
     return "min" if is_lower_better(objective) else "max"
 
 
 def ranking(results: Iterable[TrialResult], direction: Direction) -> list[Candidate]:
-    """Return the settings that have a figure, the best first: by their mean, of equals the earlier.
+    """Return the settings that have a metric, the best first: by their mean, of equals the earlier.
 
     Settings with more than one seed come before those with one: a mean is worth more than a lucky trial. Of settings
     that were trained for several numbers of epochs only the longest training counts.

@@ -1,10 +1,10 @@
 """Median stopping: a trial that is worse than half of the earlier ones were on average ends early.
 
-After Golovin et al. 2017 (Google Vizier, section 3.2.2): a trial is stopped after an epoch if its best figure so far
-is strictly worse than the median, over earlier trials, of their figures' running mean up to that epoch. It needs no
-model of learning curves, and compares a best figure with means, so that it errs on the side of going on.
+After Golovin et al. 2017 (Google Vizier, section 3.2.2): a trial is stopped after an epoch if its best metric so far
+is strictly worse than the median, over earlier trials, of their metrics' running mean up to that epoch. It needs no
+model of learning curves, and compares a best metric with means, so that it errs on the side of going on.
 
-Whether a trial counts depends on its figures alone, never on what became of it later, so that the decision doesn't
+Whether a trial counts depends on its metrics alone, never on what became of it later, so that the decision doesn't
 depend on how many trials run at a time: one that had reached the epoch counts, even if it failed afterwards; one that
 had ended before counts with the mean of what it had; one that failed before doesn't count.
 """
@@ -19,20 +19,20 @@ from imagetune.recipe.train import StageConfig
 from imagetune.search.proposers.finalists import Direction
 
 # Fewer trials have no middle worth the name.
-LEAST_TRIALS = 5
+MIN_TRIALS = 5
 
 
 def falls_behind(best: float, earlier: Sequence[Sequence[float]], *, epoch: int, direction: Direction) -> bool:
     """Tell whether a trial should end.
 
     Args:
-        best: Its best figure so far.
-        earlier: The figures of each earlier trial that counts, by epoch; later epochs don't matter.
+        best: Its best metric so far.
+        earlier: The metrics of each earlier trial that counts, by epoch; later epochs don't matter.
         epoch: Epochs so far, from 1.
-        direction: Whether a smaller or a larger figure is better.
+        direction: Whether a smaller or a larger metric is better.
     """
-    means = [fmean(figures[:epoch]) for figures in earlier if figures]
-    if len(means) < LEAST_TRIALS:
+    means = [fmean(metrics[:epoch]) for metrics in earlier if metrics]
+    if len(means) < MIN_TRIALS:
         return False
     middle = median(means)
     return best > middle if direction == "min" else best < middle

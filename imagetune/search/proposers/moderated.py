@@ -5,7 +5,7 @@ differences far larger than chance to be sure of them. The moderated t (Smyth, S
 Molecular Biology 3, 2004) mixes each variance with what the variances of all comparisons have in common, the more so
 the more alike they are. Here no variance is taken to be smaller than its own comparison's.
 
-By simulation (normal figures, 4 to 8 comparisons with a common partner, 3 seeds, Holm's correction): a false "better"
+By simulation (normal metrics, 4 to 8 comparisons with a common partner, 3 seeds, Holm's correction): a false "better"
 or "worse" in 4 to 5% of sweeps where all settings vary alike, up to 8% where they differ sixfold; intervals cover 91 to
 96%; four standard deviations are found in 77% of cases, by the ordinary t test in 15 to 29%.
 """

@@ -20,7 +20,7 @@ class Turn(Enum):
 
 
 class Proposer(Protocol):
-    """Asked for trials and told how they ended. The same answers make it ask for the same trials."""
+    """Asked for trials and told how they ended. The same predictions make it ask for the same trials."""
 
     def ask(self) -> Trial | Turn:
         """Return the next trial to run; several may be open."""
@@ -31,7 +31,7 @@ class Proposer(Protocol):
         Args:
             trial: One that ``ask`` returned; a replayed one of an earlier session may have other values under the same
                 name, which stand.
-            objective: The finite figure that was reached; None for a failed trial.
+            objective: The finite metric that was reached; None for a failed trial.
         """
 
 

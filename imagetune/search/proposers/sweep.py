@@ -51,15 +51,15 @@ class Effect:
 
     Attributes:
         setting: The values.
-        objectives: The figure of each seed that has one; the recipe's own seed is None.
+        objectives: The metric of each seed that has one; the recipe's own seed is None.
         seeds: Seeds that this setting and the one it is compared with share.
-        difference: Mean over those seeds of this setting's figure minus the other's; None without such seeds, and for
+        difference: Mean over those seeds of this setting's metric minus the other's; None without such seeds, and for
             the defaults.
         low: Lower end of its interval; None with fewer than two seeds, or where nothing varies.
         high: Upper end.
         p: Of the test of the pairs, two-sided.
         p_holm: Corrected for all comparisons of the sweep.
-        word: Whether the change is worth it. ``failed`` has no figure at all.
+        word: Whether the change is worth it. ``failed`` has no metric at all.
         error: Why it failed.
     """
 
@@ -76,7 +76,7 @@ class Effect:
 
     @property
     def mean(self) -> float | None:
-        """Mean figure over its seeds."""
+        """Mean metric over its seeds."""
         return fmean(self.objectives.values()) if self.objectives else None
 
 
@@ -126,7 +126,7 @@ def sweep_settings(spaces: Spaces) -> list[Setting]:
 def sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Trial]:
     """Return the trainings of a sweep: all settings with the recipe's seed, then all with the next one.
 
-    A sweep that ends early so has a figure of each setting rather than all seeds of some.
+    A sweep that ends early so has a metric of each setting rather than all seeds of some.
 
     Args:
         settings: From ``sweep_settings``.
@@ -160,13 +160,13 @@ def points_of(space: Space) -> tuple[Value, ...]:
 def sweep_effects(settings: Sequence[Setting], results: Iterable[TrialResult], *, direction: Direction) -> list[Effect]:
     """Return what each setting has reached, and how it compares with the one that differs in its key alone.
 
-    Pairs are trainings with the same seed; see `imagetune.search.proposers.moderated` for intervals and p-values, which are
-    corrected for all comparisons by Holm's method.
+    Pairs are trainings with the same seed; see `imagetune.search.proposers.moderated` for intervals and p-values, which
+    are corrected for all comparisons by Holm's method.
 
     Args:
         settings: From ``sweep_settings``.
         results: How the trials ended.
-        direction: Whether a smaller or a larger figure is better.
+        direction: Whether a smaller or a larger metric is better.
     """
     reached: dict[str, dict[int | None, float]] = {}
     errors: dict[str, str] = {}
@@ -235,7 +235,7 @@ def _compared(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
 
 
 def _pairs(effect: Effect, effects: Sequence[Effect]) -> NDArray[np.float64]:
-    """Return (n,) this setting's figure minus that of the one it is compared with, of each seed that both have."""
+    """Return (n,) this setting's metric minus that of the one it is compared with, of each seed that both have."""
     own, other = effect.objectives, effects[effect.setting.against].objectives
     shared = [] if effect.setting.key is None else [seed for seed in own if seed in other]
     return np.array([own[seed] - other[seed] for seed in shared], np.float64)

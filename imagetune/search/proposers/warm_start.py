@@ -1,4 +1,4 @@
-"""Warm start: what earlier searches of the same pictures found, told to the oracle before it proposes.
+"""Warm start: what earlier searches of the same images found, told to the oracle before it proposes.
 
 A trial is taken over where fitting its recipe now would be the same training but for the seed: every space of the
 present search holds the value that it had, and everything else in the recipe is as it was. What was taken over is kept
@@ -31,7 +31,7 @@ from imagetune.search.proposers.space import fits
 from imagetune.search.records.journal import JOURNAL_NAME, Journal, results_of
 from imagetune.search.records.table import STATE_NAME
 from imagetune.search.records.trial import Known
-from imagetune.search.resume import Picture, is_free, present_pictures, recorded_pictures
+from imagetune.search.resume import Image, is_free, present_images, recorded_images
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 KEPT_NAME = "warm_start.json"
@@ -104,12 +104,12 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
 
     Args:
         loaded: The recipe and its spaces.
-        data: The pictures of this search.
+        data: The images of this search.
         resumed: Folder of the search that goes on; None for a new one.
         say: Told how many trials are taken over.
 
     Raises:
-        RecipeError: A search of another objective, other pictures or other splits, or none of whose trials fits.
+        RecipeError: A search of another objective, other images or other splits, or none of whose trials fits.
         CheckpointError: A folder without a search, or files that can't be read.
         TrackingError: An MLflow address that leads nowhere.
     """
@@ -125,8 +125,8 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
     if sources and algorithm not in _ORACLES:
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
         raise loaded.error(_AT, f"{algorithm} tries what it tries whatever is known", hint=hint)
-    pictures = present_pictures(data) if sources else {}
-    known = [each for source in sources for each in _taken_over(loaded, source, pictures, say)]
+    images = present_images(data) if sources else {}
+    known = [each for source in sources for each in _taken_over(loaded, source, images, say)]
     return WarmStart(sources, tuple(known))
 
 
@@ -162,10 +162,10 @@ def kept_warm_start(folder: Path) -> WarmStart:
         raise CheckpointError(f"can't be read: {error!r}", where=str(path), hint=hint) from error
 
 
-def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Picture], say: Say) -> list[Known]:
+def _taken_over(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], say: Say) -> list[Known]:
     folder = resolve_run(source, uri=loaded.recipe.tracking.uri) if is_mlflow_uri(source) else Path(source)
     _check_comparable(loaded, source, _description(source, folder))
-    _check_same_pictures(loaded, source, folder, pictures)
+    _check_same_images(loaded, source, folder, images)
     if not (folder / JOURNAL_NAME).is_file():
         raise CheckpointError(f"has no {JOURNAL_NAME}", where=source, hint=_journal_hint(source))
     direction = direction_of(loaded.recipe.search.objective)
@@ -178,7 +178,7 @@ def _taken_over(loaded: LoadedRecipe, source: str, pictures: Mapping[str, Pictur
         else:
             known.append(Known(setting, candidate.mean, f"{source} trial {candidate.trial.trial_id}"))
     if not known:
-        first = f": in the first of {len(reasons)}, {reasons[0]}" if reasons else ", as none has a figure"
+        first = f": in the first of {len(reasons)}, {reasons[0]}" if reasons else ", as none has a metric"
         hint = "leave it out of warm_start" + (", or change back what differs" if reasons else "")
         raise loaded.error(_AT, f"no trial of {source} is a training of this recipe{first}", hint=hint)
     left = f"; {len(reasons)} don't fit: {reasons[0]}" if reasons else ""
@@ -193,20 +193,20 @@ def _check_comparable(loaded: LoadedRecipe, source: str, about: Mapping[str, Any
     for key, now in (("objective", config.objective), ("folds", config.folds)):
         if about.get(key) != now:
             what = f"{source} was judged by {key} {about.get(key)}, this search is by {now}"
-            raise loaded.error(_AT, f"{what}: their figures can't be compared")
+            raise loaded.error(_AT, f"{what}: their metrics can't be compared")
 
 
-def _check_same_pictures(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Picture]) -> None:
-    """Check that an earlier search trained, chose and will test by the same pictures, down to their content."""
-    then = recorded_pictures(RunFolder(folder))
+def _check_same_images(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Image]) -> None:
+    """Check that an earlier search trained, chose and will test by the same images, down to their content."""
+    then = recorded_images(RunFolder(folder))
     differ = sorted(name for name in then.keys() | now.keys() if not _alike(then.get(name), now.get(name)))
     if differ:
-        what = f"{source} has other pictures or splits: {len(differ)} differ, such as {differ[0]}"
-        raise loaded.error(_AT, what, hint="their figures can't be compared; leave it out of warm_start")
+        what = f"{source} has other images or splits: {len(differ)} differ, such as {differ[0]}"
+        raise loaded.error(_AT, what, hint="their metrics can't be compared; leave it out of warm_start")
 
 
-def _alike(then: Picture | None, now: Picture | None) -> bool:
-    """Tell whether a picture has the content, label and split that it had; groups only decide about splits."""
+def _alike(then: Image | None, now: Image | None) -> bool:
+    """Tell whether an image has the content, label and split that it had; groups only decide about splits."""
     if then is None or now is None:
         return False
     return (then.labelled[0], then.split, then.sha256) == (now.labelled[0], now.split, now.sha256)

@@ -10,9 +10,9 @@ from typing import Any
 
 from imagetune.recipe.search import Value
 
-_MOST_TEXT = 40
+_MAX_TEXT = 40
 # More powers of ten on one axis would touch each other.
-_MOST_POWERS = 6
+_MAX_POWERS = 6
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Axis:
     def _powers(self) -> list[float]:
         """Return powers of ten that keep off the ends."""
         first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-        stride = 1 + (last - first) // _MOST_POWERS
+        stride = 1 + (last - first) // _MAX_POWERS
         powers = [10.0**power for power in range(first, last + 1) if power % stride == 0]
         return [power for power in powers if self.low < power < self.high and 0.12 < (self.place(power) or 0) < 0.88]
 
@@ -125,7 +125,7 @@ def text_of(value: Value) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):  # a whole section
         text = ", ".join(_part_text(key, part) for key, part in value.items())
-    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def _part_text(key: str, value: Value) -> str:

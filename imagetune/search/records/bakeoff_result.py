@@ -37,12 +37,12 @@ class Baked:
 
     Attributes:
         result: How its probe ended.
-        name: Backbone, with weights and picture size where backbones differ in those.
+        name: Backbone, with weights and image size where backbones differ in those.
         probe: Content of probe.json; None for a failed probe, and where the file is gone.
-        difference: Mean over the folds of its figure minus the best backbone's, with ends of its interval; None for the
+        difference: Mean over the folds of its metric minus the best backbone's, with ends of its interval; None for the
             best and for the failed.
-        front: Whether no other backbone is as good in figure, time and size and better in one of them.
-        fine_tuned: The validation figure of each fine-tuning.
+        front: Whether no other backbone is as good in metric, time and size and better in one of them.
+        fine_tuned: The validation metric of each fine-tuning.
         tuning_error: Why a fine-tuning failed.
     """
 
@@ -56,12 +56,12 @@ class Baked:
 
     @property
     def tuned(self) -> float | None:
-        """Mean validation figure of its fine-tunings."""
+        """Mean validation metric of its fine-tunings."""
         return fmean(self.fine_tuned) if self.fine_tuned else None
 
     @property
     def lost(self) -> bool:
-        """Whether its probe has a figure, and probe.json with the rest is gone."""
+        """Whether its probe has a metric, and probe.json with the rest is gone."""
         return self.probe is None and self.result.objective is not None
 
 
@@ -69,7 +69,7 @@ def check_bakeoff(loaded: LoadedRecipe) -> None:
     """Check that a recipe's spaces are those of a bake-off.
 
     Raises:
-        RecipeError: Something besides backbone, weights and picture size is a space, or the backbone is none.
+        RecipeError: Something besides backbone, weights and image size is a space, or the backbone is none.
     """
     allowed = ", ".join(dotted(path) for path in (*BACKBONE_PATHS, *OTHER_PATHS))
     for path, space in loaded.spaces.items():
@@ -91,7 +91,7 @@ def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) ->
     Args:
         folder: The search's run folder.
         results: How the trials ended.
-        direction: Whether a smaller or a larger figure is better.
+        direction: Whether a smaller or a larger metric is better.
     """
     probed = [result for result in results if result.trial.phase == "search"]
     found = [(result, read_probe(folder / "trials" / f"trial-{result.trial.trial_id}")) for result in probed]
@@ -151,7 +151,7 @@ def _difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, f
         return None
     objective = row.probe["objective"]
     own, other = (
-        np.array([fold["figures"][objective] for fold in probe["folds"]], np.float64)
+        np.array([fold["metrics"][objective] for fold in probe["folds"]], np.float64)
         for probe in (row.probe, best.probe)
     )
     confidence = 1 - (1 - row.probe["confidence"]) / max(count, 1)
@@ -162,8 +162,8 @@ def _difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, f
 def _tuned(row: Baked, results: Sequence[TrialResult]) -> Baked:
     prefix = f"{row.result.trial.trial_id}-"
     own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
-    figures = tuple(result.objective for result in own if result.objective is not None)
-    return replace(row, fine_tuned=figures, tuning_error=next((result.error for result in own if result.error), ""))
+    metrics = tuple(result.objective for result in own if result.objective is not None)
+    return replace(row, fine_tuned=metrics, tuning_error=next((result.error for result in own if result.error), ""))
 
 
 def _cells(row: Baked) -> dict[str, object]:

@@ -6,7 +6,7 @@ is the effect of one space; the variance of that effect, as a share of the fores
 its importance. What is left over is spaces acting together. A mean over a tree is a sum over its leaves, boxes all.
 
 Chosen over permutation importance because it is a mean over the whole of the spaces and not over the trials: bayesian
-search and hyperband crowd their trials where figures are good. Other than in the paper the effects of all trees are
+search and hyperband crowd their trials where metrics are good. Other than in the paper the effects of all trees are
 averaged before their variance is taken, which takes out most of the trees' own noise.
 
 Three things say how far to trust it. The spread comes from leaving out a tenth of the settings at a time (the
@@ -46,7 +46,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial that has a figure.
+    """A trial that has a metric.
 
     Attributes:
         values: By the axis's name; a space that isn't used is left out.
@@ -112,7 +112,7 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
 
     Args:
         axes: The spaces.
-        observations: Trials with a figure; failed ones are left out. A value that isn't used takes, in each tree, a
+        observations: Trials with a metric; failed ones are left out. A value that isn't used takes, in each tree, a
             random one of its space: so it can't matter there, as it doesn't.
         seed: The same seed gives the same result.
 
@@ -257,7 +257,7 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
     axes, table = trials.axes, trials.table
     points = _one_hot(axes, _anywhere(axes, qmc.Sobol(len(axes), seed=seed).random(_POINTS)))
     effects = [np.zeros(len(_places(axis))) for axis in axes]
-    answers, unseen, votes = np.zeros(len(points)), np.zeros(len(table)), np.zeros(len(table))
+    predictions, unseen, votes = np.zeros(len(points)), np.zeros(len(table)), np.zeros(len(table))
     for _ in range(trees):
         filled = _one_hot(axes, np.where(np.isnan(table), _anywhere(axes, rng.random(table.shape)), table))
         drawn = _drawn(trials.groups, rng)
@@ -265,12 +265,14 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
         effects = [effect + found / trees for effect, found in zip(effects, _effects(axes, tree), strict=True)]
         if effects_only:
             continue
-        answers += tree.predict(points)[:, 0] / trees
+        predictions += tree.predict(points)[:, 0] / trees
         if (drawn == 0).any():
             unseen[drawn == 0] += tree.predict(filled[drawn == 0])[:, 0]
             votes[drawn == 0] += 1
     asked = votes > 0
-    return _Forest(tuple(effects), float(answers.var()), _fit(trials.objectives[asked], unseen[asked] / votes[asked]))
+    return _Forest(
+        tuple(effects), float(predictions.var()), _fit(trials.objectives[asked], unseen[asked] / votes[asked])
+    )
 
 
 def _learned(rows: _Singles, objectives: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> Any:

@@ -19,7 +19,7 @@ class TrialProgress:
         stage: What it is training; empty before its first step.
         epoch: In which epoch, from 1 over all stages; 0 before the first.
         epochs: How many there are at most.
-        objective: Its best figure so far; None before the first validation.
+        objective: Its best metric so far; None before the first validation.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class ProgressReader:
 
     Args:
         task: The trial.
-        objective: Which validation figure counts.
+        objective: Which validation metric counts.
     """
 
     def __init__(self, task: Task, objective: str) -> None:
@@ -47,22 +47,22 @@ class ProgressReader:
     def read(self) -> TrialProgress:
         """Return how far the trial is now."""
         status = self._folder.read_status()
-        self._read_figures()
+        self._read_metrics()
         epoch = status.get("epoch")
         return TrialProgress(
             str(status.get("stage") or ""), epoch if isinstance(epoch, int) else 0, self._epochs, self._best
         )
 
-    def _read_figures(self) -> None:
+    def _read_metrics(self) -> None:
         path = self._folder.metrics
         try:
             size = path.stat().st_size
             if size == self._size:
                 return
             self._size = size
-            figures = [line.get("val", {}).get(self._objective) for line in read_json_lines(path)]
+            metrics = [line.get("val", {}).get(self._objective) for line in read_json_lines(path)]
         # The trial may be starting again, or a shared disk lag behind: a later look finds it.
         except (OSError, ValueError):
             return
-        known = [float(figure) for figure in figures if isinstance(figure, (int, float))]
+        known = [float(metric) for metric in metrics if isinstance(metric, (int, float))]
         self._best = self._better(known) if known else None

@@ -59,12 +59,12 @@ class SearchFiles:
 
     @property
     def objective(self) -> str:
-        """The validation figure that is optimised."""
+        """The validation metric that is optimised."""
         return str(self.description.get("objective", self.recipe.search.objective))
 
     @property
     def direction(self) -> Direction:
-        """Whether a smaller or a larger figure is better."""
+        """Whether a smaller or a larger metric is better."""
         return direction_of(self.objective)
 
     @cached_property
@@ -99,7 +99,7 @@ class SearchFiles:
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The settings that have a figure, the winner first."""
+        """The settings that have a metric, the winner first."""
         return tuple(ranking(compared_by(self.results, self.algorithm), self.direction))
 
     @cached_property
@@ -107,7 +107,7 @@ class SearchFiles:
         """Lines of metrics.jsonl of each trial that has some.
 
         Raises:
-            ModelFileError: One is damaged.
+            ModelFileError: One is corrupted.
         """
         names = [trial.trial_id for trial in self.trials]
         found = {name: read_epochs(self.folder_of(name) / run_files.METRICS) for name in names}
@@ -141,7 +141,7 @@ class SearchFiles:
         """1 where a larger objective is better, else -1."""
         return 1.0 if self.direction == "max" else -1.0
 
-    def figure(self, value: float | None) -> str:
+    def metric(self, value: float | None) -> str:
         """Return an objective as text; a dash for none."""
         return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
@@ -163,7 +163,7 @@ def read_search(folder: Path) -> SearchFiles:
     """Read the folder of a search, without changing anything in it.
 
     Raises:
-        ModelFileError: It is no search's folder, or a JSON file in it is damaged.
+        ModelFileError: It is no search's folder, or a JSON file in it is corrupted.
         RecipeError: Its recipe can't be read.
         CheckpointError: Its journal can't be read.
     """

@@ -58,7 +58,7 @@ def _quoted(option: str) -> str:
 
 
 def _cells(effect: Effect, effects: Sequence[Effect]) -> tuple[object, ...]:
-    setting, figures = effect.setting, list(effect.objectives.values())
+    setting, metrics = effect.setting, list(effect.objectives.values())
     named = setting.key is not None
     base = effects[setting.against].setting.values
     return (
@@ -66,9 +66,9 @@ def _cells(effect: Effect, effects: Sequence[Effect]) -> tuple[object, ...]:
         cell_of(setting.values[setting.key]) if setting.key is not None else "",
         cell_of(base[setting.key]) if setting.key is not None else "",
         where_of(effect, effects),
-        len(figures),
+        len(metrics),
         _number(effect.mean),
-        _number(stdev(figures) if len(figures) > 1 else None),
+        _number(stdev(metrics) if len(metrics) > 1 else None),
         effect.seeds if named else "",
         *(_number(value) for value in (effect.difference, effect.low, effect.high, effect.p, effect.p_holm)),
         effect.word if named else "",

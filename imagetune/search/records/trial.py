@@ -42,7 +42,7 @@ class Known:
 
     Attributes:
         values: A setting, as in a trial.
-        objective: The figure reached, the mean where it was trained more than once.
+        objective: The metric reached, the mean where it was trained more than once.
         source: The search and its trial, for people.
     """
 
@@ -57,9 +57,9 @@ class TrialResult:
 
     Attributes:
         trial: What was tried.
-        status: ``stopped`` was ended early by median stopping, and counts with the figure that it had reached;
+        status: ``stopped`` was ended early by median stopping, and counts with the metric that it had reached;
             ``repeated`` is a point proposed again, which takes over the objective known already.
-        objective: The figure reached, finite; None when failed.
+        objective: The metric reached, finite; None when failed.
         began: When it began, seconds since the epoch.
         seconds: Wall time of the trial.
         epochs: Epochs that its process trained; those of a lower rung not counted.

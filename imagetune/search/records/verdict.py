@@ -39,7 +39,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two settings compared by their figures over seeds.
+    """Two settings compared by their metrics over seeds.
 
     Attributes:
         better: By how much the first is better on average; below 0 where it is worse.
@@ -65,7 +65,7 @@ def remarks_of(search: SearchFiles) -> list[Remark]:
     if not search.candidates or search.algorithm in ("sweep", "bakeoff"):
         return []
     if len(search.candidates) > 1 and len({found.mean for found in search.candidates}) == 1:
-        text = f"All have {search.figure(search.candidates[0].mean)}: nothing that was searched made a difference."
+        text = f"All have {search.metric(search.candidates[0].mean)}: nothing that was searched made a difference."
         return [Remark("note", "All settings do equally well", text)]
     found = [_winner(search), *_edges(search), _trend(search)]
     return [remark for remark in found if remark is not None]
@@ -120,13 +120,13 @@ def _winner(search: SearchFiles) -> Remark:
     winner, others = search.candidates[0], search.candidates[1:]
     name = f"trial {winner.trial.trial_id}"
     if not others:
-        return Remark("note", "Only one setting has a figure", f"There is nothing that {name} could be compared with.")
+        return Remark("note", "Only one setting has a metric", f"There is nothing that {name} could be compared with.")
     second = others[0]
     difference = difference_of(winner, second, search.sign)
     if difference is None:
         text = (
             f"The winner, {name}, and the runner-up, trial {second.trial.trial_id}, were trained with one seed: "
-            f"{search.figure(winner.mean)} against {search.figure(second.mean)}. How much of that is luck isn't known; "
+            f"{search.metric(winner.mean)} against {search.metric(second.mean)}. How much of that is luck isn't known; "
             "search.finalists and search.repeats train the best again with other seeds."
         )
         return Remark("note", "The winner may be luck", text)
@@ -148,13 +148,13 @@ def _fresh(search: SearchFiles, winner: Candidate) -> str:
     """Return what the winner reached with seeds that didn't choose it."""
     first, *others = winner.objectives
     return (
-        f"The trial that brought it among the finalists had {search.figure(first)}, "
-        f"its other seeds have {search.figure(fmean(others))} on average."
+        f"The trial that brought it among the finalists had {search.metric(first)}, "
+        f"its other seeds have {search.metric(fmean(others))} on average."
     )
 
 
 def _spread(search: SearchFiles, candidate: Candidate) -> str:
-    return f"{search.figure(candidate.mean)} ± {search.amount(stdev(candidate.objectives), signed=False)}"
+    return f"{search.metric(candidate.mean)} ± {search.amount(stdev(candidate.objectives), signed=False)}"
 
 
 def _edges(search: SearchFiles) -> Iterator[Remark]:
@@ -192,30 +192,30 @@ def _places(search: SearchFiles, axis: Axis, candidates: Sequence[Candidate]) ->
 
 def _trend(search: SearchFiles) -> Remark | None:
     """Return whether the search still improved at its end; nothing of algorithms whose order says nothing about it."""
-    figures = [result.objective for result in search.searched if result.objective is not None]
-    if search.algorithm not in ("random", "bayesian") or len(figures) < _FEWEST_FOR_TREND:
+    metrics = [result.objective for result in search.searched if result.objective is not None]
+    if search.algorithm not in ("random", "bayesian") or len(metrics) < _FEWEST_FOR_TREND:
         return None
-    best = [max(search.sign * figure for figure in figures[: count + 1]) for count in range(len(figures))]
-    since = len(figures) - 1 - best.index(best[-1])
-    last = max(2, len(figures) // 4)
+    best = [max(search.sign * metric for metric in metrics[: count + 1]) for count in range(len(metrics))]
+    since = len(metrics) - 1 - best.index(best[-1])
+    last = max(2, len(metrics) // 4)
     gain, noise = best[-1] - best[-1 - last], _noise(search)
     if gain > noise:
         text = (
-            f"The last {last} of {len(figures)} trials raised the best figure by {search.amount(gain, signed=False)}: "
+            f"The last {last} of {len(metrics)} trials raised the best figure by {search.amount(gain, signed=False)}: "
             "more trials are worth it. The same command with --resume and a larger search.trials goes on."
         )
         return Remark("warning", "The search still improved at its end", text)
     if since >= last:
-        text = f"The last {since} of {len(figures)} trials did not beat what was there: more of them promise little."
+        text = f"The last {since} of {len(metrics)} trials did not beat what was there: more of them promise little."
     else:
         text = (
-            f"The last {last} of {len(figures)} trials gained {search.amount(gain, signed=False)}, no more than "
+            f"The last {last} of {len(metrics)} trials gained {search.amount(gain, signed=False)}, no more than "
             "another seed does: more of them promise little."
         )
     return Remark("good", "The search has levelled off", text)
 
 
 def _noise(search: SearchFiles) -> float:
-    """Return how far figures differ by seed alone; 0 where that isn't known."""
+    """Return how far metrics differ by seed alone; 0 where that isn't known."""
     spreads = [stdev(found.objectives) for found in search.candidates if len(found.objectives) > 1]
     return median(spreads) if spreads else 0.0

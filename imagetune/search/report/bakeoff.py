@@ -73,7 +73,7 @@ def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[str]:
     probes = [row.probe or {} for row in rows]
     larger = search.direction == "max"
     costs: Mapping[str, list[float]] = {
-        "milliseconds a picture, one at a time": [probe["cost"]["milliseconds_one"]["value"] for probe in probes],
+        "milliseconds an image, one at a time": [probe["cost"]["milliseconds_one"]["value"] for probe in probes],
         "megabytes of weights": [probe["cost"]["megabytes"] for probe in probes],
     }
     drawings = []

@@ -78,15 +78,15 @@ def _name(search: SearchFiles, axis: Axis) -> str:
 
 def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[dict[str, Any]]:
     """Yield the effect of each space, all on one scale."""
-    figures = tamed(np.array([seen.objective for seen in observations]))
-    ends = [figures.min(), figures.max()]
+    metrics = tamed(np.array([seen.objective for seen in observations]))
+    ends = [metrics.min(), metrics.max()]
     room = 0.05 * float(ends[1] - ends[0])
     for found in analysis.spaces:
         title = f"Effect of {_name(search, found.axis)}"
         with drawing_style():
             figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
             axes = figure.subplots()
-            _points(axes, found.axis, observations, figures)
+            _points(axes, found.axis, observations, metrics)
             _effect(axes, found)
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
@@ -94,14 +94,14 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             yield {"svg": Markup(inline_drawing(figure, title).svg), "title": title}  # noqa: S704
 
 
-def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], figures: Any) -> None:
+def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], metrics: Any) -> None:
     """Draw the trials; those of a choice side by side, in the order in which they ended."""
     across, up = [], []
-    for number, (seen, figure) in enumerate(zip(observations, figures, strict=True)):
+    for number, (seen, figure) in enumerate(zip(observations, metrics, strict=True)):
         place = axis.place(seen.values[axis.name]) if axis.name in seen.values else None
         if place is None:
             continue
-        aside = 0.5 * (number / max(len(figures) - 1, 1) - 0.5) / len(axis.values) if axis.is_choice else 0.0
+        aside = 0.5 * (number / max(len(metrics) - 1, 1) - 0.5) / len(axis.values) if axis.is_choice else 0.0
         across.append(place + aside)
         up.append(figure)
     axes.plot(across, up, "o", color=MUTED, markersize=3.0, alpha=0.45, markeredgewidth=0)

@@ -18,7 +18,7 @@ from imagetune.search.records.verdict import failures_of, remarks_of
 
 _TESTED = {"loss": "log_loss"}
 _ALSO = ("f1", "accuracy", "balanced_accuracy", "mean_average_precision", "mae", "r2")
-_MOST_CARDS = 3
+_MAX_CARDS = 3
 
 
 def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
@@ -66,21 +66,21 @@ def problem_of(search: SearchFiles) -> str:
 
 
 def winner_of(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return the winner with its settings and figures; None where nothing has a figure."""
+    """Return the winner with its settings and metrics; None where nothing has a metric."""
     if not search.candidates:
         return None
     winner = search.candidates[0]
-    figures = winner.objectives
+    metrics = winner.objectives
     values = search.settings(winner.trial.values)
     return {
         "trial": winner.trial.trial_id,
         "mean": winner.mean,
-        "deviation": stdev(figures) if len(figures) > 1 else None,
-        "seeds": len(figures),
+        "deviation": stdev(metrics) if len(metrics) > 1 else None,
+        "seeds": len(metrics),
         "settings": [_setting(search, axis, values) for axis in search.axes],
         "report": f"best/{run_files.REPORT}" if (search.folder / "best" / run_files.REPORT).is_file() else "",
         "tested": list(_tested(search)),
-        "pictures": (search.evaluation.get("splits", {}).get("test") or {}).get("pictures"),
+        "images": (search.evaluation.get("splits", {}).get("test") or {}).get("images"),
     }
 
 
@@ -95,11 +95,11 @@ def _setting(search: SearchFiles, axis: Axis, values: Mapping[str, Any]) -> dict
 
 
 def _tested(search: SearchFiles) -> Iterator[dict[str, Any]]:
-    """Yield the test figures that matter here: the objective's own, and the usual ones."""
-    figures = (search.evaluation.get("splits", {}).get("test") or {}).get("figures", {})
+    """Yield the test metrics that matter here: the objective's own, and the usual ones."""
+    metrics = (search.evaluation.get("splits", {}).get("test") or {}).get("metrics", {})
     names = dict.fromkeys([_TESTED.get(search.objective, search.objective), *_ALSO])
-    for name in [name for name in names if (figures.get(name) or {}).get("value") is not None][:_MOST_CARDS]:
-        yield {"name": METRICS[name].in_words, **figures[name]}
+    for name in [name for name in names if (metrics.get(name) or {}).get("value") is not None][:_MAX_CARDS]:
+        yield {"name": METRICS[name].in_words, **metrics[name]}
 
 
 def overview_of(search: SearchFiles) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.table import values_key
 
 _TOP, _BOTTOM, _UNUSED, _HEIGHT = 62.0, 330.0, 366.0, 386.0
-_LEFT, _RIGHT, _WIDTH, _LEAST_GAP = 46.0, 74.0, 1000.0, 96.0
-_MOST_TICK_LETTERS = 17
+_LEFT, _RIGHT, _WIDTH, _MIN_GAP = 46.0, 74.0, 1000.0, 96.0
+_MAX_TICK_LETTERS = 17
 _LETTER, _BOLD_LETTER = 6.6, 8.0
 # Where a name may go on in the next line.
 _SOFT = "\u200b"
@@ -28,7 +28,7 @@ _MANY = 40
 
 
 def parallel_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None where no setting has a figure."""
+    """Return what the section is drawn from; None where no setting has a metric."""
     if not search.axes or not search.candidates or search.algorithm in ("sweep", "bakeoff"):
         return None
     candidates = sorted(search.candidates, key=lambda found: search.sign * found.mean)
@@ -41,7 +41,7 @@ def parallel_view(search: SearchFiles) -> Mapping[str, Any] | None:
             "trial": found.trial.trial_id,
             **_line(search, found.trial.values, across, height),
             **_look((place + 1) / len(candidates), len(candidates)),
-            "text": _reading(search, found.trial.trial_id, search.figure(found.mean), found.trial.values),
+            "text": _reading(search, found.trial.trial_id, search.metric(found.mean), found.trial.values),
         }
         for place, (found, height) in enumerate(zip(candidates, heights, strict=True))
     ]
@@ -60,9 +60,9 @@ def parallel_view(search: SearchFiles) -> Mapping[str, Any] | None:
 
 def _across(axes: Sequence[Axis]) -> list[float]:
     """Return where the axes stand, the objective's the last; the first has room for its ticks beside it."""
-    longest = max(len(_tick_text(text, _MOST_TICK_LETTERS)) for _, text in axes[0].ticks())
+    longest = max(len(_tick_text(text, _MAX_TICK_LETTERS)) for _, text in axes[0].ticks())
     left = max(_LEFT, _LETTER * longest + 10)
-    gap = max(_LEAST_GAP, (_WIDTH - left - _RIGHT) / len(axes))
+    gap = max(_MIN_GAP, (_WIDTH - left - _RIGHT) / len(axes))
     return [left + number * gap for number in range(len(axes) + 1)]
 
 
@@ -81,7 +81,7 @@ def _axes(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, An
     gap = across[1] - across[0]
     between, across_labels = int(gap / _LETTER), int(gap / _BOLD_LETTER)
     for axis, x in zip(search.axes, across, strict=False):
-        most = _MOST_TICK_LETTERS if x == across[0] else min(_MOST_TICK_LETTERS, between)
+        most = _MAX_TICK_LETTERS if x == across[0] else min(_MAX_TICK_LETTERS, between)
         ticks = [(_height(place), _tick_text(text, most)) for place, text in axis.ticks()]
         if len(ticks) > 1 and not axis.is_choice:
             ticks = _apart(ticks)
@@ -133,12 +133,12 @@ def _height(place: float) -> float:
     return round(_BOTTOM - place * (_BOTTOM - _TOP), 1)
 
 
-def _objective_axis(figures: Sequence[float], sign: float) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return the height of each figure, better ones higher up, and ticks; far outliers lie at the end."""
-    values: NDArray[np.float64] = tamed(np.array(figures, dtype=np.float64))
+def _objective_axis(metrics: Sequence[float], sign: float) -> tuple[list[float], list[tuple[float, str]]]:
+    """Return the height of each metric, better ones higher up, and ticks; far outliers lie at the end."""
+    values: NDArray[np.float64] = tamed(np.array(metrics, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
     if high == low:
-        return [_height(0.5)] * len(figures), [(_height(0.5), text_of(low))]
+        return [_height(0.5)] * len(metrics), [(_height(0.5), text_of(low))]
     marks = [float(mark) for mark in MaxNLocator(nbins=6).tick_values(low, high) if low <= mark <= high]
 
     def place(value: float) -> float:
@@ -160,10 +160,10 @@ def _failed(search: SearchFiles, across: Sequence[float]) -> Iterator[dict[str, 
             yield {"trial": result.trial.trial_id, **_line(search, result.trial.values, across, None), "text": text}
 
 
-def _reading(search: SearchFiles, trial_id: str, figure: str, values: Mapping[Any, Value]) -> str:
+def _reading(search: SearchFiles, trial_id: str, metric: str, values: Mapping[Any, Value]) -> str:
     told = ", ".join(
         f"{search.short[name]} {text_of(value)}"
         for name, value in search.settings(values).items()
         if name in search.short
     )
-    return f"trial {trial_id}: {figure}; {told}"
+    return f"trial {trial_id}: {metric}; {told}"

@@ -51,9 +51,9 @@ def progress_view(search: SearchFiles) -> Mapping[str, Any] | None:
 def _best(
     search: SearchFiles, ended: Sequence[TrialResult], places: Sequence[float], unit: str, title: str, *, whole: bool
 ) -> Drawing:
-    figures = np.array([result.objective for result in ended], dtype=np.float64)
-    best = search.sign * np.maximum.accumulate(search.sign * figures)
-    shown = tamed(figures)
+    metrics = np.array([result.objective for result in ended], dtype=np.float64)
+    best = search.sign * np.maximum.accumulate(search.sign * metrics)
+    shown = tamed(metrics)
     stopped = np.array([result.status == "stopped" for result in ended])
     across = np.asarray(places)
     with drawing_style():

@@ -44,7 +44,7 @@ def write_search_report(folder: Path) -> Path:
         The file.
 
     Raises:
-        ModelFileError: It is no search's folder, or a file in it is damaged.
+        ModelFileError: It is no search's folder, or a file in it is corrupted.
         RecipeError: Its recipe can't be read.
         CheckpointError: Its journal can't be read.
         ResourceError: The disk is full.
@@ -55,7 +55,7 @@ def write_search_report(folder: Path) -> Path:
 def render_search_report(search: SearchFiles) -> str:
     """Return the page."""
     environment = html_environment("imagetune.search_runs")
-    environment.filters["objective"] = search.figure
+    environment.filters["objective"] = search.metric
     environment.filters["spread"] = search.amount
     found = {name: view for name, part in SECTIONS.items() if (view := part(search)) is not None}
     return environment.get_template("search.html.jinja").render(

@@ -21,7 +21,7 @@ from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.sweep_result import method_of, overrides_of, where_of
 
 _INCHES = (4.2, 2.7)
-# Room above and below the figures, as a share of their range.
+# Room above and below the metrics, as a share of their range.
 _ROOM = 0.12
 # With more letters than that the labels are turned.
 _LETTERS = 26
@@ -106,8 +106,8 @@ def _order(place: float | None) -> float:
 
 def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
     """Return ends of the figure's axis that all keys share, so that their effects can be compared."""
-    figures = [figure for effect in effects for figure in effect.objectives.values()]
-    low, high = min(figures), max(figures)
+    metrics = [figure for effect in effects for figure in effect.objectives.values()]
+    low, high = min(metrics), max(metrics)
     room = _ROOM * ((high - low) or abs(high) or 1.0)
     return low - room, high + room
 
@@ -136,9 +136,9 @@ def _drawing(
 
 
 def _paint(axes: Axes, place: float, effect: Effect, level: float, *, default: bool) -> None:
-    figures = list(effect.objectives.values())
-    if len(figures) > 1:
-        axes.plot([place] * len(figures), figures, "_", color=MUTED, markersize=7, alpha=0.8)
+    metrics = list(effect.objectives.values())
+    if len(metrics) > 1:
+        axes.plot([place] * len(metrics), metrics, "_", color=MUTED, markersize=7, alpha=0.8)
     if effect.low is not None and effect.high is not None:
         axes.plot([place, place], [level + effect.low, level + effect.high], color=TRAIN, lw=1.8)
     colour, marker = (VAL, "D") if default else (TRAIN, "o")

@@ -70,7 +70,7 @@ def _bar(search: SearchFiles, result: TrialResult, clock: Clock, scale: float, y
     x, end = (_LEFT + clock.seconds(moment) * scale for moment in (result.began, result.began + result.seconds))
     width = max(end - x - 1, 1.5)
     name = result.trial.trial_id
-    figure = result.error if result.status == "failed" else f"{search.objective} {search.figure(result.objective)}"
+    metric = result.error if result.status == "failed" else f"{search.objective} {search.metric(result.objective)}"
     where = f" on {result.place}" if result.place else ""
     return {
         "x": round(x, 1),
@@ -80,7 +80,7 @@ def _bar(search: SearchFiles, result: TrialResult, clock: Clock, scale: float, y
         "kind": kind_of(result),
         "name": name if len(name) * _LETTER + 4 <= width else "",
         "trial": name,
-        "text": f"trial {name}, {result.status}{where}, {format_duration(result.seconds)}: {figure}",
+        "text": f"trial {name}, {result.status}{where}, {format_duration(result.seconds)}: {metric}",
     }
 
 

@@ -1,4 +1,4 @@
-"""The tables of the search's page: finalists with each seed's figure, and all trials."""
+"""The tables of the search's page: finalists with each seed's metric, and all trials."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finalists_view(search: SearchFiles) -> Mapping[str, Any] | None:
                     (search.short.get(name, name), text_of(value))
                     for name, value in search.settings(found.trial.values).items()
                 ],
-                "figures": [by_seed[seed].objective if seed in by_seed else None for seed in seeds],
+                "metrics": [by_seed[seed].objective if seed in by_seed else None for seed in seeds],
                 "mean": found.mean,
                 "deviation": stdev(found.objectives),
                 "difference": difference_of(finalists[0], found, search.sign) if place else None,
@@ -50,7 +50,7 @@ def trials_view(search: SearchFiles) -> Mapping[str, Any] | None:
     if not search.trials:
         return None
     ended = {result.trial.trial_id: result for result in search.results}
-    # The line that parallel coordinates draw for settings bears the name of the first trial that has a figure.
+    # The line that parallel coordinates draw for settings bears the name of the first trial that has a metric.
     first = {values_key(trial.values): trial.trial_id for trial in reversed(search.trials)}
     first |= {values_key(found.trial.values): found.trial.trial_id for found in search.candidates}
     return {

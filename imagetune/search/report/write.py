@@ -29,7 +29,7 @@ def report(run: str, *, say: Say) -> Path:
         The file.
 
     Raises:
-        ModelFileError: A file of the search is damaged.
+        ModelFileError: A file of the search is corrupted.
         CheckpointError: Its journal can't be read.
         ResourceError: The disk is full.
     """

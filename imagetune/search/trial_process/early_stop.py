@@ -1,4 +1,4 @@
-"""Median stopping of a running trial: reads the earlier trials' figures from their folders, and waits for them."""
+"""Median stopping of a running trial: reads the earlier trials' metrics from their folders, and waits for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagetune.search.proposers.median_rule import falls_behind, may_end_after
 from imagetune.training.setup.events import EpochRecord
 
 _LOOK_SECONDS = 0.2
-# A trial writes its status at least once a second while pictures go through its model. One that is silent for so long
+# A trial writes its status at least once a second while images go through its model. One that is silent for so long
 # has lost its process, or its machine, without a word.
 SILENT_SECONDS = 120.0
 
@@ -25,16 +25,16 @@ SILENT_SECONDS = 120.0
 class MedianStopping:
     """Asked after every epoch whether the trial ends there.
 
-    Earlier trials that still run and haven't come as far are waited for, so that the answer is the same however many
-    run at a time. They wait only for trials before them, never for this one.
+    Earlier trials that still run and haven't come as far are waited for, so that the prediction is the same however
+    many run at a time. They wait only for trials before them, never for this one.
 
     Attributes:
         compared: Run folders of the earlier trials; one need not be there yet.
-        objective: The validation figure.
+        objective: The validation metric.
         stages: Of the trial.
         beat: Called while it waits; may raise to stop.
         silent_seconds: How long an earlier trial may stand still before it is left out.
-        figures: Of the trial so far, by epoch.
+        metrics: Of the trial so far, by epoch.
         silent: Earlier trials that aren't waited for any more.
         stopped: Whether the trial has been ended.
     """
@@ -44,34 +44,34 @@ class MedianStopping:
     stages: Sequence[StageConfig]
     beat: Callable[[], None]
     silent_seconds: float = SILENT_SECONDS
-    figures: list[float] = field(default_factory=list)
+    metrics: list[float] = field(default_factory=list)
     silent: set[Path] = field(default_factory=set)
     stopped: bool = False
 
     def __call__(self, record: EpochRecord) -> bool:
-        """Take up an epoch's figures and decide."""
-        self.figures.append(record.val[self.objective])
+        """Take up an epoch's metrics and decide."""
+        self.metrics.append(record.val[self.objective])
         if not self.compared or not may_end_after(self.stages, record.epoch):
             return False
         direction: Direction = direction_of(self.objective)
-        best = (min if direction == "min" else max)(self.figures)
+        best = (min if direction == "min" else max)(self.metrics)
         earlier = [self._awaited(folder, record.epoch) for folder in self.compared]
         self.stopped = falls_behind(best, earlier, epoch=record.epoch, direction=direction)
         return self.stopped
 
     def _awaited(self, folder: Path, epoch: int) -> list[float]:
-        """Return a trial's figures up to an epoch once it has come so far or ended; none of one that failed before."""
+        """Return a trial's metrics up to an epoch once it has come so far or ended; none of one that failed before."""
         seen, since = "", time.monotonic()
         while True:
-            # The status first: figures that are written between the two are no harm, missed ones would be.
+            # The status first: metrics that are written between the two are no harm, missed ones would be.
             status = RunFolder(folder).read_status()
-            figures = self._read(folder)
-            if len(figures) >= epoch:
-                return figures[:epoch]
+            metrics = self._read(folder)
+            if len(metrics) >= epoch:
+                return metrics[:epoch]
             state = status.get("state", "running")
             if state != "running":
-                return figures if state == "finished" else []
-            if (sight := _sight(folder, len(figures))) != seen:
+                return metrics if state == "finished" else []
+            if (sight := _sight(folder, len(metrics))) != seen:
                 seen, since = sight, time.monotonic()
             if folder in self.silent or time.monotonic() - since > self.silent_seconds:
                 self.silent.add(folder)

@@ -23,11 +23,11 @@ from imagetune.search.trial_process.shared import Shared
 from imagetune.search.trial_process.train import Lesson, Trained, train_lesson
 from imagetune.training.setup.stopping import StopRequest
 
-FIGURES_NAME = "trial.json"
+PLOTS_NAME = "trial.json"
 
 
 def check_folds(data: Data, recipe: Recipe) -> None:
-    """Check that the pictures can be parted into the folds that probes and trials are judged by.
+    """Check that the images can be parted into the folds that probes and trials are judged by.
 
     Raises:
         DataError: They can't.
@@ -40,9 +40,9 @@ def check_folds(data: Data, recipe: Recipe) -> None:
 
 
 def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
-    """Train on every fold; ``trial.json`` has the mean, the standard deviation and each fold's figure.
+    """Train on every fold; ``trial.json`` has the mean, the standard deviation and each fold's metric.
 
-    Pictures and their features come from the same stores for all folds, so that a fold whose backbone is frozen costs
+    Images and their features come from the same stores for all folds, so that a fold whose backbone is frozen costs
     its head.
     """
     count = shared.config.folds or 1
@@ -56,7 +56,7 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
             run.recorder.beat()
             done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
         document = fold_document(done, folds, objective=shared.config.objective)
-        write_json(run.folder.path / FIGURES_NAME, document)
+        write_json(run.folder.path / PLOTS_NAME, document)
     return Outcome("completed", document["mean"], sum(one.epochs for one in done))
 
 
@@ -65,24 +65,24 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
 
     Args:
         done: How the training of each fold ended.
-        folds: Their pictures.
-        objective: The validation figure.
+        folds: Their images.
+        objective: The validation metric.
 
     Returns:
-        ``mean`` and ``standard_deviation`` (of the folds' figures, with n - 1) and, for each fold, its run folder, its
-        pictures, its best figure and the epoch that reached it.
+        ``mean`` and ``standard_deviation`` (of the folds' metrics, with n - 1) and, for each fold, its run folder, its
+        images, its best metric and the epoch that reached it.
     """
-    figures = [one.objective for one in done]
+    metrics = [one.objective for one in done]
     return {
         "objective": objective,
-        "mean": fmean(figures),
-        "standard_deviation": stdev(figures) if len(figures) > 1 else None,
+        "mean": fmean(metrics),
+        "standard_deviation": stdev(metrics) if len(metrics) > 1 else None,
         "folds": [
             {
                 "folder": place_of(number),
                 "train": len(splits.train),
                 "val": len(splits.val),
-                "figure": one.objective,
+                "metric": one.objective,
                 "best_epoch": one.best_epoch,
             }
             for number, (one, splits) in enumerate(zip(done, folds, strict=True), start=1)
@@ -119,6 +119,6 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
         "classes": config.classes if config.task == "regression" else splits.class_names,
     }
-    # Read from the fold's folder again, where pictures have no relative paths.
+    # Read from the fold's folder again, where images have no relative paths.
     write_splits_csv(replace(splits, root=place), table)
     return recipe.model_copy(update={"data": config.model_copy(update=data)})

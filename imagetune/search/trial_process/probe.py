@@ -1,6 +1,6 @@
-"""What the process of a bake-off's probe does: features, a cross-validated linear probe, and what a picture costs.
+"""What the process of a bake-off's probe does: features, a cross-validated linear probe, and what an image costs.
 
-The folds are of the training and validation pictures, the same for all backbones. Features go through the store that a
+The folds are of the training and validation images, the same for all backbones. Features go through the store that a
 later fine-tuning of the same backbone reads.
 """
 
@@ -38,37 +38,37 @@ from imagetune.search.trial_process.probe_file import write_probe
 from imagetune.search.trial_process.shared import Shared
 from imagetune.training.feature_cache.features import plain_features
 from imagetune.training.measure.timing import time_calls
-from imagetune.training.objectives.metrics import figures_of_answers
+from imagetune.training.objectives.metrics import metrics_of_predictions
 from imagetune.training.setup.faults import memory_errors
 from imagetune.training.setup.job import CLASS_TASKS
 from imagetune.training.setup.stopping import StopRequest
 
 # Where `search.folds` says nothing.
 FOLDS = 5
-# What is timed besides one picture at a time.
+# What is timed besides one image at a time.
 TIMED_BATCH = 32
 _BYTES_A_WEIGHT = 4
-# Calls of one picture are so short that several make a round.
+# Calls of one image are so short that several make a round.
 _CALLS = 8
 
 
 @dataclass(frozen=True)
-class FoldFigures:
-    """What a probe says of the pictures of a fold.
+class FoldMetrics:
+    """What a probe says of the images of a fold.
 
     Attributes:
-        train: Pictures that it learned from, at most.
-        val: Pictures that its penalty was chosen by.
-        left_out: Pictures that it was asked about.
+        train: Images that it learned from, at most.
+        val: Images that its penalty was chosen by.
+        left_out: Images that it was asked about.
         strength: The penalty: C of logistic regression, 1 / alpha of ridge regression.
-        figures: By the names that a training's validation has.
+        metrics: By the names that a training's validation has.
     """
 
     train: int
     val: int
     left_out: int
     strength: float
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Cost:
     """What a model costs where it is used.
 
     Attributes:
-        one: Forward pass of one picture at a time.
-        batch: Forward pass of ``TIMED_BATCH`` pictures at a time, a picture.
+        one: Forward pass of one image at a time.
+        batch: Forward pass of ``TIMED_BATCH`` images at a time, an image.
         parameters: All weights, the head's among them.
         device: What it was timed on.
     """
@@ -97,7 +97,7 @@ def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
     """Judge the backbone of a recipe by a linear probe; ``probe.json`` in the trial's folder has the details.
 
     Args:
-        shared: Pictures, objective and number of folds.
+        shared: Images, objective and number of folds.
         task: The trial, whose folder is made.
         stop: Asked between batches and folds.
 
@@ -106,7 +106,7 @@ def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
 
     Raises:
         WeightsError: The backbone's weights are not to be had.
-        DataError: The pictures can't be parted into so many folds, or one vanished.
+        DataError: The images can't be parted into so many folds, or one vanished.
         ResourceError: Memory ran out.
         StoppedError: A signal came.
     """
@@ -120,7 +120,7 @@ def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
     """Return the folds that every probe of a bake-off is judged by.
 
     Raises:
-        DataError: The pictures can't be parted into so many.
+        DataError: The images can't be parted into so many.
     """
     count = recipe.search.folds or FOLDS
     return fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed, key="search.folds")
@@ -128,8 +128,8 @@ def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
 
 def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, Any]:
     data, config = shared.data, shared.config
-    pictures = data.pictures(recipe)
-    model, weights = build_pretrained(recipe, pictures, say=say_nothing)
+    images = data.images(recipe)
+    model, weights = build_pretrained(recipe, images, say=say_nothing)
     records = (*data.splits.train, *data.splits.val)
     features = _features(model, recipe, data, records, stop)
     known = {(record.path, record.label): row for row, record in enumerate(records)}
@@ -146,16 +146,16 @@ def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, An
         "weights": recipe.model.weights,
         "weights_note": weights.note,
         "image_size": [image.height, image.width],
-        "usual_size": get_backbone(recipe.model.backbone).usual_size,
+        "default_size": get_backbone(recipe.model.backbone).default_size,
         "features": labelled.features.shape[1],
-        "pictures": len(records),
+        "images": len(records),
         **_judgement(folds, config, confidence=recipe.evaluate.confidence),
         "cost": _cost_document(cost),
     }
 
 
-def _judgement(folds: Sequence[FoldFigures], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
-    values = np.array([fold.figures[config.objective] for fold in folds], np.float64)
+def _judgement(folds: Sequence[FoldMetrics], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
+    values = np.array([fold.metrics[config.objective] for fold in folds], np.float64)
     estimate = corrected_estimate(values, left_out=left_out_ratio(folds), confidence=confidence)
     return {
         "objective": config.objective,
@@ -171,15 +171,15 @@ def _judgement(folds: Sequence[FoldFigures], config: SearchConfig, *, confidence
                 "val": fold.val,
                 "left_out": fold.left_out,
                 "strength": fold.strength,
-                "figures": dict(fold.figures),
+                "metrics": dict(fold.metrics),
             }
             for fold in folds
         ],
     }
 
 
-def left_out_ratio(folds: Sequence[FoldFigures]) -> float:
-    """Return the pictures left out for each one that a fold's probe was given."""
+def left_out_ratio(folds: Sequence[FoldMetrics]) -> float:
+    """Return the images left out for each one that a fold's probe was given."""
     return float(np.mean([fold.left_out / (fold.train + fold.val) for fold in folds]))
 
 
@@ -189,12 +189,12 @@ def _features(
     halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
     if halves is None:  # the pooling is always the only way
         raise ValueError(f"the model can't be cut behind {POOLING}")
-    pictures = data.pictures(recipe)
+    images = data.images(recipe)
     if recipe.train.cache == "off":
-        pictures = replace(pictures, hashes={})
+        images = replace(images, hashes={})
     batch_size = recipe.evaluate.batch_size or TIMED_BATCH
     with memory_errors(batch_size):
-        batches = plain_features(halves, records, pictures, batch_size=batch_size, check=stop.check)
+        batches = plain_features(halves, records, images, batch_size=batch_size, check=stop.check)
     return np.concatenate([batch.images for batch in batches]).reshape(len(records), -1)
 
 
@@ -214,7 +214,7 @@ def _labelled(
     )
 
 
-def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, str], int], *, seed: int) -> FoldFigures:
+def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, str], int], *, seed: int) -> FoldMetrics:
     train, val, left_out = (
         labelled.taken(np.array([known[record.path, record.label] for record in records], np.int64))
         for records in (fold.train, fold.val, open_holdout(fold))
@@ -223,24 +223,24 @@ def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, st
     with few_threads(learnt):
         probe = linear_probe(learnt, left_out, val if len(val) else None)
     scale = value_scale([record.label for record in fold.train]) if labelled.task == "regression" else None
-    figures = figures_of_answers(
+    metrics = metrics_of_predictions(
         labelled.task, left_out.targets.astype(np.float32), probe.tested.astype(np.float32), scale
     )
-    return FoldFigures(len(train), len(val), len(left_out), probe.chosen["strength"], figures)
+    return FoldMetrics(len(train), len(val), len(left_out), probe.chosen["strength"], metrics)
 
 
 def _cost(model: keras.Model, recipe: Recipe) -> Cost:
-    """Time the model on black pictures, BatchNorm folded as where many pictures are predicted."""
+    """Time the model on black images, BatchNorm folded as where many images are predicted."""
     image, quick = recipe.data.image, folded(model)
-    pictures = np.zeros((TIMED_BATCH, image.height, image.width, 3), np.uint8)
+    images = np.zeros((TIMED_BATCH, image.height, image.width, 3), np.uint8)
 
     def one_by_one() -> None:
         for _ in range(_CALLS):
-            quick.predict_on_batch(pictures[:1])
+            quick.predict_on_batch(images[:1])
 
     with memory_errors(TIMED_BATCH):
         one, _ = time_calls(one_by_one, _CALLS)
-        batch, _ = time_calls(lambda: quick.predict_on_batch(pictures), TIMED_BATCH)
+        batch, _ = time_calls(lambda: quick.predict_on_batch(images), TIMED_BATCH)
     return Cost(one, batch, int(model.count_params()), find_device().name)
 
 
@@ -259,8 +259,8 @@ def _cost_document(cost: Cost) -> dict[str, Any]:
 def _milliseconds(timing: Timing) -> dict[str, float | int]:
     return {
         # What else the machine does only ever adds to a time: the fastest round is nearest to the model's own.
-        "value": 1000 * timing.least,
+        "value": 1000 * timing.min_seconds,
         "median": 1000 * timing.seconds,
-        "most": 1000 * timing.most,
+        "max": 1000 * timing.max_seconds,
         "rounds": len(timing.rounds),
     }

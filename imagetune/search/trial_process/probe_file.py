@@ -1,14 +1,14 @@
-"""``probe.json`` in the folder of a bake-off's probe: its figures, fold by fold, and what the model costs.
+"""``probe.json`` in the folder of a bake-off's probe: its metrics, fold by fold, and what the model costs.
 
 The document::
 
     {"format": 1, "backbone": "resnet50", "weights": "imagenet", "weights_note": "...", "image_size": [160, 160],
-     "usual_size": 224, "features": 2048, "pictures": 344,
+     "default_size": 224, "features": 2048, "images": 344,
      "objective": "f1", "value": 0.8, "low": 0.75, "high": 0.85, "method": "nadeau-bengio", "confidence": 0.95,
-     "left_out_ratio": 0.25,                  pictures left out for each one that a fold's probe was given
-     "folds": [{"train": 230, "val": 48, "left_out": 66, "strength": 0.01, "figures": {"accuracy": 0.8, ...}}],
+     "left_out_ratio": 0.25,                  images left out for each one that a fold's probe was given
+     "folds": [{"train": 230, "val": 48, "left_out": 66, "strength": 0.01, "metrics": {"accuracy": 0.8, ...}}],
      "cost": {                                of the whole model; value: the fastest round
-              "milliseconds_one": {"value": 12.1, "median": 12.8, "most": 14.0, "rounds": 7},
+              "milliseconds_one": {"value": 12.1, "median": 12.8, "max": 14.0, "rounds": 7},
               "milliseconds_batch": {...}, "batch": 32, "parameters": 23587712, "megabytes": 94.4, "device": "cpu:0",
               "cores": 8}}                    that the process might use
 """

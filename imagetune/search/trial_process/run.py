@@ -1,7 +1,7 @@
-"""What the process of a trial does: train as its recipe says, and return its validation figure.
+"""What the process of a trial does: train as its recipe says, and return its validation metric.
 
 A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat alone. What is the same for all trials, the
-check of the pictures and their splits, is in the search's folder once.
+check of the images and their splits, is in the search's folder once.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ class Shared:
     """What every trial's process gets, pickled once.
 
     Attributes:
-        data: The pictures and their splits; trials leave the test split closed.
+        data: The images and their splits; trials leave the test split closed.
         config: The objective, folds and early stopping.
     """
 

@@ -1,4 +1,4 @@
-"""One training of a trial in a run folder of its own, and the figures that it reached."""
+"""One training of a trial in a run folder of its own, and the metrics that it reached."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Lesson:
 
     Attributes:
         recipe: Complete and validated.
-        data: Its pictures; the test split stays closed.
+        data: Its images; the test split stays closed.
         folder: The run folder to make.
-        objective: The validation figure.
+        objective: The validation metric.
         until_epoch: Where training ends, in epochs of all stages.
         continues: Run folder of the training that this one goes on with.
         compared: Run folders of earlier trials for median stopping.
@@ -46,7 +46,7 @@ class Trained:
     """How a training ended.
 
     Attributes:
-        objective: The figure of the epoch whose weights are kept, maybe one of a lower rung: what a fit would reach.
+        objective: The metric of the epoch whose weights are kept, maybe one of a lower rung: what a fit would reach.
         best_epoch: That epoch, from 1 over all stages.
         epochs: Epochs that were trained here.
         stopped: Whether median stopping has ended it.
@@ -62,7 +62,8 @@ def train_lesson(lesson: Lesson, *, stop: StopRequest) -> Trained:
     """Train, and leave a run folder whose recipe.yaml `imagetune fit` can repeat.
 
     Raises:
-        ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to go on with is damaged.
+        ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to go on with is
+            corrupted.
     """
     with running(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
         return _train(lesson, run, stop)
@@ -102,7 +103,7 @@ def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
 
 
 def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None:
-    """Write what the training stands on; the hashes of its pictures are the search's."""
+    """Write what the training stands on; the hashes of its images are the search's."""
     if training.recipe != before:
         write_recipe(training.recipe, folder.recipe)
     write_json(
@@ -110,7 +111,7 @@ def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None
         lock_document(
             seed=training.recipe.seed,
             weights=asdict(training.weights),
-            pictures={},
+            images={},
             plugins=used_plugins(training.recipe),
         ),
     )

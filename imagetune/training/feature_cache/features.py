@@ -25,13 +25,13 @@ from imagetune.model.split_model import Halves, weights_digest
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.training.feature_cache.plan import FEATURE_TYPE, FeaturePlan, read_feature_settings
-from imagetune.training.setup.job import Pictures, TrainingJob, stage_batches, stage_data
+from imagetune.training.setup.job import TrainingImages, TrainingJob, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
 # Raised whenever the same key and description would mean other numbers.
 _VERSION = 1
-# A head answers features in no time; more at once would only take memory where they are those of an early block.
-_ANSWERED_AT_ONCE = 256
+# A head predictions features in no time; more at once would only take memory where they are those of an early block.
+_PREDICTED_AT_ONCE = 256
 _QUICKER = "_imagetune_quicker"
 
 
@@ -48,7 +48,7 @@ class FeatureBatch:
     """A batch of features.
 
     Attributes:
-        images: (b, ...) float32: what the part of the model that learns takes for pictures.
+        images: (b, ...) float32: what the part of the model that learns takes for images.
         indices: (b,) int64, index into the records.
     """
 
@@ -58,10 +58,10 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """The features that a cached stage learns from, one copy of all pictures after the other.
+    """The features that a cached stage learns from, one copy of all images after the other.
 
     Attributes:
-        rows: Features of n pictures, one copy of all of them after the other.
+        rows: Features of n images, one copy of all of them after the other.
         count: n.
         copies: Number of augmented copies; an epoch sees one of them.
         first_epoch: Epoch that sees the first copy, counted from 0 over all stages.
@@ -79,7 +79,7 @@ class TrainFeatures:
 
         Args:
             order: Gives the positions (n,) of an epoch in their order.
-            batch_size: Pictures a batch; the last of an epoch may have fewer.
+            batch_size: Images a batch; the last of an epoch may have fewer.
             epochs: How many, from the first one on.
             done: How many of them to leave out at the beginning.
 
@@ -96,7 +96,7 @@ class TrainFeatures:
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of some pictures: their keys (None where the picture's hash isn't known), and a way to load them."""
+    """A version of some images: their keys (None where the image's hash isn't known), and a way to load them."""
 
     keys: Sequence[bytes | None]
     load: Callable[[], Batches]
@@ -110,7 +110,7 @@ def keeps_features(train: TrainConfig) -> bool:
 def compute_train_features(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
-    """Return the features of the training pictures, computing those that aren't in their table yet.
+    """Return the features of the training images, computing those that aren't in their table yet.
 
     Copy c is what epoch ``first_epoch + c`` would have seen without a cache, so that as many copies as epochs give
     the same training.
@@ -121,55 +121,55 @@ def compute_train_features(
         plan: From ``plan_features``.
         halves: Of the plan.
         first_epoch: Epochs before this stage.
-        progress: Called with the pictures that are done and their number.
+        progress: Called with the images that are done and their number.
 
     Raises:
         StoppedError: A signal came.
-        DataError: A picture vanished.
+        DataError: An image vanished.
     """
-    pictures, data = job.pictures, stage_data(job.pictures.config, stage)
+    images, data = job.images, stage_data(job.images.config, stage)
     if plan.augmented:
         versions = [_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
     else:
-        versions = [_plain(pictures.train, pictures, data, job.config.pass_size)]
+        versions = [_plain(images.train, images, data, job.config.pass_size)]
     rows = _computed(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory)
-    return TrainFeatures(rows, len(pictures.train), len(versions), first_epoch)
+    return TrainFeatures(rows, len(images.train), len(versions), first_epoch)
 
 
 def plain_features(
     halves: Halves,
     records: Sequence[Record],
-    pictures: Pictures,
+    images: TrainingImages,
     *,
     batch_size: int,
     check: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> list[FeatureBatch]:
-    """Return the features of pictures as they are, computing those that aren't in their table yet.
+    """Return the features of images as they are, computing those that aren't in their table yet.
 
     Args:
-        halves: Of a model for pictures of the final size.
-        records: Any pictures.
-        pictures: How they are read, and their hashes.
-        batch_size: Pictures a forward pass; of features there are more in a batch that is returned.
-        check: Called after every batch of pictures; may raise.
-        progress: Called with the pictures that are done and their number.
+        halves: Of a model for images of the final size.
+        records: Any images.
+        images: How they are read, and their hashes.
+        batch_size: Images a forward pass; of features there are more in a batch that is returned.
+        check: Called after every batch of images; may raise.
+        progress: Called with the images that are done and their number.
     """
-    data = pictures.config
+    data = images.config
     # In memory: validation asks for all of them after every epoch.
-    versions = [_plain(records, pictures, data, batch_size)]
+    versions = [_plain(records, images, data, batch_size)]
     rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
-    starts = range(0, len(records), _ANSWERED_AT_ONCE)
-    parts = (np.arange(first, min(first + _ANSWERED_AT_ONCE, len(records))) for first in starts)
+    starts = range(0, len(records), _PREDICTED_AT_ONCE)
+    parts = (np.arange(first, min(first + _PREDICTED_AT_ONCE, len(records))) for first in starts)
     return [FeatureBatch(_taken(rows, part), part) for part in parts]
 
 
 def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
-    """Return the training pictures as an epoch would see them."""
-    own, records, hashes, steps = data.augmentation, job.pictures.train, job.pictures.hashes, job.steps_per_epoch
+    """Return the training images as an epoch would see them."""
+    own, records, hashes, steps = data.augmentation, job.images.train, job.images.hashes, job.steps_per_epoch
     transforms = augmentation_transforms(own, (data.image.height, data.image.width))
     how = key_of(_decoded(data), transforms, version("albumentations")).hex()
-    # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the picture.
+    # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the image.
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
         for index, record in enumerate(records)
@@ -177,26 +177,26 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     return _Version(keys, lambda: stage_batches(job, stage, epochs=epoch + 1, start_step=epoch * steps, natural=True))
 
 
-def _plain(records: Sequence[Record], pictures: Pictures, data: DataConfig, batch_size: int) -> _Version:
-    """Return pictures as they are."""
-    how, hashes = key_of(_decoded(data)).hex(), pictures.hashes
+def _plain(records: Sequence[Record], images: TrainingImages, data: DataConfig, batch_size: int) -> _Version:
+    """Return images as they are."""
+    how, hashes = key_of(_decoded(data)).hex(), images.hashes
     keys = [key_of(hashes[record.path], how) if record.path in hashes else None for record in records]
     return _Version(
         keys,
         lambda: evaluation_batches(
             records,
-            pictures.class_names,
+            images.class_names,
             image=data.image,
             batch_size=batch_size,
             workers=data.workers,
             max_pixels=data.max_pixels,
-            cache=pictures.caches.opened(data, reads=1),
+            cache=images.caches.opened(data, reads=1),
         ),
     )
 
 
 def _decoded(data: DataConfig) -> list[Any]:
-    """Return what a decoded picture's pixels depend on beside its file."""
+    """Return what a decoded image's pixels depend on beside its file."""
     return [DECODER_VERSION, data.image.model_dump()]
 
 
@@ -229,7 +229,7 @@ def _computed(
 
 
 def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
-    # A table has a row for every key: a picture without one would have no place in it.
+    # A table has a row for every key: an image without one would have no place in it.
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
         return None
@@ -250,7 +250,7 @@ def _forward(lower: keras.Model, digest: str) -> keras.Model:
 
 def _fill(
     forward: Callable[[], keras.Model],
-    pictures: _Version,
+    images: _Version,
     tables: tuple[Rows, StoredRows | None],
     first: int,
     check: Callable[[], None],
@@ -258,15 +258,15 @@ def _fill(
 ) -> None:
     """Put the rows of a version, which begin at ``first``, into both tables."""
     rows, stored = tables
-    missing = _missing(range(first, first + len(pictures.keys)), rows, stored)
-    progress(first + len(pictures.keys) - len(missing))
+    missing = _missing(range(first, first + len(images.keys)), rows, stored)
+    progress(first + len(images.keys) - len(missing))
     if not missing:
         return
     # Trials beside each other need the same features: one computes them, the others wait.
-    with stored.making(pictures.keys, check) if stored is not None else nullcontext():
+    with stored.making(images.keys, check) if stored is not None else nullcontext():
         missing = _missing(missing, rows, stored)
         if missing:
-            _compute(forward, pictures, tables, first, missing, check, progress)
+            _compute(forward, images, tables, first, missing, check, progress)
 
 
 def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
@@ -283,7 +283,7 @@ def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[i
 
 def _compute(
     forward: Callable[[], keras.Model],
-    pictures: _Version,
+    images: _Version,
     tables: tuple[Rows, StoredRows | None],
     first: int,
     missing: set[int],
@@ -292,7 +292,7 @@ def _compute(
 ) -> None:
     rows, stored = tables
     kept_in = [rows] if stored is None or stored is rows else [rows, stored]
-    with pictures.load() as batches:
+    with images.load() as batches:
         # Whole batches that are there already need not go through the model.
         wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))
         for batch, features in outputs_of(forward(), wanted):
@@ -301,7 +301,7 @@ def _compute(
                 for table in kept_in:
                     table.put(position, feature)
             missing.difference_update(positions)
-            progress(first + len(pictures.keys) - len(missing))
+            progress(first + len(images.keys) - len(missing))
             check()
 
 

@@ -17,13 +17,13 @@ from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.training.setup.job import TrainingJob, is_augmented, stage_batches, stage_data
 
-# Measured (docs/strategies.md): a head learns as well from this many augmented copies of each picture as from ones
+# Measured (docs/strategies.md): a head learns as well from this many augmented copies of each image as from ones
 # that never repeat; from a single one it doesn't.
 AUTO_COPIES = 4
 FEATURE_TYPE = "<f4"
 # Features that are read as fast as a cheap disk gives them never cost more than this.
 _BYTES_PER_SECOND = 500e6
-# The rest is for decoded pictures, the model and other processes.
+# The rest is for decoded images, the model and other processes.
 _MEMORY_SHARE = 0.25
 
 
@@ -33,7 +33,7 @@ class FeatureSettings:
 
     Attributes:
         cut: ``auto``, ``off``, or the block whose output is kept.
-        copies: Augmented copies of each picture that take turns, an epoch each.
+        copies: Augmented copies of each image that take turns, an epoch each.
         whole_backbone: Whether nothing of the backbone is trained.
     """
 
@@ -47,15 +47,17 @@ class FeatureSettings:
         return self.whole_backbone and self.cut != "off"
 
     def count_copies(self, epochs: int, *, augmented: bool) -> int:
-        """Return how many copies of each picture a stage of so many epochs looks at; 1 without augmentation."""
+        """Return how many copies of each image a stage of so many epochs looks at; 1 without augmentation."""
         wanted = AUTO_COPIES if self.copies == "auto" else self.copies
         return min(epochs, wanted) if augmented else 1
 
 
 def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
-    """Return what the recipe says of a stage's features: the one place that looks up ``cache`` and ``views``."""
+    """Return the recipe's settings of a stage's features; nothing else reads ``cache`` and ``augmented_copies``."""
     return FeatureSettings(
-        stage.cache or train.cache, stage.views or train.views, parse_unfreeze(stage.unfreeze).nothing
+        stage.cache or train.cache,
+        stage.augmented_copies or train.augmented_copies,
+        parse_unfreeze(stage.unfreeze).nothing,
     )
 
 
@@ -65,9 +67,9 @@ class FeaturePlan:
 
     Attributes:
         reason: A clause for the screen.
-        halves: The model of the stage, cut; None where every epoch starts from the pictures.
-        copies: Augmented copies of each picture, one an epoch in turn; 1 without augmentation.
-        augmented: Whether the copies differ from the picture.
+        halves: The model of the stage, cut; None where every epoch starts from the images.
+        copies: Augmented copies of each image, one an epoch in turn; 1 without augmentation.
+        augmented: Whether the copies differ from the image.
         in_memory: Whether all features of the stage fit into memory.
     """
 
@@ -81,7 +83,7 @@ class FeaturePlan:
 def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> FeaturePlan:
     """Return what a stage does about features.
 
-    A backbone that is frozen as a whole is always worth it. Elsewhere ``auto`` keeps features only of pictures that
+    A backbone that is frozen as a whole is always worth it. Elsewhere ``auto`` keeps features only of images that
     are not augmented, at the last boundary where reading them takes less time than computing them, which is measured.
 
     Args:
@@ -95,7 +97,7 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
     boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
     if not boundaries:
         return FeaturePlan("the first layers learn")
-    augmented = is_augmented(stage_data(job.pictures.config, stage))
+    augmented = is_augmented(stage_data(job.images.config, stage))
     count = settings.count_copies(stage.epochs, augmented=augmented)
     if settings.cut in boundaries:
         return _plan_at(job, model, settings.cut, count, augmented=augmented)
@@ -103,7 +105,7 @@ def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> F
         return _plan_at(job, model, POOLING, count, augmented=augmented)
     # That a few copies are enough was measured for heads alone.
     if augmented and settings.copies == "auto":
-        return FeaturePlan("pictures are augmented anew in each epoch; train.views would let them take turns")
+        return FeaturePlan("images are augmented anew in each epoch; train.augmented_copies would let them take turns")
     return _plan_deepest(job, stage, model, boundaries, count, augmented=augmented)
 
 
@@ -112,9 +114,9 @@ def _trouble(job: TrainingJob, cut: str) -> str:
     if cut == "off":
         return "train.cache is off"
     if job.config.mix.name != "none":
-        return f"{job.config.mix.name} blends pictures anew in each epoch"
+        return f"{job.config.mix.name} blends images anew in each epoch"
     if job.config.teacher is not None:
-        return "the teacher looks at the pictures of each epoch"
+        return "the teacher looks at the images of each epoch"
     return ""
 
 
@@ -124,12 +126,12 @@ def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *
     if halves is None:
         return FeaturePlan(f"other ways through the network lead around {boundary}")
     size = row_bytes(halves.feature_shape, FEATURE_TYPE)
-    needed = size * (len(job.pictures.train) * copies + len(job.pictures.val))
+    needed = size * (len(job.images.train) * copies + len(job.images.val))
     in_memory = needed <= _MEMORY_SHARE * psutil.virtual_memory().available
-    if not in_memory and needed > min(job.pictures.config.cache_bytes, free_disk(cache_root()) / 2):
+    if not in_memory and needed > min(job.images.config.cache_bytes, free_disk(cache_root()) / 2):
         return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
-    versions = f" x {copies} views" if copies > 1 else ""
-    what = f"features of {boundary}, {len(job.pictures.train)} pictures{versions}, computed once"
+    versions = f" x {copies} augmented copies" if copies > 1 else ""
+    what = f"features of {boundary}, {len(job.images.train)} images{versions}, computed once"
     return FeaturePlan(f"{what} ({_amount(needed)})", halves, copies, augmented, in_memory)
 
 
@@ -138,13 +140,13 @@ def _plan_deepest(
 ) -> FeaturePlan:
     """Return the plan for the last boundary where the model can be cut, if that saves time there."""
     if stage.epochs <= copies:
-        return FeaturePlan("no epoch would see the same pictures again")
+        return FeaturePlan("no epoch would see the same images again")
     found = FeaturePlan("no frozen block is the only way through the network")
     for boundary in reversed(boundaries):
         found = _plan_at(job, model, boundary, copies, augmented=augmented)
         if found.halves is None:
             continue
-        spent = _seconds_a_picture(job, stage, found.halves.lower) * (stage.epochs - copies)
+        spent = _seconds_a_image(job, stage, found.halves.lower) * (stage.epochs - copies)
         moved = row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
         if spent > moved:
             return found
@@ -152,7 +154,7 @@ def _plan_deepest(
     return found
 
 
-def _seconds_a_picture(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
+def _seconds_a_image(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
     with stage_batches(job, stage, epochs=1, workers=0) as batches:
         images = next(batches).images
     lower.predict_on_batch(images)  # the first call also compiles, which happens once anyway

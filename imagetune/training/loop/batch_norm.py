@@ -1,4 +1,4 @@
-"""Means and variances of BatchNorm, taken anew from the training pictures."""
+"""Means and variances of BatchNorm, taken anew from the training images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from imagetune.model.trainable import leaf_layers
 
-# Enough for means over some hundred pictures and more; all of a large set would take as long as an epoch.
+# Enough for means over some hundred images and more; all of a large set would take as long as an epoch.
 MAX_BATCHES = 32
 
 
@@ -23,8 +23,8 @@ def reestimate_statistics(
     arXiv 1803.05407). At most ``MAX_BATCHES`` batches are looked at. Nothing else of the model changes.
 
     Args:
-        model: (batch, height, width, 3) pictures to anything.
-        batches: Pictures (batch, height, width, 3) uint8; at least one batch.
+        model: (batch, height, width, 3) images to anything.
+        batches: Images (batch, height, width, 3) uint8; at least one batch.
         only: The BatchNorm layers to change, the others working as they do in use; all by default.
 
     Returns:

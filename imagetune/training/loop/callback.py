@@ -34,7 +34,7 @@ class StageCallback(keras.callbacks.Callback):
         state: Where training stands: at the beginning of a stage, or where an earlier training of it stood.
         setup: What the stage trains with.
         weights: What the stage trains and keeps.
-        validate: Gives the validation figures of the model as it is.
+        validate: Gives the validation metrics of the model as it is.
         initial: The weights that training started with.
         stop_when: Asked after every epoch whether training ends there.
 
@@ -151,10 +151,10 @@ class StageCallback(keras.callbacks.Callback):
             stage=self._stage.name,
             epoch=self.state.epoch,
             step=self.state.step,
-            train=self.setup.tally.figures(loss),
+            train=self.setup.tally.metrics(loss),
             val=val,
             learning_rate=self._learning_rate(),
-            images_per_second=len(self.job.pictures.train) / max(seconds, 1e-9),
+            images_per_second=len(self.job.images.train) / max(seconds, 1e-9),
         )
 
     def _advance(self, record: EpochRecord, *, last: bool) -> BestEpoch:
@@ -182,7 +182,7 @@ class StageCallback(keras.callbacks.Callback):
 
     def _improves(self, record: EpochRecord, best: BestEpoch) -> bool:
         watched = self._early_stopping
-        gain = record.figure(watched.metric) - best.record.figure(watched.metric)
+        gain = record.metric(watched.metric) - best.record.metric(watched.metric)
         return (-gain if is_lower_better(watched.metric) else gain) > watched.min_delta
 
     def _learning_rate(self) -> float:

@@ -31,7 +31,7 @@ INITIAL = "start.npz"
 CHANGED = "changed.npz"
 STATE = "state.json"
 ARRAYS = "resume.npz"
-# Two, as the newest may turn out damaged when the machine, and not only the process, dies.
+# Two, as the newest may turn out corrupted when the machine, and not only the process, dies.
 KEEP = 2
 
 
@@ -207,7 +207,7 @@ def _verify(path: Path) -> tuple[TrainingState, bool]:
         raise CheckpointError(f"{STATE} can't be read: {error}", where=str(path)) from error
     for name, digest in expected.items():
         if not (path / name).is_file() or sha256_file(path / name) != digest:
-            raise CheckpointError(f"{name} is missing or damaged", where=str(path), hint="use an earlier checkpoint")
+            raise CheckpointError(f"{name} is missing or corrupted", where=str(path), hint="use an earlier checkpoint")
     return state, resumable
 
 

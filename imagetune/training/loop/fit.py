@@ -39,7 +39,7 @@ class _Training:
     Attributes:
         job: What to do.
         objective: What the model is to learn.
-        targets: Of each training picture.
+        targets: Of each training image.
         initial: The weights that training started with.
         stop_when: Asked after every epoch whether training ends there.
     """
@@ -62,7 +62,7 @@ def train(
 
     A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was. Training
     that goes on from the end of an epoch of an earlier one gives what that would have given, with the same recipe and
-    pictures.
+    images.
 
     Args:
         job: What all stages share.
@@ -74,8 +74,8 @@ def train(
         DivergedError: The loss is not finite. The best weights so far are in a checkpoint.
         StoppedError: A signal came; the weights of the last step are in a checkpoint.
         ResourceError: Memory or disk ran out.
-        DataError: A picture vanished.
-        CheckpointError: There is nothing to go on from, or it is damaged.
+        DataError: An image vanished.
+        CheckpointError: There is nothing to go on from, or it is corrupted.
     """
     # First of all: L2-SP holds on to the pretrained weights, whatever a checkpoint brings.
     objective, targets = build_objective(job), build_targets(job)
@@ -254,7 +254,7 @@ def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[In
 
     Args:
         callback: Of the stage.
-        targets: Of each training picture.
+        targets: Of each training image.
         batches: Of the epochs that are left.
         done: Epochs of the stage that an earlier training has had.
     """
@@ -296,7 +296,7 @@ def _kept_weights(
 
 
 def _reestimate(job: TrainingJob, stage: StageConfig, model: keras.Model) -> None:
-    """Take BatchNorm's statistics anew from training pictures as they are, in random order."""
+    """Take BatchNorm's statistics anew from training images as they are, in random order."""
     with stage_batches(job, stage, epochs=1, augmentation="none", workers=0) as batches:
         reestimate_statistics(model, _images(batches))
 

@@ -2,7 +2,7 @@
 
 Beside the weights of the checkpoint that takes the values of `TrainingState` and arrays: optimizer variables, counts
 of updates among them; the random state of dropout; weights that are being averaged and their averages. Order,
-augmentation and blending of pictures follow from (seed, epoch, index) alone and need nothing.
+augmentation and blending of images follow from (seed, epoch, index) alone and need nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reopen_training(folder: Path, own: Path, model: keras.Model) -> tuple[Traini
         model: Built as for the earlier one; it gets weights and random state.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or nobody can go on from it.
+        CheckpointError: There is none, it is corrupted, or nobody can go on from it.
     """
     found = list_checkpoints(folder)
     if not found:

@@ -1,4 +1,4 @@
-"""Where a stage's batches and validation figures come from: pictures, or features of its frozen layers."""
+"""Where a stage's batches and validation metrics come from: images, or features of its frozen layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from imagetune.training.setup.validation import compute_metrics_of_validation, c
 
 
 class StageSource(Protocol):
-    """Gives a stage its batches and its validation figures; to be closed by its ``with`` block."""
+    """Gives a stage its batches and its validation metrics; to be closed by its ``with`` block."""
 
     def batches(self) -> Iterable[IndexedBatch]:
         """Return the batches of all epochs of the stage."""
 
     def validate(self) -> dict[str, float]:
-        """Return the validation figures of the model as it is; empty without validation pictures."""
+        """Return the validation metrics of the model as it is; empty without validation images."""
 
     def __enter__(self) -> Self: ...
 
@@ -36,8 +36,8 @@ class StageSource(Protocol):
     ) -> None: ...
 
 
-class PictureSource:
-    """Pictures, decoded and augmented anew in every epoch. Workers begin at once, before the model is ready.
+class ImageSource:
+    """Images, decoded and augmented anew in every epoch. Workers begin at once, before the model is ready.
 
     Args:
         job: What all stages share.
@@ -56,8 +56,8 @@ class PictureSource:
         return self._batches
 
     def validate(self) -> dict[str, float]:
-        """Return the validation figures of the model as it is; empty without validation pictures."""
-        return compute_validation_metrics(self._job.model, self._job.pictures, batch_size=self._job.config.pass_size)
+        """Return the validation metrics of the model as it is; empty without validation images."""
+        return compute_validation_metrics(self._job.model, self._job.images, batch_size=self._job.config.pass_size)
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +76,7 @@ class FeatureSource:
         stage: The stage.
         plan: From ``plan_features``.
         halves: Of the plan.
-        final: The model for pictures of the final size, cut at the same place.
+        final: The model for images of the final size, cut at the same place.
         first_epoch: Epochs before the stage.
         done: Epochs of the stage that an earlier training has had.
     """
@@ -101,16 +101,16 @@ class FeatureSource:
 
         Raises:
             StoppedError: A signal came.
-            DataError: A picture vanished.
+            DataError: An image vanished.
         """
-        job, first, count = self._job, self._first_epoch, len(self._job.pictures.train)
+        job, first, count = self._job, self._first_epoch, len(self._job.images.train)
         size = job.config.pass_size
 
         def progress(done: int, of: int) -> None:
             job.listener.features_done(FeaturesDone(self._stage.name, done, of))
 
         self._val = plain_features(
-            self._final, job.pictures.val, job.pictures, batch_size=size, check=job.stop.check, progress=progress
+            self._final, job.images.val, job.images, batch_size=size, check=job.stop.check, progress=progress
         )
         features = compute_train_features(
             job, self._stage, self._plan, self._halves, first_epoch=first, progress=progress
@@ -124,11 +124,11 @@ class FeatureSource:
         )
 
     def validate(self) -> dict[str, float]:
-        """Return the validation figures of the model as it is; empty without validation pictures."""
+        """Return the validation metrics of the model as it is; empty without validation images."""
         if not self._val:
             return {}
-        predictions = predict_probabilities(self._final.answers, self._val)
-        return compute_metrics_of_validation(predictions, self._job.model, self._job.pictures)
+        predictions = predict_probabilities(self._final.predictions, self._val)
+        return compute_metrics_of_validation(predictions, self._job.model, self._job.images)
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +142,7 @@ class FeatureSource:
 def open_stage_source(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
-    """Return what a stage learns from: pictures, or features where the plan keeps them.
+    """Return what a stage learns from: images, or features where the plan keeps them.
 
     Args:
         job: What all stages share.
@@ -153,8 +153,8 @@ def open_stage_source(
         done: Epochs of the stage that an earlier training has had.
     """
     if plan.halves is None:
-        return PictureSource(job, stage, first_epoch=first_epoch, done=done)
-    # Validation sees pictures of the final size, whatever the stage trains on.
+        return ImageSource(job, stage, first_epoch=first_epoch, done=done)
+    # Validation sees images of the final size, whatever the stage trains on.
     final = plan.halves
     if model is not job.model:
         final = cut_model(job.model, job.backbone, plan.halves.boundary) or final

@@ -22,7 +22,7 @@ class KeptWeights:
     Args:
         learner: The compiled model that is being trained.
         kept: The model that is validated and saved: it shares its layers with the learner, or has the same layers for
-            another picture size and gets copies of its weights.
+            another image size and gets copies of its weights.
         trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
         config: What is averaged.
         epochs: Epochs of the stage.

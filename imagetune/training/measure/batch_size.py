@@ -1,7 +1,7 @@
 """The largest batch size that fits in memory, found by trial.
 
-Each size is tried in a process of its own, ``python -m imagetune.training.measure.batch_size``: running out of memory then
-ends that process and nothing else, and a GPU's memory is free again afterwards.
+Each size is tried in a process of its own, ``python -m imagetune.training.measure.batch_size``: running out of memory
+then ends that process and nothing else, and a GPU's memory is free again afterwards.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class Load(Section):
     model: ModelConfig
     """Backbone and head."""
     train: TrainConfig
-    """Stages, optimizer, precision and the pictures a step."""
+    """Stages, optimizer, precision and the images a step."""
     data: DataConfig
-    """Picture size and task."""
+    """Image size and task."""
     outputs: PositiveInt
     """Number of the model's outputs."""
     batch_size: PositiveInt | None = Field(default=None)
-    """Pictures at a time in this trial."""
+    """Images at a time in this trial."""
 
 
 def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) -> TrainConfig:
-    """Return ``load.train`` with the largest batch size that fits; the pictures an optimizer step stay as they are.
+    """Return ``load.train`` with the largest batch size that fits; the images an optimizer step stay as they are.
 
     Args:
         load: What has to fit.
@@ -70,7 +70,7 @@ def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) 
     whole = load.train.step_size
 
     def fits(size: int) -> bool:
-        say("batch", f"trying {size} pictures at a time")
+        say("batch", f"trying {size} images at a time")
         return fits_in_memory(load.model_copy(update={"batch_size": size}), worker=worker)
 
     size = largest_fitting(candidate_sizes(whole), fits)
@@ -80,7 +80,7 @@ def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) 
 
 
 def with_batch_size(train: TrainConfig, size: int) -> TrainConfig:
-    """Return the section with ``size`` pictures at a time and as many an optimizer step as before."""
+    """Return the section with ``size`` images at a time and as many an optimizer step as before."""
     return train.model_copy(update={"batch_size": size, "effective_batch": train.step_size})
 
 
@@ -111,7 +111,7 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
 
     Args:
         load: What has to fit, with its ``batch_size``.
-        worker: Command line of that process. It reads the load as JSON and answers with a line of JSON:
+        worker: Command line of that process. It reads the load as JSON and predictions with a line of JSON:
             ``{"peak_bytes": N}``, ``{"out_of_memory": true}`` or ``{"recipe_error": [what, where, hint]}``.
 
     Raises:
@@ -127,16 +127,16 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
             complaints.seek(0)
             reason = complaints.read().strip().rpartition("\n")[2]
         output.seek(0)
-        answer = _last_json(output.read())
-    if "recipe_error" in answer:
-        what, where, hint = answer["recipe_error"]
+        prediction = _last_json(output.read())
+    if "recipe_error" in prediction:
+        what, where, hint = prediction["recipe_error"]
         raise RecipeError(what, where=where, hint=hint)
     # Killed by us, by the system, or aborted by a library that got no memory.
-    if code < 0 or answer.get("out_of_memory"):
+    if code < 0 or prediction.get("out_of_memory"):
         return False
-    if "peak_bytes" not in answer:
+    if "peak_bytes" not in prediction:
         raise ImagetuneError(f"trying a batch size failed: {reason}", where="train.batch_size")
-    return bool(answer["peak_bytes"] <= limit)
+    return bool(prediction["peak_bytes"] <= limit)
 
 
 def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -160,7 +160,7 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def measure(load: Load) -> int:
-    """Run two training steps on black pictures for each stage that may need the most; return this process's peak.
+    """Run two training steps on black images for each stage that may need the most; return this process's peak.
 
     Returns:
         Bytes of main memory at the highest.
@@ -185,7 +185,7 @@ def measure(load: Load) -> int:
 def demanding_stages(
     model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig], data: DataConfig
 ) -> list[StageConfig]:
-    """Return the stages that may need the most memory: those that no other outdoes in layers and picture size."""
+    """Return the stages that may need the most memory: those that no other outdoes in layers and image size."""
     needs = []
     for stage in stages:
         image = stage_data(data, stage).image
@@ -199,15 +199,15 @@ def demanding_stages(
 
 
 def main() -> None:
-    """Try one size: read a load from standard input, answer on standard output."""
-    answer: dict[str, Any]
+    """Try one size: read a load from standard input, prediction on standard output."""
+    prediction: dict[str, Any]
     try:
-        answer = {"peak_bytes": measure(Load.model_validate_json(sys.stdin.read()))}
+        prediction = {"peak_bytes": measure(Load.model_validate_json(sys.stdin.read()))}
     except ResourceError:
-        answer = {"out_of_memory": True}
+        prediction = {"out_of_memory": True}
     except RecipeError as error:
-        answer = {"recipe_error": [error.what, error.where, error.hint]}
-    print(json.dumps(answer), flush=True)
+        prediction = {"recipe_error": [error.what, error.where, error.hint]}
+    print(json.dumps(prediction), flush=True)
 
 
 def _build(load: Load, data: DataConfig) -> keras.Model:
@@ -224,10 +224,10 @@ def _two_steps(
     anchors = copy_pretrained_weights(backbone_of(model), train.regularisation)
     objective = Objective(data.task, np.full(outputs, 1 / outputs), anchors)
     setup = prepare_stage(model, backbone, stage, train, steps_per_epoch=2, objective=objective)
-    pictures = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)
+    images = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)
     # Slots of the optimizer and buffers of the compiled step are there from the second step on.
     for _ in range(2):
-        setup.learner.train_on_batch(pictures, np.zeros((train.pass_size, outputs), np.float32))
+        setup.learner.train_on_batch(images, np.zeros((train.pass_size, outputs), np.float32))
 
 
 def _run_watched(command: Sequence[str], given: IO[str], output: IO[str], complaints: IO[str], limit: int) -> int:

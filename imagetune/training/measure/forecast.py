@@ -1,6 +1,6 @@
 """From the measured costs of each piece to the time of a training, its bottleneck, and the setting that saves most.
 
-Nothing here measures; every figure follows from those that are given. Loading and training overlap. On a device of
+Nothing here measures; every metric follows from those that are given. Loading and training overlap. On a device of
 its own the slower of the two sets the pace. On the CPU both want the same cores, so their work adds up.
 """
 
@@ -17,7 +17,7 @@ START = "the start of the pipeline"
 
 # Share of a perfect pipeline that worker processes reach: the rest goes into sending batches (docs/performance.md).
 PROCESS_SHARE = 0.85
-# A cached picture costs a copy; measured, that is less than this share of loading one.
+# A cached image costs a copy; measured, that is less than this share of loading one.
 CACHED_SHARE = 0.03
 # A head alone is a small part of a step; what subtraction leaves of it is noise below this share.
 MIN_STEP_SHARE = 0.03
@@ -27,15 +27,15 @@ WORTH_SAYING, WORTH_ALONE = 0.05, 0.1
 
 @dataclass(frozen=True)
 class StageCosts:
-    """What a stage costs: seconds a picture, unless said otherwise.
+    """What a stage costs: seconds an image, unless said otherwise.
 
     Attributes:
         name: The stage's.
-        epochs: Passes over the training pictures.
+        epochs: Passes over the training images.
         read: Reading a file, on one core.
         decode: Decoding, on one core.
         augment: Augmenting, on one core.
-        delivery: What the pipeline takes, undisturbed, where it decodes every picture.
+        delivery: What the pipeline takes, undisturbed, where it decodes every image.
         step: The whole training step.
         transfer: Into the batch and to the device.
         prepare: Blending and teacher.
@@ -43,10 +43,10 @@ class StageCosts:
         start_seconds: Once, until the pipeline delivers.
         frozen: Forward pass of the frozen layers; 0 without any.
         cached_step: Training step from cached features on; None where none are cached.
-        copies: Augmented copies of each picture that a cached stage needs: as many passes over the pictures.
-        decoded: Whether pictures are kept decoded.
+        copies: Augmented copies of each image that a cached stage needs: as many passes over the images.
+        decoded: Whether images are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
-        kept_delivery: What the pipeline takes for pictures that are kept decoded; None where that must be reckoned.
+        kept_delivery: What the pipeline takes for images that are kept decoded; None where that must be reckoned.
     """
 
     name: str
@@ -79,16 +79,16 @@ class Costs:
 
     Attributes:
         stages: In their order.
-        train_pictures: Training pictures.
-        val_pictures: Validation pictures.
-        forward: Seconds a picture of a forward pass for validation.
+        train_images: Training images.
+        val_images: Validation images.
+        forward: Seconds an image of a forward pass for validation.
         cores: That this process may use.
         shared: Whether the model runs on the cores that load, too.
     """
 
     stages: tuple[StageCosts, ...]
-    train_pictures: int
-    val_pictures: int
+    train_images: int
+    val_images: int
     forward: float
     cores: int
     shared: bool
@@ -100,7 +100,7 @@ class StageForecast:
 
     Attributes:
         name: The stage's.
-        pictures_per_second: Training pictures, in an epoch like most of the stage's.
+        images_per_second: Training images, in an epoch like most of the stage's.
         epoch_seconds: Such an epoch, with validation.
         seconds: The whole stage.
         pieces: Where its seconds go; what is hidden behind something slower has none.
@@ -108,7 +108,7 @@ class StageForecast:
     """
 
     name: str
-    pictures_per_second: float
+    images_per_second: float
     epoch_seconds: float
     seconds: float
     pieces: dict[str, float]
@@ -125,7 +125,7 @@ class Advice:
         saves_seconds: Of the whole training.
         share: Of the training's seconds.
         same_result: False where the model that comes out is another one.
-        reason: A clause with the figures behind it.
+        reason: A clause with the metrics behind it.
     """
 
     setting: str
@@ -145,7 +145,7 @@ class Change:
         value: What to set it to.
         costs: With that setting.
         same_result: False where the model that comes out is another one.
-        reason: A clause with the figures behind it.
+        reason: A clause with the metrics behind it.
     """
 
     setting: str
@@ -235,18 +235,18 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
     for pace in loads:
         for name, seconds in pace.pieces.items():
             shown = FEATURES if cached and name == STEP else name
-            pieces[shown] = pieces.get(shown, 0.0) + seconds * costs.train_pictures
+            pieces[shown] = pieces.get(shown, 0.0) + seconds * costs.train_images
     validation = _validation_seconds(costs, stage)
     if stage.cached_step is not None:
-        pieces[STEP] = stage.cached_step * costs.train_pictures * stage.epochs
-        # Features of validation pictures are computed once as well, undisturbed by augmentation.
-        pieces[FEATURES] += costs.val_pictures * (stage.frozen + (stage.read + stage.decode) / costs.cores)
+        pieces[STEP] = stage.cached_step * costs.train_images * stage.epochs
+        # Features of validation images are computed once as well, undisturbed by augmentation.
+        pieces[FEATURES] += costs.val_images * (stage.frozen + (stage.read + stage.decode) / costs.cores)
         typical = stage.cached_step
     else:
         typical = loads[-1].seconds
     pieces[VALIDATION] = validation * stage.epochs
     pieces[COMPILE], pieces[START] = stage.compile_seconds, stage.start_seconds
-    epoch = typical * costs.train_pictures + validation
+    epoch = typical * costs.train_images + validation
     # Cached epochs load nothing; the last pass stands for the others, as the first may still decode.
     slow = loads[-1].waits and not cached
     return StageForecast(
@@ -261,7 +261,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds a picture of one pass, and of each of its pieces."""
+    """Seconds an image of one pass, and of each of its pieces."""
 
     seconds: float
     pieces: dict[str, float]
@@ -294,7 +294,7 @@ def _is_decoded(stage: StageCosts, number: int) -> bool:
 def _validation_seconds(costs: Costs, stage: StageCosts) -> float:
     """Return an epoch's validation; where features are cached it is nearly nothing."""
     if stage.cached_step is not None:
-        return stage.cached_step * costs.val_pictures
+        return stage.cached_step * costs.val_images
     loading = (stage.read + stage.decode) / costs.cores * (CACHED_SHARE if stage.decoded else 1.0)
     device = costs.forward + stage.transfer
-    return costs.val_pictures * (device + loading if costs.shared else max(device, loading))
+    return costs.val_images * (device + loading if costs.shared else max(device, loading))

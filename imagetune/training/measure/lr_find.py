@@ -43,7 +43,7 @@ class RangeTest:
     Attributes:
         stage: Name of the stage.
         learning_rates: (n,) float64, that of the head at each step, rising.
-        losses: (n,) float64, loss of each step's pictures before the step.
+        losses: (n,) float64, loss of each step's images before the step.
         smoothed: (n,) float64, moving average of the losses.
         valley: Learning rate two thirds into the longest fall of the smoothed losses; None where they don't fall.
         steepest: Learning rate at which they fall fastest; None where they don't fall.
@@ -105,7 +105,7 @@ def find_stage_learning_rate(
     objective: Objective | None = None,
     slots: Slots | None = None,
 ) -> RangeTest:
-    """Return the range test of a stage on its own layers, optimizer, pictures, augmentation and blending.
+    """Return the range test of a stage on its own layers, optimizer, images, augmentation and blending.
 
     Every variable of the model is as before afterwards; its layers are left set for the stage.
 
@@ -120,7 +120,7 @@ def find_stage_learning_rate(
     Raises:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
-        DataError: A picture vanished.
+        DataError: An image vanished.
     """
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
     plain = stage.model_copy(update={"learning_rate": 1.0, "schedule": constant})
@@ -148,7 +148,7 @@ def run_range_test(
 
     Args:
         learner: Compiled for a learning rate of 1 for the head, that of other groups being their share of it.
-        passes: At least ``MAX_STEPS * accumulation`` tuples (pictures, targets[, weights]).
+        passes: At least ``MAX_STEPS * accumulation`` tuples (images, targets[, weights]).
         accumulation: Passes an optimizer step.
         check: Called after every step; may raise.
 
@@ -234,9 +234,9 @@ def restore_afterwards(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def _passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[Any]]]:
-    """Give enough batches for a test, whole ones where there are any: the loss of a few pictures says little."""
-    size = min(job.config.pass_size, len(job.pictures.train))
-    whole = len(job.pictures.train) // size
+    """Give enough batches for a test, whole ones where there are any: the loss of a few images says little."""
+    size = min(job.config.pass_size, len(job.images.train))
+    whole = len(job.images.train) // size
     epochs = -(-MAX_STEPS * job.config.accumulation // whole)
     with stage_batches(job, stage, epochs=epochs) as batches:
         yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)

@@ -49,9 +49,9 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
     Raises:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
-        DataError: A picture vanished.
+        DataError: An image vanished.
     """
-    count, steps = len(job.pictures.train), job.steps_per_epoch
+    count, steps = len(job.images.train), job.steps_per_epoch
     objective, targets = build_objective(job), build_targets(job)
     plans = []
     for stage in job.config.stages:
@@ -70,7 +70,7 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
                 setup.trainable_parameters,
                 setup.parameters,
                 times.plan.reason,
-                _features_seconds(times, count, len(job.pictures.val)),
+                _features_seconds(times, count, len(job.images.val)),
                 count * (times.cached_step or times.step).seconds,
             )
         )

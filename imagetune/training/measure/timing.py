@@ -1,4 +1,4 @@
-"""How long the work on the device takes: a stage's step and its frozen part, validation, and moving pictures there."""
+"""How long the work on the device takes: a stage's step and its frozen part, validation, and moving images there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANY_LEARNING_RATE = 1e-4
 CALL_SECONDS = 1.2
 MIN_ROUNDS, MAX_ROUNDS = 3, 7
 SLOW_SECONDS = 6.0
-# A smaller picture that is worth a try: this share of the side, in whole blocks of what networks halve five times.
+# A smaller image that is worth a try: this share of the side, in whole blocks of what networks halve five times.
 SMALLER_SHARE = 0.8
 SIDE_STEP = 32
 
@@ -38,7 +38,7 @@ class StageTimes:
 
     Attributes:
         plan: What the stage does about the features of its frozen layers.
-        step: The whole training step from the pictures on, forward, backward and update.
+        step: The whole training step from the images on, forward, backward and update.
         compile_seconds: What the first calls of a training took beyond later ones.
         boundary: The last place behind frozen layers alone where the model can be cut; empty where there is none.
         frozen: Forward pass up to there.
@@ -62,12 +62,12 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, ta
         job: What all stages share; its batch size is a number.
         stage: Its learning rate doesn't matter.
         objective: What the model is to learn.
-        targets: Of each training picture.
+        targets: Of each training image.
 
     Raises:
         ResourceError: Memory ran out.
         StoppedError: A signal came.
-        DataError: A picture vanished.
+        DataError: An image vanished.
     """
     stage = stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE})
     batch, model = first_batch(job, stage), stage_model(job, stage)
@@ -99,11 +99,11 @@ def time_stage(job: TrainingJob, stage: StageConfig, *, objective: Objective, ta
 
 
 def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tuple[Timing, float]:
-    """Return what a forward pass takes a picture, and the seconds that the first call took beyond the others.
+    """Return what a forward pass takes an image, and the seconds that the first call took beyond the others.
 
     Args:
         job: Its batch size goes into messages, its stop request is asked.
-        model: Takes the pictures.
+        model: Takes the images.
         images: (b, height, width, 3) uint8.
 
     Raises:
@@ -115,27 +115,27 @@ def time_forward(job: TrainingJob, model: keras.Model, images: np.ndarray) -> tu
 
 
 def time_transfer(images: np.ndarray) -> Timing:
-    """Return the time a picture that copying into a batch, and the batch to the device, takes.
+    """Return the time an image that copying into a batch, and the batch to the device, takes.
 
     Args:
         images: (b, height, width, 3) uint8.
     """
-    pictures = list(images)
+    rows = list(images)
 
     def move() -> None:
-        batch = keras.ops.convert_to_tensor(np.stack(pictures))
+        batch = keras.ops.convert_to_tensor(np.stack(rows))
         # Reading one number back waits until all are there.
         keras.ops.convert_to_numpy(batch[:1, :1, :1, :1])
 
     return time_calls(move, len(images))[0]
 
 
-def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float]:
-    """Return what ``work`` takes a picture, and what its first call took beyond the others, in seconds.
+def time_calls(work: Callable[[], object], images: int) -> tuple[Timing, float]:
+    """Return what ``work`` takes an image, and what its first call took beyond the others, in seconds.
 
     Args:
         work: Works on a batch and waits for the result.
-        pictures: How many the batch has.
+        images: How many the batch has.
     """
     first = _seconds(work)  # compiles, and allocates
     rounds: list[float] = []
@@ -143,8 +143,8 @@ def time_calls(work: Callable[[], object], pictures: int) -> tuple[Timing, float
         rounds.append(_seconds(work))
         if sum(rounds) > (SLOW_SECONDS if len(rounds) < MIN_ROUNDS else CALL_SECONDS):
             break
-    timing = Timing(tuple(seconds / pictures for seconds in rounds))
-    return timing, max(first - timing.seconds * pictures, 0.0)
+    timing = Timing(tuple(seconds / images for seconds in rounds))
+    return timing, max(first - timing.seconds * images, 0.0)
 
 
 def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
@@ -154,7 +154,7 @@ def first_batch(job: TrainingJob, stage: StageConfig) -> Batch:
 
 
 def find_smaller_size(size: tuple[int, int], min_side: int) -> tuple[int, int] | None:
-    """Return a smaller picture size that is worth a try, None where there is none.
+    """Return a smaller image size that is worth a try, None where there is none.
 
     Args:
         size: Height and width in pixels.

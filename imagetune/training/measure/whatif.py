@@ -40,7 +40,7 @@ class Measured:
     Attributes:
         costs: Of its training.
         stages: Of each stage on the device.
-        loading: Of each stage's pictures on one core.
+        loading: Of each stage's images on one core.
         cache: The recipe's ``data.cache``; the measured pipeline has none.
     """
 
@@ -69,7 +69,7 @@ def possible_changes(job: TrainingJob, measured: Measured) -> list[Change]:
 
 
 def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    data, costs = job.pictures.config, measured.costs
+    data, costs = job.images.config, measured.costs
     now = 1 / costs.stages[0].delivery
     if data.workers == 0 and costs.cores > 1:
         count = (
@@ -77,17 +77,17 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         )
         count = min(count, MAX_WORKERS)
         rate = count * PROCESS_SHARE / costs.stages[0].loading
-        reason = f"{count} processes would load about {rate:,.0f} pictures/s, threads load {now:,.0f}"
+        reason = f"{count} processes would load about {rate:,.0f} images/s, threads load {now:,.0f}"
         yield Change("data.workers", count, use_processes(costs, count, START_SECONDS), True, reason)
     elif data.workers != 0:
-        speeds = measure_loading_speeds(job.pictures.train, data, data.augmentation)
+        speeds = measure_loading_speeds(job.images.train, data, data.augmentation)
         slower = measured.costs.stages[0].loading * speeds.threads
         changed = change_stages(costs, lambda stage: replace(stage, delivery=stage.loading / slower, start_seconds=0.0))
-        reason = f"threads load {speeds.threads:,.0f} pictures/s, the processes {now:,.0f}, after their start"
+        reason = f"threads load {speeds.threads:,.0f} images/s, the processes {now:,.0f}, after their start"
         yield Change("data.workers", 0, changed, True, reason)
     if measured.cache == "off":
         each = 1e3 * (costs.stages[0].read + costs.stages[0].decode)
-        reason = f"reading and decoding take {each:.2g} ms a picture, and would be done once"
+        reason = f"reading and decoding take {each:.2g} ms an image, and would be done once"
         yield Change(
             "data.cache", "auto", change_stages(costs, lambda stage: replace(stage, decoded=True)), True, reason
         )
@@ -104,9 +104,7 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
         name, timing = max(loading.transforms, key=lambda pair: pair[1].seconds)
         saved = min(timing.seconds, stage.augment)
         left = (stage.loading - saved) / stage.loading
-        found[name] = (
-            f"{name} takes {1e3 * timing.seconds:.2g} of the {1e3 * stage.loading:.2g} ms of loading a picture"
-        )
+        found[name] = f"{name} takes {1e3 * timing.seconds:.2g} of the {1e3 * stage.loading:.2g} ms of loading an image"
         # The pipeline is taken to get faster by the same share as one core.
         stages.append(replace(stage, augment=stage.augment - saved, delivery=stage.delivery * left))
     if found:
@@ -124,22 +122,22 @@ def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         yield from _with_plans(job, measured, wanted, key, "auto", same_result=False)
         return
     fresh = {
-        stage.name: stage.model_copy(update={"views": AUTO_COPIES})
+        stage.name: stage.model_copy(update={"augmented_copies": AUTO_COPIES})
         for stage, times in zip(stages, measured.stages, strict=True)
         if times.plan.halves is None
         and times.frozen is not None
         and read_feature_settings(job.config, stage).copies == "auto"
     }
     if fresh:
-        yield from _with_plans(job, measured, fresh, "train.views", AUTO_COPIES, same_result=False)
+        yield from _with_plans(job, measured, fresh, "train.augmented_copies", AUTO_COPIES, same_result=False)
     fewer = {stage.name: max(1, stage.copies // 2) for stage in measured.costs.stages if stage.copies > 1}
     if fewer:
         copies = min(fewer.values())
         changed = change_stages(
             measured.costs, lambda stage: replace(stage, copies=copies) if stage.name in fewer else stage
         )
-        reason = "each version of the pictures goes through the frozen layers once"
-        yield Change("train.views", copies, changed, False, reason)
+        reason = "each version of the images goes through the frozen layers once"
+        yield Change("train.augmented_copies", copies, changed, False, reason)
 
 
 def _with_plans(
@@ -185,7 +183,7 @@ def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         f"{1e3 * new.step:.3g} ms instead of {1e3 * old.step:.3g}"
         for new, old in zip(stages, measured.costs.stages, strict=True)
     ]
-    reason = f"without XLA the step takes {', '.join(steps)} a picture here"
+    reason = f"without XLA the step takes {', '.join(steps)} an image here"
     yield Change("train.jit_compile", "auto", replace(measured.costs, stages=tuple(stages)), True, reason)
 
 
@@ -208,7 +206,7 @@ def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         return
     double = np.concatenate([pixels, pixels])
     share = time_forward(job, job.model, double)[0].seconds / before
-    reason = f"the forward pass takes {share:.0%} a picture in batches of {len(double)}"
+    reason = f"the forward pass takes {share:.0%} an image in batches of {len(double)}"
     yield Change("train.batch_size", len(double), _faster(measured.costs, share), False, reason)
     if job.config.precision == "float32" and job.rebuild is not None:
         share = _mixed_forward(job, (height, width), pixels) / before
@@ -268,16 +266,16 @@ def stage_costs(
     decoded: bool,
     first_pass: bool,
 ) -> StageCosts:
-    """Return what was measured of a stage as the figures that a forecast takes.
+    """Return what was measured of a stage as the metrics that a forecast takes.
 
     Args:
         config: The stage's values.
         times: Of its work on the device.
-        loading: Of its pictures on one core.
-        pipeline: Of its pipeline where each picture is decoded.
+        loading: Of its images on one core.
+        pipeline: Of its pipeline where each image is decoded.
         kept: Of its pipeline where they are kept decoded, if that is known.
-        transfer: Seconds a picture into the batch and to the device.
-        decoded: Whether pictures are kept decoded.
+        transfer: Seconds an image into the batch and to the device.
+        decoded: Whether images are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
     """
     costs = StageCosts(

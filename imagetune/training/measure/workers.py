@@ -1,4 +1,4 @@
-"""How many processes load pictures, chosen by a short measurement.
+"""How many processes load images, chosen by a short measurement.
 
 Threads share one interpreter, which limits them; processes don't, but take seconds to start. The choice weighs both.
 """
@@ -18,7 +18,7 @@ from imagetune.training.feature_cache.plan import read_feature_settings
 from imagetune.training.measure.forecast import CACHED_SHARE, PROCESS_SHARE
 from imagetune.training.setup.job import is_augmented, stage_data
 
-MEASURED_PICTURES = 12
+MEASURED_IMAGES = 12
 # What disturbs a measurement makes it slower, so the fastest of a few is the nearest.
 ROUNDS = 2
 MAX_THREADS, MAX_WORKERS = 8, 32
@@ -28,13 +28,13 @@ START_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class LoadingSpeeds:
-    """What loading and augmenting was measured at, in pictures a second.
+    """What loading and augmenting was measured at, in images a second.
 
     Attributes:
         core: One thread.
         threads: All threads of one process.
         cores: That this process may use.
-        kept_share: Share of a picture's loading that is left once it is kept decoded.
+        kept_share: Share of an image's loading that is left once it is kept decoded.
     """
 
     core: float
@@ -49,17 +49,17 @@ class LoadingSpeeds:
 
     @property
     def processes(self) -> float:
-        """What so many processes would load, in pictures a second."""
+        """What so many processes would load, in images a second."""
         return self.workers * PROCESS_SHARE * self.core
 
 
 @dataclass(frozen=True)
 class Reads:
-    """How often a training loads pictures.
+    """How often a training loads images.
 
     Attributes:
-        fresh: Pictures that must be decoded.
-        kept: Pictures that are decoded already.
+        fresh: Images that must be decoded.
+        kept: Images that are decoded already.
         starts: How often processes would be started.
     """
 
@@ -70,20 +70,20 @@ class Reads:
 
 @dataclass(frozen=True)
 class WorkerChoice:
-    """How many processes load pictures, and a clause that says why."""
+    """How many processes load images, and a clause that says why."""
 
     workers: int
     reason: str
 
 
 def measure_loading_speeds(records: Sequence[Record], data: DataConfig, augmentation: Augmentation) -> LoadingSpeeds:
-    """Return how fast pictures are loaded, measured on a few with one thread and with several.
+    """Return how fast images are loaded, measured on a few with one thread and with several.
 
     Raises:
-        BadPictureError: A picture vanished.
+        BadImageError: An image vanished.
     """
     cores = usable_cores()
-    sample = spread_sample(records, MEASURED_PICTURES)
+    sample = spread_sample(records, MEASURED_IMAGES)
 
     def fastest(threads: int, kind: Augmentation) -> float:
         return max(
@@ -105,9 +105,9 @@ def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: C
         speeds: As measured.
         reads: What the whole training loads.
         shared: Whether the model runs on the cores that load, too.
-        step: Measures the seconds a picture that the model takes; called only where the answer depends on it.
+        step: Measures the seconds an image that the model takes; called only where the prediction depends on it.
     """
-    said = f"threads load {speeds.threads:.0f} pictures/s here"
+    said = f"threads load {speeds.threads:.0f} images/s here"
     if speeds.cores == 1:
         return WorkerChoice(0, "there is one core")
     if speeds.processes <= speeds.threads:
@@ -127,19 +127,19 @@ def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: C
 
 
 def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
-    """Return how often a training loads pictures; stages that keep features do so only as often as they need.
+    """Return how often a training loads images; stages that keep features do so only as often as they need.
 
     Args:
         train: Its stages.
-        data: Whether pictures are kept decoded.
-        count: Training pictures.
+        data: Whether images are kept decoded.
+        count: Training images.
     """
     passes = 0
     for stage in train.stages:
         settings, augmented = read_feature_settings(train, stage), is_augmented(stage_data(data, stage))
         cached = settings.caches_backbone
         passes += settings.count_copies(stage.epochs, augmented=augmented) if cached else stage.epochs
-    # Decoded pictures are kept by size: the first pass at each decodes them.
+    # Decoded images are kept by size: the first pass at each decodes them.
     sizes = len({stage_data(data, stage).image for stage in train.stages})
     fresh = passes if data.cache == "off" else min(sizes, passes)
     return Reads(fresh * count, (passes - fresh) * count, len(train.stages))

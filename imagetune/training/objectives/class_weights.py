@@ -1,4 +1,4 @@
-"""Classes of unequal size: weights of pictures in the loss, and how often each picture comes."""
+"""Classes of unequal size: weights of images in the loss, and how often each image comes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imagetune.errors import DataError
 from imagetune.recipe.problems import did_you_mean
 
-# Cui et al. 2019 tried 0.9 to 0.9999; this one still tells classes of a few hundred pictures apart.
+# Cui et al. 2019 tried 0.9 to 0.9999; this one still tells classes of a few hundred images apart.
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
@@ -26,11 +26,11 @@ def class_weights(
     """Return the (k,) weight of each class in the loss, or None when all are 1.
 
     ``balanced`` is n / (k * count of the class), as in scikit-learn. ``effective_number`` is proportional to
-    (1 - beta) / (1 - beta^count) (Cui et al. 2019, arXiv 1901.05555). Both weigh the training pictures 1 on average.
+    (1 - beta) / (1 - beta^count) (Cui et al. 2019, arXiv 1901.05555). Both weigh the training images 1 on average.
 
     Args:
         setting: ``none``, ``balanced``, ``effective_number``, or a weight a class name; other classes weigh 1.
-        counts: (k,) training pictures of each class.
+        counts: (k,) training images of each class.
         class_names: k names.
 
     Raises:
@@ -51,12 +51,12 @@ def class_weights(
 
 
 def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of an epoch's pictures that each class gets, (k,), summing to 1.
+    """Return the share of an epoch's images that each class gets, (k,), summing to 1.
 
     Args:
         setting: ``natural`` (as many as there are), ``balanced`` (all the same), or ``square_root`` (by the square root
             of the counts, Mahajan et al. 2018, arXiv 1805.00932).
-        counts: (k,) training pictures of each class; one without pictures gets no share.
+        counts: (k,) training images of each class; one without images gets no share.
     """
     power = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0}[setting]
     weight = np.where(counts > 0, np.maximum(counts, 1).astype(np.float64) ** power, 0.0)
@@ -67,7 +67,7 @@ def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float
 def compute_sampling_weights(
     setting: str, labels: Sequence[str], class_names: Sequence[str]
 ) -> NDArray[np.float64] | None:
-    """Return the probability of each picture in a draw, (n,) float64 summing to 1; None when each comes once an epoch.
+    """Return the probability of each image in a draw, (n,) float64 summing to 1; None when each comes once an epoch.
 
     Args:
         setting: As for ``sampling_shares``.

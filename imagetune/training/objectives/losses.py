@@ -1,4 +1,4 @@
-"""What training minimises: a loss a picture, from logits and maybe soft labels."""
+"""What training minimises: a loss an image, from logits and maybe soft labels."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ DEFAULT_LOSS = {
 }
 
 
-class PictureLoss(keras.losses.Loss):
-    """The mean over a batch of a loss that is computed for each picture, a float32 scalar.
+class ImageLoss(keras.losses.Loss):
+    """The mean over a batch of a loss that is computed for each image, a float32 scalar.
 
     Args:
-        of_pictures: Takes targets (batch, t) and logits (batch, k), gives (batch,).
+        of_images: Takes targets (batch, t) and logits (batch, k), gives (batch,).
     """
 
-    def __init__(self, of_pictures: SampleLoss) -> None:
+    def __init__(self, of_images: SampleLoss) -> None:
         super().__init__(name="loss", dtype="float32")
-        self.of_pictures = of_pictures
+        self.of_images = of_images
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return (batch,) losses."""
-        return self.of_pictures(y_true, y_pred)
+        return self.of_images(y_true, y_pred)
 
 
 def build_loss(
@@ -46,7 +46,7 @@ def build_loss(
     label_smoothing: float = 0.0,
     priors: NDArray[np.float64] | None = None,
     teacher: TeacherConfig | None = None,
-) -> PictureLoss:
+) -> ImageLoss:
     """Return the loss that training minimises, from logits.
 
     Args:
@@ -66,7 +66,7 @@ def build_loss(
         loss = _plugin_loss(name, task, smoothing=label_smoothing)
     if config.logit_adjustment and priors is not None:
         loss = _adjusted(loss, config.logit_adjustment, priors)
-    return PictureLoss(_with_teacher(loss, teacher) if teacher else loss)
+    return ImageLoss(_with_teacher(loss, teacher) if teacher else loss)
 
 
 def squared_emd(y_true: Any, y_pred: Any) -> Any:
@@ -126,7 +126,7 @@ def _smoothed(y_true: Any, share: float) -> Any:
 
 def _adjusted(loss: SampleLoss, strength: float, priors: NDArray[np.float64]) -> SampleLoss:
     """Return the loss with the log priors added to the logits while training (Menon et al. 2021, arXiv 2007.07314)."""
-    # A class without training pictures has a prior of 0, and no logarithm.
+    # A class without training images has a prior of 0, and no logarithm.
     shift = (strength * np.log(np.maximum(priors, 1e-12))).astype(np.float32)
     return lambda y, z: loss(y, z + shift)
 
@@ -136,9 +136,9 @@ def _with_teacher(loss: SampleLoss, teacher: TeacherConfig) -> SampleLoss:
 
     def blended(y_true: Any, logits: Any) -> Any:
         classes = logits.shape[-1]
-        labels, answers = y_true[:, :classes], y_true[:, classes:]
+        labels, predictions = y_true[:, :classes], y_true[:, classes:]
         # T^2 makes up for gradients that softening has made smaller by as much.
-        soft = keras.losses.categorical_crossentropy(answers, logits / teacher.temperature, from_logits=True)
+        soft = keras.losses.categorical_crossentropy(predictions, logits / teacher.temperature, from_logits=True)
         return (1.0 - teacher.weight) * loss(labels, logits) + teacher.weight * teacher.temperature**2 * soft
 
     return blended

@@ -1,4 +1,4 @@
-"""Figures of an epoch, from what can be added up over its batches."""
+"""Metrics of an epoch, from what can be added up over its batches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HUBER_DELTA = 1.0
 
 
 class Tally(keras.metrics.Metric):
-    """Adds up an epoch's answers; its result is one figure, `figures` gives all."""
+    """Adds up an epoch's predictions; its result is one metric, `metrics` gives all."""
 
     @abstractmethod
-    def figures(self, loss: float) -> dict[str, float]:
-        """Return the figures of the epoch so far, with its mean ``loss``."""
+    def metrics(self, loss: float) -> dict[str, float]:
+        """Return the metrics of the epoch so far, with its mean ``loss``."""
 
     def _count(self, name: str, shape: tuple[int, ...] = ()) -> Any:
         # Float32 counts exactly to 16.7 million a cell, and every backend and device can add it.
@@ -45,7 +45,7 @@ class ConfusionTally(Tally):
 
         Args:
             y_true: (batch, k or more) one-hot or soft labels; a soft one counts for each class by its share. Columns
-                beyond the k-th, such as a teacher's answers, are passed over.
+                beyond the k-th, such as a teacher's predictions, are passed over.
             y_pred: (batch, k) logits.
             sample_weight: Passed over.
         """
@@ -67,27 +67,27 @@ class ConfusionTally(Tally):
         """Return the counts so far as (k, k) float64: rows true, columns predicted."""
         return np.asarray(keras.ops.convert_to_numpy(self.counts), dtype=np.float64)
 
-    def figures(self, loss: float) -> dict[str, float]:
+    def metrics(self, loss: float) -> dict[str, float]:
         """Return loss, accuracy and macro precision, recall and F1."""
-        return figures_of(self.matrix(), loss)
+        return metrics_of(self.matrix(), loss)
 
 
 class OrdinalTally(ConfusionTally):
-    """The same for ordered classes, where the answer is the median of the predicted distribution."""
+    """The same for ordered classes, where the prediction is the median of the predicted distribution."""
 
     def decide(self, logits: Any) -> Any:
         """Return the median class (batch,) of logits (batch, k)."""
         below = keras.ops.cumsum(keras.ops.softmax(keras.ops.cast(logits, "float32")), axis=-1) < 0.5
         return keras.ops.minimum(keras.ops.sum(keras.ops.cast(below, "int32"), axis=-1), self.num_classes - 1)
 
-    def figures(self, loss: float) -> dict[str, float]:
-        """Return the figures of classes, and ``mae``: the mean distance in ranks."""
+    def metrics(self, loss: float) -> dict[str, float]:
+        """Return the metrics of classes, and ``mae``: the mean distance in ranks."""
         matrix = self.matrix()
-        return {**figures_of(matrix, loss), "mae": rank_error(matrix)}
+        return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
 
 
 class LabelTally(Tally):
-    """Counts right and wrong labels where a picture has any number of them; its result is the share of flawless ones.
+    """Counts right and wrong labels where an image has any number of them; its result is the share of flawless ones.
 
     A label counts as given from a probability of 0.5 on.
 
@@ -102,7 +102,7 @@ class LabelTally(Tally):
         self.true = self._count("true", (num_classes,))
         self.given = self._count("given", (num_classes,))
         self.flawless = self._count("flawless")
-        self.pictures = self._count("pictures")
+        self.images = self._count("images")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch, unweighted: ``y_true`` (batch, k) 0 to 1, maybe soft; ``y_pred`` (batch, k) logits."""
@@ -114,13 +114,13 @@ class LabelTally(Tally):
         self.true.assign_add(keras.ops.sum(true, axis=0))
         self.given.assign_add(keras.ops.sum(given, axis=0))
         self.flawless.assign_add(keras.ops.sum(keras.ops.min(same, axis=-1)))
-        self.pictures.assign_add(keras.ops.cast(keras.ops.shape(true)[0], "float32"))
+        self.images.assign_add(keras.ops.cast(keras.ops.shape(true)[0], "float32"))
 
     def result(self) -> Any:
-        """Return the share of pictures all of whose labels are right."""
-        return self.flawless / keras.ops.maximum(self.pictures, 1.0)
+        """Return the share of images all of whose labels are right."""
+        return self.flawless / keras.ops.maximum(self.images, 1.0)
 
-    def figures(self, loss: float) -> dict[str, float]:
+    def metrics(self, loss: float) -> dict[str, float]:
         """Return loss, accuracy (all labels right) and macro precision, recall and F1 of the labels that occur."""
         counts = [
             np.asarray(keras.ops.convert_to_numpy(count), np.float64) for count in (self.right, self.true, self.given)
@@ -154,7 +154,7 @@ class ValueTally(Tally):
         """Return the mean absolute error."""
         return self.scale.std * self.sums[1] / keras.ops.maximum(self.sums[0], 1.0)
 
-    def figures(self, loss: float) -> dict[str, float]:
+    def metrics(self, loss: float) -> dict[str, float]:
         """Return loss, ``mae`` in the labels' units, and ``r2``: the share of the variance that is explained."""
         count, absolute, squared, total, total_squared = np.asarray(
             keras.ops.convert_to_numpy(self.sums), np.float64
@@ -166,7 +166,7 @@ class ValueTally(Tally):
 
 
 def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Tally:
-    """Return the metric that counts an epoch's answers.
+    """Return the metric that counts an epoch's predictions.
 
     Args:
         task: What a label is.
@@ -178,10 +178,10 @@ def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Ta
     return {"single_label": ConfusionTally, "ordinal": OrdinalTally, "multi_label": LabelTally}[task](outputs)
 
 
-def figures_of_answers(
-    task: Task, targets: NDArray[np.float32], answers: NDArray[np.float32], scale: ValueScale | None = None
+def metrics_of_predictions(
+    task: Task, targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale | None = None
 ) -> dict[str, float]:
-    """Return the figures of pictures that the model answered, loss included.
+    """Return the metrics of images that the model predicted, loss included.
 
     The loss is that of the task's default: cross-entropy, for ordinal the squared earth mover's distance, for
     regression Huber's of normalised values.
@@ -189,20 +189,20 @@ def figures_of_answers(
     Args:
         task: What a label is.
         targets: (n, k) as ``encode_targets`` gives them.
-        answers: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
+        predictions: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
         scale: Of regression: what the loss normalises with.
     """
     if task == "regression":
-        return _value_figures(targets, answers, scale or ValueScale())
+        return _value_metrics(targets, predictions, scale or ValueScale())
     if task == "multi_label":
-        return _label_figures(targets, answers)
+        return _label_metrics(targets, predictions)
     labels = targets.argmax(axis=1).astype(np.int32)
     if task == "ordinal":
-        gap = np.cumsum(answers.astype(np.float64) - targets, axis=1)
-        matrix = confusion_matrix(labels, answers, median_class(answers))
+        gap = np.cumsum(predictions.astype(np.float64) - targets, axis=1)
+        matrix = confusion_matrix(labels, predictions, median_class(predictions))
         loss = float(np.square(gap).sum(axis=1).mean()) if len(labels) else 0.0
-        return {**figures_of(matrix, loss), "mae": rank_error(matrix)}
-    return figures_of(confusion_matrix(labels, answers), log_loss(labels, answers))
+        return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
+    return metrics_of(confusion_matrix(labels, predictions), log_loss(labels, predictions))
 
 
 def confusion_matrix(
@@ -213,18 +213,18 @@ def confusion_matrix(
     Args:
         labels: (n,) true classes.
         probabilities: (n, k).
-        predicted: (n,) answers; by default the likeliest classes.
+        predicted: (n,) predictions; by default the likeliest classes.
     """
     classes = probabilities.shape[1]
-    answers = probabilities.argmax(axis=1) if predicted is None else predicted
-    pairs = labels.astype(np.int64) * classes + answers
+    predictions = probabilities.argmax(axis=1) if predicted is None else predicted
+    pairs = labels.astype(np.int64) * classes + predictions
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.float64)
 
 
-def figures_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
+def metrics_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
     """Return loss, accuracy and macro precision, recall and F1.
 
-    A class without pictures is left out of the averages; one that is never predicted has precision 0, as in
+    A class without images is left out of the averages; one that is never predicted has precision 0, as in
     scikit-learn.
     """
     right = np.diag(matrix)
@@ -239,9 +239,9 @@ def macro_averages(
     """Return precision, recall and F1 as means over the classes that occur.
 
     Args:
-        right: (k,) pictures of each class that were taken for it.
-        true: (k,) pictures of each class.
-        predicted: (k,) pictures that were taken for each class.
+        right: (k,) images of each class that were predicted as it.
+        true: (k,) images of each class.
+        predicted: (k,) images that were predicted as each class.
     """
     present = true > 0
     averages = {
@@ -264,7 +264,7 @@ def log_loss(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> f
     return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean()) if len(labels) else 0.0
 
 
-def _label_figures(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
+def _label_metrics(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
     true, given = targets >= 0.5, probabilities >= 0.5
     # Float32 probabilities of exactly 0 or 1 are rounded ones.
     sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
@@ -276,10 +276,12 @@ def _label_figures(targets: NDArray[np.float32], probabilities: NDArray[np.float
     return {"loss": float(losses.mean()), "accuracy": float((true == given).all(axis=1).mean()), **averages}
 
 
-def _value_figures(targets: NDArray[np.float32], answers: NDArray[np.float32], scale: ValueScale) -> dict[str, float]:
+def _value_metrics(
+    targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale
+) -> dict[str, float]:
     if not len(targets):
         return {"loss": 0.0, "mae": 0.0, "r2": 0.0}
-    true, given = targets[:, 0].astype(np.float64), answers[:, 0].astype(np.float64)
+    true, given = targets[:, 0].astype(np.float64), predictions[:, 0].astype(np.float64)
     gap = np.abs(given - true)
     size = gap / scale.std
     huber = np.where(size <= HUBER_DELTA, 0.5 * size**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA))

@@ -1,4 +1,4 @@
-"""Blended pictures with blended labels."""
+"""Blended images with blended labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Targets = NDArray[np.float32]
 def mix_batch(
     images: Images, targets: Targets, config: MixConfig, random: np.random.Generator
 ) -> tuple[Images, Targets]:
-    """Return pictures that are each blended with another one of the batch, and their labels blended alike.
+    """Return images that are each blended with another one of the batch, and their labels blended alike.
 
     mixup (Zhang et al. 2018, arXiv 1710.09412) takes a weighted mean of the pixels; CutMix (Yun et al. 2019,
     arXiv 1905.04899) pastes a rectangle and weighs the labels by area.
@@ -57,7 +57,7 @@ def _cut(
         row, column = random.random(2)
         top, bottom = (round(float(np.clip(row + side * half, 0, 1)) * height) for side in (-1, 1))
         left, right = (round(float(np.clip(column + side * half, 0, 1)) * width) for side in (-1, 1))
-        # From the pictures as they came: a partner may have been pasted over already.
+        # From the images as they came: a partner may have been pasted over already.
         result[index, top:bottom, left:right] = images[partner[index], top:bottom, left:right]
         shares[index] = 1.0 - (bottom - top) * (right - left) / (height * width)
     return result, shares

@@ -22,7 +22,7 @@ class Slots:
     """What an optimizer remembers of each variable: momentum and the like.
 
     A variable is known by its position among the model's weights, which is the same in a model built again for another
-    picture size.
+    image size.
 
     Attributes:
         values: Array of each slot, by position and kind (``momentum``).

@@ -147,7 +147,7 @@ class PlateauState:
 
 
 class PlateauLearningRate:
-    """The learning rate of ``plateau``: a warmup, then constant until a watched figure stops improving.
+    """The learning rate of ``plateau``: a warmup, then constant until a watched metric stops improving.
 
     It is asked before each step and told after each epoch. Epochs that end in the warmup don't count as stalled: the
     learning rate there is low because it still rises.

@@ -44,7 +44,7 @@ class FeaturesDone:
     Attributes:
         stage: Name of the stage.
         done: Features that are computed or were stored.
-        count: All features: pictures times augmented copies.
+        count: All features: images times augmented copies.
     """
 
     stage: str
@@ -73,16 +73,16 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """An epoch's figures: a line of metrics.jsonl.
+    """An epoch's metrics: a line of metrics.jsonl.
 
     Attributes:
         stage: Name of the stage.
         epoch: Number from 1 over all stages.
         step: Passes so far over all stages; optimizer steps where nothing is accumulated.
         train: loss, accuracy, precision, recall and f1 (macro) as seen while learning, augmented and with dropout.
-        val: The same of the validation pictures after the epoch; empty without validation pictures.
+        val: The same of the validation images after the epoch; empty without validation images.
         learning_rate: Of the head at the last step.
-        images_per_second: Training pictures a second, validation and checkpoint left out.
+        images_per_second: Training images a second, validation and checkpoint left out.
     """
 
     stage: str
@@ -97,8 +97,8 @@ class EpochRecord:
         """Return the line of metrics.jsonl."""
         return dict(self.__dict__)
 
-    def figure(self, metric: str) -> float:
-        """Return the figure that selection looks at: validation's, or training's where there is no validation."""
+    def metric(self, metric: str) -> float:
+        """Return the metric that selection looks at: validation's, or training's where there is no validation."""
         return (self.val or self.train)[metric]
 
 

@@ -20,7 +20,7 @@ def memory_errors(batch_size: int) -> Iterator[None]:
     say so in class name or text, and only the chosen backend may be imported.
 
     Args:
-        batch_size: Pictures at a time in the block.
+        batch_size: Images at a time in the block.
 
     Raises:
         ResourceError: The block ran out of memory, of the machine's or of the device's.
@@ -38,8 +38,8 @@ def memory_errors(batch_size: int) -> Iterator[None]:
 
 def _out_of_memory(batch_size: int) -> ResourceError:
     smaller = max(batch_size // 2, 1)
-    hint = f"try -o train.batch_size={smaller}, smaller pictures or fewer trainable layers"
+    hint = f"try -o train.batch_size={smaller}, smaller images or fewer trainable layers"
     if batch_size == 1:
-        hint = "use smaller pictures, a smaller backbone or fewer trainable layers"
+        hint = "use smaller images, a smaller backbone or fewer trainable layers"
     where = f"{keras.backend.backend()} backend"
     return ResourceError(f"out of memory at a batch size of {batch_size}", where=where, hint=hint)

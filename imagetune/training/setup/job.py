@@ -1,4 +1,4 @@
-"""What a training is to do: pictures, model, values; and the batches that follow from them."""
+"""What a training is to do: images, model, values; and the batches that follow from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from imagetune.data.loading.image_cache import PictureCaches
+from imagetune.data.loading.image_cache import ImageCaches
 from imagetune.data.loading.pipeline import Batches, steps_per_epoch, training_batches
 from imagetune.data.loading.targets import encode_targets
 from imagetune.data.sources.records import Record
@@ -30,16 +30,16 @@ CLASS_TASKS = ("single_label", "ordinal")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures that the model learns from and is selected by. The test split has no place here.
+class TrainingImages:
+    """The images that the model learns from and is selected by. The test split has no place here.
 
     Attributes:
         train: Training records.
         val: Validation records, maybe none.
         class_names: Label map, by position.
-        config: How pictures are read and augmented, and what a label is.
-        hashes: SHA-256 of each picture by path, as far as known: what caches know pictures by.
-        caches: Of decoded pictures.
+        config: How images are read and augmented, and what a label is.
+        hashes: SHA-256 of each image by path, as far as known: what caches know images by.
+        caches: Of decoded images.
     """
 
     train: Sequence[Record]
@@ -47,7 +47,7 @@ class Pictures:
     class_names: tuple[str, ...]
     config: DataConfig
     hashes: Mapping[str, str] = field(default_factory=dict)
-    caches: PictureCaches = field(default_factory=lambda: PictureCaches({}))
+    caches: ImageCaches = field(default_factory=lambda: ImageCaches({}))
 
     @property
     def train_labels(self) -> list[str]:
@@ -60,15 +60,15 @@ class TrainingJob:
     """What a training is to do, in all its stages; how far it has come says `TrainingState`.
 
     Attributes:
-        model: Raw RGB pictures (batch, height, width, 3) to probabilities (batch, k); trained in place.
+        model: Raw RGB images (batch, height, width, 3) to probabilities (batch, k); trained in place.
         backbone: What the model is built on.
         config: Stages, optimizer and when to stop.
-        pictures: Training and validation records.
+        images: Training and validation records.
         folder: Where checkpoints go.
         seed: Seed of order, augmentation and blending.
         listener: Hears of progress.
         stop: Asked after every step.
-        rebuild: Builds the same model with random weights for another (height, width), for stages with a picture size
+        rebuild: Builds the same model with random weights for another (height, width), for stages with an image size
             of their own.
         teacher: Whose predictions are learned from too, or None.
     """
@@ -76,7 +76,7 @@ class TrainingJob:
     model: keras.Model
     backbone: Backbone
     config: TrainConfig
-    pictures: Pictures
+    images: TrainingImages
     folder: Path
     seed: int
     listener: Listener
@@ -87,36 +87,36 @@ class TrainingJob:
     @property
     def steps_per_epoch(self) -> int:
         """Passes an epoch: optimizer steps where nothing is accumulated."""
-        return steps_per_epoch(len(self.pictures.train), self.config.pass_size)
+        return steps_per_epoch(len(self.images.train), self.config.pass_size)
 
 
 def build_objective(job: TrainingJob) -> Objective:
     """Return what the model is to learn. The backbone must still have its pretrained weights, which are copied."""
-    task, pictures = job.pictures.config.task, job.pictures
+    task, images = job.images.config.task, job.images
     priors = None
     if task in CLASS_TASKS:
-        counts = count_classes(pictures.train_labels, pictures.class_names)
+        counts = count_classes(images.train_labels, images.class_names)
         priors = counts / counts.sum()
     anchors = copy_pretrained_weights(backbone_of(job.model), job.config.regularisation)
     return Objective(task, priors, anchors, value_scale_of(job.model))
 
 
 def build_targets(job: TrainingJob) -> TrainingTargets:
-    """Return the target of each training picture, its weight in the loss, and what blends them.
+    """Return the target of each training image, its weight in the loss, and what blends them.
 
     Raises:
         DataError: A weight for a class that doesn't exist.
     """
-    pictures, labels = job.pictures, job.pictures.train_labels
-    data = pictures.config
-    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
+    images, labels = job.images, job.images.train_labels
+    data = images.config
+    targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
     if (scale := value_scale_of(job.model)) is not None:
         # Numbers are learned without their units: a loss of large ones would need another learning rate.
         targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
     weights = None
     if job.config.class_weights != "none":
-        counts = count_classes(labels, pictures.class_names)
-        of_classes = class_weights(job.config.class_weights, counts, pictures.class_names)
+        counts = count_classes(labels, images.class_names)
+        of_classes = class_weights(job.config.class_weights, counts, images.class_names)
         weights = None if of_classes is None else of_classes[targets.argmax(axis=1)]
     return TrainingTargets(targets, weights, job.config.mix, job.teacher, job.seed)
 
@@ -135,19 +135,19 @@ def stage_batches(
 
     Args:
         job: What all stages share.
-        stage: Picture size and augmentation may be its own.
-        epochs: Passes over the pictures, counted from the beginning of training.
+        stage: Image size and augmentation may be its own.
+        epochs: Passes over the images, counted from the beginning of training.
         start_step: First step, counted from the beginning of training.
         augmentation: Replaces the stage's.
         workers: Replaces the recipe's.
-        natural: Every picture once an epoch, whatever ``train.sampling`` says.
+        natural: Every image once an epoch, whatever ``train.sampling`` says.
     """
-    data = stage_data(job.pictures.config, stage)
+    data = stage_data(job.images.config, stage)
     # Validation or the final predictions read them once more.
-    cache = job.pictures.caches.opened(data, reads=epochs + 1)
+    cache = job.images.caches.opened(data, reads=epochs + 1)
     return training_batches(
-        job.pictures.train,
-        job.pictures.class_names,
+        job.images.train,
+        job.images.class_names,
         image=data.image,
         augmentation=data.augmentation if augmentation is None else augmentation,
         batch_size=job.config.pass_size,
@@ -162,17 +162,17 @@ def stage_batches(
 
 
 def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
-    """Return the model that a stage trains: the job's own, or a copy of it for the stage's picture size.
+    """Return the model that a stage trains: the job's own, or a copy of it for the stage's image size.
 
     Raises:
-        ValueError: The job can't build one for another picture size.
+        ValueError: The job can't build one for another image size.
     """
-    image = stage_data(job.pictures.config, stage).image
+    image = stage_data(job.images.config, stage).image
     size = (image.height, image.width)
     if size == tuple(job.model.input_shape[1:3]):
         return job.model
     if job.rebuild is None:
-        raise ValueError("a stage with a picture size of its own needs `rebuild`")
+        raise ValueError("a stage with an image size of its own needs `rebuild`")
     # Its dropout follows from the stage, not from what was drawn before: training can go on here in another process.
     keras.utils.set_random_seed(zlib.crc32(f"{job.seed} {stage.name}".encode()))
     copy = job.rebuild(size)
@@ -181,18 +181,18 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
 
 
 def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
-    """Return the data section as it holds in a stage: with picture size and augmentation of the stage's own, if any."""
+    """Return the data section as it holds in a stage: with image size and augmentation of the stage's own, if any."""
     own = {"image_size": stage.image_size, "augmentation": stage.augmentation}
     return data.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
 def is_augmented(data: DataConfig) -> bool:
-    """Tell whether epochs show pictures other than as they are."""
+    """Tell whether epochs show images other than as they are."""
     return data.augmentation not in ("none", ())
 
 
 def compute_draw_probabilities(job: TrainingJob) -> np.ndarray | None:
-    """Return (n,) float64, the probability of each training picture in a draw; None where each comes once an epoch."""
+    """Return (n,) float64, the probability of each training image in a draw; None where each comes once an epoch."""
     if job.config.sampling == "natural":
         return None
-    return compute_sampling_weights(job.config.sampling, job.pictures.train_labels, job.pictures.class_names)
+    return compute_sampling_weights(job.config.sampling, job.images.train_labels, job.images.class_names)

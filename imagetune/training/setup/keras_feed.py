@@ -1,4 +1,4 @@
-"""Batches of pictures or features, joined with their targets as Keras takes them."""
+"""Batches of images or features, joined with their targets as Keras takes them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from imagetune.training.objectives.mixing import mix_batch
 
 @dataclass(frozen=True)
 class TrainingTargets:
-    """The target of each training picture, and what happens to it before the model learns it.
+    """The target of each training image, and what happens to it before the model learns it.
 
     Attributes:
-        targets: (n, t) float32, by the picture's index.
-        weights: (n,) float32 weight of each picture in the loss, or None when all are 1.
-        mix: Blending of pictures and labels.
+        targets: (n, t) float32, by the image's index.
+        weights: (n,) float32 weight of each image in the loss, or None when all are 1.
+        mix: Blending of images and labels.
         teacher: Whose predictions are learned from too, or None.
         seed: Seed of the blending.
     """
@@ -35,7 +35,7 @@ class TrainingTargets:
 
 
 class IndexedBatch(Protocol):
-    """Pictures, or their features, whose targets are known by index; ``imagetune.data.loading.pipeline.Batch`` is one."""
+    """Images, or their features, whose targets are known by index; ``imagetune.data.loading.pipeline.Batch`` is one."""
 
     @property
     def images(self) -> NDArray[Any]:
@@ -52,8 +52,8 @@ class Feed:
     TensorFlow runs a Python generator behind its own error types, which keep only the text of what went wrong.
 
     Args:
-        batches: Batches of uint8 pictures, or of features.
-        targets: Of all training pictures.
+        batches: Batches of uint8 images, or of features.
+        targets: Of all training images.
         first_step: Number of the first batch; together with the seed it decides how that batch is blended.
     """
 
@@ -87,6 +87,6 @@ class Feed:
             images, columns = mix_batch(images, columns, known.mix, random)
             targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])
         if known.teacher is not None:
-            # After blending: the teacher is asked about the pictures that the model sees.
+            # After blending: the teacher is asked about the images that the model sees.
             targets = np.concatenate([targets, known.teacher.predict(images)], axis=1)
         return (images, targets) if weights is None else (images, targets, weights)

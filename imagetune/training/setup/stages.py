@@ -56,7 +56,7 @@ class StageSetup:
 
     Attributes:
         stage: Its values, the learning rate a number.
-        learner: The compiled model from raw pictures, or from features of a frozen part, to logits; shares its layers
+        learner: The compiled model from raw images, or from features of a frozen part, to logits; shares its layers
             with the whole model.
         tally: The metric that counts the epoch's predictions.
         schedule: Learning rate of the head.
@@ -95,7 +95,7 @@ def prepare_stage(
         steps_per_epoch: Passes an epoch.
         objective: What the model is to learn; one class of several by default.
         slots: What the optimizer remembers of earlier stages.
-        halves: The model cut behind layers that are frozen: then the learner takes features for pictures.
+        halves: The model cut behind layers that are frozen: then the learner takes features for images.
 
     Raises:
         RecipeError: ``unfreeze`` names what the backbone doesn't have.

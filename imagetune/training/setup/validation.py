@@ -1,4 +1,4 @@
-"""Figures of the validation pictures: what a model is selected by."""
+"""Metrics of the validation images: what a model is selected by."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from imagetune.data.loading.pipeline import evaluation_batches
 from imagetune.data.loading.targets import encode_targets
 from imagetune.model.build import value_scale_of
 from imagetune.model.inference import predict_probabilities
-from imagetune.training.objectives.metrics import figures_of_answers
-from imagetune.training.setup.job import Pictures
+from imagetune.training.objectives.metrics import metrics_of_predictions
+from imagetune.training.setup.job import TrainingImages
 
 
-def compute_validation_metrics(model: keras.Model, pictures: Pictures, *, batch_size: int) -> dict[str, float]:
-    """Return the validation figures of the model as it is, by name; empty without validation pictures.
+def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, batch_size: int) -> dict[str, float]:
+    """Return the validation metrics of the model as it is, by name; empty without validation images.
 
     Args:
-        model: Raw pictures to probabilities, or to numbers for regression.
-        pictures: Its validation records, and how they are read; seen without test-time augmentation.
-        batch_size: Pictures a forward pass.
+        model: Raw images to probabilities, or to numbers for regression.
+        images: Its validation records, and how they are read; seen without test-time augmentation.
+        batch_size: Images a forward pass.
 
     Raises:
-        DataError: A picture vanished or can't be decoded.
+        DataError: An image vanished or can't be decoded.
     """
-    if not pictures.val:
+    if not images.val:
         return {}
-    data = pictures.config
+    data = images.config
     with evaluation_batches(
-        pictures.val,
-        pictures.class_names,
+        images.val,
+        images.class_names,
         image=data.image,
         batch_size=batch_size,
         workers=data.workers,
         max_pixels=data.max_pixels,
-        cache=pictures.caches.opened(data),
+        cache=images.caches.opened(data),
     ) as batches:
         predictions = predict_probabilities(model, batches)
-    return compute_metrics_of_validation(predictions, model, pictures)
+    return compute_metrics_of_validation(predictions, model, images)
 
 
-def compute_metrics_of_validation(predictions: np.ndarray, model: keras.Model, pictures: Pictures) -> dict[str, float]:
-    """Return the figures of a model's predictions for the validation pictures, by name.
+def compute_metrics_of_validation(
+    predictions: np.ndarray, model: keras.Model, images: TrainingImages
+) -> dict[str, float]:
+    """Return the metrics of a model's predictions for the validation images, by name.
 
     Args:
         predictions: (n, k) float32 outputs of the whole model, in the order of the records.
         model: It knows what normalises numbers.
-        pictures: Its validation records, and what a label is.
+        images: Its validation records, and what a label is.
     """
-    data = pictures.config
-    labels = [record.label for record in pictures.val]
-    targets = encode_targets(labels, pictures.class_names, data.task, separator=data.label_separator)
-    return figures_of_answers(data.task, targets, predictions, value_scale_of(model))
+    data = images.config
+    labels = [record.label for record in images.val]
+    targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
+    return metrics_of_predictions(data.task, targets, predictions, value_scale_of(model))

@@ -7,7 +7,7 @@ def metric(value, low=None, high=None):
 
 def document(**more):
     metrics = {"accuracy": metric(0.8, 0.7, 0.9), "balanced_accuracy": metric(0.75), "roc_auc": metric(None)}
-    return {"task": "multi_class", "splits": {"test": {"pictures": 20, "figures": metrics}}, **more}
+    return {"task": "multi_class", "splits": {"test": {"images": 20, "metrics": metrics}}, **more}
 
 
 def test_metrics_come_with_their_intervals_and_missing_ones_are_left_out():
@@ -32,8 +32,8 @@ def test_a_requirement_that_is_met_is_shown_with_its_threshold():
 
 
 def test_folds_have_mean_interval_and_range():
-    figures = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "least": 0.45, "most": 0.55}}
-    lines = list(evaluation_lines(document(folds={"count": 3, "pictures": 30, "figures": figures})))
+    metrics = {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6, "least": 0.45, "most": 0.55}}
+    lines = list(evaluation_lines(document(folds={"count": 3, "images": 30, "metrics": metrics})))
     assert lines[-3].startswith("folds       3 folds, 30 images")
     assert lines[-1].split() == ["f1", "0.500", "[0.400,", "0.600]", "0.450", "0.550"]
 

@@ -2,13 +2,13 @@ import pytest
 
 from imagetune.cli.render.lines import in_width, labelled
 
-VERDICT = "verdict     Over-fitted. The training figure is higher than that of validation."
+VERDICT = "verdict     Over-fitted. The training metric is higher than that of validation."
 
 
 def test_a_long_line_goes_on_below_the_words_after_its_label():
     assert in_width(VERDICT, 40).split("\n") == [
         "verdict     Over-fitted. The training",
-        "            figure is higher than that",
+        "            metric is higher than that",
         "            of validation.",
     ]
 

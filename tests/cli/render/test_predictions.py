@@ -1,31 +1,31 @@
 from imagetune.cli.render.predictions import explanation_line, prediction_line
 from imagetune.commands.explain import Explanation
-from imagetune.evaluation.predict import PicturePrediction
+from imagetune.evaluation.predict import ImagePrediction
 
 
 def test_a_class_is_shown_with_its_probability():
-    prediction = PicturePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None)
+    prediction = ImagePrediction("a.png", "red", {"red": 0.75, "blue": 0.25}, None)
     assert prediction_line(prediction) == "a.png\tred\t0.750"
 
 
 def test_sets_and_out_of_distribution_images_are_shown():
-    prediction = PicturePrediction(
-        "a.png", "red", {"red": 0.5}, None, answers=("red", "blue"), out_of_distribution=True
+    prediction = ImagePrediction(
+        "a.png", "red", {"red": 0.5}, None, predictions=("red", "blue"), out_of_distribution=True
     )
-    assert prediction_line(prediction) == "a.png\tred\t0.500\t{red, blue}\tunlike the training pictures"
+    assert prediction_line(prediction) == "a.png\tred\t0.500\t{red, blue}\tunlike the training images"
 
 
 def test_a_number_has_an_interval_and_no_probability():
-    prediction = PicturePrediction("a.png", "4.2", {}, None, value=4.2, interval=(3.0, 5.25))
+    prediction = ImagePrediction("a.png", "4.2", {}, None, value=4.2, interval=(3.0, 5.25))
     assert prediction_line(prediction) == "a.png\t4.2\t3 to 5.25"
 
 
 def test_several_labels_have_no_one_probability():
-    assert prediction_line(PicturePrediction("a.png", "red|blue", {"red": 0.9, "blue": 0.8}, None)) == "a.png\tred|blue"
+    assert prediction_line(ImagePrediction("a.png", "red|blue", {"red": 0.9, "blue": 0.8}, None)) == "a.png\tred|blue"
 
 
 def test_an_image_that_cannot_be_read_says_why():
-    assert prediction_line(PicturePrediction("a.png", None, {}, "is empty")) == "a.png\terror: is empty"
+    assert prediction_line(ImagePrediction("a.png", None, {}, "is empty")) == "a.png\terror: is empty"
     assert explanation_line(Explanation("a.png", error="is empty")) == "a.png\terror: is empty"
 
 

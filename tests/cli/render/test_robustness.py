@@ -7,7 +7,7 @@ def metric(value, low=None, high=None):
 
 DOCUMENT = {
     "measure": "balanced_accuracy",
-    "pictures": 12,
+    "images": 12,
     "severities": [1, 5],
     "clean": metric(0.9, 0.8, 1.0),
     "corruptions": [{"name": "gaussian_noise", "mean": metric(0.5, 0.4, 0.6), "lost": metric(0.4)}],

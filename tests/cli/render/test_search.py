@@ -15,7 +15,7 @@ RATE = ("train", "stages", 0, "learning_rate")
 BATCH = ("train", "batch_size")
 RECIPE = """\
 name: drawings
-data: {source: pictures}
+data: {source: images}
 train:
   stages:
     - {name: head, unfreeze: none, epochs: 4, learning_rate: 1e-3}

@@ -25,7 +25,7 @@ from imagetune.data.splits.splits import split_catalog
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 ConfigFor = Callable[..., DataConfig]
 CLIPART = Path(__file__).parents[3] / "recipes" / "clipart"
 
@@ -67,7 +67,7 @@ def test_a_clean_source_has_no_findings(class_folders: Path, config_for: ConfigF
 
 
 def spoil(folder: Path) -> dict[str, str]:
-    """Put one picture of every bad kind into a class folder; return a word of each one's reason."""
+    """Put one image of every bad kind into a class folder; return a word of each one's reason."""
     bomb_size = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + bomb_size
     bomb += struct.pack(">I", zlib.crc32(b"IHDR" + bomb_size))
@@ -89,27 +89,25 @@ def spoil(folder: Path) -> dict[str, str]:
     }
 
 
-def test_every_bad_picture_is_named_with_its_reason(class_folders: Path, config_for: ConfigFor) -> None:
+def test_every_bad_image_is_named_with_its_reason(class_folders: Path, config_for: ConfigFor) -> None:
     reasons = spoil(class_folders / "cat")
     catalog, audit = checked(config_for(class_folders))
-    found = finding(audit, "bad-picture")
+    found = finding(audit, "bad-image")
     assert found.severity == "warning"
-    assert found.title == "6 pictures can't be used"
+    assert found.title == "6 images can't be used"
     for name, words in reasons.items():
         assert words in found.reasons[str(class_folders / "cat" / name)]
     document = json.loads(json.dumps(audit_document(catalog, audit)))
     assert {Path(bad["path"]).name for bad in document["bad"]} == set(reasons)
-    assert (document["pictures"], document["usable"], document["ok"]) == (42, 36, True)
+    assert (document["images"], document["usable"], document["ok"]) == (42, 36, True)
     splits = split_catalog(catalog, audit, config_for(class_folders), seed=0)
     assert len(splits.train) + len(splits.val) + splits.test_count == 36
 
 
-def test_bad_pictures_stop_where_the_recipe_says_so(class_folders: Path, config_for: ConfigFor) -> None:
+def test_bad_images_stop_where_the_recipe_says_so(class_folders: Path, config_for: ConfigFor) -> None:
     spoil(class_folders / "cat")
-    _, audit = checked(config_for(class_folders, on_bad_picture="error"))
-    with pytest.raises(
-        DataError, match=r"6 pictures can't be used: .*bomb\.png \(30000 x 30000.* and 3 more"
-    ) as caught:
+    _, audit = checked(config_for(class_folders, on_bad_image="error"))
+    with pytest.raises(DataError, match=r"6 images can't be used: .*bomb\.png \(30000 x 30000.* and 3 more") as caught:
         enforce_audit(audit)
     assert caught.value.exit_code == 3
     assert len(caught.value.lines()) == 1
@@ -126,16 +124,18 @@ def test_the_check_leaves_the_source_as_it_was(class_folders: Path, config_for: 
     assert state() == before
 
 
-@pytest.mark.parametrize("damage", ["noise", "zeros"])
-def test_corruption_inside_a_jpeg_is_a_warning(class_folders: Path, config_for: ConfigFor, damage: str, capfd) -> None:
+@pytest.mark.parametrize("corruption", ["noise", "zeros"])
+def test_corruption_inside_a_jpeg_is_a_warning(
+    class_folders: Path, config_for: ConfigFor, corruption: str, capfd
+) -> None:
     data = bytearray(jpeg(5))
     middle = len(data) // 2
     noise = np.random.default_rng(1).integers(0, 256, 40, np.uint8).tobytes()
-    data[middle : middle + 40] = noise if damage == "noise" else bytes(40)
+    data[middle : middle + 40] = noise if corruption == "noise" else bytes(40)
     (class_folders / "cat" / "corrupt.jpg").write_bytes(bytes(data))
     (class_folders / "cat" / "whole.jpg").write_bytes(jpeg(6))
     _, audit = checked(config_for(class_folders))
-    found = finding(audit, "corrupt-picture")
+    found = finding(audit, "corrupt-image")
     assert found.severity == "warning"
     assert found.paths == (str(class_folders / "cat" / "corrupt.jpg"),)
     assert "Corrupt JPEG data" in found.reasons[found.paths[0]]
@@ -158,7 +158,7 @@ def test_wrong_suffix_and_many_frames_are_said_once(class_folders: Path, config_
     _, audit = checked(config_for(class_folders))
     assert finding(audit, "wrong-suffix").reasons == {str(class_folders / "cat" / "really_png.jpg"): "is PNG"}
     many = finding(audit, "many-frames")
-    assert many.title == "2 pictures with several frames or pages"
+    assert many.title == "2 images with several frames or pages"
     assert set(many.reasons.values()) == {"3 frames or pages"}
 
 
@@ -173,14 +173,14 @@ def test_copies_and_near_copies_are_one_family(class_folders: Path, config_for: 
     family = {name: audit.families[[r.path for r in catalog.records].index(str(name))] for name in (cat / "big.png",)}
     members = [r.path for r, root in zip(catalog.records, audit.families, strict=True) if root in family.values()]
     assert {Path(path).name for path in members} == {"big.png", "copy.png", "again.jpg", "small.webp"}
-    assert finding(audit, "identical-pictures").groups == ((str(cat / "big.png"), str(cat / "copy.png")),)
+    assert finding(audit, "identical-images").groups == ((str(cat / "big.png"), str(cat / "copy.png")),)
     assert len(finding(audit, "near-duplicates").paths) == 4
     _, plain = checked(config_for(class_folders, audit={"near_duplicates": False}))
-    assert "identical-pictures" in codes(plain)
+    assert "identical-images" in codes(plain)
     assert "near-duplicates" not in codes(plain)
 
 
-def test_plain_pictures_are_not_lumped_together(class_folders: Path, config_for: ConfigFor) -> None:
+def test_plain_images_are_not_lumped_together(class_folders: Path, config_for: ConfigFor) -> None:
     for shade in range(0, 250, 25):
         Image.new("RGB", (60, 60), (shade, 255 - shade, 90)).save(class_folders / "cat" / f"plain{shade}.png")
     _, audit = checked(config_for(class_folders))
@@ -205,16 +205,16 @@ def split_source(folder: Path) -> Path:
     return folder
 
 
-def test_the_same_picture_in_two_given_splits_is_an_error_unless_allowed(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_the_same_image_in_two_given_splits_is_an_error_unless_allowed(tmp_path: Path, config_for: ConfigFor) -> None:
     source = split_source(tmp_path / "set")
     (source / "test" / "cat" / "leak.png").write_bytes((source / "train" / "cat" / "1.png").read_bytes())
     drawing(11, 64, 48).resize((128, 96)).save(source / "test" / "dog" / "near.png")
     _, audit = checked(config_for(source))
     leak = finding(audit, "leak")
     assert leak.severity == "error"
-    assert leak.title == "2 pictures in more than one split, the same or nearly so (2 between test and train)"
+    assert leak.title == "2 images in more than one split, the same or nearly so (2 between test and train)"
     assert {Path(path).name for path in leak.paths} == {"leak.png", "1.png", "near.png"}
-    with pytest.raises(DataError, match=r"2 pictures in more than one split.*set data\.audit.on_leak: warn"):
+    with pytest.raises(DataError, match=r"2 images in more than one split.*set data\.audit.on_leak: warn"):
         enforce_audit(audit)
     for policy, severity in (("warn", "warning"), ("ignore", "note")):
         _, allowed = checked(config_for(source, audit={"on_leak": policy}))
@@ -232,7 +232,7 @@ def test_a_group_in_two_given_splits_is_a_leak(tmp_path: Path, config_for: Confi
     assert finding(audit, "group-leak").title.startswith("3 groups in more than one split")
 
 
-def test_one_picture_under_two_labels_is_a_conflict(class_folders: Path, config_for: ConfigFor) -> None:
+def test_one_image_under_two_labels_is_a_conflict(class_folders: Path, config_for: ConfigFor) -> None:
     (class_folders / "dog" / "twin.png").write_bytes((class_folders / "cat" / "03.png").read_bytes())
     _, audit = checked(config_for(class_folders))
     conflict = finding(audit, "conflict")
@@ -242,11 +242,11 @@ def test_one_picture_under_two_labels_is_a_conflict(class_folders: Path, config_
         str(class_folders / "dog" / "twin.png"): "dog",
     }
     _, strict = checked(config_for(class_folders, audit={"on_conflict": "error"}))
-    with pytest.raises(DataError, match="1 picture under more than one label"):
+    with pytest.raises(DataError, match="1 image under more than one label"):
         enforce_audit(strict)
 
 
-def test_nearly_one_picture_under_two_labels_is_told_apart_from_copies(
+def test_nearly_one_image_under_two_labels_is_told_apart_from_copies(
     class_folders: Path, config_for: ConfigFor
 ) -> None:
     (class_folders / "dog" / "twin.png").write_bytes((class_folders / "cat" / "03.png").read_bytes())
@@ -261,33 +261,33 @@ def test_nearly_one_picture_under_two_labels_is_told_apart_from_copies(
 
 def test_allowed_codes_are_told_in_the_document_only(class_folders: Path, config_for: ConfigFor) -> None:
     spoil(class_folders / "cat")
-    config = config_for(class_folders, on_bad_picture="error", audit={"allow": ["bad-picture"]})
+    config = config_for(class_folders, on_bad_image="error", audit={"allow": ["bad-image"]})
     catalog, audit = checked(config)
     enforce_audit(audit)
-    assert "bad-picture" not in codes(audit)
-    assert "bad-picture" not in "\n".join(audit_lines(catalog, audit))
+    assert "bad-image" not in codes(audit)
+    assert "bad-image" not in "\n".join(audit_lines(catalog, audit))
     document = json.loads(json.dumps(audit_document(catalog, audit)))
     assert document["ok"]
-    assert [(allowed["code"], allowed["count"]) for allowed in document["allowed"]] == [("bad-picture", 6)]
-    assert "bad-picture" not in {told["code"] for told in document["findings"]}
+    assert [(allowed["code"], allowed["count"]) for allowed in document["allowed"]] == [("bad-image", 6)]
+    assert "bad-image" not in {told["code"] for told in document["findings"]}
 
 
 def test_any_code_can_stop_the_run(class_folders: Path, config_for: ConfigFor) -> None:
     drawing(1).save(class_folders / "cat" / "really_png.jpg", "PNG")
     _, audit = checked(config_for(class_folders, audit={"fail_on": ["wrong-suffix"]}))
     assert finding(audit, "wrong-suffix").severity == "error"
-    with pytest.raises(DataError, match=r"1 picture with a suffix.*take wrong-suffix out of data\.audit\.fail_on"):
+    with pytest.raises(DataError, match=r"1 image with a suffix.*take wrong-suffix out of data\.audit\.fail_on"):
         enforce_audit(audit)
 
 
-def test_a_finding_without_pictures_stops_in_one_plain_line() -> None:
+def test_a_finding_without_images_stops_in_one_plain_line() -> None:
     audit = Audit((), (Finding("shortcut-size", "error", "the size alone tells the label", hint="look"),), ())
     with pytest.raises(DataError) as caught:
         enforce_audit(audit)
     assert caught.value.lines() == ["error[data] the size alone tells the label; look"]
 
 
-def test_every_kind_of_odd_picture_and_class_is_told_by_the_audit(class_folders: Path, config_for: ConfigFor) -> None:
+def test_every_kind_of_odd_image_and_class_is_told_by_the_audit(class_folders: Path, config_for: ConfigFor) -> None:
     for place in range(8):
         Image.new("RGB", (48, 40), (place * 30,) * 3).save(class_folders / "owl" / f"plain{place}.png")
     dark = drawing(55, 48, 40).point(lambda level: level // 12)
@@ -295,10 +295,10 @@ def test_every_kind_of_odd_picture_and_class_is_told_by_the_audit(class_folders:
     (class_folders / "bat").mkdir()
     drawing(77, 48, 40).save(class_folders / "bat" / "one.png")
     _, audit = checked(config_for(class_folders))
-    assert len(finding(audit, "blank-picture").paths) == 8
+    assert len(finding(audit, "blank-image").paths) == 8
     assert finding(audit, "too-dark").paths == (str(class_folders / "owl" / "dark.png"),)
     assert "bat (1)" in finding(audit, "tiny-class").title
-    assert "'owl' has 21 times the pictures of 'bat'" in finding(audit, "class-imbalance").title
+    assert "'owl' has 21 times the images of 'bat'" in finding(audit, "class-imbalance").title
 
 
 def test_what_tells_the_label_without_looking_is_told(tmp_path: Path, config_for: ConfigFor) -> None:
@@ -310,7 +310,7 @@ def test_what_tells_the_label_without_looking_is_told(tmp_path: Path, config_for
     _, audit = checked(config_for(tmp_path / "set"))
     found = finding(audit, "shortcut-file-type")
     assert found.severity == "warning"
-    assert found.figures["score"] == 1.0
+    assert found.metrics["score"] == 1.0
 
 
 def test_a_given_test_split_from_elsewhere_is_told(tmp_path: Path, config_for: ConfigFor) -> None:
@@ -319,9 +319,9 @@ def test_a_given_test_split_from_elsewhere_is_told(tmp_path: Path, config_for: C
             folder = tmp_path / "set" / split / label
             folder.mkdir(parents=True)
             for number in range(count):
-                picture = drawing(start + 100 * place + number, 64, 48)
-                picture = picture.point(lambda level: level // 2) if split == "test" else picture
-                picture.save(folder / f"{number}.png")
+                image = drawing(start + 100 * place + number, 64, 48)
+                image = image.point(lambda level: level // 2) if split == "test" else image
+                image.save(folder / f"{number}.png")
     _, audit = checked(config_for(tmp_path / "set"))
     assert "brightness" in finding(audit, "split-shift").title
 
@@ -333,10 +333,10 @@ def test_one_row_under_two_labels_is_a_conflict(class_folders: Path, config_for:
     assert finding(audit, "conflict").reasons == {str(class_folders / "cat" / "00.png"): "a, b"}
 
 
-def test_missing_pictures_of_a_table_are_named(tmp_path: Path, class_folders: Path, config_for: ConfigFor) -> None:
+def test_missing_images_of_a_table_are_named(tmp_path: Path, class_folders: Path, config_for: ConfigFor) -> None:
     (tmp_path / "t.csv").write_text("path,label\nset/cat/00.png,a\nset/cat/nope.png,a\nset/dog/00.png,b\n")
     _, audit = checked(config_for(tmp_path / "t.csv"))
-    assert finding(audit, "bad-picture").reasons == {str(tmp_path / "set/cat/nope.png"): "no such file"}
+    assert finding(audit, "bad-image").reasons == {str(tmp_path / "set/cat/nope.png"): "no such file"}
 
 
 def test_processes_find_what_one_process_finds(class_folders: Path, config_for: ConfigFor, monkeypatch) -> None:
@@ -357,8 +357,8 @@ def test_lines_show_classes_splits_and_findings(class_folders: Path, config_for:
     catalog, audit = checked(config)
     splits = split_catalog(catalog, audit, config, seed=1)
     text = "\n".join(audit_lines(catalog, audit, splits))
-    assert text.startswith(f"{class_folders}: 42 pictures, 3 classes, 6 can't be used\n  class  train  val  test\n")
-    assert "warning [bad-picture] 6 pictures can't be used" in text
+    assert text.startswith(f"{class_folders}: 42 images, 3 classes, 6 can't be used\n  class  train  val  test\n")
+    assert "warning [bad-image] 6 images can't be used" in text
     assert "cat/empty.png (the file is empty)" in text
     assert "and 1 more (--json names them all)" in text
     assert "splits made by hash with seed 1" in text

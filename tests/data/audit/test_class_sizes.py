@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imagetune.data.audit.class_sizes import class_sizes
-from imagetune.data.audit.image_statistics import PictureFacts
+from imagetune.data.audit.image_statistics import ImageFacts
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 
@@ -11,7 +11,7 @@ from imagetune.data.sources.records import Record
 def found(counts: dict[str, int], *, bad: int = 0, rule: LabelRule | None = None):
     labels = [label for label, count in counts.items() for _ in range(count)]
     records = [Record(f"/set/{at}.png", label) for at, label in enumerate(labels)]
-    facts = [PictureFacts(one.path, "", 1, 9, 9, None, "bad" if at < bad else None) for at, one in enumerate(records)]
+    facts = [ImageFacts(one.path, "", 1, 9, 9, None, "bad" if at < bad else None) for at, one in enumerate(records)]
     return {one.code: one for one in class_sizes(records, facts, rule or LabelRule())}
 
 
@@ -19,14 +19,14 @@ def test_classes_of_ten_and_more_are_fine():
     assert found({"cat": 10, "dog": 99}) == {}
 
 
-def test_a_tiny_class_is_named_with_its_pictures():
+def test_a_tiny_class_is_named_with_its_images():
     finding = found({"cat": 9, "dog": 40, "owl": 3})["tiny-class"]
-    assert finding.title == "2 classes with fewer than 10 pictures: owl (3), cat (9)"
+    assert finding.title == "2 classes with fewer than 10 images: owl (3), cat (9)"
     assert len(finding.paths) == 12
-    assert finding.figures == {"owl": 3, "cat": 9}
+    assert finding.metrics == {"owl": 3, "cat": 9}
 
 
-def test_pictures_that_cannot_be_used_do_not_count():
+def test_images_that_cannot_be_used_do_not_count():
     finding = found({"cat": 12, "dog": 40}, bad=12)["tiny-class"]
     assert finding.title.endswith("cat (0)")
     assert finding.paths == ()

@@ -18,7 +18,7 @@ from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig
 
 ConfigFor = Callable[..., DataConfig]
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 def checked(config: DataConfig) -> tuple[Catalog, Audit]:
@@ -35,13 +35,13 @@ def changes(cleaning: Cleaning) -> dict[str, tuple[str, str]]:
 
 
 def recompress(source: Path, target: Path, quality: int = 80) -> None:
-    with Image.open(source) as picture:
-        picture.convert("RGB").resize((96, 80)).save(target, quality=quality)
+    with Image.open(source) as image:
+        image.convert("RGB").resize((96, 80)).save(target, quality=quality)
 
 
 @pytest.fixture
 def dirty(class_folders: Path) -> Path:
-    """Class folders with an unreadable picture, a copy, a contradiction and a near-duplicate."""
+    """Class folders with an unreadable image, a copy, a contradiction and a near-duplicate."""
     cat, dog = class_folders / "cat", class_folders / "dog"
     (cat / "empty.png").touch()
     (cat / "copy.png").write_bytes((cat / "01.png").read_bytes())
@@ -51,11 +51,11 @@ def dirty(class_folders: Path) -> Path:
 
 
 @pytest.fixture
-def split_folders(tmp_path: Path, make_picture: MakePicture) -> Path:
+def split_folders(tmp_path: Path, make_image: MakeImage) -> Path:
     for start, split in enumerate(("train", "val", "test")):
         for place, label in enumerate(("cat", "dog")):
             for number in range(6):
-                make_picture(f"split/{split}/{label}/{number}.png", 1000 * start + 100 * place + number)
+                make_image(f"split/{split}/{label}/{number}.png", 1000 * start + 100 * place + number)
     return tmp_path / "split"
 
 
@@ -66,7 +66,7 @@ def test_what_can_t_be_trusted_is_left_out_and_named(dirty: Path, config_for: Co
     assert all(change == LEFT_OUT for change, _ in told.values())
     assert told["empty.png"][1] == "can't be used: the file is empty"
     assert told["copy.png"][1] == f"an exact copy of {dirty / 'cat' / '01.png'}"
-    assert told["02.png"][1] == told["twin.png"][1] == "the same picture has the labels 'cat' and 'dog'"
+    assert told["02.png"][1] == told["twin.png"][1] == "the same image has the labels 'cat' and 'dog'"
     assert len(cleaning.records) == 36 + 4 - 4
     assert list(cleaning.lines())[:2] == ["36 rows kept", "4 rows left out"]
 
@@ -84,7 +84,7 @@ def test_a_clean_source_stays_as_it_is(class_folders: Path, config_for: ConfigFo
 
 
 def test_the_table_is_a_source_without_errors(dirty: Path, config_for: ConfigFor, tmp_path: Path) -> None:
-    config = config_for(dirty, audit={"on_conflict": "error"}, on_bad_picture="error")
+    config = config_for(dirty, audit={"on_conflict": "error"}, on_bad_image="error")
     with pytest.raises(DataError):
         enforce_audit(checked(config)[1])
     table, listed = write_cleaning(cleaned(config), tmp_path / "new" / "fixed", config)
@@ -173,7 +173,7 @@ def test_several_labels_and_odd_names_survive(class_folders: Path, config_for: C
     ]
 
 
-def test_nothing_is_written_over_or_among_the_pictures(dirty: Path, config_for: ConfigFor, tmp_path: Path) -> None:
+def test_nothing_is_written_over_or_among_the_images(dirty: Path, config_for: ConfigFor, tmp_path: Path) -> None:
     config = config_for(dirty)
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in dirty.rglob("*") if path.is_file()}
     cleaning = cleaned(config)

@@ -31,7 +31,7 @@ def found(audit: Audit, code: str) -> list[list[str]]:
 
 
 def joined(families: Iterable[Iterable[str]]) -> dict[str, int]:
-    """A number for each picture, the same for all that the families connect."""
+    """A number for each image, the same for all that the families connect."""
     listed = [list(family) for family in families]
     names = sorted({name for family in listed for name in family})
     place = {name: at for at, name in enumerate(names)}
@@ -42,7 +42,7 @@ def joined(families: Iterable[Iterable[str]]) -> dict[str, int]:
 def links_kept(families: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:
     """How many of the links that hold the families together the other grouping has, of how many.
 
-    A family of n pictures has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
+    A family of n images has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
     Model-Theoretic Coreference Scoring Scheme", 1995).
     """
     listed = [list(family) for family in families]
@@ -51,13 +51,13 @@ def links_kept(families: Iterable[Iterable[str]], other: dict[str, int]) -> tupl
     return every - parts, every - len(listed)
 
 
-def test_every_name_on_the_list_is_a_picture_of_the_set():
+def test_every_name_on_the_list_is_a_image_of_the_set():
     groups = [*SEEN["near_duplicates"], *SEEN["variants"]]
     names = {name for group in groups for name in group}
-    for key in ("placeholders", "misfiled", "doubtful"):
+    for key in ("placeholders", "misfiled", "uncertain"):
         names |= set(SEEN[key])
     assert not [name for name in names if not (CLIPART / name).is_file()]
-    assert not set(SEEN["misfiled"]) & set(SEEN["doubtful"])
+    assert not set(SEEN["misfiled"]) & set(SEEN["uncertain"])
 
 
 def test_the_placeholders_are_found_and_nothing_else_is_called_one(audit):
@@ -73,5 +73,5 @@ def test_near_duplicate_families_are_found(audit):
 
 
 def test_no_sound_drawing_is_called_blank_dark_bright_blurred_or_odd(audit):
-    codes = {"blank-picture", "too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"}
+    codes = {"blank-image", "too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"}
     assert not codes & {finding.code for finding in audit.findings}

@@ -10,17 +10,17 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from imagetune.data.audit.appearance import appearance_of
-from imagetune.data.audit.image_statistics import Inspection, PictureFacts
-from imagetune.data.audit.inspection import inspect_picture
-from imagetune.data.audit.outliers import odd_pictures, placeholders
+from imagetune.data.audit.image_statistics import ImageFacts, Inspection
+from imagetune.data.audit.inspection import inspect_image
+from imagetune.data.audit.outliers import odd_images, placeholders
 from imagetune.data.duplicates.perceptual import shrunk
 
 SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "clipart").glob("*/*.png"))
 
 
-def facts_of(name: str, picture: np.ndarray) -> PictureFacts:
-    height, width = picture.shape[:2]
-    return PictureFacts(name, name, 1000, width, height, None, None, appearance=appearance_of(shrunk(picture)))
+def facts_of(name: str, image: np.ndarray) -> ImageFacts:
+    height, width = image.shape[:2]
+    return ImageFacts(name, name, 1000, width, height, None, None, appearance=appearance_of(shrunk(image)))
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -29,11 +29,11 @@ def photographs(count: int) -> list[np.ndarray]:
     whole = load_sample_images().images
     cuts = []
     for number in range(count):
-        picture = whole[number % len(whole)]
+        image = whole[number % len(whole)]
         width = int(rng.integers(200, 400))
         height = width * 3 // 4
-        top, left = rng.integers(picture.shape[0] - height), rng.integers(picture.shape[1] - width)
-        cuts.append(np.ascontiguousarray(picture[top : top + height, left : left + width]))
+        top, left = rng.integers(image.shape[0] - height), rng.integers(image.shape[1] - width)
+        cuts.append(np.ascontiguousarray(image[top : top + height, left : left + width]))
     return cuts
 
 
@@ -50,77 +50,77 @@ def shipped(count: int) -> list[np.ndarray]:
     return drawings
 
 
-def told(pictures: list[np.ndarray]) -> defaultdict[str, set[str]]:
-    facts = [facts_of(str(number), picture) for number, picture in enumerate(pictures)]
-    found = {finding.code: set(finding.paths) for finding in odd_pictures(facts)}
+def told(images: list[np.ndarray]) -> defaultdict[str, set[str]]:
+    facts = [facts_of(str(number), image) for number, image in enumerate(images)]
+    found = {finding.code: set(finding.paths) for finding in odd_images(facts)}
     return defaultdict(set, found)
 
 
 SPOILT = {
-    "blank-picture": lambda picture: np.full_like(picture, 200),
-    "too-dark": lambda picture: (picture * 0.08).astype(np.uint8),
-    "too-bright": lambda picture: (255 - (255 - picture.astype(int)) * 0.08).astype(np.uint8),
-    "blurred": lambda picture: cv2.GaussianBlur(picture, (0, 0), 0.03 * max(picture.shape)),
-    "odd-size": lambda picture: cv2.resize(picture, (24, 18), interpolation=cv2.INTER_AREA),
-    "odd-aspect": lambda picture: cv2.resize(picture, (600, 70), interpolation=cv2.INTER_AREA),
+    "blank-image": lambda image: np.full_like(image, 200),
+    "too-dark": lambda image: (image * 0.08).astype(np.uint8),
+    "too-bright": lambda image: (255 - (255 - image.astype(int)) * 0.08).astype(np.uint8),
+    "blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 0.03 * max(image.shape)),
+    "odd-size": lambda image: cv2.resize(image, (24, 18), interpolation=cv2.INTER_AREA),
+    "odd-aspect": lambda image: cv2.resize(image, (600, 70), interpolation=cv2.INTER_AREA),
 }
 
 
 @pytest.mark.parametrize("source", [photographs, shipped])
 @pytest.mark.parametrize("code", SPOILT)
-def test_spoilt_pictures_are_found_and_no_others(source, code):
-    pictures = source(100)
-    before = told(pictures)
+def test_spoilt_images_are_found_and_no_others(source, code):
+    images = source(100)
+    before = told(images)
     spoilt = range(0, 100, 10)
     for number in spoilt:
-        pictures[number] = SPOILT[code](pictures[number])
-    found = told(pictures)
+        images[number] = SPOILT[code](images[number])
+    found = told(images)
     # A drawing in pale colours has nothing left in the dark.
-    assert {str(number) for number in spoilt} <= found[code] | found["blank-picture"]
+    assert {str(number) for number in spoilt} <= found[code] | found["blank-image"]
     assert len(found[code]) >= 0.9 * len(spoilt)
     assert not found[code] - {str(number) for number in spoilt} - before[code]
 
 
 @pytest.mark.parametrize("source", [photographs, shipped])
-def test_hardly_a_clean_picture_is_told(source):
+def test_hardly_a_clean_image_is_told(source):
     found = told(source(400))
     assert len(set().union(*found.values())) <= 4, found
 
 
 def test_what_a_whole_set_is_like_is_not_odd():
     for spoil in ("too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"):
-        assert spoil not in told([SPOILT[spoil](picture) for picture in photographs(40)])
+        assert spoil not in told([SPOILT[spoil](image) for image in photographs(40)])
 
 
-def test_a_blank_picture_is_not_blurred_as_well():
-    pictures = [*photographs(30), np.zeros((60, 80, 3), np.uint8)]
-    assert told(pictures) == {"blank-picture": {"30"}}
+def test_a_blank_image_is_not_blurred_as_well():
+    images = [*photographs(30), np.zeros((60, 80, 3), np.uint8)]
+    assert told(images) == {"blank-image": {"30"}}
 
 
-def test_a_handful_of_pictures_has_no_usual_one():
+def test_a_handful_of_images_has_no_usual_one():
     few = photographs(4)
     few[0] = SPOILT["too-dark"](few[0])
     few[1] = np.zeros_like(few[1])
-    assert told(few) == {"blank-picture": {"1"}}
+    assert told(few) == {"blank-image": {"1"}}
 
 
-def test_bad_pictures_are_passed_over():
-    assert list(odd_pictures([replace(facts_of("a", photographs(1)[0]), error="bad", appearance=None)])) == []
+def test_bad_images_are_passed_over():
+    assert list(odd_images([replace(facts_of("a", photographs(1)[0]), error="bad", appearance=None)])) == []
 
 
 def drawn(text: str, size: int) -> np.ndarray:
-    picture = np.full((160, 160, 3), 255, np.uint8)
-    cv2.rectangle(picture, (20, 20), (140, 140), (200, 0, 0), 2)
-    cv2.putText(picture, text, (28, 90), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    image = np.full((160, 160, 3), 255, np.uint8)
+    cv2.rectangle(image, (20, 20), (140, 140), (200, 0, 0), 2)
+    cv2.putText(image, text, (28, 90), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def inspected(folder: Path, pictures: dict[str, np.ndarray]) -> list[Inspection]:
+def inspected(folder: Path, images: dict[str, np.ndarray]) -> list[Inspection]:
     found = []
-    for name, picture in pictures.items():
+    for name, image in images.items():
         path = folder / f"{name}.png"
-        cv2.imwrite(str(path), picture[:, :, ::-1])
-        found.append(inspect_picture(str(path), background=(255, 255, 255), max_pixels=10**7, look=True))
+        cv2.imwrite(str(path), image[:, :, ::-1])
+        found.append(inspect_image(str(path), background=(255, 255, 255), max_pixels=10**7, look=True))
     return found
 
 
@@ -142,8 +142,8 @@ def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, sta
 
 
 def test_copies_of_a_photograph_are_no_placeholders(tmp_path):
-    picture = photographs(1)[0]
-    looks = inspected(tmp_path, {"heron": picture, "swallow": picture})
+    image = photographs(1)[0]
+    looks = inspected(tmp_path, {"heron": image, "swallow": image})
     assert list(placeholders(looks, [[0, 1]])) == []
 
 

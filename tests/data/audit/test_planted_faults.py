@@ -23,12 +23,12 @@ ConfigFor = Callable[..., DataConfig]
 CLIPART = Path(__file__).parents[3] / "recipes" / "clipart"
 BY_EYE = json.loads((Path(__file__).parents[1] / "clipart_by_eye.json").read_text(encoding="utf-8"))
 CODES = {
-    "unreadable": "bad-picture",
-    "truncated": "bad-picture",
+    "unreadable": "bad-image",
+    "truncated": "bad-image",
     "wrong suffix": "wrong-suffix",
-    "exact copy": "identical-pictures",
+    "exact copy": "identical-images",
     "two labels": "conflict",
-    "blank": "blank-picture",
+    "blank": "blank-image",
     "tiny": "odd-size",
     "dark": "too-dark",
     "blurred": "blurred",
@@ -56,10 +56,10 @@ def recalls(found: Planted, paths: list[str], audit: Audit) -> dict[str, float]:
 
 
 def false_alarms(found: Planted, audit: Audit) -> dict[str, str]:
-    """Sound pictures without a planted copy that a finding about single pictures or families names, with its code."""
+    """Sound images without a planted copy that a finding about single images or families names, with its code."""
     touched = {str(original) for faults in found.faults.values() for _, original in faults}
     sound = {str(path) for path in found.clean} - touched
-    codes = {*CODES.values(), "corrupt-picture", "near-duplicates", "near-conflict", "placeholder", "too-bright"}
+    codes = {*CODES.values(), "corrupt-image", "near-duplicates", "near-conflict", "placeholder", "too-bright"}
     codes |= {"odd-aspect", "many-frames"}
     named = [(path, finding.code) for finding in audit.findings if finding.code in codes for path in finding.paths]
     return {path: code for path, code in named if path in sound}
@@ -69,7 +69,7 @@ def told(found: Planted, recall: dict[str, float], alarms: dict[str, str]) -> st
     faults = sum(map(len, found.faults.values()))
     shares = ", ".join(f"{kind} {share:.3f}" for kind, share in recall.items())
     wrong = {Path(path).name: code for path, code in alarms.items()}
-    return f"{faults} faults among {len(found.clean)} pictures: recall {shares}; {len(wrong)} false alarms: {wrong}"
+    return f"{faults} faults among {len(found.clean)} images: recall {shares}; {len(wrong)} false alarms: {wrong}"
 
 
 def test_planted_faults_are_found(tmp_path: Path, config_for: ConfigFor) -> None:
@@ -125,19 +125,19 @@ def test_near_duplicates_of_the_shipped_set_are_those_that_a_person_sees(config_
 
 
 @pytest.mark.slow
-def test_ten_thousand_pictures_take_minutes(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_ten_thousand_images_take_minutes(tmp_path: Path, config_for: ConfigFor) -> None:
     rng = np.random.default_rng(0)
     for number in range(10_000):
         folder = tmp_path / "set" / CLASSES[number % 4]
         folder.mkdir(parents=True, exist_ok=True)
         if number % 100 == 0:
-            picture = scene(int(rng.integers(0, 40)))
+            image = scene(int(rng.integers(0, 40)))
         else:
             light = planted.clouds(rng, 96, 128, 1.3) * rng.uniform(20, 50)
-            picture = np.clip(128 + light + rng.normal(0, 30, 3), 0, 255).astype(np.uint8)
-        (folder / f"{number}.jpg").write_bytes(planted.encoded(picture))
+            image = np.clip(128 + light + rng.normal(0, 30, 3), 0, 255).astype(np.uint8)
+        (folder / f"{number}.jpg").write_bytes(planted.encoded(image))
     started = time.perf_counter()
     paths, _ = audited(config_for(tmp_path / "set"))
     seconds = time.perf_counter() - started
-    print(f"{len(paths)} pictures in {seconds:.0f} s")
+    print(f"{len(paths)} images in {seconds:.0f} s")
     assert seconds < 300

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from imagetune.data.audit.image_statistics import Appearance, PictureFacts
+from imagetune.data.audit.image_statistics import Appearance, ImageFacts
 from imagetune.data.audit.shift import differences, share_difference, split_shift
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import LabelRule
@@ -16,7 +16,7 @@ from imagetune.data.sources.records import Record
 
 def source(
     splits: list[str | None], *, seed: int = 0, labels: list[str] | None = None, rule: LabelRule | None = None
-) -> tuple[Catalog, list[PictureFacts]]:
+) -> tuple[Catalog, list[ImageFacts]]:
     rng = np.random.default_rng(seed)
     records, facts = [], []
     for at, split in enumerate(splits):
@@ -25,16 +25,14 @@ def source(
         red, green, blue, bright, contrast = rng.uniform(0.2, 0.8, 5)
         look = Appearance(red, green, blue, bright, contrast, 0.0, 1.0, 6.0, rng.uniform(0.5, 1.5), width / height)
         records.append(Record(path, labels[at] if labels else ["a", "b"][int(rng.integers(2))], split))
-        facts.append(
-            PictureFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", look)
-        )
+        facts.append(ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", look))
     return Catalog(Path("/set"), tuple(records), (), rule or LabelRule()), facts
 
 
 SPLITS = ["train"] * 120 + ["val"] * 40 + ["test"] * 60
 
 
-def found(catalog: Catalog, facts: list[PictureFacts]) -> dict[str, str]:
+def found(catalog: Catalog, facts: list[ImageFacts]) -> dict[str, str]:
     return {one.title.split()[0]: one.title for one in split_shift(catalog, facts, range(len(facts)))}
 
 
@@ -51,8 +49,8 @@ def test_a_darker_test_split_is_told_with_how_well_it_can_be_told_apart():
     (finding,) = split_shift(catalog, facts, range(len(facts)))
     assert finding.code == "split-shift"
     assert finding.title == "test is not like train: brightness"
-    assert finding.figures["brightness"] > 0.7
-    assert finding.figures["told_apart"] > 0.8
+    assert finding.metrics["brightness"] > 0.7
+    assert finding.metrics["told_apart"] > 0.8
 
 
 @pytest.mark.parametrize("what", ["file type", "camera", "labels"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from imagetune.data.audit.image_statistics import Appearance, PictureFacts
+from imagetune.data.audit.image_statistics import Appearance, ImageFacts
 from imagetune.data.audit.shortcuts import _class_scores, one_hot, shortcuts, tell_class, tell_labels, tell_number
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import LabelRule
@@ -18,8 +18,8 @@ ROOT = Path("/set")
 
 def source(
     labels: list[str], *, seed: int = 0, rule: LabelRule | None = None, where: list[str] | None = None, **values: list
-) -> tuple[Catalog, list[PictureFacts]]:
-    """Pictures of random size, shape and colour, but for what ``values`` gives of each."""
+) -> tuple[Catalog, list[ImageFacts]]:
+    """Images of random size, shape and colour, but for what ``values`` gives of each."""
     rng = np.random.default_rng(seed)
     records, facts = [], []
     for at, label in enumerate(labels):
@@ -32,12 +32,12 @@ def source(
         camera = values["camera"][at] if "camera" in values else ""
         records.append(Record(path, label))
         facts.append(
-            PictureFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, look),
+            ImageFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, look),
         )
     return Catalog(ROOT, tuple(records), (), rule or LabelRule()), facts
 
 
-def told(catalog: Catalog, facts: list[PictureFacts]) -> dict[str, str]:
+def told(catalog: Catalog, facts: list[ImageFacts]) -> dict[str, str]:
     return {one.code: one.title for one in shortcuts(tell_labels(catalog, facts, range(len(facts))))}
 
 
@@ -74,17 +74,17 @@ def test_each_planted_shortcut_is_told_alone(code, values):
     assert set(told(catalog, facts)) == {code}
 
 
-def test_figures_say_how_well_and_by_chance():
+def test_metrics_say_how_well_and_by_chance():
     catalog, facts = source(LABELS, kind=["PNG" if label == "owl" else "JPEG" for label in LABELS])
     everything = tell_labels(catalog, facts, range(len(facts)))
     assert set(everything) == {"shortcut-size", "shortcut-aspect", "shortcut-colour", "shortcut-file-type"}
     assert not everything["shortcut-size"].worth_telling
     (finding,) = shortcuts(everything)
-    assert finding.figures["score"] == pytest.approx(2 / 3, abs=0.01)
-    assert finding.figures["chance"] == pytest.approx(1 / 3)
-    assert finding.figures["p"] == 0.001
-    assert finding.figures["best_class_gain"] == 1.0
-    assert finding.figures["pictures"] == 90
+    assert finding.metrics["score"] == pytest.approx(2 / 3, abs=0.01)
+    assert finding.metrics["chance"] == pytest.approx(1 / 3)
+    assert finding.metrics["p"] == 0.001
+    assert finding.metrics["best_class_gain"] == 1.0
+    assert finding.metrics["images"] == 90
 
 
 def test_one_class_of_many_is_told_by_name():
@@ -93,7 +93,7 @@ def test_one_class_of_many_is_told_by_name():
     assert "tells 'class 7' from the others" in told(catalog, facts)["shortcut-file-type"]
 
 
-def test_a_perfect_shortcut_of_very_few_pictures_is_not_told():
+def test_a_perfect_shortcut_of_very_few_images_is_not_told():
     labels = ["a", "b"] * 15
     catalog, facts = source(labels, kind=["PNG" if label == "a" else "JPEG" for label in labels])
     assert told(catalog, facts) == {}
@@ -106,7 +106,7 @@ def test_copies_do_not_tell_each_others_label():
     catalog, facts = source(labels, size=[(200 + 7 * int(family), 300) for family in families])
     assert "shortcut-size" in told(catalog, facts)
     apart = tell_labels(catalog, facts, families.tolist())["shortcut-size"]
-    assert apart.pictures == 48
+    assert apart.images == 48
     assert not apart.worth_telling
 
 
@@ -150,12 +150,12 @@ def test_a_number_can_be_told_as_well():
 
 def test_class_scores_are_scikit_learns():
     rng = np.random.default_rng(0)
-    truth, answers = rng.integers(4, size=200), rng.integers(4, size=200)
-    score, gains = _class_scores(truth, answers, 4)
-    assert score == pytest.approx(balanced_accuracy_score(truth, answers))
+    truth, predictions = rng.integers(4, size=200), rng.integers(4, size=200)
+    score, gains = _class_scores(truth, predictions, 4)
+    assert score == pytest.approx(balanced_accuracy_score(truth, predictions))
     for name, gain in enumerate(gains):
         # Informedness of one against the rest: sensitivity + specificity - 1.
-        assert gain == pytest.approx(2 * balanced_accuracy_score(truth == name, answers == name) - 1)
+        assert gain == pytest.approx(2 * balanced_accuracy_score(truth == name, predictions == name) - 1)
 
 
 def test_the_p_value_is_uniform_or_larger_without_a_connection(monkeypatch):
@@ -178,7 +178,7 @@ def test_a_large_set_is_cut_to_size_with_its_small_classes():
     features[-12:] += 50
     found = tell_class(features, labels)
     assert found is not None
-    assert found.pictures == 2012
+    assert found.images == 2012
     assert found.worth_telling
 
 
@@ -195,5 +195,5 @@ def test_words_become_columns_when_they_are_common():
 
 def test_constant_features_need_no_model(monkeypatch):
     catalog, facts = source(LABELS, size=[(100, 100)] * 90, colour=[(0.1, 0.2, 0.3)] * 90)
-    monkeypatch.setattr("imagetune.data.audit.shortcuts._answers", None)
+    monkeypatch.setattr("imagetune.data.audit.shortcuts._predictions", None)
     assert told(catalog, facts) == {}

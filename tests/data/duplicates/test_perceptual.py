@@ -24,52 +24,52 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(list(near_pairs([look_of(one)[1], look_of(other)[1]])))
 
 
-def found_again(pictures: list[np.ndarray], changed: list[np.ndarray]) -> float:
-    """The share of changed pictures that are in one family with their original, all of them looked at together."""
-    looks = [look_of(picture)[1] for picture in [*pictures, *changed]]
+def found_again(images: list[np.ndarray], changed: list[np.ndarray]) -> float:
+    """The share of changed images that are in one family with their original, all of them looked at together."""
+    looks = [look_of(image)[1] for image in [*images, *changed]]
     roots = components(len(looks), near_pairs(looks))
-    return float(np.mean([roots[at] == roots[at + len(pictures)] for at in range(len(pictures))]))
+    return float(np.mean([roots[at] == roots[at + len(images)] for at in range(len(images))]))
 
 
-def changed(picture: np.ndarray, how: str) -> np.ndarray:
+def changed(image: np.ndarray, how: str) -> np.ndarray:
     rng = np.random.default_rng(0)
     match how:
         case "jpeg":
-            return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], cv2.IMREAD_COLOR_BGR)
+            return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], cv2.IMREAD_COLOR_BGR)
         case "half":
-            return cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         case "brighter":
-            return np.clip(picture * 1.1 + 5, 0, 255).astype(np.uint8)
+            return np.clip(image * 1.1 + 5, 0, 255).astype(np.uint8)
         case "noisy":
-            return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+            return np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
         case "squeezed":
-            return cv2.resize(picture, (160, 160), interpolation=cv2.INTER_AREA)
-    return np.pad(picture, ((20, 20), (30, 30), (0, 0)), constant_values=255)
+            return cv2.resize(image, (160, 160), interpolation=cv2.INTER_AREA)
+    return np.pad(image, ((20, 20), (30, 30), (0, 0)), constant_values=255)
 
 
 @pytest.mark.parametrize("how", ["jpeg", "half", "brighter", "noisy", "squeezed", "framed"])
 def test_a_changed_copy_is_recognised(how: str) -> None:
-    pictures = [photo(seed) for seed in range(20)]
-    assert found_again(pictures, [changed(picture, how) for picture in pictures]) >= 0.95
+    images = [photo(seed) for seed in range(20)]
+    assert found_again(images, [changed(image, how) for image in images]) >= 0.95
 
 
 @pytest.mark.parametrize("how", NEAR)
 def test_copies_of_photographs_are_recognised(how: str) -> None:
     rng = np.random.default_rng(1)
-    pictures = [scene(seed) for seed in range(40)]
-    assert found_again(pictures, [NEAR[how](picture, rng) for picture in pictures]) >= 0.95
+    images = [scene(seed) for seed in range(40)]
+    assert found_again(images, [NEAR[how](image, rng) for image in images]) >= 0.95
 
 
 @pytest.mark.parametrize("turn", range(8))
 def test_all_eight_orientations_are_recognised_though_cropped(turn: int) -> None:
     rng = np.random.default_rng(turn)
-    pictures = [scene(100 + seed) for seed in range(12)]
-    turned = [np.rot90(NEAR["cropped"](picture, rng), turn % 4) for picture in pictures]
-    turned = [np.ascontiguousarray(picture[:, ::-1] if turn >= 4 else picture) for picture in turned]
-    assert found_again(pictures, turned) >= 0.9
+    images = [scene(100 + seed) for seed in range(12)]
+    turned = [np.rot90(NEAR["cropped"](image, rng), turn % 4) for image in images]
+    turned = [np.ascontiguousarray(image[:, ::-1] if turn >= 4 else image) for image in turned]
+    assert found_again(images, turned) >= 0.9
 
 
-def test_different_pictures_are_not_alike() -> None:
+def test_different_images_are_not_alike() -> None:
     assert not list(near_pairs([look_of(photo(seed))[1] for seed in range(300)]))
     assert not list(near_pairs([look_of(scene(seed))[1] for seed in range(40)]))
 
@@ -83,7 +83,7 @@ def test_small_digits_are_no_family() -> None:
     assert np.bincount(components(len(looks), near_pairs(looks))).max() <= 32
 
 
-def test_plain_pictures_have_no_hash() -> None:
+def test_plain_images_have_no_hash() -> None:
     assert look_of(np.full((40, 40, 3), 200, np.uint8)) == (None, b"")
     assert look_of(np.zeros((1, 1, 3), np.uint8)) == (None, b"")
 
@@ -92,14 +92,14 @@ def flag(*shades: int) -> np.ndarray:
     return np.repeat(np.repeat(np.array(shades, np.uint8), 30)[:, None, None], 160, axis=1).repeat(3, axis=2)
 
 
-def test_plain_pictures_are_alike_in_their_own_colours_only() -> None:
+def test_plain_images_are_alike_in_their_own_colours_only() -> None:
     assert not alike(flag(40, 200, 90), flag(200, 40, 160))
     assert not alike(flag(40, 200, 90), flag(60, 220, 110))
     assert alike(flag(40, 200, 90), changed(flag(40, 200, 90), "half"))
     assert alike(flag(40, 200, 90), flag(40, 200, 90)[::-1].copy())
 
 
-def test_turning_frequencies_is_turning_the_picture() -> None:
+def test_turning_frequencies_is_turning_the_image() -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (5, 32, 32)).astype(np.uint8)
     for turn in TURNS:
@@ -119,7 +119,7 @@ def test_the_index_brings_close_looks_together(all_pairs: int, monkeypatch) -> N
     alone = np.arange(len(frequencies))
     met = {
         (min(pair), max(pair))
-        for first, second in LookIndex(frequencies, least_cosine=0.75).candidates(TURNS[0], alone)
+        for first, second in LookIndex(frequencies, min_cosine=0.75).candidates(TURNS[0], alone)
         for pair in zip(first.tolist(), second.tolist(), strict=True)
     }
     assert sum((at, at + 300) in met for at in range(300)) >= 297

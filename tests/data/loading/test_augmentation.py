@@ -21,7 +21,7 @@ IMAGE = ImageSettings(height=32, width=40, background=(255, 255, 255))
 SIZE = (32, 40)
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def image(seed: int = 0) -> np.ndarray:
     coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8))
     return np.asarray(coarse.resize((40, 32), Image.Resampling.BICUBIC))
 
@@ -32,9 +32,9 @@ def test_presets_work_and_keep_the_shape(name: str) -> None:
     assert augmentation_problems(PRESETS[name], size=SIZE) == ()
     DataConfig.model_validate({"source": "x", "augmentation": name})
     augmenter = build_augmenter(name, IMAGE)
-    views = [augmenter(picture(), seed=(7, epoch, 3)) for epoch in range(30)]
+    views = [augmenter(image(), seed=(7, epoch, 3)) for epoch in range(30)]
     assert all(view.shape == (32, 40, 3) and view.dtype == np.uint8 for view in views)
-    changed = sum(not np.array_equal(view, picture()) for view in views)
+    changed = sum(not np.array_equal(view, image()) for view in views)
     assert changed == 0 if name == "none" else changed > 15
 
 
@@ -42,18 +42,18 @@ def test_presets_work_and_keep_the_shape(name: str) -> None:
 def test_a_view_depends_on_seed_epoch_and_index_alone(name: str) -> None:
     seeds = [(7, epoch, index) for epoch in range(3) for index in range(20)]
     augmenter = build_augmenter(name, IMAGE)
-    first = [augmenter(picture(), seed=seed) for seed in seeds]
+    first = [augmenter(image(), seed=seed) for seed in seeds]
     sent = pickle.loads(pickle.dumps(augmenter))
-    again = {seed: sent(picture(), seed=seed) for seed in reversed(seeds)}
+    again = {seed: sent(image(), seed=seed) for seed in reversed(seeds)}
     assert all(np.array_equal(one, again[seed]) for one, seed in zip(first, seeds, strict=True))
     with ThreadPoolExecutor(4) as pool:
-        threaded = list(pool.map(lambda seed: augmenter(picture(), seed=seed), seeds))
+        threaded = list(pool.map(lambda seed: augmenter(image(), seed=seed), seeds))
     assert all(np.array_equal(one, other) for one, other in zip(first, threaded, strict=True))
     assert len({view.tobytes() for view in first}) > 30
 
 
-def test_the_picture_itself_is_left_alone() -> None:
-    original = picture()
+def test_the_image_itself_is_left_alone() -> None:
+    original = image()
     kept = original.copy()
     augmenter = build_augmenter("strong", IMAGE)
     for epoch in range(20):
@@ -73,7 +73,7 @@ def test_uncovered_corners_show_the_background_unless_told_otherwise() -> None:
 def test_a_transform_that_changes_the_size_is_fitted_again() -> None:
     crop: list[dict[str, Any]] = [{"RandomCrop": {"height": 16, "width": 16, "p": 1.0}}]
     assert augmentation_problems(crop, size=SIZE) == ()
-    assert build_augmenter(crop, IMAGE)(picture(), seed=(0, 0, 0)).shape == (32, 40, 3)
+    assert build_augmenter(crop, IMAGE)(image(), seed=(0, 0, 0)).shape == (32, 40, 3)
 
 
 def test_nested_compositions_work() -> None:
@@ -88,7 +88,7 @@ def test_nested_compositions_work() -> None:
         {"Rotate": {"interpolation": "INTER_CUBIC", "border_mode": "BORDER_REFLECT_101"}},
     ]
     assert augmentation_problems(spec, size=SIZE) == ()
-    assert build_augmenter(spec, IMAGE)(picture(), seed=(0, 0, 0)).shape == (32, 40, 3)
+    assert build_augmenter(spec, IMAGE)(image(), seed=(0, 0, 0)).shape == (32, 40, 3)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_nested_compositions_work() -> None:
         (
             [{"RandomCrop": {"height": 99, "width": 9}}],
             (0, "RandomCrop"),
-            "on a picture of 32 x 40 it fails with",
+            "on an image of 32 x 40 it fails with",
         ),
         ([{"Normalize": {}}], (0, "Normalize"), "normalisation is the model's first layers"),
-        ([{"ToFloat": None}], (0, "ToFloat"), "pictures must stay uint8 RGB"),
+        ([{"ToFloat": None}], (0, "ToFloat"), "images must stay uint8 RGB"),
         ([{"Compose": {"transforms": []}}], (0, "Compose"), "the list itself is the composition"),
         ([{"MaskDropout": None}], (0, "MaskDropout"), "requires ['mask']"),
         ([{"Lambda": None}], (0, "Lambda"), "a recipe holds no code"),
@@ -156,7 +156,7 @@ def test_most_transforms_are_repeatable() -> None:
     for name in names:
         spec = [{name: {"p": 1.0}}]
         assert augmentation_problems(spec, size=SIZE) == ()
-        views = [build_augmenter(spec, IMAGE)(picture(), seed=(1, 2, 3)) for _ in range(2)]
+        views = [build_augmenter(spec, IMAGE)(image(), seed=(1, 2, 3)) for _ in range(2)]
         assert np.array_equal(*views), name
 
 
@@ -191,9 +191,9 @@ def test_the_quick_affine_gives_the_pixels_of_albumentations(
         "p": 1.0,
     }
     options |= {"interpolation": interpolation, "border_mode": border, "fill": fill}
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 61, 83, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (20, 61, 83, 3), np.uint8)
     quick, plain = (albumentations.Compose([kind(**options)]) for kind in (QuickAffine, albumentations.Affine))
-    for seed, pixels in enumerate(pictures):
+    for seed, pixels in enumerate(images):
         for composition in (quick, plain):
             composition.set_random_seed(seed)
         assert np.array_equal(quick(image=pixels)["image"], plain(image=pixels)["image"])

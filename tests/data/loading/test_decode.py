@@ -15,8 +15,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from imagetune.data.loading.decode import decode_picture, load_picture, resize_picture
-from imagetune.errors import BadPictureError
+from imagetune.data.loading.decode import decode_image, load_image, resize_image
+from imagetune.errors import BadImageError
 from imagetune.recipe.data import ImageSettings
 
 WHITE = (255, 255, 255)
@@ -28,14 +28,14 @@ def gradient(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def decoded(data: bytes, background: tuple[int, int, int] = WHITE, **options: object) -> np.ndarray:
-    return decode_picture(data, where="here.img", background=background, max_pixels=10**8, **options)
+    return decode_image(data, where="here.img", background=background, max_pixels=10**8, **options)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG", "AVIF", "JPEG2000"])
@@ -49,8 +49,8 @@ def test_every_format_gives_rgb_pixels(kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_png_modes_are_those_of_pillow(mode: str) -> None:
-    picture = gradient().convert(mode)
-    assert np.array_equal(decoded(encoded(picture, "PNG")), np.asarray(picture.convert("RGB")))
+    image = gradient().convert(mode)
+    assert np.array_equal(decoded(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
 def test_cmyk_jpeg_comes_out_in_its_colours() -> None:
@@ -75,15 +75,15 @@ def test_sixteen_bit_colour_keeps_its_brightness() -> None:
 
 def test_floating_point_pixels_are_refused_with_advice() -> None:
     data = encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
-    with pytest.raises(BadPictureError, match=r"floating-point pixels.*save it with 8 or 16 bits"):
+    with pytest.raises(BadImageError, match=r"floating-point pixels.*save it with 8 or 16 bits"):
         decoded(data)
 
 
 def test_transparency_shows_the_background() -> None:
-    picture = gradient().convert("RGBA")
-    picture.putalpha(128)
+    image = gradient().convert("RGBA")
+    image.putalpha(128)
     for kind in ("PNG", "WEBP", "TIFF"):
-        pixels = decoded(encoded(picture, kind, **({"lossless": True} if kind == "WEBP" else {})), (10, 20, 30))
+        pixels = decoded(encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {})), (10, 20, 30))
         expected = (np.asarray(gradient()).astype(int) * 128 + np.array([10, 20, 30]) * 127) / 255
         assert np.abs(pixels - expected).max() <= 1
 
@@ -141,23 +141,23 @@ def test_large_jpeg_is_decoded_small_and_nearly_the_same() -> None:
     small = decoded(data, at_least=(100, 100))
     assert small.shape == (150, 200, 3)
     settings = ImageSettings(height=100, width=100)
-    apart = resize_picture(small, settings).astype(int) - resize_picture(decoded(data), settings)
+    apart = resize_image(small, settings).astype(int) - resize_image(decoded(data), settings)
     assert np.abs(apart).mean() < 1.0
     assert decoded(data, at_least=(700, 700)).shape == (1200, 1600, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_truncated_picture_is_bad(kind: str, share: float) -> None:
+def test_truncated_image_is_bad(kind: str, share: float) -> None:
     data = encoded(gradient(200, 200), kind)
-    with pytest.raises(BadPictureError, match=r"here\.img: "):
+    with pytest.raises(BadImageError, match=r"here\.img: "):
         decoded(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("missing", [1, 2, 10])
 def test_last_bytes_missing_is_truncated(missing: int) -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
-        with pytest.raises(BadPictureError, match=r"truncated|damaged"):
+        with pytest.raises(BadImageError, match=r"truncated|corrupted"):
             decoded(encoded(gradient(), kind)[:-missing])
 
 
@@ -169,20 +169,20 @@ def test_bytes_after_the_end_do_no_harm() -> None:
 def test_wrong_checksum_in_a_png_is_bad() -> None:
     data = bytearray(encoded(gradient(), "PNG"))
     data[len(data) // 2] ^= 1
-    with pytest.raises(BadPictureError, match="damaged"):
+    with pytest.raises(BadImageError, match="corrupted"):
         decoded(bytes(data))
 
 
 def test_sixteen_bit_png_without_end_is_truncated() -> None:
     grey = Image.fromarray(np.zeros((8, 8), np.uint16))
-    with pytest.raises(BadPictureError, match="truncated"):
+    with pytest.raises(BadImageError, match="truncated"):
         decoded(encoded(grey, "PNG")[:-12])
 
 
 def test_html_and_text_are_named_as_what_they_are() -> None:
-    with pytest.raises(BadPictureError, match="is an HTML page"):
+    with pytest.raises(BadImageError, match="is an HTML page"):
         decoded(b"\n<!DOCTYPE html><html><body>404</body></html>")
-    with pytest.raises(BadPictureError, match="is not a picture that can be read"):
+    with pytest.raises(BadImageError, match="is not an image that can be read"):
         decoded(b"hello")
 
 
@@ -201,10 +201,10 @@ def test_pixel_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(pixel_bomb(30_000))
     code = (
-        "import resource, sys\nfrom imagetune.data.loading.decode import decode_picture\n"
+        "import resource, sys\nfrom imagetune.data.loading.decode import decode_image\n"
         "from imagetune.errors import DataError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n    decode_picture(open(sys.argv[1], 'rb').read(), where='x', background=(0, 0, 0), max_pixels=10**8)\n"
+        "try:\n    decode_image(open(sys.argv[1], 'rb').read(), where='x', background=(0, 0, 0), max_pixels=10**8)\n"
         "except DataError as error:\n    print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
@@ -213,7 +213,7 @@ def test_pixel_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     assert message.startswith("x: 30000 x 30000 = 900,000,000 pixels, more than the 100,000,000 allowed")
     assert int(grown) < 50_000
     started = time.perf_counter()
-    with pytest.raises(BadPictureError):
+    with pytest.raises(BadImageError):
         decoded(bomb.read_bytes())
     assert time.perf_counter() - started < 1.0
 
@@ -223,8 +223,8 @@ def test_missing_empty_and_linked_nowhere_are_told_apart(tmp_path: Path) -> None
     (tmp_path / "empty.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     for name, words in (("none.png", "no such file"), ("empty.png", "empty"), ("link.png", "link to a file that does")):
-        with pytest.raises(BadPictureError, match=words) as caught:
-            load_picture(str(tmp_path / name), settings, max_pixels=100)
+        with pytest.raises(BadImageError, match=words) as caught:
+            load_image(str(tmp_path / name), settings, max_pixels=100)
         assert caught.value.where == str(tmp_path / name)
         assert caught.value.exit_code == 3
 
@@ -233,28 +233,28 @@ def test_missing_empty_and_linked_nowhere_are_told_apart(tmp_path: Path) -> None
 def test_resizing_gives_the_frame(resize: str, corner: int, middle: int) -> None:
     settings = ImageSettings.model_validate({"height": 32, "width": 40, "resize": resize, "background": (7, 7, 7)})
     for shape in ((20, 200, 3), (300, 30, 3), (32, 40, 3), (1, 500, 3), (8, 8, 3)):
-        framed = resize_picture(np.full(shape, 100, np.uint8), settings)
+        framed = resize_image(np.full(shape, 100, np.uint8), settings)
         assert framed.shape == (32, 40, 3)
         assert np.all(framed[15, 20] == middle)
-    assert np.all(resize_picture(np.full((20, 200, 3), 100, np.uint8), settings)[0, 0] == corner)
+    assert np.all(resize_image(np.full((20, 200, 3), 100, np.uint8), settings)[0, 0] == corner)
 
 
 def test_padding_centres_and_keeps_the_shape() -> None:
     settings = ImageSettings(height=32, width=32, background=(0, 0, 0))
-    framed = resize_picture(np.full((64, 128, 3), 200, np.uint8), settings)
+    framed = resize_image(np.full((64, 128, 3), 200, np.uint8), settings)
     bright = np.flatnonzero(framed[:, 16, 0])
     assert (bright[0], bright[-1]) == (8, 23)
 
 
 def test_shrinking_averages_instead_of_skipping() -> None:
     board = np.indices((128, 128)).sum(axis=0) % 2 * 255
-    small = resize_picture(np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8), ImageSettings(height=32, width=32))
+    small = resize_image(np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8), ImageSettings(height=32, width=32))
     assert np.all(np.abs(small.astype(int) - 128) <= 1)
 
 
 def test_shipped_drawings_lie_on_white() -> None:
     folder = Path(__file__).parents[3] / "recipes" / "clipart"
-    pixels = load_picture(
+    pixels = load_image(
         str(sorted((folder / "birds").iterdir())[0]), ImageSettings(height=64, width=64), max_pixels=10**8
     )
     assert np.all(pixels[0, 0] == 255)
@@ -273,9 +273,9 @@ def photograph(width: int = 640, height: int = 480) -> Image.Image:
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"keep_rgb": True}, {"grey": True}])
 def test_jpeg_pixels_are_those_of_opencv(options: dict[str, bool]) -> None:
-    picture = photograph(321, 243)
+    image = photograph(321, 243)
     grey = options.pop("grey", False)
-    data = encoded(picture.convert("L") if grey else picture, "JPEG", quality=90, **options)
+    data = encoded(image.convert("L") if grey else image, "JPEG", quality=90, **options)
     flags = {
         (243, 321): cv2.IMREAD_COLOR,
         (121, 160): cv2.IMREAD_REDUCED_COLOR_2,
@@ -327,7 +327,7 @@ def test_a_jpeg_is_decoded_as_small_as_its_frame_shows_it_and_no_smaller(
     rows, columns = stored if turn == 1 else stored[::-1]
     for height, width in ((90, 160), (112, 112), (160, 160), (280, 200)):
         settings = ImageSettings.model_validate({"height": height, "width": width, "resize": resize})
-        load_picture(str(tmp_path / "a.jpg"), settings, max_pixels=10**8)
+        load_image(str(tmp_path / "a.jpg"), settings, max_pixels=10**8)
         shown = narrowest(height / rows, width / columns)
         factor = round(stored[0] / decoded_shapes[-1][0])
         assert factor * shown <= 1 or factor == 1
@@ -340,8 +340,8 @@ def test_a_jpeg_that_is_decoded_small_looks_as_if_it_were_not(resize: str, tmp_p
     (tmp_path / "a.jpg").write_bytes(data)
     for size in ((90, 160), (160, 160), (224, 224)):
         settings = ImageSettings.model_validate({"height": size[0], "width": size[1], "resize": resize})
-        found = load_picture(str(tmp_path / "a.jpg"), settings, max_pixels=10**8).astype(int)
-        assert np.abs(found - resize_picture(decoded(data), settings)).mean() < 1.5
+        found = load_image(str(tmp_path / "a.jpg"), settings, max_pixels=10**8).astype(int)
+        assert np.abs(found - resize_image(decoded(data), settings)).mean() < 1.5
 
 
 def test_a_corrupt_jpeg_that_can_be_used_is_used(capfd: pytest.CaptureFixture[str]) -> None:
@@ -359,7 +359,7 @@ def test_shrinking_gives_what_opencv_gives_for_areas() -> None:
     for _ in range(40):
         height, width = rng.integers(8, 120, 2).tolist()
         rows, columns = (rng.integers(side, 3 * side) for side in (height, width))
-        picture = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+        image = rng.integers(0, 256, (rows, columns, 3), np.uint8)
         settings = ImageSettings.model_validate({"height": height, "width": width, "resize": "squash"})
-        expected = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        assert np.array_equal(resize_picture(picture, settings), expected)
+        expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(resize_image(image, settings), expected)

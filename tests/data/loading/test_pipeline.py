@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.pipeline import (
     Batch,
     _worker_count,
@@ -25,7 +25,7 @@ from imagetune.data.loading.pipeline import (
     training_batches,
 )
 from imagetune.data.sources.records import Record
-from imagetune.errors import BadPictureError, DataError, ResourceError
+from imagetune.errors import BadImageError, DataError, ResourceError
 from imagetune.recipe.data import ImageSettings
 
 IMAGE = ImageSettings(height=32, width=32)
@@ -53,7 +53,7 @@ def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
     )
 
 
-def test_each_epoch_has_every_picture_once_in_another_order(records: list[Record]) -> None:
+def test_each_epoch_has_every_image_once_in_another_order(records: list[Record]) -> None:
     batches = gathered(training_batches(records, NAMES, **TRAINING, workers=0))
     assert [len(batch.labels) for batch in batches] == [8, 8, 8, 6] * 2
     assert steps_per_epoch(30, 8) == 4
@@ -84,7 +84,7 @@ def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
     assert same(whole[5:], gathered(rest))
 
 
-def test_chances_decide_how_often_a_picture_comes(records: list[Record]) -> None:
+def test_chances_decide_how_often_a_image_comes(records: list[Record]) -> None:
     chances = np.full(len(records), 0.5 / (len(records) - 1))
     chances[4] = 0.5
     batches = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
@@ -95,7 +95,7 @@ def test_chances_decide_how_often_a_picture_comes(records: list[Record]) -> None
     assert same(batches, again)
 
 
-def test_a_picture_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
+def test_a_image_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
     chances = np.zeros(len(records))
     chances[0] = 1.0
     (batch, *_) = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=chances))
@@ -134,29 +134,29 @@ def test_evaluation_keeps_the_order_and_the_pixels(records: list[Record]) -> Non
         batches = gathered(evaluation_batches(strange, NAMES, **COMMON, workers=workers))
         assert np.concatenate([batch.indices for batch in batches]).tolist() == list(range(31))
         assert batches[-1].labels[-1] == -1
-        assert np.array_equal(batches[1].images[2], load_picture(records[10].path, IMAGE, max_pixels=10**8))
+        assert np.array_equal(batches[1].images[2], load_image(records[10].path, IMAGE, max_pixels=10**8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
+def test_a_image_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
     batches = training_batches(records, NAMES, **{**TRAINING, "epochs": 50}, workers=workers)
     with batches, pytest.raises(DataError, match="no such file") as caught:
         next(batches)
         Path(records[17].path).unlink()
         for _ in batches:
             pass
-    assert isinstance(caught.value, BadPictureError)
+    assert isinstance(caught.value, BadImageError)
     assert caught.value.where == records[17].path
     assert caught.value.exit_code == 3
     assert multiprocessing.active_children() == []
 
 
-def test_prediction_goes_on_without_bad_pictures(records: list[Record]) -> None:
+def test_prediction_goes_on_without_bad_images(records: list[Record]) -> None:
     Path(records[3].path).write_bytes(b"junk")
     batches = gathered(evaluation_batches(records, NAMES, **COMMON, workers=0, keep_going=True))
     assert batches[0].indices.tolist() == [0, 1, 2, 4, 5, 6, 7]
     assert batches[0].images.shape[0] == 7
-    assert batches[0].errors == ((3, "is not a picture that can be read"),)
+    assert batches[0].errors == ((3, "is not an image that can be read"),)
     assert batches[1].errors == ()
 
 
@@ -171,7 +171,7 @@ def test_leaving_the_block_stops_the_workers(records: list[Record]) -> None:
 def test_a_worker_that_is_killed_is_reported(records: list[Record]) -> None:
     with (
         training_batches(records, NAMES, **{**TRAINING, "epochs": 1000}, workers=1) as batches,
-        pytest.raises(ResourceError, match="a process that loads pictures died"),
+        pytest.raises(ResourceError, match="a process that loads images died"),
     ):
         next(batches)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
@@ -212,11 +212,11 @@ if __name__ == "__main__":
 """
 
 
-def started(tmp_path: Path, picture: str) -> tuple[subprocess.Popen[str], list[int]]:
+def started(tmp_path: Path, image: str) -> tuple[subprocess.Popen[str], list[int]]:
     script = tmp_path / "loader.py"
     script.write_text(textwrap.dedent(SCRIPT))
     process = subprocess.Popen(
-        [sys.executable, str(script), picture], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, str(script), image], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     return process, [int(word) for word in process.stdout.readline().split()]

@@ -14,7 +14,7 @@ from imagetune.data.loading.timing import (
     transform_name,
 )
 from imagetune.data.sources.records import Record
-from imagetune.errors import BadPictureError
+from imagetune.errors import BadImageError
 from imagetune.recipe.data import ImageSettings
 
 IMAGE = ImageSettings(height=48, width=48)
@@ -22,13 +22,13 @@ SLOW_FIRST = [{"GaussianBlur": {"blur_limit": [31, 31], "p": 1.0}}, {"Horizontal
 
 
 @pytest.fixture
-def records(pictures):
-    return [Record(str(path), path.parent.name) for path in sorted(pictures.glob("*/*.png"))]
+def records(images):
+    return [Record(str(path), path.parent.name) for path in sorted(images.glob("*/*.png"))]
 
 
 def test_a_timing_tells_its_middle_and_its_spread():
     timing = Timing((0.3, 0.1, 0.2))
-    assert (timing.seconds, timing.least, timing.most, timing.rate) == (0.2, 0.1, 0.3, pytest.approx(5))
+    assert (timing.seconds, timing.min_seconds, timing.max_seconds, timing.rate) == (0.2, 0.1, 0.3, pytest.approx(5))
 
 
 def test_each_item_is_worked_on_in_every_round_after_a_first_call_that_does_not_count():
@@ -75,9 +75,9 @@ def test_a_choice_is_named_with_what_it_chooses_from():
     assert transform_name({"HorizontalFlip": None}) == "HorizontalFlip"
 
 
-def test_threads_load_pictures_and_a_vanished_one_is_named(records, tmp_path):
+def test_threads_load_images_and_a_vanished_one_is_named(records, tmp_path):
     assert thread_rate(records[:4], IMAGE, "light", max_pixels=10**7, threads=2) > 0
-    with pytest.raises(BadPictureError) as caught:
+    with pytest.raises(BadImageError) as caught:
         thread_rate([Record(str(tmp_path / "gone.png"), "a")], IMAGE, "none", max_pixels=10**7, threads=2)
     assert "gone.png" in caught.value.where
 
@@ -96,6 +96,6 @@ def test_a_pipeline_is_timed_after_its_buffers_and_closed(records):
         max_pixels=10**7,
     )
     times = time_pipeline(batches, buffered=3, seconds=0.1)
-    assert 0 < times.each.least <= times.each.seconds <= times.each.most
+    assert 0 < times.each.min_seconds <= times.each.seconds <= times.each.max_seconds
     assert times.start_seconds > 0
     assert next(batches, None) is None

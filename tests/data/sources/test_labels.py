@@ -26,14 +26,14 @@ def canonical(label: str, **values: object) -> str:
     return canonical_labels([Record("/data/1.png", label)], config(**values))[0].label
 
 
-def test_labels_of_a_picture_are_sorted_and_each_is_named_once() -> None:
+def test_labels_of_a_image_are_sorted_and_each_is_named_once() -> None:
     assert split_labels(" dog; cat ;dog;", ";") == ("cat", "dog")
     assert split_labels("", ";") == ()
     assert join_labels(["dog", "cat", "dog"], "|") == "cat|dog"
     assert canonical("dog; cat", task="multi_label") == "cat;dog"
 
 
-def test_labels_that_are_no_classes_are_left_out_but_not_their_pictures() -> None:
+def test_labels_that_are_no_classes_are_left_out_but_not_their_images() -> None:
     assert canonical("dog;cat;emu", task="multi_label", classes=["cat", "dog"]) == "cat;dog"
     assert canonical("emu", task="multi_label", classes=["cat", "dog"]) == ""
 
@@ -48,7 +48,7 @@ def test_a_number_has_one_text(text: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["old", "", "nan", "inf", "1e39", "1,5"])
-def test_what_is_no_finite_number_is_refused_with_its_picture(text: str) -> None:
+def test_what_is_no_finite_number_is_refused_with_its_image(text: str) -> None:
     assert number_of(text) is None
     with pytest.raises(DataError, match="no finite number") as caught:
         canonical(text, task="regression")
@@ -62,7 +62,7 @@ def test_a_rule_names_the_classes_of_a_label() -> None:
     assert label_rule(config(task="regression", columns={"label": "age"})).names("3") == ("age",)
 
 
-def test_pictures_with_several_labels_count_for_each() -> None:
+def test_images_with_several_labels_count_for_each() -> None:
     counts = LabelRule("multi_label").counts(["a;b", "b", "", "b"])
     assert counts == {"a": 1, "b": 3}
 

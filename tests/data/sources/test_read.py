@@ -13,13 +13,13 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imagetune.data.sources.read import find_pictures, read_catalog
+from imagetune.data.sources.read import find_images, read_catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.sources.split_names import split_of
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 ConfigFor = Callable[..., DataConfig]
 
 
@@ -58,30 +58,30 @@ def test_reading_leaves_the_source_as_it_was(class_folders: Path, config_for: Co
 )
 def test_split_folders_in_any_spelling(
     tmp_path: Path,
-    make_picture: MakePicture,
+    make_image: MakeImage,
     config_for: ConfigFor,
     names: tuple[str, ...],
     others: tuple[str, ...],
 ) -> None:
     for place, name in enumerate((*names, *others)):
         for label in ("a", "b"):
-            make_picture(f"set/{name}/{label}/1.png", place)
+            make_image(f"set/{name}/{label}/1.png", place)
     catalog = read_catalog(config_for(tmp_path / "set"))
     assert Counter(record.split for record in catalog.records) == {"train": 2, "val": 2, "test": 2}
     assert catalog.labels == ("a", "b")
     assert codes(catalog) == ["folder-left-out"] * len(others)
 
 
-def test_a_class_may_be_called_train(tmp_path: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
+def test_a_class_may_be_called_train(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     for label in ("train", "bus", "car"):
-        make_picture(f"set/{label}/1.png")
+        make_image(f"set/{label}/1.png")
     assert read_catalog(config_for(tmp_path / "set")).labels == ("bus", "car", "train")
 
 
-def test_unlabelled_test_folder_is_explained(tmp_path: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
+def test_unlabelled_test_folder_is_explained(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     for name in ("train/a/1.png", "train/b/1.png", "test/1.png"):
-        make_picture(f"set/{name}")
-    with pytest.raises(DataError, match=r"1 picture but no class folders.*point data\.source at the training"):
+        make_image(f"set/{name}")
+    with pytest.raises(DataError, match=r"1 image but no class folders.*point data\.source at the training"):
         read_catalog(config_for(tmp_path / "set"))
 
 
@@ -108,22 +108,22 @@ def test_hidden_names_are_ignored_and_others_noted(class_folders: Path, config_f
     (class_folders / "stray.png").write_bytes(b"x")
     catalog = read_catalog(config_for(class_folders))
     assert len(catalog.records) == 36
-    assert codes(catalog) == ["stray-picture", "not-a-picture"]
+    assert codes(catalog) == ["stray-image", "not-a-image"]
     assert catalog.findings[0].paths == (str(class_folders / "stray.png"),)
-    assert "1 file left out that is no picture (1 .txt)" in catalog.notes
+    assert "1 file left out that is no image (1 .txt)" in catalog.notes
 
 
 def test_empty_class_folder_is_an_error_unless_it_is_not_wanted(class_folders: Path, config_for: ConfigFor) -> None:
     (class_folders / "yak").mkdir()
-    with pytest.raises(DataError, match=r"1 class folder without a picture: .*yak"):
+    with pytest.raises(DataError, match=r"1 class folder without an image: .*yak"):
         read_catalog(config_for(class_folders))
     catalog = read_catalog(config_for(class_folders, classes=["owl", "cat"]))
     assert catalog.labels == ("cat", "owl")
-    assert catalog.findings[-1].title == "12 pictures of 1 class left out by data.classes"
+    assert catalog.findings[-1].title == "12 images of 1 class left out by data.classes"
 
 
-def test_lookalike_labels_are_a_warning(class_folders: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
-    make_picture("set/Dog/1.png")
+def test_lookalike_labels_are_a_warning(class_folders: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
+    make_image("set/Dog/1.png")
     finding = read_catalog(config_for(class_folders)).findings[-1]
     assert (finding.code, finding.severity) == ("lookalike-labels", "warning")
     assert "'Dog' and 'dog'" in finding.title
@@ -139,7 +139,7 @@ def test_labels_that_only_look_the_same_are_a_warning(tmp_path: Path, config_for
 
 
 def test_unknown_wanted_class_has_a_suggestion(class_folders: Path, config_for: ConfigFor) -> None:
-    with pytest.raises(DataError, match=r"data\.classes names 'cats', which has no pictures; did you mean 'cat'"):
+    with pytest.raises(DataError, match=r"data\.classes names 'cats', which has no images; did you mean 'cat'"):
         read_catalog(config_for(class_folders, classes=["cats", "dog"]))
 
 
@@ -159,10 +159,10 @@ def test_linked_class_folder_is_followed(class_folders: Path, tmp_path: Path, co
     assert len(read_catalog(config_for(class_folders)).records) == 36
 
 
-def test_unicode_spaces_and_suffixes(tmp_path: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
+def test_unicode_spaces_and_suffixes(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     decomposed = unicodedata.normalize("NFD", "käse")
     for name in ("zwei wörter/ä b.PNG", f"{decomposed}/猫 1.JPeG", "日本/a;b,c.png"):
-        make_picture(f"set/{name}")
+        make_image(f"set/{name}")
     catalog = read_catalog(config_for(tmp_path / "set"))
     assert catalog.labels == ("käse", "zwei wörter", "日本")
     assert len(catalog.records) == 3
@@ -186,14 +186,14 @@ def test_missing_source_names_what_is_close(class_folders: Path, config_for: Con
         read_catalog(config_for(class_folders.parent / "nowhere" / "set"))
 
 
-def test_empty_single_and_wrong_sources(tmp_path: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
+def test_empty_single_and_wrong_sources(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures and no class folders"):
+    with pytest.raises(DataError, match="holds no images and no class folders"):
         read_catalog(config_for(tmp_path / "empty"))
-    make_picture("flat/1.png")
-    with pytest.raises(DataError, match=r"1 picture but no class folders.*put each class into a folder of its own"):
+    make_image("flat/1.png")
+    with pytest.raises(DataError, match=r"1 image but no class folders.*put each class into a folder of its own"):
         read_catalog(config_for(tmp_path / "flat"))
-    make_picture("wrapped/set/1.png")
+    make_image("wrapped/set/1.png")
     with pytest.raises(DataError, match="has only the class 'set'; a classifier needs at least 2"):
         read_catalog(config_for(tmp_path / "wrapped"))
     (tmp_path / "a.json").write_text("{}")
@@ -272,7 +272,7 @@ def test_repeated_rows_are_left_out_and_said(tmp_path: Path, config_for: ConfigF
     assert codes(catalog) == ["repeated-row"]
 
 
-def test_hugging_face_metadata(tmp_path: Path, make_picture: MakePicture, config_for: ConfigFor) -> None:
+def test_hugging_face_metadata(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "metadata.csv").write_text("file_name,label\ntrain/1.png,a\ntrain/2.png,b\ntest/3.png,a\n")
     records = read_catalog(config_for(tmp_path / "hf")).records
@@ -288,25 +288,25 @@ def test_hugging_face_metadata(tmp_path: Path, make_picture: MakePicture, config
         read_catalog(config_for(tmp_path / "hf"))
 
 
-def test_find_pictures_takes_files_folders_and_globs(class_folders: Path) -> None:
-    found = find_pictures([str(class_folders / "cat"), str(class_folders / "*" / "0[01].png")])
+def test_find_images_takes_files_folders_and_globs(class_folders: Path) -> None:
+    found = find_images([str(class_folders / "cat"), str(class_folders / "*" / "0[01].png")])
     assert len(found) == 16
     assert found[0] == str(class_folders / "cat" / "00.png")
     odd = class_folders / "x.dat"
     odd.write_bytes(b"x")
-    assert find_pictures([str(odd)]) == (str(odd),)
-    assert len(find_pictures([str(class_folders / "**" / "*.png")])) == 36
+    assert find_images([str(odd)]) == (str(odd),)
+    assert len(find_images([str(class_folders / "**" / "*.png")])) == 36
     with pytest.raises(DataError, match="no such file or folder; did you mean 'cat'"):
-        find_pictures([str(class_folders / "catt")])
-    with pytest.raises(DataError, match="no pictures found"):
-        find_pictures([str(class_folders / "*.jpg")])
+        find_images([str(class_folders / "catt")])
+    with pytest.raises(DataError, match="no images found"):
+        find_images([str(class_folders / "*.jpg")])
 
 
 @pytest.mark.slow
 def test_a_million_rows_are_read_quickly(tmp_path: Path, config_for: ConfigFor) -> None:
     with (tmp_path / "t.csv").open("w") as file:
         file.write("path,label,group\n")
-        file.writelines(f"pictures/{n // 1000:04}/{n:08}.jpg,{n % 1000:05},g{n // 7}\n" for n in range(1_000_000))
+        file.writelines(f"images/{n // 1000:04}/{n:08}.jpg,{n % 1000:05},g{n // 7}\n" for n in range(1_000_000))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     catalog = read_catalog(config_for(tmp_path / "t.csv"))
@@ -315,7 +315,7 @@ def test_a_million_rows_are_read_quickly(tmp_path: Path, config_for: ConfigFor) 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000
 
 
-def test_a_link_to_the_source_brings_no_pictures_of_other_classes(class_folders: Path, config_for: ConfigFor) -> None:
+def test_a_link_to_the_source_brings_no_images_of_other_classes(class_folders: Path, config_for: ConfigFor) -> None:
     before = {(record.path, record.label) for record in read_catalog(config_for(class_folders)).records}
     (class_folders / "cat" / "again").symlink_to(class_folders, target_is_directory=True)
     (class_folders / "dog" / "further up").symlink_to(class_folders.parent, target_is_directory=True)

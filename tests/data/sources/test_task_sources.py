@@ -1,4 +1,4 @@
-"""Tables and splits of pictures with several labels, ordered classes and numbers."""
+"""Tables and splits of images with several labels, ordered classes and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from imagetune.data.audit.audit import Audit, PictureFacts
+from imagetune.data.audit.audit import Audit, ImageFacts
 from imagetune.data.check_document import audit_document
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.read import read_catalog
@@ -35,7 +35,7 @@ def labels(config: DataConfig) -> list[str]:
 
 
 def audit(records: list[Record]) -> Audit:
-    facts = tuple(PictureFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     return Audit(facts, (), tuple(range(len(records))))
 
 
@@ -61,11 +61,11 @@ def test_the_separator_can_be_chosen(tmp_path: Path, config_for: ConfigFor) -> N
 
 
 def test_a_table_without_any_label_is_refused(tmp_path: Path, config_for: ConfigFor) -> None:
-    with pytest.raises(DataError, match="not one picture has a label"):
+    with pytest.raises(DataError, match="not one image has a label"):
         labels(config_for(table(tmp_path / "t.csv", "a.png,", "b.png,"), task="multi_label"))
 
 
-def test_classes_keep_pictures_whose_labels_are_left_out(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_classes_keep_images_whose_labels_are_left_out(tmp_path: Path, config_for: ConfigFor) -> None:
     source = table(tmp_path / "t.csv", "a.png,dog;cat", "b.png,emu", "c.png,cat")
     catalog = read_catalog(config_for(source, task="multi_label", classes=["cat", "dog"]))
     assert [record.label for record in catalog.records] == ["cat;dog", "", "cat"]
@@ -83,7 +83,7 @@ def test_parquet_may_hold_lists_and_decimal_numbers(tmp_path: Path, config_for: 
         labels(config_for(source))
 
 
-def test_a_cell_that_is_no_number_is_told_with_its_picture(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_a_cell_that_is_no_number_is_told_with_its_image(tmp_path: Path, config_for: ConfigFor) -> None:
     source = table(tmp_path / "t.csv", "a.png,1.5", "b.png,n/a")
     with pytest.raises(DataError, match="'n/a'") as caught:
         labels(config_for(source, task="regression"))
@@ -117,7 +117,7 @@ def test_several_labels_are_split_and_counted(config_for: ConfigFor, method: str
     assert splits.told_labels() == "3 labels: a, b, c"
 
 
-def test_a_label_of_one_picture_is_learned_rather_than_tested(config_for: ConfigFor) -> None:
+def test_a_label_of_one_image_is_learned_rather_than_tested(config_for: ConfigFor) -> None:
     for seed in range(5):
         splits = made(["a", "b"] * 30 + ["a;rare"], config_for(ROOT, task="multi_label"), seed=seed)
         assert splits.class_names == ("a", "b", "rare")
@@ -142,7 +142,7 @@ def test_stratified_numbers_are_alike_in_every_split(config_for: ConfigFor) -> N
 
 
 def test_too_few_numbers_for_all_splits_are_refused(config_for: ConfigFor) -> None:
-    with pytest.raises(DataError, match="too few pictures"):
+    with pytest.raises(DataError, match="too few images"):
         made(["1", "2"], config_for(ROOT, task="regression"))
 
 

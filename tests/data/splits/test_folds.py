@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.data.audit.audit import Audit, PictureFacts
+from imagetune.data.audit.audit import Audit, ImageFacts
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
@@ -24,7 +24,7 @@ ROOT = Path("/data")
 def made(
     records: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
 ) -> tuple[Splits, tuple[Splits, ...]]:
-    facts = tuple(PictureFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     roots = tuple((families or {}).get(index, index) for index in range(len(records)))
     catalog, audit = Catalog(ROOT, tuple(records), rule=label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
@@ -48,7 +48,7 @@ def config(config_for: ConfigFor) -> DataConfig:
     return config_for(ROOT)
 
 
-def test_each_picture_is_left_out_once_and_no_test_picture_is_in_any_fold(config: DataConfig) -> None:
+def test_each_image_is_left_out_once_and_no_test_image_is_in_any_fold(config: DataConfig) -> None:
     splits, folds = made(records({"a": 70, "b": 30}), config)
     left_out = [record.path for fold in folds for record in open_holdout(fold)]
     assert len(left_out) == len(set(left_out))
@@ -73,7 +73,7 @@ def test_folds_have_the_classes_in_equal_shares_and_validation_its_share(config:
 
 def test_groups_and_families_stay_together(config: DataConfig) -> None:
     listed = records({"a": 120, "b": 120}, groups=4)
-    # Two pictures of different groups are near-copies: their groups become one.
+    # Two images of different groups are near-copies: their groups become one.
     _, folds = made(listed, config, families={9: 2})
     for fold in folds:
         sides: dict[str | None, set[str]] = {}
@@ -133,16 +133,16 @@ def test_numbers_are_spread_by_their_size(config_for: ConfigFor) -> None:
 
 
 def chosen(
-    pictures: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
+    images: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
 ) -> tuple[Splits, tuple[Splits, ...]]:
-    facts = tuple(PictureFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in pictures)
-    roots = tuple((families or {}).get(index, index) for index in range(len(pictures)))
-    catalog, audit = Catalog(ROOT, tuple(pictures), rule=label_rule(config)), Audit(facts, (), roots)
+    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in images)
+    roots = tuple((families or {}).get(index, index) for index in range(len(images)))
+    catalog, audit = Catalog(ROOT, tuple(images), rule=label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
     return splits, selection_folds(catalog, audit, splits, folds=folds, seed=seed)
 
 
-def test_trials_are_judged_by_every_picture_but_those_of_the_test_once(config: DataConfig) -> None:
+def test_trials_are_judged_by_every_image_but_those_of_the_test_once(config: DataConfig) -> None:
     splits, folds = chosen(records({"a": 70, "b": 30}), config)
     judged = [record.path for fold in folds for record in fold.val]
     assert len(judged) == len(set(judged))
@@ -160,19 +160,19 @@ def test_groups_and_near_copies_stay_together_where_trials_are_judged(config: Da
     _, folds = chosen(records({"a": 60, "b": 60}, groups=3), config, folds=4)
     for fold in folds:
         assert not {record.group for record in fold.train} & {record.group for record in fold.val}
-    pictures = records({"a": 60, "b": 60})
-    _, folds = chosen(pictures, config, families={1: 0, 2: 0, 61: 60})
-    family = [pictures[at].path for at in (0, 1, 2)]
+    images = records({"a": 60, "b": 60})
+    _, folds = chosen(images, config, families={1: 0, 2: 0, 61: 60})
+    family = [images[at].path for at in (0, 1, 2)]
     for fold in folds:
         assert len({path in paths(fold.val) for path in family}) == 1
 
 
 def test_the_seed_decides_where_trials_are_judged(config: DataConfig) -> None:
-    pictures = records({"a": 40, "b": 40})
-    first, again = chosen(pictures, config)[1], chosen(pictures, config)[1]
+    images = records({"a": 40, "b": 40})
+    first, again = chosen(images, config)[1], chosen(images, config)[1]
     assert [fold.val for fold in first] == [fold.val for fold in again]
 
 
-def test_too_few_pictures_for_search_folds_are_named(config: DataConfig) -> None:
+def test_too_few_images_for_search_folds_are_named(config: DataConfig) -> None:
     with pytest.raises(DataError, match=r"search\.folds is 50"):
         chosen(records({"a": 20, "b": 20}), config, folds=50)

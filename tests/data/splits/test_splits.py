@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagetune.data.audit.audit import Audit, PictureFacts
+from imagetune.data.audit.audit import Audit, ImageFacts
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
@@ -31,7 +31,7 @@ def source(
 
 
 def made(records: list[Record], config: DataConfig, *, seed: int = 0, families: dict[int, int] | None = None) -> Splits:
-    facts = tuple(PictureFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
+    facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
     roots = tuple((families or {}).get(index, index) for index in range(len(records)))
     return split_catalog(Catalog(ROOT, tuple(records)), Audit(facts, (), roots), config, seed=seed)
 
@@ -51,7 +51,7 @@ def either(request: pytest.FixtureRequest, config_for: ConfigFor) -> DataConfig:
     return config_for(ROOT, split={"method": request.param})
 
 
-def test_every_picture_is_in_one_split_and_the_shares_are_about_right(either: DataConfig) -> None:
+def test_every_image_is_in_one_split_and_the_shares_are_about_right(either: DataConfig) -> None:
     splits = made(source({"a": 700, "b": 300}), either)
     assert len(sides(splits)) == 1000
     assert 160 <= splits.test_count <= 240
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another(either: Dat
     assert sides(made(records, either)) != sides(made(records, either, seed=1))
 
 
-def test_adding_pictures_moves_none(config: DataConfig) -> None:
+def test_adding_images_moves_none(config: DataConfig) -> None:
     before = sides(made(source({"a": 80, "b": 90}), config))
     after = sides(made(source({"a": 200, "b": 95, "c": 40}), config))
     assert {path: after[path] for path in before} == before
@@ -73,7 +73,7 @@ def test_adding_pictures_moves_none(config: DataConfig) -> None:
 
 def test_the_split_depends_on_content_not_on_names(config: DataConfig) -> None:
     records = source({"a": 50, "b": 50})
-    facts = tuple(PictureFacts(r.path, f"sha {n}", 1, 1, 1, None, None) for n, r in enumerate(records))
+    facts = tuple(ImageFacts(r.path, f"sha {n}", 1, 1, 1, None, None) for n, r in enumerate(records))
     renamed = tuple(Record(r.path.replace("/data/", "/data/x"), r.label) for r in records)
     roots = tuple(range(100))
     first = sides(split_catalog(Catalog(ROOT, tuple(records)), Audit(facts, (), roots), config, seed=0))
@@ -111,9 +111,9 @@ def test_each_class_is_in_each_split_however_small(either: DataConfig, seed: int
 
 
 def test_a_class_too_small_states_the_least(either: DataConfig) -> None:
-    with pytest.raises(DataError, match="'b' has too few pictures to split: 2; at least 3 are needed, one each for "):
+    with pytest.raises(DataError, match="'b' has too few images to split: 2; at least 3 are needed, one each for "):
         made(source({"a": 10, "b": 2}), either)
-    with pytest.raises(DataError, match=r"'b' has too few pictures to split: 8 in 2 that may be split \(groups"):
+    with pytest.raises(DataError, match=r"'b' has too few images to split: 8 in 2 that may be split \(groups"):
         made(source({"a": 40, "b": 8}, groups=4), either)
 
 
@@ -123,17 +123,17 @@ def test_a_split_that_is_not_wanted_stays_empty(config_for: ConfigFor) -> None:
     assert (splits.test_count, len(splits.val), len(splits.train)) == (0, 2, 2)
 
 
-def test_bad_pictures_are_left_out_and_a_class_of_bad_pictures_is_an_error(config: DataConfig) -> None:
+def test_bad_images_are_left_out_and_a_class_of_bad_images_is_an_error(config: DataConfig) -> None:
     records = source({"a": 10, "b": 10})
 
     def audit(bad: range) -> Audit:
         errors = ["truncated" if number in bad else None for number in range(20)]
-        facts = [PictureFacts(r.path, f"{r.path}", 1, 1, 1, None, e) for r, e in zip(records, errors, strict=True)]
+        facts = [ImageFacts(r.path, f"{r.path}", 1, 1, 1, None, e) for r, e in zip(records, errors, strict=True)]
         return Audit(tuple(facts), (), tuple(range(20)))
 
     catalog = Catalog(ROOT, tuple(records))
     assert len(sides(split_catalog(catalog, audit(range(3)), config, seed=0))) == 17
-    with pytest.raises(DataError, match="not one picture of 'b' can be used"):
+    with pytest.raises(DataError, match="not one image of 'b' can be used"):
         split_catalog(catalog, audit(range(10, 20)), config, seed=0)
 
 
@@ -161,17 +161,17 @@ def test_a_split_that_is_not_given_comes_from_training_alone(config: DataConfig,
     kept = "test" if missing == "val" else "val"
     assert sum(side == kept for side in sides(splits).values()) == 18
     assert all(int(Path(path).stem) < 1000 for path, side in sides(splits).items() if side == missing)
-    assert f"{missing} split off its training pictures" in splits.notes[0]
+    assert f"{missing} split off its training images" in splits.notes[0]
 
 
-def test_a_source_without_training_pictures_is_refused(config: DataConfig) -> None:
-    with pytest.raises(DataError, match="gives no training pictures, only test and val"):
+def test_a_source_without_training_images_is_refused(config: DataConfig) -> None:
+    with pytest.raises(DataError, match="gives no training images, only test and val"):
         made(given({}, {"a": 3, "b": 3}, {"a": 3, "b": 3}), config)
 
 
 def test_a_test_label_never_seen_in_training_is_named(config: DataConfig) -> None:
     with pytest.raises(
-        DataError, match=r"the label 'kat' is in test \(2 pictures\) but never in training; did you mean 'cat'"
+        DataError, match=r"the label 'kat' is in test \(2 images\) but never in training; did you mean 'cat'"
     ):
         made(given({"cat": 9, "dog": 9}, {"cat": 1, "dog": 1}, {"kat": 2, "dog": 3}), config)
 

@@ -7,15 +7,15 @@ from imagetune.core.multiple_testing import adjust_p_values
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.comparison.compare import compare_predictions
 from imagetune.evaluation.comparison.document import ComparedRun, comparison_document, rounded_up
-from imagetune.evaluation.comparison.metrics import answers_of, figures_of
+from imagetune.evaluation.comparison.metrics import metrics_of, predictions_of
 from imagetune.evaluation.comparison.results import Churn, Closeness
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Bootstrap
 from imagetune.evaluation.statistics.paired_tests import (
     drawn_swap_p,
-    least_difference,
+    images_to_tell,
     mcnemar_p,
-    pictures_to_tell,
+    min_detectable_difference,
     swap_p,
     swapped_differences,
 )
@@ -23,11 +23,11 @@ from imagetune.evaluation.statistics.paired_tests import (
 NAMES = ("blue", "green", "red")
 
 
-def class_predictions(labels, answers, *, sureness=0.8, task="single_label"):
-    """Predictions that give ``sureness`` to each answer."""
-    labels, answers = np.asarray(labels), np.asarray(answers)
+def class_predictions(labels, predictions, *, sureness=0.8, task="single_label"):
+    """Predictions that give ``sureness`` to each prediction."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
     probabilities = np.full((len(labels), 3), (1 - sureness) / 2)
-    probabilities[np.arange(len(labels)), answers] = sureness
+    probabilities[np.arange(len(labels)), predictions] = sureness
     paths = tuple(f"{index}.png" for index in range(len(labels)))
     return Predictions(paths, labels, probabilities, NAMES, LabelRule(task))
 
@@ -38,12 +38,12 @@ def compare(first, second, *, groups=None, samples=400, **arguments):
 
 
 def document_of(comparison, **runs):
-    told = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.pictures) for key in runs]
+    told = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
     return comparison_document(comparison, runs, runs=told, matched_by="path")
 
 
 def right_and_wrong(generator, count, only_first, only_second, both_right):
-    """Labels, and the answers of two runs with these chances of being right alone or together."""
+    """Labels, and the predictions of two runs with these chances of being right alone or together."""
     labels = generator.integers(0, 3, count)
     draws = generator.random(count)
     first = draws < only_first + both_right
@@ -103,34 +103,34 @@ def test_a_group_is_swapped_whole():
 
 
 @pytest.mark.parametrize(("difference", "discordant"), [(0.05, 0.15), (0.1, 0.2), (0.04, 0.05)])
-def test_so_many_pictures_do_find_the_difference_in_four_of_five_tests(difference, discordant):
-    pictures = round(pictures_to_tell(difference, discordant, confidence=0.95))
+def test_so_many_images_do_find_the_difference_in_four_of_five_tests(difference, discordant):
+    images = round(images_to_tell(difference, discordant, confidence=0.95))
     chances = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
-    draws = np.random.default_rng(0).multinomial(pictures, chances, 1500)
+    draws = np.random.default_rng(0).multinomial(images, chances, 1500)
     found = np.mean([mcnemar_p(int(one), int(other)) < 0.05 for one, other, _ in draws])
     # Connor's formula is for the usual test; the exact one is a little more careful.
     assert 0.72 < found < 0.84
-    assert least_difference(pictures, discordant, confidence=0.95) == pytest.approx(difference, rel=0.01)
+    assert min_detectable_difference(images, discordant, confidence=0.95) == pytest.approx(difference, rel=0.01)
 
 
 def test_no_difference_needs_no_number_and_a_rough_number_is_rounded_up():
-    assert pictures_to_tell(0.0, 0.1, confidence=0.95) is None
+    assert images_to_tell(0.0, 0.1, confidence=0.95) is None
     assert [rounded_up(number) for number in (0.4, 7.2, 431.0, 1999.0, 2000.0)] == [1, 8, 440, 2000, 2000]
 
 
-def test_figures_of_repeated_pictures_are_those_of_scikit_learn():
+def test_metrics_of_repeated_images_are_those_of_scikit_learn():
     generator = np.random.default_rng(0)
-    labels, answers = generator.integers(0, 3, (2, 60))
+    labels, predicted = generator.integers(0, 3, (2, 60))
     weights = generator.integers(0, 4, (60, 2)).astype(np.float32)
-    predictions = class_predictions(labels, answers)
-    figures, recalls = figures_of(answers_of(predictions), samples=1)(weights)
+    predictions = class_predictions(labels, predicted)
+    metrics, recalls = metrics_of(predictions_of(predictions), samples=1)(weights)
     for column in range(2):
         drawn = np.repeat(np.arange(60), weights[:, column].astype(int))
-        true, given = labels[drawn], answers[drawn]
-        assert figures["accuracy"][column] == pytest.approx((true == given).mean())
-        assert figures["balanced_accuracy"][column] == pytest.approx(balanced_accuracy_score(true, given))
-        assert figures["f1"][column] == pytest.approx(f1_score(true, given, average="macro"))
-        assert figures["log_loss"][column] == pytest.approx(log_loss(true, predictions.probabilities[drawn]))
+        true, given = labels[drawn], predicted[drawn]
+        assert metrics["accuracy"][column] == pytest.approx((true == given).mean())
+        assert metrics["balanced_accuracy"][column] == pytest.approx(balanced_accuracy_score(true, given))
+        assert metrics["f1"][column] == pytest.approx(f1_score(true, given, average="macro"))
+        assert metrics["log_loss"][column] == pytest.approx(log_loss(true, predictions.probabilities[drawn]))
         assert recalls[1, column] == pytest.approx((given[true == 1] == 1).mean())
 
 
@@ -150,25 +150,25 @@ def test_two_runs_are_told_apart_with_everything_that_says_where():
     assert isinstance(churn, Churn)
     found = (churn.changed, churn.right_to_wrong, churn.wrong_to_right, churn.both_right, churn.both_wrong)
     assert found == (25, 3, 20, 95, 2)
-    difference = pair.figure("accuracy").difference
+    difference = pair.metric("accuracy").difference
     assert difference.value == pytest.approx(-17 / 120)
     assert difference.low < -17 / 120 < difference.high < 0
     blue, green, red = pair.classes
     assert (blue.only_first, blue.only_second, blue.p_value) == (0, 20, mcnemar_p(0, 20))
-    assert blue.figure.difference.value == pytest.approx(-0.5)
+    assert blue.metric.difference.value == pytest.approx(-0.5)
     assert blue.corrected == pytest.approx(3 * mcnemar_p(0, 20))
     assert green.p_value == pytest.approx(0.25)
-    assert red.figure.difference.value == 0
+    assert red.metric.difference.value == 0
     document = document_of(comparison, **runs)
     assert document["verdict"]["code"] == "different"
     assert document["verdict"]["text"].startswith("B is better than A: the accuracy of B is 14.2 points above")
-    assert document["differing"]["pictures"] == 25
+    assert document["differing"]["images"] == 25
     listed = document["differing"]["listed"]
     assert listed[0]["right"] in (["A"], ["B"])
-    assert [picture["right"] for picture in listed[-2:]] == [[], []]
+    assert [image["right"] for image in listed[-2:]] == [[], []]
 
 
-def test_too_few_pictures_are_said_to_be_too_few():
+def test_too_few_images_are_said_to_be_too_few():
     labels, first, second = right_and_wrong(np.random.default_rng(2), 60, 0.12, 0.1, 0.7)
     runs = {"A": class_predictions(labels, first), "B": class_predictions(labels, second)}
     verdict = document_of(compare(*runs.values()), **runs)["verdict"]
@@ -177,11 +177,11 @@ def test_too_few_pictures_are_said_to_be_too_few():
     assert "would show a difference of" in verdict["text"]
 
 
-def test_equal_answers_are_not_claimed_to_be_certain():
+def test_equal_predictions_are_not_claimed_to_be_certain():
     labels = np.repeat([0, 1, 2], 10)
     run = class_predictions(labels, labels)
     comparison = compare(run, run)
-    difference = comparison.pairs[0].figure("accuracy").difference
+    difference = comparison.pairs[0].metric("accuracy").difference
     # With 0 of 30 different, up to 1 - 0.025^(1/30) may be.
     assert (difference.low, difference.high) == pytest.approx((-0.1157, 0.1157), abs=1e-4)
     assert document_of(comparison, A=run, B=run)["verdict"]["code"] == "identical"
@@ -207,7 +207,7 @@ def test_three_runs_are_compared_each_with_each():
     assert "It beats A by" in document["verdict"]["text"]
 
 
-def test_another_figure_can_decide():
+def test_another_metric_can_decide():
     labels = np.array([0] * 90 + [1] * 6 + [2] * 6)
     first = labels.copy()
     first[90:] = 0
@@ -222,16 +222,16 @@ def test_another_figure_can_decide():
 
 
 def coverage(repeats, count, chances):
-    """How often the interval of each figure's difference holds the true one."""
+    """How often the interval of each metric's difference holds the true one."""
     generator = np.random.default_rng(11)
     held = dict.fromkeys(("accuracy", "balanced_accuracy", "f1"), 0)
-    # Where being right doesn't hang on the class, and wrong answers go round, all three differ by the same.
+    # Where being right doesn't hang on the class, and wrong predictions go round, all three differ by the same.
     true = chances[0] - chances[1]
     for _ in range(repeats):
         labels, first, second = right_and_wrong(generator, count, *chances)
         pair = compare(class_predictions(labels, first), class_predictions(labels, second)).pairs[0]
         for name in held:
-            found = pair.figure(name).difference
+            found = pair.metric(name).difference
             held[name] += found.low - 1e-9 <= true <= found.high + 1e-9
     return {name: times / repeats for name, times in held.items()}
 
@@ -250,7 +250,7 @@ def test_the_paired_interval_holds_the_truth_as_often_as_it_says(count, chances)
     assert all(0.93 <= share <= 0.97 for share in found.values()), found
 
 
-def grouped_answers(generator, groups, size, *, effect=0.0):
+def grouped_predictions(generator, groups, size, *, effect=0.0):
     """Two runs that do better or worse than each other on whole groups."""
     count = groups * size
     labels = generator.integers(0, 3, count)
@@ -266,10 +266,10 @@ def test_groups_are_drawn_whole_so_that_intervals_and_tests_hold():
     generator = np.random.default_rng(5)
     held, false_alarms, naive_alarms, repeats = 0, 0, 0, 300
     for _ in range(repeats):
-        labels, first, second, groups = grouped_answers(generator, 25, 8)
+        labels, first, second, groups = grouped_predictions(generator, 25, 8)
         runs = (class_predictions(labels, first), class_predictions(labels, second))
         pair = compare(*runs, groups=groups, samples=300).pairs[0]
-        difference = pair.figure("accuracy").difference
+        difference = pair.metric("accuracy").difference
         held += difference.low <= 0 <= difference.high
         false_alarms += pair.test.p_value < 0.05
         naive_alarms += (
@@ -278,7 +278,7 @@ def test_groups_are_drawn_whole_so_that_intervals_and_tests_hold():
         )
     assert 0.92 <= held / repeats <= 0.975
     assert false_alarms / repeats <= 0.07
-    # As if pictures of a group were independent, half of the tests would find what isn't there.
+    # As if images of a group were independent, half of the tests would find what isn't there.
     assert naive_alarms / repeats > 0.25
 
 
@@ -312,7 +312,7 @@ def test_ordinal_runs_are_compared_by_how_far_off_they_are():
     assert comparison.metric == "mae"
     pair = comparison.pairs[0]
     distances = np.abs(near - labels) - np.abs(far - labels)
-    assert pair.figure("mae").difference.value == pytest.approx(distances.mean())
+    assert pair.metric("mae").difference.value == pytest.approx(distances.mean())
     assert pair.test.method == "exact swap test"
     assert pair.test.p_value == pytest.approx(swap_p(distances))
     assert document_of(comparison, **runs)["pairs"][0]["better"] == "A"
@@ -335,7 +335,7 @@ def test_runs_with_several_labels_are_compared_by_their_f1():
     comparison = compare(*runs.values())
     pair = comparison.pairs[0]
     expected = [f1_score(targets, run.given, average="macro") for run in runs.values()]
-    assert pair.figure("f1").difference.value == pytest.approx(expected[0] - expected[1])
+    assert pair.metric("f1").difference.value == pytest.approx(expected[0] - expected[1])
     right = [(run.given == (targets >= 0.5))[:, 0] for run in runs.values()]
     assert pair.classes[0].p_value == pytest.approx(
         mcnemar_p(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
@@ -358,12 +358,12 @@ def test_numbers_are_compared_by_their_errors():
     comparison = compare(*runs.values())
     pair = comparison.pairs[0]
     errors = [np.abs(run.probabilities[:, 0] - true) for run in runs.values()]
-    assert pair.figure("mae").first == pytest.approx(mean_absolute_error(true, runs["A"].probabilities))
+    assert pair.metric("mae").first == pytest.approx(mean_absolute_error(true, runs["A"].probabilities))
     churn = pair.churn
     assert isinstance(churn, Closeness)
     assert churn.first_closer == (errors[0] < errors[1]).sum()
     low = true <= np.quantile(true, 1 / 3)
-    assert pair.classes[0].pictures == low.sum()
+    assert pair.classes[0].images == low.sum()
     assert pair.classes[0].p_value == pytest.approx(wilcoxon((errors[0] - errors[1])[low]).pvalue)
     document = document_of(comparison, **runs)
     assert document["pairs"][0]["better"] == "A"

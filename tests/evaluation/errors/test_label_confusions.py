@@ -11,7 +11,7 @@ NAMES = ("boat", "sea", "sky")
 
 
 def drawn(n, *, seed, k=3):
-    """Return labels that occur together by chance, and answers that are wrong by chance."""
+    """Return labels that occur together by chance, and predictions that are wrong by chance."""
     random = np.random.default_rng(seed)
     true = random.random((n, k)) < 0.5
     return true, true ^ (random.random((n, k)) < 0.15)
@@ -38,7 +38,7 @@ def test_each_pair_is_fishers_exact_test_of_its_table():
         ]
         row = found(rows, kind, "boat", "sea")
         assert row["p"] == pytest.approx(fisher_exact(table, alternative="greater").pvalue)
-        assert (row["wrong"], row["pictures"], row["rest_pictures"]) == (table[0][0], sum(table[0]), sum(table[1]))
+        assert (row["wrong"], row["images"], row["rest_images"]) == (table[0][0], sum(table[0]), sum(table[1]))
         assert row["rest"]["value"] == pytest.approx(table[1][0] / sum(table[1]))
     assert [row["p_holm"] for row in rows] == pytest.approx(adjust_p_values([row["p"] for row in rows]))
 
@@ -92,7 +92,7 @@ def test_other_tasks_and_labels_without_mistakes_have_none(examined):
     assert pair_rows(true, true, NAMES, 0.95) == []
 
 
-def test_many_labels_are_looked_at_by_their_pictures_and_quickly():
+def test_many_labels_are_looked_at_by_their_images_and_quickly():
     true, given = drawn(400, seed=4, k=60)
     rows = pair_rows(true, given, tuple(f"label {index}" for index in range(60)), 0.95)
     assert len(rows) == 300

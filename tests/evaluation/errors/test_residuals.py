@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import linregress, spearmanr, ttest_1samp
 
-from imagetune.evaluation.errors.residuals import bias_p, bias_words, error_quantile, residuals_part, truth_on_answer
+from imagetune.evaluation.errors.residuals import (
+    bias_p,
+    bias_words,
+    error_quantile,
+    residuals_part,
+    truth_on_prediction,
+)
 from imagetune.evaluation.metrics.regression import ranges_of
 
 
@@ -25,20 +31,20 @@ def normal(n, *, seed, spread=3.0):
     return given + random.normal(0, spread, n), given
 
 
-def test_the_line_is_that_of_least_squares_in_every_resampling():
+def test_the_line_is_that_of_min_squares_in_every_resampling():
     true, given = normal(60, seed=0)
     true = 10 + 0.5 * true
     weights = np.random.default_rng(1).integers(0, 4, (60, 3))
-    slopes, intercepts = truth_on_answer(true, given, weights)
+    slopes, intercepts = truth_on_prediction(true, given, weights)
     for column in range(3):
         drawn = np.repeat(np.arange(60), weights[:, column])
         expected = linregress(given[drawn], true[drawn])
         assert slopes[column] == pytest.approx(expected.slope)
         assert intercepts[column] == pytest.approx(expected.intercept)
-    assert np.isnan(truth_on_answer(true, np.full(60, 7.0), weights)[0]).all()
+    assert np.isnan(truth_on_prediction(true, np.full(60, 7.0), weights)[0]).all()
 
 
-def test_a_quantile_of_errors_is_that_of_the_pictures_drawn():
+def test_a_quantile_of_errors_is_that_of_the_images_drawn():
     errors = np.random.default_rng(0).exponential(size=37)
     weights = np.random.default_rng(1).integers(0, 4, (37, 3))
     for share in (0.5, 0.9, 0.95):
@@ -48,7 +54,7 @@ def test_a_quantile_of_errors_is_that_of_the_pictures_drawn():
             assert found[column] == np.quantile(drawn, share, method="inverted_cdf")
 
 
-def test_bias_is_tested_by_students_t_of_pictures_or_of_groups():
+def test_bias_is_tested_by_students_t_of_images_or_of_groups():
     residuals = np.random.default_rng(0).normal(0.5, 1, 30)
     assert bias_p(residuals, None) == pytest.approx(ttest_1samp(residuals, 0).pvalue)
     groups = np.arange(30) // 5
@@ -78,20 +84,20 @@ def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
     assert part["slope"]["low"] < 1 < part["slope"]["high"]
     assert part["intercept"]["low"] < 0 < part["intercept"]["high"]
     assert part["growth"]["low"] < 0 < part["growth"]["high"]
-    assert not any(row["off"] for row in part["by_answer"])
+    assert not any(row["off"] for row in part["by_prediction"])
     within = [row["error"]["value"] for row in part["within"]]
     # Of normal errors half are within 0.674 standard deviations, nine of ten within 1.645.
     assert within[:2] == pytest.approx([0.674 * 3, 1.645 * 3], rel=0.2)
     assert f"within {within[0]:.4g} of the truth" in part["text"]
     assert "neither too high nor too low" in part["text"]
-    assert sum(row["pictures"] for row in part["by_true"]) == 200
+    assert sum(row["images"] for row in part["by_true"]) == 200
 
 
 def test_planted_bias_is_told_by_its_range_with_its_size(examined):
     true, given = normal(200, seed=4)
     part = residuals_part(run_of(examined, true, given + 8 * (given > 68)))
-    assert [row["off"] for row in part["by_answer"]] == ["", "", "", "", "too high"]
-    last = part["by_answer"][-1]
+    assert [row["off"] for row in part["by_prediction"]] == ["", "", "", "", "too high"]
+    last = part["by_prediction"][-1]
     assert last["bias"]["low"] < 8 < last["bias"]["high"]
     assert last["range"] in part["text"]
     residuals = given + 8 * (given > 68) - true
@@ -106,10 +112,10 @@ def test_a_timid_model_and_errors_that_grow_are_told(examined):
     random = np.random.default_rng(6)
     part = residuals_part(run_of(examined, given + 0.1 * given * random.normal(size=200), given))
     assert part["growth"]["low"] > 0
-    assert "Errors grow with the answer" in part["text"]
+    assert "Errors grow with the prediction" in part["text"]
 
 
-def test_growth_is_the_rank_correlation_of_answer_and_distance(examined):
+def test_growth_is_the_rank_correlation_of_prediction_and_distance(examined):
     true, given = normal(80, seed=7)
     line = linregress(given, true)
     far = np.abs(true - line.intercept - line.slope * given)
@@ -117,8 +123,8 @@ def test_growth_is_the_rank_correlation_of_answer_and_distance(examined):
     assert part["growth"]["value"] == pytest.approx(spearmanr(given, far).statistic)
 
 
-def width(figure):
-    return figure["high"] - figure["low"]
+def width(metric):
+    return metric["high"] - metric["low"]
 
 
 def test_groups_are_taken_whole(examined):
@@ -129,7 +135,7 @@ def test_groups_are_taken_whole(examined):
     alone = residuals_part(run_of(examined, true, given))
     grouped = residuals_part(run_of(examined, true, given, [f"g{place // 10}" for place in range(200)]))
     assert width(grouped["bias"]) > 2 * width(alone["bias"])
-    assert width(grouped["by_answer"][0]["bias"]) > width(alone["by_answer"][0]["bias"])
+    assert width(grouped["by_prediction"][0]["bias"]) > width(alone["by_prediction"][0]["bias"])
 
 
 def test_intervals_of_small_ranges_hold_the_truth_as_often_as_they_say(examined):
@@ -139,16 +145,16 @@ def test_intervals_of_small_ranges_hold_the_truth_as_often_as_they_say(examined)
         random = np.random.default_rng(seed)
         given = np.arange(20.0)
         part = residuals_part(run_of(examined, given - random.normal(1, 2, 20), given))
-        hits += [row["bias"]["low"] < 1 < row["bias"]["high"] for row in part["by_answer"]]
+        hits += [row["bias"]["low"] < 1 < row["bias"]["high"] for row in part["by_prediction"]]
     assert len(hits) == 400
     assert 0.93 <= np.mean(hits) <= 0.975, np.mean(hits)
 
 
-def test_one_answer_for_all_and_few_pictures_have_no_line_and_no_ranges(examined):
+def test_one_prediction_for_all_and_few_images_have_no_line_and_no_ranges(examined):
     part = residuals_part(run_of(examined, [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]))
     assert part["slope"]["value"] is None
-    assert part["growth"]["reason"] == "all answers are the same"
-    assert part["by_true"] == part["by_answer"] == []
+    assert part["growth"]["reason"] == "all predictions are the same"
+    assert part["by_true"] == part["by_prediction"] == []
     json.dumps(part, allow_nan=False)
 
 

@@ -41,7 +41,7 @@ def test_within_classes_it_counts_all_exchanges():
     assert worse_p(right, inside, classes) == pytest.approx(np.mean(np.array(ways) <= found))
 
 
-def test_many_pictures_are_nearly_as_if_counted():
+def test_many_images_are_nearly_as_if_counted():
     random = np.random.default_rng(1)
     right, inside = random.random(3000) < 0.6, random.random(3000) < 0.5
     right &= ~inside | (random.random(3000) < 0.96)
@@ -91,7 +91,7 @@ def test_without_a_worse_slice_few_are_called_so():
     assert called <= 14  # 95% of all runs have no more
 
 
-def test_thirds_have_as_many_pictures_and_unknown_numbers_are_in_none():
+def test_thirds_have_as_many_images_and_unknown_numbers_are_in_none():
     numbers = np.array([*range(30), np.nan, np.nan], dtype=float)
     thirds = list(slices_by("size", numbers))
     assert [part.inside.sum() for part in thirds] == [10, 10, 10]
@@ -145,7 +145,7 @@ def test_with_one_stratum_van_elterens_test_is_mann_and_whitneys():
     assert larger_within_p(errors, inside, np.zeros(80, np.int64)) == pytest.approx(expected.pvalue)
 
 
-def test_within_strata_the_p_value_is_that_of_exchanging_pictures():
+def test_within_strata_the_p_value_is_that_of_exchanging_images():
     random = np.random.default_rng(8)
     strata = np.repeat([0, 1, 2], [40, 25, 15])
     inside = random.random(80) < np.array([0.2, 0.5, 0.7])[strata]

@@ -17,7 +17,7 @@ from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig
 from imagetune.reports.run.report import write_report
-from imagetune.reports.sections.explanations import MOST_SHOWN
+from imagetune.reports.sections.explanations import MAX_SHOWN
 from imagetune.reports.tiles import RunTiles
 
 CLASSES = ("blue", "green", "red")
@@ -31,38 +31,38 @@ def model():
 
 
 @pytest.fixture
-def examined(model, pictures, tmp_path):
-    """A run on coloured pictures that takes every third one for the class after its own, surer from one to the next."""
-    records = [Record(str(path), path.parent.name) for path in sorted(pictures.glob("*/*.png"))]
+def examined(model, images, tmp_path):
+    """A run on coloured images that takes every third one for the class after its own, surer from one to the next."""
+    records = [Record(str(path), path.parent.name) for path in sorted(images.glob("*/*.png"))]
     labels = np.array([CLASSES.index(record.label) for record in records])
     wrong = np.arange(len(records)) % 3 == 0
     outputs = np.full((len(records), 3), 0.1)
     outputs[np.arange(len(records)), np.where(wrong, (labels + 1) % 3, labels)] = 0.5 + 0.01 * np.arange(len(records))
     paths, texts = [record.path for record in records], [record.label for record in records]
     predictions = predictions_of(paths, texts, outputs, CLASSES, rule=LabelRule("single_label", ";"))
-    recipe = Recipe(data=DataConfig(source=str(pictures), image_size=64), evaluate=EvaluateConfig(explain=3))
-    return examined_of(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, pictures, tmp_path / "run")
+    recipe = Recipe(data=DataConfig(source=str(images), image_size=64), evaluate=EvaluateConfig(explain=3))
+    return examined_of(model, recipe, {"test": ExaminedSplit(records, predictions, None)}, images, tmp_path / "run")
 
 
-def test_the_worst_mistakes_are_explained_for_answer_and_truth(examined):
+def test_the_worst_mistakes_are_explained_for_prediction_and_truth(examined):
     document = explained_mistakes(examined)
     json.dumps(document, allow_nan=False)
     assert document["split"] == "test"
     assert document["cells"] == [2, 2]
-    # Sureness rises with the position: the last three that are wrong, which are all red, taken for blue.
-    assert [picture["path"] for picture in document["pictures"]] == ["red/red07.png", "red/red04.png", "red/red01.png"]
-    for picture in document["pictures"]:
-        assert (picture["true"], picture["predicted"]) == ("red", "blue")
-        assert [look["class"] for look in picture["looks"]] == ["blue", "red"]
-        assert picture["looks"][0]["probability"] > picture["looks"][1]["probability"]
-        for file in (picture["file"], *(look[name] for look in picture["looks"] for name in ("grad_cam", "occlusion"))):
+    # Sureness rises with the position: the last three that are wrong, which are all red, predicted as blue.
+    assert [image["path"] for image in document["images"]] == ["red/red07.png", "red/red04.png", "red/red01.png"]
+    for image in document["images"]:
+        assert (image["true"], image["predicted"]) == ("red", "blue")
+        assert [look["class"] for look in image["saliency"]] == ["blue", "red"]
+        assert image["saliency"][0]["probability"] > image["saliency"][1]["probability"]
+        for file in (image["file"], *(look[name] for look in image["saliency"] for name in ("grad_cam", "occlusion"))):
             assert (examined.folder / file).read_bytes()[:2] == b"\xff\xd8"
-        for look in picture["looks"]:
+        for look in image["saliency"]:
             assert look["agreement"] is None or -1 <= look["agreement"] <= 1
     assert len(list((examined.folder / "explanations").iterdir())) == 3 * 5
 
 
-def test_explaining_again_leaves_no_old_pictures(examined):
+def test_explaining_again_leaves_no_old_images(examined):
     explained_mistakes(examined)
     explained_mistakes(replace(examined, evaluate=EvaluateConfig(explain=1)))
     assert len(list((examined.folder / "explanations").iterdir())) == 5
@@ -75,7 +75,7 @@ def test_there_is_nothing_to_explain_without_mistakes_or_the_wish(examined):
     assert explained_mistakes(replace(examined, splits={"test": replace(split, predictions=right)})) is None
 
 
-def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, pictures):
+def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined, images):
     keras.utils.set_random_seed(2)
     model = build_model(LITE0, num_classes=1, image_size=(64, 64), task="regression")
     records = examined.splits["test"].records[:3]
@@ -91,12 +91,12 @@ def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined
     )
     document = explained_mistakes(run)
     json.dumps(document, allow_nan=False)
-    assert [picture["predicted"] for picture in document["pictures"]] == ["9", "1"]
-    named = [[look["class"] for look in picture["looks"]] for picture in document["pictures"]]
+    assert [image["predicted"] for image in document["images"]] == ["9", "1"]
+    named = [[look["class"] for look in image["saliency"]] for image in document["images"]]
     assert named == [["higher age", "lower age"], ["lower age", "higher age"]]
-    for picture in document["pictures"]:
-        assert [look["probability"] for look in picture["looks"]] == [None, None]
-        one, other = (look["agreement"] for look in picture["looks"])
+    for image in document["images"]:
+        assert [look["probability"] for look in image["saliency"]] == [None, None]
+        one, other = (look["agreement"] for look in image["saliency"])
         assert one == other
 
 
@@ -121,10 +121,10 @@ def test_the_report_shows_them_and_stays_small(run_folder, examined):
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
     assert "Where it looked" not in write_report(run_folder).read_text(encoding="utf-8")
     evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
-    evaluation["explanations"]["pictures"] *= 20
+    evaluation["explanations"]["images"] *= 20
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
     assert "Where it looked" in page
-    assert page.count('alt="Grad-CAM for blue"') == page.count('alt="occlusion for red"') == MOST_SHOWN
+    assert page.count('alt="Grad-CAM for blue"') == page.count('alt="occlusion for red"') == MAX_SHOWN
     assert "24 of the 60 worst mistakes" in page
     assert len(page.encode()) < 5_000_000

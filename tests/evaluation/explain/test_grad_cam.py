@@ -10,9 +10,9 @@ from sklearn.datasets import load_sample_image
 from sklearn.linear_model import LogisticRegression
 
 from imagetune.evaluation.explain.grad_cam import grad_cam, heat_map
-from imagetune.evaluation.explain.saliency import look_at
+from imagetune.evaluation.explain.saliency import compute_saliency
 from imagetune.model.build import backbone_of, build_model
-from imagetune.model.gradients import feature_maps, sight_of
+from imagetune.model.gradients import feature_maps, split_for_saliency
 from imagetune.model.weights.load import load_weights
 from imagetune.recipe.model import ModelConfig
 
@@ -36,8 +36,8 @@ def photograph(name, left):
 
 
 def maps_of(model, images, targets):
-    sight = sight_of(model)
-    return grad_cam(sight, feature_maps(sight, images), np.array(targets))
+    split = split_for_saliency(model)
+    return grad_cam(split, feature_maps(split, images), np.array(targets))
 
 
 def correlation(one, other):
@@ -45,7 +45,7 @@ def correlation(one, other):
 
 
 def squares(count, seed):
-    """Return noisy pictures with a red square, a blue one or none, which is the class, and where it is."""
+    """Return noisy images with a red square, a blue one or none, which is the class, and where it is."""
     generator = np.random.default_rng(seed)
     images = generator.integers(115, 136, (count, SIZE, SIZE, 3)).astype(np.uint8)
     places = generator.integers(0, SIZE - SIDE, (count, 2))
@@ -58,17 +58,17 @@ def squares(count, seed):
 
 @pytest.fixture(scope="module")
 def square_looks():
-    """Where the pretrained backbone, with a head that tells the squares, looks in pictures it has not seen."""
+    """Where the pretrained backbone, with a head that tells the squares, looks in images it has not seen."""
     model = build_model(ModelConfig(), num_classes=3, image_size=(SIZE, SIZE))
     load_weights(model, ModelConfig())
     images, labels, _ = squares(96, seed=1)
-    pooled = feature_maps(sight_of(model), images).mean(axis=(1, 2))
+    pooled = feature_maps(split_for_saliency(model), images).mean(axis=(1, 2))
     fitted = LogisticRegression(max_iter=2000).fit(pooled, labels)
     model.get_layer("logits").set_weights([fitted.coef_.T, fitted.intercept_])
     images, labels, places = squares(15, seed=2)
     assert (model.predict(images, verbose=0).argmax(axis=1) == labels).all()
     with_square = labels != NOTHING
-    looks = look_at(sight_of(model), images[with_square], labels[with_square][:, None])
+    looks = compute_saliency(split_for_saliency(model), images[with_square], labels[with_square][:, None])
     return [found for (found,) in looks], places[with_square]
 
 
@@ -83,16 +83,16 @@ def test_the_map_lies_on_what_decides_the_class(square_looks, method):
         on_it.append(heat[around].mean())
         outside.append(heat[~around].mean())
         hits.append(around[np.unravel_index(heat.argmax(), heat.shape)])
-    # What lies around the square is a quarter of the picture.
+    # What lies around the square is a quarter of the image.
     assert np.mean(on_it) > 2.2 * np.mean(outside)
     # A cover is as large as the square, so its best place can be beside it; a feature's is not.
     assert method == "occlusion" or np.mean(hits) > 0.75
 
 
-def test_two_classes_of_one_picture_are_in_two_places(imagenet_model):
+def test_two_classes_of_one_image_are_in_two_places(imagenet_model):
     """Side by side, a daisy and a palace: each class is found in its half."""
     flower, palace = photograph("flower.jpg", 150), photograph("china.jpg", 100)
-    halves = [cv2.resize(picture, (SIZE // 2, SIZE), interpolation=cv2.INTER_AREA) for picture in (flower, palace)]
+    halves = [cv2.resize(image, (SIZE // 2, SIZE), interpolation=cv2.INTER_AREA) for image in (flower, palace)]
     both = np.concatenate(halves, axis=1)[None]
     daisy, building = maps_of(imagenet_model, both, [[DAISY, PALACE]])[0]
     assert heat_map(daisy, (2, 2))[:, 0].sum() > 3 * heat_map(daisy, (2, 2))[:, 1].sum()

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE, covered, occlusion
-from imagetune.evaluation.explain.saliency import look_at, rank_agreement
-from imagetune.model.gradients import Sight
+from imagetune.evaluation.explain.saliency import compute_saliency, rank_agreement
+from imagetune.model.gradients import SaliencyModel
 
 
 @pytest.fixture
@@ -16,20 +16,20 @@ def redness():
     logits = keras.layers.Dense(2, use_bias=False)
     head = keras.Model(maps, logits(keras.layers.GlobalAveragePooling2D()(maps)))
     logits.set_weights([np.array([[10.0, 0.0], [0.0, 0.0], [0.0, 10.0]])])
-    return Sight(features, head)
+    return SaliencyModel(features, head)
 
 
 @pytest.fixture
 def red_corner():
-    picture = np.zeros((48, 60, 3), np.uint8)
-    picture[:12, :12, 0] = 240
-    return picture
+    image = np.zeros((48, 60, 3), np.uint8)
+    image[:12, :12, 0] = 240
+    return image
 
 
 def test_covering_tells_what_a_logit_loses(redness, red_corner):
     falls = occlusion(redness, red_corner[None], np.array([[0, 1]]))
     assert falls.shape == (1, 2, GRID, GRID)
-    # 12 x 15 pixels become the picture's mean colour, the whole corner and some black: 240 on a twentieth is 12.
+    # 12 x 15 pixels become the image's mean colour, the whole corner and some black: 240 on a twentieth is 12.
     lost = 10 * (12 * 12 * 240 - 12 * 15 * 12) / 255 / (48 * 60)
     assert falls[0, 0].argmax() == 0
     assert falls[0, 0, 0, 0] == pytest.approx(lost, rel=1e-3)
@@ -38,9 +38,9 @@ def test_covering_tells_what_a_logit_loses(redness, red_corner):
 
 
 def test_covers_reach_every_pixel_and_have_the_size():
-    picture = np.zeros((48, 60, 3), np.uint8)
-    picture[::2] = 255
-    changed = np.stack([(version != picture).any(axis=2) for version in covered(picture)])
+    image = np.zeros((48, 60, 3), np.uint8)
+    image[::2] = 255
+    changed = np.stack([(version != image).any(axis=2) for version in covered(image)])
     assert len(changed) == GRID**2
     assert changed.any(axis=0).all()
     inner = changed[GRID + 1]
@@ -49,7 +49,7 @@ def test_covers_reach_every_pixel_and_have_the_size():
 
 
 def test_gradients_of_a_known_model_lie_where_the_red_is(redness, red_corner):
-    ((look, other),) = look_at(redness, red_corner[None], np.array([[0, 1]]))
+    ((look, other),) = compute_saliency(redness, red_corner[None], np.array([[0, 1]]))
     assert (look.target, other.target) == (0, 1)
     assert look.grad_cam.shape == (4, 5)
     # Of a mean over 20 places, each adds a twentieth of its red, ten times.
@@ -60,8 +60,8 @@ def test_gradients_of_a_known_model_lie_where_the_red_is(redness, red_corner):
     assert other.agreement is None
 
 
-def test_no_pictures_need_no_looks(redness):
-    assert look_at(redness, np.zeros((0, 48, 60, 3), np.uint8), np.zeros((0, 2), np.int64)) == []
+def test_no_images_need_no_looks(redness):
+    assert compute_saliency(redness, np.zeros((0, 48, 60, 3), np.uint8), np.zeros((0, 2), np.int64)) == []
 
 
 def test_agreement_is_the_correlation_of_the_ranks():

@@ -11,8 +11,8 @@ from imagetune.run_folder.reader import read_run
 CLASSES = ("ant", "bee", "cat")
 
 
-def pictures(n, *, seed, spread=1.0, d=6):
-    """Return labels, features and what a poor model answers: n pictures, the first class the most frequent."""
+def images(n, *, seed, spread=1.0, d=6):
+    """Return labels, features and what a poor model predicts: n images, the first class the most frequent."""
     random = np.random.default_rng(seed)
     means = np.random.default_rng(42).normal(size=(3, d)) * spread
     labels = random.choice(3, n, p=[0.5, 0.3, 0.2])
@@ -29,7 +29,7 @@ def run_of(examined, parts, **keywords):
 
 @pytest.fixture
 def run(examined):
-    parts = {"train": pictures(150, seed=1), "val": pictures(60, seed=2), "test": pictures(90, seed=3)}
+    parts = {"train": images(150, seed=1), "val": images(60, seed=2), "test": images(90, seed=3)}
     return run_of(examined, parts)
 
 
@@ -40,8 +40,8 @@ def by_name(document):
 def test_the_largest_class_is_right_as_often_as_it_occurs(run):
     found = by_name(baselines(run))["prior"]
     labels = run.splits["test"].predictions.labels
-    assert found["figures"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, np.zeros_like(labels)))
-    assert found["figures"]["balanced_accuracy"]["value"] == pytest.approx(
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(accuracy_score(labels, np.zeros_like(labels)))
+    assert found["metrics"]["balanced_accuracy"]["value"] == pytest.approx(
         balanced_accuracy_score(labels, np.zeros_like(labels))
     )
 
@@ -50,17 +50,17 @@ def test_probe_and_neighbours_beat_a_model_that_guesses(run):
     document = baselines(run)
     models = by_name(document)
     for name in ("neighbours", "probe"):
-        assert models[name]["figures"]["accuracy"]["value"] > 0.6
+        assert models[name]["metrics"]["accuracy"]["value"] > 0.6
         assert models[name]["difference"]["high"] < 0
     assert document["tested"] == "test"
-    assert (document["trained_on"], document["training_pictures"]) == (150, 150)
+    assert (document["trained_on"], document["training_images"]) == (150, 150)
     assert document["validated"]
     assert not document["fine_tuned"]
 
 
 def test_choices_are_made_on_validation_and_never_on_the_test(examined, run):
     chosen = [model["chosen"] for model in baselines(run)["models"]]
-    poisoned = {"train": pictures(150, seed=1), "val": pictures(60, seed=2), "test": pictures(90, seed=3)}
+    poisoned = {"train": images(150, seed=1), "val": images(60, seed=2), "test": images(90, seed=3)}
     labels, features, outputs = poisoned["test"]
     poisoned["test"] = (labels[::-1], features * 100, outputs)
     assert [model["chosen"] for model in baselines(run_of(examined, poisoned))["models"]] == chosen
@@ -70,7 +70,7 @@ def test_the_difference_is_paired_and_has_the_right_sign(run):
     predictions = run.splits["test"].predictions
     found = by_name(baselines(run))["prior"]
     own = accuracy_score(predictions.labels, predictions.predicted)
-    assert found["difference"]["value"] == pytest.approx(own - found["figures"]["accuracy"]["value"])
+    assert found["difference"]["value"] == pytest.approx(own - found["metrics"]["accuracy"]["value"])
     assert found["difference"]["low"] < found["difference"]["value"] < found["difference"]["high"]
 
 
@@ -89,16 +89,16 @@ def test_the_paired_interval_is_narrower_than_that_of_two_independent_tests(made
 
 
 def test_without_validation_customary_settings_are_used(examined):
-    run = run_of(examined, {"train": pictures(80, seed=1), "test": pictures(40, seed=2)})
+    run = run_of(examined, {"train": images(80, seed=1), "test": images(40, seed=2)})
     document = baselines(run)
     assert not document["validated"]
     assert by_name(document)["neighbours"]["chosen"] == {"neighbours": 1}
 
 
 def test_without_features_or_against_the_recipe_there_are_none(examined):
-    parts = {"train": pictures(30, seed=1), "test": pictures(20, seed=2)}
+    parts = {"train": images(30, seed=1), "test": images(20, seed=2)}
     assert baselines(run_of(examined, parts, evaluate=", baselines: false")) is None
-    assert baselines(run_of(examined, {"test": pictures(20, seed=2)})) is None
+    assert baselines(run_of(examined, {"test": images(20, seed=2)})) is None
 
 
 def test_numbers_have_a_median_neighbours_and_ridge_regression(examined):
@@ -115,8 +115,8 @@ def test_numbers_have_a_median_neighbours_and_ridge_regression(examined):
     true = run.splits["test"].predictions.targets[:, 0]
     median = np.median(run.splits["train"].predictions.targets)
     expected = mean_absolute_error(true, np.full(50, median))
-    assert models["prior"]["figures"]["mae"]["value"] == pytest.approx(expected)
-    assert models["probe"]["figures"]["r2"]["value"] > 0.9
+    assert models["prior"]["metrics"]["mae"]["value"] == pytest.approx(expected)
+    assert models["probe"]["metrics"]["r2"]["value"] > 0.9
     assert models["probe"]["difference"]["value"] > 0
     assert document["compared"] == "mae"
 
@@ -131,32 +131,32 @@ def test_several_labels_have_their_thresholds_from_validation(examined):
     run = examined(labels, features, outputs, task="multi_label", classes=("ant", "bee"))
     document = baselines(run)
     models = by_name(document)
-    assert models["probe"]["figures"]["f1"]["value"] > 0.85
-    assert models["probe"]["figures"]["hamming_loss"]["value"] < 0.12
-    # With the shares of the labels for thresholds every picture gets every label.
-    assert models["prior"]["figures"]["mean_average_precision"]["value"] < 0.6
+    assert models["probe"]["metrics"]["f1"]["value"] > 0.85
+    assert models["probe"]["metrics"]["hamming_loss"]["value"] < 0.12
+    # With the shares of the labels for thresholds every image gets every label.
+    assert models["prior"]["metrics"]["mean_average_precision"]["value"] < 0.6
     assert models["probe"]["difference"]["value"] > 0.2
 
 
-def test_ordered_classes_are_answered_by_their_median(examined):
-    parts = {"train": pictures(90, seed=1), "val": pictures(40, seed=2), "test": pictures(60, seed=3)}
+def test_ordered_classes_are_predicted_by_their_median(examined):
+    parts = {"train": images(90, seed=1), "val": images(40, seed=2), "test": images(60, seed=3)}
     run = run_of(examined, parts, task="ordinal")
     models = by_name(baselines(run))
     labels = run.splits["test"].predictions.labels
     shares = np.bincount(run.splits["train"].predictions.labels, minlength=3) / 90
     middle = int((np.cumsum(shares) < 0.5).sum())
-    assert models["prior"]["figures"]["mae"]["value"] == pytest.approx(np.abs(labels - middle).mean())
+    assert models["prior"]["metrics"]["mae"]["value"] == pytest.approx(np.abs(labels - middle).mean())
 
 
 def test_the_section_says_which_models_are_as_good(run_folder, evaluation):
-    figures = evaluation["splits"]["test"]["figures"]
-    shown = {name: figures[name] for name in ("accuracy", "balanced_accuracy", "f1")}
+    metrics = evaluation["splits"]["test"]["metrics"]
+    shown = {name: metrics[name] for name in ("accuracy", "balanced_accuracy", "f1")}
     gaps = {"prior": (0.1, 0.3), "neighbours": (-0.1, 0.2), "probe": (-0.4, -0.1)}
     models = [
         {
             "name": name,
             "chosen": {"neighbours": 3} if name == "neighbours" else {},
-            "figures": shown,
+            "metrics": shown,
             "difference": {"value": 0.0, "low": low, "high": high},
         }
         for name, (low, high) in gaps.items()

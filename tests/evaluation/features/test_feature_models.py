@@ -6,12 +6,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from imagetune.evaluation.features.feature_models import (
-    MOST_ROWS,
+    MAX_ROWS,
     LabelledFeatures,
     fit_probe,
     labelled_features,
     nearest,
-    neighbour_answers,
+    neighbour_predictions,
     rows_to_learn_from,
 )
 
@@ -28,17 +28,17 @@ def test_the_probe_is_scikit_learns_logistic_regression_on_standardised_features
     taught, asked = classes(), classes(seed=1)
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, tol=1e-8))
     expected.fit(taught.features, taught.labels)
-    answers = fit_probe(taught, 0.1)(asked.features)
-    assert answers == pytest.approx(expected.predict_proba(asked.features), abs=5e-3)
+    predictions = fit_probe(taught, 0.1)(asked.features)
+    assert predictions == pytest.approx(expected.predict_proba(asked.features), abs=5e-3)
 
 
-def test_a_class_without_pictures_is_never_likely():
+def test_a_class_without_images_is_never_likely():
     taught = classes(k=4)
     rest = taught.taken(np.flatnonzero(taught.labels != 2))
-    answers = fit_probe(rest, 0.1)(taught.features)
-    assert answers.shape == (120, 4)
-    assert not answers[:, 2].any()
-    assert answers.sum(axis=1) == pytest.approx(1)
+    predictions = fit_probe(rest, 0.1)(taught.features)
+    assert predictions.shape == (120, 4)
+    assert not predictions[:, 2].any()
+    assert predictions.sum(axis=1) == pytest.approx(1)
 
 
 def test_the_probe_of_numbers_is_ridge_regression():
@@ -50,22 +50,22 @@ def test_the_probe_of_numbers_is_ridge_regression():
     assert fit_probe(taught, 0.1)(features)[:, 0] == pytest.approx(expected.predict(features), rel=1e-4, abs=1e-4)
 
 
-def test_the_probe_of_several_labels_answers_each_for_itself():
+def test_the_probe_of_several_labels_predictions_each_for_itself():
     taught = classes(k=3)
     targets = np.stack([taught.labels == 0, taught.labels >= 1, np.zeros(120)], axis=1).astype(np.float64)
     several = LabelledFeatures(taught.features, targets, np.full(120, -1), np.arange(120), "multi_label")
-    answers = fit_probe(several, 0.1)(taught.features)
-    assert ((answers[:, 0] > 0.5) == (taught.labels == 0)).mean() > 0.9
-    assert answers[:, 0] + answers[:, 1] == pytest.approx(1, abs=1e-2)
-    assert not answers[:, 2].any()
+    predictions = fit_probe(several, 0.1)(taught.features)
+    assert ((predictions[:, 0] > 0.5) == (taught.labels == 0)).mean() > 0.9
+    assert predictions[:, 0] + predictions[:, 1] == pytest.approx(1, abs=1e-2)
+    assert not predictions[:, 2].any()
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_neighbours_are_those_of_scikit_learn(count):
     taught, asked = classes(), classes(seed=1)
     known = KNeighborsClassifier(n_neighbors=count, metric="cosine").fit(taught.features, taught.labels)
-    answers = neighbour_answers(taught, asked.features, [1, 3, 7])[count]
-    assert answers == pytest.approx(known.predict_proba(asked.features), abs=1e-5)
+    predictions = neighbour_predictions(taught, asked.features, [1, 3, 7])[count]
+    assert predictions == pytest.approx(known.predict_proba(asked.features), abs=1e-5)
     distances, indices = known.kneighbors(asked.features)
     found, cosines = nearest(asked.features, taught.features, count)
     assert (found == indices).all()
@@ -76,9 +76,9 @@ def test_between_equal_votes_the_nearer_neighbour_decides():
     features = np.array([[1.0, 0.0], [0.9, 0.5], [0.0, 1.0]], np.float32)
     labels = np.array([1, 0, 0])
     taught = LabelledFeatures(features, np.eye(2)[labels], labels, np.arange(3), "single_label")
-    answers = neighbour_answers(taught, np.array([[1.0, 0.1]]), [2])[2]
-    assert answers.argmax() == 1
-    assert answers == pytest.approx(0.5, abs=1e-5)
+    predictions = neighbour_predictions(taught, np.array([[1.0, 0.1]]), [2])[2]
+    assert predictions.argmax() == 1
+    assert predictions == pytest.approx(0.5, abs=1e-5)
 
 
 def test_neighbours_of_numbers_are_averaged():
@@ -87,7 +87,7 @@ def test_neighbours_of_numbers_are_averaged():
     taught = LabelledFeatures(features, values[:, None], np.full(40, -1), np.arange(40), "regression")
     known = KNeighborsRegressor(n_neighbors=5, metric="cosine").fit(features, values)
     asked = random.normal(size=(10, 3))
-    assert neighbour_answers(taught, asked, [5])[5][:, 0] == pytest.approx(known.predict(asked))
+    assert neighbour_predictions(taught, asked, [5])[5][:, 0] == pytest.approx(known.predict(asked))
 
 
 def test_features_without_length_are_near_to_nothing():
@@ -96,16 +96,16 @@ def test_features_without_length_are_near_to_nothing():
     assert sorted(found[0].tolist()) == [0, 1]
 
 
-def test_many_pictures_are_drawn_from_without_repetition():
+def test_many_images_are_drawn_from_without_repetition():
     many = LabelledFeatures(
         np.zeros((5000, 2), np.float32), np.ones((5000, 1)), np.zeros(5000, int), np.arange(5000), "ordinal"
     )
     rows = rows_to_learn_from(many, seed=1)
-    assert len(rows) == len(set(rows.tolist())) == MOST_ROWS
+    assert len(rows) == len(set(rows.tolist())) == MAX_ROWS
     assert (rows == rows_to_learn_from(many, seed=1)).all()
 
 
-def test_pictures_with_unknown_labels_are_left_out(examined):
+def test_images_with_unknown_labels_are_left_out(examined):
     run = examined(
         {"test": ["a", "what", "b"]}, {"test": np.eye(3)}, {"test": np.full((3, 2), 0.5)}, classes=("a", "b")
     )

@@ -37,26 +37,28 @@ def test_of_planted_errors_nearly_all_are_found_and_little_else(examined):
     run = run_of(examined, parts)
     document = label_errors(run)
     names = {f"{name}-{place}.png": part[2][place] for name, part in parts.items() for place in range(len(part[2]))}
-    for sure, least_recall, least_precision in ((False, 0.98, 0.8), (True, 0.8, 0.95)):
-        found = [doubt["path"] for doubt in document["learned"]["doubts"] if doubt["confident"] or not sure]
+    for sure, min_recall, min_precision in ((False, 0.98, 0.8), (True, 0.8, 0.95)):
+        found = [suspect["path"] for suspect in document["learned"]["suspects"] if suspect["confident"] or not sure]
         hits = sum(names[path] for path in found)
         recall, precision = hits / sum(names.values()), hits / len(found)
-        assert recall >= least_recall, (recall, precision)
-        assert precision >= least_precision, (recall, precision)
+        assert recall >= min_recall, (recall, precision)
+        assert precision >= min_precision, (recall, precision)
 
 
 def test_the_likely_label_of_a_planted_error_is_the_true_one(examined):
     parts = {"train": blobs(400, seed=1, flipped=0.1)}
     run = run_of(examined, parts)
-    doubts = label_errors(run)["learned"]["doubts"]
+    suspects = label_errors(run)["learned"]["suspects"]
     _, _, wrong, true = parts["train"]
     right = [
-        doubt["likely"] == CLASSES[true[int(doubt["path"].removesuffix(".png").split("-")[1])]]
-        for doubt in doubts
-        if wrong[int(doubt["path"].removesuffix(".png").split("-")[1])]
+        suspect["likely"] == CLASSES[true[int(suspect["path"].removesuffix(".png").split("-")[1])]]
+        for suspect in suspects
+        if wrong[int(suspect["path"].removesuffix(".png").split("-")[1])]
     ]
     assert np.mean(right) > 0.95
-    assert [doubt["self_confidence"] for doubt in doubts] == sorted(doubt["self_confidence"] for doubt in doubts)
+    assert [suspect["self_confidence"] for suspect in suspects] == sorted(
+        suspect["self_confidence"] for suspect in suspects
+    )
 
 
 def test_clean_labels_are_hardly_doubted(examined):
@@ -73,9 +75,9 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     assert with_test["learned"] == without["learned"]
     assert without["test"] is None
     wrong = {f"test-{place}.png" for place in np.flatnonzero(parts["test"][2])}
-    found = {doubt["path"] for doubt in with_test["test"]["doubts"]}
+    found = {suspect["path"] for suspect in with_test["test"]["suspects"]}
     assert len(found & wrong) >= 8
-    assert {doubt["split"] for doubt in with_test["test"]["doubts"]} == {"test"}
+    assert {suspect["split"] for suspect in with_test["test"]["suspects"]} == {"test"}
 
 
 def test_all_doubts_are_written_to_a_table(examined):
@@ -90,41 +92,41 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_and_groups_are_judged_without_each_other(examined):
-    """A picture that is there twice under the same wrong label would vouch for itself."""
+    """An image that is there twice under the same wrong label would vouch for itself."""
     features, labels, wrong, _ = blobs(200, seed=5, d=300, spread=0.25, flipped=0.1)
     twice = {"train": (np.concatenate([features, features]), np.concatenate([labels, labels]), np.tile(wrong, 2))}
     alone = run_of(examined, twice)
     paths = [record.path for record in alone.splits["train"].records]
-    naive = {doubt["path"] for doubt in label_errors(alone)["learned"]["doubts"]}
+    naive = {suspect["path"] for suspect in label_errors(alone)["learned"]["suspects"]}
     groups = [[paths[place], paths[place + 200]] for place in range(200)]
-    write_json(alone.folder / "audit.json", {"findings": [{"code": "identical-pictures", "groups": groups}]})
-    aware = {doubt["path"] for doubt in label_errors(alone)["learned"]["doubts"]}
+    write_json(alone.folder / "audit.json", {"findings": [{"code": "identical-images", "groups": groups}]})
+    aware = {suspect["path"] for suspect in label_errors(alone)["learned"]["suspects"]}
     names = {f"train-{place}.png" for place in np.flatnonzero(twice["train"][2])}
     assert len(aware & names) > len(naive & names) + 5
     by_group = run_of(examined, twice, groups={"train": [f"g{place % 200}" for place in range(400)]})
     (by_group.folder / "audit.json").unlink()
-    assert {doubt["path"] for doubt in label_errors(by_group)["learned"]["doubts"]} == aware
+    assert {suspect["path"] for suspect in label_errors(by_group)["learned"]["suspects"]} == aware
 
 
 def test_the_worked_rule_of_confident_learning():
-    """Thresholds are the mean confidence in each class (0.8, 0.7): only the third picture reaches the other's."""
-    answers = np.array([[0.95, 0.05], [0.95, 0.05], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.1, 0.9]])
+    """Thresholds are the mean confidence in each class (0.8, 0.7): only the third image reaches the other's."""
+    predictions = np.array([[0.95, 0.05], [0.95, 0.05], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.1, 0.9]])
     labels = np.array([0, 0, 0, 1, 1, 1])
     taught = LabelledFeatures(np.zeros((6, 1), np.float32), np.eye(2)[labels], labels, np.arange(6), "single_label")
-    assert wrong_labels(answers, taught).tolist() == [False, False, True, False, False, False]
+    assert wrong_labels(predictions, taught).tolist() == [False, False, True, False, False, False]
 
 
-def test_a_label_that_all_pictures_have_or_none_is_not_doubted():
+def test_a_label_that_all_images_have_or_none_is_not_doubted():
     random = np.random.default_rng(0)
     given = np.stack([np.ones(60), random.random(60) < 0.5, np.zeros(60)], axis=1)
-    answers = np.clip(given * 0.6 + 0.2 + random.normal(0, 0.25, given.shape), 0, 1)
+    predictions = np.clip(given * 0.6 + 0.2 + random.normal(0, 0.25, given.shape), 0, 1)
     rows = np.arange(60)
     taught = LabelledFeatures(np.zeros((60, 1), np.float32), given, np.zeros(60, np.int64), rows, "multi_label")
-    wrong = wrong_labels(answers, taught)
+    wrong = wrong_labels(predictions, taught)
     assert wrong.shape == given.shape
     assert wrong.any(axis=0).tolist() == [False, True, False]
     constant = LabelledFeatures(taught.features, np.ones((60, 2)), taught.labels, rows, "multi_label")
-    assert not wrong_labels(answers[:, :2], constant).any()
+    assert not wrong_labels(predictions[:, :2], constant).any()
 
 
 def test_several_labels_are_doubted_one_by_one(examined):
@@ -142,22 +144,22 @@ def test_several_labels_are_doubted_one_by_one(examined):
         task="multi_label",
         classes=("ant", "bee"),
     )
-    doubts = {doubt["path"]: doubt for doubt in label_errors(run)["learned"]["doubts"]}
-    found = [place for place in wrong if f"train-{place}.png" in doubts]
+    suspects = {suspect["path"]: suspect for suspect in label_errors(run)["learned"]["suspects"]}
+    found = [place for place in wrong if f"train-{place}.png" in suspects]
     assert len(found) >= 10
     for place in found:
-        doubt = doubts[f"train-{place}.png"]
-        assert ("ant" in doubt["likely"]) != ("ant" in doubt["label"])
+        suspect = suspects[f"train-{place}.png"]
+        assert ("ant" in suspect["likely"]) != ("ant" in suspect["label"])
 
 
 def test_a_recipe_that_wants_none_has_none(examined):
     assert label_errors(run_of(examined, {"train": blobs(40, seed=1)}, evaluate=", label_errors: false")) is None
 
 
-def test_misfiled_pictures_of_the_shipped_set_are_found(examined, real_features):
-    """Against a list made by eye: every misfiled picture that stands alone is doubted.
+def test_misfiled_images_of_the_shipped_set_are_found(examined, real_features):
+    """Against a list made by eye: every misfiled image that stands alone is suspected.
 
-    The six drawings of knots among the boats agree with each other, so that no model of the labels can doubt them.
+    The six drawings of knots among the boats agree with each other, so that no model of the labels can suspect them.
     """
     by_eye = json.loads(BY_EYE.read_text(encoding="utf-8"))
     paths = real_features["paths"].tolist()
@@ -168,18 +170,18 @@ def test_misfiled_pictures_of_the_shipped_set_are_found(examined, real_features)
     place = {path: record.path for path, record in zip(paths, records, strict=True)}
     groups = [[place[path] for path in group] for group in by_eye["near_duplicates"]]
     write_json(run.folder / "audit.json", {"findings": [{"code": "near-duplicates", "groups": groups}]})
-    found = [paths[int(doubt["path"][6:-4])] for doubt in label_errors(run)["learned"]["doubts"]]
+    found = [paths[int(suspect["path"][6:-4])] for suspect in label_errors(run)["learned"]["suspects"]]
     misfiled = {path for path in by_eye["misfiled"] if "knot" not in path}
-    odd = {*by_eye["misfiled"], *by_eye["doubtful"], *by_eye["placeholders"]}
+    odd = {*by_eye["misfiled"], *by_eye["uncertain"], *by_eye["placeholders"]}
     recall, precision = len(misfiled.intersection(found)) / len(misfiled), len(odd.intersection(found)) / len(found)
-    print(f"{len(found)} doubts, recall {recall:.2f}, precision {precision:.2f}, sorted {misfiled - set(found)}")
+    print(f"{len(found)} suspects, recall {recall:.2f}, precision {precision:.2f}, sorted {misfiled - set(found)}")
     assert recall >= 0.85
     assert precision >= 0.2
     assert len(found) <= 0.25 * len(paths)
 
 
 def test_of_planted_errors_in_real_features_most_are_found(examined, real_features):
-    """A tenth of the shipped labels is changed; the figures are those that the documentation gives."""
+    """A tenth of the shipped labels is changed; the metrics are those that the documentation gives."""
     random = np.random.default_rng(0)
     true = np.unique([path.split("/")[0] for path in real_features["paths"]], return_inverse=True)
     names, classes = tuple(true[0].tolist()), true[1]
@@ -187,9 +189,9 @@ def test_of_planted_errors_in_real_features_most_are_found(examined, real_featur
     wrong[random.choice(420, 42, replace=False)] = True
     labels = [names[label] for label in np.where(wrong, (classes + random.integers(1, 8, 420)) % 8, classes)]
     run = examined({"train": labels}, {"train": real_features["clipart"]}, {"train": np.zeros((420, 8))}, classes=names)
-    doubts = label_errors(run)["learned"]["doubts"]
-    found = np.array([int(doubt["path"][6:-4]) for doubt in doubts])
-    sure = np.array([doubt["confident"] for doubt in doubts])
+    suspects = label_errors(run)["learned"]["suspects"]
+    found = np.array([int(suspect["path"][6:-4]) for suspect in suspects])
+    sure = np.array([suspect["confident"] for suspect in suspects])
     print(f"all: recall {wrong[found].sum() / 42:.2f}, precision {wrong[found].mean():.2f}")
     print(f"confident: recall {wrong[found[sure]].sum() / 42:.2f}, precision {wrong[found[sure]].mean():.2f}")
     assert wrong[found].sum() >= 0.85 * 42

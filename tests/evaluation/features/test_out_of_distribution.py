@@ -1,4 +1,4 @@
-"""On the real backbone: what it says of the shipped pictures, of noise, and of photographs."""
+"""On the real backbone: what it says of the shipped images, of noise, and of photographs."""
 
 import shutil
 from dataclasses import replace
@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from imagetune.evaluation.features.out_of_distribution import LEAST_PICTURES, out_of_distribution, threshold_for
+from imagetune.evaluation.features.out_of_distribution import MIN_IMAGES, out_of_distribution, threshold_for
 from imagetune.model.build import LOGITS, build_model
 from imagetune.model.manifest import read_manifest, save_model
 from imagetune.model.out_of_distribution import read_detector
@@ -22,17 +22,17 @@ PIXELS = 32
 
 @pytest.fixture(scope="module")
 def features(real_features):
-    """Real features of the shipped pictures by split, with their labels; those of noise and of photographs."""
+    """Real features of the shipped images by split, with their labels; those of noise and of photographs."""
     labels = np.array([path.split("/")[0] for path in real_features["paths"]])
     drawn = np.random.default_rng(7).choice(["train", "val", "test"], len(labels), p=[0.65, 0.15, 0.2])
     parts = {name: real_features["clipart"][drawn == name] for name in ("train", "val", "test")}
-    strangers = {name: real_features[name] for name in ("noise", "photographs")}
-    return {**parts, **strangers}, {name: labels[drawn == name].tolist() for name in parts}
+    ood_images = {name: real_features[name] for name in ("noise", "photographs")}
+    return {**parts, **ood_images}, {name: labels[drawn == name].tolist() for name in parts}
 
 
 @pytest.fixture(scope="module")
 def model(features, tmp_path_factory):
-    """A model whose head is a logistic regression of the features, in a folder of its own, and what it answers.
+    """A model whose head is a logistic regression of the features, in a folder of its own, and what it predictions.
 
     Only its head is used, so that its backbone can have any weights.
     """
@@ -52,12 +52,12 @@ def run(model, features, examined, tmp_path):
     """Make a run of that model, whose folder holds it, with the score that is asked for."""
 
     def make(score):
-        made, folder, answers = model
+        made, folder, predictions = model
         seen, labels = features
         shutil.copytree(folder, tmp_path / "run" / "model", dirs_exist_ok=True)
         parts = {name: seen[name] for name in labels}
         setting = f", out_of_distribution: {score}"
-        return examined(labels, parts, answers, classes=CLASSES, model=made, evaluate=setting)
+        return examined(labels, parts, predictions, classes=CLASSES, model=made, evaluate=setting)
 
     return make
 
@@ -70,7 +70,7 @@ def _evidence(score, model, seen):
 
 
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
-def test_noise_and_photographs_are_told_from_the_shipped_pictures(run, features, model, score):
+def test_noise_and_photographs_are_told_from_the_shipped_images(run, features, model, score):
     examined = run(score)
     out_of_distribution(examined)
     detector = read_detector(examined.folder / "model", read_manifest(examined.folder / "model").out_of_distribution)
@@ -80,15 +80,15 @@ def test_noise_and_photographs_are_told_from_the_shipped_pictures(run, features,
     for name in ("noise", "photographs"):
         strange = detector.scores(_evidence(score, model, seen[name]), "single_label")
         area = roc_auc_score(np.repeat([0, 1], [len(known), len(strange)]), np.concatenate([known, strange]))
-        print(score, name, area, detector.turned_away(strange).mean(), detector.turned_away(known).mean())
+        print(score, name, area, detector.flagged(strange).mean(), detector.flagged(known).mean())
         assert area >= least[score][name], (score, name, area)
 
 
 def test_the_threshold_turns_away_the_stated_share_of_validation(run):
     document = out_of_distribution(run("energy"))
-    assert document["splits"]["val"]["turned_away"]["value"] <= 0.05
-    assert document["splits"]["val"]["turned_away"]["value"] > 0
-    assert document["splits"]["test"]["pictures"] == sum(document["histogram"]["counts"]["test"])
+    assert document["splits"]["val"]["flagged"]["value"] <= 0.05
+    assert document["splits"]["val"]["flagged"]["value"] > 0
+    assert document["splits"]["test"]["images"] == sum(document["histogram"]["counts"]["test"])
     assert document["strangest"][0]["score"] >= document["strangest"][1]["score"]
 
 
@@ -100,22 +100,22 @@ def test_the_manifest_keeps_the_rule_and_the_hash_of_its_statistics(run):
     assert len(rule.statistics_sha256) == 64
 
 
-def test_poisoned_test_pictures_leave_the_threshold_as_it_is(run):
+def test_poisoned_test_images_leave_the_threshold_as_it_is(run):
     examined = run("energy")
     threshold = out_of_distribution(examined)["threshold"]
     test = examined.splits["test"]
     poisoned = replace(test, features=test.features * 50)
     again = out_of_distribution(replace(examined, splits={**examined.splits, "test": poisoned}))
     assert again["threshold"] == threshold
-    assert again["splits"]["test"]["turned_away"] != out_of_distribution(examined)["splits"]["test"]["turned_away"]
+    assert again["splits"]["test"]["flagged"] != out_of_distribution(examined)["splits"]["test"]["flagged"]
 
 
-def test_too_few_validation_pictures_and_off_leave_the_manifest_alone(run):
+def test_too_few_validation_images_and_off_leave_the_manifest_alone(run):
     examined = run("off")
     assert out_of_distribution(examined) is None
     examined = run("energy")
     val = examined.splits["val"]
-    few = replace(val, records=val.records[: LEAST_PICTURES - 1])
+    few = replace(val, records=val.records[: MIN_IMAGES - 1])
     assert out_of_distribution(replace(examined, splits={**examined.splits, "val": few})) is None
     assert read_manifest(examined.folder / "model").out_of_distribution is None
 

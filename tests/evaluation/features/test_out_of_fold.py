@@ -21,13 +21,13 @@ def test_folds_are_stratified_and_keep_units_together():
     assert np.bincount(folds).max() - np.bincount(folds).min() <= 5
 
 
-def test_out_of_fold_answers_come_from_the_other_folds():
+def test_out_of_fold_predictions_come_from_the_other_folds():
     random = np.random.default_rng(1)
     labels = np.arange(100) % 4
     features = random.normal(size=(4, 16))[labels] + random.normal(size=(100, 16))
     taught = LabelledFeatures(features.astype(np.float32), np.eye(4)[labels], labels, np.arange(100), "single_label")
     folds = np.arange(100) % 5
-    strength, answers = out_of_fold(taught, folds, seed=0)
+    strength, predictions = out_of_fold(taught, folds, seed=0)
     for fold in range(5):
         expected = fit_probe(taught.taken(np.flatnonzero(folds != fold)), strength)(taught.features[folds == fold])
-        assert answers[folds == fold] == pytest.approx(expected)
+        assert predictions[folds == fold] == pytest.approx(expected)

@@ -46,7 +46,7 @@ def test_the_worked_example_of_modified_z_scores():
     assert robust_deviations(np.ones(10), np.zeros(10)).tolist() == [0.0] * 10
 
 
-def test_errors_that_grow_are_measured_beside_those_of_like_answers():
+def test_errors_that_grow_are_measured_beside_those_of_like_predictions():
     random = np.random.default_rng(0)
     judged = np.sort(random.uniform(1, 100, 500))
     true = judged * (1 + 0.1 * random.normal(size=500))
@@ -63,10 +63,10 @@ def test_planted_numbers_are_found_and_little_else(examined, growing):
     }
     document = label_errors(run_of(examined, parts))
     wrong = {f"{name}-{place}.png" for name, part in parts.items() for place in np.flatnonzero(part[2])}
-    for sure, least_recall, least_precision in ((False, 0.9, 0.85), (True, 0.35, 0.95)):
-        found = {doubt["path"] for doubt in document["learned"]["doubts"] if doubt["confident"] or not sure}
-        assert len(found & wrong) >= least_recall * len(wrong), (sure, len(found & wrong), len(wrong))
-        assert len(found & wrong) >= least_precision * len(found), (sure, len(found & wrong), len(found))
+    for sure, min_recall, min_precision in ((False, 0.9, 0.85), (True, 0.35, 0.95)):
+        found = {suspect["path"] for suspect in document["learned"]["suspects"] if suspect["confident"] or not sure}
+        assert len(found & wrong) >= min_recall * len(wrong), (sure, len(found & wrong), len(wrong))
+        assert len(found & wrong) >= min_precision * len(found), (sure, len(found & wrong), len(found))
 
 
 def test_clean_numbers_are_hardly_doubted(examined):
@@ -78,15 +78,15 @@ def test_clean_numbers_are_hardly_doubted(examined):
 
 def test_the_likely_number_is_near_the_true_one_and_the_furthest_off_come_first(examined):
     part = numbered(400, seed=4, planted=20)
-    doubts = label_errors(run_of(examined, {"train": part}))["learned"]["doubts"]
-    far = [abs(doubt["deviations"]) for doubt in doubts]
+    suspects = label_errors(run_of(examined, {"train": part}))["learned"]["suspects"]
+    far = [abs(suspect["deviations"]) for suspect in suspects]
     assert far == sorted(far, reverse=True)
     features = part[0]
-    for doubt in doubts:
-        place = int(doubt["path"].removesuffix(".png").split("-")[1])
+    for suspect in suspects:
+        place = int(suspect["path"].removesuffix(".png").split("-")[1])
         clean = 50 + features[place] @ np.array([10.0, 6.0, 0.0, 0.0])
-        assert abs(float(doubt["likely"]) - clean) < 6
-        assert doubt["difference"] == pytest.approx(float(doubt["label"]) - float(doubt["likely"]), abs=0.02)
+        assert abs(float(suspect["likely"]) - clean) < 6
+        assert suspect["difference"] == pytest.approx(float(suspect["label"]) - float(suspect["likely"]), abs=0.02)
 
 
 def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
@@ -96,7 +96,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     assert with_test["learned"] == without["learned"]
     assert without["test"] is None
     wrong = {f"test-{place}.png" for place in np.flatnonzero(parts["test"][2])}
-    assert len({doubt["path"] for doubt in with_test["test"]["doubts"]} & wrong) >= 7
+    assert len({suspect["path"] for suspect in with_test["test"]["suspects"]} & wrong) >= 7
 
 
 def test_all_doubts_are_written_to_a_table(examined):
@@ -110,15 +110,15 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_are_judged_without_each_other(examined):
-    """A picture that is there twice under the same wrong number would vouch for itself."""
+    """An image that is there twice under the same wrong number would vouch for itself."""
     features, numbers, wrong = numbered(150, seed=9, planted=10)
     twice = {"train": (np.concatenate([features, features]), np.tile(numbers, 2), np.tile(wrong, 2))}
     run = run_of(examined, twice)
     paths = [record.path for record in run.splits["train"].records]
     groups = [[paths[place], paths[place + 150]] for place in range(150)]
-    write_json(run.folder / "audit.json", {"findings": [{"code": "identical-pictures", "groups": groups}]})
-    folds = label_errors(run)["learned"]["doubts"]
-    found = {int(doubt["path"].removesuffix(".png").split("-")[1]) % 150 for doubt in folds}
+    write_json(run.folder / "audit.json", {"findings": [{"code": "identical-images", "groups": groups}]})
+    folds = label_errors(run)["learned"]["suspects"]
+    found = {int(suspect["path"].removesuffix(".png").split("-")[1]) % 150 for suspect in folds}
     assert len(found & set(np.flatnonzero(wrong))) >= 9
 
 
@@ -130,11 +130,11 @@ def test_neighbours_come_from_other_folds_and_their_median_is_told():
     blank = np.full(20, -1)
     taught = LabelledFeatures(features, numbers[:, None], blank, np.arange(20), "regression")
     said = neighbours_out_of_fold(taught, np.arange(20) % 2)
-    # The nearest five of the other fold around picture 9 are 6, 8, 10, 12 and 4 or 14.
+    # The nearest five of the other fold around image 9 are 6, 8, 10, 12 and 4 or 14.
     assert said[9] in (8.0, 12.0)
     assert said.max() < 1000
 
 
-def test_too_few_pictures_have_no_doubts(examined):
+def test_too_few_images_have_no_find_suspects(examined):
     features, numbers, _ = numbered(1, seed=0)
     assert label_errors(run_of(examined, {"train": (features, numbers)})) is None

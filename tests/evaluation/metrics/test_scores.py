@@ -10,7 +10,7 @@ BOOTSTRAP = Bootstrap(samples=6, seed=9)
 
 @pytest.fixture(params=[0.3, 3.0], ids=["poor", "good"])
 def data(request, made_up):
-    """Labels and probabilities of 80 pictures in 5 classes, rounded so that there are ties."""
+    """Labels and probabilities of 80 images in 5 classes, rounded so that there are ties."""
     predictions = made_up(80, 5, sharpness=request.param)
     probabilities = np.round(predictions.probabilities, 1) + 1e-3
     return predictions.labels, probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -40,7 +40,7 @@ def test_every_resampled_headline_is_what_scikit_learn_says_of_the_same_weights(
         assert {name: values[index] for name, values in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_resampled_class_figure_is_what_scikit_learn_says_of_the_same_weights(data):
+def test_every_resampled_class_metric_is_what_scikit_learn_says_of_the_same_weights(data):
     labels, probabilities = data
     found = resample(labels, probabilities, top_k=2, bootstrap=BOOTSTRAP).per_class
     for index, weights in enumerate(columns(labels)):
@@ -52,7 +52,7 @@ def test_every_resampled_class_figure_is_what_scikit_learn_says_of_the_same_weig
         np.testing.assert_allclose(found["f1"][index], f1, atol=1e-6)
 
 
-def test_a_weighted_confusion_matrix_counts_each_picture_as_often_as_it_was_drawn():
+def test_a_weighted_confusion_matrix_counts_each_image_as_often_as_it_was_drawn():
     labels, predicted = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0])
     weights = np.array([[1, 2], [1, 0], [1, 3], [1, 1]], dtype=np.float32)
     counts = weighted_confusion(labels, predicted, 3, weights)
@@ -60,7 +60,7 @@ def test_a_weighted_confusion_matrix_counts_each_picture_as_often_as_it_was_draw
     assert counts[:, :, 1].tolist() == [[2, 0, 0], [0, 3, 0], [1, 0, 0]]
 
 
-def test_a_class_without_pictures_has_no_figures_and_stays_out_of_the_means():
+def test_a_class_without_images_has_no_metrics_and_stays_out_of_the_means():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1]])
     found = resample(np.array([0, 1, 0]), probabilities, top_k=2, bootstrap=BOOTSTRAP)
     assert np.isnan(found.per_class["f1"][:, 2]).all()

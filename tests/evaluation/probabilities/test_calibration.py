@@ -30,7 +30,7 @@ def run(examined):
     return run_of(examined, parts)
 
 
-def test_figures_are_those_of_scikit_learn(run):
+def test_metrics_are_those_of_scikit_learn(run):
     tested = run.splits["test"].predictions
     measures = calibration_document(run)["splits"]["test"]["before"]
     truth = np.eye(3)[tested.labels]
@@ -41,7 +41,7 @@ def test_figures_are_those_of_scikit_learn(run):
     assert parts["reliability"] - parts["resolution"] + parts["uncertainty"] == pytest.approx(sum(briers))
     right = tested.predicted == tested.labels
     assert measures["overconfidence"]["value"] == pytest.approx(tested.probabilities.max(axis=1).mean() - right.mean())
-    assert sum(row["answers"] for row in measures["bins"]) == 400
+    assert sum(row["predictions"] for row in measures["bins"]) == 400
 
 
 def test_a_model_that_is_too_sure_is_found_out_and_mended(run):
@@ -84,14 +84,14 @@ def test_the_temperature_knows_nothing_of_the_test(examined):
     assert found[0] == found[1]
 
 
-def test_too_few_validation_pictures_give_no_temperature(examined):
+def test_too_few_validation_images_give_no_temperature(examined):
     document = calibration_document(run_of(examined, {"val": split(20, 2), "test": split(40, 3)}))
     assert document["temperature"]["value"] is None
-    assert "20 validation pictures are too few" in document["temperature"]["reason"]
+    assert "20 validation images are too few" in document["temperature"]["reason"]
     assert document["splits"]["test"]["after"] is None
     assert document["splits"]["test"]["before"]["ece"]["value"] is not None
     none = calibration_document(run_of(examined, {"test": split(40, 3)}))
-    assert "no validation pictures" in none["temperature"]["reason"]
+    assert "no validation images" in none["temperature"]["reason"]
 
 
 def test_labels_share_one_temperature(examined):
@@ -115,12 +115,12 @@ def test_labels_share_one_temperature(examined):
     json.dumps(document, allow_nan=False)
 
 
-def test_ordered_classes_are_judged_by_the_answer_that_they_get(examined):
+def test_ordered_classes_are_judged_by_the_prediction_that_they_get(examined):
     run = run_of(examined, {"val": split(200, 2), "test": split(200, 3)}, task="ordinal")
     tested = run.splits["test"].predictions
     claimed = tested.probabilities[np.arange(200), tested.predicted].mean()
     measures = calibration_document(run)["splits"]["test"]["before"]
-    found = sum(row["answers"] * row["claimed"] for row in measures["bins"]) / 200
+    found = sum(row["predictions"] * row["claimed"] for row in measures["bins"]) / 200
     assert found == pytest.approx(claimed)
     assert fitted_temperature(run).value is not None
 

@@ -56,7 +56,7 @@ def test_the_quantile_worked_by_hand():
 
 
 @pytest.mark.parametrize("task", ["single_label", "ordinal", "regression"])
-def test_sets_hold_the_true_answer_as_often_as_promised(task):
+def test_sets_hold_the_true_prediction_as_often_as_promised(task):
     covered = []
     for seed in range(300):
         both = drawn(60 + 100, seed=seed, task=task)
@@ -106,7 +106,7 @@ def test_the_threshold_of_labels_is_the_highest_that_may_be():
     assert risk_threshold(predictions.probabilities, np.zeros_like(truth), 0.8) == 1.0
 
 
-def test_an_empty_set_gets_the_answer_and_ordered_classes_have_no_gaps():
+def test_an_empty_set_gets_the_prediction_and_ordered_classes_have_no_gaps():
     outputs = np.array([[0.3, 0.28, 0.22, 0.2], [0.45, 0.05, 0.4, 0.1]])
     plain = predictions_of(["a", "b"], ["ant", "cat"], outputs, CLASSES, rule=LabelRule())
     members = set_members(plain, rule_of(0.35))
@@ -124,18 +124,18 @@ def test_the_part_tells_coverage_and_sizes(examined):
     assert document["covered"]["value"] == pytest.approx(hit.mean())
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
     assert document["mean_size"]["value"] == pytest.approx(members.sum(axis=1).mean())
-    assert sum(row["pictures"] for row in document["sizes"]) == 200
+    assert sum(row["images"] for row in document["sizes"]) == 200
     assert document["usual"]["low"] < 0.9 < document["usual"]["high"]
     ants = splits["test"].labels == 0
     assert document["classes"][0]["covered"]["value"] == pytest.approx(members[ants, 0].mean())
     json.dumps(document, allow_nan=False)
 
 
-def test_too_few_validation_pictures_are_said(examined):
+def test_too_few_validation_images_are_said(examined):
     splits = {"val": drawn(8, seed=1), "test": drawn(30, seed=2)}
     document = conformal_document(examined(*columns(splits), classes=CLASSES))
     assert document["threshold"] is None
-    assert "8 validation pictures are too few to vouch for 90%: it takes 9" in document["reason"]
+    assert "8 validation images are too few to vouch for 90%: it takes 9" in document["reason"]
     assert document["covered"]["value"] == 1.0
     assert document["mean_size"]["value"] == 4.0
 
@@ -146,13 +146,13 @@ def test_numbers_get_an_interval(examined):
     assert document["method"] == "absolute_residual"
     assert document["mean_size"]["value"] == pytest.approx(2 * document["threshold"])
     assert document["covered"]["low"] < 0.9 < document["covered"]["high"]
-    assert sum(row["pictures"] for row in document["ranges"]) == 150
-    held = sum(row["pictures"] * row["covered"]["value"] for row in document["ranges"])
+    assert sum(row["images"] for row in document["ranges"]) == 150
+    held = sum(row["images"] * row["covered"]["value"] for row in document["ranges"])
     assert held == pytest.approx(150 * document["covered"]["value"])
     json.dumps(document, allow_nan=False)
 
 
-def test_where_errors_grow_high_answers_are_seldom_held(examined):
+def test_where_errors_grow_high_predictions_are_seldom_held(examined):
     splits = {}
     for seed, name in enumerate(("val", "test")):
         random = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from imagetune.evaluation.probabilities.costs import costs_document
-from imagetune.evaluation.probabilities.decision_rules import least_cost_answers
+from imagetune.evaluation.probabilities.decision_rules import min_cost_predictions
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -20,27 +20,27 @@ def splits_of(sharpness=1.0):
     return tuple({name: part[place] for name, part in parts.items()} for place in range(3))
 
 
-def test_equal_costs_are_the_likeliest_answer():
+def test_equal_costs_are_the_likeliest_prediction():
     probabilities = np.random.default_rng(0).dirichlet([1, 1, 1], 100)
-    answers = least_cost_answers(probabilities, 1 - np.eye(3))
-    np.testing.assert_array_equal(answers, probabilities.argmax(axis=1))
+    predictions = min_cost_predictions(probabilities, 1 - np.eye(3))
+    np.testing.assert_array_equal(predictions, probabilities.argmax(axis=1))
 
 
 def test_two_classes_have_the_threshold_of_elkan():
     # Elkan 2001, equation 2: from (c10 - c00) / (c10 - c00 + c01 - c11) on; missing the second class costs 9.
     positive = np.array([0.05, 0.09, 0.11, 0.5])
     costs = np.array([[0.0, 1.0], [9.0, 0.0]])
-    answers = least_cost_answers(np.stack([1 - positive, positive], axis=1), costs)
-    assert answers.tolist() == [0, 0, 1, 1]
+    predictions = min_cost_predictions(np.stack([1 - positive, positive], axis=1), costs)
+    assert predictions.tolist() == [0, 0, 1, 1]
 
 
-def test_no_other_answer_is_expected_to_cost_less():
+def test_no_other_prediction_is_expected_to_cost_less():
     random = np.random.default_rng(3)
     probabilities, costs = random.dirichlet([1, 1, 1], 50), random.random((3, 3))
-    answers = least_cost_answers(probabilities, costs)
-    for row, answer in zip(probabilities, answers, strict=True):
+    predictions = min_cost_predictions(probabilities, costs)
+    for row, prediction in zip(probabilities, predictions, strict=True):
         expected = [sum(row[true] * costs[true, given] for true in range(3)) for given in range(3)]
-        assert expected[answer] == pytest.approx(min(expected))
+        assert expected[prediction] == pytest.approx(min(expected))
 
 
 def test_costs_are_paid_on_the_test(examined):
@@ -49,13 +49,13 @@ def test_costs_are_paid_on_the_test(examined):
     tested = run.splits["test"].predictions
     costs = np.array(part["costs"])
     paid = costs[tested.labels, tested.predicted]
-    assert part["as_answered"]["cost"]["value"] == pytest.approx(paid.mean())
-    assert part["saved"]["value"] == pytest.approx(paid.mean() - part["least_cost"]["cost"]["value"])
+    assert part["as_predicted"]["cost"]["value"] == pytest.approx(paid.mean())
+    assert part["saved"]["value"] == pytest.approx(paid.mean() - part["min_cost"]["cost"]["value"])
     assert part["saved"]["low"] > 0
     assert part["changed"] > 0
-    assert part["classes"][0]["least_cost"] < part["classes"][0]["as_answered"]
+    assert part["classes"][0]["min_cost"] < part["classes"][0]["as_predicted"]
     # The probabilities are right here, so that what they promise is what is paid.
-    assert part["least_cost"]["expected"] == pytest.approx(part["least_cost"]["cost"]["value"], rel=0.2)
+    assert part["min_cost"]["expected"] == pytest.approx(part["min_cost"]["cost"]["value"], rel=0.2)
     json.dumps(part, allow_nan=False)
 
 
@@ -64,7 +64,7 @@ def test_probabilities_that_are_too_sure_are_mended_first(examined):
     right = costs_document(examined(*splits_of(), classes=CLASSES, evaluate=costs))
     sure = costs_document(examined(*splits_of(sharpness=3.0), classes=CLASSES, evaluate=costs))
     assert sure["temperature"] == pytest.approx(3 * right["temperature"], rel=1e-3)
-    assert sure["least_cost"]["cost"]["value"] == pytest.approx(right["least_cost"]["cost"]["value"], rel=1e-6)
+    assert sure["min_cost"]["cost"]["value"] == pytest.approx(right["min_cost"]["cost"]["value"], rel=1e-6)
 
 
 def test_without_costs_there_is_nothing_to_tell(examined):

@@ -6,7 +6,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.predictions import predictions_of
-from imagetune.evaluation.probabilities.decision_rules import operating_answers, operating_thresholds
+from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
 from imagetune.evaluation.probabilities.operating_point import choose_threshold, operating_document
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.recipe.tracking import OperatingPointConfig
@@ -60,18 +60,18 @@ def test_the_threshold_has_the_best_youden_index_of_all():
 
 
 @pytest.mark.parametrize("least", [0.5, 0.8, 0.95, 1.0])
-def test_a_least_recall_is_kept_with_the_highest_precision(least):
+def test_a_min_recall_is_kept_with_the_highest_precision(least):
     predictions = drawn(150, 3)
-    threshold, _ = choose_threshold(predictions, config(least_recall=least))
+    threshold, _ = choose_threshold(predictions, config(min_recall=least))
     recall, precision, _ = every_threshold(predictions)
     found = taken_by(threshold, predictions)
     assert recall_score(*found) >= least
     assert precision_score(*found) == pytest.approx(precision[recall >= least].max())
 
 
-def test_a_least_precision_is_kept_with_the_highest_recall():
+def test_a_min_precision_is_kept_with_the_highest_recall():
     predictions = drawn(150, 4)
-    threshold, _ = choose_threshold(predictions, config(least_precision=0.8))
+    threshold, _ = choose_threshold(predictions, config(min_precision=0.8))
     recall, precision, _ = every_threshold(predictions)
     found = taken_by(threshold, predictions)
     assert precision_score(*found) >= 0.8
@@ -81,38 +81,38 @@ def test_a_least_precision_is_kept_with_the_highest_recall():
 def test_what_cannot_be_reached_is_said():
     outputs = np.array([[0.1, 0.9, 0.0], [0.2, 0.8, 0.0], [0.9, 0.1, 0.0]])
     predictions = predictions_of(["a", "b", "c"], ["ant", "bee", "cat"], outputs, CLASSES, rule=LabelRule())
-    threshold, reason = choose_threshold(predictions, config(least_precision=0.9))
+    threshold, reason = choose_threshold(predictions, config(min_precision=0.9))
     assert threshold is None
     assert reason == "no threshold reaches a precision of 90% on validation; the highest is 50.0%"
     absent = predictions_of(["a"], ["ant"], outputs[:1], CLASSES, rule=LabelRule())
-    assert choose_threshold(absent, config()) == (None, "validation has no pictures of bee")
+    assert choose_threshold(absent, config()) == (None, "validation has no images of bee")
 
 
-def test_answers_change_only_about_the_class_that_matters():
+def test_predictions_change_only_about_the_class_that_matters():
     outputs = np.array([[0.5, 0.3, 0.2], [0.3, 0.45, 0.25], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
     predictions = predictions_of(list("abcd"), ["ant"] * 4, outputs, CLASSES, rule=LabelRule())
     low = OperatingPoint(positive="bee", threshold=0.25)
-    assert operating_answers(predictions, low).tolist() == [1, 1, 2, 1]
+    assert operating_predictions(predictions, low).tolist() == [1, 1, 2, 1]
     high = OperatingPoint(positive="bee", threshold=0.7)
-    assert operating_answers(predictions, high).tolist() == [0, 0, 2, 1]
+    assert operating_predictions(predictions, high).tolist() == [0, 0, 2, 1]
     assert operating_thresholds(predictions, low) == (0.5, 0.25, 0.5)
 
 
 def test_the_part_tells_what_the_threshold_is_worth_on_the_test(examined):
     splits = {"val": drawn(150, 5), "test": drawn(200, 6)}
-    goal = ", operating_point: {positive: bee, least_recall: 0.9}"
+    goal = ", operating_point: {positive: bee, min_recall: 0.9}"
     document = operating_document(examined(*columns(splits), classes=CLASSES, evaluate=goal))
     assert document["goal"] == "the highest precision with a recall of at least 90%"
     assert document["splits"]["val"]["at_threshold"]["recall"]["value"] >= 0.9
     tested = splits["test"]
-    answers = operating_answers(tested, OperatingPoint(positive="bee", threshold=document["threshold"]))
-    figures = document["splits"]["test"]["at_threshold"]
+    predictions = operating_predictions(tested, OperatingPoint(positive="bee", threshold=document["threshold"]))
+    metrics = document["splits"]["test"]["at_threshold"]
     true = tested.labels == 1
-    assert figures["recall"]["value"] == pytest.approx(recall_score(true, answers == 1))
-    assert figures["precision"]["value"] == pytest.approx(precision_score(true, answers == 1))
-    assert figures["accuracy"]["value"] == pytest.approx((answers == tested.labels).mean())
-    assert figures["found"] + figures["missed"] == true.sum()
-    plain = document["splits"]["test"]["as_answered"]
+    assert metrics["recall"]["value"] == pytest.approx(recall_score(true, predictions == 1))
+    assert metrics["precision"]["value"] == pytest.approx(precision_score(true, predictions == 1))
+    assert metrics["accuracy"]["value"] == pytest.approx((predictions == tested.labels).mean())
+    assert metrics["found"] + metrics["missed"] == true.sum()
+    plain = document["splits"]["test"]["as_predicted"]
     assert plain["recall"]["value"] == pytest.approx(recall_score(true, tested.predicted == 1))
     json.dumps(document, allow_nan=False)
 
@@ -136,14 +136,14 @@ def test_a_label_that_matters_gets_its_own_threshold(examined):
         true = random.random((80, 3)) < outputs[name]
         labels[name] = [";".join(np.array(CLASSES)[row]) for row in true]
         features[name] = np.zeros((80, 2))
-    goal = ", operating_point: {positive: bee, least_recall: 0.95}"
+    goal = ", operating_point: {positive: bee, min_recall: 0.95}"
     run = examined(labels, features, outputs, classes=CLASSES, task="multi_label", evaluate=goal)
     document = operating_document(run)
     own = np.array(["bee" in label.split(";") for label in labels["test"]])
     taken = outputs["test"][:, 1] >= document["threshold"]
-    figures = document["splits"]["test"]
-    assert figures["at_threshold"]["recall"]["value"] == pytest.approx(taken[own].mean())
-    assert figures["as_answered"]["recall"]["value"] == pytest.approx((outputs["test"][own, 1] >= 0.5).mean())
+    metrics = document["splits"]["test"]
+    assert metrics["at_threshold"]["recall"]["value"] == pytest.approx(taken[own].mean())
+    assert metrics["as_predicted"]["recall"]["value"] == pytest.approx((outputs["test"][own, 1] >= 0.5).mean())
 
 
 def test_without_the_wish_there_is_none(examined):

@@ -5,7 +5,7 @@ from sklearn.metrics import brier_score_loss
 
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.probabilities.reliability import (
-    bin_answers,
+    bin_predictions,
     brier_parts,
     calibration_error,
     chance_errors,
@@ -15,7 +15,7 @@ from imagetune.evaluation.probabilities.reliability import (
 from imagetune.evaluation.statistics.intervals import Bootstrap
 
 
-def answers(n, *, seed, slope=1.0):
+def predictions(n, *, seed, slope=1.0):
     """Return claims and what happened, where a claim p comes true with ``0.5 + slope * (p - 0.5)``."""
     random = np.random.default_rng(seed)
     claimed = random.beta(4, 1.2, n)
@@ -27,8 +27,8 @@ def truth_of(claimed, slope):
 
 
 def test_bins_are_those_of_scikit_learn():
-    claimed, happened = answers(300, seed=0)
-    bins = bin_answers(claimed, happened, bins=10)
+    claimed, happened = predictions(300, seed=0)
+    bins = bin_predictions(claimed, happened, bins=10)
     true, predicted = calibration_curve(happened[:, 0], claimed[:, 0], n_bins=10, strategy="quantile")
     counts = bins.counts.sum(axis=0)
     np.testing.assert_array_equal(counts, 30)
@@ -38,17 +38,17 @@ def test_bins_are_those_of_scikit_learn():
 
 def test_equal_claims_stay_in_one_bin():
     claimed = np.repeat([0.5, 0.9, 1.0], [5, 5, 90])[:, None]
-    bins = bin_answers(claimed, np.ones_like(claimed))
+    bins = bin_predictions(claimed, np.ones_like(claimed))
     assert sorted(bins.counts.sum(axis=0))[-1] >= 90
     assert bins.counts.sum() == 100
-    one = bin_answers(np.full((10, 1), 0.7), np.ones((10, 1)))
+    one = bin_predictions(np.full((10, 1), 0.7), np.ones((10, 1)))
     assert one.counts.sum(axis=0).tolist() == [10]
 
 
 def test_errors_worked_by_hand():
-    # Two bins of two answers: claimed 0.3 and 0.8 on average, half and all of them came true.
+    # Two bins of two predictions: claimed 0.3 and 0.8 on average, half and all of them came true.
     claimed, happened = np.array([[0.2], [0.4], [0.7], [0.9]]), np.array([[0.0], [1.0], [1.0], [1.0]])
-    bins = bin_answers(claimed, happened, bins=2)
+    bins = bin_predictions(claimed, happened, bins=2)
     assert plain_ece(bins) == pytest.approx(0.5 * 0.2 + 0.5 * 0.2)
     plain, corrected = squared_errors(bins, np.ones((4, 1)))
     assert plain[0] == pytest.approx(0.04)
@@ -56,10 +56,10 @@ def test_errors_worked_by_hand():
     assert corrected[0] == pytest.approx(0.04 - 0.5 * (0.32 / 2) - 0.5 * (0.02 / 2))
 
 
-def test_weights_count_pictures_as_often_as_they_say():
-    claimed, happened = answers(40, seed=3)
+def test_weights_count_images_as_often_as_they_say():
+    claimed, happened = predictions(40, seed=3)
     weights = np.random.default_rng(0).integers(0, 4, (40, 1))
-    bins = bin_answers(claimed, happened)
+    bins = bin_predictions(claimed, happened)
     repeated = np.repeat(np.arange(40), weights[:, 0])
     again = type(bins)(bins.edges, bins.counts[repeated], bins.claimed[repeated], bins.happened[repeated])
     np.testing.assert_allclose(
@@ -71,8 +71,8 @@ def test_weights_count_pictures_as_often_as_they_say():
 def test_the_squared_error_has_no_bias(n, slope):
     plain, corrected, true = [], [], []
     for seed in range(400):
-        claimed, happened = answers(n, seed=seed, slope=slope)
-        bins = bin_answers(claimed, happened)
+        claimed, happened = predictions(n, seed=seed, slope=slope)
+        bins = bin_predictions(claimed, happened)
         errors = squared_errors(bins, np.ones((n, 1)))
         plain.append(float(errors[0][0]))
         corrected.append(float(errors[1][0]))
@@ -89,8 +89,8 @@ def test_its_interval_holds_the_error_as_often_as_it_says(slope, most):
     population = np.random.default_rng(99).beta(4, 1.2, 20_000)
     hits, runs = 0, 300
     for seed in range(runs):
-        claimed, happened = answers(200, seed=seed, slope=slope)
-        bins = bin_answers(claimed, happened)
+        claimed, happened = predictions(200, seed=seed, slope=slope)
+        bins = bin_predictions(claimed, happened)
         found = calibration_error(bins, Draws(200, Bootstrap(150, 0.95, seed, stratified=False)))
         place = np.searchsorted(bins.edges[1:-1], population, side="right")
         gap = truth_of(population, slope) - population
@@ -103,19 +103,19 @@ def test_its_interval_holds_the_error_as_often_as_it_says(slope, most):
 def test_a_perfect_model_is_seldom_called_miscalibrated_by_chance():
     rejected = 0
     for seed in range(300):
-        claimed, happened = answers(120, seed=seed)
-        bins = bin_answers(claimed, happened)
+        claimed, happened = predictions(120, seed=seed)
+        bins = bin_predictions(claimed, happened)
         errors = chance_errors(bins, claimed[:, 0], samples=200, seed=seed)
         rejected += (1 + (errors >= plain_ece(bins)).sum()) / 201 < 0.05
     assert 0.02 <= rejected / 300 <= 0.08
 
 
-def test_chance_errors_are_those_of_answers_drawn_anew():
-    claimed, happened = answers(60, seed=8)
-    bins = bin_answers(claimed, happened)
+def test_chance_errors_are_those_of_predictions_drawn_anew():
+    claimed, happened = predictions(60, seed=8)
+    bins = bin_predictions(claimed, happened)
     found = chance_errors(bins, claimed[:, 0], samples=4000, seed=0)
     random = np.random.default_rng(1)
-    slow = [plain_ece(bin_answers(claimed, (random.random((60, 1)) < claimed).astype(float))) for _ in range(1000)]
+    slow = [plain_ece(bin_predictions(claimed, (random.random((60, 1)) < claimed).astype(float))) for _ in range(1000)]
     assert found.mean() == pytest.approx(np.mean(slow), rel=0.05)
 
 
@@ -132,7 +132,7 @@ def test_brier_parts_sum_up_to_the_score():
 
 
 def test_brier_parts_worked_by_hand():
-    # Claims of 0.1 and 0.9; of ten pictures each 3 and 9 came true.
+    # Claims of 0.1 and 0.9; of ten images each 3 and 9 came true.
     claimed = np.repeat([0.1, 0.9], 10)[:, None]
     happened = np.array([1.0] * 3 + [0.0] * 7 + [1.0] * 9 + [0.0])[:, None]
     parts = brier_parts(claimed, happened)

@@ -9,19 +9,19 @@ from imagetune.evaluation.probabilities.roc_curves import curves_part, precision
 CLASSES = ("ant", "bee", "cat")
 
 
-def logit_error(figure):
+def logit_error(metric):
     """Return the standard error that a 95% interval symmetric in the logit was made with."""
-    low, high = (np.log(end / (1 - end)) for end in (figure.low, figure.high))
-    return (high - low) / 2 / 1.959964 * figure.value * (1 - figure.value)
+    low, high = (np.log(end / (1 - end)) for end in (metric.low, metric.high))
+    return (high - low) / 2 / 1.959964 * metric.value * (1 - metric.value)
 
 
 def test_the_ratings_of_hanley_and_mcneil():
     # Radiology 143, 1982, table 1; DeLong's error of it as Stata's manual prints it for `roctab disease rating`.
     normal, abnormal = np.repeat([1, 2, 3, 4, 5], [33, 6, 6, 11, 2]), np.repeat([1, 2, 3, 4, 5], [3, 2, 2, 11, 33])
     scores = np.concatenate([normal, abnormal]).astype(float)
-    figure = roc_auc_estimate(np.arange(109) >= 58, scores, 0.95)
-    assert figure.value == pytest.approx(0.8932, abs=5e-5)
-    assert logit_error(figure) == pytest.approx(0.0307, abs=5e-5)
+    metric = roc_auc_estimate(np.arange(109) >= 58, scores, 0.95)
+    assert metric.value == pytest.approx(0.8932, abs=5e-5)
+    assert logit_error(metric) == pytest.approx(0.0307, abs=5e-5)
 
 
 def test_areas_are_those_of_scikit_learn_with_ties_and_without(examined):
@@ -34,8 +34,8 @@ def test_areas_are_those_of_scikit_learn_with_ties_and_without(examined):
         assert row["roc_auc"]["value"] == pytest.approx(roc_auc_score(true, outputs[:, index]))
         assert row["average_precision"]["value"] == pytest.approx(average_precision_score(true, outputs[:, index]))
         assert row["share"] == pytest.approx(true.mean())
-        for figure in (row["roc_auc"], row["average_precision"]):
-            assert figure["low"] < figure["value"] < figure["high"]
+        for metric in (row["roc_auc"], row["average_precision"]):
+            assert metric["low"] < metric["value"] < metric["high"]
     json.dumps(part, allow_nan=False)
 
 
@@ -43,9 +43,9 @@ def test_the_interval_of_the_roc_auc_holds_it_as_often_as_it_says():
     random, hits = np.random.default_rng(1), 0
     for _ in range(1500):
         scores = np.concatenate([random.normal(size=60), random.normal(1.2, 1, 25)])
-        figure = roc_auc_estimate(np.arange(85) >= 60, scores, 0.95)
+        metric = roc_auc_estimate(np.arange(85) >= 60, scores, 0.95)
         # Of two normal distributions: the normal distribution function at 1.2 / sqrt(2).
-        hits += figure.low <= 0.80193 <= figure.high
+        hits += metric.low <= 0.80193 <= metric.high
     assert 0.93 <= hits / 1500 <= 0.97
 
 
@@ -57,21 +57,21 @@ def test_the_interval_of_the_average_precision_holds_it_as_often_as_it_says():
         return true, random.normal(size=n) + 1.2 * true
 
     truth = np.mean([average_precision_score(*draw(20_000)) for _ in range(20)])
-    figures = [precision_estimate(*draw(200), 0.95) for _ in range(1000)]
-    assert 0.93 <= np.mean([figure.low <= truth <= figure.high for figure in figures]) <= 0.98
+    metrics = [precision_estimate(*draw(200), 0.95) for _ in range(1000)]
+    assert 0.93 <= np.mean([metric.low <= truth <= metric.high for metric in metrics]) <= 0.98
 
 
 def test_nothing_out_of_order_is_no_certainty():
     true = np.arange(30) >= 20
-    figure = roc_auc_estimate(true, np.arange(30.0), 0.95)
-    assert (figure.value, figure.high) == (1.0, 1.0)
-    assert figure.low == pytest.approx(0.025 ** (1 / 10))
+    metric = roc_auc_estimate(true, np.arange(30.0), 0.95)
+    assert (metric.value, metric.high) == (1.0, 1.0)
+    assert metric.low == pytest.approx(0.025 ** (1 / 10))
     assert precision_estimate(true, np.arange(30.0), 0.95).low == pytest.approx(0.025 ** (1 / 10))
     assert roc_auc_estimate(true, -np.arange(30.0), 0.95).value == 0.0
 
 
-def test_a_class_without_pictures_has_no_curve():
-    figure = roc_auc_estimate(np.zeros(5, bool), np.arange(5.0), 0.95)
-    assert (figure.value, figure.reason) == (None, "no pictures of this class")
-    assert roc_auc_estimate(np.ones(5, bool), np.arange(5.0), 0.95).reason == "no other pictures of this class"
+def test_a_class_without_images_has_no_curve():
+    metric = roc_auc_estimate(np.zeros(5, bool), np.arange(5.0), 0.95)
+    assert (metric.value, metric.reason) == (None, "no images of this class")
+    assert roc_auc_estimate(np.ones(5, bool), np.arange(5.0), 0.95).reason == "no other images of this class"
     assert precision_estimate(np.zeros(5, bool), np.arange(5.0), 0.95).value is None

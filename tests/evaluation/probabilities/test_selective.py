@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from imagetune.evaluation.probabilities.confidence import Answers
+from imagetune.evaluation.probabilities.confidence import Predictions
 from imagetune.evaluation.probabilities.selective import best_aurc, coverage_thresholds, risk_curve, selective_part
 
 CLASSES = ("ant", "bee", "cat")
 
 
-def answers(confidence, right):
-    return Answers(np.array(confidence, float), np.array(right, bool))
+def predictions(confidence, right):
+    return Predictions(np.array(confidence, float), np.array(right, bool))
 
 
 def split(n, seed):
@@ -25,15 +25,15 @@ def run(examined):
 
 
 def test_risks_worked_by_hand():
-    risks = risk_curve(answers([0.9, 0.6, 0.8, 0.7], [True, True, False, True]))
+    risks = risk_curve(predictions([0.9, 0.6, 0.8, 0.7], [True, True, False, True]))
     np.testing.assert_allclose(risks, [0, 1 / 2, 1 / 3, 1 / 4])
     assert risks.mean() == pytest.approx(13 / 48)
 
 
-def test_equally_sure_answers_come_in_any_order():
-    risks = risk_curve(answers([0.9, 0.5, 0.5, 0.5], [True, False, True, True]))
+def test_equally_sure_predictions_come_in_any_order():
+    risks = risk_curve(predictions([0.9, 0.5, 0.5, 0.5], [True, False, True, True]))
     orders = [[False, True, True], [True, False, True], [True, True, False]]
-    sharp = [risk_curve(answers([0.9, 0.8, 0.7, 0.6], [True, *order])) for order in orders]
+    sharp = [risk_curve(predictions([0.9, 0.8, 0.7, 0.6], [True, *order])) for order in orders]
     np.testing.assert_allclose(risks, np.mean(sharp, axis=0))
 
 
@@ -42,15 +42,15 @@ def test_no_order_is_better_than_mistakes_last():
     best = best_aurc(right)
     assert best == pytest.approx((0 + 0 + 0 + 1 / 4 + 2 / 5) / 5)
     random = np.random.default_rng(0)
-    assert all(risk_curve(Answers(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50))
+    assert all(risk_curve(Predictions(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50))
 
 
-def test_thresholds_answer_at_least_the_share_on_the_pictures_they_are_chosen_on():
+def test_thresholds_prediction_at_least_the_share_on_the_images_they_are_chosen_on():
     confidence = np.random.default_rng(1).choice([0.3, 0.5, 0.7, 0.71, 0.9], 101)
     for share, threshold in coverage_thresholds(confidence).items():
-        answered = (confidence >= threshold).mean()
-        assert answered >= share
-        # No higher threshold between two of these answers would do.
+        predicted = (confidence >= threshold).mean()
+        assert predicted >= share
+        # No higher threshold between two of these predictions would do.
         higher = confidence[confidence >= threshold].min() + 1e-9
         assert (confidence >= higher).mean() < share or share == 1.0
 
@@ -61,7 +61,7 @@ def test_the_part_says_what_thresholds_of_validation_make_of_the_test(run):
     confidence, right = tested.probabilities.max(axis=1), tested.predicted == tested.labels
     for point in part["points"]:
         given = confidence >= point["threshold"]
-        assert point["answered"]["value"] == pytest.approx(given.mean())
+        assert point["predicted"]["value"] == pytest.approx(given.mean())
         assert point["accuracy"]["value"] == pytest.approx(right[given].mean())
         assert point["accuracy"]["low"] <= point["accuracy"]["value"] <= point["accuracy"]["high"]
     assert part["aurc_best"] < part["aurc"]["value"] < part["aurc_random"]
@@ -76,12 +76,12 @@ def test_without_validation_there_are_no_thresholds(examined):
     run = examined(*({name: part[place] for name, part in parts.items()} for place in range(3)), classes=CLASSES)
     part = selective_part(run)
     assert {point["threshold"] for point in part["points"]} == {None}
-    assert "no validation pictures" in part["points"][0]["answered"]["reason"]
+    assert "no validation images" in part["points"][0]["predicted"]["reason"]
 
 
 def test_groups_widen_the_intervals(examined):
     parts = {name: split(100, seed) for seed, name in enumerate(("val", "test"))}
-    # The same picture eight times: an eighth of the evidence.
+    # The same image eight times: an eighth of the evidence.
     parts["test"] = tuple(np.repeat(np.array(part)[:12], 8, axis=0) for part in parts["test"])
     columns = [{name: part[place] for name, part in parts.items()} for place in range(3)]
     columns[0] = {name: list(map(str, labels)) for name, labels in columns[0].items()}

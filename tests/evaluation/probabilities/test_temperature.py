@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from imagetune.evaluation.probabilities.temperature import LEAST_PICTURES, fit_temperature, logits_of, scaled
+from imagetune.evaluation.probabilities.temperature import MIN_IMAGES, fit_temperature, logits_of, scaled
 
 
 def drawn_classes(n, k, *, temperature, seed):
@@ -57,10 +57,10 @@ def test_its_interval_holds_the_temperature_as_often_as_it_says():
 
 
 def test_why_there_is_none_is_said():
-    probabilities, truth = drawn_classes(LEAST_PICTURES - 1, 3, temperature=1.0, seed=3)
+    probabilities, truth = drawn_classes(MIN_IMAGES - 1, 3, temperature=1.0, seed=3)
     few = fit_temperature(probabilities, truth, "single_label", confidence=0.95)
     assert few.value is None
-    assert "49 validation pictures are too few" in few.reason
+    assert "49 validation images are too few" in few.reason
     certain = np.eye(3)[np.arange(60) % 3]
     flawless = fit_temperature(0.7 * certain + 0.1, certain, "single_label", confidence=0.95)
     assert flawless.value is None

@@ -11,7 +11,7 @@ from imagetune.evaluation.robustness.weather import fractal
 from imagetune.recipe.tracking import Corruption
 
 NAMES = get_args(Corruption)
-# More of these is further from the picture; of the others the paper changes several things at once.
+# More of these is further from the image; of the others the paper changes several things at once.
 GROWING = (
     "gaussian_noise",
     "shot_noise",
@@ -50,16 +50,16 @@ def test_there_are_the_fifteen_of_the_paper_and_three_more():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(8, 8), (32, 48), (224, 160), (301, 97)])
-def test_pictures_of_any_size_are_damaged(palace, name, size):
-    picture = cv2.resize(palace, size[::-1], interpolation=cv2.INTER_AREA)
-    before = picture.copy()
+def test_images_of_any_size_are_corrupted(palace, name, size):
+    image = cv2.resize(palace, size[::-1], interpolation=cv2.INTER_AREA)
+    before = image.copy()
     for severity in SEVERITIES:
-        damaged = corrupt(picture, name, severity)
-        assert damaged.shape == picture.shape
-        assert damaged.dtype == np.uint8
-    assert (picture == before).all()
+        corrupted = corrupt(image, name, severity)
+        assert corrupted.shape == image.shape
+        assert corrupted.dtype == np.uint8
+    assert (image == before).all()
     # A lens out of focus by 4% of the side doesn't reach the next pixel of eight.
-    assert min(size) == 8 or (corrupt(picture, name, 5) != picture).any()
+    assert min(size) == 8 or (corrupt(image, name, 5) != image).any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,13 +73,13 @@ def test_another_seed_gives_other_pixels(palace, name):
 
 
 @pytest.mark.parametrize("name", GROWING)
-def test_more_severe_is_further_from_the_picture(palace, name):
+def test_more_severe_is_further_from_the_image(palace, name):
     distances = [distance(corrupt(palace, name, severity), palace) for severity in SEVERITIES]
     assert distances == sorted(distances)
     assert distances[-1] > 1.2 * distances[0]
 
 
-def test_every_severity_of_the_others_is_further_than_the_damage_of_rounding(palace):
+def test_every_severity_of_the_others_is_further_than_the_corruption_of_rounding(palace):
     for name in set(NAMES) - set(GROWING):
         assert min(distance(corrupt(palace, name, severity), palace) for severity in SEVERITIES) > 10, name
 
@@ -118,9 +118,9 @@ def test_contrast_is_the_share_of_the_paper(palace):
 
 
 def test_a_point_out_of_focus_is_a_disc_of_the_radius():
-    picture = np.zeros((65, 65, 3), np.float32)
-    picture[32, 32] = 1
-    disc = defocused(picture, 8.0, 0.5)[:, :, 0]
+    image = np.zeros((65, 65, 3), np.float32)
+    image[32, 32] = 1
+    disc = defocused(image, 8.0, 0.5)[:, :, 0]
     rows, columns = np.mgrid[-32:33, -32:33]
     assert disc.sum() == pytest.approx(1, abs=1e-4)
     # The mean squared distance in a disc is half its squared radius; the soft edge adds that of its Gaussian.
@@ -128,9 +128,9 @@ def test_a_point_out_of_focus_is_a_disc_of_the_radius():
 
 
 def test_a_trail_has_the_direction_and_stays_on_one_side():
-    picture = np.zeros((65, 65, 3), np.float32)
-    picture[32, 32] = 1
-    trail = motion_blurred(picture, length=20, sigma=8, degrees=90)[:, :, 0]
+    image = np.zeros((65, 65, 3), np.float32)
+    image[32, 32] = 1
+    trail = motion_blurred(image, length=20, sigma=8, degrees=90)[:, :, 0]
     rows, columns = np.nonzero(trail > 1e-4)
     assert set(columns) <= {31, 32, 33}
     assert len(set(rows)) >= 15
@@ -138,17 +138,17 @@ def test_a_trail_has_the_direction_and_stays_on_one_side():
 
 
 def test_behind_glass_pixels_are_swapped_and_none_is_lost():
-    picture = np.random.default_rng(0).random((40, 30, 3)).astype(np.float32)
-    mixed = seen_through_glass(picture, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
-    assert (mixed != picture).any(axis=2).mean() > 0.5
-    assert np.array_equal(np.sort(mixed.reshape(-1, 3), axis=0), np.sort(picture.reshape(-1, 3), axis=0))
+    image = np.random.default_rng(0).random((40, 30, 3)).astype(np.float32)
+    mixed = seen_through_glass(image, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
+    assert (mixed != image).any(axis=2).mean() > 0.5
+    assert np.array_equal(np.sort(mixed.reshape(-1, 3), axis=0), np.sort(image.reshape(-1, 3), axis=0))
     # A border as wide as the reach may only receive pixels, one from within the reach.
     rows = np.repeat(np.arange(40, dtype=np.float32)[:, None], 30, axis=1)[:, :, None].repeat(3, axis=2)
     moved = seen_through_glass(rows, sigma=0.01, reach=3, rounds=1, generator=np.random.default_rng(1))
     assert np.abs(moved - rows).max() > 1
 
 
-def test_a_blurred_picture_looks_alike_at_any_size(palace):
+def test_a_blurred_image_looks_alike_at_any_size(palace):
     large = cv2.resize(palace, (448, 448), interpolation=cv2.INTER_CUBIC)
     shrunk = cv2.resize(corrupt(large, "defocus_blur", 4), (224, 224), interpolation=cv2.INTER_AREA)
     assert distance(shrunk, corrupt(palace, "defocus_blur", 4)) < 0.02 * distance(
@@ -156,7 +156,7 @@ def test_a_blurred_picture_looks_alike_at_any_size(palace):
     )
 
 
-def test_a_picture_is_bent_alike_at_any_size(palace):
+def test_a_image_is_bent_alike_at_any_size(palace):
     small = cv2.resize(palace, (112, 112), interpolation=cv2.INTER_AREA)
     bent = corrupt(palace, "elastic_transform", 5)
     shrunk = cv2.resize(bent, (112, 112), interpolation=cv2.INTER_AREA)
@@ -164,9 +164,9 @@ def test_a_picture_is_bent_alike_at_any_size(palace):
 
 
 def test_a_turn_is_by_the_degrees_and_leaves_no_empty_corner():
-    picture = np.full((101, 101, 3), 200, np.uint8)
-    picture[50, 50:71] = 0
-    turned = corrupt(picture, "rotation", 5)
+    image = np.full((101, 101, 3), 200, np.uint8)
+    image[50, 50:71] = 0
+    turned = corrupt(image, "rotation", 5)
     rows, columns = np.nonzero(turned[:, :, 0] < 120)
     far = np.hypot(rows - 50, columns - 50).argmax()
     assert abs(rows[far] - 50) == pytest.approx(columns[far] - 50, abs=3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from examined import examined_of
 
-from imagetune.data.loading.decode import load_picture
+from imagetune.data.loading.decode import load_image
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import ExaminedSplit
@@ -14,12 +14,12 @@ from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.robustness.corruptions import corrupt
 from imagetune.evaluation.robustness.measure import (
     Subject,
-    damage_seed,
-    draw_pictures,
+    corruption_seed,
+    draw_images,
     measure_robustness,
     robustness_part,
 )
-from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_figures, sums_of
+from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_metrics, sums_of
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.tracking import EvaluateConfig, RobustnessConfig
@@ -37,7 +37,7 @@ def recipe_of(source, **evaluate):
 
 
 def colour_model():
-    """Answers by the mean colour, blue, green or red: noise does not harm it, fog does."""
+    """Predictions by the mean colour, blue, green or red: noise does not harm it, fog does."""
     inputs = keras.Input((SIZE, SIZE, 3))
     mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
     logits = keras.layers.Dense(3, activation="softmax")
@@ -47,9 +47,9 @@ def colour_model():
 
 
 @pytest.fixture
-def subject(pictures, tmp_path):
+def subject(images, tmp_path):
     def make(**config):
-        recipe = recipe_of(pictures)
+        recipe = recipe_of(images)
         return Subject(
             model=colour_model(),
             data=recipe.data,
@@ -59,7 +59,7 @@ def subject(pictures, tmp_path):
             config=RobustnessConfig(**config),
             class_names=CLASSES,
             thresholds=(),
-            root=pictures,
+            root=images,
             tiles=RunTiles(tmp_path),
         )
 
@@ -67,23 +67,23 @@ def subject(pictures, tmp_path):
 
 
 @pytest.fixture
-def records(pictures):
-    return [Record(str(path), path.parent.name) for path in sorted(pictures.glob("*/*.png"))]
+def records(images):
+    return [Record(str(path), path.parent.name) for path in sorted(images.glob("*/*.png"))]
 
 
-def test_answers_are_those_of_each_damaged_picture_alone(subject, records):
-    tested = subject(corruptions=("contrast", "fog", "gaussian_noise"), severities=(1, 4), pictures=20)
+def test_predictions_are_those_of_each_corrupted_image_alone(subject, records):
+    tested = subject(corruptions=("contrast", "fog", "gaussian_noise"), severities=(1, 4), images=20)
     document = measure_robustness(tested, records)
-    chosen = draw_pictures(records, tested)
-    assert document["pictures"] == len(chosen) == 20
-    images = [load_picture(record.path, tested.data.image, max_pixels=10**6) for record in chosen]
+    chosen = draw_images(records, tested)
+    assert document["images"] == len(chosen) == 20
+    images = [load_image(record.path, tested.data.image, max_pixels=10**6) for record in chosen]
     labels = np.array([CLASSES.index(record.label) for record in chosen])
     for row in document["corruptions"]:
         for severity in (1, 4):
-            damaged = np.stack(
-                [corrupt(image, row["name"], severity, seed=damage_seed(3, at)) for at, image in enumerate(images)]
+            corrupted = np.stack(
+                [corrupt(image, row["name"], severity, seed=corruption_seed(3, at)) for at, image in enumerate(images)]
             )
-            right = (tested.model.predict(damaged, verbose=0).argmax(axis=1) == labels).mean()
+            right = (tested.model.predict(corrupted, verbose=0).argmax(axis=1) == labels).mean()
             assert row["by_severity"][str(severity)]["value"] == pytest.approx(right)
     clean = (tested.model.predict(np.stack(images), verbose=0).argmax(axis=1) == labels).mean()
     assert document["clean"]["value"] == pytest.approx(clean)
@@ -93,54 +93,52 @@ def test_answers_are_those_of_each_damaged_picture_alone(subject, records):
     json.dumps(document, allow_nan=False)
 
 
-def test_progress_ends_with_all_pictures(subject, records):
+def test_progress_ends_with_all_images(subject, records):
     told = []
-    tested = subject(corruptions=("fog",), severities=(1, 2), pictures=10)
+    tested = subject(corruptions=("fog",), severities=(1, 2), images=10)
     measure_robustness(tested, records, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (30, 30)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
 
 
-def test_the_sheet_has_two_classes_with_their_answers_under_each_damage(subject, records, tmp_path):
-    sheet = measure_robustness(subject(corruptions=("contrast", "fog"), severities=(2, 5), pictures=6), records)[
-        "sheet"
-    ]
+def test_the_sheet_has_two_classes_with_their_predictions_under_each_corruption(subject, records, tmp_path):
+    sheet = measure_robustness(subject(corruptions=("contrast", "fog"), severities=(2, 5), images=6), records)["sheet"]
     assert sheet["severity"] == 5
-    assert len({picture["true"] for picture in sheet["pictures"]}) == 2
-    for picture in sheet["pictures"]:
-        assert picture["clean"]["answer"] == picture["true"]
-        assert [tile["name"] for tile in picture["damaged"]] == ["contrast", "fog"]
-        for tile in (picture["clean"], *picture["damaged"]):
-            assert tile["answer"] in CLASSES
+    assert len({image["true"] for image in sheet["images"]}) == 2
+    for image in sheet["images"]:
+        assert image["clean"]["prediction"] == image["true"]
+        assert [tile["name"] for tile in image["corrupted"]] == ["contrast", "fog"]
+        for tile in (image["clean"], *image["corrupted"]):
+            assert tile["prediction"] in CLASSES
             assert (tmp_path / tile["file"]).read_bytes()[:2] == b"\xff\xd8"
 
 
 def test_classes_have_equal_shares_as_far_as_they_go(subject, records):
     few = [record for record in records if record.label != "red"] + [Record("r.png", "red"), Record("x.png", "strange")]
-    labels = [record.label for record in draw_pictures(few, subject(pictures=9))]
+    labels = [record.label for record in draw_images(few, subject(images=9))]
     assert {name: labels.count(name) for name in CLASSES} == {"blue": 4, "green": 4, "red": 1}
-    assert len(draw_pictures(few, subject(pictures=200))) == 21
-    assert draw_pictures(few, subject(pictures=9)) == draw_pictures(few, subject(pictures=9))
+    assert len(draw_images(few, subject(images=200))) == 21
+    assert draw_images(few, subject(images=9)) == draw_images(few, subject(images=9))
 
 
-def test_without_test_pictures_or_the_wish_there_is_no_part(subject, records, pictures, tmp_path):
+def test_without_test_images_or_the_wish_there_is_no_part(subject, records, images, tmp_path):
     tested = subject(corruptions=("fog",), severities=(1,))
-    split = ExaminedSplit(records, _answers(records, tested), None)
-    wanted = recipe_of(pictures, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), pictures=6))
-    run = examined_of(tested.model, wanted, {"val": split, "test": split}, pictures, tmp_path)
-    assert robustness_part(run)["pictures"] == 6
+    split = ExaminedSplit(records, _predictions(records, tested), None)
+    wanted = recipe_of(images, robustness=RobustnessConfig(corruptions=("fog",), severities=(1,), images=6))
+    run = examined_of(tested.model, wanted, {"val": split, "test": split}, images, tmp_path)
+    assert robustness_part(run)["images"] == 6
     assert robustness_part(replace(run, splits={"val": split})) is None
-    assert robustness_part(replace(run, evaluate=recipe_of(pictures).evaluate)) is None
+    assert robustness_part(replace(run, evaluate=recipe_of(images).evaluate)) is None
 
 
-def _answers(records, tested):
-    images = np.stack([load_picture(record.path, tested.data.image, max_pixels=10**6) for record in records])
+def _predictions(records, tested):
+    images = np.stack([load_image(record.path, tested.data.image, max_pixels=10**6) for record in records])
     outputs = tested.model.predict(images, verbose=0).astype(np.float64)
     paths, labels = [record.path for record in records], [record.label for record in records]
     return predictions_of(paths, labels, outputs, CLASSES, rule=LabelRule("single_label", ";"))
 
 
-def answers(right, count=10):
+def predictions(right, count=10):
     """Predictions of two classes of which the first ``right`` are right."""
     labels = np.arange(count) % 2
     given = np.where(np.arange(count) < right, labels, 1 - labels)
@@ -150,22 +148,22 @@ def answers(right, count=10):
 CONFIG = EvaluateConfig(bootstrap_samples=500)
 
 
-def figures(clean, damaged, groups=None):
+def metrics(clean, corrupted, groups=None):
     drawn = resampling(clean, groups or [None] * len(clean.paths), CONFIG, seed=0)
-    return robustness_figures(clean, damaged, drawn)
+    return robustness_metrics(clean, corrupted, drawn)
 
 
 def test_the_mean_corruption_error_by_hand():
-    """Of 10 pictures 9 are right; fog leaves 7 and 3, snow 9 and 5; rotation is not common and doesn't count."""
-    found = figures(
-        answers(9),
+    """Of 10 images 9 are right; fog leaves 7 and 3, snow 9 and 5; rotation is not common and doesn't count."""
+    found = metrics(
+        predictions(9),
         {
-            ("fog", 1): answers(7),
-            ("fog", 5): answers(3),
-            ("snow", 1): answers(9),
-            ("snow", 5): answers(5),
-            ("rotation", 1): answers(0),
-            ("rotation", 5): answers(0),
+            ("fog", 1): predictions(7),
+            ("fog", 5): predictions(3),
+            ("snow", 1): predictions(9),
+            ("snow", 5): predictions(5),
+            ("rotation", 1): predictions(0),
+            ("rotation", 5): predictions(0),
         },
     )
     assert found["mean_corruption_error"]["value"] == pytest.approx((0.5 + 0.3) / 2)
@@ -177,19 +175,19 @@ def test_the_mean_corruption_error_by_hand():
     assert fog["lost"]["low"] <= 0.4 <= fog["lost"]["high"]
 
 
-def test_only_uncommon_damage_has_no_mean_corruption_error():
-    assert figures(answers(9), {("rotation", 1): answers(4)})["mean_corruption_error"] is None
+def test_only_uncommon_corruption_has_no_mean_corruption_error():
+    assert metrics(predictions(9), {("rotation", 1): predictions(4)})["mean_corruption_error"] is None
 
 
 def test_a_share_has_wilsons_interval():
     """Newcombe (Statistics in Medicine 17, 1998), table I: 81 of 263 is 0.2553 to 0.3662."""
-    found = figures(answers(81, 263), {("fog", 1): answers(15, 263)})
+    found = metrics(predictions(81, 263), {("fog", 1): predictions(15, 263)})
     assert (found["clean"]["low"], found["clean"]["high"]) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
 def test_what_is_lost_is_paired():
-    """The damage takes the same two pictures of 100 from the right ones: that is known better than either share."""
-    found = figures(answers(60, 100), {("fog", 1): answers(58, 100)})
+    """The corruption takes the same two images of 100 from the right ones: that is known better than either share."""
+    found = metrics(predictions(60, 100), {("fog", 1): predictions(58, 100)})
     lost = found["corruptions"][0]["lost"]
     assert lost["high"] - lost["low"] < 0.08
     share = found["clean"]
@@ -197,16 +195,16 @@ def test_what_is_lost_is_paired():
 
 
 def test_where_nothing_changes_no_interval_is_claimed():
-    lost = figures(answers(8), {("fog", 1): answers(8)})["corruptions"][0]["lost"]
+    lost = metrics(predictions(8), {("fog", 1): predictions(8)})["corruptions"][0]["lost"]
     assert lost == {"value": 0.0, "low": None, "high": None}
 
 
-def test_pictures_of_a_group_are_drawn_together():
-    """Ten copies of each of ten pictures tell no more than the ten."""
-    clean = answers(60, 100)
+def test_images_of_a_group_are_drawn_together():
+    """Ten copies of each of ten images tell no more than the ten."""
+    clean = predictions(60, 100)
     groups = [str(index // 10) for index in range(100)]
-    alone = figures(clean, {("fog", 1): answers(20, 100)})
-    together = figures(clean, {("fog", 1): answers(20, 100)}, groups)
+    alone = metrics(clean, {("fog", 1): predictions(20, 100)})
+    together = metrics(clean, {("fog", 1): predictions(20, 100)}, groups)
     widths = [found["clean"]["high"] - found["clean"]["low"] for found in (alone, together)]
     assert widths[1] > 2 * widths[0]
 
@@ -220,7 +218,7 @@ def test_labels_are_measured_by_micro_f1_and_numbers_by_their_error():
         LabelRule("multi_label", ";"),
         np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]),
     )
-    # Two labels found, one missed, one too many; the third picture has none and gets none.
+    # Two labels found, one missed, one too many; the third image has none and gets none.
     assert sums_of(several).score == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     numbers = replace(
         several, probabilities=np.array([[1.0], [2.0], [4.0]]), targets=np.array([[1.0], [4.0], [3.0]]),
@@ -228,7 +226,7 @@ def test_labels_are_measured_by_micro_f1_and_numbers_by_their_error():
     )  # fmt: skip
     assert sums_of(numbers).score == pytest.approx(1.0)
     worse = replace(numbers, probabilities=numbers.probabilities + 2)
-    found = figures(numbers, {("fog", 1): worse})
+    found = metrics(numbers, {("fog", 1): worse})
     assert found["measure"] == "mae"
     assert found["corruptions"][0]["lost"]["value"] == pytest.approx((2 + 0 + 3) / 3 - 1)
     assert found["relative_error"]["value"] == pytest.approx((2 + 0 + 3) / 3 - 1)
@@ -245,7 +243,7 @@ def test_heat_is_the_share_that_is_lost(value, clean, heat):
     assert heat_of(value, clean) == heat
 
 
-def test_the_report_shows_table_and_pictures(run_folder, subject, records):
+def test_the_report_shows_table_and_images(run_folder, subject, records):
     tested = replace(
         subject(corruptions=("jpeg_compression", "rotation"), severities=(1, 5)), tiles=RunTiles(run_folder)
     )
@@ -253,11 +251,11 @@ def test_the_report_shows_table_and_pictures(run_folder, subject, records):
     evaluation["robustness"] = measure_robustness(tested, records)
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
-    assert "On damaged pictures" in page
+    assert "On corrupted images" in page
     assert "JPEG compression" in page
     assert page.count('alt="as it is"') == 2
-    # Pictures that are gone, or named where they have no business, are not shown and do no harm.
-    evaluation["robustness"]["sheet"]["pictures"][0]["clean"]["file"] = "../../../secret.jpg"
+    # Images that are gone, or named where they have no business, are not shown and do no harm.
+    evaluation["robustness"]["sheet"]["images"][0]["clean"]["file"] = "../../../secret.jpg"
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
     assert page.count('alt="as it is"') == 1
@@ -265,4 +263,4 @@ def test_the_report_shows_table_and_pictures(run_folder, subject, records):
 
 
 def test_a_run_without_the_test_has_no_such_section(run_folder):
-    assert "On damaged pictures" not in write_report(run_folder).read_text(encoding="utf-8")
+    assert "On corrupted images" not in write_report(run_folder).read_text(encoding="utf-8")

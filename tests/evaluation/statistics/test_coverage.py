@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from imagetune.evaluation.metrics.scores import figures_by_class, mean_over, weighted_confusion
+from imagetune.evaluation.metrics.scores import mean_over, metrics_by_class, weighted_confusion
 from imagetune.evaluation.probabilities.confidence import Draws
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_pictures,
+    effective_images,
     estimate,
     f1_estimate,
     percentile_interval,
@@ -32,8 +32,8 @@ def holds(found: Estimate, truth: float) -> bool:
     return found.low <= truth <= found.high
 
 
-def chances_of_answers(recalls: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A row a class: how likely each answer is."""
+def chances_of_predictions(recalls: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A row a class: how likely each prediction is."""
     count = len(recalls)
     chances = np.diag(recalls).astype(float)
     for row in range(count):
@@ -45,37 +45,37 @@ def chances_of_answers(recalls: np.ndarray, generator: np.random.Generator) -> n
 def means(confusion: np.ndarray) -> dict[str, np.ndarray]:
     counts = confusion.astype(np.float64)
     present = counts.sum(axis=1) > 0
-    return {name: mean_over(values, present) for name, values in figures_by_class(counts).items()}
+    return {name: mean_over(values, present) for name, values in metrics_by_class(counts).items()}
 
 
 def coverage_of_means(counts: list[int], recalls: list[float], trials: int) -> dict[str, tuple[float, float]]:
-    """Return how often the interval holds the truth, and how often plain percentiles would, by figure."""
+    """Return how often the interval holds the truth, and how often plain percentiles would, by metric."""
     generator = np.random.default_rng(5)
-    chances, classes = chances_of_answers(np.array(recalls), generator), len(counts)
+    chances, classes = chances_of_predictions(np.array(recalls), generator), len(counts)
     labels = np.repeat(np.arange(classes), counts)
     truth = {name: float(value[0]) for name, value in means((chances.T * counts).T[:, :, None] * 1e6).items()}
-    steps, worth = chances.cumsum(axis=1), effective_pictures(np.array(counts, dtype=float))
+    steps, worth = chances.cumsum(axis=1), effective_images(np.array(counts, dtype=float))
     most = {"recall": worth, "f1": 2 * worth}
     right = {name: np.zeros(2) for name in most}
     for trial in range(trials):
-        answers = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
+        predictions = (generator.random(len(labels))[:, None] > steps[labels]).sum(axis=1).clip(0, classes - 1)
         bootstrap = Bootstrap(DRAWS, 0.95, trial)
-        values = means(weighted_confusion(labels, answers, classes, np.ones((len(labels), 1), np.float32)))
+        values = means(weighted_confusion(labels, predictions, classes, np.ones((len(labels), 1), np.float32)))
         (weights,) = resampled_weights(labels, bootstrap)
         samples, precision = (
-            means(weighted_confusion(labels, answers, classes, weights)),
+            means(weighted_confusion(labels, predictions, classes, weights)),
             precision_of(labels, bootstrap),
         )
         for name, limit in most.items():
             value = float(values[name][0])
-            found = estimate(value, samples[name], bootstrap, pictures=worth, precision=precision, most=limit)
+            found = estimate(value, samples[name], bootstrap, images=worth, precision=precision, most=limit)
             low, high = percentile_interval(samples[name], 0.95) or (value, value)
             right[name] += holds(found, truth[name]), low <= truth[name] <= high
     return {name: (float(both[0]) / trials, float(both[1]) / trials) for name, both in right.items()}
 
 
 def sizes_of(count: int, size: int, spread: str, generator: np.random.Generator) -> np.ndarray:
-    """Return the pictures of each group: nearly equal ones, or unequal ones, of which some have many times as many."""
+    """Return the images of each group: nearly equal ones, or unequal ones, of which some have many times as many."""
     if spread == "unequal":
         return generator.geometric(1 / size, count)
     return generator.integers(max(1, size - 3), size + 4, count)
@@ -84,7 +84,7 @@ def sizes_of(count: int, size: int, spread: str, generator: np.random.Generator)
 def coverage_of_groups(
     count: int, size: int, truth: float, likeness: float, trials: int, spread: str = "alike"
 ) -> tuple[float, float]:
-    """Return the coverage of an accuracy of pictures in groups, and what it would be without looking at the groups."""
+    """Return the coverage of an accuracy of images in groups, and what it would be without looking at the groups."""
     generator = np.random.default_rng(6)
     right = np.zeros(2)
     for trial in range(trials):
@@ -99,23 +99,23 @@ def coverage_of_groups(
     return float(right[0]) / trials, float(right[1]) / trials
 
 
-def coverage_of_share(pictures: int, truths: np.ndarray) -> float:
+def coverage_of_share(images: int, truths: np.ndarray) -> float:
     """Return the coverage of Wilson's interval, not by simulation but exactly, as the mean over some true shares."""
-    hits = np.arange(pictures + 1)
-    ends = [share_estimate(float(found), pictures, 0.95) for found in hits]
+    hits = np.arange(images + 1)
+    ends = [share_estimate(float(found), images, 0.95) for found in hits]
     low, high = np.array([found.low for found in ends]), np.array([found.high for found in ends])
-    chances = binom.pmf(hits[:, None], pictures, truths)
+    chances = binom.pmf(hits[:, None], images, truths)
     return float((chances * ((low[:, None] <= truths) & (truths <= high[:, None]))).sum(axis=0).mean())
 
 
-@pytest.mark.parametrize("pictures", [20, 40, 85, 300])
-def test_an_accuracy(pictures: int) -> None:
-    assert BAND[0] <= coverage_of_share(pictures, np.linspace(0.6, 0.98, 200)) <= BAND[1]
+@pytest.mark.parametrize("images", [20, 40, 85, 300])
+def test_an_accuracy(images: int) -> None:
+    assert BAND[0] <= coverage_of_share(images, np.linspace(0.6, 0.98, 200)) <= BAND[1]
 
 
 def test_an_f1_of_a_class() -> None:
     generator, trials = np.random.default_rng(2), 4000
-    # Of 30 pictures 24 are found on average; of 90 others 6 are taken for the class.
+    # Of 30 images 24 are found on average; of 90 others 6 are predicted as the class.
     found, taken = generator.binomial(30, 0.8, trials), generator.binomial(90, 6 / 90, trials)
     truth = 2 * 24 / (30 + 24 + 6)
     covered = [
@@ -152,7 +152,7 @@ def test_means_over_classes_where_plain_percentiles_fail() -> None:
     assert found["f1"][1] < BAND[0]
 
 
-def test_pictures_in_groups_where_ignoring_them_fails() -> None:
+def test_images_in_groups_where_ignoring_them_fails() -> None:
     covered, ignoring = coverage_of_groups(40, 5, 0.85, 0.3, 1000)
     assert BAND[0] <= covered <= BAND[1]
     assert ignoring < 0.9
@@ -175,7 +175,7 @@ def test_means_over_classes_of_all_kinds(counts: list[int], recalls: list[float]
 
 
 @pytest.mark.parametrize("likeness", [0.0, 0.5])
-def test_groups_of_nearly_the_same_picture_and_groups_of_any_picture(likeness: float) -> None:
+def test_groups_of_nearly_the_same_image_and_groups_of_any_image(likeness: float) -> None:
     covered, _ = coverage_of_groups(60, 4, 0.9, likeness, 1000)
     assert BAND[0] <= covered <= BAND[1]
 
@@ -187,7 +187,7 @@ def test_groups_of_nearly_the_same_picture_and_groups_of_any_picture(likeness: f
 @pytest.mark.parametrize("truth", [0.7, 0.85, 0.9])
 def test_groups_of_all_kinds(count: int, truth: float, likeness: float, spread: str) -> None:
     covered, _ = coverage_of_groups(count, 5, truth, likeness, 3000, spread)
-    # 20 groups of pictures that are not alike at all come out at 97.2%.
+    # 20 groups of images that are not alike at all come out at 97.2%.
     assert BAND[0] <= covered <= BAND[1] + 0.005
 
 

@@ -1,6 +1,6 @@
-"""How often intervals of figures that are no shares hold the truth, by simulation: nominal 95%, allowed 93 to 97%.
+"""How often intervals of metrics that are no shares hold the truth, by simulation: nominal 95%, allowed 93 to 97%.
 
-Each trial draws pictures, truth and answers anew, and asks `evaluate_split` for the figures, as a run does.
+Each trial draws images, truth and predictions anew, and asks `evaluate_split` for the metrics, as a run does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import pytest
 
 from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.metrics.multilabel import label_figures
+from imagetune.evaluation.metrics.multilabel import label_metrics
 from imagetune.evaluation.metrics.ordinal import rank_values
-from imagetune.evaluation.metrics.regression import value_figures
+from imagetune.evaluation.metrics.regression import value_metrics
 from imagetune.evaluation.metrics.scores import resample, weighted_confusion
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import Draws
@@ -26,17 +26,17 @@ from imagetune.recipe.tracking import EvaluateConfig
 BAND = (0.93 - 0.005, 0.97 + 0.005)
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 NAMES = tuple("abcdefgh")
-# Draws n pictures: predictions, and the group of each (none where there are no groups).
+# Draws n images: predictions, and the group of each (none where there are no groups).
 Draw = Callable[[np.random.Generator, int], tuple[Predictions, Sequence[str]]]
 
 
-def predictions_of(task: str, truth: np.ndarray, answers: np.ndarray) -> Predictions:
-    count, width = answers.shape
+def predictions_of(task: str, truth: np.ndarray, predictions: np.ndarray) -> Predictions:
+    count, width = predictions.shape
     one_class = task in ("single_label", "ordinal")
     return Predictions(
         paths=tuple(map(str, range(count))),
         labels=truth if one_class else np.full(count, -1),
-        probabilities=answers,
+        probabilities=predictions,
         class_names=NAMES[:width],
         rule=LabelRule(task, value_name="age") if task == "regression" else LabelRule(task),
         targets=np.zeros((0, 0)) if one_class else truth.reshape(count, width).astype(np.float64),
@@ -44,7 +44,7 @@ def predictions_of(task: str, truth: np.ndarray, answers: np.ndarray) -> Predict
 
 
 def shared(generator: np.random.Generator, count: int, width: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """Return normal numbers, half of whose variance lies between groups of so many pictures; no groups of one."""
+    """Return normal numbers, half of whose variance lies between groups of so many images; no groups of one."""
     numbers = generator.normal(size=(count, width))
     if size == 1:
         return numbers, []
@@ -67,8 +67,8 @@ def ranks(classes: int, spread: float, size: int = 1) -> Draw:
     def draw(generator: np.random.Generator, count: int) -> tuple[Predictions, Sequence[str]]:
         noise, groups = shared(generator, count, 1, size)
         labels = np.arange(count) * classes // count if size == 1 else generator.integers(0, classes, count)
-        answers = np.clip(np.rint(labels + spread * noise[:, 0]), 0, classes - 1).astype(int)
-        return predictions_of("ordinal", labels, 0.9 * np.eye(classes)[answers] + 0.1 / classes), groups
+        predictions = np.clip(np.rint(labels + spread * noise[:, 0]), 0, classes - 1).astype(int)
+        return predictions_of("ordinal", labels, 0.9 * np.eye(classes)[predictions] + 0.1 / classes), groups
 
     return draw
 
@@ -92,17 +92,17 @@ def several(rates: Sequence[float], gain: float, size: int = 1) -> Draw:
     return draw
 
 
-def figures_of(some: Predictions) -> Mapping[str, float]:
-    """Return the figures without intervals."""
+def metrics_of(some: Predictions) -> Mapping[str, float]:
+    """Return the metrics without intervals."""
     once, task = np.ones((len(some.paths), 1), np.float32), some.rule.task
     if task == "regression":
-        found = value_figures(some.targets[:, 0], some.probabilities[:, 0])(once)
+        found = value_metrics(some.targets[:, 0], some.probabilities[:, 0])(once)
     elif task == "multi_label":
-        found = label_figures(some.targets >= 0.5, some.given, some.probabilities)(once)[0]
+        found = label_metrics(some.targets >= 0.5, some.given, some.probabilities)(once)[0]
     elif task == "ordinal":
         found = rank_values(weighted_confusion(some.labels, some.predicted, len(some.class_names), once))
     else:
-        # A resampling of which each picture is once.
+        # A resampling of which each image is once.
         whole = np.full(len(some.paths), -1)
         units = Units(whole, np.zeros(1, np.int64))
         found = resample(some.labels, some.probabilities, top_k=2, bootstrap=Bootstrap(1), without=units).headline
@@ -110,20 +110,20 @@ def figures_of(some: Predictions) -> Mapping[str, float]:
 
 
 def truth_of(draw: Draw) -> Mapping[str, float]:
-    """Return the figures of very many pictures, in parts that fit into memory."""
+    """Return the metrics of very many images, in parts that fit into memory."""
     generator = np.random.default_rng(99)
-    found = [figures_of(draw(generator, 12_000)[0]) for _ in range(40)]
-    return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
+    found = [metrics_of(draw(generator, 12_000)[0]) for _ in range(40)]
+    return {name: float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
 
-def coverage(draw: Draw, pictures: int, trials: int, names: Sequence[str]) -> dict[str, float]:
+def coverage(draw: Draw, images: int, trials: int, names: Sequence[str]) -> dict[str, float]:
     generator, truth = np.random.default_rng(5), truth_of(draw)
     held = dict.fromkeys(names, 0)
     for trial in range(trials):
-        some, groups = draw(generator, pictures)
-        figures = evaluate_split(some, config=CONFIG, seed=trial, groups=groups).figures
+        some, groups = draw(generator, images)
+        metrics = evaluate_split(some, config=CONFIG, seed=trial, groups=groups).metrics
         for name in names:
-            held[name] += holds(figures[name], truth[name])
+            held[name] += holds(metrics[name], truth[name])
     return {name: count / trials for name, count in held.items()}
 
 
@@ -163,14 +163,14 @@ def test_a_brier_score_and_a_log_loss_of_calibration(size: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("draw", "pictures"), [(numbers(), 20), (numbers(), 300), (numbers(size=5), 150)])
-def test_errors_of_numbers_of_all_kinds(draw: Draw, pictures: int) -> None:
-    assert_in_band(coverage(draw, pictures, 1500, ("mae", "rmse", "r2")))
+@pytest.mark.parametrize(("draw", "images"), [(numbers(), 20), (numbers(), 300), (numbers(size=5), 150)])
+def test_errors_of_numbers_of_all_kinds(draw: Draw, images: int) -> None:
+    assert_in_band(coverage(draw, images, 1500, ("mae", "rmse", "r2")))
 
 
 @pytest.mark.slow
 def test_squared_errors_with_a_long_tail_fall_a_little_short() -> None:
-    # Pictures that decide the mean of squares are too rare to be in every test.
+    # Images that decide the mean of squares are too rare to be in every test.
     found = coverage(numbers("skewed"), 200, 1500, ("mae", "rmse", "r2"))
     assert 0.91 <= found.pop("rmse") <= BAND[1]
     assert_in_band(found)
@@ -178,7 +178,7 @@ def test_squared_errors_with_a_long_tail_fall_a_little_short() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("draw", "pictures"),
+    ("draw", "images"),
     [
         (one_class(4, 2.0, 1.5), 60),
         (one_class(5, 1.8, 1.5), 85),
@@ -188,27 +188,25 @@ def test_squared_errors_with_a_long_tail_fall_a_little_short() -> None:
         (one_class(3, 2.0, 1.5, size=5), 300),
     ],
 )
-def test_log_losses_and_mean_areas_of_all_kinds(draw: Draw, pictures: int) -> None:
-    assert_in_band(coverage(draw, pictures, 700, ("log_loss", "roc_auc")))
+def test_log_losses_and_mean_areas_of_all_kinds(draw: Draw, images: int) -> None:
+    assert_in_band(coverage(draw, images, 700, ("log_loss", "roc_auc")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("draw", "images"), [(ranks(5, 0.6), 40), (ranks(5, 0.8), 100), (ranks(5, 0.8, size=6), 180)])
+def test_distances_in_ranks(draw: Draw, images: int) -> None:
+    assert_in_band(coverage(draw, images, 700, ("mae", "quadratic_weighted_kappa")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("draw", "pictures"), [(ranks(5, 0.6), 40), (ranks(5, 0.8), 100), (ranks(5, 0.8, size=6), 180)]
-)
-def test_distances_in_ranks(draw: Draw, pictures: int) -> None:
-    assert_in_band(coverage(draw, pictures, 700, ("mae", "quadratic_weighted_kappa")))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("draw", "pictures"),
+    ("draw", "images"),
     [
         (several((0.5, 0.4, 0.3), 2.0), 40),
         (several((0.5, 0.3, 0.2, 0.1), 2.5), 120),
         (several((0.5, 0.4, 0.3), 2.5, 4), 200),
     ],
 )
-def test_several_labels(draw: Draw, pictures: int) -> None:
+def test_several_labels(draw: Draw, images: int) -> None:
     names = ("f1", "micro_f1", "precision", "recall", "hamming_loss", "mean_average_precision")
-    assert_in_band(coverage(draw, pictures, 700, names))
+    assert_in_band(coverage(draw, images, 700, names))

@@ -5,7 +5,7 @@ from scipy.stats import beta
 from imagetune.evaluation.statistics.intervals import (
     Bootstrap,
     Estimate,
-    effective_pictures,
+    effective_images,
     flawless_bound,
     percentile_interval,
     resampled_weights,
@@ -25,7 +25,7 @@ def test_the_seed_decides_the_resamplings():
     assert (first != other).any()
 
 
-def test_stratified_resamplings_keep_the_pictures_of_each_class():
+def test_stratified_resamplings_keep_the_images_of_each_class():
     weights = all_weights(LABELS, Bootstrap(samples=100))
     assert weights.shape == (10, 100)
     for label in range(3):
@@ -38,7 +38,7 @@ def test_plain_resamplings_keep_only_the_total():
     assert len(np.unique(weights[LABELS == 0].sum(axis=0))) > 1
 
 
-def test_every_picture_is_drawn_equally_often():
+def test_every_image_is_drawn_equally_often():
     weights = all_weights(LABELS, Bootstrap(samples=20_000))
     np.testing.assert_allclose(weights.mean(axis=1), 1, atol=0.05)
     # Drawing n of n with repetition gives each a variance of 1 - 1/n within its class.
@@ -54,7 +54,7 @@ def test_the_interval_is_the_middle_of_the_samples():
     assert percentile_interval(np.arange(101) / 100, 0.9) == pytest.approx((0.05, 0.95))
 
 
-def test_samples_without_a_figure_are_left_out_of_the_interval():
+def test_samples_without_a_metric_are_left_out_of_the_interval():
     assert percentile_interval(np.array([np.nan, 1.0, np.nan, 1.0]), 0.95) == (1.0, 1.0)
     assert percentile_interval(np.array([np.nan]), 0.95) is None
 
@@ -70,14 +70,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.90 <= covered / 300 <= 0.985
 
 
-@pytest.mark.parametrize("pictures", [1, 12, 300])
-def test_the_bound_without_a_mistake_is_clopper_and_pearsons(pictures):
-    assert flawless_bound(pictures, 0.95) == pytest.approx(beta.ppf(0.025, pictures, 1))
+@pytest.mark.parametrize("images", [1, 12, 300])
+def test_the_bound_without_a_mistake_is_clopper_and_pearsons(images):
+    assert flawless_bound(images, 0.95) == pytest.approx(beta.ppf(0.025, images, 1))
 
 
-def test_equal_classes_are_worth_all_their_pictures_and_unequal_ones_fewer():
-    assert effective_pictures(np.array([10.0, 10.0])) == pytest.approx(20)
-    assert effective_pictures(np.array([1.0, 19.0])) == pytest.approx(4 / (1 + 1 / 19))
+def test_equal_classes_are_worth_all_their_images_and_unequal_ones_fewer():
+    assert effective_images(np.array([10.0, 10.0])) == pytest.approx(20)
+    assert effective_images(np.array([1.0, 19.0])) == pytest.approx(4 / (1 + 1 / 19))
 
 
 def test_an_estimate_without_reason_has_none_in_json():

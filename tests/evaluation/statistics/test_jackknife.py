@@ -32,7 +32,7 @@ def test_a_mean_of_even_numbers_has_students_interval():
     assert found.method == "jackknife"
 
 
-def test_a_mean_that_one_picture_decides_is_less_sure_than_students():
+def test_a_mean_that_one_image_decides_is_less_sure_than_students():
     values = np.append(np.ones(40), 60.0)
     found, plain = mean_estimate(values, Bootstrap()), ttest_1samp(values, 0).confidence_interval(0.95)
     assert found.high - found.low > 2 * (plain.high - plain.low)
@@ -65,7 +65,7 @@ def test_groups_of_one_size_have_the_error_of_their_means():
     assert found.freedom <= 11
 
 
-def test_very_many_pictures_are_left_out_several_at_once():
+def test_very_many_images_are_left_out_several_at_once():
     values, labels = GENERATOR.exponential(size=5000), np.repeat([0, 1], [4000, 1000])
     units = units_of(labels, groups=None, stratified=True, most=200, seed=1)
     assert len(units.strata) == 200
@@ -75,7 +75,7 @@ def test_very_many_pictures_are_left_out_several_at_once():
     assert found.error == pytest.approx(values.std() / 5000**0.5, rel=0.15)
 
 
-def test_a_curved_figure_is_as_sure_as_scipys_bootstrap_says():
+def test_a_curved_metric_is_as_sure_as_scipys_bootstrap_says():
     values = GENERATOR.normal(0, 3, 200)
     units = units_left_out(np.zeros(200, np.int64), Bootstrap())
     (weights,) = weights_left_out(units)
@@ -88,16 +88,16 @@ def test_a_curved_figure_is_as_sure_as_scipys_bootstrap_says():
 def test_what_one_group_alone_defines_has_no_interval():
     found = left_out_estimate(0.8, LeftOut(np.array([0.8, np.nan, 0.8]), np.zeros(3, np.int64)), 0.95, flawless=5)
     assert (found.low, found.high) == (None, None)
-    assert "one picture or group" in found.reason
+    assert "one image or group" in found.reason
 
 
-def test_a_figure_that_no_picture_changes_has_no_interval():
+def test_a_metric_that_no_image_changes_has_no_interval():
     found = mean_estimate(np.full(20, 0.3), Bootstrap())
     assert (found.value, found.low) == (pytest.approx(0.3), None)
-    assert "no picture" in found.reason
+    assert "no image" in found.reason
 
 
-def test_a_flawless_share_of_groups_counts_for_fewer_pictures():
+def test_a_flawless_share_of_groups_counts_for_fewer_images():
     groups = np.repeat(np.arange(10), 5)
     precision = precision_of(np.zeros(50, np.int64), Bootstrap(), groups)
     # Kish's design effect of groups of five with a correlation of a half is 1 + 4 / 2.
@@ -111,7 +111,7 @@ def test_a_flawless_share_of_groups_counts_for_fewer_pictures():
     ("value", "scale", "ends"),
     [(2.0, "loss", (0.0, np.inf)), (0.9, "shortfall", (-np.inf, 1.0)), (0.9, "correlation", (-1, 1))],
 )
-def test_an_interval_stays_where_the_figure_can_lie(value, scale, ends):
+def test_an_interval_stays_where_the_metric_can_lie(value, scale, ends):
     low, high = scaled_interval(value, 3.0, scale)
     assert ends[0] <= low < value < high <= ends[1]
     # A short one is the plain one.

@@ -3,19 +3,19 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 
 from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
-from imagetune.evaluation.statistics.paired_tests import pictures_to_tell
+from imagetune.evaluation.statistics.paired_tests import images_to_tell
 from imagetune.evaluation.statistics.power import gap_documents, resolution_document, value_resolution_document
 
 
-def test_the_number_of_pictures_is_connors_in_a_published_example():
+def test_the_number_of_images_is_connors_in_a_published_example():
     # Connor, Biometrics 43 (1987): shares 0.45 and 0.05 of discordant pairs, 80% power, 5% level: 23 pairs, as
     # calculators that cite it round 22.01.
-    assert pictures_to_tell(0.4, 0.5, confidence=0.95) == pytest.approx(22.01, abs=0.005)
+    assert images_to_tell(0.4, 0.5, confidence=0.95) == pytest.approx(22.01, abs=0.005)
 
 
-def test_so_many_pictures_find_the_difference_four_times_of_five():
+def test_so_many_images_find_the_difference_four_times_of_five():
     found = resolution_document(share_estimate(164, 200, 0.95), 200, confidence=0.95)
-    needed = {row["difference"]: row["pictures"] for row in found["needed"]}
+    needed = {row["difference"]: row["images"] for row in found["needed"]}
     assert found["discordant"] == pytest.approx(0.18)
     # McNemar's exact test on so many simulated pairs, of which 0.18 are discordant and the better one wins 0.05 more.
     generator = np.random.default_rng(0)
@@ -27,28 +27,28 @@ def test_so_many_pictures_find_the_difference_four_times_of_five():
     assert needed[0.02] > 6 * needed[0.05]
 
 
-def test_the_least_difference_and_the_pictures_it_takes_agree():
+def test_the_min_detectable_difference_and_the_images_it_takes_agree():
     found = resolution_document(Estimate(0.82, 0.76, 0.87), 550, confidence=0.95)
-    assert found["least_difference"] == pytest.approx(0.05, abs=0.002)
-    assert found["text"].startswith("With 550 test pictures, two models like this one can be told apart if they differ")
+    assert found["min_detectable_difference"] == pytest.approx(0.05, abs=0.002)
+    assert found["text"].startswith("With 550 test images, two models like this one can be told apart if they differ")
 
 
 def test_a_test_without_a_mistake_assumes_some():
     found = resolution_document(share_estimate(40, 40, 0.95), 40, confidence=0.95)
     assert 0 < found["discordant"] < 0.1
-    assert found["least_difference"] > 0.05
+    assert found["min_detectable_difference"] > 0.05
 
 
-def test_there_is_nothing_to_say_without_a_figure():
+def test_there_is_nothing_to_say_without_a_metric():
     assert resolution_document(Estimate(None), 0, confidence=0.95) is None
 
 
 def test_gaps_are_the_first_split_minus_the_second():
-    figures = {
+    metrics = {
         "train": {"accuracy": Estimate(0.9, 0.87, 0.95), "roc_auc": Estimate(None)},
         "test": {"accuracy": Estimate(0.8, 0.68, 0.84), "roc_auc": Estimate(0.9, 0.8, 1.0)},
     }
-    assert gap_documents(figures) == {
+    assert gap_documents(metrics) == {
         "train_test": {
             "accuracy": {
                 "value": pytest.approx(0.1),
@@ -60,7 +60,7 @@ def test_gaps_are_the_first_split_minus_the_second():
     }
 
 
-def test_so_many_pictures_tell_two_errors_of_numbers_apart_four_times_of_five():
+def test_so_many_images_tell_two_errors_of_numbers_apart_four_times_of_five():
     """Paired t tests of simulated absolute errors that correlate by half, as is assumed."""
     random = np.random.default_rng(0)
     errors = np.abs(random.normal(0, 3, 100_000))
@@ -70,11 +70,11 @@ def test_so_many_pictures_tell_two_errors_of_numbers_apart_four_times_of_five():
     assert row["share"] == 0.1
     assert row["difference"] == pytest.approx(0.1 * mae.value)
     spread = errors.std()
-    shared, own, other = random.normal(0, spread * 0.5**0.5, (3, 1500, row["pictures"]))
+    shared, own, other = random.normal(0, spread * 0.5**0.5, (3, 1500, row["images"]))
     pairs = (shared + own) - (shared + other) + row["difference"]
     power = np.mean(ttest_1samp(pairs, 0.0, axis=1).pvalue < 0.05)
     assert 0.77 <= power <= 0.83
-    again = value_resolution_document(mae, rmse, row["pictures"], confidence=0.95)
+    again = value_resolution_document(mae, rmse, row["images"], confidence=0.95)
     assert again["share_of_error"] == pytest.approx(0.1, rel=0.01)
     assert "mean absolute errors differ by about" in found["text"]
     assert value_resolution_document(Estimate(0.0), Estimate(0.0), 100, confidence=0.95) is None

@@ -14,10 +14,10 @@ from imagetune.evaluation.statistics.intervals import (
 from imagetune.evaluation.statistics.proportions import effective_count, two_sided_quantile, wilson_interval
 
 
-@pytest.mark.parametrize(("hits", "pictures"), [(1, 10), (70, 85), (81, 263), (299, 300)])
-def test_wilsons_interval_is_scipys(hits, pictures):
-    expected = binomtest(hits, pictures).proportion_ci(0.95, method="wilson")
-    found = share_estimate(hits, pictures, 0.95)
+@pytest.mark.parametrize(("hits", "images"), [(1, 10), (70, 85), (81, 263), (299, 300)])
+def test_wilsons_interval_is_scipys(hits, images):
+    expected = binomtest(hits, images).proportion_ci(0.95, method="wilson")
+    found = share_estimate(hits, images, 0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.method == "wilson"
 
@@ -37,7 +37,7 @@ def test_at_the_ends_it_is_the_exact_interval(hits):
 
 
 def test_an_f1_comes_from_a_share():
-    # 8 right, 10 of the class, 12 taken for it: J = 8 / 14, F1 = 16 / 22.
+    # 8 right, 10 of the class, 12 predicted as it: J = 8 / 14, F1 = 16 / 22.
     found, share = f1_estimate(8, 10, 12, 0.95), share_estimate(8, 14, 0.95)
     assert found.value == pytest.approx(16 / 22)
     assert found.low == pytest.approx(2 * share.low / (1 + share.low))
@@ -49,14 +49,14 @@ def test_few_groups_reach_further():
     assert two_sided_quantile(0.95, 10) == pytest.approx(t.ppf(0.975, 9))
 
 
-def test_a_share_of_independent_pictures_is_worth_all_of_them():
+def test_a_share_of_independent_images_is_worth_all_of_them():
     assert effective_count(0.8, 0.8 * 0.2 / 50) == pytest.approx(50)
     assert effective_count(1.0, 0.0) is None
     low, high = wilson_interval(np.array([0.0, 0.5, 1.0]), np.array([9.0, 9.0, 9.0]), 1.96)
     assert ((low >= 0) & (high <= 1) & (low <= [0, 0.5, 1]) & (high >= [0, 0.5, 1])).all()
 
 
-def test_groups_get_numbers_and_pictures_without_one_are_alone():
+def test_groups_get_numbers_and_images_without_one_are_alone():
     codes = group_codes(["b", None, "b", None, "a"])
     assert len(set(codes[[0, 2]])) == 1
     assert len(set(codes)) == 4
@@ -76,13 +76,13 @@ def test_an_interval_of_groups_is_longer_where_they_are_alike():
     right = np.repeat([1.0, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0], 5)
     codes, strata = np.repeat(np.arange(12), 5), np.zeros(60, np.int64)
     found = {}
-    for name, groups in (("groups", codes), ("pictures", None)):
+    for name, groups in (("groups", codes), ("images", None)):
         bootstrap = Bootstrap(samples=1000, stratified=False)
         (weights,) = resampled_weights(strata, bootstrap, groups=groups)
         samples = right @ weights / weights.sum(axis=0)
         found[name] = estimate(
-            right.mean(), samples, bootstrap, pictures=60, precision=precision_of(strata, bootstrap, groups), most=60
+            right.mean(), samples, bootstrap, images=60, precision=precision_of(strata, bootstrap, groups), most=60
         )
-    widths = {name: figure.high - figure.low for name, figure in found.items()}
-    # Five alike pictures tell no more than one: the interval is about sqrt(5) times as long.
-    assert widths["groups"] / widths["pictures"] == pytest.approx(5**0.5, rel=0.15)
+    widths = {name: metric.high - metric.low for name, metric in found.items()}
+    # Five alike images tell no more than one: the interval is about sqrt(5) times as long.
+    assert widths["groups"] / widths["images"] == pytest.approx(5**0.5, rel=0.15)

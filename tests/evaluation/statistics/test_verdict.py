@@ -4,14 +4,14 @@ from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.evaluation.statistics.verdict import difference, judge
 
 
-def verdict(train, test, val=None, *, baseline=0.2, pictures=1000):
+def verdict(train, test, val=None, *, baseline=0.2, images=1000):
     accuracies = {"train": Estimate(*train), "test": Estimate(*test)}
     if val is not None:
         accuracies["val"] = Estimate(*val)
-    return judge(accuracies, dict.fromkeys(accuracies, pictures), baseline=baseline, confidence=0.95)
+    return judge(accuracies, dict.fromkeys(accuracies, images), baseline=baseline, confidence=0.95)
 
 
-def test_the_difference_of_two_figures_has_the_interval_of_both():
+def test_the_difference_of_two_metrics_has_the_interval_of_both():
     # By hand: 0.9 - 0.8, sqrt(0.03^2 + 0.04^2) = 0.05 below and sqrt(0.05^2 + 0.12^2) = 0.13 above.
     gap = difference(Estimate(0.9, 0.87, 0.95), Estimate(0.8, 0.68, 0.84))
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.05, 0.23))
@@ -34,12 +34,12 @@ def test_the_gap_and_its_interval_decide(train, test, code):
     assert verdict(train, test)["code"] == code
 
 
-def test_the_words_hold_the_figures():
+def test_the_words_hold_the_metrics():
     found = verdict((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), (0.81, 0.77, 0.85))
     assert found["title"] == "Over-fitted"
     assert found["text"].startswith(
-        "The model is right on 99.0% of 1,000 training pictures (98.0 to 100.0), 81.0% of 1,000 validation pictures "
-        "(77.0 to 85.0) and 80.0% of 1,000 test pictures (75.0 to 85.0); in brackets: 95% intervals. "
+        "The model is right on 99.0% of 1,000 training images (98.0 to 100.0), 81.0% of 1,000 validation images "
+        "(77.0 to 85.0) and 80.0% of 1,000 test images (75.0 to 85.0); in brackets: 95% intervals. "
         "Test is 19.0 points below training"
     )
     assert "Validation" not in found["text"]
@@ -47,7 +47,7 @@ def test_the_words_hold_the_figures():
 
 
 def test_under_fitting_is_told_against_naming_the_largest_class():
-    assert "would be right on 20.0% of the training pictures" in verdict((0.45, 0.4, 0.5), (0.44, 0.4, 0.48))["text"]
+    assert "would be right on 20.0% of the training images" in verdict((0.45, 0.4, 0.5), (0.44, 0.4, 0.48))["text"]
 
 
 def test_a_validation_that_flatters_is_told():
@@ -57,7 +57,7 @@ def test_a_validation_that_flatters_is_told():
     )
 
 
-def test_a_missing_interval_counts_as_the_figure_itself():
+def test_a_missing_interval_counts_as_the_metric_itself():
     assert verdict((0.95, None, None), (0.94, None, None))["code"] == "close"
 
 

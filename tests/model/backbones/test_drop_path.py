@@ -25,6 +25,6 @@ def test_the_rate_rises_linearly_to_the_last_branch(name):
 
 def test_branches_are_dropped_while_training_only():
     network = with_drop_path(build_backbone(get_backbone("efficientnet_lite0"), (32, 32)), 0.9)
-    picture = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
-    still = [keras.ops.convert_to_numpy(network(picture, training=False)) for _ in range(2)]
+    image = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32")
+    still = [keras.ops.convert_to_numpy(network(image, training=False)) for _ in range(2)]
     np.testing.assert_array_equal(*still)

@@ -17,11 +17,11 @@ from imagetune.recipe.model import ModelConfig
 PALACE, BELL_COTE, MONASTERY, DAISY = 698, 442, 663, 985
 
 
-def centre_square(picture, size):
-    height, width, _ = picture.shape
+def centre_square(image, size):
+    height, width, _ = image.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
+    square = image[top : top + side, left : left + side]
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
 
 
@@ -29,7 +29,7 @@ def test_two_photographs_are_recognised():
     model = build_model(ModelConfig(), num_classes=1000, image_size=(224, 224))
     load_weights(model, ModelConfig())
     load_classifier(model)
-    photographs = np.stack([centre_square(picture, 224) for picture in load_sample_images().images])
+    photographs = np.stack([centre_square(image, 224) for image in load_sample_images().images])
     china, flower = model.predict(photographs, verbose=0)
     assert set(np.argsort(-china)[:3]) == {PALACE, BELL_COTE, MONASTERY}
     assert np.argmax(flower) == DAISY

@@ -79,7 +79,7 @@ def weights_asked_of_keras(backbone, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(file_utils, "get_file", note)
-    shape = (backbone.usual_size, backbone.usual_size, 3)
+    shape = (backbone.default_size, backbone.default_size, 3)
     with pytest.raises(InterruptedError):
         getattr(keras.applications, backbone.constructor)(include_top=False, weights="imagenet", input_shape=shape)
     return asked[0]

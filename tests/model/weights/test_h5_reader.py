@@ -46,14 +46,14 @@ def refused(path, message):
 
 def test_text_is_not_a_weight_file(tmp_path):
     (tmp_path / "a.h5").write_text("hello")
-    refused(tmp_path / "a.h5", "damaged or not a weight file")
+    refused(tmp_path / "a.h5", "corrupted or not a weight file")
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
 def test_a_truncated_file_is_refused(tmp_path, kept):
     path = write(tmp_path / "a.weights.h5", lambda group: group.create_dataset("0", data=np.ones((100, 100), "f4")))
     os.truncate(path, int(path.stat().st_size * kept))
-    refused(path, "damaged or not a weight file")
+    refused(path, "corrupted or not a weight file")
 
 
 def test_links_out_of_the_file_are_refused(tmp_path):
@@ -142,8 +142,8 @@ def test_an_archive_without_weights_is_refused(tmp_path):
     refused(tmp_path / "a.keras", "not a .keras file")
 
 
-def test_an_archive_with_damaged_weights_is_refused(tmp_path):
-    refused(archive(tmp_path / "a.keras", b"hello"), "damaged or not a weight file")
+def test_an_archive_with_corrupted_weights_is_refused(tmp_path):
+    refused(archive(tmp_path / "a.keras", b"hello"), "corrupted or not a weight file")
 
 
 def test_code_in_the_configuration_of_an_archive_is_never_run(tmp_path):

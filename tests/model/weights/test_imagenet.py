@@ -102,7 +102,7 @@ def test_a_cached_file_with_another_hash_is_reported_and_kept(build, keras_home)
     assert row.weights_url in message
     assert "imagetune weights fetch vgg16" in message
     assert path.read_bytes() == b"the user's own file"
-    assert check_weights()[-1].state == "damaged"
+    assert check_weights()[-1].state == "corrupted"
 
 
 def test_a_cached_file_that_keras_states_no_hash_for_must_at_least_open(keras_home):
@@ -131,14 +131,14 @@ def test_without_a_network_the_error_says_what_to_put_where(monkeypatch, keras_h
     assert "imagetune weights fetch vgg16" in message
 
 
-def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
+def test_a_host_that_never_predictions_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr(imagenet, "CONNECT_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         row = use(monkeypatch, weights_url=f"http://127.0.0.1:{silent.getsockname()[1]}/vgg16.h5")
         before = time.monotonic()
-        with pytest.raises(WeightsError, match=r"timed out|no answer"):
+        with pytest.raises(WeightsError, match=r"timed out|no prediction"):
             imagenet_file(row)
         assert time.monotonic() - before < 5
 

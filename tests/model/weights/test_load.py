@@ -206,5 +206,5 @@ def test_an_earlier_run_of_another_backbone_is_refused(build, run_folder):
 def test_an_earlier_run_with_changed_weights_is_refused(build, run_folder):
     with (run_folder[0] / "model/model.weights.h5").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ModelFileError, match="damaged or replaced"):
+    with pytest.raises(ModelFileError, match="corrupted or replaced"):
         load(build(), "efficientnet_lite0", run_folder[0])

@@ -2,7 +2,7 @@
 
 
 def small_shifts(size):
-    """Return the transforms for pictures of ``size`` (height, width), as a recipe would list them."""
+    """Return the transforms for images of ``size`` (height, width), as a recipe would list them."""
     height, width = size
     return [
         {"HorizontalFlip": {"p": 0.5}},

@@ -18,7 +18,7 @@ TINY_NET = Backbone(
     name="tiny_net",
     scheme=BlockScheme(by_name=((r"block\1", r"^block(\d+)_"),)),
     preprocessing="tf",
-    usual_size=32,
+    default_size=32,
     min_size=8,
     parameters=1392,
     build=build_tiny_net,

@@ -17,15 +17,15 @@ def rewrite(path, **changes):
 
 def test_the_card_says_what_the_model_is_and_how_good(run_folder, evaluation):
     card = card_of(run_folder)
-    figure = evaluation["splits"]["test"]["figures"]["accuracy"]
+    metric = evaluation["splits"]["test"]["metrics"]["accuracy"]
     told = [
         "# Model card: clipart",
         evaluation["verdict"]["title"],
         "- backbone: efficientnet_lite0",
         "## Intended use",
         "| birds |",
-        "2 families of nearly the same picture",
-        f"| Accuracy | {figure['value']:.3f} | {figure['low']:.3f} to {figure['high']:.3f} |",
+        "2 families of nearly the same image",
+        f"| Accuracy | {metric['value']:.3f} | {metric['low']:.3f} to {metric['high']:.3f} |",
         "## Limits",
     ]
     places = [card.find(words) for words in told]
@@ -41,7 +41,7 @@ def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(ru
         "owners": ["Ada, ada@example.org"],
         "intended_use": "Sorting drawings.",
         "out_of_scope": "Photographs.",
-        "limitations": "Small pictures.",
+        "limitations": "Small images.",
         "data_origin": "The public domain.",
         "license": "MIT",
     }
@@ -54,12 +54,12 @@ def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(ru
 
 
 def test_a_deeper_part_of_the_evaluation_has_its_sentences(run_folder):
-    assert "### Pictures unlike those of training" not in card_of(run_folder)
+    assert "### Images unlike those of training" not in card_of(run_folder)
     share = {"value": 0.05, "low": 0.02, "high": 0.1}
-    part = {"splits": {"test": {"pictures": 85, "turned_away": share}}}
+    part = {"splits": {"test": {"images": 85, "flagged": share}}}
     rewrite(run_folder / "evaluation.json", out_of_distribution=part)
-    told = "- 5.0% (2.0 to 10.0) of the test pictures are told to be unlike those of training\n"
-    assert f"### Pictures unlike those of training\n\n{told}" in card_of(run_folder)
+    told = "- 5.0% (2.0 to 10.0) of the test images are told to be unlike those of training\n"
+    assert f"### Images unlike those of training\n\n{told}" in card_of(run_folder)
 
 
 def test_names_can_not_break_the_tables(run_folder):
@@ -81,8 +81,8 @@ def test_a_run_that_failed_has_a_card_too(run_folder):
 
 def test_a_smaller_error_is_told_as_a_lead(run_folder):
     difference = {"value": -3.0, "low": -5.0, "high": -1.0}
-    figures = {"mae": {"value": 9.0, "low": 7.0, "high": 11.0}}
-    part = {"compared": "mae", "models": [{"name": "prior", "figures": figures, "difference": difference}]}
+    metrics = {"mae": {"value": 9.0, "low": 7.0, "high": 11.0}}
+    part = {"compared": "mae", "models": [{"name": "prior", "metrics": metrics, "difference": difference}]}
     rewrite(run_folder / "evaluation.json", baselines=part)
     assert "this model is ahead by 3.000 (1.000 to 5.000)" in card_of(run_folder)
     rewrite(
@@ -90,7 +90,7 @@ def test_a_smaller_error_is_told_as_a_lead(run_folder):
         baselines={
             **part,
             "compared": "r2",
-            "models": [{"name": "prior", "figures": {"r2": figures["mae"]}, "difference": difference}],
+            "models": [{"name": "prior", "metrics": {"r2": metrics["mae"]}, "difference": difference}],
         },
     )
     assert "this model is ahead by -3.000 (-5.000 to -1.000)" in card_of(run_folder)

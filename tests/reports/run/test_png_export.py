@@ -9,7 +9,7 @@ import pytest
 
 from imagetune.reports.plots.confusion_matrix import confusion_drawing, shortened_name, shown_classes
 from imagetune.reports.plots.learning_curves import curve_drawings
-from imagetune.reports.run.png_export import write_figures
+from imagetune.reports.run.png_export import write_plots
 
 
 def epochs(count, *, stages=1, val=True):
@@ -29,20 +29,20 @@ def texts(svg):
     return [re.sub("<[^>]+>", "", found).strip() for found in re.findall(r"<text.*?</text>", svg, re.DOTALL)]
 
 
-def test_pictures_are_written_for_the_tracker(run_folder):
-    written = write_figures(run_folder)
+def test_images_are_written_for_the_tracker(run_folder):
+    written = write_plots(run_folder)
     assert [path.name for path in written] == ["learning_curves.png", "schedule.png", "confusion_matrix.png"]
     for path in written:
         height, width, _ = cv2.imread(str(path)).shape
         assert min(height, width) > 500
     before = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in write_figures(run_folder)] == before
+    assert [path.read_bytes() for path in write_plots(run_folder)] == before
 
 
-def test_a_run_without_figures_gets_no_pictures(run_folder):
+def test_a_run_without_metrics_gets_no_images(run_folder):
     (run_folder / "metrics.jsonl").unlink()
     (run_folder / "evaluation.json").unlink()
-    assert write_figures(run_folder) == ()
+    assert write_plots(run_folder) == ()
     assert not (run_folder / "plots").exists()
 
 
@@ -125,6 +125,6 @@ def test_an_empty_row_is_no_division_by_zero():
         confusion_drawing(np.array([[3, 0], [0, 0]]), ["a", "b"])
 
 
-def test_figures_stand_without_the_pictures(run_folder):
+def test_metrics_stand_without_the_images(run_folder):
     shutil.rmtree(run_folder / "predictions")
-    assert len(write_figures(run_folder)) == 3
+    assert len(write_plots(run_folder)) == 3

@@ -34,20 +34,20 @@ def test_the_page_is_the_same_every_time(run_folder):
 
 def test_a_reviewer_finds_what_matters_in_order(run_folder, evaluation):
     text = page_of(run_folder).text
-    figure = evaluation["splits"]["test"]["figures"]["accuracy"]
+    metric = evaluation["splits"]["test"]["metrics"]["accuracy"]
     told = [
         "efficientnet_lite0",
         "2026-11-21 10:15",
-        "How well it does on test pictures",
-        f"{figure['value']:.3f}",
-        f"{figure['low']:.3f}\N{EN DASH}{figure['high']:.3f}",
+        "How well it does on test images",
+        f"{metric['value']:.3f}",
+        f"{metric['low']:.3f}\N{EN DASH}{metric['high']:.3f}",
         evaluation["verdict"]["text"],
         "Required of the test missed",
         "Learning curves",
         "What it mixes up",
         "Class by class",
         "Worst mistakes",
-        "2 families of nearly the same picture",
+        "2 families of nearly the same image",
         "head and last 3 blocks",
         "imagetune fit runs/clipart-20261121-101500-3f2a/recipe.yaml",
         "bootstrap_samples: 200",
@@ -58,7 +58,7 @@ def test_a_reviewer_finds_what_matters_in_order(run_folder, evaluation):
     assert places == sorted(places)
 
 
-def test_counts_of_the_pictures_add_up(run_folder):
+def test_counts_of_the_images_add_up(run_folder):
     rows = (run_folder / "splits.csv").read_text().splitlines()[1:]
     train, val, test = (sum(f",{side}," in row for row in rows) for side in ("train", "val", "test"))
     assert f"all {train} {val} {test} {len(rows)}" in page_of(run_folder).text
@@ -68,7 +68,7 @@ def test_the_weakest_class_comes_first(run_folder, evaluation):
     text = write_report(run_folder).read_text()
     table = text[text.index("Class by class") :]
     names = re.findall(r'<th scope="row" data-value="([^"]+)">', table)
-    f1 = {row["class"]: row["figures"]["f1"]["value"] for row in evaluation["splits"]["test"]["per_class"]}
+    f1 = {row["class"]: row["metrics"]["f1"]["value"] for row in evaluation["splits"]["test"]["per_class"]}
     assert names[0] == min(f1, key=f1.get)
 
 
@@ -77,11 +77,11 @@ def section(page, title):
     return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
 
 
-def test_the_surest_mistakes_are_shown_as_pictures(run_folder):
+def test_the_surest_mistakes_are_shown_as_images(run_folder):
     rewrite_recipe(run_folder, "mistakes: 24", "mistakes: 3")
     text = section(write_report(run_folder).read_text(), "Worst mistakes")
     assert text.count("data:image/jpeg;base64,") == 3
-    sureness = [float(found) for found in re.findall(r"taken for <b>\w+</b> ([\d.]+)%", text)]
+    sureness = [float(found) for found in re.findall(r"predicted as <b>\w+</b> ([\d.]+)%", text)]
     assert len(sureness) == 3
     assert sureness == sorted(sureness, reverse=True)
 
@@ -91,7 +91,7 @@ def test_no_mistakes_are_shown_where_none_are_asked_for(run_folder):
     assert "the recipe asks for none to be shown" in page_of(run_folder).text
 
 
-def test_vanished_pictures_leave_a_placeholder(run_folder, tmp_path):
+def test_vanished_images_leave_a_placeholder(run_folder, tmp_path):
     rewrite_recipe(
         run_folder, re.search("source: .*", (run_folder / "recipe.yaml").read_text())[0], f"source: {tmp_path}/gone"
     )
@@ -123,7 +123,7 @@ def test_a_failed_run_is_reported_as_far_as_it_came(run_folder):
     rewrite(run_folder / "status.json", state="failed", epoch=4, error="the loss is nan")
     text = page_of(run_folder).text
     assert "The run failed in stage top, epoch 4. The reason: the loss is nan." in text
-    assert "There are no test figures: the run ended before its test." in text
+    assert "There are no test metrics: the run ended before its test." in text
     assert "Learning curves" in text
     assert "Class by class" not in text
     assert "imagetune predict" not in text
@@ -143,15 +143,15 @@ def test_a_recipe_alone_makes_a_page(run_folder, tmp_path):
     shutil.copy(run_folder / "recipe.yaml", bare)
     text = page_of(bare).text
     assert "No epoch was finished." in text
-    assert "The run ended before its pictures were split." in text
+    assert "The run ended before its images were split." in text
 
 
-def test_without_test_pictures_validation_is_shown_with_a_warning(run_folder, evaluation):
+def test_without_test_images_validation_is_shown_with_a_warning(run_folder, evaluation):
     del evaluation["splits"]["test"]
     (run_folder / "evaluation.json").write_text(json.dumps({**evaluation, "verdict": None, "requirements": []}))
     text = page_of(run_folder).text
-    assert "How well it does on validation pictures" in text
-    assert "these figures flatter" in text
+    assert "How well it does on validation images" in text
+    assert "these metrics flatter" in text
 
 
 def test_the_mlflow_run_is_named(run_folder):
@@ -164,7 +164,7 @@ def test_another_folder_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_damaged_file_is_named(run_folder):
+def test_a_corrupted_file_is_named(run_folder):
     (run_folder / "evaluation.json").write_text('{"cut')
     with pytest.raises(ModelFileError, match="is not JSON") as caught:
         write_report(run_folder)
@@ -187,7 +187,7 @@ def test_classes_of_unequal_size_are_told_by_their_share_of_the_loss(run_folder,
     text = page_of(run_folder).text
     assert "Classes by size" in text
     assert "the recipe sets class_weights: balanced, loss.logit_adjustment: 1." in text
-    assert "rank correlation of training pictures and recall" in text
+    assert "rank correlation of training images and recall" in text
     classes = len(evaluation["class_names"])
     assert text.count(f" {100 / classes:.1f}%") >= classes  # each has the same share of the loss
 
@@ -209,15 +209,15 @@ def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
 
 def test_views_are_told(run_folder):
     rewrite(run_folder / "evaluation.json", views=["horizontal_flip", "zoom_in"])
-    assert "the mean over the picture and its views: horizontal flip, zoom in." in page_of(run_folder).text
+    assert "the mean over the image and its views: horizontal flip, zoom in." in page_of(run_folder).text
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [1200, 500])
-def test_a_browser_draws_every_picture_without_a_word_on_its_console(run_folder, width):
+def test_a_browser_draws_every_image_without_a_word_on_its_console(run_folder, width):
     seen = browse(write_report(run_folder), width=width)
     assert seen.console == ()
-    assert seen.drawn == seen.pictures > 0
+    assert seen.drawn == seen.images > 0
     assert seen.page_width <= seen.window_width
 
 
@@ -238,4 +238,4 @@ def test_every_table_is_sorted_by_keys_alone(run_folder, width):
         column.check()
     # Some column must really have moved its rows.
     assert any(column.rows[0] != column.rows[1] for column in columns)
-    assert {"class", "pictures"} <= {column.heading for column in columns}
+    assert {"class", "images"} <= {column.heading for column in columns}

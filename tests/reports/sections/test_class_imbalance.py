@@ -14,11 +14,11 @@ def config(**values):
 
 
 def rows_of(**recalls):
-    def figure(value):
+    def metric(value):
         return {"value": value, "low": None, "high": None}
 
     return [
-        {"class": name, "pictures": 5, "figures": {"recall": figure(recall), "precision": figure(0.5)}}
+        {"class": name, "images": 5, "metrics": {"recall": metric(recall), "precision": metric(0.5)}}
         for name, recall in recalls.items()
     ]
 
@@ -27,9 +27,9 @@ COUNTS = {"ant": 10, "bee": 160, "cat": 30}
 TESTED = rows_of(ant=0.4, bee=0.9, cat=0.6)
 
 
-def test_classes_come_by_size_with_their_figures():
+def test_classes_come_by_size_with_their_metrics():
     balance = class_balance(config(), COUNTS, TESTED)
-    assert [(row.name, row.pictures, row.recall["value"]) for row in balance.classes] == [
+    assert [(row.name, row.images, row.recall["value"]) for row in balance.classes] == [
         ("bee", 160, 0.9),
         ("cat", 30, 0.6),
         ("ant", 10, 0.4),

@@ -3,24 +3,24 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.evaluation.predictions import Predictions
 from imagetune.reports.run.report import render_report
-from imagetune.reports.sections.galleries import _speaks_against, confused_pairs, galleries_view, least_sure
+from imagetune.reports.sections.galleries import _speaks_against, confused_pairs, galleries_view, min_confident
 from imagetune.run_folder.reader import read_run
 
 
 def test_the_most_confused_pair_comes_first_whichever_way():
     labels = np.array([0, 1, 1, 2, 2, 0])
-    answers = np.array([1, 0, 0, 1, 2, 0])
+    predicted = np.array([1, 0, 0, 1, 2, 0])
     probabilities = np.full((6, 3), 0.1)
-    probabilities[np.arange(6), answers] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.8]
+    probabilities[np.arange(6), predicted] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.8]
     predictions = Predictions(tuple("abcdef"), labels, probabilities, ("x", "y", "z"))
     pairs = [(one, other, members.tolist()) for one, other, members in confused_pairs(predictions)]
     assert pairs == [(0, 1, [2, 1, 0]), (1, 2, [3])]
 
 
-def test_least_sure_is_the_least_gap_between_the_two_likeliest():
+def test_min_confident_is_the_min_gap_between_the_two_likeliest():
     probabilities = np.array([[0.5, 0.3, 0.2], [0.4, 0.39, 0.21], [0.9, 0.05, 0.05]])
     predictions = Predictions(tuple("abc"), np.zeros(3, np.int64), probabilities, ("x", "y", "z"))
-    assert least_sure(predictions).tolist() == [1, 0, 2]
+    assert min_confident(predictions).tolist() == [1, 0, 2]
 
 
 def test_a_run_of_old_has_galleries_from_its_predictions_alone(run_folder):
@@ -29,7 +29,7 @@ def test_a_run_of_old_has_galleries_from_its_predictions_alone(run_folder):
     assert len(view["unsure"]) == 12
     assert all(one["image"].startswith("data:image/jpeg") for one in view["unsure"])
     assert view["mistakes"] == view["alike"] == []
-    first = view["unsure"][0]["answers"]
+    first = view["unsure"][0]["predictions"]
     assert first[0][1] >= first[1][1]
 
 
@@ -38,21 +38,21 @@ def test_all_sections_are_drawn_within_a_few_megabytes(run_folder, evaluation):
     page = render_report(read_run(run_folder))
     for heading in (
         "What simpler models do",
-        "Most confused pairs, in pictures",
+        "Most confused pairs, in images",
         "Where it was least sure",
         "What training had that is like its mistakes",
         "Alike, and labelled differently",
         "Labels to look at",
-        "Pictures unlike those of training",
+        "Images unlike those of training",
     ):
         assert heading in page
     assert len(page) < 4_000_000
     assert "://" not in page.replace("http://www.w3.org", "")
 
 
-def test_a_picture_that_is_gone_is_told_in_its_place(run_folder, evaluation):
+def test_a_image_that_is_gone_is_told_in_its_place(run_folder, evaluation):
     parts = _parts(run_folder)
-    parts["label_errors"]["learned"]["doubts"][0]["path"] = "birds/gone.png"
+    parts["label_errors"]["learned"]["suspects"][0]["path"] = "birds/gone.png"
     write_json(run_folder / "evaluation.json", {**evaluation, **parts})
     assert "not to be shown" in render_report(read_run(run_folder))
 
@@ -60,8 +60,8 @@ def test_a_picture_that_is_gone_is_told_in_its_place(run_folder, evaluation):
 def _parts(folder):
     rows = read_run(folder).rows
     paths = [row["path"] for row in rows]
-    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
-    doubts = [
+    metric = {"value": 0.5, "low": 0.4, "high": 0.6}
+    suspects = [
         {
             "path": path,
             "split": row["split"],
@@ -73,17 +73,17 @@ def _parts(folder):
         }
         for path, row in zip(paths[:30], rows, strict=False)
     ]
-    learned = {"splits": ["train", "val"], "pictures": 300, "found": 30, "confident": 30, "doubts": doubts}
+    learned = {"splits": ["train", "val"], "images": 300, "found": 30, "confident": 30, "suspects": suspects}
     edges = np.linspace(-9, 0, 41).tolist()
     names = ("accuracy", "balanced_accuracy", "f1")
     models = [
-        {"name": name, "chosen": {"neighbours": 1}, "figures": dict.fromkeys(names, figure), "difference": figure}
+        {"name": name, "chosen": {"neighbours": 1}, "metrics": dict.fromkeys(names, metric), "difference": metric}
         for name in ("prior", "neighbours", "probe")
     ]
     near = [{"path": path, "label": "birds", "cosine": 0.9} for path in paths[:5]]
-    splits = {name: {"pictures": 80, "turned_away": figure} for name in ("train", "val", "test")}
+    splits = {name: {"images": 80, "flagged": metric} for name in ("train", "val", "test")}
     strange = [
-        {"path": path, "label": "birds", "predicted": "boats", "score": -0.5, "turned_away": True} for path in paths[:8]
+        {"path": path, "label": "birds", "predicted": "boats", "score": -0.5, "flagged": True} for path in paths[:8]
     ]
     return {
         "baselines": {
@@ -91,7 +91,7 @@ def _parts(folder):
             "task": "single_label",
             "compared": "accuracy",
             "trained_on": 300,
-            "training_pictures": 300,
+            "training_images": 300,
             "validated": True,
             "fine_tuned": True,
             "models": models,
@@ -111,7 +111,7 @@ def _parts(folder):
             "share": 0.05,
             "splits": splits,
             "tested": "test",
-            "wrong": {"kept": figure, "turned_away": figure},
+            "wrong": {"kept": metric, "flagged": metric},
             "histogram": {"edges": edges, "counts": {name: [2] * 40 for name in splits}},
             "strangest": strange,
         },
@@ -120,11 +120,11 @@ def _parts(folder):
             "trained_on": 300,
             "mistakes": [{"path": path, "label": "birds", "predicted": "boats", "nearest": near} for path in paths[:9]],
             "compared": 400,
-            "pictures": 400,
+            "images": 400,
             "pairs": [
                 {
                     "cosine": 0.99,
-                    "pictures": [
+                    "images": [
                         {"path": paths[place], "label": "birds", "split": "train"},
                         {"path": paths[place + 1], "label": "boats", "split": "val"},
                     ],
@@ -135,7 +135,7 @@ def _parts(folder):
     }
 
 
-def test_a_near_number_speaks_against_a_label_that_it_is_further_from_than_from_the_answer():
+def test_a_near_number_speaks_against_a_label_that_it_is_further_from_than_from_the_prediction():
     mistake = {"label": "100", "predicted": "40"}
     assert [_speaks_against(near, mistake, "regression") for near in ("45", "69", "71", "200")] == [
         True,

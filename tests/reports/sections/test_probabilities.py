@@ -23,8 +23,8 @@ HEADINGS = (
     "Operating point for birds",
     "What its mistakes cost",
     "Do its probabilities mean what they say?",
-    "If it may leave its least sure answers to you",
-    "Sets of answers",
+    "If it may leave its least sure predictions to you",
+    "Sets of predictions",
     "Each class against the rest",
 )
 
@@ -42,7 +42,7 @@ def examine(folder):
         truth = [true for true, _ in found.texts()]
         records = [Record(path, label, name, None) for path, label in zip(found.paths, truth, strict=True)]
         splits[name] = ExaminedSplit(records, found, None)
-    return examined_of(None, recipe, splits, run.pictures_root, folder)
+    return examined_of(None, recipe, splits, run.images_root, folder)
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def test_the_verdict_follows_the_interval(told):
 
 def test_a_missing_temperature_is_said(told):
     def without(part):
-        part["temperature"] = {"value": None, "low": None, "high": None, "reason": "8 pictures are too few"}
+        part["temperature"] = {"value": None, "low": None, "high": None, "reason": "8 images are too few"}
         for split in part["splits"].values():
             split |= {"after": None, "gain": None}
 
     page = render_report(with_part(told, "calibration", without))
-    assert "There is no temperature: 8 pictures are too few." in page
+    assert "There is no temperature: 8 images are too few." in page
     assert "test, at the temperature" not in page
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from imagetune.evaluation.errors.slices import compare_slices
 from imagetune.reports.run.report import write_report
-from imagetune.reports.sections.slices import FEW_ROWS, MOST_ROWS, slices_view
+from imagetune.reports.sections.slices import FEW_ROWS, MAX_ROWS, slices_view
 from imagetune.run_folder.reader import read_run
 
 
@@ -36,7 +36,7 @@ def test_without_a_finding_only_the_worst_few_are_in_sight(tell, run_folder):
     assert view["rows"] == rows[:FEW_ROWS]
     assert len(view["folded"]) >= 12 + 3 - FEW_ROWS  # every single attribute is there
     assert len(view["rows"]) + len(view["folded"]) + view["left_out"] == len(rows)
-    assert len(view["rows"]) + len(view["folded"]) <= MOST_ROWS + FEW_ROWS
+    assert len(view["rows"]) + len(view["folded"]) <= MAX_ROWS + FEW_ROWS
     page = write_report(run_folder).read_text(encoding="utf-8")
     assert f"<summary>{len(view['folded'])} more, none of them worse by more than chance</summary>" in page
     assert page.index(view["rows"][-1]["name"]) < page.index(" more, none of them") < page.index("Other parts of")

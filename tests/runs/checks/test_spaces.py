@@ -62,9 +62,9 @@ def test_a_conditional_space_is_checked_with_its_condition_met(lines):
     ]
 
 
-def test_pictures_that_a_backbone_cannot_take_are_found(lines):
+def test_images_that_a_backbone_cannot_take_are_found(lines):
     (line,) = lines("model: {backbone: {search: choice, values: [efficientnet_lite0, inception_v3]}}\n")
-    assert "takes pictures of at least 75 pixels" in line
+    assert "takes images of at least 75 pixels" in line
     assert '(tried with model.backbone: "inception_v3")' in line
 
 
@@ -81,10 +81,10 @@ def test_good_spaces_are_good(lines):
 
 
 @pytest.mark.parametrize(
-    "key", ["source", "max_pixels", "on_bad_picture", "classes", "split"], ids=lambda key: f"data.{key}"
+    "key", ["source", "max_pixels", "on_bad_image", "classes", "split"], ids=lambda key: f"data.{key}"
 )
 def test_what_trials_are_compared_by_cannot_be_a_space(tmp_path, key):
-    values = {"source": "[x, y]", "max_pixels": "[100, 200]", "on_bad_picture": "[skip, error]"}
+    values = {"source": "[x, y]", "max_pixels": "[100, 200]", "on_bad_image": "[skip, error]"}
     values |= {"classes": "[[a, b], [a, c]]", "split": "[{val: 0.1}, {val: 0.2}]"}
     path = tmp_path / "r.yaml"
     source = "" if key == "source" else "source: x, "

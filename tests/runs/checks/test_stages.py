@@ -39,16 +39,16 @@ def test_a_rate_of_zero_is_refused(errors_of):
     assert "train.stages[0].learning_rate: 0 is wrong" in line
 
 
-def test_a_picture_size_that_the_backbone_cannot_take_is_refused(errors_of):
+def test_a_image_size_that_the_backbone_cannot_take_is_refused(errors_of):
     stages = "[{name: head, epochs: 1, learning_rate: 1e-3, image_size: 16}]"
     (line,) = errors_of(f"train: {{stages: {stages}}}")
-    assert "train.stages[0].image_size: efficientnet_lite0 takes pictures of at least 32 pixels, not 16" in line
+    assert "train.stages[0].image_size: efficientnet_lite0 takes images of at least 32 pixels, not 16" in line
 
 
-def test_a_flattening_head_refuses_other_picture_sizes(errors_of):
+def test_a_flattening_head_refuses_other_image_sizes(errors_of):
     stages = "[{name: head, epochs: 1, learning_rate: 1e-3, image_size: 48}]"
     (line,) = errors_of(f"train: {{stages: {stages}}}\nmodel: {{head: {{pooling: flatten}}}}")
-    assert "a head with pooling: flatten fits one picture size only" in line
+    assert "a head with pooling: flatten fits one image size only" in line
 
 
 def test_an_augmentation_of_a_stage_is_checked_like_that_of_all(errors_of):
@@ -63,7 +63,7 @@ def test_an_effective_batch_is_a_multiple_of_the_batch(errors_of):
     assert "effective_batch 64 is not a multiple of batch_size 24" in line
 
 
-def test_features_that_are_kept_and_blended_pictures_exclude_each_other(errors_of):
+def test_features_that_are_kept_and_blended_images_exclude_each_other(errors_of):
     stages = "[{name: head, epochs: 1, learning_rate: 1e-3, cache: block4}]"
     (line,) = errors_of(f"train: {{mix: mixup, stages: {stages}}}")
-    assert "keeps features of block4, but the mix mixup blends pictures of each epoch" in line
+    assert "keeps features of block4, but the mix mixup blends images of each epoch" in line

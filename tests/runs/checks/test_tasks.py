@@ -41,9 +41,9 @@ def test_a_loss_must_fit_the_task(tmp_path, task, losses):
         "train.teacher=runs/other",
     ],
 )
-def test_settings_of_classes_need_one_class_a_picture(tmp_path, task, override):
+def test_settings_of_classes_need_one_class_a_image(tmp_path, task, override):
     (found,) = problems(tmp_path, f"data.task={task}", override)
-    assert "needs one class a picture" in found
+    assert "needs one class an image" in found
     assert problems(tmp_path, override) == []
 
 
@@ -63,7 +63,7 @@ def test_numbers_have_no_classes_and_no_smoothing(tmp_path):
         ("regression", "accuracy", False),
     ],
 )
-def test_a_watched_figure_must_be_one_of_the_task(tmp_path, task, metric, fits):
+def test_a_watched_metric_must_be_one_of_the_task(tmp_path, task, metric, fits):
     task_override = f"data.task={task}"
     assert bool(problems(tmp_path, task_override, f"train.early_stopping.metric={metric}")) != fits
     stage = f"[{{name: a, epochs: 1, learning_rate: 1e-3, early_stopping: {{metric: {metric}}}}}]"
@@ -77,7 +77,7 @@ def test_the_objective_of_a_search_must_be_one_of_the_task(tmp_path):
     assert problems(tmp_path, "data.task=regression", "search.objective=mae", search=search) == []
 
 
-def test_a_required_figure_must_be_one_of_the_task(tmp_path):
+def test_a_required_metric_must_be_one_of_the_task(tmp_path):
     required = "evaluate.require=[{metric: roc_auc, value: 0.5}]"
     (found,) = problems(tmp_path, "data.task=regression", required)
     assert "regression has no roc_auc" in found
@@ -104,9 +104,9 @@ def test_costs_are_a_square_table_of_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
-def test_costs_need_one_class_a_picture(tmp_path, task):
+def test_costs_need_one_class_a_image(tmp_path, task):
     (found,) = problems(tmp_path, f"data.task={task}", COSTS)
-    assert "needs one class a picture" in found
+    assert "needs one class an image" in found
 
 
 def test_the_class_that_matters_must_be_one(tmp_path):
@@ -118,7 +118,7 @@ def test_the_class_that_matters_must_be_one(tmp_path):
     assert "regression has no classes" in found
 
 
-def test_classes_that_only_the_pictures_tell_are_checked_before_training(tmp_path):
+def test_classes_that_only_the_images_tell_are_checked_before_training(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("data: {source: x, image_size: 32}", encoding="utf-8")
     recipe = load_checked_recipe(path, [COSTS, "evaluate.operating_point={positive: cat}"]).recipe

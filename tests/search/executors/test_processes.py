@@ -19,7 +19,7 @@ from imagetune.search.executors.processes import Processes
 from imagetune.search.executors.protocol import Task
 from imagetune.search.executors.slots import Slot
 
-RECIPE = Recipe.model_validate({"data": {"source": "pictures"}})
+RECIPE = Recipe.model_validate({"data": {"source": "images"}})
 ONE = (Slot("cpu"),)
 PARENT = Path(__file__).parents[2] / "helpers" / "trial_parent.py"
 MIB = 2**20

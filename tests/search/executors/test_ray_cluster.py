@@ -19,7 +19,7 @@ from imagetune.search.executors import ray_cluster
 from imagetune.search.executors.protocol import Task
 from imagetune.search.executors.ray_cluster import RayTasks
 
-RECIPE = Recipe.model_validate({"data": {"source": "pictures"}})
+RECIPE = Recipe.model_validate({"data": {"source": "images"}})
 SECONDS = 180
 
 
@@ -193,7 +193,7 @@ from imagetune.search.executor import Task
 from imagetune.search.on_ray import RayTasks
 
 executor = RayTasks(ray_work.never_stop, RayConfig(address=sys.argv[1], cpus=1), parallel="auto")
-recipe = Recipe.model_validate({"data": {"source": "pictures"}})
+recipe = Recipe.model_validate({"data": {"source": "images"}})
 executor.start(Task("001", Path(sys.argv[2]) / "trials" / "trial-001", recipe))
 while True:
     executor.wait(1.0)
@@ -246,9 +246,9 @@ def test_another_version_of_ray_is_told(executor, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"])
-def test_a_cluster_that_does_not_answer_is_told_in_bounded_time(address):
+def test_a_cluster_that_does_not_prediction_is_told_in_bounded_time(address):
     began = time.monotonic()
-    with pytest.raises(ResourceError, match=f"{address}: no Ray cluster answers: .*ray start --head") as error:
+    with pytest.raises(ResourceError, match=f"{address}: no Ray cluster predictions: .*ray start --head") as error:
         RayTasks(ray_work.write, RayConfig(address=address), parallel="auto")
     assert error.value.exit_code == 5
     assert time.monotonic() - began < 15

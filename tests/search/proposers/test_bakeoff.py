@@ -46,7 +46,7 @@ def test_the_best_are_fine_tuned_with_the_recipes_seed_first():
     assert all(trial.phase == "final" for trial in trials)
 
 
-def test_a_probe_with_a_better_figure_does_not_beat_a_fine_tuning():
+def test_a_probe_with_a_better_metric_does_not_beat_a_fine_tuning():
     probes = [ended(trial, 0.99) for trial in probes_of(SPACES)]
     tuned = fine_tunings(ranking(probes, "max")[:2], repeats=1, seed=7)
     results = [*probes, ended(tuned[0], 0.6), ended(tuned[1], 0.7)]

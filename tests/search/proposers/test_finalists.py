@@ -11,7 +11,7 @@ def ended(number, rate, objective, **settings):
     return TrialResult(Trial(f"{number:03d}", {RATE: rate}, **settings), status, objective, began=0.0, seconds=1.0)
 
 
-def test_the_best_figure_comes_first_in_either_direction():
+def test_the_best_metric_comes_first_in_either_direction():
     results = [ended(1, 0.1, 0.4), ended(2, 0.2, 0.6), ended(3, 0.3, 0.5)]
     assert [each.trial.trial_id for each in ranking(results, "max")] == ["002", "003", "001"]
     assert [each.trial.trial_id for each in ranking(results, "min")] == ["001", "003", "002"]

@@ -60,8 +60,8 @@ def simulate(*, shift, spreads, rounds=500):
     shift, wrong, held, seen = np.asarray(shift), 0, [], []
     for _ in range(rounds):
         seeds = random.normal(0, 0.5, 3)
-        figures = seeds + random.normal(size=(len(shift) + 1, 3)) * np.asarray(spreads)[:, None]
-        gaps = figures[1:] - figures[0] + shift[:, None]
+        metrics = seeds + random.normal(size=(len(shift) + 1, 3)) * np.asarray(spreads)[:, None]
+        gaps = metrics[1:] - metrics[0] + shift[:, None]
         found = compare_pairs(list(gaps), confidence=0.95)
         sure = np.array(adjust_p_values([comparison.p for comparison in found])) < 0.05
         wrong += bool(sure[shift == 0].any())

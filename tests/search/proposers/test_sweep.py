@@ -27,8 +27,8 @@ CONDITIONAL = {
 }
 
 
-def results_of(settings, figures, *, repeats=3, failed=()):
-    """Trials of a sweep whose figures are given by setting, one a seed."""
+def results_of(settings, metrics, *, repeats=3, failed=()):
+    """Trials of a sweep whose metrics are given by setting, one a seed."""
     trials = sweep_trials(settings, repeats=repeats, seed=7)
     ended = []
     for index, trial in enumerate(trials):
@@ -37,7 +37,7 @@ def results_of(settings, figures, *, repeats=3, failed=()):
             if not extra:
                 ended.append(TrialResult(trial, "failed", None, 0.0, 1.0, error="diverged: NaN"))
             continue
-        ended.append(TrialResult(trial, "completed", figures[place][extra], 0.0, 1.0))
+        ended.append(TrialResult(trial, "completed", metrics[place][extra], 0.0, 1.0))
     return ended
 
 
@@ -119,10 +119,10 @@ def test_effects_are_of_the_same_seeds_and_corrected_together():
     settings = sweep_settings(SPACES)
     seeds = random.normal(0, 0.1, 3)
     shifts = [0.0, -0.2, 0.002, 0.001, 0.0, 0.15, -0.001]
-    figures = [0.6 + shift + seeds + random.normal(0, 0.003, 3) for shift in shifts]
-    effects = sweep_effects(settings, results_of(settings, figures), direction="max")
-    for effect, figure in zip(effects[1:], figures[1:], strict=True):
-        assert effect.difference == pytest.approx(np.mean(figure - figures[0]))
+    metrics = [0.6 + shift + seeds + random.normal(0, 0.003, 3) for shift in shifts]
+    effects = sweep_effects(settings, results_of(settings, metrics), direction="max")
+    for effect, metric in zip(effects[1:], metrics[1:], strict=True):
+        assert effect.difference == pytest.approx(np.mean(metric - metrics[0]))
         assert effect.low < effect.difference < effect.high
         # Seeds that shift all settings alike leave the differences alone.
         assert effect.high - effect.low < 0.05
@@ -138,26 +138,26 @@ def test_effects_are_of_the_same_seeds_and_corrected_together():
 
 def test_a_smaller_loss_is_better():
     settings = sweep_settings({DEPTH: ChoiceSpace(search="choice", values=("none", "all"))})
-    figures = [(0.9, 0.92, 0.88), (0.5, 0.53, 0.47)]
-    (_, effect) = sweep_effects(settings, results_of(settings, figures), direction="min")
+    metrics = [(0.9, 0.92, 0.88), (0.5, 0.53, 0.47)]
+    (_, effect) = sweep_effects(settings, results_of(settings, metrics), direction="min")
     assert effect.word == "better"
 
 
 def test_of_two_better_values_of_a_key_the_best_is_combined():
     spaces = {DEPTH: ChoiceSpace(search="choice", values=("none", "top", "all"))}
     settings = sweep_settings(spaces)
-    figures = [(0.5, 0.5, 0.5), (0.600, 0.601, 0.602), (0.700, 0.702, 0.701)]
-    effects = sweep_effects(settings, results_of(settings, figures), direction="max")
+    metrics = [(0.5, 0.5, 0.5), (0.600, 0.601, 0.602), (0.700, 0.702, 0.701)]
+    effects = sweep_effects(settings, results_of(settings, metrics), direction="max")
     assert [effect.word for effect in effects[1:]] == ["better", "better"]
     assert combination(effects, direction="max") == {DEPTH: "all"}
-    reverse = sweep_effects(settings, results_of(settings, [figures[0], figures[2], figures[1]]), direction="max")
+    reverse = sweep_effects(settings, results_of(settings, [metrics[0], metrics[2], metrics[1]]), direction="max")
     assert combination(reverse, direction="max") == {DEPTH: "top"}
 
 
 def test_the_values_that_a_condition_needs_are_combined_with_it():
     settings = sweep_settings(CONDITIONAL)
-    figures = [(0.5, 0.52, 0.48), (0.5, 0.5, 0.5), *[(0.5, 0.5, 0.5)] * 3, (0.7, 0.7001, 0.7002)]
-    effects = sweep_effects(settings, results_of(settings, figures), direction="max")
+    metrics = [(0.5, 0.52, 0.48), (0.5, 0.5, 0.5), *[(0.5, 0.5, 0.5)] * 3, (0.7, 0.7001, 0.7002)]
+    effects = sweep_effects(settings, results_of(settings, metrics), direction="max")
     assert effects[-1].word == "better"
     assert combination(effects, direction="max") == {DECAY: 1.0, DEPTH: "all"}
 

@@ -50,19 +50,19 @@ TRIED = [
 
 
 @pytest.fixture
-def load(tmp_path, pictures):
+def load(tmp_path, images):
     def load(name="now", **changes):
         path = tmp_path / f"{name}.yaml"
-        path.write_text(RECIPE.format(source=pictures, **{**DEFAULTS, **changes}), encoding="utf-8")
+        path.write_text(RECIPE.format(source=images, **{**DEFAULTS, **changes}), encoding="utf-8")
         return load_recipe(path)
 
     return load
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, pictures):
+def data(tmp_path_factory, images):
     path = tmp_path_factory.mktemp("recipe") / "r.yaml"
-    path.write_text(RECIPE.format(source=pictures, **DEFAULTS), encoding="utf-8")
+    path.write_text(RECIPE.format(source=images, **DEFAULTS), encoding="utf-8")
     return read_data(load_recipe(path).recipe, say=say_nothing)
 
 
@@ -77,7 +77,7 @@ def earlier(tmp_path, load, data):
         write_splits_csv(data.splits, folder / "splits.csv")
         write_json(
             folder / "lock.json",
-            lock_document(seed=loaded.recipe.seed, weights={}, pictures=data.audit.hashes, plugins={}),
+            lock_document(seed=loaded.recipe.seed, weights={}, images=data.audit.hashes, plugins={}),
         )
         about = describe_search(loaded.recipe.search, loaded.spaces, seed=0)
         journal, _ = open_records(folder, about, list(loaded.spaces))
@@ -110,7 +110,7 @@ def taken(load, data):
 
 
 @pytest.mark.parametrize("trial_recipes", [True, False])
-def test_trials_with_a_figure_are_taken_over(earlier, taken, trial_recipes):
+def test_trials_with_a_metric_are_taken_over(earlier, taken, trial_recipes):
     folder = earlier(trial_recipes=trial_recipes)
     known, said = taken(folder)
     assert known == [
@@ -204,30 +204,30 @@ def test_other_splits_are_refused(earlier, taken):
     folder = earlier()
     table = (folder / "splits.csv").read_text()
     (folder / "splits.csv").write_text(table.replace(",val,", ",train,", 1))
-    with pytest.raises(RecipeError, match=r"other pictures or splits: 1 differ, such as \w+/"):
+    with pytest.raises(RecipeError, match=r"other images or splits: 1 differ, such as \w+/"):
         taken(folder)
 
 
-def test_other_pictures_under_the_same_names_are_refused(earlier, taken):
+def test_other_images_under_the_same_names_are_refused(earlier, taken):
     folder = earlier()
     lock = json.loads((folder / "lock.json").read_text())
-    first, second, *_ = sorted(lock["pictures"])
-    lock["pictures"][first] = lock["pictures"][second]
+    first, second, *_ = sorted(lock["images"])
+    lock["images"][first] = lock["images"][second]
     (folder / "lock.json").write_text(json.dumps(lock))
-    with pytest.raises(RecipeError, match=r"other pictures or splits: 1 differ, such as blue/blue00\.png"):
+    with pytest.raises(RecipeError, match=r"other images or splits: 1 differ, such as blue/blue00\.png"):
         taken(folder)
 
 
-def test_pictures_that_lay_elsewhere_then_are_the_same(earlier, taken, pictures):
+def test_images_that_lay_elsewhere_then_are_the_same(earlier, taken, images):
     folder = earlier()
     for name in ("lock.json", "recipe.yaml"):
         text = (folder / name).read_text()
-        (folder / name).write_text(text.replace(str(pictures), "/another/machine/colours"))
+        (folder / name).write_text(text.replace(str(images), "/another/machine/colours"))
     assert len(taken(folder)[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["lock.json", "splits.csv"])
-def test_a_search_that_has_lost_its_pictures_is_refused(earlier, taken, name):
+def test_a_search_that_has_lost_its_images_is_refused(earlier, taken, name):
     folder = earlier()
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match="No such file") as caught:
@@ -235,7 +235,7 @@ def test_a_search_that_has_lost_its_pictures_is_refused(earlier, taken, name):
     assert caught.value.where == str(folder / name)
 
 
-def test_a_search_without_a_journal_is_no_search_without_figures(earlier, taken):
+def test_a_search_without_a_journal_is_no_search_without_metrics(earlier, taken):
     folder = earlier()
     (folder / JOURNAL_NAME).unlink()
     with pytest.raises(CheckpointError, match=r"has no journal\.jsonl") as caught:
@@ -294,7 +294,7 @@ def test_a_changed_warm_start_is_refused_on_resume(earlier, load, data, tmp_path
         warm_start_of(loaded, data, resumed=own, say=say_nothing)
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_a_corrupted_file_is_named(tmp_path):
     (tmp_path / KEPT_NAME).write_text(json.dumps({"sources": ["a"]}))
     with pytest.raises(CheckpointError, match="can't be read"):
         kept_warm_start(tmp_path)

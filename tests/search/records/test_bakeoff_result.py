@@ -31,14 +31,14 @@ def probe_of(name, *, size=160, weights="imagenet"):
         "weights": weights,
         "image_size": [size, size],
         "features": 8,
-        "pictures": 100,
+        "images": 100,
         "objective": "f1",
         "value": value.value,
         "low": value.low,
         "high": value.high,
         "confidence": 0.95,
         "left_out_ratio": 0.25,
-        "folds": [{"train": 60, "val": 20, "left_out": 20, "figures": {"f1": figure}} for figure in FOLDS[name]],
+        "folds": [{"train": 60, "val": 20, "left_out": 20, "metrics": {"f1": metric}} for metric in FOLDS[name]],
         "cost": {
             "milliseconds_one": timing,
             "milliseconds_batch": {**timing, "value": ms / 4},
@@ -82,7 +82,7 @@ def test_the_best_probe_comes_first_and_the_failed_last(tmp_path, results):
     assert [row.name for row in baked(tmp_path, results, "min")] == ["small", "slow", "large", "gone"]
 
 
-def test_a_probe_whose_details_are_gone_keeps_its_figure(tmp_path, results):
+def test_a_probe_whose_details_are_gone_keeps_its_metric(tmp_path, results):
     (tmp_path / "trials" / "trial-004" / "probe.json").unlink()
     rows = baked(tmp_path, results, "max")
     assert [(row.name, row.lost) for row in rows] == [
@@ -124,7 +124,7 @@ def test_the_table_has_a_line_a_backbone(tmp_path, results):
     assert all(None not in row and None not in row.values() for row in rows)
 
 
-def test_the_screen_tells_figure_cost_front_and_failure(tmp_path, results):
+def test_the_screen_tells_metric_cost_front_and_failure(tmp_path, results):
     lines = list(bakeoff_lines(baked(tmp_path, results, "max"), "f1"))
     assert "mean of 5 folds" in lines[0]
     assert lines[2].split()[:2] == ["large", "0.9000"]
@@ -136,7 +136,7 @@ def test_the_screen_tells_figure_cost_front_and_failure(tmp_path, results):
     assert lines[5].split(maxsplit=1) == ["gone", "failed: trial 002"]
 
 
-RECIPE = "data: {source: pictures, image_size: 64}\nmodel: {backbone: BACKBONE}\n"
+RECIPE = "data: {source: images, image_size: 64}\nmodel: {backbone: BACKBONE}\n"
 CHOICE = "{search: choice, values: [efficientnet_lite0, resnet50]}"
 
 
@@ -146,14 +146,14 @@ def loaded(tmp_path, text):
     return load_recipe(path)
 
 
-def test_backbones_and_picture_sizes_may_vary(tmp_path):
+def test_backbones_and_image_sizes_may_vary(tmp_path):
     text = RECIPE.replace("BACKBONE", CHOICE).replace("64", "{search: int, low: 64, high: 96, step: 32}")
     check_bakeoff(loaded(tmp_path, text))
 
 
 def test_whole_models_may_vary(tmp_path):
     model = "model: {search: choice, values: [{backbone: resnet50}, {backbone: vgg16, weights: hed}]}"
-    check_bakeoff(loaded(tmp_path, f"data: {{source: pictures, image_size: 64}}\n{model}\n"))
+    check_bakeoff(loaded(tmp_path, f"data: {{source: images, image_size: 64}}\n{model}\n"))
 
 
 @pytest.mark.parametrize(

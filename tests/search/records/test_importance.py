@@ -35,11 +35,11 @@ def drawn(rng, axes=AXES):
     return values
 
 
-def observed(count, figure, *, noise=0.0, seed=0, axes=AXES):
+def observed(count, metric, *, noise=0.0, seed=0, axes=AXES):
     rng = np.random.default_rng(seed)
     points = [drawn(rng, axes) for _ in range(count)]
     return [
-        Observation(values, figure(values) + noise * float(rng.normal()), str(number))
+        Observation(values, metric(values) + noise * float(rng.normal()), str(number))
         for number, values in enumerate(points)
     ]
 
@@ -95,13 +95,13 @@ def test_chance_alone_is_called_chance(count):
 
 
 def test_a_space_that_is_not_used_does_not_matter_there():
-    def figure(values):
+    def metric(values):
         return 1.0 if values["kind"] == "x" else 2.0 + values.get("slope", 0.0)
 
     rows = []
     for seen in observed(200, lambda _: 0.0):
         values = {name: value for name, value in seen.values.items() if name != "slope" or seen.values["kind"] != "x"}
-        rows.append(Observation(values, figure(values), seen.settings))
+        rows.append(Observation(values, metric(values), seen.settings))
     found = by_name(analyse(AXES, rows, seed=1))
     # Of three kinds two use the slope: its mean effect is 2/3 of its own, and the rest of it is the kind's with it.
     variance = {"kind": float(np.var([1.0, 2.5, 2.5])), "slope": 4 / 9 / 12}

@@ -2,9 +2,9 @@ from imagetune.search.records.pareto import pareto_front
 
 
 def test_only_what_nothing_beats_is_on_the_front():
-    figures = [0.9, 0.8, 0.85, 0.7]
+    metrics = [0.9, 0.8, 0.85, 0.7]
     costs = [[50.0, 90.0], [5.0, 10.0], [60.0, 95.0], [5.0, 12.0]]
-    assert pareto_front(figures, costs, larger_is_better=True) == [True, True, False, False]
+    assert pareto_front(metrics, costs, larger_is_better=True) == [True, True, False, False]
 
 
 def test_a_smaller_loss_is_better():

@@ -10,9 +10,9 @@ from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.records.verdict import difference_of, failures_of, remarks_of
 
 
-def candidate(*figures, name="001"):
+def candidate(*metrics, name="001"):
     trial = Trial(name, {RATE: 1e-3})
-    return Candidate(trial, tuple(TrialResult(trial, "completed", figure, 0.0, 1.0) for figure in figures))
+    return Candidate(trial, tuple(TrialResult(trial, "completed", metric, 0.0, 1.0) for metric in metrics))
 
 
 def titles(folder):
@@ -73,7 +73,7 @@ def test_a_winner_at_the_edge_with_its_like_asks_for_a_wider_range(tmp_path):
         values = drawn(spaces, rng)
         return {**values, RATE: 0.099} if rng.random() < 0.2 else values
 
-    folder = write_search(tmp_path / "out", trials=24, figure=rising, finalists=0, noise=0.001, values_of=edged)
+    folder = write_search(tmp_path / "out", trials=24, metric=rising, finalists=0, noise=0.001, values_of=edged)
     (remark,) = [found for found in remarks_of(read_search(folder)) if "edge" in found.title]
     assert remark.tone == "warning"
     assert remark.title.startswith("learning_rate")
@@ -93,7 +93,7 @@ def test_more_trials_are_asked_for_where_the_last_ones_gained(tmp_path, batches,
     folder = write_search(
         tmp_path / "out",
         trials=20,
-        figure=lambda values: 0.6 + values[BATCH] / 1000,
+        metric=lambda values: 0.6 + values[BATCH] / 1000,
         values_of=lambda spaces, rng: {**drawn(spaces, rng), BATCH: next(left)},
         finalists=0,
         noise=0.0,
@@ -101,6 +101,6 @@ def test_more_trials_are_asked_for_where_the_last_ones_gained(tmp_path, batches,
     assert title in titles(folder)
 
 
-def test_equal_figures_have_no_winner_to_speak_of(tmp_path):
-    folder = write_search(tmp_path / "out", trials=9, figure=lambda _: 0.8, noise=0.0, finalists=0)
+def test_equal_metrics_have_no_winner_to_speak_of(tmp_path):
+    folder = write_search(tmp_path / "out", trials=9, metric=lambda _: 0.8, noise=0.0, finalists=0)
     assert titles(folder) == ["All settings do equally well"]

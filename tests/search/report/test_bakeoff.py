@@ -16,24 +16,24 @@ from imagetune.search.report.bakeoff import bakeoff_view
 from imagetune.search.trial_process.probe_file import write_probe
 
 SPACES = {("model", "backbone"): ChoiceSpace(search="choice", values=("large", "small", "gone", "slow"))}
-FIGURES = {"large": (0.9, 50.0, 90.0), "small": (0.8, 5.0, 10.0), "slow": (0.85, 60.0, 95.0)}
+METRICS = {"large": (0.9, 50.0, 90.0), "small": (0.8, 5.0, 10.0), "slow": (0.85, 60.0, 95.0)}
 RECIPE = """\
 name: colours
-data: {source: pictures}
+data: {source: images}
 search: {algorithm: bakeoff}
 train: {stages: [{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-3}]}
 """
 
 
 def probe_of(name):
-    value, ms, megabytes = FIGURES[name]
+    value, ms, megabytes = METRICS[name]
     timing = {"value": ms, "median": ms, "most": ms, "rounds": 3}
     cost = {"milliseconds_one": timing, "milliseconds_batch": timing, "batch": 32, "parameters": 10**6}
     return {
-        **{"backbone": name, "weights": "imagenet", "image_size": [160, 160], "features": 8, "pictures": 100},
+        **{"backbone": name, "weights": "imagenet", "image_size": [160, 160], "features": 8, "images": 100},
         **{"objective": "f1", "value": value, "low": value - 0.04, "high": value + 0.04, "confidence": 0.95},
         "left_out_ratio": 0.25,
-        "folds": [{"figures": {"f1": value + shift}} for shift in (-0.02, 0.0, 0.02 * value)],
+        "folds": [{"metrics": {"f1": value + shift}} for shift in (-0.02, 0.0, 0.02 * value)],
         "cost": {**cost, "megabytes": megabytes, "device": "cpu:0", "cores": 2},
     }
 
@@ -54,7 +54,7 @@ def folder(tmp_path):
             place = tmp_path / "trials" / f"trial-{trial.trial_id}"
             place.mkdir(parents=True)
             write_probe(place, probe_of(name))
-            ended.append(TrialResult(trial, "completed", FIGURES[name][0], 0.0, 1.0))
+            ended.append(TrialResult(trial, "completed", METRICS[name][0], 0.0, 1.0))
     tunings = fine_tunings(ranking(ended, "max")[:2], repeats=1, seed=0)
     ended += [
         TrialResult(trial, "completed", value, 0.0, 1.0) for trial, value in zip(tunings, (0.7, 0.75), strict=True)
@@ -80,10 +80,10 @@ def test_both_drawings_name_every_backbone(folder):
     drawings = re.findall(r"<svg.*?</svg>", rendered(folder), flags=re.DOTALL)
     assert len(drawings) == 2
     for drawing in drawings:
-        assert all(f">{name}</text>" in drawing for name in FIGURES)
+        assert all(f">{name}</text>" in drawing for name in METRICS)
 
 
-def test_fine_tuned_figures_and_failures_are_shown(folder):
+def test_fine_tuned_metrics_and_failures_are_shown(folder):
     page = rendered(folder)
     assert "0.7500" in page
     assert "weights: &lt;none&gt;" in page

@@ -83,20 +83,20 @@ def test_the_page_changes_nothing_in_the_folder(tmp_path):
 def test_one_trial_is_enough(tmp_path):
     text = page_of(write_search(tmp_path / "out", trials=1, finalists=0)).text
     assert "The winner: trial 001" in text
-    assert "Only one setting has a figure" in text
+    assert "Only one setting has a metric" in text
     assert "it can't be told which space matters" in text
 
 
 def test_none_at_all_is_said(tmp_path):
     text = page_of(write_search(tmp_path / "out", trials=0, state="killed")).text
-    assert "No trial has a figure yet" in text
+    assert "No trial has a metric yet" in text
     assert "--resume" in text
 
 
 def test_when_all_failed_the_causes_are_there(tmp_path):
     folder = write_search(tmp_path / "out", trials=6, failing=DIVERGED.format, state="failed")
     text = page_of(folder).text
-    assert "No trial has a figure: all 6 failed" in text
+    assert "No trial has a metric: all 6 failed" in text
     assert "6 of 6: diverged" in text
     assert "What mattered" not in text
 
@@ -109,8 +109,8 @@ def test_a_search_that_was_stopped_shows_what_there_is(tmp_path):
     assert "has not been trained for its test yet" in text
 
 
-def test_equal_figures_matter_nothing(tmp_path):
-    text = page_of(write_search(tmp_path / "out", trials=9, figure=lambda _: 0.8, noise=0.0, finalists=0)).text
+def test_equal_metrics_matter_nothing(tmp_path):
+    text = page_of(write_search(tmp_path / "out", trials=9, metric=lambda _: 0.8, noise=0.0, finalists=0)).text
     assert "nothing that was searched made a difference" in text
 
 
@@ -137,12 +137,12 @@ def test_long_settings_and_many_spaces_fit(tmp_path):
     spaces = {("data", name): UniformSpace(search="uniform", low=0, high=1) for name in names}
     lists = [[{"RandomResizedCrop": {"scale": [scale, 1.0], "p": 0.5}}, "HorizontalFlip"] for scale in (0.1, 0.2)]
     spaces["data", "augmentation"] = ChoiceSpace(search="choice", values=tuple(map(json.dumps, lists)))
-    folder = write_search(tmp_path / "out", trials=5, spaces=spaces, figure=lambda values: values["data", names[3]])
+    folder = write_search(tmp_path / "out", trials=5, spaces=spaces, metric=lambda values: values["data", names[3]])
     text = write_search_report(folder).read_text(encoding="utf-8")
     assert len(re.findall('<rect class="brush"', text)) == 13
 
 
-def test_a_folder_that_is_no_search_and_a_damaged_one_are_refused(tmp_path):
+def test_a_folder_that_is_no_search_and_a_corrupted_one_are_refused(tmp_path):
     with pytest.raises(ModelFileError, match="no search"):
         write_search_report(tmp_path)
     folder = write_search(tmp_path / "out", trials=2)

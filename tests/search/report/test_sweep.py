@@ -28,14 +28,14 @@ SPACES = {
 }
 RECIPE = """\
 name: colours
-data: {source: pictures}
+data: {source: images}
 search: {algorithm: sweep}
 train: {stages: [{name: head, unfreeze: none, epochs: 1, learning_rate: 1e-3}]}
 """
 
 
 def figure(setting, seed):
-    """A rate of 0.1 is far better than the default, and 24 pictures a batch fail."""
+    """A rate of 0.1 is far better than the default, and 24 images a batch fail."""
     better = 0.2 if setting.values[RATE] == 0.1 else 0.0
     return 0.6 + better + 0.02 * (seed or 0) + 0.001 * (len(str(setting.values)) * 7 % 5) * ((seed or 0) - 1)
 

@@ -1,4 +1,4 @@
-"""The probe of a backbone, run in this process on small pictures with random weights."""
+"""The probe of a backbone, run in this process on small images with random weights."""
 
 import json
 import shutil
@@ -27,10 +27,10 @@ search: {algorithm: bakeoff, objective: accuracy, folds: 3}
 """
 
 
-def prepared(folder, pictures, weights="random"):
-    """A recipe on a copy of the pictures of its own, and their splits."""
-    source = folder / "pictures"
-    shutil.copytree(pictures, source)
+def prepared(folder, images, weights="random"):
+    """A recipe on a copy of the images of its own, and their splits."""
+    source = folder / "images"
+    shutil.copytree(images, source)
     path = folder / "bakeoff.yaml"
     path.write_text(RECIPE.replace("SOURCE", str(source)).replace("WEIGHTS", weights))
     recipe = load_recipe(path).recipe
@@ -39,20 +39,20 @@ def prepared(folder, pictures, weights="random"):
 
 
 @pytest.fixture(scope="module")
-def probed(tmp_path_factory, pictures):
-    """A probe for which no test picture was there to be read."""
-    recipe, shared, task = prepared(tmp_path_factory.mktemp("probe"), pictures)
+def probed(tmp_path_factory, images):
+    """A probe for which no test image was there to be read."""
+    recipe, shared, task = prepared(tmp_path_factory.mktemp("probe"), images)
     for record in open_holdout(shared.data.splits):
         Path(record.path).unlink()
     return recipe, shared, run_probe(shared, task, StopRequest()), task.folder
 
 
-def test_the_figure_is_the_mean_of_the_folds(probed):
+def test_the_metric_is_the_mean_of_the_folds(probed):
     _, _, outcome, folder = probed
     document = read_probe(folder)
-    figures = [fold["figures"]["accuracy"] for fold in document["folds"]]
+    metrics = [fold["metrics"]["accuracy"] for fold in document["folds"]]
     assert outcome.status == "completed"
-    assert outcome.objective == document["value"] == pytest.approx(np.mean(figures))
+    assert outcome.objective == document["value"] == pytest.approx(np.mean(metrics))
     assert document["low"] <= document["value"] <= document["high"]
     assert document["method"] == "nadeau-bengio"
     assert RunFolder(folder).read_status()["state"] == "finished"
@@ -62,12 +62,12 @@ def test_colours_are_told_apart(probed):
     assert probed[2].objective > 0.8
 
 
-def test_each_training_and_validation_picture_is_left_out_once(probed):
+def test_each_training_and_validation_image_is_left_out_once(probed):
     recipe, shared, _, folder = probed
     splits = shared.data.splits
     document = read_probe(folder)
-    assert sum(fold["left_out"] for fold in document["folds"]) == document["pictures"]
-    assert document["pictures"] == len(splits.train) + len(splits.val) > 0
+    assert sum(fold["left_out"] for fold in document["folds"]) == document["images"]
+    assert document["images"] == len(splits.train) + len(splits.val) > 0
     left_out = [record.path for fold in probe_folds(shared.data, recipe) for record in open_holdout(fold)]
     assert sorted(left_out) == sorted(record.path for record in (*splits.train, *splits.val))
     assert not set(left_out).intersection(record.path for record in open_holdout(splits))
@@ -78,20 +78,20 @@ def test_the_cost_is_measured(probed):
     assert cost["parameters"] == 939_120 + 3 * (576 + 1)
     assert cost["megabytes"] == pytest.approx(4 * cost["parameters"] / 1e6)
     for name in ("milliseconds_one", "milliseconds_batch"):
-        assert 0 < cost[name]["value"] <= cost[name]["median"] <= cost[name]["most"]
+        assert 0 < cost[name]["value"] <= cost[name]["median"] <= cost[name]["max"]
     assert cost["milliseconds_batch"]["value"] < cost["milliseconds_one"]["value"]
 
 
-def test_weights_that_are_not_to_be_had_are_the_trials_failure(tmp_path, pictures):
-    _, shared, task = prepared(tmp_path, pictures, weights="gone.weights.h5")
+def test_weights_that_are_not_to_be_had_are_the_trials_failure(tmp_path, images):
+    _, shared, task = prepared(tmp_path, images, weights="gone.weights.h5")
     with pytest.raises(WeightsError):
         run_probe(shared, task, StopRequest())
     assert RunFolder(task.folder).read_status()["state"] == "failed"
     assert read_probe(task.folder) is None
 
 
-def test_a_signal_ends_it(tmp_path, pictures):
-    _, shared, task = prepared(tmp_path, pictures)
+def test_a_signal_ends_it(tmp_path, images):
+    _, shared, task = prepared(tmp_path, images)
     stop = StopRequest()
     with stop.deferred():
         stop.receive(15)
@@ -99,7 +99,7 @@ def test_a_signal_ends_it(tmp_path, pictures):
         run_probe(shared, task, stop)
 
 
-def test_a_damaged_file_is_none(tmp_path):
+def test_a_corrupted_file_is_none(tmp_path):
     (tmp_path / "probe.json").write_text("{")
     assert read_probe(tmp_path) is None
     (tmp_path / "probe.json").write_text(json.dumps({"format": 0}))

@@ -29,11 +29,11 @@ def head(epochs, learning_rate=1e-2, **values):
 
 
 @pytest.fixture(scope="module")
-def recipe(pictures, tiny):
+def recipe(images, tiny):
     return Recipe.model_validate(
         {
             "seed": 3,
-            "data": {"source": str(pictures), "image_size": 32, "workers": 0, "augmentation": "light"},
+            "data": {"source": str(images), "image_size": 32, "workers": 0, "augmentation": "light"},
             "model": {"backbone": TINY, "weights": "random", "head": {"dropout": 0.2}},
             "train": {"batch_size": 8, "stages": [head(5)]},
             "search": {"objective": "loss"},
@@ -62,12 +62,12 @@ def losses(folder):
     return [line["val"]["loss"] for line in read_json_lines(folder / "metrics.jsonl")]
 
 
-def made_trial(folder, figures, *, state="finished"):
+def made_trial(folder, metrics, *, state="finished"):
     """Write the folder of an earlier trial with these losses."""
     folder.mkdir(parents=True, exist_ok=True)
     made = RunFolder(folder)
-    for number, figure in enumerate(figures, start=1):
-        made.append_metrics({"stage": "head", "epoch": number, "val": {"loss": figure}})
+    for number, metric in enumerate(metrics, start=1):
+        made.append_metrics({"stage": "head", "epoch": number, "val": {"loss": metric}})
     made.write_status(state)
     return folder
 
@@ -105,15 +105,15 @@ def test_the_epoch_that_is_kept_counts_not_a_luckier_one(shared, task, tmp_path)
     assert (outcome.objective, outcome.best_epoch) == (kept["val"]["f1"], kept["epoch"])
 
 
-def test_a_lower_rung_that_is_missing_or_damaged_is_the_reason_of_the_failure(shared, task, tmp_path):
+def test_a_lower_rung_that_is_missing_or_corrupted_is_the_reason_of_the_failure(shared, task, tmp_path):
     missing = run_trial(shared, task("first", epochs=3, continues=tmp_path / "nowhere"))
     assert (missing.status, missing.objective) == ("failed", None)
     assert "no checkpoint" in missing.error
     run_trial(shared, task("lower", epochs=1))
     (list_checkpoints(tmp_path / "lower" / "checkpoints")[-1] / "resume.npz").write_bytes(b"")
-    damaged = run_trial(shared, task("second", epochs=3, continues=tmp_path / "lower"))
-    assert damaged.status == "failed"
-    assert "damaged" in damaged.error
+    corrupted = run_trial(shared, task("second", epochs=3, continues=tmp_path / "lower"))
+    assert corrupted.status == "failed"
+    assert "corrupted" in corrupted.error
     assert RunFolder(tmp_path / "second").read_status()["state"] == "failed"
     assert "CheckpointError" in (tmp_path / "second" / "debug.log").read_text()
 
@@ -159,13 +159,13 @@ def test_folds_judge_by_their_mean_and_never_open_the_test(shared, task, tmp_pat
     outcome = run_trial(folded, task("folded", stages=[head(2)]))
     assert (outcome.status, outcome.epochs, outcome.best_epoch) == ("completed", 6, None)
     document = json.loads((tmp_path / "folded" / "trial.json").read_text())
-    figures = [fold["figure"] for fold in document["folds"]]
-    assert outcome.objective == document["mean"] == pytest.approx(np.mean(figures))
-    assert document["standard_deviation"] == pytest.approx(np.std(figures, ddof=1))
+    metrics = [fold["metric"] for fold in document["folds"]]
+    assert outcome.objective == document["mean"] == pytest.approx(np.mean(metrics))
+    assert document["standard_deviation"] == pytest.approx(np.std(metrics, ddof=1))
     judged = []
     for fold in document["folds"]:
         folder = tmp_path / "folded" / fold["folder"]
-        assert fold["figure"] == min(losses(folder))
+        assert fold["metric"] == min(losses(folder))
         rows = [line.split(",") for line in (folder / "splits.csv").read_text().splitlines()[1:]]
         judged += [row[0] for row in rows if row[2] == "val"]
         assert "test" not in {row[2] for row in rows}
@@ -173,7 +173,7 @@ def test_folds_judge_by_their_mean_and_never_open_the_test(shared, task, tmp_pat
     assert sorted(judged) == sorted(known)
 
 
-def test_more_folds_than_pictures_can_make_are_refused_before_a_trial(shared, task):
+def test_more_folds_than_images_can_make_are_refused_before_a_trial(shared, task):
     recipe = task("none").recipe
 
     def asked(folds, algorithm="random"):
@@ -197,13 +197,13 @@ def test_folds_of_a_rung_go_on_fold_by_fold(shared, task, tmp_path):
     assert upper.epochs == 4
 
 
-def asked(compared, recipe, figures, **values):
-    """Ask median stopping after each of these epochs; return its last answer."""
+def asked(compared, recipe, metrics, **values):
+    """Ask median stopping after each of these epochs; return its last prediction."""
     rule = MedianStopping(compared, "loss", recipe.train.stages, lambda: None, **values)
-    answer = False
-    for number, figure in enumerate(figures, start=1):
-        answer = rule(EpochRecord("head", number, number, {}, {"loss": figure}, 1e-3, 1.0))
-    return answer
+    prediction = False
+    for number, metric in enumerate(metrics, start=1):
+        prediction = rule(EpochRecord("head", number, number, {}, {"loss": metric}, 1e-3, 1.0))
+    return prediction
 
 
 def test_earlier_trials_that_still_run_are_waited_for(recipe, tmp_path):

@@ -1,4 +1,4 @@
-"""Training on features of the frozen layers, computed once, against training on the pictures."""
+"""Training on features of the frozen layers, computed once, against training on the images."""
 
 import gc
 import hashlib
@@ -17,7 +17,7 @@ from imagetune.core.row_store import cache_root
 from imagetune.data.audit.audit import audit_catalog
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.splits.splits import split_catalog
-from imagetune.errors import BadPictureError, StoppedError
+from imagetune.errors import BadImageError, StoppedError
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import build_model
 from imagetune.model.split_model import cut_model, frozen_boundaries
@@ -27,7 +27,7 @@ from imagetune.recipe.train import TrainConfig
 from imagetune.training.feature_cache.plan import AUTO_COPIES, plan_features
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -54,11 +54,11 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def job(pictures, tmp_path, own_cache, tiny):
+def job(images, tmp_path, own_cache, tiny):
     """Make a training of a random network; every call begins with the same weights."""
 
     def make(*, augmentation="none", backbone=PLAIN, hashes=True, **train_section):
-        data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation=augmentation)
+        data = DataConfig(source=str(images), image_size=32, workers=0, augmentation=augmentation)
         catalog = read_catalog(data)
         audit = audit_catalog(catalog, data)
         splits = split_catalog(catalog, audit, data, seed=3)
@@ -70,7 +70,7 @@ def job(pictures, tmp_path, own_cache, tiny):
             model=model,
             backbone=get_backbone(config.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
-            pictures=Pictures(splits.train, splits.val, splits.class_names, data, known),
+            images=TrainingImages(splits.train, splits.val, splits.class_names, data, known),
             folder=tmp_path / f"checkpoints{len(list(tmp_path.iterdir()))}",
             seed=3,
             listener=Recorder(),
@@ -110,20 +110,20 @@ def assert_same_training(one, other, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("backbone", [PLAIN, "efficientnet_lite0"])
-def test_a_frozen_backbone_trains_alike_from_features_and_from_pictures(job, backbone):
+def test_a_frozen_backbone_trains_alike_from_features_and_from_images(job, backbone):
     cached = trained(job(stages=[stage()], backbone=backbone))
     assert "features of pooling" in cached.stages[0].features
     assert_same_training(cached, trained(job(stages=[stage()], backbone=backbone, cache="off")))
 
 
 def test_as_many_views_as_epochs_are_the_augmentation_of_an_uncached_run(job):
-    cached = trained(job(stages=[stage(views=3)], augmentation="strong"))
+    cached = trained(job(stages=[stage(augmented_copies=3)], augmentation="strong"))
     assert_same_training(cached, trained(job(stages=[stage()], augmentation="strong", cache="off")))
 
 
 def test_fewer_views_take_turns(job):
-    listener = trained(job(stages=[stage(epochs=4, views=2)], augmentation="strong"))
-    assert "x 2 views" in listener.stages[0].features
+    listener = trained(job(stages=[stage(epochs=4, augmented_copies=2)], augmentation="strong"))
+    assert "x 2 augmented copies" in listener.stages[0].features
     whole = listener.features[-1]
     assert whole.done == whole.count
 
@@ -145,14 +145,14 @@ def test_balanced_sampling_and_class_weights_train_alike(job):
     assert_same_training(trained(job(**section)), trained(job(**section, cache="off")))
 
 
-def test_stages_go_on_from_features_to_pictures_and_keep_their_momentum(job):
+def test_stages_go_on_from_features_to_images_and_keep_their_momentum(job):
     stages = [stage(epochs=2), stage("all", unfreeze="all", learning_rate=1e-4, epochs=1)]
     cached = trained(job(stages=stages))
     assert_same_training(cached, trained(job(stages=stages, cache="off")))
     assert cached.stages[1].features == "the first layers learn"
 
 
-def test_a_stage_with_a_picture_size_of_its_own_is_validated_at_the_final_one(job):
+def test_a_stage_with_a_image_size_of_its_own_is_validated_at_the_final_one(job):
     def sized(cache):
         one = job(stages=[stage(image_size=48)], cache=cache)
         config = ModelConfig(backbone=PLAIN, weights="random")
@@ -177,14 +177,14 @@ def test_other_weights_have_features_of_their_own(job, own_cache):
     assert len(list(own_cache.glob("features/*"))) == 2
 
 
-def test_a_damaged_table_is_made_again(job, own_cache):
+def test_a_corrupted_table_is_made_again(job, own_cache):
     first = trained(job(stages=[stage()]))
     (rows,) = own_cache.glob("features/*/rows.bin")
     rows.write_bytes(np.random.default_rng(0).bytes(rows.stat().st_size))
     assert_same_training(first, trained(job(stages=[stage()])), tolerance=1e-6)
 
 
-def test_pictures_whose_hash_is_not_known_are_not_stored(job, own_cache):
+def test_images_whose_hash_is_not_known_are_not_stored(job, own_cache):
     trained(job(stages=[stage()], hashes=False))
     assert not (own_cache / "features").exists()
 
@@ -217,8 +217,8 @@ def test_auto_takes_few_views_of_an_augmented_head_stage(job):
 def test_features_too_large_for_the_budget_are_not_kept(job, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
     one = job(stages=[stage()])
-    tight = one.pictures.config.model_copy(update={"cache_gib": 1e-6})
-    one = replace(one, pictures=replace(one.pictures, config=tight))
+    tight = one.images.config.model_copy(update={"cache_gib": 1e-6})
+    one = replace(one, images=replace(one.images, config=tight))
     assert "more than data.cache_gib" in reason(one)
 
 
@@ -235,25 +235,24 @@ def test_a_stop_is_heard_while_features_are_computed(job):
     assert one.listener.epochs == []
 
 
-def test_a_picture_that_vanished_is_named(job, tmp_path):
+def test_a_image_that_vanished_is_named(job, tmp_path):
     one = job(stages=[stage()])
     folder = tmp_path / "copy"
-    shutil.copytree(Path(one.pictures.config.source), folder)
+    shutil.copytree(Path(one.images.config.source), folder)
     moved = [
-        replace(record, path=record.path.replace(one.pictures.config.source, str(folder)))
-        for record in one.pictures.train
+        replace(record, path=record.path.replace(one.images.config.source, str(folder))) for record in one.images.train
     ]
     Path(moved[0].path).unlink()
     hashes = {record.path: hashlib.sha256(record.path.encode()).hexdigest() for record in moved}
-    one = replace(one, pictures=replace(one.pictures, train=moved, hashes=hashes))
-    with pytest.raises(BadPictureError) as error:
+    one = replace(one, images=replace(one.images, train=moved, hashes=hashes))
+    with pytest.raises(BadImageError) as error:
         train(one)
     assert error.value.where == moved[0].path
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet_v3_small", "inception_v3", "convnext_tiny"])
 @pytest.mark.slow
-def test_both_halves_together_answer_as_the_whole_model(name):
+def test_both_halves_together_prediction_as_the_whole_model(name):
     backbone = get_backbone(name)
     size = max(backbone.min_size, 64)
     model = build_model(ModelConfig(backbone=name, weights="random"), num_classes=3, image_size=(size, size))
@@ -264,7 +263,7 @@ def test_both_halves_together_answer_as_the_whole_model(name):
         halves = cut_model(model, backbone, boundary)
         features = np.asarray(halves.lower.predict_on_batch(images))
         assert features.shape[1:] == halves.feature_shape
-        assert halves.answers.predict_on_batch(features) == pytest.approx(whole, abs=1e-5)
+        assert halves.predictions.predict_on_batch(features) == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", [PLAIN, TINY])  # without and with BatchNorm to fold

@@ -12,11 +12,14 @@ def settings(stage=None, **train):
 
 def test_a_stage_without_settings_of_its_own_has_those_of_all_stages():
     assert (settings().cut, settings().copies) == ("auto", "auto")
-    assert (settings(cache="off", views=3).cut, settings(cache="off", views=3).copies) == ("off", 3)
+    assert (settings(cache="off", augmented_copies=3).cut, settings(cache="off", augmented_copies=3).copies) == (
+        "off",
+        3,
+    )
 
 
 def test_settings_of_a_stage_come_first():
-    found = settings({"cache": "auto", "views": 2}, cache="off", views=3)
+    found = settings({"cache": "auto", "augmented_copies": 2}, cache="off", augmented_copies=3)
     assert (found.cut, found.copies) == ("auto", 2)
 
 
@@ -30,5 +33,5 @@ def test_the_whole_backbone_is_cached_where_nothing_of_it_is_trained(stage, kept
 def test_copies_are_no_more_than_epochs_and_one_without_augmentation():
     assert settings().count_copies(20, augmented=True) == AUTO_COPIES
     assert settings().count_copies(2, augmented=True) == 2
-    assert settings(views=7).count_copies(20, augmented=True) == 7
-    assert settings(views=7).count_copies(20, augmented=False) == 1
+    assert settings(augmented_copies=7).count_copies(20, augmented=True) == 7
+    assert settings(augmented_copies=7).count_copies(20, augmented=False) == 1

@@ -4,7 +4,7 @@ import numpy as np
 from imagetune.training.loop.batch_norm import reestimate_statistics
 
 
-def test_statistics_become_those_of_the_pictures_and_nothing_else_changes():
+def test_statistics_become_those_of_the_images_and_nothing_else_changes():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Dropout(0.5)(inputs)

@@ -43,11 +43,11 @@ def test_a_checkpoint_brings_weights_and_place_back(tmp_path, model):
 
 
 @pytest.mark.parametrize("name", ["start.npz", "changed.npz"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, model, name):
+def test_a_corrupted_checkpoint_is_refused(tmp_path, model, name):
     path = commit_checkpoint(tmp_path, model, state(10))
     weights = path / name
     weights.write_bytes(weights.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match="missing or damaged"):
+    with pytest.raises(CheckpointError, match="missing or corrupted"):
         load_checkpoint(path, model)
 
 

@@ -21,7 +21,7 @@ from imagetune.recipe.train import TrainConfig
 from imagetune.training.loop.checkpoints import list_checkpoints
 from imagetune.training.loop.fit import train
 from imagetune.training.setup.events import SilentListener
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 MODEL = ModelConfig.model_validate({"backbone": TINY, "weights": "random", "head": {"dropout": 0.3}})
@@ -45,8 +45,8 @@ def build(size):
 
 
 @pytest.fixture(scope="module")
-def split(pictures, tiny):
-    data = DataConfig(source=str(pictures), image_size=32, workers=0)
+def split(images, tiny):
+    data = DataConfig(source=str(images), image_size=32, workers=0)
     catalog = read_catalog(data)
     audit = audit_catalog(catalog, data)
     return split_catalog(catalog, audit, data, seed=3), audit.hashes
@@ -67,7 +67,7 @@ def job(split, tmp_path):
             model=model,
             backbone=get_backbone(MODEL.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
-            pictures=Pictures(splits.train, splits.val, splits.class_names, config, hashes),
+            images=TrainingImages(splits.train, splits.val, splits.class_names, config, hashes),
             folder=tmp_path / folder,
             seed=3,
             listener=Recorder(),
@@ -82,7 +82,7 @@ def stage(name, epochs, **values):
     return {"name": name, "epochs": epochs, "learning_rate": 1e-2, **values}
 
 
-def figures(record):
+def metrics(record):
     return replace(record, images_per_second=0.0)
 
 
@@ -167,7 +167,7 @@ def test_early_stopping_has_waited_already(job, until):
 
 @SLOW
 @pytest.mark.parametrize("until", [1, 2, 3])
-def test_a_stage_with_a_picture_size_of_its_own(job, until):
+def test_a_stage_with_a_image_size_of_its_own(job, until):
     small = stage("small", 2, unfreeze="last 1 blocks", image_size=48, learning_rate=1e-3)
     large = stage("large", 2, unfreeze="last 1 blocks", image_size=40, learning_rate=1e-3)
     check_parts(job, [until], stages=[small, large], average="ema")
@@ -219,7 +219,7 @@ def test_the_earlier_training_is_left_as_it_was(job):
 
 
 @pytest.mark.parametrize("name", ["resume.npz", "changed.npz", "start.npz", "state.json"])
-def test_a_damaged_checkpoint_is_not_gone_on_from(job, name):
+def test_a_corrupted_checkpoint_is_not_gone_on_from(job, name):
     stages = [stage("head", 2)]
     short = job("short", stages=stages)
     train(short, until_epoch=1)

@@ -15,7 +15,7 @@ from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.loop.checkpoints import list_checkpoints
 from imagetune.training.loop.fit import train
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 
@@ -39,9 +39,9 @@ class Recorder:
 
 
 @pytest.fixture
-def job(pictures, tmp_path, tiny):
-    """Make a training of a small random network on the coloured pictures."""
-    data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation="none")
+def job(images, tmp_path, tiny):
+    """Make a training of a small random network on the coloured images."""
+    data = DataConfig(source=str(images), image_size=32, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
@@ -51,7 +51,7 @@ def job(pictures, tmp_path, tiny):
             model=build_model(config, num_classes=3, image_size=(32, 32)),
             backbone=get_backbone(config.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, **train_section}),
-            pictures=Pictures(splits.train, splits.val, splits.class_names, data),
+            images=TrainingImages(splits.train, splits.val, splits.class_names, data),
             folder=tmp_path / "checkpoints",
             seed=3,
             listener=Recorder(),

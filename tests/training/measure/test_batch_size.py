@@ -32,7 +32,7 @@ def load(stages=(("head", "none"), ("all", "all")), size=None, **train):
 
 
 def worker(script):
-    """A process that answers for the real one; `size` is the batch size that it is asked for."""
+    """A process that predictions for the real one; `size` is the batch size that it is asked for."""
     start = "import json, os, signal, sys, time; size = json.load(sys.stdin)['batch_size']; "
     return [sys.executable, "-c", start + script]
 
@@ -61,21 +61,21 @@ def test_the_step_stays_what_the_recipe_asked_for():
     dies = "size > 8 and os.kill(os.getpid(), signal.SIGKILL); print(json.dumps({'peak_bytes': 1}))"
     train = fitting_batch_size(load(effective_batch=32), say=lambda *message: said.append(message), worker=worker(dies))
     assert (train.pass_size, train.step_size, train.accumulation) == (8, 32, 4)
-    assert said[0] == ("batch", "trying 32 pictures at a time")
+    assert said[0] == ("batch", "trying 32 images at a time")
     assert said[-1] == ("batch", "8 of 32 fits; 4 passes a step")
 
 
-def test_without_an_effective_batch_a_step_has_32_pictures():
+def test_without_an_effective_batch_a_step_has_32_images():
     train = fitting_batch_size(load(), say=say_nothing, worker=worker("print(json.dumps({'peak_bytes': 1}))"))
     assert (train.pass_size, train.step_size) == (32, 32)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "prediction",
     ["print(json.dumps({'out_of_memory': True}))", "os.abort()", "print(json.dumps({'peak_bytes': 1 << 60}))"],
 )
-def test_running_out_of_memory_is_an_answer(answer):
-    assert not fits_in_memory(load(size=8), worker=worker(answer))
+def test_running_out_of_memory_is_an_prediction(prediction):
+    assert not fits_in_memory(load(size=8), worker=worker(prediction))
 
 
 def test_a_process_that_holds_too_much_is_ended(monkeypatch):
@@ -83,15 +83,15 @@ def test_a_process_that_holds_too_much_is_ended(monkeypatch):
     assert not fits_in_memory(load(size=8), worker=worker("time.sleep(600)"))
 
 
-def test_another_failure_is_told_and_no_answer():
+def test_another_failure_is_told_and_no_prediction():
     with pytest.raises(ImagetuneError, match="ZeroDivisionError: division by zero"):
         fits_in_memory(load(size=8), worker=worker("1 / 0"))
 
 
 def test_a_mistake_in_the_recipe_stays_one():
-    answer = "print(json.dumps({'recipe_error': ['no block', 'unfreeze', 'ask for fewer']}))"
+    prediction = "print(json.dumps({'recipe_error': ['no block', 'unfreeze', 'ask for fewer']}))"
     with pytest.raises(RecipeError, match="unfreeze: no block; ask for fewer"):
-        fits_in_memory(load(size=8), worker=worker(answer))
+        fits_in_memory(load(size=8), worker=worker(prediction))
 
 
 def test_a_load_travels_as_it_is():

@@ -22,9 +22,9 @@ from imagetune.training.measure.forecast import (
     use_processes,
 )
 
-# On one core: 1 ms to read, 5 to decode, 2 to augment; two cores share that as 4 ms a picture.
+# On one core: 1 ms to read, 5 to decode, 2 to augment; two cores share that as 4 ms an image.
 STAGE = StageCosts("all", epochs=10, read=0.001, decode=0.005, augment=0.002, delivery=0.004, step=0.010)
-COSTS = Costs((STAGE,), train_pictures=1000, val_pictures=100, forward=0.003, cores=2, shared=True)
+COSTS = Costs((STAGE,), train_images=1000, val_images=100, forward=0.003, cores=2, shared=True)
 
 
 def on_a_device(**fields):
@@ -33,7 +33,7 @@ def on_a_device(**fields):
 
 def test_on_the_cpu_loading_and_the_step_add_up():
     (found,) = forecast(COSTS)
-    assert found.pictures_per_second == pytest.approx(1 / 0.014)
+    assert found.images_per_second == pytest.approx(1 / 0.014)
     assert found.epoch_seconds == pytest.approx(14 + 100 * (0.003 + 0.003))
     assert found.seconds == pytest.approx(10 * found.epoch_seconds)
     assert found.waits_for == "step"
@@ -42,17 +42,17 @@ def test_on_the_cpu_loading_and_the_step_add_up():
 
 def test_on_a_device_the_slower_of_loading_and_step_sets_the_pace():
     (slow_step,) = forecast(on_a_device())
-    assert (slow_step.pictures_per_second, slow_step.waits_for) == (pytest.approx(100), "step")
+    assert (slow_step.images_per_second, slow_step.waits_for) == (pytest.approx(100), "step")
     assert DECODE not in slow_step.pieces
     (slow_loading,) = forecast(on_a_device(step=0.001))
-    assert (slow_loading.pictures_per_second, slow_loading.waits_for) == (pytest.approx(250), "loading")
+    assert (slow_loading.images_per_second, slow_loading.waits_for) == (pytest.approx(250), "loading")
     assert STEP not in slow_loading.pieces
     assert bottleneck([slow_loading])[0] == DECODE
 
 
 def test_a_pipeline_with_too_few_processes_sets_the_pace_on_the_cpu_too():
     (found,) = forecast(replace(COSTS, stages=(replace(STAGE, delivery=0.02),)))
-    assert (found.pictures_per_second, found.waits_for) == (pytest.approx(50), "loading")
+    assert (found.images_per_second, found.waits_for) == (pytest.approx(50), "loading")
 
 
 def test_pieces_sum_up_to_the_stage_with_what_comes_once():
@@ -63,12 +63,12 @@ def test_pieces_sum_up_to_the_stage_with_what_comes_once():
     assert found.pieces[COMPILE] == 5
 
 
-def test_pictures_kept_decoded_are_decoded_in_the_first_epoch_only():
+def test_images_kept_decoded_are_decoded_in_the_first_epoch_only():
     (found,) = forecast(replace(COSTS, stages=(replace(STAGE, decoded=True),)))
     first = 1000 * 0.005 / 2
     assert first < found.pieces[DECODE] < 1.5 * first
     kept = replace(on_a_device(step=0.0001, decoded=True, first_pass=False).stages[0], kept_delivery=0.0005)
-    assert forecast(replace(COSTS, shared=False, stages=(kept,)))[0].pictures_per_second == pytest.approx(2000)
+    assert forecast(replace(COSTS, shared=False, stages=(kept,)))[0].images_per_second == pytest.approx(2000)
     later = replace(STAGE, decoded=True, first_pass=False)
     assert forecast(replace(COSTS, stages=(later,)))[0].pieces[DECODE] < 0.5 * first
 

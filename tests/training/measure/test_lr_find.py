@@ -25,16 +25,16 @@ from imagetune.training.measure.lr_find import (
     smooth,
 )
 from imagetune.training.optimization.optimizer import Group, build_optimizer
-from imagetune.training.setup.job import Pictures, TrainingJob
+from imagetune.training.setup.job import TrainingImages, TrainingJob
 from imagetune.training.setup.stopping import StopRequest
 
 RATES = np.geomspace(MIN_LEARNING_RATE, MAX_LEARNING_RATE, MAX_STEPS)
 
 
-def typical_losses(*, falls_at=1e-4, least_at=1e-2):
+def typical_losses(*, falls_at=1e-4, min_at=1e-2):
     """Flat, then falling along half a cosine over log(rate), then exploding."""
-    progress = np.clip(np.log(RATES / falls_at) / np.log(least_at / falls_at), 0, 1)
-    return 1.5 + 0.5 * np.cos(np.pi * progress) + np.maximum(np.log10(RATES / least_at), 0) ** 3
+    progress = np.clip(np.log(RATES / falls_at) / np.log(min_at / falls_at), 0, 1)
+    return 1.5 + 0.5 * np.cos(np.pi * progress) + np.maximum(np.log10(RATES / min_at), 0) ** 3
 
 
 class DeafListener:
@@ -48,9 +48,9 @@ class DeafListener:
 
 
 @pytest.fixture
-def job(pictures, tmp_path, tiny):
-    """Make a training of a small random network on the coloured pictures."""
-    data = DataConfig(source=str(pictures), image_size=32, workers=0, augmentation="light")
+def job(images, tmp_path, tiny):
+    """Make a training of a small random network on the coloured images."""
+    data = DataConfig(source=str(images), image_size=32, workers=0, augmentation="light")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
 
@@ -62,7 +62,7 @@ def job(pictures, tmp_path, tiny):
             model=build_model(config, num_classes=3, image_size=(32, 32)),
             backbone=get_backbone(config.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, "stages": [stage], **train_section}),
-            pictures=Pictures(splits.train, splits.val, splits.class_names, data),
+            images=TrainingImages(splits.train, splits.val, splits.class_names, data),
             folder=tmp_path / "checkpoints",
             seed=3,
             listener=DeafListener(),
@@ -84,8 +84,8 @@ def test_the_valley_lies_in_the_fall_and_before_the_explosion():
 
 
 def test_suggestions_move_with_the_curve():
-    low = read_curve("head", RATES, typical_losses(falls_at=1e-6, least_at=1e-4))
-    high = read_curve("head", RATES, typical_losses(falls_at=1e-4, least_at=1e-2))
+    low = read_curve("head", RATES, typical_losses(falls_at=1e-6, min_at=1e-4))
+    high = read_curve("head", RATES, typical_losses(falls_at=1e-4, min_at=1e-2))
     assert high.valley / low.valley == pytest.approx(100, rel=0.5)
     assert high.steepest / low.steepest == pytest.approx(100, rel=0.5)
 
@@ -156,7 +156,7 @@ def test_the_test_ends_where_the_loss_explodes():
     assert losses[-1] > losses[0]
 
 
-def test_a_small_loss_of_the_first_pictures_is_no_explosion_of_the_next():
+def test_a_small_loss_of_the_first_images_is_no_explosion_of_the_next():
     model = line_through_two_layers()
     model.compile(optimizer=model.optimizer, loss=lambda y, z: keras.ops.square(z - y))
     (pixels, target), *others = ones(MAX_STEPS)

@@ -29,7 +29,7 @@ from imagetune.training.measure.timing import (
 )
 from imagetune.training.measure.whatif import Measured, possible_changes, stage_costs
 from imagetune.training.setup.events import SilentListener
-from imagetune.training.setup.job import Pictures, TrainingJob, build_objective, build_targets
+from imagetune.training.setup.job import TrainingImages, TrainingJob, build_objective, build_targets
 from imagetune.training.setup.stopping import StopRequest
 
 SIZE = 48
@@ -39,13 +39,13 @@ LOADING = LoadingTimes(Timing((1e-4,)), Timing((2e-3,)), Timing((1e-3,)), (("Aff
 
 
 @pytest.fixture
-def job(pictures, tmp_path, tiny):
-    """Make a training of a small random network on the coloured pictures."""
+def job(images, tmp_path, tiny):
+    """Make a training of a small random network on the coloured images."""
     config = ModelConfig(backbone=PLAIN, weights="random")
 
     def make(*stages, data_section=None, **train_section):
         data = DataConfig.model_validate(
-            {"source": str(pictures), "image_size": SIZE, "workers": 0, "cache": "off", **(data_section or {})}
+            {"source": str(images), "image_size": SIZE, "workers": 0, "cache": "off", **(data_section or {})}
         )
         catalog = read_catalog(data)
         splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
@@ -54,7 +54,7 @@ def job(pictures, tmp_path, tiny):
             model=build_model(config, num_classes=3, image_size=(SIZE, SIZE)),
             backbone=get_backbone(config.backbone),
             config=TrainConfig.model_validate({"batch_size": 8, "stages": stages, **train_section}),
-            pictures=Pictures(splits.train, splits.val, splits.class_names, data),
+            images=TrainingImages(splits.train, splits.val, splits.class_names, data),
             folder=tmp_path / "checkpoints",
             seed=3,
             listener=SilentListener(),
@@ -84,7 +84,7 @@ def measured(job, cache="off", times=None):
     stages = tuple(
         stage_costs(config, one, LOADING, **common) for config, one in zip(job.config.stages, times, strict=True)
     )
-    costs = Costs(stages, len(job.pictures.train), len(job.pictures.val), 1e-3, cores=2, shared=True)
+    costs = Costs(stages, len(job.images.train), len(job.images.val), 1e-3, cores=2, shared=True)
     return Measured(costs, times, (LOADING,) * len(times), cache)
 
 
@@ -99,9 +99,9 @@ def test_the_first_call_is_told_apart_from_the_others():
         time.sleep(0.002 if calls else 0.05)
         calls.append(1)
 
-    timing, first = time_calls(work, pictures=2)
+    timing, first = time_calls(work, images=2)
     assert len(calls) == 1 + MAX_ROUNDS
-    assert 0.001 <= timing.least <= timing.seconds < 0.01
+    assert 0.001 <= timing.min_seconds <= timing.seconds < 0.01
     assert 0.02 < first < 0.06
 
 
@@ -171,7 +171,7 @@ def test_caches_that_are_off_are_proposed_with_what_they_would_save(job):
     assert "features of pooling" in found["train.cache"].reason
 
 
-def test_caching_features_of_pictures_that_are_not_augmented_changes_no_result(job):
+def test_caching_features_of_images_that_are_not_augmented_changes_no_result(job):
     found = changes_of(job(HEAD, cache="off", data_section={"augmentation": "none"}))
     assert found["train.cache"].same_result
 
@@ -181,16 +181,16 @@ def test_views_are_proposed_where_they_would_let_a_stage_keep_features(job):
         job(TOP, {**TOP, "name": "more", "epochs": 8}, data_section={"augmentation": "strong"}), cache="auto"
     )
     assert "data.cache" not in found and "train.cache" not in found
-    views = found["train.views"]
-    assert (views.value, views.same_result) == (4, False)
+    augmented_copies = found["train.augmented_copies"]
+    assert (augmented_copies.value, augmented_copies.same_result) == (4, False)
 
 
 def test_fewer_views_are_proposed_where_features_are_kept(job):
-    assert changes_of(job(HEAD), cache="auto")["train.views"].value == 2
+    assert changes_of(job(HEAD), cache="auto")["train.augmented_copies"].value == 2
 
 
 @pytest.mark.slow
-def test_a_smaller_picture_is_measured(job, monkeypatch):
+def test_a_smaller_image_is_measured(job, monkeypatch):
     from imagetune.training.measure import whatif
 
     monkeypatch.setattr(whatif, "find_smaller_size", lambda size, least: (32, 32))

@@ -69,10 +69,10 @@ def test_several_labels_are_judged_one_by_one():
 
 
 def test_a_teacher_adds_its_share():
-    answers = np.array([[0.2, 0.7, 0.1], [0.5, 0.4, 0.1]], np.float32)
+    predictions = np.array([[0.2, 0.7, 0.1], [0.5, 0.4, 0.1]], np.float32)
     loss = build_loss(LossConfig(), "single_label", teacher=TeacherConfig(run="x", weight=0.25, temperature=2.0))
-    expected = 0.75 * cross_entropy(LABELS, LOGITS) + 0.25 * 4.0 * cross_entropy(answers, LOGITS / 2.0)
-    assert value(loss, np.concatenate([LABELS, answers], axis=1)) == pytest.approx(expected, rel=1e-5)
+    expected = 0.75 * cross_entropy(LABELS, LOGITS) + 0.25 * 4.0 * cross_entropy(predictions, LOGITS / 2.0)
+    assert value(loss, np.concatenate([LABELS, predictions], axis=1)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_numbers_are_judged_by_their_distance():

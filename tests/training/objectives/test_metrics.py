@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from imagetune.training.objectives.metrics import ConfusionTally, confusion_matrix, figures_of, log_loss
+from imagetune.training.objectives.metrics import ConfusionTally, confusion_matrix, log_loss, metrics_of
 
 
 @pytest.fixture
@@ -15,16 +15,16 @@ def predictions():
     return labels, probabilities
 
 
-def test_figures_equal_scikit_learn(predictions):
+def test_metrics_equal_scikit_learn(predictions):
     labels, probabilities = predictions
     predicted = probabilities.argmax(1)
-    figures = figures_of(confusion_matrix(labels, probabilities), log_loss(labels, probabilities))
-    assert figures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert figures["precision"] == pytest.approx(precision_score(labels, predicted, average="macro"))
-    assert figures["recall"] == pytest.approx(recall_score(labels, predicted, average="macro"))
-    assert figures["f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    metrics = metrics_of(confusion_matrix(labels, probabilities), log_loss(labels, probabilities))
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert metrics["precision"] == pytest.approx(precision_score(labels, predicted, average="macro"))
+    assert metrics["recall"] == pytest.approx(recall_score(labels, predicted, average="macro"))
+    assert metrics["f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     expected = sklearn_log_loss(labels, probabilities / probabilities.sum(1, keepdims=True, dtype=np.float64))
-    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_tally_counts_over_batches(predictions):
@@ -38,10 +38,10 @@ def test_the_tally_counts_over_batches(predictions):
     assert tally.matrix().sum() == 0
 
 
-def test_a_class_without_pictures_is_left_out_of_the_averages():
-    figures = figures_of(np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 0]]), 0.1)
-    assert (figures["recall"], figures["f1"]) == (1.0, 1.0)
+def test_a_class_without_images_is_left_out_of_the_averages():
+    metrics = metrics_of(np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 0]]), 0.1)
+    assert (metrics["recall"], metrics["f1"]) == (1.0, 1.0)
 
 
 def test_nothing_gives_zeros():
-    assert figures_of(np.zeros((2, 2)), 0.0)["f1"] == 0.0
+    assert metrics_of(np.zeros((2, 2)), 0.0)["f1"] == 0.0

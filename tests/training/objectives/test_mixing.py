@@ -13,7 +13,7 @@ def mixed(name, seed=0, **settings):
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "both"])
-def test_labels_sum_to_one_and_say_how_much_of_each_picture_there_is(name):
+def test_labels_sum_to_one_and_say_how_much_of_each_image_there_is(name):
     images, labels = mixed(name)
     assert images.dtype == np.uint8
     np.testing.assert_allclose(labels.sum(axis=1), 1.0, rtol=1e-6)

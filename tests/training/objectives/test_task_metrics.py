@@ -1,4 +1,4 @@
-"""Figures of an epoch beside those of scikit-learn, for several labels, ordered classes and numbers."""
+"""Metrics of an epoch beside those of scikit-learn, for several labels, ordered classes and numbers."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, preci
 from imagetune.data.loading.targets import ValueScale, median_class
 from imagetune.recipe.learning import LossConfig
 from imagetune.training.objectives.losses import build_loss
-from imagetune.training.objectives.metrics import build_tally, figures_of_answers
+from imagetune.training.objectives.metrics import build_tally, metrics_of_predictions
 
 RANDOM = np.random.default_rng(0)
 
@@ -16,7 +16,7 @@ RANDOM = np.random.default_rng(0)
 def tallied(tally, targets, outputs, loss=0.0):
     for part in np.array_split(np.arange(len(targets)), 7):
         tally.update_state(targets[part], outputs[part])
-    return tally.figures(loss)
+    return tally.metrics(loss)
 
 
 def loss_of(task, targets, logits):
@@ -43,12 +43,12 @@ def test_several_labels_as_in_scikit_learn(tags):
         "recall": recall_score(targets, given, **options),
         "f1": f1_score(targets, given, **options),
     }
-    figures = tallied(build_tally("multi_label", 4), targets, logits)
-    answers = figures_of_answers("multi_label", targets, probabilities)
+    metrics = tallied(build_tally("multi_label", 4), targets, logits)
+    predictions = metrics_of_predictions("multi_label", targets, probabilities)
     for name, value in expected.items():
-        assert figures[name] == pytest.approx(value, abs=1e-6)
-        assert answers[name] == pytest.approx(value, abs=1e-6)
-    assert answers["loss"] == pytest.approx(loss_of("multi_label", targets, logits), rel=1e-4)
+        assert metrics[name] == pytest.approx(value, abs=1e-6)
+        assert predictions[name] == pytest.approx(value, abs=1e-6)
+    assert predictions["loss"] == pytest.approx(loss_of("multi_label", targets, logits), rel=1e-4)
 
 
 def test_soft_labels_count_by_their_share():
@@ -66,19 +66,19 @@ def test_a_teachers_columns_are_passed_over():
     np.testing.assert_array_equal(plain.matrix(), taught.matrix())
 
 
-def test_ordered_classes_are_answered_by_the_median():
+def test_ordered_classes_are_predicted_by_the_median():
     labels = RANDOM.integers(0, 5, 200)
     logits = RANDOM.normal(size=(200, 5)).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predicted = median_class(probabilities)
     assert (predicted != probabilities.argmax(axis=1)).any()
     targets = np.eye(5, dtype=np.float32)[labels]
-    figures = tallied(build_tally("ordinal", 5), targets, logits)
-    answers = figures_of_answers("ordinal", targets, probabilities)
-    for found in (figures, answers):
+    metrics = tallied(build_tally("ordinal", 5), targets, logits)
+    predictions = metrics_of_predictions("ordinal", targets, probabilities)
+    for found in (metrics, predictions):
         assert found["mae"] == pytest.approx(np.abs(predicted - labels).mean(), abs=1e-6)
         assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
-    assert answers["loss"] == pytest.approx(loss_of("ordinal", targets, logits), rel=1e-4)
+    assert predictions["loss"] == pytest.approx(loss_of("ordinal", targets, logits), rel=1e-4)
 
 
 def test_numbers_in_their_units():
@@ -86,27 +86,27 @@ def test_numbers_in_their_units():
     true = RANDOM.normal(1000, 40, (150, 1)).astype(np.float32)
     given = true + RANDOM.normal(0, 30, (150, 1)).astype(np.float32)
     normalised = [((values - scale.mean) / scale.std).astype(np.float32) for values in (true, given)]
-    figures = tallied(build_tally("regression", 1, scale), *normalised)
-    answers = figures_of_answers("regression", true, given, scale)
-    for found in (figures, answers):
+    metrics = tallied(build_tally("regression", 1, scale), *normalised)
+    predictions = metrics_of_predictions("regression", true, given, scale)
+    for found in (metrics, predictions):
         assert set(found) == {"loss", "mae", "r2"}
         assert found["mae"] == pytest.approx(mean_absolute_error(true, given), rel=1e-4)
         assert found["r2"] == pytest.approx(r2_score(true, given), abs=1e-4)
-    assert answers["loss"] == pytest.approx(loss_of("regression", *normalised), rel=1e-4)
+    assert predictions["loss"] == pytest.approx(loss_of("regression", *normalised), rel=1e-4)
 
 
 def test_equal_numbers_explain_nothing():
     same = np.full((4, 1), 3.0, np.float32)
-    assert figures_of_answers("regression", same, same + 1)["r2"] == 0.0
+    assert metrics_of_predictions("regression", same, same + 1)["r2"] == 0.0
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("multi_label", 3), ("ordinal", 3), ("regression", 1)])
 def test_nothing_gives_zeros_and_a_reset_forgets(task, outputs):
     tally = build_tally(task, outputs)
-    empty = tally.figures(0.0)
+    empty = tally.metrics(0.0)
     assert set(empty.values()) == {0.0}
     tally.update_state(np.ones((2, outputs), np.float32), np.ones((2, outputs), np.float32))
     tally.reset_state()
-    assert tally.figures(0.0) == empty
+    assert tally.metrics(0.0) == empty
     nothing = np.zeros((0, outputs), np.float32)
-    assert set(figures_of_answers(task, nothing, nothing).values()) == {0.0}
+    assert set(metrics_of_predictions(task, nothing, nothing).values()) == {0.0}

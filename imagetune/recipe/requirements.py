@@ -14,14 +14,14 @@ _KINDS = ("lower_bound", "upper_bound", "value")
 _EXPECTED = "write METRIC:lower_bound=0.85 or METRIC:value=0.85; where lower is better, mae:upper_bound=5"
 
 
-def read_bar(text: str) -> Requirement:
-    """Return the bar that a text such as ``balanced_accuracy:lower_bound=0.85`` names.
+def read_requirement(text: str) -> Requirement:
+    """Return the requirement that a text such as ``balanced_accuracy:lower_bound=0.85`` names.
 
     Raises:
-        RecipeError: It names no figure, or no number, or a bar that is not for the figure.
+        RecipeError: It names no metric, or no number, or a requirement that is not for the metric.
     """
-    metric, _, bar = text.partition(":")
-    kind, _, number = bar.partition("=")
+    metric, _, requirement = text.partition(":")
+    kind, _, number = requirement.partition("=")
     if metric not in TEST_METRICS:
         raise RecipeError(f"{metric!r} is none of {', '.join(TEST_METRICS)}", where="--require", hint=_EXPECTED)
     if kind not in _KINDS:
@@ -35,6 +35,6 @@ def read_bar(text: str) -> Requirement:
         raise RecipeError(f"{number!r} is no number", where=f"--require {text}", hint=_EXPECTED) from None
 
 
-def with_bars(config: EvaluateConfig, require: Sequence[Requirement]) -> EvaluateConfig:
-    """Return the ``evaluate`` section with more bars."""
+def with_requirements(config: EvaluateConfig, require: Sequence[Requirement]) -> EvaluateConfig:
+    """Return the ``evaluate`` section with more requirements."""
     return config.model_copy(update={"require": (*config.require, *require)})

@@ -36,75 +36,75 @@ def rows(found):
     return np.array([list(line["probabilities"].values()) for line in found])
 
 
-def test_by_default_the_model_answers_as_it_is(settled, fitted, pictures, imagetune):
-    plain = lines(imagetune("predict", fitted[1], pictures, "--json"))
-    found = lines(imagetune("predict", settled, pictures, "--json"))
+def test_by_default_the_model_predictions_as_it_is(settled, fitted, images, imagetune):
+    plain = lines(imagetune("predict", fitted[1], images, "--json"))
+    found = lines(imagetune("predict", settled, images, "--json"))
     np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
     assert [line["label"] for line in found] == [line["label"] for line in plain]
-    assert not {"answers", "interval"} & set(found[0])
+    assert not {"predictions", "interval"} & set(found[0])
 
 
-def test_calibrated_probabilities_are_those_at_the_temperature_and_no_label_changes(settled, pictures, imagetune):
-    plain = lines(imagetune("predict", settled, pictures, "--json"))
-    found = lines(imagetune("predict", settled, pictures, "--json", "--calibrated"))
+def test_calibrated_probabilities_are_those_at_the_temperature_and_no_label_changes(settled, images, imagetune):
+    plain = lines(imagetune("predict", settled, images, "--json"))
+    found = lines(imagetune("predict", settled, images, "--json", "--calibrated"))
     np.testing.assert_allclose(rows(found), scaled(rows(plain), 2.5, "single_label"), atol=1e-6)
     assert [line["label"] for line in found] == [line["label"] for line in plain]
 
 
-def test_sets_name_what_reaches_the_threshold_the_likeliest_first(settled, pictures, workplace, imagetune):
-    found = lines(imagetune("predict", settled, pictures, "--json", "--sets", "--calibrated"))
-    plain = lines(imagetune("predict", settled, pictures, "--json"))
+def test_sets_name_what_reaches_the_threshold_the_likeliest_first(settled, images, workplace, imagetune):
+    found = lines(imagetune("predict", settled, images, "--json", "--sets", "--calibrated"))
+    plain = lines(imagetune("predict", settled, images, "--json"))
     for line, told in zip(found, plain, strict=True):
         falling = sorted(told["probabilities"], key=told["probabilities"].get, reverse=True)
-        assert line["answers"] == [name for name in falling if told["probabilities"][name] >= 0.2]
-        assert line["answers"][0] == line["label"]
+        assert line["predictions"] == [name for name in falling if told["probabilities"][name] >= 0.2]
+        assert line["predictions"][0] == line["label"]
     out = workplace / "out.csv"
-    assert imagetune("predict", settled, pictures, "--sets", "--csv", out).code == 0
+    assert imagetune("predict", settled, images, "--sets", "--csv", out).code == 0
     with out.open(newline="") as file:
         told = list(csv.DictReader(file))
-    assert list(told[0]) == ["path", "label", "blue", "green", "red", "answers", "error"]
-    assert [row["answers"].split(";") for row in told] == [line["answers"] for line in found]
-    screen = imagetune("predict", settled, pictures, "--sets").out.splitlines()
-    assert screen[0].endswith("{" + ", ".join(found[0]["answers"]) + "}")
+    assert list(told[0]) == ["path", "label", "blue", "green", "red", "predictions", "error"]
+    assert [row["predictions"].split(";") for row in told] == [line["predictions"] for line in found]
+    screen = imagetune("predict", settled, images, "--sets").out.splitlines()
+    assert screen[0].endswith("{" + ", ".join(found[0]["predictions"]) + "}")
 
 
-def test_the_operating_point_answers_with_the_class_that_matters(settled, pictures, imagetune):
-    found = lines(imagetune("predict", settled, pictures, "--json", "--operating-point"))
+def test_the_operating_point_predictions_with_the_class_that_matters(settled, images, imagetune):
+    found = lines(imagetune("predict", settled, images, "--json", "--operating-point"))
     assert {line["label"] for line in found} == {"red"}
     update_manifest(settled, {"operating_point": {"positive": "red", "threshold": 1.0}})
-    found = lines(imagetune("predict", settled, pictures, "--json", "--operating-point"))
+    found = lines(imagetune("predict", settled, images, "--json", "--operating-point"))
     assert "red" not in {line["label"] for line in found}
 
 
-def test_the_answer_of_least_expected_cost_is_by_calibrated_probabilities(settled, pictures, imagetune):
-    plain = lines(imagetune("predict", settled, pictures, "--json"))
-    found = lines(imagetune("predict", settled, pictures, "--json", "--least-cost"))
+def test_the_prediction_of_min_expected_cost_is_by_calibrated_probabilities(settled, images, imagetune):
+    plain = lines(imagetune("predict", settled, images, "--json"))
+    found = lines(imagetune("predict", settled, images, "--json", "--min-cost"))
     np.testing.assert_allclose(rows(found), rows(plain), atol=1e-6)
     expected = scaled(rows(plain), 2.5, "single_label") @ np.array(SETTLED["costs"], float)
     names = list(plain[0]["probabilities"])
     assert [line["label"] for line in found] == [names[place] for place in expected.argmin(axis=1)]
     assert [line["label"] for line in found] != [line["label"] for line in plain]
-    both = imagetune("predict", settled, pictures, "--least-cost", "--operating-point")
+    both = imagetune("predict", settled, images, "--min-cost", "--operating-point")
     assert both.code == 2
     assert "give one of them" in both.err
 
 
-@pytest.mark.parametrize("option", ["--calibrated", "--sets", "--operating-point", "--least-cost"])
-def test_what_the_manifest_lacks_is_refused(settled, pictures, imagetune, option):
+@pytest.mark.parametrize("option", ["--calibrated", "--sets", "--operating-point", "--min-cost"])
+def test_what_the_manifest_lacks_is_refused(settled, images, imagetune, option):
     update_manifest(settled, dict.fromkeys(SETTLED))
-    outcome = imagetune("predict", settled, pictures, option)
+    outcome = imagetune("predict", settled, images, option)
     assert outcome.code == 9
     assert outcome.err.startswith(f"error[model-file] {option}: the model has no")
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_several_runs_have_none_of_it(settled, pictures, imagetune):
-    outcome = imagetune("predict", settled, pictures, "--with", settled, "--calibrated")
+def test_several_runs_have_none_of_it(settled, images, imagetune):
+    outcome = imagetune("predict", settled, images, "--with", settled, "--calibrated")
     assert outcome.code == 2
     assert "need a single run" in outcome.err
 
 
-def test_a_fit_settles_what_its_few_validation_pictures_allow(fitted):
+def test_a_fit_settles_what_its_few_validation_images_allow(fitted):
     place, run = fitted
     document = json.loads((place / run / "evaluation.json").read_text())
     manifest = json.loads((place / run / "model" / "manifest.json").read_text())
