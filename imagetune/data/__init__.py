@@ -1,14 +1,14 @@
-"""Images: catalog, audit, splits, holdout, decode, augmentation, pipeline.
+"""Data: sources, audit, near-duplicates, splits, and loading from files to batches.
 
-What must be settled before OpenCV, albumentations and Grain are first imported is settled here.
+Settings that OpenCV, albumentations and Grain read when they are first imported are made here.
 """
 
 import logging
 import os
 
-# OpenCV reads its limit once: a second wall behind the check of each header in `decode`.
+# A second limit behind the check of each header in `decode`; OpenCV reads it once, at import.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**28))
-# It asks the network for a newer version at import.
+# albumentations would ask the network for a newer version at import.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-# Grain tells at every import that it has no JAX profiler, which nobody asked for.
+# Grain logs at every import that it has no JAX profiler, which nobody here uses.
 logging.getLogger("absl").addFilter(lambda record: "jax profiler" not in record.getMessage())

@@ -1,4 +1,4 @@
-"""The check of a source as the JSON document that ``imagetune data check --json`` prints."""
+"""Audit document: the JSON that ``imagetune data check --json`` prints and a run keeps as ``audit.json``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from imagetune.data.splits.splits import Splits
 
 
 def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> dict[str, object]:
-    """Return the check as plain JSON values; every path is in it.
+    """Return an audit as plain JSON values, with every path that a finding concerns.
 
     The keys: ``source``; ``images`` and ``usable`` (counts); ``bad`` (a list of ``path`` and ``error``); ``classes``
     (count of usable images by label); ``splits`` (count by split and label, null when not split); ``width`` and
     ``height`` in pixels, ``brightness`` and ``sharpness`` as in `Appearance` (each ``min``, ``median``, ``max``);
-    ``file_types`` (count by type); ``shortcuts`` (how well size, shape and so on tell the label, see `Told`);
-    ``findings`` (see `Finding.to_dict`); ``allowed`` (the findings that data.audit.allow names); ``ok`` (no error among
-    the findings).
+    ``file_types`` (count by type); ``shortcuts`` (how well size, aspect ratio and so on predict the label, see
+    `ShortcutScore`); ``findings`` (see `Finding.to_dict`); ``allowed`` (the findings whose codes are in
+    data.audit.allow); ``ok`` (whether no finding is an error).
     """
-    good = [fact for fact in audit.facts if fact.error is None]
-    looks = [fact.appearance for fact in good if fact.appearance is not None]
+    good = [image for image in audit.facts if image.error is None]
+    appearances = [image.appearance for image in good if image.appearance is not None]
     usable = zip(catalog.records, audit.facts, strict=True)
-    labels = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
-    bad = {fact.path: fact.error for fact in audit.facts if fact.error is not None}
+    labels = catalog.rule.counts(record.label for record, image in usable if image.error is None)
+    bad = {image.path: image.error for image in audit.facts if image.error is not None}
     return {
         "source": str(catalog.root),
         "ok": all(finding.severity != "error" for finding in audit.findings),
@@ -35,12 +35,12 @@ def audit_document(catalog: Catalog, audit: Audit, splits: Splits | None = None)
         "bad": [{"path": path, "error": error} for path, error in bad.items()],
         "classes": {label: labels[label] for label in catalog.labels},
         "splits": splits.counts() if splits else None,
-        "width": _spread([fact.width for fact in good]),
-        "height": _spread([fact.height for fact in good]),
-        "brightness": _spread([look.brightness for look in looks]),
-        "sharpness": _spread([look.sharpness for look in looks]),
-        "file_types": dict(Counter(fact.kind for fact in good)),
-        "shortcuts": {code: asdict(told) for code, told in audit.told.items()},
+        "width": _spread([image.width for image in good]),
+        "height": _spread([image.height for image in good]),
+        "brightness": _spread([appearance.brightness for appearance in appearances]),
+        "sharpness": _spread([appearance.sharpness for appearance in appearances]),
+        "file_types": dict(Counter(image.kind for image in good)),
+        "shortcuts": {code: asdict(score) for code, score in audit.shortcuts.items()},
         "findings": [finding.to_dict() for finding in audit.findings],
         "allowed": [finding.to_dict() for finding in audit.allowed],
     }

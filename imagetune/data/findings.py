@@ -1,4 +1,4 @@
-"""What a look at the data found: a code, a severity and words for people."""
+"""Findings of a data audit: codes with their default severity, and the finding itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SEVERITIES: dict[Policy, Severity] = {"error": "error", "warn": "warning", "ign
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a finding's code means.
+    """Default severity and meaning of a finding's code.
 
     Attributes:
-        severity: The usual one; ``data.audit.fail_on`` makes any an error.
-        meaning: One line, for `imagetune data check --codes`.
-        policy: The key of the recipe that sets the severity, for codes that have one.
+        severity: The default severity; ``data.audit.fail_on`` turns any code into an error.
+        meaning: A noun phrase, for `imagetune data check --codes` and the audit's page.
+        policy: The recipe key that sets the severity, "" for codes without one.
     """
 
     severity: Severity
@@ -27,58 +27,60 @@ class Code:
 
 
 CODES: dict[str, Code] = {
-    "bad-image": Code("warning", "can't be opened or decoded; it is left out", "data.on_bad_image"),
-    "corrupt-image": Code("warning", "corruption inside an image that the decoder read around"),
-    "wrong-suffix": Code("note", "the name's suffix doesn't fit the content"),
-    "many-frames": Code("note", "an animation or several pages, of which the first is used"),
-    "identical-images": Code("note", "exact copies of one file"),
-    "near-duplicates": Code("note", "nearly the same image several times"),
-    "leak": Code("error", "the same or nearly the same image in two given splits", "data.audit.on_leak"),
-    "group-leak": Code("error", "a group in two given splits", "data.audit.on_leak"),
-    "conflict": Code("warning", "the same image under two labels", "data.audit.on_conflict"),
-    "near-conflict": Code("warning", "nearly the same image under two labels"),
-    "placeholder": Code("warning", "one nearly empty drawing that stands for several images"),
-    "blank-image": Code("warning", "one flat colour, or hardly more than that"),
-    "too-dark": Code("warning", "nearly black, where the other images are not"),
-    "too-bright": Code("warning", "washed out, where the other images are not"),
-    "blurred": Code("warning", "without any sharp edge, where the other images have them"),
-    "odd-size": Code("note", "far fewer or far more pixels than the other images"),
-    "odd-aspect": Code("note", "far longer or narrower than the other images"),
-    "tiny-class": Code("warning", "a class with too few images to learn it or to test it"),
-    "class-imbalance": Code("note", "the largest class has many times the images of the smallest"),
-    "lookalike-labels": Code("warning", "labels that differ only in spelling: Dog and dog"),
-    "shortcut-size": Code("warning", "the size of the images alone tells the label"),
-    "shortcut-aspect": Code("note", "the shape (width to height) of the images alone tells the label"),
-    "shortcut-colour": Code("note", "the mean colour of the images alone tells the label"),
-    "shortcut-file-type": Code("warning", "the file type alone tells the label"),
-    "shortcut-camera": Code("warning", "the camera's name in the EXIF data alone tells the label"),
-    "shortcut-folder": Code("warning", "the folder that the images come from alone tells the label"),
-    "split-shift": Code("warning", "the given splits differ in size, brightness, file type or the like"),
+    "bad-image": Code("warning", "an image that can't be opened or decoded and is left out", "data.on_bad_image"),
+    "corrupt-image": Code("warning", "an image that was decoded despite corruption in its file"),
+    "wrong-suffix": Code("note", "a file name suffix that doesn't match the content"),
+    "many-frames": Code("note", "an animation or a file of several pages, of which only the first is used"),
+    "identical-images": Code("note", "exact copies of a file"),
+    "near-duplicates": Code("note", "near-duplicates of an image"),
+    "leak": Code("error", "leakage: copies or near-duplicates of an image in two given splits", "data.audit.on_leak"),
+    "group-leak": Code("error", "leakage: images of one group in two given splits", "data.audit.on_leak"),
+    "conflict": Code("warning", "conflicting labels of exact copies", "data.audit.on_conflict"),
+    "near-conflict": Code("warning", "conflicting labels of near-duplicates"),
+    "placeholder": Code("warning", "a placeholder drawing in place of several images"),
+    "blank-image": Code("warning", "an image of a single flat colour, or nearly so"),
+    "too-dark": Code("warning", "a nearly black image in a data set of brighter ones"),
+    "too-bright": Code("warning", "an overexposed image in a data set of darker ones"),
+    "blurred": Code("warning", "a blurred image in a data set of sharp ones"),
+    "odd-size": Code("note", "an outlier in size: far fewer or far more pixels than the other images"),
+    "odd-aspect": Code("note", "an outlier in aspect ratio: far longer or narrower than the other images"),
+    "tiny-class": Code("warning", "a class with too few images for training or for the test"),
+    "class-imbalance": Code("note", "class imbalance: the largest class has many times the images of the smallest"),
+    "lookalike-labels": Code("warning", "labels that differ only in spelling, such as Dog and dog"),
+    "shortcut-size": Code("warning", "a shortcut: the image size alone predicts the label"),
+    "shortcut-aspect": Code("note", "a shortcut: the aspect ratio alone predicts the label"),
+    "shortcut-colour": Code("note", "a shortcut: the mean colour alone predicts the label"),
+    "shortcut-file-type": Code("warning", "a shortcut: the file type alone predicts the label"),
+    "shortcut-camera": Code("warning", "a shortcut: the camera in the EXIF data alone predicts the label"),
+    "shortcut-folder": Code("warning", "a shortcut: the folder alone predicts the label"),
+    "split-shift": Code(
+        "warning", "distribution shift: given splits differ in size, brightness, file type or the like"
+    ),
     "folder-left-out": Code("warning", "a folder of the source that is neither a class nor a split"),
-    "stray-image": Code("warning", "an image beside the class folders, without a label"),
-    "not-a-image": Code("note", "a file of another kind"),
-    "link-loop": Code("warning", "a link that leads back to a folder above"),
-    "unreadable-folder": Code("warning", "a folder that may not be read"),
-    "name-not-utf8": Code("warning", "a file name that is no UTF-8 text"),
-    "class-left-out": Code("note", "classes that data.classes doesn't name"),
-    "repeated-row": Code("note", "a row of the table twice"),
+    "stray-image": Code("warning", "an image outside the class folders, which has no label"),
+    "not-an-image": Code("note", "a file that is not an image"),
+    "link-loop": Code("warning", "a symbolic link to a folder that contains it"),
+    "unreadable-folder": Code("warning", "a folder without read permission"),
+    "name-not-utf8": Code("warning", "a file name that is not valid UTF-8"),
+    "class-left-out": Code("note", "classes that are not in data.classes"),
+    "repeated-row": Code("note", "a repeated row of the table"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found, about any number of images.
+    """Finding of a data audit about any number of images.
 
     Attributes:
         code: A stable name for scripts, such as ``bad-image``.
-        severity: ``error`` stops a fit, ``warning`` should be looked at, ``note`` is for information.
-        title: One line with the count in it.
-        explanation: Why it matters, or the reason of each path.
+        severity: ``error`` stops a fit, ``warning`` should be reviewed, ``note`` is for information.
+        title: One line that includes the count.
+        explanation: Why it matters, as a clause.
         paths: Every path concerned, never a selection.
-        hint: What to do about it.
-        groups: The paths again where they belong together: the copies of one image, for example.
-        reasons: What is wrong with each path, where that differs from one to the next.
-        metrics: Numbers behind the words, for scripts.
+        hint: What to do about it, in the imperative.
+        groups: The paths again, grouped where they belong together, such as the copies of one image.
+        reasons: The reason for each path, where it differs between paths.
+        metrics: The numbers behind the title, for scripts.
     """
 
     code: str
@@ -107,6 +109,6 @@ class Finding:
         }
 
 
-def severity_of(policy: Policy) -> Severity:
-    """Return the severity that a recipe's ``error | warn | ignore`` asks for; ignored findings stay as notes."""
+def find_severity(policy: Policy) -> Severity:
+    """Return the severity for a recipe's ``error | warn | ignore``; ignored findings remain as notes."""
     return _SEVERITIES[policy]

@@ -36,7 +36,7 @@ MAX_IMAGES, MAX_FAMILIES, MAX_GROUP_SHARE, MAX_PATHS, MAX_CLASSES = 24, 16, 6, 2
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 # Their paths are folders, links and other files: there is nothing to draw.
-_WITHOUT_IMAGES = ("link-loop", "unreadable-folder", "not-a-image", "name-not-utf8")
+_WITHOUT_IMAGES = ("link-loop", "unreadable-folder", "not-an-image", "name-not-utf8")
 
 
 @dataclass(frozen=True)

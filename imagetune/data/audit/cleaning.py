@@ -1,8 +1,8 @@
-"""A table of the images that can be trusted, made from what the audit found; the images are never touched.
+"""Cleaned table of a data set, made from the findings of its audit; the images themselves are never changed.
 
-Left out: what can't be used; an image under two labels, every copy of it; further copies of an image. Moved:
-images of a family or a group that lies in several given splits, to the split that holds most of it, so that nothing
-is lost. And a group column keeps each family on one side, whoever splits the table.
+Left out: unusable images; every copy of an image with conflicting labels; further exact copies. Moved: images of a
+near-duplicate group, or of a group of the source, that lies in several given splits, to the split that holds most of
+it, so that nothing is lost. A group column keeps each near-duplicate group in one split, whoever splits the table.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ CLEANED = "cleaned.csv"
 CHANGES = "changes.csv"
 LEFT_OUT = "left out"
 _CHANGES_HEADER = ("path", "label", "split", "change", "why")
-# Where as many images of a family are on one side as on the other, it goes to the first of these: a class then never
-# vanishes from training. Of exact copies, the one in the test stays, so that it can be compared with earlier tests.
+# Where two splits hold equally many images of a group, it goes to the first of these: a class then never vanishes from
+# training. Of exact copies, the one in the test stays, so that results can be compared with earlier tests.
 _TIES = ("train", "val", "test")
 _KEPT_COPY = ("test", "val", "train")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was done about one row of the source, and why.
+    """A row of the source that was left out or moved, and why.
 
     Attributes:
         record: The row as it was.
         change: ``left out``, or ``moved to`` and a split.
-        why: In words.
+        why: The reason, as a clause.
     """
 
     record: Record
@@ -51,18 +51,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """The rows that stay, and what became of the others.
+    """Rows of the cleaned table, and the changes against the source.
 
     Attributes:
-        records: In the order of the source; splits and groups are as they should be.
-        changes: In the order of the source.
+        records: The rows that stay, in the order of the source, with corrected splits and groups.
+        changes: The changed rows, in the order of the source.
     """
 
     records: tuple[Record, ...]
     changes: tuple[Change, ...]
 
     def lines(self) -> Iterator[str]:
-        """Yield what was done, for a screen."""
+        """Yield a summary of the changes, a line each."""
         counts = Counter(change.change for change in self.changes)
         yield f"{format_count(len(self.records), 'row')} kept"
         for change, count in sorted(counts.items()):
@@ -73,27 +73,31 @@ class Cleaning:
 
 
 def clean(catalog: Catalog, audit: Audit) -> Cleaning:
-    """Say what a clean table of the source holds.
+    """Return the cleaned table of a source, and what was changed for it.
 
     Args:
         catalog: All images of the source.
-        audit: What the check of them found; its families are used, whatever the recipe allows.
+        audit: The audit of the catalog; its near-duplicate groups count even where the recipe allows such findings.
 
     Raises:
-        DataError: Nothing would be left.
+        DataError: No row would be left.
     """
     changes: dict[int, Change] = {}
-    for reasons in (_unusable(catalog.records, audit), _contradictions(catalog, audit), _copies(catalog, audit)):
+    for reasons in (
+        _find_unusable(catalog.records, audit),
+        _find_conflicts(catalog, audit),
+        _find_copies(catalog, audit),
+    ):
         for index, why in reasons:
             changes.setdefault(index, Change(catalog.records[index], LEFT_OUT, why))
     kept = [index for index in range(len(catalog.records)) if index not in changes]
     if not kept:
-        raise DataError("nothing would be left of it", where=str(catalog.root))
-    units = _units(kept, catalog.records, audit)
-    for index, split in _moves(units, catalog.records):
-        why = "its family or group lies in several splits, and most of it there"
+        raise DataError("the cleaned table would have no rows", where=str(catalog.root))
+    units = _build_units(kept, catalog.records, audit)
+    for index, split in _plan_moves(units, catalog.records):
+        why = "its group of near-duplicates or of the source lies in several splits, and most of it in this one"
         changes[index] = Change(catalog.records[index], f"moved to {split}", why)
-    groups = dict(_groups(units, catalog.records))
+    groups = dict(_name_groups(units, catalog.records))
     records = []
     for index in kept:
         record = replace(catalog.records[index], group=groups.get(index, catalog.records[index].group))
@@ -104,62 +108,59 @@ def clean(catalog: Catalog, audit: Audit) -> Cleaning:
 
 
 def write_cleaning(cleaning: Cleaning, folder: Path, config: DataConfig) -> tuple[Path, Path]:
-    """Write ``cleaned.csv`` and ``changes.csv``.
+    """Write ``cleaned.csv`` and ``changes.csv``, and return their absolute paths.
 
     Args:
         cleaning: What `clean` returned.
-        folder: Made where it is not there.
+        folder: The folder of both files; created if it doesn't exist.
         config: The columns get the names that the recipe gives them, so that the table can be its ``data.source``.
 
-    Returns:
-        The two files; their paths are absolute.
-
     Raises:
-        DataError: One of them is there already, or the folder is among the images.
-        ResourceError: They can't be written.
+        DataError: One of the files exists already, or the folder is inside the folder of the images.
+        ResourceError: A file can't be written.
     """
     folder = folder.absolute()
     require_outside(folder, config)
     cleaned, changed = folder / CLEANED, folder / CHANGES
     for path in (cleaned, changed):
         if path.exists() or path.is_symlink():
-            raise DataError("is there already, and is not written over", where=str(path), hint="name another folder")
-    write_csv(changed, _CHANGES_HEADER, _change_rows(cleaning.changes))
-    header, *rows = _rows(cleaning.records, config.columns)
+            raise DataError("already exists and is not overwritten", where=str(path), hint="name another folder")
+    write_csv(changed, _CHANGES_HEADER, _build_change_rows(cleaning.changes))
+    header, *rows = _build_rows(cleaning.records, config.columns)
     write_csv(cleaned, header, rows)
     return cleaned, changed
 
 
 def require_outside(path: Path, config: DataConfig) -> None:
-    """Refuse to write into the folder of the images.
+    """Raise an error for an output path inside the folder of the images.
 
     Raises:
-        DataError: The path is there.
+        DataError: The path lies in ``config.source``.
     """
     source = Path(config.source)
     if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-        what = "lies in the folder of the images, where nothing is ever written"
-        raise DataError(what, where=str(path), hint="name a place beside it")
+        what = "lies in the folder of the images, where imagetune never writes"
+        raise DataError(what, where=str(path), hint="name a path outside of it")
 
 
-def _unusable(records: Sequence[Record], audit: Audit) -> Iterator[tuple[int, str]]:
-    for index, (record, fact) in enumerate(zip(records, audit.facts, strict=True)):
-        if fact.error is not None:
-            yield index, f"can't be used: {fact.error}"
+def _find_unusable(records: Sequence[Record], audit: Audit) -> Iterator[tuple[int, str]]:
+    for index, (record, image) in enumerate(zip(records, audit.facts, strict=True)):
+        if image.error is not None:
+            yield index, f"can't be used: {image.error}"
         elif any(text != text.strip() or "\n" in text or "\r" in text for text in (record.path, record.label)):
-            yield index, "a table can't hold its name or label: a blank at the end or a line break"
+            yield index, "a table can't hold its name or label, which has a blank at an end or a line break"
 
 
-def _contradictions(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
-    for group in _same_content(audit):
+def _find_conflicts(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
+    for group in _group_by_content(audit):
         labels = sorted({catalog.rule.told(catalog.records[index].label) for index in group})
         if len({catalog.records[index].label for index in group}) > 1:
             for index in group:
                 yield index, f"the same image has the labels {' and '.join(map(repr, labels))}"
 
 
-def _copies(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
-    for group in _same_content(audit):
+def _find_copies(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
+    for group in _group_by_content(audit):
         order = {split: place for place, split in enumerate(_KEPT_COPY)}
         first = min(group, key=lambda index: (order.get(catalog.records[index].split or "", 0), index))
         for index in group:
@@ -167,20 +168,24 @@ def _copies(catalog: Catalog, audit: Audit) -> Iterator[tuple[int, str]]:
                 yield index, f"an exact copy of {catalog.records[first].path}"
 
 
-def _same_content(audit: Audit) -> Iterable[list[int]]:
-    good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
+def _group_by_content(audit: Audit) -> Iterable[list[int]]:
+    good = [index for index, image in enumerate(audit.facts) if image.error is None]
     roots = components(len(good), equal_pairs([audit.facts[index].sha256 for index in good]))
     return ([good[at] for at in group] for group in members(roots) if len(group) > 1)
 
 
-def _units(kept: Sequence[int], records: Sequence[Record], audit: Audit) -> list[list[int]]:
-    """Return what must stay together: families and groups, and what they have in common."""
-    families = equal_pairs([audit.families[index] for index in kept])
+def _build_units(kept: Sequence[int], records: Sequence[Record], audit: Audit) -> list[list[int]]:
+    """Return the positions that must stay together: near-duplicate groups and groups of the source, joined."""
+    duplicate_groups = equal_pairs([audit.duplicate_groups[index] for index in kept])
     groups = equal_pairs([records[index].group for index in kept])
-    return [[kept[at] for at in unit] for unit in members(components(len(kept), [*families, *groups])) if len(unit) > 1]
+    return [
+        [kept[at] for at in unit]
+        for unit in members(components(len(kept), [*duplicate_groups, *groups]))
+        if len(unit) > 1
+    ]
 
 
-def _moves(units: Iterable[list[int]], records: Sequence[Record]) -> Iterator[tuple[int, str]]:
+def _plan_moves(units: Iterable[list[int]], records: Sequence[Record]) -> Iterator[tuple[int, str]]:
     for unit in units:
         sides = Counter(split for index in unit if (split := records[index].split) is not None)
         if len(sides) > 1:
@@ -188,20 +193,20 @@ def _moves(units: Iterable[list[int]], records: Sequence[Record]) -> Iterator[tu
             yield from ((index, home) for index in unit if records[index].split not in (home, None))
 
 
-def _groups(units: Iterable[list[int]], records: Sequence[Record]) -> Iterator[tuple[int, str]]:
+def _name_groups(units: Iterable[list[int]], records: Sequence[Record]) -> Iterator[tuple[int, str]]:
     taken = {record.group for record in records}
     number = 0
     for unit in units:
         names = sorted({group for index in unit if (group := records[index].group)})
         if not names:
             number += 1
-            while f"family-{number}" in taken:
+            while f"duplicate-group-{number}" in taken:
                 number += 1
-        name = "+".join(names) or f"family-{number}"
+        name = "+".join(names) or f"duplicate-group-{number}"
         yield from ((index, name) for index in unit)
 
 
-def _rows(records: Sequence[Record], columns: ColumnsConfig) -> Iterator[Sequence[str]]:
+def _build_rows(records: Sequence[Record], columns: ColumnsConfig) -> Iterator[Sequence[str]]:
     optional = {
         columns.split: [record.split or "" for record in records],
         columns.group: [record.group or "" for record in records],
@@ -216,6 +221,6 @@ def _rows(records: Sequence[Record], columns: ColumnsConfig) -> Iterator[Sequenc
         yield (record.path, record.label, *given, *(values[name] for name in slices))
 
 
-def _change_rows(changes: Iterable[Change]) -> Iterator[Sequence[str]]:
+def _build_change_rows(changes: Iterable[Change]) -> Iterator[Sequence[str]]:
     for change in changes:
         yield change.record.path, change.record.label, change.record.split or "", change.change, change.why

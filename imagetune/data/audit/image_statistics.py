@@ -1,4 +1,4 @@
-"""What one look at an image file tells."""
+"""Image statistics: what is known of one image file without its label."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How an image looks at 128 pixels on its longer side; colours and grey levels from 0 to 1.
+    """Appearance of an image: colour, brightness, contrast, entropy, sharpness; levels are from 0 to 1.
+
+    It is measured on a copy with 128 pixels on its longer side, so that images of any size can be compared.
+
 
     Attributes:
-        red: Mean of the channel.
-        green: Mean of the channel.
-        blue: Mean of the channel.
+        red: Mean of the red channel.
+        green: Mean of the green channel.
+        blue: Mean of the blue channel.
         brightness: Mean of the grey levels.
         contrast: Standard deviation of the grey levels.
-        darkest: Grey level that one pixel in 200 lies below.
-        brightest: Grey level that one pixel in 200 lies above.
-        entropy: Of the histogram of 256 grey levels, in bits, 0 to 8.
-        sharpness: Strength of the sharpest edges (see `appearance.appearance_of`) as a share of the range of grey
+        darkest: The 0.5th percentile of the grey levels.
+        brightest: The 99.5th percentile of the grey levels.
+        entropy: Shannon entropy of the histogram of 256 grey levels, in bits, 0 to 8.
+        sharpness: Strength of the sharpest edges (see `appearance.measure_appearance`) as a share of the range of grey
             levels: about 1 for sharp images of any kind, below 0.25 for blurred ones.
-        ratio: Width to height as it is seen, which EXIF may turn; to a pixel of the 128.
+        ratio: Aspect ratio, width to height after EXIF orientation; as exact as 128 pixels allow.
     """
 
     red: float
@@ -37,20 +40,20 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What one look at a file told.
+    """Statistics of one image file.
 
     Attributes:
-        path: The file.
-        sha256: Of the file's bytes, hexadecimal; "" when it can't be read.
+        path: Path of the file.
+        sha256: SHA-256 of the file's bytes, hexadecimal; "" when it can't be read.
         size_bytes: Size of the file.
-        width: Columns as stored, before EXIF turns it; 0 when the header can't be read.
-        height: Rows as stored.
-        perceptual_hash: 64 bits, None for plain and for bad images.
-        error: Why it can't be used, or None.
-        notes: ``(code, text)`` pairs of what is odd about it.
+        width: Columns as stored, before EXIF orientation; 0 when the header can't be read.
+        height: Rows as stored, likewise.
+        perceptual_hash: 64 bits; None for plain images, for unusable ones, and where it wasn't asked for.
+        error: Why the image can't be used, or None.
+        notes: ``(code, text)`` pairs of findings that don't prevent its use.
         kind: File type by content, in Pillow's spelling (``JPEG``, ``PNG``); "" when the header can't be read.
         camera: Maker and model from the EXIF data, "" without them.
-        appearance: None for a bad image.
+        appearance: None for an image that can't be used.
     """
 
     path: str
@@ -67,13 +70,18 @@ class ImageFacts:
 
     @property
     def comparable(self) -> bool:
-        """Whether size and looks are known, so that it can be compared with others."""
+        """Whether size and appearance are known, so that the image can be compared with others."""
         return self.appearance is not None and self.width > 0 and self.height > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The facts, and the look that near-duplicates are compared by (see `perceptual.look_of`)."""
+    """Result of inspecting one image file.
+
+    Attributes:
+        facts: The statistics of the image.
+        thumbnail: The descriptors that near-duplicates are compared by; see `perceptual.compute_perceptual_hash`.
+    """
 
     facts: ImageFacts
     thumbnail: bytes

@@ -1,4 +1,4 @@
-"""One image, opened once: its hash, size, look, and what is wrong with it."""
+"""Computation of image statistics: hashes, size, file type, camera, appearance and defects, from one reading."""
 
 from __future__ import annotations
 
@@ -21,18 +21,23 @@ from pathlib import Path
 from PIL import Image
 
 from imagetune.core.processes import prepare_worker, usable_cores, without_main_module
-from imagetune.data.audit.appearance import appearance_of
+from imagetune.data.audit.appearance import measure_appearance
 from imagetune.data.audit.image_statistics import ImageFacts, Inspection
-from imagetune.data.audit.statistics_cache import FactsStore, stamp_of
-from imagetune.data.duplicates.perceptual import LOOK_VERSION, TRIM_SIDE, look_of, shrunk
+from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
+from imagetune.data.duplicates.perceptual import (
+    PERCEPTUAL_HASH_VERSION,
+    TRIM_SIDE,
+    compute_perceptual_hash,
+    shrink_image,
+)
 from imagetune.data.loading.decode import decode_image, read_image_file
 from imagetune.errors import BadImageError, ResourceError
 
-# Below this, starting processes takes longer than the work.
+# With fewer bytes and fewer files than this, starting processes takes longer than the work.
 _ALONE_BYTES = 48 << 20
 _ALONE_COUNT = 2000
 _CHUNK = 16
-# To be raised when the same file would give other facts than before.
+# Part of the cache key: to be raised when the same file would give other statistics than before.
 _VERSION = 3
 _DECODERS = ("simplejpeg", "opencv-python-headless", "pillow")
 _SUFFIXES = {
@@ -50,74 +55,88 @@ _SUFFIXES = {
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError)
 _MAKER, _MODEL = 0x010F, 0x0110
 _CAMERA_LENGTH = 80
-# What libjpeg says while it goes on; it has no other way to tell.
+# What libjpeg prints while it goes on decoding; it reports corruption in no other way.
 _CORRUPTION = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression", "Invalid SOS")
-_VOICES = (*_CORRUPTION, "libpng", "JPEG", "jpeg", "TIFF", "webp", "AVIF", "[ WARN:", "[ERROR:", "Unsupported marker")
+_DECODER_MESSAGES = (
+    *_CORRUPTION,
+    "libpng",
+    "JPEG",
+    "jpeg",
+    "TIFF",
+    "webp",
+    "AVIF",
+    "[ WARN:",
+    "[ERROR:",
+    "Unsupported marker",
+)
 
 
 def inspect_images(
     paths: Sequence[str], *, background: tuple[int, int, int], max_pixels: int, look: bool, keep: bool = True
 ) -> list[Inspection]:
-    """Inspect every image, in processes when there is much to do; what is known of an unchanged file is taken over.
+    """Return the statistics of every image, from the cache for unchanged files, else computed by processes.
 
     Args:
         paths: Files, each once.
-        background: RGB under transparency.
-        max_pixels: Larger images are bad, and are not decoded.
-        look: Whether to compute perceptual hashes.
-        keep: Whether results of earlier calls are used, and these are kept for later ones.
+        background: RGB, 0 to 255, under transparency.
+        max_pixels: Larger images are not decoded and get an error.
+        look: Whether to compute perceptual hashes and descriptors, which only the search for near-duplicates needs.
+        keep: Whether to use results of earlier calls and to keep these for later ones.
+
+    Returns:
+        One inspection for each path, in their order.
 
     Raises:
-        ResourceError: A process died, which memory is the usual cause of.
+        ResourceError: A worker process died; too little memory is the most common cause.
     """
     inspect = partial(inspect_image, background=background, max_pixels=max_pixels, look=look)
     if not keep:
         return _inspect_all(paths, inspect)
-    store = FactsStore([_VERSION, LOOK_VERSION, *map(version, _DECODERS), background, max_pixels, look])
-    stamps = [stamp_of(path) for path in paths]
+    store = StatisticsCache([_VERSION, PERCEPTUAL_HASH_VERSION, *map(version, _DECODERS), background, max_pixels, look])
+    stamps = [read_file_stamp(path) for path in paths]
     known = store.read(paths, stamps)
     places = [place for place, one in enumerate(known) if one is None]
     fresh = _inspect_all([paths[place] for place in places], inspect)
     if fresh:
-        store.write((one, stamps[place]) for one, place in zip(fresh, places, strict=True) if _lasts(one))
+        store.write((one, stamps[place]) for one, place in zip(fresh, places, strict=True) if _may_be_cached(one))
     rest = iter(fresh)
     return [next(rest) if one is None else one for one in known]
 
 
 def inspect_image(path: str, *, background: tuple[int, int, int], max_pixels: int, look: bool) -> Inspection:
-    """Open one image; a bad one is not an error here but a fact."""
+    """Return the statistics of one image; one that can't be decoded raises nothing but has an ``error``."""
     try:
         data = read_image_file(path)
     except BadImageError as error:
         return Inspection(ImageFacts(path, "", 0, 0, 0, None, error.what), b"")
-    header = _header_facts(data, path)
-    with _native_stderr() as printed:
+    header = _read_header(data, path)
+    with _capture_native_stderr() as printed:
         try:
             image = decode_image(
                 data,
                 where=path,
                 background=background,
                 max_pixels=max_pixels,
-                at_least=_look_size(header.width, header.height),
+                at_least=_compute_decode_size(header.width, header.height),
             )
         except BadImageError as error:
             return Inspection(replace(header, error=error.what), b"")
         corruption = next((line for line in printed().splitlines() if line.startswith(_CORRUPTION)), None)
     if corruption:
         header = replace(header, notes=(*header.notes, ("corrupt-image", corruption.strip())))
-    small = shrunk(image)
-    code, thumbnail = look_of(small) if look else (None, b"")
-    return Inspection(replace(header, perceptual_hash=code, appearance=appearance_of(small)), thumbnail)
+    small = shrink_image(image)
+    code, thumbnail = compute_perceptual_hash(small) if look else (None, b"")
+    return Inspection(replace(header, perceptual_hash=code, appearance=measure_appearance(small)), thumbnail)
 
 
-def _lasts(one: Inspection) -> bool:
-    """Return whether the same file would give the same facts again; memory may be there another time."""
+def _may_be_cached(one: Inspection) -> bool:
+    """Return whether an inspection may be cached: a lack of memory says nothing about the file."""
     return "memory" not in (one.facts.error or "")
 
 
 def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> list[Inspection]:
     cores = usable_cores()
-    if cores == 1 or (len(paths) < _ALONE_COUNT and _total_bytes(paths) < _ALONE_BYTES):
+    if cores == 1 or (len(paths) < _ALONE_COUNT and _sum_file_sizes(paths) < _ALONE_BYTES):
         return [inspect(path) for path in paths]
     pool = ProcessPoolExecutor(cores, mp_context=get_context("spawn"), initializer=prepare_worker)
     try:
@@ -125,13 +144,13 @@ def _inspect_all(paths: Sequence[str], inspect: Callable[[str], Inspection]) -> 
             found = pool.map(inspect, paths, chunksize=_CHUNK)
         return list(found)
     except BrokenProcessPool as error:
-        hint = "check one folder at a time, or lower data.max_pixels"
-        raise ResourceError("a process that was checking images died", hint=hint) from error
+        hint = "audit one folder at a time, or lower data.max_pixels"
+        raise ResourceError("a worker process of the audit died", hint=hint) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _total_bytes(paths: Sequence[str]) -> int:
+def _sum_file_sizes(paths: Sequence[str]) -> int:
     total = 0
     for path in paths:
         try:
@@ -143,22 +162,25 @@ def _total_bytes(paths: Sequence[str]) -> int:
     return total
 
 
-def _look_size(width: int, height: int) -> tuple[int, int]:
-    """Return the height and width, either way round, that leave the look its pixels on the longer side."""
+def _compute_decode_size(width: int, height: int) -> tuple[int, int]:
+    """Return the minimum height and width to decode, so that the longer side keeps the descriptor's 128 pixels.
+
+    EXIF may turn the image, so both are those of the shorter side.
+    """
     shorter, longer = sorted((width, height))
     needed = max(1, math.ceil(TRIM_SIDE * shorter / max(longer, 1)))
     return needed, needed
 
 
-def _header_facts(data: bytes, path: str) -> ImageFacts:
-    """Return what the header tells; zeros for what is no image, which the decoder will say better."""
+def _read_header(data: bytes, path: str) -> ImageFacts:
+    """Return the statistics in an image's header; zeros where it can't be read, as the decoder will say why."""
     digest, notes = hashlib.sha256(data).hexdigest(), []
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
             kind = str(header.format)
             frames = 1 if kind == "MPO" else getattr(header, "n_frames", 1)
-            camera = _camera(header)
+            camera = _read_camera(header)
     except _HEADER_ERRORS:
         return ImageFacts(path, digest, len(data), 0, 0, None, None)
     suffix = Path(path).suffix.lower()
@@ -169,8 +191,8 @@ def _header_facts(data: bytes, path: str) -> ImageFacts:
     return ImageFacts(path, digest, len(data), width, height, None, None, tuple(notes), kind, camera)
 
 
-def _camera(header: Image.Image) -> str:
-    """Return maker and model, which EXIF pads with blanks and zero bytes."""
+def _read_camera(header: Image.Image) -> str:
+    """Return the camera's maker and model from EXIF, which pads them with blanks and zero bytes; "" without them."""
     if "exif" not in header.info:
         return ""
     try:
@@ -182,11 +204,11 @@ def _camera(header: Image.Image) -> str:
 
 
 @contextmanager
-def _native_stderr() -> Iterator[Callable[[], str]]:
-    """Catch what C libraries print, the only way in which libjpeg tells of corruption that it decoded around.
+def _capture_native_stderr() -> Iterator[Callable[[], str]]:
+    """Capture what C libraries print: libjpeg reports corruption that it decoded around in no other way.
 
-    It works on the whole process, so images are inspected one at a time in each process. What others print meanwhile
-    is passed on.
+    It redirects file descriptor 2 of the whole process, so each process inspects one image at a time. What others
+    print meanwhile is passed on.
     """
     try:
         real = os.dup(2)
@@ -196,7 +218,8 @@ def _native_stderr() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryFile() as catch:
 
         def printed() -> str:
-            if not os.fstat(catch.fileno()).st_size:  # nearly always
+            # Nearly always nothing was printed, and a size costs less than reading.
+            if not os.fstat(catch.fileno()).st_size:
                 return ""
             catch.seek(0)
             return catch.read().decode(errors="replace")
@@ -206,10 +229,10 @@ def _native_stderr() -> Iterator[Callable[[], str]]:
             yield printed
         finally:
             os.dup2(real, 2)
-            if foreign := [line for line in printed().splitlines(keepends=True) if not _of_a_decoder(line)]:
+            if foreign := [line for line in printed().splitlines(keepends=True) if not _is_decoder_message(line)]:
                 os.write(real, "".join(foreign).encode())
             os.close(real)
 
 
-def _of_a_decoder(line: str) -> bool:
-    return not line.strip() or any(word in line for word in _VOICES)
+def _is_decoder_message(line: str) -> bool:
+    return not line.strip() or any(word in line for word in _DECODER_MESSAGES)

@@ -1,7 +1,7 @@
-"""Whether the splits that the source gives are alike: size, shape, brightness, file type, classes and so on.
+"""Distribution shift between given splits: image statistics and labels of validation and test against training.
 
-A test split taken from elsewhere than the training split may well be right, but then its metrics tell about elsewhere.
-Splits that are made here are drawn by chance, and there is nothing to ask.
+A test split from another source than the training split may be intended, but then its metrics describe that other
+source. Splits made by imagetune are drawn at random, so they need no such test.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagetune.core.multiple_testing import adjust_p_values
-from imagetune.data.audit.shortcuts import tell_class
+from imagetune.data.audit.shortcuts import score_class_prediction
 from imagetune.data.findings import CODES, Finding
 
 if TYPE_CHECKING:
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from imagetune.data.audit.shortcuts import Matrix
     from imagetune.data.sources.catalog import Catalog
 
-# Fewer images of a split than this can't show a difference that is worth telling.
-FEWEST = 20
-LARGEST_P = 0.01
-# With thousands of images, differences become certain that nobody minds: the greatest distance of two distribution
-# functions, and half the sum of differences of shares, must reach this.
+# Splits with fewer images than this lack the power to show a relevant difference.
+MIN_IMAGES = 20
+MAX_P = 0.01
+# With thousands of images irrelevant differences become statistically significant, so the effect size counts too:
+# Kolmogorov and Smirnov's D, or the total variation distance of shares, must reach this.
 MIN_DISTANCE = 0.2
-# More of a split don't change the prediction, only the time.
-MAX = 20_000
-# Rarer words are counted as one: the test of shares is not exact for small counts.
-_RARE = 10
-_MEASURES = ("size", "shape", "brightness", "contrast", "sharpness", "redness", "blueness", "bytes a pixel")
+# More images of a split than this change the time, but not the result.
+MAX_IMAGES = 20_000
+# Rarer values are counted as one: the chi-squared test is not exact for small counts.
+_MIN_COUNT = 10
+_FEATURES = ("size", "shape", "brightness", "contrast", "sharpness", "redness", "blueness", "bytes a pixel")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One comparison of a split with the training split.
+    """Comparison of one property between a split and the training split.
 
     Attributes:
-        what: What was compared.
-        distance: Kolmogorov and Smirnov's D of numbers, total variation of words; 0 to 1.
-        p: Of the two-sample test.
+        what: The property that was compared.
+        distance: Kolmogorov and Smirnov's D for numbers, total variation distance for categories; 0 to 1.
+        p: p-value of the two-sample test, not corrected.
     """
 
     what: str
@@ -50,41 +50,43 @@ class Difference:
     p: float
 
 
-def split_shift(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> Iterator[Finding]:
-    """Yield a finding for validation and for test where it differs from training.
+def find_split_shift(
+    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+) -> Iterator[Finding]:
+    """Yield a finding for validation and for test where its distribution differs from that of training.
 
     Numbers are compared by the Kolmogorov-Smirnov test, file types, cameras and labels by the chi-squared test, and all
-    p-values of a source are corrected by Holm's method. What is told must also be large.
+    p-values of a source are corrected by Holm's method. A reported difference is both significant and large.
 
     Args:
-        catalog: With the given splits.
-        facts: One a record.
-        families: For each record the first that is the same image or nearly so; one of each family in each split
-            is used.
+        catalog: The records with the splits that the source gives.
+        statistics: The image statistics of each record.
+        duplicate_groups: The near-duplicate group of each record; one image of each is used in each split, because the
+            tests assume independent images.
     """
-    places = _places(catalog, facts, families)
+    places = _select_places(catalog, statistics, duplicate_groups)
     found = {
-        other: differences(catalog, facts, places["train"], places[other])
+        other: compare_splits(catalog, statistics, places["train"], places[other])
         for other in ("val", "test")
-        if min(len(places.get("train", ())), len(places.get(other, ()))) >= FEWEST
+        if min(len(places.get("train", ())), len(places.get(other, ()))) >= MIN_IMAGES
     }
     corrected = iter(adjust_p_values([one.p for compared in found.values() for one in compared]))
     for other, compared in found.items():
         adjusted = [(one, next(corrected)) for one in compared]
-        told = [one for one, p in adjusted if p <= LARGEST_P and one.distance >= MIN_DISTANCE]
-        if told:
-            yield _finding(other, told, _told_apart(facts, places["train"], places[other]))
+        reported = [one for one, p in adjusted if p <= MAX_P and one.distance >= MIN_DISTANCE]
+        if reported:
+            yield _build_finding(other, reported, _score_split_classifier(statistics, places["train"], places[other]))
 
 
-def differences(
-    catalog: Catalog, facts: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
+def compare_splits(
+    catalog: Catalog, statistics: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
 ) -> list[Difference]:
-    """Compare the images at two lists of places in every respect; p-values are not corrected."""
+    """Return the comparisons of two sets of images, given by their positions, in every property that varies."""
     from scipy.stats import ks_2samp
 
-    one, other = measures(facts, first), measures(facts, second)
-    pairs = [(what, one[:, column], other[:, column]) for column, what in enumerate(_MEASURES)]
-    words = {"file type": [fact.kind for fact in facts], "camera": [fact.camera for fact in facts]}
+    one, other = compute_split_features(statistics, first), compute_split_features(statistics, second)
+    pairs = [(what, one[:, column], other[:, column]) for column, what in enumerate(_FEATURES)]
+    words = {"file type": [image.kind for image in statistics], "camera": [image.camera for image in statistics]}
     labels = [record.label for record in catalog.records]
     if catalog.rule.task == "regression":
         values = np.array([float(label) for label in labels])
@@ -94,82 +96,89 @@ def differences(
     found = []
     for what, ours, theirs in pairs:
         if np.ptp(np.concatenate([ours, theirs])):
-            # The exact p takes seconds for thousands of images, and differs little from twenty on.
+            # The exact p-value takes seconds for thousands of images and differs little from twenty images on.
             test = ks_2samp(ours, theirs, method="asymp")
             found.append(Difference(what, float(test.statistic), float(test.pvalue)))
     for what, every in words.items():
-        if compared := share_difference([every[at] for at in first], [every[at] for at in second]):
+        if compared := compare_shares([every[at] for at in first], [every[at] for at in second]):
             found.append(Difference(what, *compared))
     return found
 
 
-def measures(facts: Sequence[ImageFacts], places: Sequence[int]) -> Matrix:
-    """Return the metrics that splits are compared by, ``(len(places), 8)`` float64."""
+def compute_split_features(statistics: Sequence[ImageFacts], places: Sequence[int]) -> Matrix:
+    """Return the features that splits are compared by, ``(len(places), 8)`` float64."""
     rows = []
-    for fact in (facts[at] for at in places):
-        look = fact.appearance
-        if look is None:
-            raise ValueError(f"{fact.path} has no appearance: leave bad images out")
-        pixels = fact.width * fact.height
-        shape = (np.log(pixels), np.log(look.ratio))
-        light = (look.brightness, look.contrast, look.sharpness)
-        colour = (look.red - look.green, look.blue - look.green)
-        rows.append((*shape, *light, *colour, np.log(max(fact.size_bytes, 1) / pixels)))
-    return np.array(rows, np.float64).reshape(-1, len(_MEASURES))
+    for image in (statistics[at] for at in places):
+        appearance = image.appearance
+        if appearance is None:
+            raise ValueError(f"{image.path} has no appearance: leave unusable images out")
+        pixels = image.width * image.height
+        shape = (np.log(pixels), np.log(appearance.ratio))
+        light = (appearance.brightness, appearance.contrast, appearance.sharpness)
+        colour = (appearance.red - appearance.green, appearance.blue - appearance.green)
+        rows.append((*shape, *light, *colour, np.log(max(image.size_bytes, 1) / pixels)))
+    return np.array(rows, np.float64).reshape(-1, len(_FEATURES))
 
 
-def share_difference(first: Sequence[str], second: Sequence[str]) -> tuple[float, float] | None:
-    """Return how much the shares of words differ; None where there is but one word.
+def compare_shares(first: Sequence[str], second: Sequence[str]) -> tuple[float, float] | None:
+    """Return how much the shares of categories differ between two samples; None where there is only one category.
 
     Returns:
-        Half the sum of the absolute differences of shares (total variation), 0 to 1; p of the chi-squared test. Words
-        that are there fewer than ten times are taken as one.
+        The total variation distance (half the sum of the absolute differences of shares), 0 to 1, and the p-value of
+        the chi-squared test. Categories that occur fewer than ten times are counted as one.
     """
     from scipy.stats import chi2_contingency
 
     counts = Counter([*first, *second])
-    common = sorted(word for word, count in counts.items() if count >= _RARE)
-    parts = [Counter(word if counts[word] >= _RARE else None for word in words) for words in (first, second)]
-    columns = [*common, None] if any(part[None] for part in parts) else common
+    common = sorted(word for word, count in counts.items() if count >= _MIN_COUNT)
+    tallies = [Counter(word if counts[word] >= _MIN_COUNT else None for word in words) for words in (first, second)]
+    columns = [*common, None] if any(tally[None] for tally in tallies) else common
     if len(columns) < 2:
         return None
-    table = np.array([[part[word] for word in columns] for part in parts])
+    table = np.array([[tally[word] for word in columns] for tally in tallies])
     shares = table / table.sum(axis=1, keepdims=True)
     return float(np.abs(shares[0] - shares[1]).sum()) / 2, float(chi2_contingency(table).pvalue)
 
 
-def _places(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> dict[str, list[int]]:
+def _select_places(
+    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+) -> dict[str, list[int]]:
     first: dict[tuple[str, int], int] = {}
-    for at, (record, fact) in enumerate(zip(catalog.records, facts, strict=True)):
-        if record.split is not None and fact.comparable:
-            first.setdefault((record.split, families[at]), at)
+    for at, (record, image) in enumerate(zip(catalog.records, statistics, strict=True)):
+        if record.split is not None and image.comparable:
+            first.setdefault((record.split, duplicate_groups[at]), at)
     places: dict[str, list[int]] = {}
     for (split, _), at in first.items():
         places.setdefault(split, []).append(at)
-    return {split: _some(found) for split, found in places.items()}
+    return {split: _limit(found) for split, found in places.items()}
 
 
-def _some(places: list[int]) -> list[int]:
-    if len(places) <= MAX:
+def _limit(places: list[int]) -> list[int]:
+    if len(places) <= MAX_IMAGES:
         return places
-    return sorted(np.random.default_rng(0).choice(places, MAX, replace=False).tolist())
+    return sorted(np.random.default_rng(0).choice(places, MAX_IMAGES, replace=False).tolist())
 
 
-def _told_apart(facts: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]) -> float | None:
-    """Return the balanced accuracy of a small tree that tells the splits apart (Lopez-Paz and Oquab 2017)."""
-    features = np.concatenate([measures(facts, first), measures(facts, second)])
-    told = tell_class(features, ["train"] * len(first) + ["other"] * len(second))
-    return None if told is None else told.score
+def _score_split_classifier(
+    statistics: Sequence[ImageFacts], first: Sequence[int], second: Sequence[int]
+) -> float | None:
+    """Return the balanced accuracy of a small tree that predicts an image's split; None with too few images.
+
+    Classifier two-sample test: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", 2017.
+    """
+    features = np.concatenate([compute_split_features(statistics, first), compute_split_features(statistics, second)])
+    score = score_class_prediction(features, ["train"] * len(first) + ["other"] * len(second))
+    return None if score is None else score.score
 
 
-def _finding(other: str, differences: Sequence[Difference], accuracy: float | None) -> Finding:
-    ranked = sorted(differences, key=lambda one: -one.distance)
+def _build_finding(other: str, compare_splits: Sequence[Difference], accuracy: float | None) -> Finding:
+    ranked = sorted(compare_splits, key=lambda one: -one.distance)
     listed = ", ".join(f"{one.what} {one.distance:.2f}" for one in ranked)
-    explanation = f"distance of the distributions, 0 to 1: {listed}"
+    explanation = f"distance between the distributions, from 0 to 1: {listed}"
     metrics = {one.what: one.distance for one in ranked}
     if accuracy is not None:
-        explanation += f"; a small tree tells {other} from train with balanced accuracy {accuracy:.2f} (0.50 by chance)"
-        metrics["told_apart"] = accuracy
-    title = f"{other} is not like train: {', '.join(one.what for one in ranked)}"
-    hint = "if that is not on purpose, split anew: leave the given splits out, or mix the sources"
+        explanation += f"; a small decision tree distinguishes {other} from train with balanced accuracy {accuracy:.2f}"
+        metrics["classifier_accuracy"] = accuracy
+    title = f"{other} differs from train in {', '.join(one.what for one in ranked)}"
+    hint = "if this is not intended, mix the sources, or drop the given splits so that imagetune makes new ones"
     return Finding("split-shift", CODES["split-shift"].severity, title, explanation, hint=hint, metrics=metrics)

@@ -1,9 +1,9 @@
-"""Whether something that has nothing to do with what an image shows tells its label.
+"""Shortcuts: properties other than image content, such as size or camera, that predict the label.
 
-A model takes the easiest way: where all the sick were photographed in one hospital and all the healthy in another, it
-learns the hospital (Geirhos et al., "Shortcut Learning in Deep Neural Networks", 2020). So a small decision tree is
-asked to tell the label from the size alone, the shape alone, and so on. What it says about images that it was not
-trained on is compared with what it would get if the labels were shuffled.
+A model learns the easiest rule: where all the sick were photographed in one hospital and all the healthy in another, it
+learns the hospital (Geirhos et al., "Shortcut Learning in Deep Neural Networks", 2020). So a small decision tree
+predicts the label from the size alone, the aspect ratio alone, and so on. Its cross-validated score is compared with
+those that it gets for shuffled labels (a permutation test).
 """
 
 from __future__ import annotations
@@ -31,56 +31,56 @@ if TYPE_CHECKING:
     _Codes = npt.NDArray[np.int64]
 
 FOLDS = 5
-# Fewer images than this, or than this of a class, tell nothing that lasts.
-FEWEST = 40
-FEWEST_OF_A_CLASS = 10
-# More don't change the prediction, only the time: what a tree learns from, and what that is chosen from.
-MAX = 4000
-MAX_SEEN = 100_000
-SHUFFLES = 999
-# No shuffle may do as well: with six checks, less than one clean set in a hundred is told.
-LARGEST_P = 0.001
-# What is worth telling: so much of the way from chance to certainty; or one class, found in so many more of its own
-# images than of the others; or so much of a number's variance.
+# With fewer images than this, in all or of a class, the score is too noisy.
+MIN_IMAGES = 40
+MIN_CLASS_IMAGES = 10
+# More images change the time, but not the result: those that a tree learns from, and those to draw them from.
+MAX_IMAGES = 4000
+MAX_DRAWN = 100_000
+PERMUTATIONS = 999
+# No permutation may do as well: with six checks, fewer than one clean data set in a hundred gets a finding.
+MAX_P = 0.001
+# Effect sizes worth reporting: the share of the way from chance to certainty; or, for a single class, its true minus
+# its false positive rate; or the share of a number's variance that is explained.
 SKILL = 0.4
-ONE_CLASS = 0.6
-EXPLAINED = 0.25
-# A word that is rarer tells nothing about others.
-_MIN_WORD_LETTERS = 3
+CLASS_GAIN = 0.6
+EXPLAINED_VARIANCE = 0.25
+# A rarer value predicts nothing about held-out images.
+_MIN_WORD_COUNT = 3
 _MAX_WORDS = 50
-# Above this many folders, one for each label is how the labels are kept, not where the images come from.
-_SOURCES = 5
+# More folders than this, one for each label, are how the labels are stored, not where the images come from.
+_MAX_SOURCES = 5
 
 _TITLES = {
     "shortcut-size": "size",
-    "shortcut-aspect": "shape (width to height)",
+    "shortcut-aspect": "aspect ratio",
     "shortcut-colour": "mean colour",
     "shortcut-file-type": "file type",
-    "shortcut-camera": "camera named in the EXIF data",
+    "shortcut-camera": "camera in the EXIF data",
     "shortcut-folder": "folder",
 }
 _HINTS = {
-    "shortcut-size": "use images of the same size for all classes, or look whether the sizes mean different sources",
-    "shortcut-aspect": "data.resize: squash hides the shape; where it belongs to the class, data.audit.allow the code",
-    "shortcut-colour": "augment the colours (ColorJitter); where they belong to the class, data.audit.allow the code",
-    "shortcut-file-type": "convert all to one type; compression leaves traces that a model can learn",
-    "shortcut-camera": "take images of every class with every camera, or make the camera the group of the split",
-    "shortcut-folder": "make the folder the group of the split, and look at each folder's own metrics",
+    "shortcut-size": "use the same image sizes for all classes, or check whether the sizes come from different sources",
+    "shortcut-aspect": "set data.resize: squash to hide it, or add the code to data.audit.allow if it fits the classes",
+    "shortcut-colour": "augment colours (ColorJitter), or add the code to data.audit.allow if they belong to the class",
+    "shortcut-file-type": "convert all images to one type; a model can still learn traces of compression",
+    "shortcut-camera": "take images of every class with every camera, or use the camera as data.columns.group",
+    "shortcut-folder": "use the folder as data.columns.group, and read the metrics of each folder",
 }
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well labels were told from something, on images that the tree had not seen.
+class ShortcutScore:
+    """Cross-validated score of predicting the label from one property.
 
     Attributes:
         score: Balanced accuracy; for numbers the share of variance explained (R squared).
-        chance: What guessing would get.
-        p: Part of 1,000 orders of the labels, the true one among them, that did as well; 1 where the score is too low
-            to be told anyway, which saves the time.
-        images: How many were used, of each family one.
-        best_class: The class that is told best, "" for numbers.
-        gain: Share of that class's images called so, minus that of the others; 0 for numbers.
+        chance: The score of guessing.
+        p: p-value of the permutation test, the true order among its 1,000; 1 where the score is too low to be reported
+            anyway, which saves the time.
+        images: The number of images used, one of each near-duplicate group.
+        best_class: The class that is predicted best, "" for numbers.
+        gain: True positive rate minus false positive rate of that class (Youden's J); 0 for numbers.
     """
 
     score: float
@@ -92,106 +92,113 @@ class Told:
 
     @property
     def skill(self) -> float:
-        """How far from chance (0) to certainty (1)."""
+        """The score on a scale from chance (0) to certainty (1)."""
         return (self.score - self.chance) / (1 - self.chance)
 
     @property
     def strong(self) -> bool:
-        """Whether it would be worth telling if it is no accident."""
-        return self.skill >= (SKILL if self.best_class else EXPLAINED) or self.gain >= ONE_CLASS
+        """Whether the effect is large enough to report, if it is statistically significant."""
+        return self.skill >= (SKILL if self.best_class else EXPLAINED_VARIANCE) or self.gain >= CLASS_GAIN
 
     @property
-    def worth_telling(self) -> bool:
-        """Whether it is both strong and no accident."""
-        return self.strong and self.p <= LARGEST_P
+    def significant(self) -> bool:
+        """Whether the effect is both strong and statistically significant."""
+        return self.strong and self.p <= MAX_P
 
 
-def tell_labels(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> dict[str, Told]:
-    """Return how well each of size, shape, colour, file type, camera and folder tells the label.
+def measure_shortcuts(
+    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+) -> dict[str, ShortcutScore]:
+    """Return how well each of size, aspect ratio, colour, file type, camera and folder predicts the label.
 
     Args:
-        catalog: The records, and how their labels are read. With several labels an image, each label is told by
-            itself and the best of them counts.
-        facts: One a record.
-        families: For each record the first that is the same image or nearly so; one of each family is used, or
-            copies would tell each other's label. Of 40 groups and more, one image of each label is used.
+        catalog: The records and their label rule. With several labels an image, each label is predicted by itself and
+            the best score counts.
+        statistics: The image statistics of each record.
+        duplicate_groups: The near-duplicate group of each record; one image of each is used, because copies would
+            predict each other's label. Where the source has 40 groups or more, one image of each label and group is.
 
     Returns:
-        By the finding's code; what is the same for all images, and sets too small to say, are left out.
+        Scores by finding code; properties that are the same for all images, and data sets too small for a score, are
+        left out.
     """
-    rows = _some(np.array(_one_of_each(catalog, facts, families), np.int64), MAX_SEEN).tolist()
-    records, seen = [catalog.records[at] for at in rows], [facts[at] for at in rows]
-    best: dict[str, Told] = {}
-    for code, features in _features(catalog, records, seen):
+    rows = _limit(np.array(_select_independent(catalog, statistics, duplicate_groups), np.int64), MAX_DRAWN).tolist()
+    records, seen = [catalog.records[at] for at in rows], [statistics[at] for at in rows]
+    best: dict[str, ShortcutScore] = {}
+    for code, features in _build_features(catalog, records, seen):
         if features.size and np.ptp(features, axis=0).any():
-            found = list(_attempts(features, records, catalog))
+            found = list(_score_labels(features, records, catalog))
             if found:
-                best[code] = max(found, key=lambda told: (told.worth_telling, told.skill, told.gain))
+                best[code] = max(found, key=lambda score: (score.significant, score.skill, score.gain))
     return best
 
 
-def shortcuts(told: Mapping[str, Told]) -> Iterator[Finding]:
-    """Yield a finding for each thing that tells the label strongly and by no accident."""
-    return (_finding(code, one) for code, one in told.items() if one.worth_telling)
+def find_shortcuts(score: Mapping[str, ShortcutScore]) -> Iterator[Finding]:
+    """Yield a finding for each property that predicts the label strongly and significantly."""
+    return (_build_finding(code, one) for code, one in score.items() if one.significant)
 
 
-def tell_class(features: Matrix, labels: Sequence[str]) -> Told | None:
-    """Return how well a small tree tells a class, five-fold cross-validated; None with too little to go by.
+def score_class_prediction(features: Matrix, labels: Sequence[str]) -> ShortcutScore | None:
+    """Return how well a small tree predicts a class, five-fold cross-validated; None with too few images or classes.
 
-    Chance and significance come from shuffling the labels against the tree's predictions, which stay as they are. The
-    statistic is the larger of skill and best class, so that looking at many classes is allowed for.
+    The p-value comes from shuffling the labels against the tree's predictions, which stay as they are. The statistic is
+    the larger of skill and best gain, which corrects for choosing the best of many classes.
 
     Args:
-        features: ``(n, d)``, finite.
+        features: ``(n, d)`` float64, finite.
         labels: ``n`` class names.
     """
     counts = Counter(labels)
-    names = sorted(name for name, count in counts.items() if count >= FEWEST_OF_A_CLASS)
-    if len(names) < 2 or sum(counts[name] for name in names) < FEWEST:
+    names = sorted(name for name, count in counts.items() if count >= MIN_CLASS_IMAGES)
+    if len(names) < 2 or sum(counts[name] for name in names) < MIN_IMAGES:
         return None
-    most = max(FEWEST_OF_A_CLASS, MAX // len(names))
+    most = max(MIN_CLASS_IMAGES, MAX_IMAGES // len(names))
     every = np.array(labels, object)
-    kept = np.concatenate([_some(np.flatnonzero(every == name), most) for name in names])
+    kept = np.concatenate([_limit(np.flatnonzero(every == name), most) for name in names])
     truth = np.repeat(np.arange(len(names)), [min(counts[name], most) for name in names])
-    predictions = _predictions(features[kept], truth, _classifier, stratified=True)
-    score, gains = _class_scores(truth, predictions, len(names))
+    predictions = _predict_held_out(features[kept], truth, _build_classifier, stratified=True)
+    accuracy, gains = _score_classes(truth, predictions, len(names))
     best = int(gains.argmax())
-    told = Told(score, 1 / len(names), 1.0, len(kept), names[best], float(gains[best]))
-    if not told.strong:
-        return told
-    reached = max(told.skill, told.gain)
+    score = ShortcutScore(accuracy, 1 / len(names), 1.0, len(kept), names[best], float(gains[best]))
+    if not score.strong:
+        return score
+    reached = max(score.skill, score.gain)
 
-    def as_good(order: _Codes) -> bool:
-        other, others = _class_scores(order, predictions, len(names))
-        return max(replace(told, score=other).skill, float(others.max())) >= reached
+    def is_as_good(order: _Codes) -> bool:
+        other, others = _score_classes(order, predictions, len(names))
+        return max(replace(score, score=other).skill, float(others.max())) >= reached
 
-    return replace(told, p=_p_value(as_good, truth))
+    return replace(score, p=_compute_p_value(is_as_good, truth))
 
 
-def tell_number(features: Matrix, values: Sequence[float]) -> Told | None:
+def score_value_prediction(features: Matrix, values: Sequence[float]) -> ShortcutScore | None:
     """Return how much of a number's variance a small tree explains, cross-validated; None with too few images.
 
     Args:
-        features: ``(n, d)``, finite.
+        features: ``(n, d)`` float64, finite.
         values: ``n`` numbers.
     """
-    kept = _some(np.arange(len(values)), MAX)
+    kept = _limit(np.arange(len(values)), MAX_IMAGES)
     truth = np.array(values, np.float64)[kept]
-    if len(kept) < FEWEST or not np.ptp(truth):
+    if len(kept) < MIN_IMAGES or not np.ptp(truth):
         return None
-    predictions = _predictions(features[kept], truth, _regressor, stratified=False)
+    predictions = _predict_held_out(features[kept], truth, _build_regressor, stratified=False)
     variance = float(((truth - truth.mean()) ** 2).sum())
 
     def explained(order: Matrix) -> float:
         return 1 - float(((order - predictions) ** 2).sum()) / variance
 
-    told = Told(explained(truth), 0.0, 1.0, len(kept))
-    return replace(told, p=_p_value(lambda order: explained(order) >= told.score, truth)) if told.strong else told
+    score = ShortcutScore(explained(truth), 0.0, 1.0, len(kept))
+    return (
+        replace(score, p=_compute_p_value(lambda order: explained(order) >= score.score, truth))
+        if score.strong
+        else score
+    )
 
 
-def one_hot(words: Sequence[str]) -> Matrix:
-    """Return a column for each word that is there at least three times, ``(n, words)``; at most 50, the commonest."""
-    common = [word for word, count in Counter(words).most_common(_MAX_WORDS) if count >= _MIN_WORD_LETTERS]
+def encode_one_hot(words: Sequence[str]) -> Matrix:
+    """Return one-hot columns ``(n, words)`` for the 50 most common words that occur at least three times."""
+    common = [word for word, count in Counter(words).most_common(_MAX_WORDS) if count >= _MIN_WORD_COUNT]
     columns = np.zeros((len(words), len(common)))
     place = {word: column for column, word in enumerate(common)}
     for row, word in enumerate(words):
@@ -200,124 +207,134 @@ def one_hot(words: Sequence[str]) -> Matrix:
     return columns
 
 
-def _attempts(features: Matrix, records: Sequence[Record], catalog: Catalog) -> Iterator[Told]:
+def _score_labels(features: Matrix, records: Sequence[Record], catalog: Catalog) -> Iterator[ShortcutScore]:
     rule = catalog.rule
     if rule.task == "regression":
-        told = tell_number(features, [float(record.label) for record in records])
-        if told:
-            yield told
+        score = score_value_prediction(features, [float(record.label) for record in records])
+        if score:
+            yield score
         return
     if rule.task != "multi_label":
-        told = tell_class(features, [record.label for record in records])
-        if told:
-            yield told
+        score = score_class_prediction(features, [record.label for record in records])
+        if score:
+            yield score
         return
     for name, _ in rule.counts(record.label for record in records).most_common(20):
         held = [name if name in rule.names(record.label) else f"not {name}" for record in records]
-        if told := tell_class(features, held):
-            yield told
+        if score := score_class_prediction(features, held):
+            yield score
 
 
-def _features(catalog: Catalog, records: Sequence[Record], facts: Sequence[ImageFacts]) -> Iterator[tuple[str, Matrix]]:
-    looks = [fact.appearance for fact in facts if fact.appearance is not None]
-    sides = np.log(np.array([(fact.width, fact.height) for fact in facts], np.float64).reshape(-1, 2))
+def _build_features(
+    catalog: Catalog, records: Sequence[Record], statistics: Sequence[ImageFacts]
+) -> Iterator[tuple[str, Matrix]]:
+    appearances = [image.appearance for image in statistics if image.appearance is not None]
+    sides = np.log(np.array([(image.width, image.height) for image in statistics], np.float64).reshape(-1, 2))
     yield "shortcut-size", sides.sum(axis=1, keepdims=True)
-    yield "shortcut-aspect", np.array([look.ratio for look in looks]).reshape(-1, 1)
-    yield "shortcut-colour", np.array([(look.red, look.green, look.blue) for look in looks]).reshape(-1, 3)
-    yield "shortcut-file-type", one_hot(["JPEG" if fact.kind == "MPO" else fact.kind for fact in facts])
-    yield "shortcut-camera", one_hot([fact.camera for fact in facts])
+    yield "shortcut-aspect", np.array([appearance.ratio for appearance in appearances]).reshape(-1, 1)
+    yield (
+        "shortcut-colour",
+        np.array([(appearance.red, appearance.green, appearance.blue) for appearance in appearances]).reshape(-1, 3),
+    )
+    yield "shortcut-file-type", encode_one_hot(["JPEG" if image.kind == "MPO" else image.kind for image in statistics])
+    yield "shortcut-camera", encode_one_hot([image.camera for image in statistics])
     root = str(catalog.root)
-    folders = [_source(one.path.rpartition(os.sep)[0], root, one.label, one.split) for one in records]
-    if not _keeps_labels(folders, [record.label for record in records]):
-        yield "shortcut-folder", one_hot(folders)
+    folders = [_find_source(one.path.rpartition(os.sep)[0], root, one.label, one.split) for one in records]
+    if not _stores_labels(folders, [record.label for record in records]):
+        yield "shortcut-folder", encode_one_hot(folders)
 
 
-def _one_of_each(catalog: Catalog, facts: Sequence[ImageFacts], families: Sequence[int]) -> list[int]:
-    """Return a place for each family; with many groups, for each label of a group: a patient's images are alike."""
+def _select_independent(
+    catalog: Catalog, statistics: Sequence[ImageFacts], duplicate_groups: Sequence[int]
+) -> list[int]:
+    """Return one position for each near-duplicate group or, with many groups of the source, for each label of a group.
+
+    The images of one patient, for example, are not independent.
+    """
     several = catalog.rule.task == "multi_label"
-    grouped = len({record.group for record in catalog.records} - {None}) >= FEWEST
+    grouped = len({record.group for record in catalog.records} - {None}) >= MIN_IMAGES
     first: dict[object, int] = {}
-    for at, (record, fact) in enumerate(zip(catalog.records, facts, strict=True)):
-        if fact.comparable and (record.label or several):
-            key = families[at] if record.group is None or not grouped else (record.group, record.label)
+    for at, (record, image) in enumerate(zip(catalog.records, statistics, strict=True)):
+        if image.comparable and (record.label or several):
+            key = duplicate_groups[at] if record.group is None or not grouped else (record.group, record.label)
             first.setdefault(key, at)
     return list(first.values())
 
 
 @lru_cache(10_000)
-def _source(folder: str, root: str, label: str, split: str | None) -> str:
-    """Return the folder below the source, without the parts that are the split or spell the label."""
-    known = {_folded(label), _folded(str(split))}
+def _find_source(folder: str, root: str, label: str, split: str | None) -> str:
+    """Return the folder relative to the source, without the parts that name the split or the label."""
+    known = {_fold(label), _fold(str(split))}
     parts = Path(folder.removeprefix(root).lstrip(os.sep)).parts
-    return "/".join(part for part in parts if _folded(part) not in known)
+    return "/".join(part for part in parts if _fold(part) not in known)
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def _keeps_labels(folders: Sequence[str], labels: Sequence[str]) -> bool:
-    """Return whether each of many folders holds one label of its own: wordnet's numbers for names, for example."""
+def _stores_labels(folders: Sequence[str], labels: Sequence[str]) -> bool:
+    """Return whether each of many folders holds one label of its own, as with WordNet numbers for names."""
     pairs = set(zip(folders, labels, strict=True))
-    return len(pairs) > _SOURCES and len(pairs) == len(set(folders)) == len(set(labels))
+    return len(pairs) > _MAX_SOURCES and len(pairs) == len(set(folders)) == len(set(labels))
 
 
-def _some(places: _Codes, most: int) -> _Codes:
+def _limit(places: _Codes, most: int) -> _Codes:
     if len(places) <= most:
         return places
     chosen: _Codes = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     return chosen
 
 
-def _p_value(as_good: Callable[[npt.NDArray[Any]], bool], truth: npt.NDArray[Any]) -> float:
-    """Return Monte Carlo p: (1 + shuffles as good) / (1 + shuffles), Phipson and Smyth 2010."""
+def _compute_p_value(as_good: Callable[[npt.NDArray[Any]], bool], truth: npt.NDArray[Any]) -> float:
+    """Return the p-value of a permutation test, (1 + as good) / (1 + all): Phipson and Smyth 2010."""
     random = np.random.default_rng(0)
-    return (1 + sum(as_good(random.permutation(truth)) for _ in range(SHUFFLES))) / (1 + SHUFFLES)
+    return (1 + sum(as_good(random.permutation(truth)) for _ in range(PERMUTATIONS))) / (1 + PERMUTATIONS)
 
 
-def _predictions(
+def _predict_held_out(
     features: Matrix, truth: npt.NDArray[Any], make: Callable[[], Any], *, stratified: bool
 ) -> npt.NDArray[Any]:
     from sklearn.model_selection import KFold, StratifiedKFold
 
     folds = (StratifiedKFold if stratified else KFold)(FOLDS, shuffle=True, random_state=0)
     predictions = np.zeros(len(truth), truth.dtype)
-    for known, asked in folds.split(features, truth):
-        predictions[asked] = make().fit(features[known], truth[known]).predict(features[asked])
+    for fitted, held_out in folds.split(features, truth):
+        predictions[held_out] = make().fit(features[fitted], truth[fitted]).predict(features[held_out])
     return predictions
 
 
-def _classifier() -> Any:
+def _build_classifier() -> Any:
     from sklearn.tree import DecisionTreeClassifier
 
     return DecisionTreeClassifier(max_leaf_nodes=32, min_samples_leaf=5, class_weight="balanced", random_state=0)
 
 
-def _regressor() -> Any:
+def _build_regressor() -> Any:
     from sklearn.tree import DecisionTreeRegressor
 
     return DecisionTreeRegressor(max_leaf_nodes=32, min_samples_leaf=5, random_state=0)
 
 
-def _class_scores(truth: _Codes, predictions: _Codes, classes: int) -> tuple[float, Matrix]:
-    """Return balanced accuracy, and for each class recall minus the share of other images that are called so."""
+def _score_classes(truth: _Codes, predictions: _Codes, classes: int) -> tuple[float, Matrix]:
+    """Return the balanced accuracy, and true positive rate minus false positive rate of each class."""
     table = np.bincount(truth * classes + predictions, minlength=classes * classes).reshape(classes, classes)
-    right, of_class, called = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    right, of_class, predicted = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     recall = right / of_class
-    return float(recall.mean()), recall - (called - right) / (of_class.sum() - of_class)
+    return float(recall.mean()), recall - (predicted - right) / (of_class.sum() - of_class)
 
 
-def _finding(code: str, told: Told) -> Finding:
+def _build_finding(code: str, score: ShortcutScore) -> Finding:
     what = _TITLES[code]
-    metrics = {"score": told.score, "chance": told.chance, "p": told.p, "images": told.images}
-    if not told.best_class:
-        title = f"the {what} alone explains {told.score:.0%} of the label's variance"
-    elif told.skill >= SKILL:
-        title = f"the {what} alone tells the label"
+    metrics = {"score": score.score, "chance": score.chance, "p": score.p, "images": score.images}
+    if not score.best_class:
+        title = f"the {what} alone explains {score.score:.0%} of the label's variance"
+    elif score.skill >= SKILL:
+        title = f"the {what} alone predicts the label"
     else:
-        title = f"the {what} alone tells {told.best_class!r} from the others"
-    if told.best_class:
-        metrics["best_class_gain"] = told.gain
-        title += f" (balanced accuracy {told.score:.2f}, by chance {told.chance:.2f})"
-    explanation = f"by a small tree, cross-validated on {told.images:,} images; a model may learn that alone"
+        title = f"the {what} alone distinguishes {score.best_class!r} from the other classes"
+    if score.best_class:
+        metrics["best_class_gain"] = score.gain
+        title += f" (balanced accuracy {score.score:.2f}, by chance {score.chance:.2f})"
+    explanation = f"a small decision tree, cross-validated on {score.images:,} images; a model may learn only this"
     return Finding(code, CODES[code].severity, title, explanation, hint=_HINTS[code], metrics=metrics)

@@ -1,8 +1,8 @@
-"""What the check of each image told, kept so that an unchanged file is never opened for it again.
+"""Cache of image statistics, so that the audit never opens an unchanged file twice.
 
-One SQLite file in the cache folder, shared by all runs and safe under several processes. An entry is told by the path,
-by size and times of the file, and by the settings and decoders that made it. Whoever can't use the file goes on
-without: the images are opened again.
+One SQLite file in the cache folder, shared by all runs and safe under several processes. The key of an entry is the
+path, the size and times of the file, and the settings and decoders that made it. Where the database can't be used, the
+images are opened again.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from typing import Any
 from imagetune.core.row_store import cache_root
 from imagetune.data.audit.image_statistics import Appearance, ImageFacts, Inspection
 
-NAME = "facts-1.sqlite3"
+NAME = "image-statistics-1.sqlite3"
 MAX_BYTES = 2 << 30
-# File systems count time in steps of up to two seconds (FAT): a file that was just written may change unseen.
+# File systems count time in steps of up to two seconds (FAT), so a file just written may change without a new stamp.
 SETTLED_SECONDS = 2.0
 WAIT_SECONDS = 2.0
-_USED_AGAIN_SECONDS = 86_400
-_REMOVED_AT_ONCE = 20_000
+_REFRESH_USE_AFTER_SECONDS = 86_400
+_DELETED_AT_ONCE = 20_000
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (
-    path BLOB NOT NULL, settings BLOB NOT NULL, stamp TEXT NOT NULL, facts TEXT NOT NULL, thumbnail BLOB NOT NULL,
+CREATE TABLE IF NOT EXISTS images (
+    path BLOB NOT NULL, settings BLOB NOT NULL, stamp TEXT NOT NULL, statistics TEXT NOT NULL, thumbnail BLOB NOT NULL,
     checksum INTEGER NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (path, settings)
 );
-CREATE INDEX IF NOT EXISTS facts_by_use ON facts (used);
+CREATE INDEX IF NOT EXISTS images_by_use ON images (used);
 """
-_FIND = "SELECT facts, thumbnail, checksum, used FROM facts WHERE path = ? AND settings = ? AND stamp = ?"
-_USE = "UPDATE facts SET used = ? WHERE path = ? AND settings = ?"
-_KEEP = "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FORGET = "DELETE FROM facts WHERE rowid IN (SELECT rowid FROM facts ORDER BY used LIMIT ?)"
+_FIND = "SELECT statistics, thumbnail, checksum, used FROM images WHERE path = ? AND settings = ? AND stamp = ?"
+_USE = "UPDATE images SET used = ? WHERE path = ? AND settings = ?"
+_STORE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM images WHERE rowid IN (SELECT rowid FROM images ORDER BY used LIMIT ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What changes when a file does, and when that was looked up.
+    """State of a file by its size and times, and when they were read.
 
-    The change time is among it because archives and copying tools set the modification time as they like.
+    The change time is part of it because archives and copying tools set the modification time as they like.
 
     Attributes:
-        size: In bytes.
-        modified_ns: Modification time.
-        changed_ns: Change time; on Windows the time of creation.
-        seen_ns: When this was looked up.
+        size: Size in bytes.
+        modified_ns: Modification time in nanoseconds.
+        changed_ns: Change time in nanoseconds; on Windows the time of creation.
+        seen_ns: The time when these were read.
     """
 
     size: int
@@ -62,17 +62,20 @@ class Stamp:
 
     @property
     def settled(self) -> bool:
-        """Whether the file has been left alone for so long that a further change would show."""
+        """Whether the last change is long enough ago that a further one would change the times."""
         return self.seen_ns - max(self.modified_ns, self.changed_ns) >= SETTLED_SECONDS * 1e9
 
     @property
     def text(self) -> str:
-        """What tells one state of the file from another."""
+        """The part of the cache key that distinguishes states of the file."""
         return f"{self.size} {self.modified_ns} {self.changed_ns}"
 
 
-def stamp_of(path: str) -> Stamp | None:
-    """Return the stamp of a file, None where there is none; to be taken before the file is read."""
+def read_file_stamp(path: str) -> Stamp | None:
+    """Return the stamp of a file, None where there is none.
+
+    Take it before reading the file: a change in between then makes the entry stale instead of wrong.
+    """
     seen = time.time_ns()
     try:
         status = os.stat(path)  # noqa: PTH116  (there may be a million of them)
@@ -81,13 +84,13 @@ def stamp_of(path: str) -> Stamp | None:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, seen)
 
 
-class FactsStore:
-    """Inspections of earlier audits.
+class StatisticsCache:
+    """Inspections of earlier audits in an SQLite database.
 
     Args:
         settings: Everything but the file that an inspection depends on; JSON values.
-        path: The database; ``facts-1.sqlite3`` in the cache folder by default.
-        max_bytes: What was not used for longest is forgotten when the database grows beyond this.
+        path: The database; ``image-statistics-1.sqlite3`` in the cache folder by default.
+        max_bytes: The least recently used entries are deleted when the database grows beyond this.
     """
 
     def __init__(self, settings: object, *, path: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
@@ -96,34 +99,34 @@ class FactsStore:
         self._settings = hashlib.sha256(json.dumps(settings).encode()).digest()[:8]
 
     def read(self, paths: Sequence[str], stamps: Sequence[Stamp | None]) -> list[Inspection | None]:
-        """Return what is known of each file as it is now; None for one that has to be opened."""
+        """Return the cached inspection of each file in its present state; None for a file that has to be opened."""
         found: list[Inspection | None] = [None] * len(paths)
-        with self._or_without(), closing(self._open()) as connection, connection:
+        with self._skip_on_failure(), closing(self._open()) as connection, connection:
             used = []
             for place, (path, stamp) in enumerate(zip(paths, stamps, strict=True)):
                 if stamp is None:
                     continue
                 key = (os.fsencode(path), self._settings)
                 row = connection.execute(_FIND, (*key, stamp.text)).fetchone()
-                found[place] = _inspection(path, row) if row else None
-                if row and time.time() - row[3] > _USED_AGAIN_SECONDS:
+                found[place] = _decode(path, row) if row else None
+                if row and time.time() - row[3] > _REFRESH_USE_AFTER_SECONDS:
                     used.append((int(time.time()), *key))
             if used:
                 connection.executemany(_USE, used)
         return found
 
     def write(self, inspections: Iterable[tuple[Inspection, Stamp | None]]) -> None:
-        """Keep what was found out, but for files that couldn't be read or were changed just now."""
+        """Store inspections, except of files that couldn't be read or were changed just now."""
         now = int(time.time())
         rows = (
-            (os.fsencode(one.facts.path), self._settings, stamp.text, *_content(one), now)
+            (os.fsencode(one.facts.path), self._settings, stamp.text, *_encode(one), now)
             for one, stamp in inspections
             if stamp is not None and stamp.settled and one.facts.sha256
         )
-        with self._or_without(), closing(self._open()) as connection, connection:
-            connection.executemany(_KEEP, rows)
-            while _bytes_in_use(connection) > self.max_bytes:
-                connection.execute(_FORGET, (_REMOVED_AT_ONCE,))
+        with self._skip_on_failure(), closing(self._open()) as connection, connection:
+            connection.executemany(_STORE, rows)
+            while _measure_size(connection) > self.max_bytes:
+                connection.execute(_DELETE, (_DELETED_AT_ONCE,))
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,42 +139,49 @@ class FactsStore:
         return connection
 
     @contextmanager
-    def _or_without(self) -> Iterator[None]:
+    def _skip_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.OperationalError, OSError):  # locked, full, not to be written
+        except (sqlite3.OperationalError, OSError):  # locked, full or read-only
             return
-        except sqlite3.DatabaseError:  # corrupted: the next writer begins anew
+        except sqlite3.DatabaseError:  # corrupted: the next writer starts a new one
             for suffix in ("", "-journal"):
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
-def _content(one: Inspection) -> tuple[str, bytes, int]:
-    """Return facts, thumbnail and their checksum."""
-    facts = one.facts
-    values = [facts.sha256, facts.size_bytes, facts.width, facts.height, facts.perceptual_hash, facts.error]
-    look = None if facts.appearance is None else astuple(facts.appearance)
-    text = json.dumps([*values, facts.notes, facts.kind, facts.camera, look])
+def _encode(one: Inspection) -> tuple[str, bytes, int]:
+    """Return the statistics as JSON, the descriptors and their checksum."""
+    statistics = one.facts
+    values = [
+        statistics.sha256,
+        statistics.size_bytes,
+        statistics.width,
+        statistics.height,
+        statistics.perceptual_hash,
+        statistics.error,
+    ]
+    appearance = None if statistics.appearance is None else astuple(statistics.appearance)
+    text = json.dumps([*values, statistics.notes, statistics.kind, statistics.camera, appearance])
     return text, one.thumbnail, _checksum(text, one.thumbnail)
 
 
-def _inspection(path: str, row: tuple[str, bytes, int, int]) -> Inspection | None:
-    """Return what a row tells, None where it is corrupted."""
+def _decode(path: str, row: tuple[str, bytes, int, int]) -> Inspection | None:
+    """Return the inspection in a row of the table, None where it is corrupted."""
     text, thumbnail, checksum, _ = row
     if not isinstance(text, str) or not isinstance(thumbnail, bytes) or _checksum(text, thumbnail) != checksum:
         return None
-    sha256, size, width, height, code, error, notes, kind, camera, look = json.loads(text)
+    sha256, size, width, height, code, error, notes, kind, camera, appearance = json.loads(text)
     noted = tuple((name, words) for name, words in notes)
-    appearance = None if look is None else Appearance(*look)
-    facts = ImageFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
-    return Inspection(facts, thumbnail)
+    appearance = None if appearance is None else Appearance(*appearance)
+    statistics = ImageFacts(path, sha256, size, width, height, code, error, noted, kind, camera, appearance)
+    return Inspection(statistics, thumbnail)
 
 
 def _checksum(text: str, thumbnail: bytes) -> int:
     return zlib.crc32(thumbnail, zlib.crc32(text.encode()))
 
 
-def _bytes_in_use(connection: sqlite3.Connection) -> int:
+def _measure_size(connection: sqlite3.Connection) -> int:
     def pragma(name: str) -> int:
         value: Any = connection.execute(f"PRAGMA {name}").fetchone()[0]
         return int(value)

@@ -1,4 +1,4 @@
-"""Which items belong together: connected components."""
+"""Groups of near-duplicates as connected components of a graph of pairs, and disjoint sets (union-find)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return for each of ``count`` items the smallest item that it is connected with, over any number of pairs."""
+    """Return the connected component of each of ``count`` items, named by its smallest item."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -23,7 +23,7 @@ def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
-    """Yield a pair of positions for each item whose key came before; None is equal to nothing."""
+    """Yield pairs of positions that connect all items with equal keys; None equals nothing."""
     first: dict[Hashable, int] = {}
     for position, key in enumerate(keys):
         if key is not None and first.setdefault(key, position) != position:
@@ -31,7 +31,11 @@ def equal_pairs(keys: Sequence[Hashable]) -> Iterable[tuple[int, int]]:
 
 
 def members(roots: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the positions of each component, in order of its first item."""
+    """Yield the positions in each component, in the order of their first items.
+
+    Args:
+        roots: The component of each item, as `components` returns it.
+    """
     _, first, which = np.unique(np.array(roots, np.int64), return_index=True, return_inverse=True)
     order = np.argsort(first[which], kind="stable")
     ends = np.cumsum(np.bincount(which)[np.argsort(first)])
@@ -39,11 +43,11 @@ def members(roots: Sequence[int]) -> Iterator[list[int]]:
         yield order[start:end].tolist()
 
 
-class Families:
-    """What is connected so far.
+class DisjointSets:
+    """Disjoint sets that grow as pairs are joined (union-find); the smaller set always moves.
 
     Attributes:
-        names: ``(n,)`` one number for all items of a family; it changes as families are joined.
+        names: ``(n,)`` int64, the set of each item by number; it changes as sets are joined.
     """
 
     def __init__(self, count: int) -> None:
@@ -51,7 +55,7 @@ class Families:
         self._members: dict[int, list[int]] = {}
 
     def join(self, one: int, other: int, *, most: int | None = None) -> bool:
-        """Make one family of two; False where they are one already, or would have more than ``most`` items."""
+        """Join the sets of two items; False where they are one set already or would have more than ``most`` items."""
         names = sorted((int(self.names[one]), int(self.names[other])), key=lambda name: len(self._of(name)))
         if names[0] == names[1] or (most is not None and sum(len(self._of(name)) for name in names) > most):
             return False

@@ -1,10 +1,10 @@
-"""Which of many looks may be alike, without comparing each with each: locality-sensitive hashing of a cosine transform.
+"""Locality-sensitive hashing (LSH) of perceptual hashes: candidate pairs without comparing each image with each.
 
-A look is its lowest 8 x 8 frequencies. Their signs are cut into four bands by parity, because a mirrored image
-changes the sign of all its odd frequencies: of a symmetric one these are zero but for noise, while the even ones
-hold. Two looks meet where a band agrees after any of its least certain signs are turned (query-directed probing: Lv
-et al., "Multi-Probe LSH", 2007). So a cropped or marked copy, which turns up to a third of all signs, still meets its
-original.
+The hash has the signs of the lowest 8 x 8 frequencies of a cosine transform, in four bands by parity: mirroring an
+image changes the sign of its odd frequencies, and those of a symmetric image are zero but for noise, while the even
+ones hold. Two images are candidates where a band agrees after flipping any of its least certain signs (query-directed
+probing: Lv et al., "Multi-Probe LSH", 2007). So a cropped or watermarked copy, in which up to a third of all signs
+flip, is still found.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
 FREQUENCIES = 8
-# So many signs of a band may be wrong, if they are the least certain: 2 to that power look-ups.
+# So many of the least certain signs of a band may be wrong, at the price of 2 to that power look-ups.
 UNCERTAIN_SIGNS = 6
-# Of the length of all frequencies: weaker ones are no more than noise, and count as negative whichever way it turned.
-COUNTS_FROM = 0.02
-# Up to so many looks a product of matrices is quicker than look-ups.
+# Share of the norm of all frequencies: a weaker one is noise and counts as negative, so that its sign can't flip.
+MIN_STRENGTH = 0.02
+# Up to so many images a product of matrices is faster than look-ups.
 ALL_PAIRS = 4096
 
 _CHUNK = 1 << 20
@@ -36,8 +36,8 @@ _ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One of the eight orientations of an image: mirrored at the diagonal first, then upside down, then sideways."""
+class Orientation:
+    """One of the eight orientations of an image: transposed first, then flipped vertically, then horizontally."""
 
     diagonal: bool = False
     rows: bool = False
@@ -45,61 +45,65 @@ class Turn:
 
     @property
     def undoes_itself(self) -> bool:
-        """Whether doing it twice changes nothing; a quarter turn alone does not."""
+        """Whether applying it twice restores the image, as all but the quarter turns do."""
         return not self.diagonal or self.rows == self.columns
 
-    def of_frequencies(self, frequencies: Floats) -> Floats:
-        """Return the frequencies (n, 8, 8) of the turned images."""
+    def orient_frequencies(self, frequencies: Floats) -> Floats:
+        """Return the frequencies ``(n, 8, 8)`` of the images in this orientation."""
         signs = np.where(np.arange(FREQUENCIES) % 2, np.float32(-1), np.float32(1))
         turned = frequencies.transpose(0, 2, 1) if self.diagonal else frequencies
         turned = turned * signs[:, None] if self.rows else turned
         return turned * signs if self.columns else turned
 
-    def of_pixels(self, pixels: npt.NDArray[_Pixel]) -> npt.NDArray[_Pixel]:
-        """Return the turned images; rows and columns are the last two axes."""
+    def orient_pixels(self, pixels: npt.NDArray[_Pixel]) -> npt.NDArray[_Pixel]:
+        """Return the images in this orientation; rows and columns are the last two axes."""
         turned = pixels.swapaxes(-1, -2) if self.diagonal else pixels
         turned = turned[..., ::-1, :] if self.rows else turned
         return turned[..., ::-1] if self.columns else turned
 
 
-UPRIGHT = Turn()
-# A quarter turn to the left is one to the right with the two images exchanged.
-TURNS = (
+UPRIGHT = Orientation()
+# Seven are enough: a quarter turn to the left is one to the right with the two images exchanged.
+ORIENTATIONS = (
     UPRIGHT,
-    Turn(columns=True),
-    Turn(rows=True),
-    Turn(rows=True, columns=True),
-    Turn(diagonal=True),
-    Turn(diagonal=True, columns=True),
-    Turn(diagonal=True, rows=True, columns=True),
+    Orientation(columns=True),
+    Orientation(rows=True),
+    Orientation(rows=True, columns=True),
+    Orientation(diagonal=True),
+    Orientation(diagonal=True, columns=True),
+    Orientation(diagonal=True, rows=True, columns=True),
 )
 
 
-class LookIndex:
-    """Finds candidates among looks.
+class LshIndex:
+    """Index that finds candidate pairs of near-duplicates.
 
     Args:
-        frequencies: ``(n, 8, 8)`` float32 of length 1, the mean set to zero.
-        min_cosine: Pairs below it need not be yielded.
+        frequencies: ``(n, 8, 8)`` float32 of norm 1, the mean set to zero.
+        min_cosine: Pairs with a smaller cosine similarity need not be yielded.
     """
 
     def __init__(self, frequencies: Floats, *, min_cosine: float) -> None:
-        self._frequencies, self._least = frequencies, min_cosine
-        self._tables = [_table(_codes(frequencies, band)) for band in _BANDS] if len(frequencies) > ALL_PAIRS else []
+        self._frequencies, self._min_cosine = frequencies, min_cosine
+        self._tables = (
+            [_sort_by_code(_compute_codes(frequencies, band)) for band in _BANDS]
+            if len(frequencies) > ALL_PAIRS
+            else []
+        )
 
-    def candidates(self, turn: Turn, families: Places) -> Iterator[tuple[Places, Places]]:
-        """Yield pairs of positions whose looks may be alike once the first is turned; some come several times.
+    def candidates(self, orientation: Orientation, groups: Places) -> Iterator[tuple[Places, Places]]:
+        """Yield pairs of positions that may be near-duplicates once the first is turned; some come several times.
 
         Args:
-            turn: How the first of each pair is turned.
-            families: ``(n,)`` numbers that the caller may change as it goes on: pairs of equal ones may be left out.
+            orientation: How the first of each pair is turned.
+            groups: ``(n,)`` group numbers, which the caller may change meanwhile: pairs within a group may be left out.
         """
-        turned = turn.of_frequencies(self._frequencies)
+        turned = orientation.orient_frequencies(self._frequencies)
         if not self._tables:
-            yield from self._compared(turned)
+            yield from self._compare_all(turned)
             return
         for band, (order, starts) in zip(_BANDS, self._tables, strict=True):
-            codes, uncertain = _codes(turned, band), _uncertain(turned, band)
+            codes, uncertain = _compute_codes(turned, band), _find_uncertain_signs(turned, band)
             for probe in range(1 << UNCERTAIN_SIGNS):
                 mask = np.zeros(len(codes), np.int64)
                 for sign in range(UNCERTAIN_SIGNS):
@@ -107,14 +111,14 @@ class LookIndex:
                         mask |= uncertain[sign]
                 wanted = codes ^ mask
                 left = starts[wanted]
-                yield from _expand(left, starts[wanted + 1] - left, order, families)
+                yield from _expand(left, starts[wanted + 1] - left, order, groups)
 
-    def _compared(self, turned: Floats) -> Iterator[tuple[Places, Places]]:
-        """Yield the pairs of few looks, each compared with each."""
+    def _compare_all(self, turned: Floats) -> Iterator[tuple[Places, Places]]:
+        """Yield the candidates among few images by comparing each with each."""
         others = self._frequencies.reshape(len(self._frequencies), -1).T
         for start in range(0, len(turned), _ROWS):
             rows = turned[start : start + _ROWS].reshape(-1, len(others))
-            first, second = np.nonzero(rows @ others >= self._least)
+            first, second = np.nonzero(rows @ others >= self._min_cosine)
             yield first + start, second
 
 
@@ -127,32 +131,32 @@ def _bands() -> tuple[npt.NDArray[np.intp], ...]:
 _BANDS = _bands()
 
 
-def _codes(frequencies: Floats, band: npt.NDArray[np.intp]) -> Places:
-    """Return the signs of a band as one number a look."""
-    signs = frequencies.reshape(len(frequencies), -1)[:, band] > COUNTS_FROM
+def _compute_codes(frequencies: Floats, band: npt.NDArray[np.intp]) -> Places:
+    """Return the signs of a band as one number for each image."""
+    signs = frequencies.reshape(len(frequencies), -1)[:, band] > MIN_STRENGTH
     codes: Places = signs @ (1 << np.arange(len(band), dtype=np.int64))
     return codes
 
 
-def _uncertain(frequencies: Floats, band: npt.NDArray[np.intp]) -> list[Places]:
-    """Return the bits of the least certain signs, one array (n,) each."""
-    sizes = np.abs(frequencies.reshape(len(frequencies), -1)[:, band] - np.float32(COUNTS_FROM))
+def _find_uncertain_signs(frequencies: Floats, band: npt.NDArray[np.intp]) -> list[Places]:
+    """Return the bit of each of the least certain signs, as one array ``(n,)`` a sign."""
+    sizes = np.abs(frequencies.reshape(len(frequencies), -1)[:, band] - np.float32(MIN_STRENGTH))
     least = np.argpartition(sizes, UNCERTAIN_SIGNS, axis=1)[:, :UNCERTAIN_SIGNS].astype(np.int64)
     return [np.int64(1) << least[:, sign] for sign in range(UNCERTAIN_SIGNS)]
 
 
-def _table(codes: Places) -> tuple[Places, Places]:
-    """Return the positions in order of their codes, and where each code begins among them."""
+def _sort_by_code(codes: Places) -> tuple[Places, Places]:
+    """Return the positions sorted by code, and where each code begins among them."""
     order = np.argsort(codes, kind="stable").astype(np.int64)
     counts = np.bincount(codes, minlength=1 << 16)
     return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _expand(left: Places, count: Places, order: Places, families: Places) -> Iterator[tuple[Places, Places]]:
-    """Turn ranges of the ordered index into pairs, about a million at a time."""
+def _expand(left: Places, count: Places, order: Places, groups: Places) -> Iterator[tuple[Places, Places]]:
+    """Yield the pairs in ranges of the sorted index, about a million at a time, which bounds the memory."""
     rows = np.flatnonzero(count)
     while len(rows):
-        rows = rows[~_settled(rows, left, order, families)]
+        rows = rows[~_find_settled(rows, left, order, groups)]
         ends = np.cumsum(count[rows])
         some = max(1, int(np.searchsorted(ends, _CHUNK, "right")))
         part, rows = rows[:some], rows[some:]
@@ -161,11 +165,11 @@ def _expand(left: Places, count: Places, order: Places, families: Places) -> Ite
         yield first, order[np.repeat(left[part], count[part]) + within]
 
 
-def _settled(rows: Places, left: Places, order: Places, families: Places) -> npt.NDArray[np.bool]:
-    """Return for which rows the whole range is of the row's own family."""
+def _find_settled(rows: Places, left: Places, order: Places, groups: Places) -> npt.NDArray[np.bool]:
+    """Return for which rows the whole range is of the row's own group."""
     starts, which = np.unique(left[rows], return_inverse=True)
-    ordered = families[order]
+    ordered = groups[order]
     lowest, highest = np.minimum.reduceat(ordered, starts), np.maximum.reduceat(ordered, starts)
-    # A range ends where the next begins or, where keys in between are not asked for, earlier: then it may seem mixed.
-    same: npt.NDArray[np.bool] = (lowest[which] == families[rows]) & (highest[which] == families[rows])
+    # A range ends where the next begins or, where codes in between are not looked up, earlier: then it may seem mixed.
+    same: npt.NDArray[np.bool] = (lowest[which] == groups[rows]) & (highest[which] == groups[rows])
     return same

@@ -46,7 +46,7 @@ class ImageCache:
     rows: Rows | None = None
     places: Mapping[str, int] = field(default_factory=dict)
 
-    def places_of(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
+    def find_places(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the row ``(n,)`` of each image, -1 without one."""
         return np.fromiter((self.places.get(path, -1) for path in paths), np.int64, len(paths))
 
@@ -126,12 +126,12 @@ class ImageSource:
         return load_image(self.paths[index], self.image, max_pixels=self.max_pixels)
 
 
-def image_source(
+def build_image_source(
     paths: Sequence[str], image: ImageSettings, *, max_pixels: int, cache: ImageCache | None
 ) -> ImageSource:
     """Return where the images of these files come from."""
     cache = cache or NO_CACHE
-    return ImageSource(tuple(paths), image, max_pixels, cache.rows, cache.places_of(paths))
+    return ImageSource(tuple(paths), image, max_pixels, cache.rows, cache.find_places(paths))
 
 
 def open_image_cache(

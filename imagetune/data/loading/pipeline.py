@@ -20,7 +20,7 @@ from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from imagetune.core.processes import keep_freed_memory, prepare_worker, usable_cores, without_main_module
 from imagetune.data.loading.augmentation import Augmenter, build_augmenter
-from imagetune.data.loading.image_cache import ImageCache, ImageSource, image_source
+from imagetune.data.loading.image_cache import ImageCache, ImageSource, build_image_source
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError, ResourceError
 
@@ -169,14 +169,14 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
             several times, differently augmented, or not at all. By default each comes once.
         cache: Decoded images of this size, for those that are there, and to keep the others in. Pixels are the same.
     """
-    source = image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
-    work = loading_seconds(source, len(steps) * batch_size, augmented=True)
+    work = estimate_loading_seconds(source, len(steps) * batch_size, augmented=True)
     count = _worker_count(workers, work_seconds=work, cores=usable_cores())
     augmenter = build_augmenter(augmentation, image)
     loader = _BatchLoader(
         source.for_processes() if count else source,
-        label_positions(records, class_names),
+        find_label_positions(records, class_names),
         batch_size,
         seed,
         augmenter,
@@ -209,11 +209,11 @@ def evaluation_batches(
             be empty.
         cache: As for `training_batches`.
     """
-    source = image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
-    work = loading_seconds(source, len(records), augmented=False)
+    source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
+    work = estimate_loading_seconds(source, len(records), augmented=False)
     count = 0 if work < ALONE_SECONDS else _worker_count(workers, work_seconds=work, cores=usable_cores())
     loader = _BatchLoader(
-        source.for_processes() if count else source, label_positions(records, class_names), batch_size, 0, None
+        source.for_processes() if count else source, find_label_positions(records, class_names), batch_size, 0, None
     )
     return _batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
 
@@ -279,7 +279,7 @@ class _BatchLoader:
         return image if self._augmenter is None else self._augmenter(image, seed=(self._seed, epoch, view))
 
 
-def label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
+def find_label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
     """Return the position ``(n,)`` of each record's label among the class names, -1 for one that is not there."""
     positions = {name: position for position, name in enumerate(class_names)}
     return np.array([positions.get(record.label, -1) for record in records], np.int32)
@@ -339,7 +339,7 @@ def _let_grain_read_its_flags() -> None:
         absl.flags.FLAGS.mark_as_parsed()
 
 
-def loading_seconds(source: ImageSource, reads: int, *, augmented: bool) -> float:
+def estimate_loading_seconds(source: ImageSource, reads: int, *, augmented: bool) -> float:
     """Return about how long one core takes to load images at 224 pixels, so many times in all."""
     decoded = reads if source.rows is None else min(source.missing(), reads)
     return decoded * DECODE_SECONDS + reads * (AUGMENT_SECONDS if augmented else COPY_SECONDS)

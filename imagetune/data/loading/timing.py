@@ -216,13 +216,13 @@ def spread_sample(records: Sequence[Record], count: int) -> list[Record]:
     return [records[index * len(records) // count] for index in range(count)] if len(records) > count else list(records)
 
 
-def transform_name(entry: Mapping[str, Any]) -> str:
+def format_transform_name(entry: Mapping[str, Any]) -> str:
     """Return a transform's name as a reader would say it; of a choice, the names to choose from."""
     ((name, arguments),) = entry.items()
     inner = (arguments or {}).get("transforms")
     if not inner:
         return str(name)
-    return f"{name} ({', '.join(dict.fromkeys(transform_name(one) for one in inner))})"
+    return f"{name} ({', '.join(dict.fromkeys(format_transform_name(one) for one in inner))})"
 
 
 def _time_augmentation(
@@ -233,7 +233,7 @@ def _time_augmentation(
         return None, ()
     whole = _time_augmenter(build_augmenter(spec, image), images, PIECE_SECONDS)
     each = ((entry, build_augmenter((entry,), image)) for entry in spec)
-    named = [(transform_name(entry), _time_augmenter(alone, images, TRANSFORM_SECONDS)) for entry, alone in each]
+    named = [(format_transform_name(entry), _time_augmenter(alone, images, TRANSFORM_SECONDS)) for entry, alone in each]
     return whole, tuple(named)
 
 

@@ -1,4 +1,4 @@
-"""Folders as sources: class folders, split folders, folders with a metadata.csv or with JSON files beside images."""
+"""Folders as data sources: class folders, split folders, folders with a metadata.csv or JSON label files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from imagetune.core.text import format_count, format_list
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
-from imagetune.data.sources.json_labels import has_sidecars, read_sidecars, sidecar_of
+from imagetune.data.sources.json_labels import build_sidecar_path, has_sidecars, read_sidecars
 from imagetune.data.sources.records import Record
-from imagetune.data.sources.split_names import split_of
+from imagetune.data.sources.split_names import parse_split_name
 from imagetune.data.sources.tables import read_metadata
 from imagetune.errors import DataError
 
@@ -26,73 +26,73 @@ _COMMON_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", "
 _RARE_SUFFIXES = (".avif", ".dib", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm")
 IMAGE_SUFFIXES = frozenset((*_COMMON_SUFFIXES, *_RARE_SUFFIXES))
 METADATA = "metadata.csv"
-# Files that systems leave behind and nobody wants to hear about.
+# Files that operating systems leave behind; a finding about them would only be noise.
 _LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir"))
 
 
 @dataclass
 class Walk:
-    """What lies below a folder.
+    """Files found below a folder, by kind.
 
     Attributes:
-        images: Absolute paths, sorted within each folder.
-        others: Files that are not images.
-        loops: Links that lead back to a folder above.
-        unreadable: Folders that may not be listed.
-        unspeakable: Names that are not UTF-8, written with escapes.
+        images: Absolute paths of images, sorted within each folder.
+        others: Paths of files that are not images.
+        loops: Symbolic links to a folder that contains them.
+        unreadable: Folders without permission to list them.
+        not_utf8: Paths whose names are not UTF-8, written with escapes.
     """
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    unspeakable: list[str] = field(default_factory=list)
+    not_utf8: list[str] = field(default_factory=list)
 
 
 def is_image(path: str) -> bool:
-    """Return whether the suffix is that of an image."""
+    """Return whether a path has the suffix of an image file."""
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def walk_images(folder: Path) -> Walk:
-    """Search a folder through for images; hidden names are passed over and links are followed, but not in circles."""
+    """Return all files below a folder; hidden names are skipped, and links are followed, but not in circles."""
     walk = Walk()
     _walk(str(folder), walk, frozenset())
     return walk
 
 
 def read_folder(source: Path, config: DataConfig) -> Catalog:
-    """Read a folder of class folders, of split folders, with a ``metadata.csv``, or with a JSON file an image.
+    """Return the catalog of a folder: class folders, split folders, a ``metadata.csv``, or a JSON file for each image.
 
     Raises:
-        DataError: No class folders, an empty class folder, a corrupted ``metadata.csv`` or JSON file.
+        DataError: There are no class folders, a class folder is empty, or a ``metadata.csv`` or JSON file is invalid.
     """
     if (source / METADATA).is_file():
         return read_metadata(source, {source: None}, config)
     splits = _split_folders(source, config)
     if not splits:
         return _read_labelled(source, {source: None}, config)
-    beside = [path.name for path in _folders_in(source) if path not in splits]
+    beside = [path.name for path in _list_folders(source) if path not in splits]
     if any((path / METADATA).is_file() for path in splits):
         catalog = read_metadata(source, splits, config)
     else:
         catalog = _read_labelled(source, splits, config)
-    return Catalog(catalog.root, catalog.records, catalog.findings + _beside_splits(beside))
+    return Catalog(catalog.root, catalog.records, catalog.findings + _find_folders_beside_splits(beside))
 
 
 def _read_labelled(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
-    if any(_labelled_by_json(top, config) for top in tops):
+    if any(_has_json_labels(top, config) for top in tops):
         return _read_json_folders(source, tops, config)
     return _read_class_folders(source, tops, config)
 
 
-def _labelled_by_json(top: Path, config: DataConfig) -> bool:
+def _has_json_labels(top: Path, config: DataConfig) -> bool:
     """Return whether the labels of a folder are in JSON files.
 
-    Class folders can't say what multi_label and regression need, so JSON files in them are predicted as labels; for one
-    class an image they are other tools' files.
+    Class folders can't express the labels of multi_label and regression, so JSON files in them are taken as labels; for
+    single-label tasks they are other tools' files.
     """
-    if config.task not in ("multi_label", "regression") and _folders_in(top):
+    if config.task not in ("multi_label", "regression") and _list_folders(top):
         return False
     return has_sidecars(walk_images(top).images)
 
@@ -104,24 +104,24 @@ def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataC
         before = len(total.images)
         _walk(str(top), total, frozenset())
         records += read_sidecars(total.images[before:], config, split=split)
-    used = {str(sidecar_of(image)) for image in total.images}
+    used = {str(build_sidecar_path(image)) for image in total.images}
     total.others = [path for path in total.others if path not in used]
-    return Catalog(source, tuple(records), tuple(_walk_findings(total)))
+    return Catalog(source, tuple(records), tuple(_build_walk_findings(total)))
 
 
 def _split_folders(source: Path, config: DataConfig) -> dict[Path, str | None]:
-    """Return the split of each folder when the source is already split, and nothing when its folders are classes.
+    """Return the split of each folder of a source that is already split; empty when its folders are classes.
 
-    A class may well be called "test" or "train"; it takes a training folder and another split beside it, or nothing
-    but split folders, each with folders, a metadata.csv or JSON labels inside, to be sure.
+    A class may be called "test" or "train". So this requires a training folder, and either another split beside it or
+    nothing but split folders; and the training folder must contain folders, a metadata.csv or JSON labels.
     """
-    folders = _folders_in(source)
-    splits = {path: split_of(path.name) for path in folders if split_of(path.name)}
+    folders = _list_folders(source)
+    splits = {path: parse_split_name(path.name) for path in folders if parse_split_name(path.name)}
     kinds = set(splits.values())
     if "train" not in kinds or (len(kinds) == 1 and len(splits) < len(folders)):
         return {}
     training = [path for path, kind in splits.items() if kind == "train"]
-    if all(_folders_in(path) or (path / METADATA).is_file() or _labelled_by_json(path, config) for path in training):
+    if all(_list_folders(path) or (path / METADATA).is_file() or _has_json_labels(path, config) for path in training):
         return splits
     return {}
 
@@ -131,11 +131,11 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
     total = Walk()
     empty: list[str] = []
     for top, split in tops.items():
-        above = frozenset((_identity(str(source)), _identity(str(top))))
-        classes = _folders_in(top)
+        above = frozenset((_identify(str(source)), _identify(str(top))))
+        classes = _list_folders(top)
         if not classes:
-            raise _no_class_folders(top, split)
-        _note_files(top, total)
+            raise _build_no_classes_error(top, split)
+        _add_files(top, total)
         for folder in classes:
             label = unicodedata.normalize("NFC", folder.name)
             before = len(total.images)
@@ -144,52 +144,52 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
             if len(total.images) == before and (config.classes is None or label in config.classes):
                 empty.append(str(folder))
     if empty:
-        what = f"{format_count(len(empty), 'class folder')} without an image: {format_list(empty)}"
-        raise DataError(what, where=str(source), hint="remove it, fill it, or name the classes to use in data.classes")
-    return Catalog(source, tuple(records), tuple(_walk_findings(total)))
+        what = f"{format_count(len(empty), 'class folder')} without images: {format_list(empty)}"
+        raise DataError(what, where=str(source), hint="remove or fill them, or name the classes to use in data.classes")
+    return Catalog(source, tuple(records), tuple(_build_walk_findings(total)))
 
 
-def _no_class_folders(top: Path, split: str | None) -> DataError:
+def _build_no_classes_error(top: Path, split: str | None) -> DataError:
     walk = walk_images(top)
     where = str(top)
     if not walk.images:
-        return DataError("holds no images and no class folders", where=where)
-    what = f"holds {format_count(len(walk.images), 'image')} but no class folders, so their labels are not known"
-    hint = "put each class into a folder of its own, use a table with path,label, or a NAME.json beside each image"
+        return DataError("contains no images and no class folders", where=where)
+    what = f"contains {format_count(len(walk.images), 'image')} but no class folders, so the labels are unknown"
+    hint = "put each class into a folder of its own, or use a table with path,label or a NAME.json beside each image"
     if split in ("val", "test"):
         hint = f"put each class into a folder, or point data.source at the training folder: {split} is then split off"
     return DataError(what, where=where, hint=hint)
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not _passed_over(path.name) and path.is_dir())
+        return sorted(path for path in folder.iterdir() if not _is_skipped(path.name) and path.is_dir())
     except PermissionError as error:
-        raise DataError("may not be read", where=str(folder), hint="check its permissions") from error
+        raise DataError("permission denied", where=str(folder), hint="check the permissions of the folder") from error
 
 
-def _note_files(top: Path, walk: Walk) -> None:
-    """Files beside the class folders belong to no class."""
-    walk.others += sorted(str(path) for path in top.iterdir() if not _passed_over(path.name) and not path.is_dir())
+def _add_files(top: Path, walk: Walk) -> None:
+    """Add the files beside the class folders, which belong to no class, to the walk."""
+    walk.others += sorted(str(path) for path in top.iterdir() if not _is_skipped(path.name) and not path.is_dir())
 
 
-def _passed_over(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LITTER
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _identify(folder: str) -> tuple[int, int]:
     status = Path(folder).stat()
     return status.st_dev, status.st_ino
 
 
-def _leads_back(folder: str) -> bool:
-    """Return whether a folder is a link to one above it: all images there would get the label of its place."""
+def _is_link_loop(folder: str) -> bool:
+    """Return whether a folder is a link to one that contains it, whose images would all get the label of the link."""
     path = Path(folder)
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _walk_below(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
-    if _identity(folder) in above or _leads_back(folder):
+    if _identify(folder) in above or _is_link_loop(folder):
         walk.loops.append(folder)
     else:
         _walk(folder, walk, above)
@@ -197,19 +197,19 @@ def _walk_below(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> N
 
 def _walk(folder: str, walk: Walk, above: frozenset[tuple[int, int]]) -> None:
     inside: list[str] = []
-    for entry in _entries(folder, walk):
+    for entry in _list_entries(folder, walk):
         if entry.is_dir():
             inside.append(entry.path)
         elif is_image(entry.name):
             walk.images.append(entry.path)
         else:
             walk.others.append(entry.path)
-    below = above | {_identity(folder)}
+    below = above | {_identify(folder)}
     for path in inside:
         _walk_below(path, walk, below)
 
 
-def _entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
+def _list_entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -217,43 +217,45 @@ def _entries(folder: str, walk: Walk) -> Iterator[os.DirEntry[str]]:
         walk.unreadable.append(folder)
         return
     for entry in entries:
-        if _passed_over(entry.name):
+        if _is_skipped(entry.name):
             continue
         try:
             entry.name.encode()
         except UnicodeEncodeError:
-            walk.unspeakable.append(os.fsencode(entry.path).decode(errors="backslashreplace"))
+            walk.not_utf8.append(os.fsencode(entry.path).decode(errors="backslashreplace"))
             continue
         yield entry
 
 
-def _beside_splits(names: list[str]) -> tuple[Finding, ...]:
+def _find_folders_beside_splits(names: list[str]) -> tuple[Finding, ...]:
     if not names:
         return ()
     title = f"{format_count(len(names), 'folder')} beside the split folders left out: {format_list(names)}"
     return (Finding("folder-left-out", "warning", title),)
 
 
-def _walk_findings(walk: Walk) -> Iterator[Finding]:
+def _build_walk_findings(walk: Walk) -> Iterator[Finding]:
     strays = tuple(path for path in walk.others if is_image(path))
     others = tuple(path for path in walk.others if not is_image(path))
     if strays:
         title = f"{format_count(len(strays), 'image')} outside the class folders left out"
-        yield Finding("stray-image", "warning", title, "it has no label", strays, "move each into a class folder")
+        yield Finding(
+            "stray-image", "warning", title, "their labels are unknown", strays, "move each one into a class folder"
+        )
     if others:
         suffixes = Counter(Path(path).suffix.lower() or "without suffix" for path in others)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
-        verb = "is" if len(others) == 1 else "are"
-        title = f"{format_count(len(others), 'file')} left out that {verb} no image ({kinds})"
+        verb = "is not an image" if len(others) == 1 else "are not images"
+        title = f"{format_count(len(others), 'file')} left out that {verb} ({kinds})"
         hint = "convert HEIC images to JPEG or PNG" if suffixes[".heic"] or suffixes[".heif"] else ""
-        yield Finding("not-a-image", "note", title, "", others, hint)
+        yield Finding("not-an-image", "note", title, "", others, hint)
     if walk.loops:
         verb = "leads" if len(walk.loops) == 1 else "lead"
-        title = f"{format_count(len(walk.loops), 'link')} left out that {verb} back to a folder above"
+        title = f"{format_count(len(walk.loops), 'symbolic link')} left out that {verb} back to a folder above"
         yield Finding("link-loop", "warning", title, "", tuple(walk.loops))
     if walk.unreadable:
-        title = f"{format_count(len(walk.unreadable), 'folder')} may not be read and left out"
+        title = f"{format_count(len(walk.unreadable), 'folder')} left out for lack of read permission"
         yield Finding("unreadable-folder", "warning", title, "", tuple(walk.unreadable), "check the permissions")
-    if walk.unspeakable:
-        title = f"{format_count(len(walk.unspeakable), 'name')} left out that is not UTF-8 text"
-        yield Finding("name-not-utf8", "warning", title, "", tuple(walk.unspeakable), "rename it")
+    if walk.not_utf8:
+        title = f"{format_count(len(walk.not_utf8), 'file')} left out with a name that is not valid UTF-8"
+        yield Finding("name-not-utf8", "warning", title, "", tuple(walk.not_utf8), "rename the files")

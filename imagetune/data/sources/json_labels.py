@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 16 << 20
 
 
-def sidecar_of(image: str) -> Path:
+def build_sidecar_path(image: str) -> Path:
     """Return where the JSON file of an image is expected."""
     return Path(image).with_suffix(".json")
 
 
 def has_sidecars(images: Iterable[str]) -> bool:
     """Return whether any of the images has a JSON file beside it."""
-    return any(sidecar_of(image).is_file() for image in images)
+    return any(build_sidecar_path(image).is_file() for image in images)
 
 
 def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
@@ -38,12 +38,12 @@ def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | Non
     Raises:
         DataError: An image has no JSON file, or a file doesn't say what the task needs; it names the file.
     """
-    missing = [image for image in images if not sidecar_of(image).is_file()]
+    missing = [image for image in images if not build_sidecar_path(image).is_file()]
     if missing:
         others = f" (and {format_count(len(missing) - 1, 'other image')})" if missing[1:] else ""
-        what = f"has no {sidecar_of(missing[0]).name} beside it, as other images have{others}"
+        what = f"has no {build_sidecar_path(missing[0]).name} beside it, as other images have{others}"
         raise DataError(what, where=missing[0], hint="write one, or move the image elsewhere")
-    return [Record(image, _label(sidecar_of(image), config), split) for image in images]
+    return [Record(image, _label(build_sidecar_path(image), config), split) for image in images]
 
 
 def _label(path: Path, config: DataConfig) -> str:

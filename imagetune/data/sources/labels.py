@@ -102,7 +102,7 @@ def number_text(value: float) -> str:
     return str(int(number)) if abs(number) < 1e15 and number.is_integer() else repr(number)
 
 
-def canonical_labels(records: Sequence[Record], config: DataConfig) -> tuple[Record, ...]:
+def canonicalize_labels(records: Sequence[Record], config: DataConfig) -> tuple[Record, ...]:
     """Return the records with their labels in canonical text: 3 for 3.0, cat;dog for dog; cat.
 
     Args:

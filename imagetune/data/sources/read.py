@@ -20,7 +20,7 @@ from imagetune.core.text import format_count, format_list, suggest_name
 from imagetune.data.findings import Finding
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.folders import is_image, read_folder, walk_images
-from imagetune.data.sources.labels import canonical_labels, label_rule, order_classes
+from imagetune.data.sources.labels import canonicalize_labels, label_rule, order_classes
 from imagetune.data.sources.tables import read_table
 from imagetune.errors import DataError
 
@@ -139,7 +139,7 @@ def _with_labels(catalog: Catalog, config: DataConfig, *, required: bool) -> Cat
     """Return the catalog with canonical labels, of the recipe's classes only, and without repeated rows."""
     ruled = replace(catalog, rule=label_rule(config))
     chosen = _only_classes(ruled, config.classes, required=required)
-    return _drop_repeated(replace(chosen, records=canonical_labels(chosen.records, config)))
+    return _drop_repeated(replace(chosen, records=canonicalize_labels(chosen.records, config)))
 
 
 def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: bool) -> Catalog:

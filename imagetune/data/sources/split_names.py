@@ -15,7 +15,7 @@ SPLIT_WORDS = {
 _AROUND = ("set", "data", "dataset", "split", "images", "image", "imgs", "images", "photos", "folder")
 
 
-def split_of(word: str) -> str | None:
+def parse_split_name(word: str) -> str | None:
     """Return ``train``, ``val`` or ``test`` for ``Training``, ``valid_set``, ``01-TEST``; None for other words."""
     letters = "".join(letter for letter in word.casefold() if letter.isalpha())
     if letters in SPLIT_WORDS:

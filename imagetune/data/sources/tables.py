@@ -11,7 +11,7 @@ from imagetune.core.text import format_list, suggest_name
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import join_labels, number_text, require_plain
 from imagetune.data.sources.records import Record
-from imagetune.data.sources.split_names import split_of
+from imagetune.data.sources.split_names import parse_split_name
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
 def _with_split_of_folder(records: list[Record], source: Path) -> list[Record]:
     """A single metadata.csv may name ``train/1.png`` and ``test/2.png``."""
     firsts = [Path(r.path).relative_to(source).parts[0] if Path(r.path).is_relative_to(source) else "" for r in records]
-    splits = [split_of(first) for first in firsts]
+    splits = [parse_split_name(first) for first in firsts]
     if None in splits or "train" not in splits or len(set(splits)) == 1:
         return records
     return [Record(r.path, r.label, split, r.group, r.slices) for r, split in zip(records, splits, strict=True)]
@@ -224,7 +224,7 @@ def _splits(words: list[str | None] | None, table: Path) -> list[str | None]:
     """Return train, val or test for each row, and nothing when the column is not there or empty throughout."""
     if not words:
         return []
-    known = {word: split_of(word) if word else None for word in set(words)}
+    known = {word: parse_split_name(word) if word else None for word in set(words)}
     if not any(words):
         return []
     for row, word in enumerate(words, start=1):

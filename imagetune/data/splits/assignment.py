@@ -28,7 +28,7 @@ class Unit:
     draw: float
 
 
-def draw_of(seed: int, key: str) -> float:
+def compute_draw(seed: int, key: str) -> float:
     """Return a number in [0, 1), evenly spread over keys: the first 53 bits of a SHA-256."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from imagetune.core.text import format_count
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.records import Record
-from imagetune.data.splits.assignment import Unit, assign, draw_of
-from imagetune.data.splits.splits import Splits, split_units
+from imagetune.data.splits.assignment import Unit, assign, compute_draw
+from imagetune.data.splits.splits import Splits, build_split_units
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _parted(
     """Return what stays together among the images of training and validation, and the fold of each."""
     pool = _pool(catalog, audit, splits)
     rule, binned = catalog.rule, catalog.rule.task == "regression"
-    units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
+    units = build_split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     if len(units) < folds:
         what = f"{key} is {folds}, but only {format_count(len(units), 'group')} of images may be parted"
         raise DataError(what, where=str(catalog.root), hint="groups and near-copies stay together; use fewer folds")
@@ -136,7 +136,7 @@ def _fold(
 ) -> Splits:
     rest = [
         # A place of its own in every fold, and another one than in the run's own split.
-        Unit(unit.members, unit.labels, draw_of(seed, f"fold {fold} {unit.draw}"))
+        Unit(unit.members, unit.labels, compute_draw(seed, f"fold {fold} {unit.draw}"))
         for unit, own in zip(units, made, strict=True)
         if own != fold
     ]

@@ -18,7 +18,7 @@ from imagetune.data.duplicates.groups import components, equal_pairs, members
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.data.sources.records import Record
-from imagetune.data.splits.assignment import Unit, assign, draw_of
+from imagetune.data.splits.assignment import Unit, assign, compute_draw
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
-_CORRUPTIOND = "copy the run folder again, or give labelled images: imagetune evaluate RUN --data"
+_DAMAGE_HINT = "copy the run folder again, or give labelled images: imagetune evaluate RUN --data"
 # Numbers are stratified in bins of equally many images: at most this many bins, of at least so many images.
 _MAX_BINS = 10
 _IMAGES_A_BIN = 10
@@ -94,7 +94,7 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
         DataError: A class is too small to split, has no usable image, or is in val or test but not in training.
     """
     rule = label_rule(config)
-    good = [index for index, fact in enumerate(audit.facts) if fact.error is None]
+    good = [index for index, image in enumerate(audit.facts) if image.error is None]
     _require_usable(catalog, good, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
     notes = _fill_in(splits, good, catalog, audit, config, seed)
@@ -135,10 +135,10 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
                 slices = tuple((name, value) for name, value in row.items() if name not in _COLUMNS)
                 sides[split].append(Record(absolute, row["label"], split, row["group"] or None, slices))
     except OSError as error:
-        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_CORRUPTIOND) from error
+        raise DataError(f"can't be read: {error.strerror}", where=str(path), hint=_DAMAGE_HINT) from error
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
         what = f"is not a table of splits, expected the columns {', '.join(_COLUMNS)}"
-        raise DataError(what, where=str(path), hint=_CORRUPTIOND) from error
+        raise DataError(what, where=str(path), hint=_DAMAGE_HINT) from error
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
 
 
@@ -189,7 +189,7 @@ def _make(
 ) -> None:
     rule, method = label_rule(config), config.split.method
     binned = rule.task == "regression" and method == "stratified"
-    units = split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
+    units = build_split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     sparse = binned or rule.task == "multi_label"
     made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
     for unit, side in zip(units, made, strict=True):
@@ -197,7 +197,7 @@ def _make(
             splits[index] = side
 
 
-def split_units(
+def build_split_units(
     pool: Sequence[int], catalog: Catalog, audit: Audit, rule: LabelRule, *, seed: int, binned: bool
 ) -> list[Unit]:
     """Return what must stay together among some images: groups, families of near-copies, single images.
@@ -231,16 +231,18 @@ def _units(
     pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int, strata: Sequence[tuple[str, ...]]
 ) -> Iterable[Unit]:
     groups = [catalog.records[index].group for index in pool]
-    families = [audit.families[index] for index in pool]
+    duplicate_groups = [audit.duplicate_groups[index] for index in pool]
     grouped = any(group is not None for group in groups)
-    roots = components(len(pool), [*equal_pairs(groups), *equal_pairs(families)]) if grouped else families
+    roots = (
+        components(len(pool), [*equal_pairs(groups), *equal_pairs(duplicate_groups)]) if grouped else duplicate_groups
+    )
     # Most units are one image, and a million of them have few different labels.
     alone = {names: Counter(names) for names in set(strata)}
     for unit in members(roots):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
         key = min(named) if named else min(audit.facts[pool[at]].sha256 for at in unit)
         labels = alone[strata[unit[0]]] if len(unit) == 1 else Counter(name for at in unit for name in strata[at])
-        yield Unit(tuple(pool[at] for at in unit), labels, draw_of(seed, key))
+        yield Unit(tuple(pool[at] for at in unit), labels, compute_draw(seed, key))
 
 
 def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:

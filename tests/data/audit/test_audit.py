@@ -58,7 +58,7 @@ def codes(audit: Audit) -> set[str]:
 def test_a_clean_source_has_no_findings(class_folders: Path, config_for: ConfigFor) -> None:
     catalog, audit = checked(config_for(class_folders))
     assert audit.findings == ()
-    assert audit.families == tuple(range(36))
+    assert audit.duplicate_groups == tuple(range(36))
     fact = audit.facts[0]
     assert fact.sha256 == hashlib.sha256(Path(fact.path).read_bytes()).hexdigest()
     assert (fact.width, fact.height, fact.size_bytes) == (48, 40, Path(fact.path).stat().st_size)
@@ -144,7 +144,7 @@ def test_corruption_inside_a_jpeg_is_a_warning(
 
 
 def test_what_others_print_during_the_check_is_passed_on(capfd) -> None:
-    with inspection._native_stderr() as printed:
+    with inspection._capture_native_stderr() as printed:
         os.write(2, b"Corrupt JPEG data: x\nsomeone else\n")
         assert "Corrupt JPEG data" in printed()
     assert capfd.readouterr().err == "someone else\n"
@@ -170,8 +170,12 @@ def test_copies_and_near_copies_are_one_family(class_folders: Path, config_for: 
     drawing(900).save(cat / "again.jpg", quality=60)
     drawing(900).resize((200, 150)).save(dog / "small.webp")
     catalog, audit = checked(config_for(class_folders))
-    family = {name: audit.families[[r.path for r in catalog.records].index(str(name))] for name in (cat / "big.png",)}
-    members = [r.path for r, root in zip(catalog.records, audit.families, strict=True) if root in family.values()]
+    family = {
+        name: audit.duplicate_groups[[r.path for r in catalog.records].index(str(name))] for name in (cat / "big.png",)
+    }
+    members = [
+        r.path for r, root in zip(catalog.records, audit.duplicate_groups, strict=True) if root in family.values()
+    ]
     assert {Path(path).name for path in members} == {"big.png", "copy.png", "again.jpg", "small.webp"}
     assert finding(audit, "identical-images").groups == ((str(cat / "big.png"), str(cat / "copy.png")),)
     assert len(finding(audit, "near-duplicates").paths) == 4
@@ -212,7 +216,7 @@ def test_the_same_image_in_two_given_splits_is_an_error_unless_allowed(tmp_path:
     _, audit = checked(config_for(source))
     leak = finding(audit, "leak")
     assert leak.severity == "error"
-    assert leak.title == "2 images in more than one split, the same or nearly so (2 between test and train)"
+    assert leak.title == "2 images in more than one split, as copies or near-duplicates (2 between test and train)"
     assert {Path(path).name for path in leak.paths} == {"leak.png", "1.png", "near.png"}
     with pytest.raises(DataError, match=r"2 images in more than one split.*set data\.audit.on_leak: warn"):
         enforce_audit(audit)
@@ -276,7 +280,9 @@ def test_any_code_can_stop_the_run(class_folders: Path, config_for: ConfigFor) -
     drawing(1).save(class_folders / "cat" / "really_png.jpg", "PNG")
     _, audit = checked(config_for(class_folders, audit={"fail_on": ["wrong-suffix"]}))
     assert finding(audit, "wrong-suffix").severity == "error"
-    with pytest.raises(DataError, match=r"1 image with a suffix.*take wrong-suffix out of data\.audit\.fail_on"):
+    with pytest.raises(
+        DataError, match=r"1 image with a file name suffix.*remove wrong-suffix from data\.audit\.fail_on"
+    ):
         enforce_audit(audit)
 
 

@@ -71,9 +71,9 @@ def test_what_can_t_be_trusted_is_left_out_and_named(dirty: Path, config_for: Co
     assert list(cleaning.lines())[:2] == ["36 rows kept", "4 rows left out"]
 
 
-def test_families_get_a_group_and_others_none(dirty: Path, config_for: ConfigFor) -> None:
+def test_near_duplicates_get_a_group_and_others_none(dirty: Path, config_for: ConfigFor) -> None:
     groups = {Path(record.path).name: record.group for record in cleaned(config_for(dirty)).records if record.group}
-    assert groups == {"05.png": "family-1", "near.jpg": "family-1"}
+    assert groups == {"05.png": "duplicate-group-1", "near.jpg": "duplicate-group-1"}
 
 
 def test_a_clean_source_stays_as_it_is(class_folders: Path, config_for: ConfigFor) -> None:
@@ -100,7 +100,7 @@ def test_the_table_is_a_source_without_errors(dirty: Path, config_for: ConfigFor
     assert all(Path(row["path"]).is_absolute() and row["why"] for row in rows)
 
 
-def test_a_family_across_splits_goes_where_most_of_it_is(split_folders: Path, config_for: ConfigFor) -> None:
+def test_a_duplicate_group_across_splits_goes_where_most_of_it_is(split_folders: Path, config_for: ConfigFor) -> None:
     train, test = split_folders / "train" / "dog", split_folders / "test" / "dog"
     recompress(train / "1.png", test / "one.jpg")  # one on each side: training keeps its own
     recompress(test / "2.png", test / "two.jpg")

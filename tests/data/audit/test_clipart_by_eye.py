@@ -30,22 +30,22 @@ def found(audit: Audit, code: str) -> list[list[str]]:
     return [[str(Path(path).relative_to(CLIPART)) for path in group] for group in groups]
 
 
-def joined(families: Iterable[Iterable[str]]) -> dict[str, int]:
+def joined(duplicate_groups: Iterable[Iterable[str]]) -> dict[str, int]:
     """A number for each image, the same for all that the families connect."""
-    listed = [list(family) for family in families]
+    listed = [list(family) for family in duplicate_groups]
     names = sorted({name for family in listed for name in family})
     place = {name: at for at, name in enumerate(names)}
     pairs = [(place[family[0]], place[name]) for family in listed for name in family[1:]]
     return dict(zip(names, components(len(names), pairs), strict=True))
 
 
-def links_kept(families: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:
+def links_kept(duplicate_groups: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:
     """How many of the links that hold the families together the other grouping has, of how many.
 
     A family of n images has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
     Model-Theoretic Coreference Scoring Scheme", 1995).
     """
-    listed = [list(family) for family in families]
+    listed = [list(family) for family in duplicate_groups]
     parts = sum(len({other.get(name, name) for name in family}) for family in listed)
     every = sum(map(len, listed))
     return every - parts, every - len(listed)

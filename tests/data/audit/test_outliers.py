@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from imagetune.data.audit.appearance import appearance_of
+from imagetune.data.audit.appearance import measure_appearance
 from imagetune.data.audit.image_statistics import ImageFacts, Inspection
 from imagetune.data.audit.inspection import inspect_image
-from imagetune.data.audit.outliers import odd_images, placeholders
-from imagetune.data.duplicates.perceptual import shrunk
+from imagetune.data.audit.outliers import find_outlier_images, find_placeholders
+from imagetune.data.duplicates.perceptual import shrink_image
 
 SHIPPED = sorted((Path(__file__).parents[3] / "recipes" / "clipart").glob("*/*.png"))
 
 
-def facts_of(name: str, image: np.ndarray) -> ImageFacts:
+def statistics_of(name: str, image: np.ndarray) -> ImageFacts:
     height, width = image.shape[:2]
-    return ImageFacts(name, name, 1000, width, height, None, None, appearance=appearance_of(shrunk(image)))
+    return ImageFacts(name, name, 1000, width, height, None, None, appearance=measure_appearance(shrink_image(image)))
 
 
 def photographs(count: int) -> list[np.ndarray]:
@@ -51,8 +51,8 @@ def shipped(count: int) -> list[np.ndarray]:
 
 
 def told(images: list[np.ndarray]) -> defaultdict[str, set[str]]:
-    facts = [facts_of(str(number), image) for number, image in enumerate(images)]
-    found = {finding.code: set(finding.paths) for finding in odd_images(facts)}
+    statistics = [statistics_of(str(number), image) for number, image in enumerate(images)]
+    found = {finding.code: set(finding.paths) for finding in find_outlier_images(statistics)}
     return defaultdict(set, found)
 
 
@@ -105,7 +105,9 @@ def test_a_handful_of_images_has_no_usual_one():
 
 
 def test_bad_images_are_passed_over():
-    assert list(odd_images([replace(facts_of("a", photographs(1)[0]), error="bad", appearance=None)])) == []
+    assert (
+        list(find_outlier_images([replace(statistics_of("a", photographs(1)[0]), error="bad", appearance=None)])) == []
+    )
 
 
 def drawn(text: str, size: int) -> np.ndarray:
@@ -135,7 +137,7 @@ def inspected(folder: Path, images: dict[str, np.ndarray]) -> list[Inspection]:
 )
 def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, stand_in):
     looks = inspected(tmp_path, {name: drawn("missing", 160 - 10 * place) for place, name in enumerate(names)})
-    found = list(placeholders(looks, [list(range(len(names)))]))
+    found = list(find_placeholders(looks, [list(range(len(names)))]))
     assert [finding.code for finding in found] == ["placeholder"] * stand_in
     if stand_in:
         assert set(found[0].paths) == {one.facts.path for one in looks}
@@ -144,10 +146,10 @@ def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, sta
 def test_copies_of_a_photograph_are_no_placeholders(tmp_path):
     image = photographs(1)[0]
     looks = inspected(tmp_path, {"heron": image, "swallow": image})
-    assert list(placeholders(looks, [[0, 1]])) == []
+    assert list(find_placeholders(looks, [[0, 1]])) == []
 
 
 def test_a_recoloured_drawing_is_no_placeholder(tmp_path):
     plain = drawn("heron", 160)
     looks = inspected(tmp_path, {"heron": plain, "swallow": (plain * 0.6).astype(np.uint8)})
-    assert list(placeholders(looks, [[0, 1]])) == []
+    assert list(find_placeholders(looks, [[0, 1]])) == []

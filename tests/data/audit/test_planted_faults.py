@@ -43,7 +43,7 @@ def audited(config: DataConfig) -> tuple[list[str], Audit]:
 def recalls(found: Planted, paths: list[str], audit: Audit) -> dict[str, float]:
     """The share of each kind's faults that are named with the right code; of copies, beside their original."""
     named = {finding.code: set(finding.paths) for finding in audit.findings}
-    family = dict(zip(paths, audit.families, strict=True))
+    family = dict(zip(paths, audit.duplicate_groups, strict=True))
     hits = {}
     for kind, faults in found.faults.items():
         if kind in NEAR:
@@ -105,15 +105,15 @@ def test_two_hundred_planted_faults_among_drawings_photographs_and_scenes(
     assert len(alarms) <= 0.01 * len(found.clean), words
 
 
-def pairs_of(families: list[list[str]]) -> set[tuple[str, str]]:
-    return {pair for family in families for pair in combinations(sorted(family), 2)}
+def pairs_of(duplicate_groups: list[list[str]]) -> set[tuple[str, str]]:
+    return {pair for family in duplicate_groups for pair in combinations(sorted(family), 2)}
 
 
 def test_near_duplicates_of_the_shipped_set_are_those_that_a_person_sees(config_for: ConfigFor) -> None:
     paths, audit = audited(config_for(CLIPART))
     names = [str(Path(path).relative_to(CLIPART)) for path in paths]
-    families = [[names[at] for at in family] for family in members(audit.families) if len(family) > 1]
-    found = pairs_of(families)
+    duplicate_groups = [[names[at] for at in family] for family in members(audit.duplicate_groups) if len(family) > 1]
+    found = pairs_of(duplicate_groups)
     wanted = pairs_of(BY_EYE["near_duplicates"])
     right = wanted | pairs_of(BY_EYE["variants"])
     precision, recall = len(found & right) / len(found), len(found & wanted) / len(wanted)
@@ -121,7 +121,7 @@ def test_near_duplicates_of_the_shipped_set_are_those_that_a_person_sees(config_
     print(words)
     assert precision >= 0.95, words
     assert recall >= 0.93, words
-    assert sorted(BY_EYE["placeholders"]) in families
+    assert sorted(BY_EYE["placeholders"]) in duplicate_groups
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from imagetune.data.audit.image_statistics import Appearance, ImageFacts
-from imagetune.data.audit.shift import differences, share_difference, split_shift
+from imagetune.data.audit.shift import compare_shares, compare_splits, find_split_shift
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
@@ -18,22 +18,24 @@ def source(
     splits: list[str | None], *, seed: int = 0, labels: list[str] | None = None, rule: LabelRule | None = None
 ) -> tuple[Catalog, list[ImageFacts]]:
     rng = np.random.default_rng(seed)
-    records, facts = [], []
+    records, statistics = [], []
     for at, split in enumerate(splits):
         path = f"/set/{at}.jpg"
         width, height = rng.integers(200, 800, 2).tolist()
         red, green, blue, bright, contrast = rng.uniform(0.2, 0.8, 5)
         look = Appearance(red, green, blue, bright, contrast, 0.0, 1.0, 6.0, rng.uniform(0.5, 1.5), width / height)
         records.append(Record(path, labels[at] if labels else ["a", "b"][int(rng.integers(2))], split))
-        facts.append(ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", look))
-    return Catalog(Path("/set"), tuple(records), (), rule or LabelRule()), facts
+        statistics.append(
+            ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", look)
+        )
+    return Catalog(Path("/set"), tuple(records), (), rule or LabelRule()), statistics
 
 
 SPLITS = ["train"] * 120 + ["val"] * 40 + ["test"] * 60
 
 
-def found(catalog: Catalog, facts: list[ImageFacts]) -> dict[str, str]:
-    return {one.title.split()[0]: one.title for one in split_shift(catalog, facts, range(len(facts)))}
+def found(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
+    return {one.title.split()[0]: one.title for one in find_split_shift(catalog, statistics, range(len(statistics)))}
 
 
 def test_splits_drawn_by_chance_are_not_told():
@@ -41,39 +43,39 @@ def test_splits_drawn_by_chance_are_not_told():
 
 
 def test_a_darker_test_split_is_told_with_how_well_it_can_be_told_apart():
-    catalog, facts = source(SPLITS)
+    catalog, statistics = source(SPLITS)
     for at in range(160, 220):
-        look = facts[at].appearance
+        look = statistics[at].appearance
         assert look is not None
-        facts[at] = replace(facts[at], appearance=replace(look, brightness=look.brightness / 3))
-    (finding,) = split_shift(catalog, facts, range(len(facts)))
+        statistics[at] = replace(statistics[at], appearance=replace(look, brightness=look.brightness / 3))
+    (finding,) = find_split_shift(catalog, statistics, range(len(statistics)))
     assert finding.code == "split-shift"
-    assert finding.title == "test is not like train: brightness"
+    assert finding.title == "test differs from train in brightness"
     assert finding.metrics["brightness"] > 0.7
-    assert finding.metrics["told_apart"] > 0.8
+    assert finding.metrics["classifier_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("what", ["file type", "camera", "labels"])
 def test_other_shares_are_told(what):
-    catalog, facts = source(SPLITS)
+    catalog, statistics = source(SPLITS)
     records = list(catalog.records)
     for at in range(120, 160):
         if what == "file type":
-            facts[at] = replace(facts[at], kind="PNG")
+            statistics[at] = replace(statistics[at], kind="PNG")
         elif what == "camera":
-            facts[at] = replace(facts[at], camera="Other 1")
+            statistics[at] = replace(statistics[at], camera="Other 1")
         else:
             records[at] = replace(records[at], label="a")
-    assert found(replace(catalog, records=tuple(records)), facts) == {"val": f"val is not like train: {what}"}
+    assert found(replace(catalog, records=tuple(records)), statistics) == {"val": f"val is not like train: {what}"}
 
 
 def test_the_numbers_of_regression_are_compared_as_numbers():
     rng = np.random.default_rng(3)
     values = [*rng.normal(size=160), *rng.normal(3, 1, size=60)]
     labels = [repr(float(value)) for value in values]
-    catalog, facts = source(SPLITS, labels=labels, rule=LabelRule("regression"))
-    assert found(catalog, facts) == {"test": "test is not like train: labels"}
-    by_name = {one.what: one for one in differences(catalog, facts, range(120), range(160, 220))}
+    catalog, statistics = source(SPLITS, labels=labels, rule=LabelRule("regression"))
+    assert found(catalog, statistics) == {"test": "test is not like train: labels"}
+    by_name = {one.what: one for one in compare_splits(catalog, statistics, range(120), range(160, 220))}
     reference = ks_2samp(values[:120], values[160:], method="asymp")
     assert by_name["labels"].distance == pytest.approx(reference.statistic)
     assert by_name["labels"].p == pytest.approx(reference.pvalue)
@@ -86,19 +88,19 @@ def test_small_and_missing_splits_are_left_alone():
 
 
 def test_copies_count_once():
-    catalog, facts = source(["train"] * 60 + ["test"] * 60)
+    catalog, statistics = source(["train"] * 60 + ["test"] * 60)
     for at in range(60, 120):
-        facts[at] = replace(facts[at], kind="PNG")
-    assert "test" in found(catalog, facts)
-    families = [*range(60), *[60] * 60]
-    assert list(split_shift(catalog, facts, families)) == []
+        statistics[at] = replace(statistics[at], kind="PNG")
+    assert "test" in found(catalog, statistics)
+    duplicate_groups = [*range(60), *[60] * 60]
+    assert list(find_split_shift(catalog, statistics, duplicate_groups)) == []
 
 
 def test_total_variation_is_half_the_sum_of_differences():
-    compared = share_difference(["x"] * 30 + ["y"] * 10, ["x"] * 10 + ["y"] * 30)
+    compared = compare_shares(["x"] * 30 + ["y"] * 10, ["x"] * 10 + ["y"] * 30)
     assert compared is not None
     assert compared[0] == pytest.approx(0.5)
     assert compared[1] < 0.001
-    assert share_difference(["x"] * 30, ["x"] * 20) is None
-    rare = share_difference([f"{number}" for number in range(30)], [f"other {number}" for number in range(30)])
+    assert compare_shares(["x"] * 30, ["x"] * 20) is None
+    rare = compare_shares([f"{number}" for number in range(30)], [f"other {number}" for number in range(30)])
     assert rare is None

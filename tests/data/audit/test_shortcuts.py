@@ -8,7 +8,14 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from imagetune.data.audit.image_statistics import Appearance, ImageFacts
-from imagetune.data.audit.shortcuts import _class_scores, one_hot, shortcuts, tell_class, tell_labels, tell_number
+from imagetune.data.audit.shortcuts import (
+    _score_classes,
+    encode_one_hot,
+    find_shortcuts,
+    measure_shortcuts,
+    score_class_prediction,
+    score_value_prediction,
+)
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
@@ -21,7 +28,7 @@ def source(
 ) -> tuple[Catalog, list[ImageFacts]]:
     """Images of random size, shape and colour, but for what ``values`` gives of each."""
     rng = np.random.default_rng(seed)
-    records, facts = [], []
+    records, statistics = [], []
     for at, label in enumerate(labels):
         folder = label if where is None else where[at]
         path = str(ROOT / folder / f"{at}.jpg")
@@ -31,14 +38,16 @@ def source(
         kind = values["kind"][at] if "kind" in values else "JPEG"
         camera = values["camera"][at] if "camera" in values else ""
         records.append(Record(path, label))
-        facts.append(
+        statistics.append(
             ImageFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, look),
         )
-    return Catalog(ROOT, tuple(records), (), rule or LabelRule()), facts
+    return Catalog(ROOT, tuple(records), (), rule or LabelRule()), statistics
 
 
-def told(catalog: Catalog, facts: list[ImageFacts]) -> dict[str, str]:
-    return {one.code: one.title for one in shortcuts(tell_labels(catalog, facts, range(len(facts))))}
+def told(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
+    return {
+        one.code: one.title for one in find_shortcuts(measure_shortcuts(catalog, statistics, range(len(statistics))))
+    }
 
 
 LABELS = ["cat", "dog", "owl"] * 30
@@ -48,14 +57,14 @@ def test_nothing_is_told_of_random_sets_however_small():
     for seed in range(60):
         labels = ["a", "b", "c"][: 2 + seed % 2] * (15 + seed)
         rng = np.random.default_rng(seed)
-        catalog, facts = source(
+        catalog, statistics = source(
             labels,
             seed=seed,
             where=[f"site{number}" for number in rng.integers(3, size=len(labels))],
             kind=[["JPEG", "PNG"][number] for number in rng.integers(2, size=len(labels))],
             camera=[f"camera {number}" for number in rng.integers(4, size=len(labels))],
         )
-        assert told(catalog, facts) == {}, seed
+        assert told(catalog, statistics) == {}, seed
 
 
 @pytest.mark.parametrize(
@@ -70,16 +79,16 @@ def test_nothing_is_told_of_random_sets_however_small():
     ],
 )
 def test_each_planted_shortcut_is_told_alone(code, values):
-    catalog, facts = source(LABELS, **values)
-    assert set(told(catalog, facts)) == {code}
+    catalog, statistics = source(LABELS, **values)
+    assert set(told(catalog, statistics)) == {code}
 
 
 def test_metrics_say_how_well_and_by_chance():
-    catalog, facts = source(LABELS, kind=["PNG" if label == "owl" else "JPEG" for label in LABELS])
-    everything = tell_labels(catalog, facts, range(len(facts)))
+    catalog, statistics = source(LABELS, kind=["PNG" if label == "owl" else "JPEG" for label in LABELS])
+    everything = measure_shortcuts(catalog, statistics, range(len(statistics)))
     assert set(everything) == {"shortcut-size", "shortcut-aspect", "shortcut-colour", "shortcut-file-type"}
-    assert not everything["shortcut-size"].worth_telling
-    (finding,) = shortcuts(everything)
+    assert not everything["shortcut-size"].significant
+    (finding,) = find_shortcuts(everything)
     assert finding.metrics["score"] == pytest.approx(2 / 3, abs=0.01)
     assert finding.metrics["chance"] == pytest.approx(1 / 3)
     assert finding.metrics["p"] == 0.001
@@ -89,34 +98,34 @@ def test_metrics_say_how_well_and_by_chance():
 
 def test_one_class_of_many_is_told_by_name():
     labels = [f"class {number}" for number in range(10)] * 15
-    catalog, facts = source(labels, kind=["PNG" if label == "class 7" else "JPEG" for label in labels])
-    assert "tells 'class 7' from the others" in told(catalog, facts)["shortcut-file-type"]
+    catalog, statistics = source(labels, kind=["PNG" if label == "class 7" else "JPEG" for label in labels])
+    assert "tells 'class 7' from the others" in told(catalog, statistics)["shortcut-file-type"]
 
 
 def test_a_perfect_shortcut_of_very_few_images_is_not_told():
     labels = ["a", "b"] * 15
-    catalog, facts = source(labels, kind=["PNG" if label == "a" else "JPEG" for label in labels])
-    assert told(catalog, facts) == {}
+    catalog, statistics = source(labels, kind=["PNG" if label == "a" else "JPEG" for label in labels])
+    assert told(catalog, statistics) == {}
 
 
 def test_copies_do_not_tell_each_others_label():
     rng = np.random.default_rng(0)
-    families = np.repeat(np.arange(0, 480, 10), 10)
+    duplicate_groups = np.repeat(np.arange(0, 480, 10), 10)
     labels = np.repeat(rng.permutation(["a", "b"] * 24), 10).tolist()
-    catalog, facts = source(labels, size=[(200 + 7 * int(family), 300) for family in families])
-    assert "shortcut-size" in told(catalog, facts)
-    apart = tell_labels(catalog, facts, families.tolist())["shortcut-size"]
+    catalog, statistics = source(labels, size=[(200 + 7 * int(family), 300) for family in duplicate_groups])
+    assert "shortcut-size" in told(catalog, statistics)
+    apart = measure_shortcuts(catalog, statistics, duplicate_groups.tolist())["shortcut-size"]
     assert apart.images == 48
-    assert not apart.worth_telling
+    assert not apart.significant
 
 
 def test_a_folder_for_each_group_is_no_shortcut_when_the_groups_are_given():
     labels = [label for label in "ab" * 25 for _ in range(8)]
     where = [f"patient{at // 8}" for at in range(400)]
-    catalog, facts = source(labels, where=where)
-    assert "shortcut-folder" in told(catalog, facts)
+    catalog, statistics = source(labels, where=where)
+    assert "shortcut-folder" in told(catalog, statistics)
     records = tuple(replace(record, group=name) for record, name in zip(catalog.records, where, strict=True))
-    assert told(replace(catalog, records=records), facts) == {}
+    assert told(replace(catalog, records=records), statistics) == {}
 
 
 def test_class_folders_are_no_shortcut():
@@ -131,8 +140,8 @@ def test_class_folders_are_no_shortcut():
 def test_each_of_several_labels_is_looked_at():
     labels = ["cat;dog", "dog", "", "cat"] * 20
     kinds = ["PNG" if "dog" in label else "JPEG" for label in labels]
-    catalog, facts = source(labels, rule=LabelRule("multi_label"), kind=kinds)
-    found = told(catalog, facts)
+    catalog, statistics = source(labels, rule=LabelRule("multi_label"), kind=kinds)
+    found = told(catalog, statistics)
     assert set(found) == {"shortcut-file-type"}
 
 
@@ -141,8 +150,8 @@ def test_a_number_can_be_told_as_well():
     values = rng.normal(size=80)
     labels = [repr(float(value)) for value in values]
     sizes = [(int(400 + 100 * value), 300) for value in values]
-    catalog, facts = source(labels, rule=LabelRule("regression"), size=sizes, where=["x"] * 80)
-    found = told(catalog, facts)
+    catalog, statistics = source(labels, rule=LabelRule("regression"), size=sizes, where=["x"] * 80)
+    found = told(catalog, statistics)
     assert set(found) == {"shortcut-size", "shortcut-aspect"}
     assert "of the label's variance" in found["shortcut-size"]
     assert told(*source(labels, rule=LabelRule("regression"), where=["x"] * 80)) == {}
@@ -151,7 +160,7 @@ def test_a_number_can_be_told_as_well():
 def test_class_scores_are_scikit_learns():
     rng = np.random.default_rng(0)
     truth, predictions = rng.integers(4, size=200), rng.integers(4, size=200)
-    score, gains = _class_scores(truth, predictions, 4)
+    score, gains = _score_classes(truth, predictions, 4)
     assert score == pytest.approx(balanced_accuracy_score(truth, predictions))
     for name, gain in enumerate(gains):
         # Informedness of one against the rest: sensitivity + specificity - 1.
@@ -162,9 +171,9 @@ def test_the_p_value_is_uniform_or_larger_without_a_connection(monkeypatch):
     from imagetune.data.audit import shortcuts as module
 
     monkeypatch.setattr(module, "SKILL", -9.0)
-    monkeypatch.setattr(module, "SHUFFLES", 99)
+    monkeypatch.setattr(module, "PERMUTATIONS", 99)
     rng = np.random.default_rng(2)
-    found = [tell_class(rng.normal(size=(60, 2)), ["a", "b"] * 30) for _ in range(200)]
+    found = [score_class_prediction(rng.normal(size=(60, 2)), ["a", "b"] * 30) for _ in range(200)]
     p = np.array([one.p for one in found if one is not None])
     assert len(p) == 200
     assert (p <= 0.05).mean() <= 0.09
@@ -176,24 +185,24 @@ def test_a_large_set_is_cut_to_size_with_its_small_classes():
     labels = ["common"] * 20_000 + ["rare"] * 12
     features = rng.normal(size=(len(labels), 1))
     features[-12:] += 50
-    found = tell_class(features, labels)
+    found = score_class_prediction(features, labels)
     assert found is not None
     assert found.images == 2012
-    assert found.worth_telling
+    assert found.significant
 
 
 def test_too_little_tells_nothing():
-    assert tell_class(np.zeros((9, 1)), ["a"] * 9) is None
-    assert tell_class(np.zeros((60, 1)), ["a"] * 55 + ["b"] * 5) is None
-    assert tell_number(np.zeros((60, 1)), [3.0] * 60) is None
+    assert score_class_prediction(np.zeros((9, 1)), ["a"] * 9) is None
+    assert score_class_prediction(np.zeros((60, 1)), ["a"] * 55 + ["b"] * 5) is None
+    assert score_value_prediction(np.zeros((60, 1)), [3.0] * 60) is None
 
 
 def test_words_become_columns_when_they_are_common():
-    assert one_hot(["x", "y", "x", "x", "z", "y", "y"]).tolist()[:2] == [[1.0, 0.0], [0.0, 1.0]]
-    assert one_hot([str(number) for number in range(20)]).shape == (20, 0)
+    assert encode_one_hot(["x", "y", "x", "x", "z", "y", "y"]).tolist()[:2] == [[1.0, 0.0], [0.0, 1.0]]
+    assert encode_one_hot([str(number) for number in range(20)]).shape == (20, 0)
 
 
 def test_constant_features_need_no_model(monkeypatch):
-    catalog, facts = source(LABELS, size=[(100, 100)] * 90, colour=[(0.1, 0.2, 0.3)] * 90)
-    monkeypatch.setattr("imagetune.data.audit.shortcuts._predictions", None)
-    assert told(catalog, facts) == {}
+    catalog, statistics = source(LABELS, size=[(100, 100)] * 90, colour=[(0.1, 0.2, 0.3)] * 90)
+    monkeypatch.setattr("imagetune.data.audit.shortcuts._predict_held_out", None)
+    assert told(catalog, statistics) == {}

@@ -14,7 +14,7 @@ import pytest
 from imagetune.core.row_store import cache_root
 from imagetune.data.audit import statistics_cache
 from imagetune.data.audit.inspection import inspect_images
-from imagetune.data.audit.statistics_cache import FactsStore, stamp_of
+from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
 
 SETTINGS = {"background": (255, 255, 255), "max_pixels": 10**8, "look": True}
 # What is opened below a folder, told by the interpreter itself; hooks stay for ever.
@@ -170,14 +170,14 @@ for _ in range(20):
 
 
 def test_what_was_not_used_for_longest_is_forgotten(paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(statistics_cache, "_REMOVED_AT_ONCE", 1)
+    monkeypatch.setattr(statistics_cache, "_DELETED_AT_ONCE", 1)
     inspected = inspect_images(paths, **SETTINGS, keep=False)
-    pairs = list(zip(inspected, map(stamp_of, paths), strict=True))
+    pairs = list(zip(inspected, map(read_file_stamp, paths), strict=True))
     database = tmp_path / "facts.sqlite3"
-    FactsStore("one", path=database).write(pairs)
+    StatisticsCache("one", path=database).write(pairs)
     for number in range(60):
-        FactsStore(f"setting {number}", path=database, max_bytes=64 << 10).write(pairs[:1])
-    assert FactsStore("one", path=database).read(paths, [stamp for _, stamp in pairs]) == [None] * 3
-    newest = FactsStore("setting 59", path=database).read(paths[:1], [pairs[0][1]])
+        StatisticsCache(f"setting {number}", path=database, max_bytes=64 << 10).write(pairs[:1])
+    assert StatisticsCache("one", path=database).read(paths, [stamp for _, stamp in pairs]) == [None] * 3
+    newest = StatisticsCache("setting 59", path=database).read(paths[:1], [pairs[0][1]])
     assert newest == [inspected[0]]
     assert database.stat().st_size < 200 << 10

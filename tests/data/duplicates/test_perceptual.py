@@ -10,9 +10,14 @@ from planted import NEAR, scene
 from sklearn.datasets import load_digits
 
 from imagetune.data.duplicates import lsh_index
-from imagetune.data.duplicates.groups import Families, components, equal_pairs, members
-from imagetune.data.duplicates.lsh_index import TURNS, LookIndex
-from imagetune.data.duplicates.perceptual import _LOOK, _frequencies, look_of, near_pairs
+from imagetune.data.duplicates.groups import DisjointSets, components, equal_pairs, members
+from imagetune.data.duplicates.lsh_index import ORIENTATIONS, LshIndex
+from imagetune.data.duplicates.perceptual import (
+    _DESCRIPTOR,
+    _compute_frequencies,
+    compute_perceptual_hash,
+    find_near_duplicate_pairs,
+)
 
 
 def photo(seed: int, side: int = 240) -> np.ndarray:
@@ -21,13 +26,13 @@ def photo(seed: int, side: int = 240) -> np.ndarray:
 
 
 def alike(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool(list(near_pairs([look_of(one)[1], look_of(other)[1]])))
+    return bool(list(find_near_duplicate_pairs([compute_perceptual_hash(one)[1], compute_perceptual_hash(other)[1]])))
 
 
 def found_again(images: list[np.ndarray], changed: list[np.ndarray]) -> float:
     """The share of changed images that are in one family with their original, all of them looked at together."""
-    looks = [look_of(image)[1] for image in [*images, *changed]]
-    roots = components(len(looks), near_pairs(looks))
+    descriptors = [compute_perceptual_hash(image)[1] for image in [*images, *changed]]
+    roots = components(len(descriptors), find_near_duplicate_pairs(descriptors))
     return float(np.mean([roots[at] == roots[at + len(images)] for at in range(len(images))]))
 
 
@@ -60,32 +65,33 @@ def test_copies_of_photographs_are_recognised(how: str) -> None:
     assert found_again(images, [NEAR[how](image, rng) for image in images]) >= 0.95
 
 
-@pytest.mark.parametrize("turn", range(8))
-def test_all_eight_orientations_are_recognised_though_cropped(turn: int) -> None:
-    rng = np.random.default_rng(turn)
+@pytest.mark.parametrize("orientation", range(8))
+def test_all_eight_orientations_are_recognised_though_cropped(orientation: int) -> None:
+    rng = np.random.default_rng(orientation)
     images = [scene(100 + seed) for seed in range(12)]
-    turned = [np.rot90(NEAR["cropped"](image, rng), turn % 4) for image in images]
-    turned = [np.ascontiguousarray(image[:, ::-1] if turn >= 4 else image) for image in turned]
+    turned = [np.rot90(NEAR["cropped"](image, rng), orientation % 4) for image in images]
+    turned = [np.ascontiguousarray(image[:, ::-1] if orientation >= 4 else image) for image in turned]
     assert found_again(images, turned) >= 0.9
 
 
 def test_different_images_are_not_alike() -> None:
-    assert not list(near_pairs([look_of(photo(seed))[1] for seed in range(300)]))
-    assert not list(near_pairs([look_of(scene(seed))[1] for seed in range(40)]))
+    assert not list(find_near_duplicate_pairs([compute_perceptual_hash(photo(seed))[1] for seed in range(300)]))
+    assert not list(find_near_duplicate_pairs([compute_perceptual_hash(scene(seed))[1] for seed in range(40)]))
 
 
 def test_small_digits_are_no_family() -> None:
     # 8 x 8 pixels of one kind of thing: what resembles many others is no copy, and chains of it stay short.
     digits = (load_digits().images[:400] * 15.9).astype(np.uint8)
-    looks = [
-        look_of(cv2.resize(np.dstack([digit] * 3), (64, 64), interpolation=cv2.INTER_CUBIC))[1] for digit in digits
+    descriptors = [
+        compute_perceptual_hash(cv2.resize(np.dstack([digit] * 3), (64, 64), interpolation=cv2.INTER_CUBIC))[1]
+        for digit in digits
     ]
-    assert np.bincount(components(len(looks), near_pairs(looks))).max() <= 32
+    assert np.bincount(components(len(descriptors), find_near_duplicate_pairs(descriptors))).max() <= 32
 
 
 def test_plain_images_have_no_hash() -> None:
-    assert look_of(np.full((40, 40, 3), 200, np.uint8)) == (None, b"")
-    assert look_of(np.zeros((1, 1, 3), np.uint8)) == (None, b"")
+    assert compute_perceptual_hash(np.full((40, 40, 3), 200, np.uint8)) == (None, b"")
+    assert compute_perceptual_hash(np.zeros((1, 1, 3), np.uint8)) == (None, b"")
 
 
 def flag(*shades: int) -> np.ndarray:
@@ -102,9 +108,11 @@ def test_plain_images_are_alike_in_their_own_colours_only() -> None:
 def test_turning_frequencies_is_turning_the_image() -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (5, 32, 32)).astype(np.uint8)
-    for turn in TURNS:
-        turned = np.ascontiguousarray(turn.of_pixels(grey))
-        np.testing.assert_allclose(turn.of_frequencies(_frequencies(grey)), _frequencies(turned), atol=1e-5)
+    for orientation in ORIENTATIONS:
+        turned = np.ascontiguousarray(orientation.orient_pixels(grey))
+        np.testing.assert_allclose(
+            orientation.orient_frequencies(_compute_frequencies(grey)), _compute_frequencies(turned), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("all_pairs", [0, 4096], ids=["look-ups", "products"])
@@ -119,7 +127,7 @@ def test_the_index_brings_close_looks_together(all_pairs: int, monkeypatch) -> N
     alone = np.arange(len(frequencies))
     met = {
         (min(pair), max(pair))
-        for first, second in LookIndex(frequencies, min_cosine=0.75).candidates(TURNS[0], alone)
+        for first, second in LshIndex(frequencies, min_cosine=0.75).candidates(ORIENTATIONS[0], alone)
         for pair in zip(first.tolist(), second.tolist(), strict=True)
     }
     assert sum((at, at + 300) in met for at in range(300)) >= 297
@@ -130,53 +138,53 @@ def test_the_index_brings_close_looks_together(all_pairs: int, monkeypatch) -> N
 def films(scenes: int, frames: int, seed: int = 0) -> list[bytes]:
     """Return the looks of scenes whose frames differ by noise."""
     rng = np.random.default_rng(seed)
-    looks = []
+    descriptors = []
     for number in range(scenes):
-        first = np.frombuffer(look_of(photo(1000 * seed + number))[1], _LOOK)
+        first = np.frombuffer(compute_perceptual_hash(photo(1000 * seed + number))[1], _DESCRIPTOR)
         for _ in range(frames):
             frame = first.copy()
             frame["grey"] = np.clip(frame["grey"] + rng.normal(0, 1, frame["grey"].shape), 0, 255)
-            looks.append(frame.tobytes())
-    return looks
+            descriptors.append(frame.tobytes())
+    return descriptors
 
 
 def test_pairs_connect_what_looks_alike_and_nothing_else() -> None:
-    looks = films(12, 9)
-    pairs = list(near_pairs(looks))
-    assert components(len(looks), pairs) == [at // 9 * 9 for at in range(len(looks))]
+    descriptors = films(12, 9)
+    pairs = list(find_near_duplicate_pairs(descriptors))
+    assert components(len(descriptors), pairs) == [at // 9 * 9 for at in range(len(descriptors))]
     assert len(pairs) == 12 * 8
 
 
 def test_a_long_film_takes_seconds() -> None:
-    looks = films(2, 1000)
+    descriptors = films(2, 1000)
     started = time.process_time()
-    assert len(list(near_pairs(looks))) == len(looks) - 2
+    assert len(list(find_near_duplicate_pairs(descriptors))) == len(descriptors) - 2
     assert time.process_time() - started < 20
 
 
 def test_ten_thousand_different_looks_take_seconds() -> None:
     rng = np.random.default_rng(0)
-    looks = np.zeros(10_000, _LOOK)
-    looks["grey"] = np.stack(
+    descriptors = np.zeros(10_000, _DESCRIPTOR)
+    descriptors["grey"] = np.stack(
         [
             cv2.resize(coarse, (32, 32), interpolation=cv2.INTER_CUBIC)
             for coarse in rng.integers(0, 256, (10_000, 8, 8)).astype(np.uint8)
         ]
     )
-    looks["ratio"] = 1
+    descriptors["ratio"] = 1
     started = time.process_time()
-    assert not list(near_pairs([look.tobytes() for look in looks]))
+    assert not list(find_near_duplicate_pairs([descriptor.tobytes() for descriptor in descriptors]))
     assert time.process_time() - started < 60
 
 
 def test_a_family_grows_to_its_limit() -> None:
-    families = Families(6)
-    assert families.join(0, 1)
-    assert not families.join(1, 0)
-    assert families.join(2, 3)
-    assert not families.join(0, 3, most=3)
-    assert families.join(0, 3, most=4)
-    assert len(set(families.names.tolist())) == 3
+    groups = DisjointSets(6)
+    assert groups.join(0, 1)
+    assert not groups.join(1, 0)
+    assert groups.join(2, 3)
+    assert not groups.join(0, 3, most=3)
+    assert groups.join(0, 3, most=4)
+    assert len(set(groups.names.tolist())) == 3
 
 
 def test_components_join_over_any_number_of_steps() -> None:

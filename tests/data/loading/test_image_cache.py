@@ -127,7 +127,7 @@ def test_a_image_without_a_hash_is_not_kept(records: list[Record], hashes: dict[
     known = {**hashes, records[0].path: ""}
     del known[records[1].path]
     cache = open_image_cache(config(), known, root=tmp_path / "cache")
-    assert cache.places_of([record.path for record in records]).tolist() == [-1, -1, *range(28)]
+    assert cache.find_places([record.path for record in records]).tolist() == [-1, -1, *range(28)]
     assert np.array_equal(evaluated_on(records, None), evaluated_on(records, cache))
 
 

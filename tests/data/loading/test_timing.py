@@ -6,12 +6,12 @@ from imagetune.data.loading.pipeline import training_batches
 from imagetune.data.loading.timing import (
     PASSES,
     Timing,
+    format_transform_name,
     spread_sample,
     thread_rate,
     time_each,
     time_loading,
     time_pipeline,
-    transform_name,
 )
 from imagetune.data.sources.records import Record
 from imagetune.errors import BadImageError
@@ -71,8 +71,8 @@ def test_without_augmentation_there_is_nothing_to_augment(records):
 
 def test_a_choice_is_named_with_what_it_chooses_from():
     entry = {"OneOf": {"transforms": [{"Blur": {}}, {"GaussNoise": None}, {"Blur": {"p": 1.0}}], "p": 0.3}}
-    assert transform_name(entry) == "OneOf (Blur, GaussNoise)"
-    assert transform_name({"HorizontalFlip": None}) == "HorizontalFlip"
+    assert format_transform_name(entry) == "OneOf (Blur, GaussNoise)"
+    assert format_transform_name({"HorizontalFlip": None}) == "HorizontalFlip"
 
 
 def test_threads_load_images_and_a_vanished_one_is_named(records, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from imagetune.data.sources.labels import (
     LabelRule,
-    canonical_labels,
+    canonicalize_labels,
     join_labels,
     label_rule,
     number_of,
@@ -23,7 +23,7 @@ def config(**values: object) -> DataConfig:
 
 
 def canonical(label: str, **values: object) -> str:
-    return canonical_labels([Record("/data/1.png", label)], config(**values))[0].label
+    return canonicalize_labels([Record("/data/1.png", label)], config(**values))[0].label
 
 
 def test_labels_of_a_image_are_sorted_and_each_is_named_once() -> None:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from imagetune.data.sources.read import find_images, read_catalog
 from imagetune.data.sources.records import Record
-from imagetune.data.sources.split_names import split_of
+from imagetune.data.sources.split_names import parse_split_name
 from imagetune.errors import DataError
 from imagetune.recipe.data import DataConfig
 
@@ -97,7 +97,7 @@ def test_unlabelled_test_folder_is_explained(tmp_path: Path, make_image: MakeIma
     ],
 )
 def test_split_words(word: str, split: str | None) -> None:
-    assert split_of(word) == split
+    assert parse_split_name(word) == split
 
 
 def test_hidden_names_are_ignored_and_others_noted(class_folders: Path, config_for: ConfigFor) -> None:
@@ -108,7 +108,7 @@ def test_hidden_names_are_ignored_and_others_noted(class_folders: Path, config_f
     (class_folders / "stray.png").write_bytes(b"x")
     catalog = read_catalog(config_for(class_folders))
     assert len(catalog.records) == 36
-    assert codes(catalog) == ["stray-image", "not-a-image"]
+    assert codes(catalog) == ["stray-image", "not-an-image"]
     assert catalog.findings[0].paths == (str(class_folders / "stray.png"),)
     assert "1 file left out that is no image (1 .txt)" in catalog.notes
 
@@ -323,4 +323,4 @@ def test_a_link_to_the_source_brings_no_images_of_other_classes(class_folders: P
     assert {(record.path, record.label) for record in catalog.records} == before
     (loops,) = [finding for finding in catalog.findings if finding.code == "link-loop"]
     assert loops.paths == (str(class_folders / "cat" / "again"), str(class_folders / "dog" / "further up"))
-    assert loops.title == "2 links left out that lead back to a folder above"
+    assert loops.title == "2 symbolic links left out that lead back to a folder above"
