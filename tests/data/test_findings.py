@@ -14,9 +14,13 @@ DATA = Path(imagetune.__file__).parent / "data"
 def codes_in_the_source() -> set[str]:
     """The constant first arguments of every `Finding(...)`, and the keys of tables that codes come from."""
     found = {*outliers._WORDS, *shortcuts._TITLES, *audit._NOTES, *audit._CONFLICTS}
-    for path in DATA.glob("*.py"):
+    for path in DATA.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "_leak") and node.args:
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") in ("Finding", "_build_leak", "_build_conflict")
+                and node.args
+            ):
                 first = node.args[0]
                 found |= {first.value} if isinstance(first, ast.Constant) else set()
     return found
@@ -27,7 +31,7 @@ def test_every_code_is_in_the_table():
 
 
 def test_the_table_has_no_code_that_nothing_finds():
-    source = "\n".join(path.read_text() for path in DATA.glob("*.py") if path.name != "findings.py")
+    source = "\n".join(path.read_text() for path in DATA.rglob("*.py") if path.name != "findings.py")
     assert [code for code in CODES if f'"{code}"' not in source] == []
 
 

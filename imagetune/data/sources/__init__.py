@@ -1,1 +1,1 @@
-"""What a data source holds: its records, and the catalog of all of them."""
+"""Data sources: folders, tables and JSON label files, read into a catalog of records."""

@@ -1,4 +1,4 @@
-"""All images of a source, and what was noticed when it was read."""
+"""Catalog: the records of all images of a data source, and the findings about the source."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from imagetune.data.sources.records import Record
 
 @dataclass(frozen=True)
 class Catalog:
-    """All images of a source.
+    """Records of all images of a data source, with findings about the source itself.
 
     Attributes:
-        root: The folder that paths are told relative to.
-        records: In a stable order: of the table's rows, or by class and name.
-        findings: What was left out or looks odd.
-        rule: How the labels are read.
+        root: The folder that displayed paths are relative to.
+        records: The images in a stable order: that of the table's rows, or by class and name.
+        findings: Files, rows and classes that were left out, and suspicious labels.
+        rule: How labels are parsed.
     """
 
     root: Path
@@ -28,15 +28,15 @@ class Catalog:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The findings as lines of text."""
+        """The titles of the findings."""
         return tuple(finding.title for finding in self.findings)
 
     @property
     def split_given(self) -> bool:
-        """Whether the source itself says which images are for training, validation and test."""
+        """Whether the source assigns images to training, validation and test."""
         return any(record.split for record in self.records)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The class names, sorted; for regression the name of the number."""
+        """The class names, sorted; for regression the name of the target."""
         return tuple(sorted(self.rule.counts(record.label for record in self.records)))

@@ -1,6 +1,6 @@
-"""A folder of images with a JSON file beside each: ``{"labels": [...]}``, ``{"label": "..."}`` or ``{"value": 1.5}``.
+"""JSON label files (sidecars) beside images: ``{"labels": [...]}``, ``{"label": "..."}`` or ``{"value": 1.5}``.
 
-The file is called as its image, with the suffix ``.json``. Other keys are passed over.
+A file has the name of its image with the suffix ``.json``. Other keys are ignored.
 """
 
 from __future__ import annotations
@@ -19,79 +19,79 @@ from imagetune.errors import DataError
 if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
-LARGEST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 
 def build_sidecar_path(image: str) -> Path:
-    """Return where the JSON file of an image is expected."""
+    """Return the path of an image's JSON label file, which may not exist."""
     return Path(image).with_suffix(".json")
 
 
 def has_sidecars(images: Iterable[str]) -> bool:
-    """Return whether any of the images has a JSON file beside it."""
+    """Return whether any of the images has a JSON label file beside it."""
     return any(build_sidecar_path(image).is_file() for image in images)
 
 
 def read_sidecars(images: Sequence[str], config: DataConfig, *, split: str | None) -> list[Record]:
-    """Return a record for each image, with the label of its JSON file.
+    """Return a record for each image, with the label in its JSON file.
 
     Raises:
-        DataError: An image has no JSON file, or a file doesn't say what the task needs; it names the file.
+        DataError: An image has no JSON file, or a file lacks the key that the task needs; the error names the file.
     """
     missing = [image for image in images if not build_sidecar_path(image).is_file()]
     if missing:
         others = f" (and {format_count(len(missing) - 1, 'other image')})" if missing[1:] else ""
         what = f"has no {build_sidecar_path(missing[0]).name} beside it, as other images have{others}"
-        raise DataError(what, where=missing[0], hint="write one, or move the image elsewhere")
-    return [Record(image, _label(build_sidecar_path(image), config), split) for image in images]
+        raise DataError(what, where=missing[0], hint="write that file, or move the image elsewhere")
+    return [Record(image, _read_label(build_sidecar_path(image), config), split) for image in images]
 
 
-def _label(path: Path, config: DataConfig) -> str:
-    content = _read(path)
+def _read_label(path: Path, config: DataConfig) -> str:
+    content = _read_object(path)
     if config.task == "multi_label":
-        return _several(content, path, config.label_separator)
+        return _parse_labels(content, path, config.label_separator)
     if config.task == "regression":
-        return _number(content, path)
+        return _parse_value(content, path)
     label = content.get("label")
     if not isinstance(label, str) or not label.strip():
-        raise _unfit(path, content, "label", 'a class name, as in {"label": "cat"}')
+        raise _build_key_error(path, content, "label", 'a class name, as in {"label": "cat"}')
     return unicodedata.normalize("NFC", label)
 
 
-def _several(content: dict[str, Any], path: Path, separator: str) -> str:
+def _parse_labels(content: dict[str, Any], path: Path, separator: str) -> str:
     labels = content.get("labels", [content["label"]] if "label" in content else None)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise _unfit(path, content, "labels", 'a list of class names, as in {"labels": ["cat", "dog"]}')
+        raise _build_key_error(path, content, "labels", 'a list of class names, as in {"labels": ["cat", "dog"]}')
     for label in labels:
         require_plain(label, separator, where=str(path))
     return join_labels((unicodedata.normalize("NFC", label) for label in labels), separator)
 
 
-def _number(content: dict[str, Any], path: Path) -> str:
+def _parse_value(content: dict[str, Any], path: Path) -> str:
     value = content.get("value")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _unfit(path, content, "value", 'a number, as in {"value": 2.5}')
+        raise _build_key_error(path, content, "value", 'a number, as in {"value": 2.5}')
     # An integer in JSON may be larger than any float.
     number = number_of(str(value))
     if number is None:
-        raise _unfit(path, content, "value", "a finite number")
+        raise _build_key_error(path, content, "value", "a finite number")
     return number_text(number)
 
 
-def _unfit(path: Path, content: dict[str, Any], key: str, expected: str) -> DataError:
+def _build_key_error(path: Path, content: dict[str, Any], key: str, expected: str) -> DataError:
     found = f"has {key!r}: {content[key]!r}" if key in content else f"has no {key!r}"
     return DataError(f"{found}; expected {expected}", where=str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise DataError(f"is larger than {LARGEST_BYTES} bytes, which no labels are", where=str(path))
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"is larger than {MAX_BYTES} bytes, too large for a label file", where=str(path))
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror}", where=str(path)) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=str(path)) from error
     if not isinstance(content, dict):
-        raise DataError('is no JSON object; expected one such as {"labels": ["cat", "dog"]}', where=str(path))
+        raise DataError('is not a JSON object; expected one such as {"labels": ["cat", "dog"]}', where=str(path))
     return content

@@ -1,8 +1,8 @@
-"""What the source holds: every image with its label, its given split and its group.
+"""Reading of data sources into a catalog: every image with its label, given split and group.
 
-Five kinds of source are understood: a folder of class folders; a folder already split into train, val and test; a CSV
+Five kinds of sources are supported: a folder of class folders; a folder already split into train, val and test; a CSV
 or Parquet table; a folder with a ``metadata.csv`` as Hugging Face's ImageFolder writes it; a folder whose images have
-a JSON file beside them. Nothing is opened here but tables and JSON files, and nothing is ever written.
+JSON label files beside them. Only tables and JSON files are opened here, and nothing is ever written.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 def read_catalog(config: DataConfig, *, min_classes: int = 2) -> Catalog:
-    """List the images of ``config.source``.
+    """Return the catalog of ``config.source``.
 
     Args:
         config: The recipe's data section; ``source`` is an absolute path.
-        min_classes: Fewer classes than this are an error; with less than 2, which is for testing a model, classes
-            of ``config.classes`` may be absent.
+        min_classes: Minimum number of classes; below 2, which is for testing a model, classes of ``config.classes`` may
+            be absent.
 
     Raises:
-        DataError: No such source, no images, an empty class folder, a table without its columns, a split word that is
-            not understood, a class of ``config.classes`` that is not there, a label that is no number in regression.
-        RecipeError: Nothing tells the order of ordinal classes.
+        DataError: The source doesn't exist or has no images, a class folder is empty, a table lacks a column, the name
+            of a split is unknown, a class of ``config.classes`` has no images, or a regression label is not a number.
+        RecipeError: The order of ordinal classes is unknown.
     """
     source = Path(config.source)
     if not source.exists():
-        raise _no_such_path(source)
+        raise _build_path_error(source)
     if source.is_dir():
         catalog = read_folder(source, config)
     elif source.suffix.lower() in TABLE_SUFFIXES:
         catalog = read_table(source, config)
     else:
         what = f"is a {source.suffix or 'plain'} file; expected a folder, .csv or .parquet"
-        raise DataError(what, where=str(source), hint="point data.source at the folder of class folders or the table")
-    catalog = _with_labels(catalog, config, required=min_classes > 1)
+        raise DataError(what, where=str(source), hint="set data.source to the folder of class folders or to the table")
+    catalog = _canonicalize(catalog, config, required=min_classes > 1)
     if not catalog.records:
-        raise DataError("holds no images", where=str(source))
+        raise DataError("contains no images", where=str(source))
     if config.columns.slices and not catalog.records[0].slices:
         what = f"has no columns, but data.columns.slices names {format_list(config.columns.slices)}"
-        raise DataError(what, where=str(source), hint="slices by columns need a table; leave data.columns.slices out")
+        raise DataError(what, where=str(source), hint="slices by columns need a table; remove data.columns.slices")
     _require_classes(catalog, source, min_classes)
     if config.classes is None:
         order_classes(catalog.labels, config)
-    return replace(catalog, findings=catalog.findings + _lookalike_labels(catalog))
+    return replace(catalog, findings=catalog.findings + _find_lookalike_labels(catalog))
 
 
 def find_images(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the image files that the words of a command line mean.
+    """Return the image files that the arguments of a command line name.
 
     Args:
-        paths: Files (taken whatever their suffix), folders (searched through), and globs with ``*``, ``?`` or ``**``.
+        paths: Files (with any suffix), folders (searched recursively), and globs with ``*``, ``?`` or ``**``.
 
     Returns:
         Absolute paths, each once; those of a folder or a glob are sorted.
 
     Raises:
-        DataError: A path doesn't exist, or nothing is found at all.
+        DataError: A path doesn't exist, or no image is found.
     """
     found: dict[str, None] = {}
     for word in paths:
@@ -85,11 +85,11 @@ def find_images(paths: Sequence[str]) -> tuple[str, ...]:
         elif path.exists() or path.is_symlink():
             found[str(path)] = None
         elif glob.has_magic(word):
-            # Path.glob takes no absolute pattern.
+            # Path.glob accepts no absolute pattern.
             matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-            found.update(dict.fromkeys(_images_of_glob(matches)))
+            found.update(dict.fromkeys(_list_glob_images(matches)))
         else:
-            raise _no_such_path(path)
+            raise _build_path_error(path)
     if not found:
         hint = "name files, folders or globs such as 'in/*.jpg'"
         raise DataError("no images found", where=format_list(paths), hint=hint)
@@ -97,36 +97,36 @@ def find_images(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def spare_images(outputs: Iterable[Path], images: Iterable[str]) -> None:
-    """Make sure that nothing is written over the images it is made of.
+    """Raise an error if an output would overwrite one of the images.
 
     Raises:
-        DataError: One of ``outputs`` is one of ``images``, by whatever name.
+        DataError: One of ``outputs`` is the same file as one of ``images``, also through links.
     """
     spared = {os.path.realpath(image) for image in images}
     for output in outputs:
         if os.path.realpath(output) in spared:
-            what = "is one of the images, which are never written over"
-            raise DataError(what, where=str(output), hint="name another place")
+            what = "is one of the images, which imagetune never overwrites"
+            raise DataError(what, where=str(output), hint="name another path")
 
 
 def none_read() -> DataError:
-    """Return the error of images of which not one could be predicted, each with its reason before."""
-    return DataError("none of the images can be read", hint="the reasons are told with them")
+    """Return the error for images of which none could be decoded; the reason of each was reported before."""
+    return DataError("none of the images can be read", hint="the reason for each image is given above")
 
 
-def _images_of_glob(matches: list[str]) -> Iterable[str]:
+def _list_glob_images(matches: list[str]) -> Iterable[str]:
     for match in matches:
         if Path(match).is_dir():
-            # `**` names every folder as well as the files inside; a plain `*` names folders to be searched.
+            # `**` matches every folder as well as the files inside; a plain `*` matches folders to be searched.
             yield from walk_images(Path(match)).images
         elif is_image(match):
             yield match
 
 
-def _no_such_path(path: Path) -> DataError:
+def _build_path_error(path: Path) -> DataError:
     if path.is_symlink():
         target = str(path.readlink())
-        return DataError(f"is a link to {target!r}, which does not exist", where=str(path))
+        return DataError(f"is a symbolic link to {target!r}, which does not exist", where=str(path))
     parent = path.parent
     if not parent.is_dir():
         return DataError(f"no such file or folder; {parent} does not exist either", where=str(path))
@@ -135,14 +135,14 @@ def _no_such_path(path: Path) -> DataError:
     return DataError("no such file or folder", where=str(path), hint=suggest_name(path.name, names) or beside)
 
 
-def _with_labels(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
-    """Return the catalog with canonical labels, of the recipe's classes only, and without repeated rows."""
+def _canonicalize(catalog: Catalog, config: DataConfig, *, required: bool) -> Catalog:
+    """Return the catalog with canonical labels, only of the recipe's classes, and without repeated rows."""
     ruled = replace(catalog, rule=label_rule(config))
-    chosen = _only_classes(ruled, config.classes, required=required)
+    chosen = _select_classes(ruled, config.classes, required=required)
     return _drop_repeated(replace(chosen, records=canonicalize_labels(chosen.records, config)))
 
 
-def _only_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: bool) -> Catalog:
+def _select_classes(catalog: Catalog, classes: Sequence[str] | None, *, required: bool) -> Catalog:
     if classes is None:
         return catalog
     counts = catalog.rule.counts(record.label for record in catalog.records)
@@ -179,31 +179,31 @@ def _drop_repeated(catalog: Catalog) -> Catalog:
     return replace(catalog, records=kept, findings=(*catalog.findings, note))
 
 
-def _require_classes(catalog: Catalog, source: Path, least: int) -> None:
+def _require_classes(catalog: Catalog, source: Path, min_classes: int) -> None:
     labels, task = catalog.labels, catalog.rule.task
-    if len(labels) >= (1 if task in ("multi_label", "regression") else least):
+    if len(labels) >= (1 if task in ("multi_label", "regression") else min_classes):
         return
     if not labels:
-        what = "not one image has a label"
-        raise DataError(what, where=str(source), hint="is data.columns.label the right column?")
-    what = f"has only the class {labels[0]!r}; a classifier needs at least {least}"
-    raise DataError(what, where=str(source), hint="point data.source at the folder that holds a folder for each class")
+        what = "no image has a label"
+        raise DataError(what, where=str(source), hint="check whether data.columns.label is the right column")
+    what = f"has only the class {labels[0]!r}; a classifier needs at least {min_classes}"
+    raise DataError(what, where=str(source), hint="set data.source to the folder that contains a folder for each class")
 
 
-def _lookalike_labels(catalog: Catalog) -> tuple[Finding, ...]:
-    by_fold: dict[str, list[str]] = {}
+def _find_lookalike_labels(catalog: Catalog) -> tuple[Finding, ...]:
+    by_folded: dict[str, list[str]] = {}
     for label in catalog.labels:
         folded = unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ")
-        by_fold.setdefault(" ".join(folded.split()), []).append(label)
+        by_folded.setdefault(" ".join(folded.split()), []).append(label)
     return tuple(
         Finding(
             "lookalike-labels",
             "warning",
             f"the classes {' and '.join(map(repr, names))} differ only in spelling",
-            "they are trained as different classes",
+            "they are treated as different classes",
             tuple(one.path for one in catalog.records if not set(names).isdisjoint(catalog.rule.names(one.label))),
-            "rename them alike if they mean the same",
+            "give them one name if they mean the same",
         )
-        for names in by_fold.values()
+        for names in by_folded.values()
         if len(names) > 1
     )

@@ -1,4 +1,4 @@
-"""One image of a source, with what the source says of it."""
+"""Record: an image of a data source with its label, split, group and slices."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image.
+    """An image of a data source, with its annotations.
 
     Attributes:
-        path: Absolute path of the file; it may turn out not to exist.
-        label: Class name, or "" when it is not known; several, sorted and joined with the separator, for multi_label,
-            where "" means none; a number's text for regression.
-        split: ``train``, ``val`` or ``test`` when the source says so.
-        group: What must stay on one side of the split, when the source says so.
+        path: Absolute path of the file, which may not exist.
+        label: Class name, "" when it is unknown; for multi_label several names, sorted and joined by the separator,
+            "" for none; for regression a number as text.
+        split: ``train``, ``val`` or ``test``, None where the source doesn't assign one.
+        group: Name of the group that a split must not part, such as a patient; None without one.
         slices: Name and value of each column of ``data.columns.slices``; "" for an empty cell.
     """
 

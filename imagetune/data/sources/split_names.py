@@ -1,4 +1,4 @@
-"""The words that people use for training, validation and test."""
+"""Split names: common words for training, validation and test, as in folder names and table cells."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SPLIT_WORDS = {
     **dict.fromkeys(_TEST, "test"),
 }
 
-_AROUND = ("set", "data", "dataset", "split", "images", "image", "imgs", "images", "photos", "folder")
+_AROUND = ("set", "data", "dataset", "split", "images", "image", "imgs", "pictures", "photos", "folder")
 
 
 def parse_split_name(word: str) -> str | None:
-    """Return ``train``, ``val`` or ``test`` for ``Training``, ``valid_set``, ``01-TEST``; None for other words."""
+    """Return ``train``, ``val`` or ``test`` for ``Training``, ``valid_set``, ``01-TEST``; None for others."""
     letters = "".join(letter for letter in word.casefold() if letter.isalpha())
     if letters in SPLIT_WORDS:
         return SPLIT_WORDS[letters]

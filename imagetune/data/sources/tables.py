@@ -1,4 +1,4 @@
-"""Tables as sources: CSV and Parquet with path, label, and optional split and group; Hugging Face's metadata.csv."""
+"""Tables as data sources: CSV and Parquet with path, label, split and group; Hugging Face's metadata.csv."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _SLICE = "slice "
 
 
 def read_table(table: Path, config: DataConfig) -> Catalog:
-    """Read a CSV, TSV or Parquet table; relative paths start at the table's folder.
+    """Return the catalog of a CSV, TSV or Parquet table; relative paths start at the table's folder.
 
     Every value is text: ``00123``, ``yes`` and ``NA`` are class names like any other. Parquet labels may be lists of
     text for multi_label and floating-point numbers for regression.
 
     Raises:
-        DataError: Missing columns, empty cells, split words that are not understood, or a corrupted table.
+        DataError: A column is missing, a required cell is empty, a split name is unknown, or the table is corrupted.
     """
-    rows = _read_rows(table, _columns(config, path=config.columns.path), config)
-    return Catalog(table.parent, _records(rows, table, table.parent, config))
+    rows = _read_rows(table, _name_columns(config, path=config.columns.path), config)
+    return Catalog(table.parent, _build_records(rows, table, table.parent, config))
 
 
 def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig) -> Catalog:
-    """Read a folder laid out as Hugging Face's ImageFolder: ``metadata.csv`` with ``file_name`` and a label column.
+    """Return the catalog of a Hugging Face ImageFolder: ``metadata.csv`` with ``file_name`` and a label column.
 
     Args:
-        source: The whole source.
-        tops: The folders that should have a metadata.csv, with their split if they have one.
-        config: For the names of the other columns.
+        source: The root folder of the data source.
+        tops: The folders that must have a metadata.csv, each with its split or None.
+        config: ``columns`` and what determines how labels are parsed are used.
 
     Raises:
-        DataError: As `read_table`, or a split folder without a metadata.csv.
+        DataError: As `read_table`, or a split folder has no metadata.csv.
     """
-    columns = _columns(config, path=_HUGGING_FACE_PATH)
+    columns = _name_columns(config, path=_HUGGING_FACE_PATH)
     records: list[Record] = []
     for top, split in tops.items():
         table = top / "metadata.csv"
@@ -56,15 +56,15 @@ def read_metadata(source: Path, tops: dict[Path, str | None], config: DataConfig
         rows = _read_rows(table, columns, config)
         if split is not None:
             rows.pop("split", None)
-        found = _records(rows, table, top, config)
+        found = _build_records(rows, table, top, config)
         records += [Record(r.path, r.label, split or r.split, r.group, r.slices) for r in found]
     if all(record.split is None for record in records):
-        records = _with_split_of_folder(records, source)
+        records = _assign_folder_splits(records, source)
     return Catalog(source, tuple(records))
 
 
-def _with_split_of_folder(records: list[Record], source: Path) -> list[Record]:
-    """A single metadata.csv may name ``train/1.png`` and ``test/2.png``."""
+def _assign_folder_splits(records: list[Record], source: Path) -> list[Record]:
+    """Return the records with the splits of their top folders, as in a metadata.csv with ``train/1.png``."""
     firsts = [Path(r.path).relative_to(source).parts[0] if Path(r.path).is_relative_to(source) else "" for r in records]
     splits = [parse_split_name(first) for first in firsts]
     if None in splits or "train" not in splits or len(set(splits)) == 1:
@@ -72,15 +72,15 @@ def _with_split_of_folder(records: list[Record], source: Path) -> list[Record]:
     return [Record(r.path, r.label, split, r.group, r.slices) for r, split in zip(records, splits, strict=True)]
 
 
-def _columns(config: DataConfig, *, path: str) -> dict[str, str]:
-    """Return the names of the columns by what they mean."""
+def _name_columns(config: DataConfig, *, path: str) -> dict[str, str]:
+    """Return the name of each column by its meaning: path, label, split, group and slices."""
     names = config.columns
     meant = {"path": path, "label": names.label, "split": names.split, "group": names.group}
     return meant | {_SLICE + name: name for name in names.slices}
 
 
 def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict[str, list[str | None]]:
-    """Return the columns that are there as text, by what they mean."""
+    """Return the existing columns as text, by their meaning."""
     from pyarrow import ArrowException
 
     try:
@@ -90,16 +90,16 @@ def _read_rows(table: Path, columns: dict[str, str], config: DataConfig) -> dict
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=str(table)) from error
     present = {key: name for key, name in columns.items() if name in found.column_names}
-    return {key: _cells(key, found[name], name, table, config) for key, name in present.items()}
+    return {key: _read_cells(key, found[name], name, table, config) for key, name in present.items()}
 
 
-def _cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
+def _read_cells(key: str, column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
     if key == "label":
-        return _labels(column, name, table, config)
+        return _read_labels(column, name, table, config)
     if key.startswith(_SLICE):
-        # A number, a date: whatever it is, its text tells the slices apart.
+        # A number or a date distinguishes slices by its text as well as a word.
         return [None if value is None else str(value) for value in column.to_pylist()]
-    return _texts(column, name, table)
+    return _convert_to_text(column, name, table)
 
 
 def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
@@ -110,7 +110,7 @@ def _read_csv(table: Path, columns: dict[str, str]) -> pyarrow.Table:
         first = file.readline()
     if not first.strip():
         raise DataError("is empty; expected a header line with the names of the columns", where=str(table))
-    # Spreadsheets of many countries write semicolons.
+    # Spreadsheets write semicolons where the comma is the decimal point.
     delimiter = max(",;\t", key=first.count)
     header = next(csv.reader([first], delimiter=delimiter))
     _require_columns(header, columns, table)
@@ -146,18 +146,18 @@ def _require_columns(header: list[str], columns: dict[str, str], table: Path) ->
             raise DataError(what, where=str(table), hint=hint)
 
 
-def _labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
-    """Return the label column as text; the task decides what else than text it may hold."""
+def _read_labels(column: Any, name: str, table: Path, config: DataConfig) -> list[str | None]:
+    """Return the label column as text; regression also accepts numbers, multi_label also lists."""
     from pyarrow import types
 
     if config.task == "regression" and (types.is_floating(column.type) or types.is_decimal(column.type)):
         return [None if value is None else number_text(float(value)) for value in column.to_pylist()]
     if config.task == "multi_label" and (types.is_list(column.type) or types.is_large_list(column.type)):
-        return [_joined(labels, name, table, config.label_separator) for labels in column.to_pylist()]
-    return _texts(column, name, table)
+        return [_join(labels, name, table, config.label_separator) for labels in column.to_pylist()]
+    return _convert_to_text(column, name, table)
 
 
-def _joined(labels: list[Any] | None, name: str, table: Path, separator: str) -> str:
+def _join(labels: list[Any] | None, name: str, table: Path, separator: str) -> str:
     for label in labels or []:
         if not isinstance(label, str):
             raise DataError(f"column {name!r} has the label {label!r}; expected text", where=str(table))
@@ -165,7 +165,7 @@ def _joined(labels: list[Any] | None, name: str, table: Path, separator: str) ->
     return join_labels(labels or [], separator)
 
 
-def _texts(column: Any, name: str, table: Path) -> list[str | None]:
+def _convert_to_text(column: Any, name: str, table: Path) -> list[str | None]:
     import pyarrow
     from pyarrow import types
 
@@ -182,26 +182,28 @@ def _texts(column: Any, name: str, table: Path) -> list[str | None]:
     return texts
 
 
-def _records(rows: dict[str, list[str | None]], table: Path, folder: Path, config: DataConfig) -> tuple[Record, ...]:
-    paths = _filled(rows["path"], "path", table)
+def _build_records(
+    rows: dict[str, list[str | None]], table: Path, folder: Path, config: DataConfig
+) -> tuple[Record, ...]:
+    paths = _require_filled(rows["path"], "path", table)
     # An image of multi_label may have no label at all.
     unlabelled = config.task == "multi_label"
-    labels = [label or "" for label in rows["label"]] if unlabelled else _filled(rows["label"], "label", table)
+    labels = [label or "" for label in rows["label"]] if unlabelled else _require_filled(rows["label"], "label", table)
     if not paths:
         raise DataError("has a header but no rows", where=str(table))
-    splits = _splits(rows.get("split"), table) or [None] * len(paths)
+    splits = _parse_splits(rows.get("split"), table) or [None] * len(paths)
     groups = rows.get("group")
-    absolute = _absolute(paths, folder)
-    # The same text of a million rows is kept once.
+    absolute = _make_absolute(paths, folder)
+    # One string object for equal labels saves memory with a million rows.
     shared: dict[str, str] = {label: unicodedata.normalize("NFC", label) for label in set(labels)}
     names = [shared[label] for label in labels]
     if groups is None and not config.columns.slices:
         return tuple(map(Record, absolute, names, splits))
     known = [None] * len(paths) if groups is None else [group or None for group in groups]
-    return tuple(map(Record, absolute, names, splits, known, _slices(rows, len(paths))))
+    return tuple(map(Record, absolute, names, splits, known, _build_slices(rows, len(paths))))
 
 
-def _slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
+def _build_slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[str, str], ...]]:
     """Return name and value of each slice column, row by row."""
     columns = {key.removeprefix(_SLICE): values for key, values in rows.items() if key.startswith(_SLICE)}
     if not columns:
@@ -210,7 +212,7 @@ def _slices(rows: dict[str, list[str | None]], count: int) -> list[tuple[tuple[s
     return list(zip(*cells, strict=True))
 
 
-def _filled(values: list[str | None], column: str, table: Path) -> list[str]:
+def _require_filled(values: list[str | None], column: str, table: Path) -> list[str]:
     filled: list[str] = []
     for row, value in enumerate(values, start=1):
         if value is None or not value.strip():
@@ -220,8 +222,8 @@ def _filled(values: list[str | None], column: str, table: Path) -> list[str]:
     return filled
 
 
-def _splits(words: list[str | None] | None, table: Path) -> list[str | None]:
-    """Return train, val or test for each row, and nothing when the column is not there or empty throughout."""
+def _parse_splits(words: list[str | None] | None, table: Path) -> list[str | None]:
+    """Return train, val or test for each row; empty when the column is missing or has only empty cells."""
     if not words:
         return []
     known = {word: parse_split_name(word) if word else None for word in set(words)}
@@ -230,25 +232,25 @@ def _splits(words: list[str | None] | None, table: Path) -> list[str | None]:
     for row, word in enumerate(words, start=1):
         if known[word] is None:
             what = f"row {row} below the header has the split {word or ''!r}; expected train, val or test"
-            hint = "leave the column empty throughout to have the split made here"
+            hint = "leave the whole column empty to have imagetune make the splits"
             raise DataError(what, where=str(table), hint=hint)
     return [known[word] for word in words]
 
 
-def _absolute(paths: list[str], folder: Path) -> list[str]:
+def _make_absolute(paths: list[str], folder: Path) -> list[str]:
     start = f"{folder}/".replace("//", "/")
-    return [start + path if _is_plain(path) else str(_resolved(path, folder)) for path in paths]
+    return [start + path if _is_plain(path) else str(_resolve(path, folder)) for path in paths]
 
 
 def _is_plain(path: str) -> bool:
-    """Return whether joining is all there is to do: the usual case, and quick for a million rows."""
+    """Return whether a path can be joined as text: the common case, which must be fast for a million rows."""
     return path[0] not in "/~. " and "\\" not in path and "//" not in path and "/." not in path and path[-1] != " "
 
 
-def _resolved(path: str, folder: Path) -> Path:
+def _resolve(path: str, folder: Path) -> Path:
     path = path.strip()
     plain = folder / Path(path).expanduser()
-    # Tables written on Windows have backslashes; a name may also contain one.
+    # Tables written on Windows have backslashes; but on other systems a file name may contain one.
     if "\\" in path and not plain.exists():
         plain = folder / path.replace("\\", "/")
     parts: list[str] = []

@@ -1,4 +1,4 @@
-"""Which side of a split each unit goes to. A unit is what must stay together: a group, a family, or one image."""
+"""Assignment of units to splits, by hash or stratified. A unit is a group, a near-duplicate group, or an image."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ORDER = ("test", "val", "train")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Images that stay together.
+    """Images that a split must not part.
 
     Attributes:
-        members: Their positions.
-        labels: How many images it has of each class; units may share it.
-        draw: Its place in [0, 1), from the seed and its key alone.
+        members: The positions of the images.
+        labels: The number of images of each class; units may share the mapping.
+        draw: Pseudorandom number in [0, 1), from the seed and the unit's key alone.
     """
 
     members: tuple[int, ...]
@@ -29,12 +29,12 @@ class Unit:
 
 
 def compute_draw(seed: int, key: str) -> float:
-    """Return a number in [0, 1), evenly spread over keys: the first 53 bits of a SHA-256."""
+    """Return a pseudorandom number in [0, 1), uniform over keys: the first 53 bits of a SHA-256."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def assign(
+def assign_splits(
     units: Sequence[Unit],
     shares: Mapping[str, float],
     method: Literal["hash", "stratified"],
@@ -42,15 +42,15 @@ def assign(
     where: str,
     sparse: bool = False,
 ) -> list[str]:
-    """Return ``train``, ``val`` or ``test`` for each unit.
+    """Return the split of each unit: ``train``, ``val`` or ``test``.
 
     Args:
-        units: What is to be split.
-        shares: Share of ``test`` and ``val``; the rest is for training. Zero means that the split isn't wanted.
-        method: ``hash`` looks at each unit's draw alone; ``stratified`` fills each class's share in the order of draws.
+        units: The units to split.
+        shares: Shares of ``test`` and ``val``; the rest is for training. A split with share zero is not made.
+        method: ``hash`` uses each unit's draw alone; ``stratified`` fills each class's share in the order of draws.
         where: The source, for error messages.
-        sparse: Whether a class may be missing from validation and test, as one of many labels may; each class is in
-            training where it can be.
+        sparse: Whether a class may be missing from validation and test, as one of many labels may; each class is still
+            in training where possible.
 
     Raises:
         DataError: A class has fewer units than there are splits, or a split gets no unit at all.
@@ -58,20 +58,20 @@ def assign(
     wanted = [split for split in ORDER if split == "train" or shares.get(split, 0.0) > 0]
     if not sparse:
         _require_enough(units, wanted, where)
-    made = _by_draw(units, shares) if method == "hash" else _by_share(units, shares)
-    _repair(units, made, wanted, shares, where, sparse=sparse)
+    made = _assign_by_draw(units, shares) if method == "hash" else _assign_by_share(units, shares)
+    _ensure_every_class(units, made, wanted, shares, where, sparse=sparse)
     if absent := [split for split in wanted if split not in made]:
         what = f"too few images to split: none of {sum(len(unit.members) for unit in units)} is left for {absent[0]}"
-        raise DataError(what, where=where, hint="add some, or raise data.split.val and data.split.test")
+        raise DataError(what, where=where, hint="add images, or raise data.split.val and data.split.test")
     return made
 
 
-def _by_draw(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
+def _assign_by_draw(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
     test, val = shares.get("test", 0.0), shares.get("val", 0.0)
     return ["test" if unit.draw < test else "val" if unit.draw < test + val else "train" for unit in units]
 
 
-def _by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
+def _assign_by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list[str]:
     totals: Counter[str] = Counter()
     for unit in units:
         totals.update(unit.labels)
@@ -99,19 +99,20 @@ def _require_enough(units: Sequence[Unit], wanted: Sequence[str], where: str) ->
         images.update(unit.labels)
     for label, count in sorted(counts.items()):
         if count < len(wanted):
-            raise _too_small(label, images[label], count, wanted, where)
+            raise _build_size_error(label, images[label], count, wanted, where)
 
 
-def _too_small(label: str, images: int, units: int, wanted: Sequence[str], where: str) -> DataError:
-    apart = "" if images == units else f" in {units} that may be split (groups and near-copies stay together)"
+def _build_size_error(label: str, images: int, units: int, wanted: Sequence[str], where: str) -> DataError:
+    apart = "" if images == units else f" in {units} units (groups and near-duplicates stay together)"
     what = f"the class {label!r} has too few images to split: {images}{apart}"
+    each = ", ".join(reversed(wanted))
     hint = (
-        f"at least {len(wanted)} are needed, one each for {', '.join(reversed(wanted))}; add some, or name the other "
+        f"at least {len(wanted)} are needed, one for each of {each}; add images, or list other classes in data.classes"
     )
-    return DataError(what, where=where, hint=f"{hint}classes in data.classes")
+    return DataError(what, where=where, hint=hint)
 
 
-def _repair(
+def _ensure_every_class(
     units: Sequence[Unit],
     made: list[str],
     wanted: Sequence[str],
@@ -120,7 +121,10 @@ def _repair(
     *,
     sparse: bool,
 ) -> None:
-    """Move single units so that each class is in each split: those whose draw is nearest to what they are moved to."""
+    """Move single units so that each class is in each split, those whose draws are nearest to the new split.
+
+    The draw decides, not the order of the units, so that adding images elsewhere moves as few others as possible.
+    """
     counts = Counter((split, label) for split, unit in zip(made, units, strict=True) for label in unit.labels)
     if len(counts) == len(wanted) * len({label for _, label in counts}):
         return
@@ -129,7 +133,7 @@ def _repair(
         for label in unit.labels:
             by_label.setdefault(label, []).append(index)
     for label in sorted(by_label):
-        # A label that training lacks can't be learned, so it comes first where there are too few for all.
+        # A label absent from training can't be learned, so training comes first where there are too few for all.
         for split in reversed(wanted) if sparse else wanted:
             if counts[split, label]:
                 continue
@@ -144,15 +148,15 @@ def _repair(
                 continue
             if not spare:
                 images = sum(units[index].labels[label] for index in by_label[label])
-                raise _too_small(label, images, len(by_label[label]), wanted, where)
-            moved = min(spare, key=lambda at: (_distance(units[at].draw, split, shares), units[at].draw))
+                raise _build_size_error(label, images, len(by_label[label]), wanted, where)
+            moved = min(spare, key=lambda at: (_compute_distance(units[at].draw, split, shares), units[at].draw))
             for other in units[moved].labels:
                 counts[made[moved], other] -= 1
                 counts[split, other] += 1
             made[moved] = split
 
 
-def _distance(draw: float, split: str, shares: Mapping[str, float]) -> float:
+def _compute_distance(draw: float, split: str, shares: Mapping[str, float]) -> float:
     test, val = shares.get("test", 0.0), shares.get("val", 0.0)
     low, high = {"test": (0.0, test), "val": (test, test + val), "train": (test + val, 1.0)}[split]
     return max(low - draw, draw - high, 0.0)

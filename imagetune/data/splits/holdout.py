@@ -1,6 +1,6 @@
-"""The one door to the test split.
+"""Access to the test split (holdout), which only this module gives.
 
-``model``, ``training`` and ``search`` may not import this module: no test image can reach the selection of a model.
+``model``, ``training`` and ``search`` may not import this module, so no test image can influence model selection.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 
 def open_holdout(splits: Splits) -> tuple[Record, ...]:
-    """Return the test records; to be called once, after all choices are made."""
+    """Return the test records; call it once, after all choices are made."""
     return splits._sealed_test

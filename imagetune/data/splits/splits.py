@@ -1,4 +1,4 @@
-"""Training, validation and test: given by the source, or made here so that nothing that belongs together is parted."""
+"""Training, validation and test splits: given by the source, or made without parting groups or near-duplicates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagetune.data.duplicates.groups import components, equal_pairs, members
 from imagetune.data.sources.catalog import Catalog
 from imagetune.data.sources.labels import ONE_CLASS, LabelRule, label_rule, number_of, order_classes
 from imagetune.data.sources.records import Record
-from imagetune.data.splits.assignment import Unit, assign, compute_draw
+from imagetune.data.splits.assignment import Unit, assign_splits, compute_draw
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from imagetune.recipe.data import DataConfig
 
 _COLUMNS = ("path", "label", "split", "group")
-_DAMAGE_HINT = "copy the run folder again, or give labelled images: imagetune evaluate RUN --data"
-# Numbers are stratified in bins of equally many images: at most this many bins, of at least so many images.
+_DAMAGE_HINT = "copy the run folder again, or pass labelled images with imagetune evaluate RUN --data"
+# Regression is stratified by quantile bins: at most this many bins, of at least so many images.
 _MAX_BINS = 10
 _IMAGES_A_BIN = 10
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The usable images, split; every record's ``split`` is filled in.
+    """Training, validation and test splits of the usable images; every record's ``split`` is filled in.
 
     Attributes:
-        root: The folder that paths are told relative to.
+        root: The folder that displayed paths are relative to.
         class_names: The classes in the order of the model's outputs.
-        train: For fitting weights.
-        val: For selecting models; empty when its share is 0.
-        notes: How the splits came about, for people.
-        rule: How the labels are read.
+        train: The records for fitting weights.
+        val: The records for model selection; empty when the share of validation is 0.
+        notes: How the splits were made, as lines for a screen.
+        rule: How labels are parsed.
     """
 
     root: Path
@@ -55,11 +55,11 @@ class Splits:
 
     @property
     def test_count(self) -> int:
-        """How many images wait in the test split; they themselves come out of `holdout.open_holdout` alone."""
+        """The number of test images; the records themselves come only from `holdout.open_holdout`."""
         return len(self._sealed_test)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of images of each class in each split, in the order of the classes."""
+        """Return the number of images by split and class, in the order of the classes."""
         found = {}
         for split, records in (("train", self.train), ("val", self.val), ("test", self._sealed_test)):
             labels = self.rule.counts(record.label for record in records)
@@ -67,7 +67,7 @@ class Splits:
         return found
 
     def told_labels(self) -> str:
-        """Return what there is to learn, in words: ``3 classes: cat, dog, owl`` or ``age from 1 to 99``."""
+        """Return a description of the targets: ``3 classes: cat, dog, owl`` or ``age from 1 to 99``."""
         if self.rule.task == "regression":
             numbers = [number for record in self.train if (number := number_of(record.label)) is not None]
             return f"{self.class_names[0]} from {min(numbers):g} to {max(numbers):g}"
@@ -76,18 +76,17 @@ class Splits:
 
 
 def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: int) -> Splits:
-    """Split the images that can be used.
+    """Return the splits of the usable images.
 
-    A split that the source gives is kept. One that it doesn't give is made: each image's place depends on the seed
-    and its group, its family of near-copies or its own content, so it stays when others are added; near-copies, and
-    images of one group, stay together. Only two things move an image: a class that would be missing from a split
-    takes its nearest unit from another, and a near-copy that is added may change the family's place, which is that of
-    its smallest SHA-256.
+    A split that the source gives is kept. Otherwise the split of an image depends only on the seed and on its group,
+    its near-duplicate group or its own content, so it doesn't change when other images are added; near-duplicates, and
+    images of one group, stay together. There are two exceptions: a class that would be missing from a split gets its
+    nearest unit from another, and a new near-duplicate may move its group, whose key is the smallest SHA-256.
 
     Args:
         catalog: What `read_catalog` returned.
-        audit: What `audit_catalog` returned for it; bad images are left out.
-        config: ``split``, ``classes`` and what says how labels are read are used.
+        audit: What `audit_catalog` returned for it; unusable images are left out.
+        config: ``split``, ``classes`` and the settings of the label rule are used.
         seed: Any whole number.
 
     Raises:
@@ -97,29 +96,29 @@ def split_catalog(catalog: Catalog, audit: Audit, config: DataConfig, *, seed: i
     good = [index for index, image in enumerate(audit.facts) if image.error is None]
     _require_usable(catalog, good, rule)
     splits: list[str | None] = [record.split for record in catalog.records]
-    notes = _fill_in(splits, good, catalog, audit, config, seed)
-    sides = {side: tuple(_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
-    class_names = _class_names(sides["train"], config, catalog.root)
+    notes = _fill_in_splits(splits, good, catalog, audit, config, seed)
+    sides = {side: tuple(_select_side(side, splits, good, catalog)) for side in ("train", "val", "test")}
+    class_names = _order_class_names(sides["train"], config, catalog.root)
     for side in ("val", "test"):
         _require_known(rule.counts(record.label for record in sides[side]), class_names, side, catalog.root)
     return Splits(catalog.root, class_names, sides["train"], sides["val"], sides["test"], notes, rule)
 
 
 def write_splits_csv(splits: Splits, path: Path) -> None:
-    """Write ``path,label,split,group`` for every image, and a column a slice; paths below the root are relative."""
+    """Write a CSV table with ``path,label,split,group`` and the slice columns; paths below the root are relative."""
     records = (*splits.train, *splits.val, *splits._sealed_test)
-    # A slice by the label or the group is in the table already.
+    # A slice column may be the label or the group column, which the table has already.
     slices = [name for name, _ in (records[0].slices if records else ()) if name not in _COLUMNS]
-    write_csv(path, (*_COLUMNS, *slices), (_cells(record, slices, splits.root) for record in records))
+    write_csv(path, (*_COLUMNS, *slices), (_build_cells(record, slices, splits.root) for record in records))
 
 
 def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Splits:
-    """Read what `write_splits_csv` wrote.
+    """Return the splits that `write_splits_csv` wrote.
 
     Args:
         path: The ``splits.csv`` of a run.
-        root: Where relative paths start.
-        class_names: In the order of the model's outputs.
+        root: The folder that relative paths start from.
+        class_names: The classes in the order of the model's outputs.
 
     Raises:
         DataError: The file is missing or corrupted.
@@ -142,7 +141,7 @@ def read_splits_csv(path: Path, *, root: Path, class_names: Sequence[str]) -> Sp
     return Splits(root, tuple(class_names), tuple(sides["train"]), tuple(sides["val"]), tuple(sides["test"]))
 
 
-def _side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog: Catalog) -> Iterator[Record]:
+def _select_side(side: str, splits: Sequence[str | None], good: Iterable[int], catalog: Catalog) -> Iterator[Record]:
     for index in good:
         if splits[index] == side:
             record = catalog.records[index]
@@ -153,32 +152,32 @@ def _require_usable(catalog: Catalog, good: Sequence[int], rule: LabelRule) -> N
     usable = rule.counts(catalog.records[index].label for index in good)
     lost = sorted(set(rule.counts(record.label for record in catalog.records)) - set(usable))
     if lost:
-        what = f"not one image of {format_list(map(repr, lost))} can be used"
-        raise DataError(what, where=str(catalog.root), hint="`imagetune data check` names what is wrong with each")
+        what = f"no image of {format_list(map(repr, lost))} can be used"
+        raise DataError(what, where=str(catalog.root), hint="`imagetune data check` gives the reason for each image")
 
 
-def _fill_in(
+def _fill_in_splits(
     splits: list[str | None], good: Sequence[int], catalog: Catalog, audit: Audit, config: DataConfig, seed: int
 ) -> tuple[str, ...]:
-    """Fill in the splits that the source doesn't give, and say what was done."""
+    """Fill in the splits that the source doesn't give, and return notes on how they were made."""
     given = {splits[index] for index in good} - {None}
     shares = {"test": config.split.test, "val": config.split.val}
     if not given:
-        _make(splits, good, shares, catalog, audit, config, seed)
+        _make_splits(splits, good, shares, catalog, audit, config, seed)
         return (f"splits made by {config.split.method} with seed {seed}",)
     if "train" not in given:
-        what = f"gives no training images, only {' and '.join(sorted(map(str, given)))}"
+        what = f"has no training images, only {' and '.join(sorted(map(str, given)))}"
         raise DataError(what, where=str(catalog.root))
     missing = {side: share for side, share in shares.items() if side not in given and share > 0}
     if not missing:
         return ("splits given by the source",)
     pool = [index for index in good if splits[index] == "train"]
-    _make(splits, pool, missing, catalog, audit, config, seed)
+    _make_splits(splits, pool, missing, catalog, audit, config, seed)
     words = " and ".join(sorted(missing))
-    return (f"splits given by the source; {words} split off its training images by {config.split.method}",)
+    return (f"splits given by the source; {words} taken from its training images by {config.split.method}",)
 
 
-def _make(
+def _make_splits(
     splits: list[str | None],
     pool: Sequence[int],
     shares: dict[str, float],
@@ -191,7 +190,7 @@ def _make(
     binned = rule.task == "regression" and method == "stratified"
     units = build_split_units(pool, catalog, audit, rule, seed=seed, binned=binned)
     sparse = binned or rule.task == "multi_label"
-    made = assign(units, shares, method, where=str(catalog.root), sparse=sparse)
+    made = assign_splits(units, shares, method, where=str(catalog.root), sparse=sparse)
     for unit, side in zip(units, made, strict=True):
         for index in unit.members:
             splits[index] = side
@@ -200,34 +199,38 @@ def _make(
 def build_split_units(
     pool: Sequence[int], catalog: Catalog, audit: Audit, rule: LabelRule, *, seed: int, binned: bool
 ) -> list[Unit]:
-    """Return what must stay together among some images: groups, families of near-copies, single images.
+    """Return the units that must stay together: groups, near-duplicate groups and single images.
 
     Args:
         pool: Positions of the images in the catalog.
-        catalog: All images.
-        audit: For the families.
-        rule: How labels are read.
-        seed: Of the units' draws.
-        binned: Whether labels are numbers, to be put into bins.
+        catalog: The records of all images.
+        audit: The audit of the catalog, for near-duplicate groups and hashes.
+        rule: How labels are parsed.
+        seed: Seed of the units' draws.
+        binned: Whether labels are numbers, to be stratified by quantile bins.
     """
     texts = [catalog.records[index].label for index in pool]
-    return list(_units(pool, catalog, audit, seed, _value_bins(texts) if binned else _named(texts, rule)))
+    return list(
+        _generate_units(
+            pool, catalog, audit, seed, _compute_value_bins(texts) if binned else _list_label_names(texts, rule)
+        )
+    )
 
 
-def _named(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
+def _list_label_names(texts: Sequence[str], rule: LabelRule) -> list[tuple[str, ...]]:
     names = {text: rule.names(text) or ("",) for text in set(texts)}
     return [names[text] for text in texts]
 
 
-def _value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the bin of each number; each bin has about as many numbers as the others."""
+def _compute_value_bins(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the quantile bin of each number; all bins have about the same number of images."""
     values = np.array([number_of(text) or 0.0 for text in texts])
     bins = max(1, min(_MAX_BINS, len(values) // _IMAGES_A_BIN))
     edges = np.quantile(values, np.arange(1, bins) / bins)
     return [(f"bin {place}",) for place in np.searchsorted(edges, values, side="right").tolist()]
 
 
-def _units(
+def _generate_units(
     pool: Sequence[int], catalog: Catalog, audit: Audit, seed: int, strata: Sequence[tuple[str, ...]]
 ) -> Iterable[Unit]:
     groups = [catalog.records[index].group for index in pool]
@@ -236,7 +239,7 @@ def _units(
     roots = (
         components(len(pool), [*equal_pairs(groups), *equal_pairs(duplicate_groups)]) if grouped else duplicate_groups
     )
-    # Most units are one image, and a million of them have few different labels.
+    # Most units are single images with few different labels: sharing the counters saves memory with a million of them.
     alone = {names: Counter(names) for names in set(strata)}
     for unit in members(roots):
         named = [f"group {groups[at]}" for at in unit if groups[at] is not None]
@@ -245,11 +248,11 @@ def _units(
         yield Unit(tuple(pool[at] for at in unit), labels, compute_draw(seed, key))
 
 
-def _class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
+def _order_class_names(train: Iterable[Record], config: DataConfig, root: Path) -> tuple[str, ...]:
     rule = label_rule(config)
     seen = set(rule.counts(record.label for record in train))
     if not seen:
-        raise DataError("not one training image has a label", where=str(root))
+        raise DataError("no training image has a label", where=str(root))
     if config.classes is None or rule.task == "regression":
         if len(seen) < 2 and rule.task not in ("multi_label", "regression"):
             what = f"the training split has only the class {min(seen)!r}; a classifier needs at least 2"
@@ -274,12 +277,12 @@ def _require_known(counts: Counter[str], class_names: Sequence[str], side: str, 
 
 
 def told_path(path: str, root: Path) -> str:
-    """Return an image's path as splits.csv has it: relative to the root, where it lies below it."""
+    """Return an image's path as in splits.csv: relative to the root if it lies below it, with forward slashes."""
     start = f"{root}{os.sep}"
     return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
 
 
-def _cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
+def _build_cells(record: Record, slices: Sequence[str], root: Path) -> tuple[str | None, ...]:
     values = dict(record.slices)
-    told = told_path(record.path, root)
-    return (told, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))
+    shown = told_path(record.path, root)
+    return (shown, record.label, record.split, record.group or "", *(values.get(name, "") for name in slices))

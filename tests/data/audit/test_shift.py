@@ -66,7 +66,7 @@ def test_other_shares_are_told(what):
             statistics[at] = replace(statistics[at], camera="Other 1")
         else:
             records[at] = replace(records[at], label="a")
-    assert found(replace(catalog, records=tuple(records)), statistics) == {"val": f"val is not like train: {what}"}
+    assert found(replace(catalog, records=tuple(records)), statistics) == {"val": f"val differs from train in {what}"}
 
 
 def test_the_numbers_of_regression_are_compared_as_numbers():
@@ -74,7 +74,7 @@ def test_the_numbers_of_regression_are_compared_as_numbers():
     values = [*rng.normal(size=160), *rng.normal(3, 1, size=60)]
     labels = [repr(float(value)) for value in values]
     catalog, statistics = source(SPLITS, labels=labels, rule=LabelRule("regression"))
-    assert found(catalog, statistics) == {"test": "test is not like train: labels"}
+    assert found(catalog, statistics) == {"test": "test differs from train in labels"}
     by_name = {one.what: one for one in compare_splits(catalog, statistics, range(120), range(160, 220))}
     reference = ks_2samp(values[:120], values[160:], method="asymp")
     assert by_name["labels"].distance == pytest.approx(reference.statistic)

@@ -99,7 +99,7 @@ def test_metrics_say_how_well_and_by_chance():
 def test_one_class_of_many_is_told_by_name():
     labels = [f"class {number}" for number in range(10)] * 15
     catalog, statistics = source(labels, kind=["PNG" if label == "class 7" else "JPEG" for label in labels])
-    assert "tells 'class 7' from the others" in told(catalog, statistics)["shortcut-file-type"]
+    assert "distinguishes 'class 7' from the other classes" in told(catalog, statistics)["shortcut-file-type"]
 
 
 def test_a_perfect_shortcut_of_very_few_images_is_not_told():

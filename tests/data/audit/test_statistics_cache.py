@@ -136,7 +136,7 @@ def test_a_corrupted_database_makes_room_for_a_new_one(paths, opened):
 def test_a_corrupted_row_is_not_believed(paths):
     first = inspect_images(paths, **SETTINGS)
     with sqlite3.connect(cache_root() / statistics_cache.NAME) as connection:
-        connection.execute("UPDATE facts SET facts = replace(facts, '64', '65')")
+        connection.execute("UPDATE images SET statistics = replace(statistics, '64', '65')")
     connection.close()
     assert inspect_images(paths, **SETTINGS) == first
 
@@ -155,16 +155,16 @@ def test_a_locked_or_unwritable_database_is_done_without(paths, monkeypatch, tmp
 
 def test_processes_share_it(paths):
     code = f"""
-from imagetune.data import facts_store
+from imagetune.data.audit import statistics_cache
 statistics_cache.SETTLED_SECONDS = 0.0
-from imagetune.data.inspection import inspect_images
+from imagetune.data.audit.inspection import inspect_images
 for _ in range(20):
     assert len(inspect_images({paths!r}, background=(255, 255, 255), max_pixels=10**8, look=True)) == 3
 """
     others = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
     assert [(other.communicate()[1], other.returncode) for other in others] == [(b"", 0)] * 2
     with sqlite3.connect(cache_root() / statistics_cache.NAME) as connection:
-        assert connection.execute("SELECT count(*) FROM facts").fetchone() == (3,)
+        assert connection.execute("SELECT count(*) FROM images").fetchone() == (3,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
 
@@ -173,7 +173,7 @@ def test_what_was_not_used_for_longest_is_forgotten(paths, tmp_path, monkeypatch
     monkeypatch.setattr(statistics_cache, "_DELETED_AT_ONCE", 1)
     inspected = inspect_images(paths, **SETTINGS, keep=False)
     pairs = list(zip(inspected, map(read_file_stamp, paths), strict=True))
-    database = tmp_path / "facts.sqlite3"
+    database = tmp_path / "statistics.sqlite3"
     StatisticsCache("one", path=database).write(pairs)
     for number in range(60):
         StatisticsCache(f"setting {number}", path=database, max_bytes=64 << 10).write(pairs[:1])

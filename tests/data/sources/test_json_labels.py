@@ -73,7 +73,7 @@ def test_split_folders(tmp_path: Path, config_for: ConfigFor) -> None:
         ("regression", '{"value": true}', "a number"),
         ("regression", '{"value": NaN}', "finite"),
         ("regression", '{"value": 1' + "0" * 400 + "}", "finite"),
-        ("regression", "[3]", "no JSON object"),
+        ("regression", "[3]", "not a JSON object"),
         ("regression", '{"value": 3', "is not JSON"),
         ("single_label", '{"label": ""}', "class name"),
     ],

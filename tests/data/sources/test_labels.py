@@ -50,7 +50,7 @@ def test_a_number_has_one_text(text: str, told: str) -> None:
 @pytest.mark.parametrize("text", ["old", "", "nan", "inf", "1e39", "1,5"])
 def test_what_is_no_finite_number_is_refused_with_its_image(text: str) -> None:
     assert number_of(text) is None
-    with pytest.raises(DataError, match="no finite number") as caught:
+    with pytest.raises(DataError, match="not a finite number") as caught:
         canonical(text, task="regression")
     assert caught.value.where == "/data/1.png"
 

@@ -110,12 +110,12 @@ def test_hidden_names_are_ignored_and_others_noted(class_folders: Path, config_f
     assert len(catalog.records) == 36
     assert codes(catalog) == ["stray-image", "not-an-image"]
     assert catalog.findings[0].paths == (str(class_folders / "stray.png"),)
-    assert "1 file left out that is no image (1 .txt)" in catalog.notes
+    assert "1 file left out that is not an image (1 .txt)" in catalog.notes
 
 
 def test_empty_class_folder_is_an_error_unless_it_is_not_wanted(class_folders: Path, config_for: ConfigFor) -> None:
     (class_folders / "yak").mkdir()
-    with pytest.raises(DataError, match=r"1 class folder without an image: .*yak"):
+    with pytest.raises(DataError, match=r"1 class folder without images: .*yak"):
         read_catalog(config_for(class_folders))
     catalog = read_catalog(config_for(class_folders, classes=["owl", "cat"]))
     assert catalog.labels == ("cat", "owl")
@@ -188,7 +188,7 @@ def test_missing_source_names_what_is_close(class_folders: Path, config_for: Con
 
 def test_empty_single_and_wrong_sources(tmp_path: Path, make_image: MakeImage, config_for: ConfigFor) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images and no class folders"):
+    with pytest.raises(DataError, match="contains no images and no class folders"):
         read_catalog(config_for(tmp_path / "empty"))
     make_image("flat/1.png")
     with pytest.raises(DataError, match=r"1 image but no class folders.*put each class into a folder of its own"):

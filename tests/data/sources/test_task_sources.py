@@ -61,7 +61,7 @@ def test_the_separator_can_be_chosen(tmp_path: Path, config_for: ConfigFor) -> N
 
 
 def test_a_table_without_any_label_is_refused(tmp_path: Path, config_for: ConfigFor) -> None:
-    with pytest.raises(DataError, match="not one image has a label"):
+    with pytest.raises(DataError, match="no image has a label"):
         labels(config_for(table(tmp_path / "t.csv", "a.png,", "b.png,"), task="multi_label"))
 
 

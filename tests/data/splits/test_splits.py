@@ -111,9 +111,9 @@ def test_each_class_is_in_each_split_however_small(either: DataConfig, seed: int
 
 
 def test_a_class_too_small_states_the_least(either: DataConfig) -> None:
-    with pytest.raises(DataError, match="'b' has too few images to split: 2; at least 3 are needed, one each for "):
+    with pytest.raises(DataError, match="'b' has too few images to split: 2; at least 3 are needed, one for each of "):
         made(source({"a": 10, "b": 2}), either)
-    with pytest.raises(DataError, match=r"'b' has too few images to split: 8 in 2 that may be split \(groups"):
+    with pytest.raises(DataError, match=r"'b' has too few images to split: 8 in 2 units \(groups"):
         made(source({"a": 40, "b": 8}, groups=4), either)
 
 
@@ -133,7 +133,7 @@ def test_bad_images_are_left_out_and_a_class_of_bad_images_is_an_error(config: D
 
     catalog = Catalog(ROOT, tuple(records))
     assert len(sides(split_catalog(catalog, audit(range(3)), config, seed=0))) == 17
-    with pytest.raises(DataError, match="not one image of 'b' can be used"):
+    with pytest.raises(DataError, match="no image of 'b' can be used"):
         split_catalog(catalog, audit(range(10, 20)), config, seed=0)
 
 
@@ -161,11 +161,11 @@ def test_a_split_that_is_not_given_comes_from_training_alone(config: DataConfig,
     kept = "test" if missing == "val" else "val"
     assert sum(side == kept for side in sides(splits).values()) == 18
     assert all(int(Path(path).stem) < 1000 for path, side in sides(splits).items() if side == missing)
-    assert f"{missing} split off its training images" in splits.notes[0]
+    assert f"{missing} taken from its training images" in splits.notes[0]
 
 
 def test_a_source_without_training_images_is_refused(config: DataConfig) -> None:
-    with pytest.raises(DataError, match="gives no training images, only test and val"):
+    with pytest.raises(DataError, match="has no training images, only test and val"):
         made(given({}, {"a": 3, "b": 3}, {"a": 3, "b": 3}), config)
 
 
@@ -209,4 +209,4 @@ def test_only_the_holdout_opens_the_test_split() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.Attribute) and node.attr == "_sealed_test" for node in ast.walk(tree)):
             users.add(path.relative_to(PACKAGE).as_posix())
-    assert users == {"data/splits.py", "data/holdout.py"}
+    assert users == {"data/splits/splits.py", "data/splits/holdout.py"}
