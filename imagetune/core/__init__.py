@@ -1,1 +1,1 @@
-"""What has nothing to do with images or models: files, text, processes, messages."""
+"""Utilities without anything about images or models: files, rows on disk, text, processes, plug-ins, messages."""

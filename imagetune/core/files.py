@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, JSON lines and hashes."""
+"""Atomic file writes (a file is complete or absent), JSON, JSON lines, CSV and SHA-256."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 from imagetune.errors import ResourceError
 
 HASH_CHUNK_BYTES = 1 << 20
-_FULL = "free some space, or choose another place"
-_REFUSED = "check who may write there, or choose another place"
-_IN_THE_WAY = "a file or folder of another kind is in the way: choose another place"
+_FULL = "free some space, or choose another path"
+_REFUSED = "check the permissions, or choose another path"
+_IN_THE_WAY = "a file or folder of another kind is in the way, so choose another path"
 _HINTS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -36,7 +36,11 @@ _HINTS = {
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk or a place refuses below ``path`` into a ResourceError that names it and says what to do."""
+    """Convert errors of the file system in the block, such as a full disk, to a ResourceError with a hint.
+
+    Raises:
+        ResourceError: An ``OSError`` that the user can remedy; it names ``path``. Others are not converted.
+    """
     try:
         yield
     except OSError as error:
@@ -48,7 +52,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise."""
+    """Yield a temporary path that replaces ``path`` when the block succeeds, and is removed when it fails.
+
+    It is in the same folder, because only a rename within a file system is atomic.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=path.suffix)
@@ -56,7 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp makes files private; a run folder is read by colleagues and by the MLflow server.
+            # mkstemp creates private files, but colleagues and the MLflow server must read a run folder.
             temporary.chmod(0o644)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
@@ -66,21 +73,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` (UTF-8), atomically."""
+    """Write text to a file (UTF-8), atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace ``path`` by ``value`` as indented JSON, atomically. NaN and infinity are refused."""
+    """Write a value to a file as indented JSON, atomically.
+
+    Raises:
+        ValueError: The value contains NaN or infinity, which JSON doesn't have.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file; empty without the file, and where it holds something else.
+    """Return the JSON object in a file; empty where the file doesn't exist or contains another JSON value.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The file is not JSON.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +101,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_json_or_empty(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file; empty also where it can't be read, such as while it is being made."""
+    """Return the JSON object in a file; empty also where it can't be read, such as while it is being written."""
     try:
         return read_json_object(path)
     except (OSError, ValueError):
@@ -98,7 +109,7 @@ def read_json_or_empty(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
-    """Replace ``path`` by a CSV table with a header, atomically; paths that are not UTF-8 go as they are."""
+    """Write a CSV table with a header, atomically; the bytes of paths that are not UTF-8 are kept."""
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -109,7 +120,7 @@ def write_csv(path: Path, header: Sequence[object], rows: Iterable[Sequence[obje
 
 
 def append_json_line(path: Path, value: Mapping[str, object]) -> None:
-    """Append one line of JSON to ``path`` and flush it to the disk."""
+    """Append a line of JSON to a file and flush it to the disk, so that it survives a crash."""
     with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
@@ -117,7 +128,7 @@ def append_json_line(path: Path, value: Mapping[str, object]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a JSON-lines file; a last line cut short by a crash is left out."""
+    """Return the values in a JSON-lines file, without a last line that was cut short by a crash."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -125,7 +136,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, read in pieces."""
+    """Return the SHA-256 of a file in hexadecimal; the file is read in chunks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK_BYTES):

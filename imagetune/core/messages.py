@@ -1,4 +1,4 @@
-"""What a command tells its user while it works."""
+"""Progress messages of commands to their user."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Protocol
 
 
 class Say(Protocol):
-    """Hears what happens; how it is laid out on a screen, or whether it is shown at all, is its own affair."""
+    """Callback for progress messages, which decides whether and how they are displayed."""
 
     def __call__(self, topic: str, text: str, /) -> None:
-        """Take one message.
+        """Display a message.
 
         Args:
-            topic: One or two words that say what it is about, such as ``data`` or ``warning``.
+            topic: Its topic in one or two words, such as ``data`` or ``warning``.
             text: The message, without a line break.
         """
 
 
 def say_nothing(_topic: str, _text: str, /) -> None:
-    """Drop a message: the default of the Python API."""
+    """Discard a message: the default of the Python API."""

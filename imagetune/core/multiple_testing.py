@@ -1,4 +1,4 @@
-"""Corrects p-values for their number."""
+"""Correction of p-values for multiple testing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def adjust_p_values(values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number: Holm, "A Simple Sequentially Rejective Test", 1979."""
+    """Return p-values corrected by Holm's method ("A Simple Sequentially Rejective Multiple Test Procedure", 1979)."""
     order = np.argsort(values, kind="stable")
     steps = np.array(values, np.float64)[order] * np.arange(len(values), 0, -1)
     corrected = np.empty(len(values))

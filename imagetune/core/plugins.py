@@ -1,4 +1,4 @@
-"""Plug-ins: objects that other installed packages offer by entry points, found by name and imported when asked for."""
+"""Plug-ins: objects that installed packages provide by entry points, listed by name and imported only when used."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from imagetune.errors import ImagetuneError, RecipeError
 
 @dataclass(frozen=True, slots=True)
 class PluginKind:
-    """A kind of plug-in.
+    """A kind of plug-in, such as backbones.
 
     Attributes:
-        group: The entry-point group.
-        noun: What one of them is called in messages.
-        key: The recipe's key that names one.
+        group: The group of the entry points.
+        noun: The word for a plug-in of this kind in messages.
+        key: The recipe key that names one.
     """
 
     group: str
@@ -35,35 +35,35 @@ TRACKERS = PluginKind("imagetune.trackers", "tracker", "tracking.tracker")
 
 
 def plugin_names(kind: PluginKind) -> tuple[str, ...]:
-    """Return the names of the installed plug-ins of a kind, sorted; none of them is imported."""
-    return tuple(sorted(_installed(kind)))
+    """Return the names of the installed plug-ins of a kind, sorted, without importing them."""
+    return tuple(sorted(_find_entry_points(kind)))
 
 
 def plugin_package(kind: PluginKind, name: str) -> str | None:
-    """Return the package of a plug-in with its version, such as ``our-backbones 1.2``; None where there is none."""
-    points = _installed(kind).get(name)
-    return _package(points[0]) if points else None
+    """Return a plug-in's package and version, such as ``our-backbones 1.2``; None if no such plug-in is installed."""
+    points = _find_entry_points(kind).get(name)
+    return _format_package(points[0]) if points else None
 
 
 def name_clash(kind: PluginKind, name: str, built_in: Collection[str]) -> str | None:
-    """Return why a name is ambiguous: two plug-ins have it, or one and something of ours; None where it isn't."""
-    points = _installed(kind).get(name, ())
-    rivals = [*(["imagetune itself"] if name in built_in else []), *map(_described, points)]
+    """Return why a name is ambiguous, because two plug-ins or a plug-in and a built-in have it; None if it isn't."""
+    points = _find_entry_points(kind).get(name, ())
+    rivals = [*(["imagetune itself"] if name in built_in else []), *map(_describe, points)]
     if len(rivals) < 2:
         return None
     return (
         f"the {kind.noun} {name!r} is offered twice: by {' and by '.join(rivals)}; "
-        "uninstall a package, or rename its entry point"
+        "uninstall one of the packages, or rename its entry point"
     )
 
 
 def load_plugin(kind: PluginKind, name: str) -> Any:
-    """Return the object that the entry point ``name`` leads to, importing its module.
+    """Return the object of the entry point ``name``, importing its module.
 
     Raises:
-        RecipeError: There is none of this name or there are several, or it can't be imported.
+        RecipeError: There is no plug-in of this name or several, or its module can't be imported.
     """
-    points = _installed(kind).get(name, ())
+    points = _find_entry_points(kind).get(name, ())
     if not points:
         hint = f"installed plug-ins: {', '.join(plugin_names(kind)) or 'none'}"
         raise RecipeError(f"there is no plug-in {kind.noun} {name!r}", where=kind.key, hint=hint)
@@ -75,31 +75,31 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
 
 @contextmanager
 def plugin_errors(kind: PluginKind, name: str) -> Iterator[None]:
-    """Turn whatever a plug-in raises into an error that names its package, its entry point and the reason.
+    """Convert errors of a plug-in in the block to one that names its package, its entry point and the reason.
 
     Raises:
-        RecipeError: The plug-in failed.
+        RecipeError: The plug-in raised an error.
     """
     try:
         yield
     except (ImagetuneError, MemoryError):
         raise
-    # A plug-in is code of others: it may raise anything, and the user has to know whose it is.
+    # Code of others may raise anything, and the user must learn which package to blame.
     except Exception as error:
-        points = _installed(kind).get(name, ())
-        whose = _described(points[0]) if points else "a plug-in"
+        points = _find_entry_points(kind).get(name, ())
+        whose = _describe(points[0]) if points else "a plug-in"
         what = f"the {kind.noun} {name!r} of {whose} fails: {type(error).__name__}: {error}"
-        raise RecipeError(what, where=kind.key, hint="mend or uninstall that package, or choose another") from error
+        raise RecipeError(what, where=kind.key, hint="fix or uninstall that package, or choose another") from error
 
 
-def _installed(kind: PluginKind) -> Mapping[str, tuple[EntryPoint, ...]]:
-    # A test or a notebook may change the path after the first look.
-    return _scan(tuple(sys.path)).get(kind.group, {})
+def _find_entry_points(kind: PluginKind) -> Mapping[str, tuple[EntryPoint, ...]]:
+    # Tests and notebooks may change sys.path later, so it is the key of the cached scan.
+    return _scan_packages(tuple(sys.path)).get(kind.group, {})
 
 
 @lru_cache(maxsize=4)
-def _scan(path: tuple[str, ...]) -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:  # noqa: ARG001 - the key
-    """Return the entry points of our groups by group and name: one reading of all packages' metadata."""
+def _scan_packages(path: tuple[str, ...]) -> Mapping[str, Mapping[str, tuple[EntryPoint, ...]]]:  # noqa: ARG001 - the key
+    """Return the entry points by group and name, from one reading of all packages' metadata."""
     everything = entry_points()
     found: dict[str, dict[str, tuple[EntryPoint, ...]]] = {}
     for kind in (BACKBONES, LOSSES, AUGMENTATIONS, TRACKERS):
@@ -109,9 +109,9 @@ def _scan(path: tuple[str, ...]) -> Mapping[str, Mapping[str, tuple[EntryPoint, 
     return found
 
 
-def _package(point: EntryPoint) -> str:
+def _format_package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 
 
-def _described(point: EntryPoint) -> str:
-    return f"the package {_package(point)} (entry point {point.name} = {point.value})"
+def _describe(point: EntryPoint) -> str:
+    return f"the package {_format_package(point)} (entry point {point.name} = {point.value})"

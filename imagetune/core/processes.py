@@ -1,4 +1,4 @@
-"""What every worker process does first."""
+"""Worker processes: their set-up, the number of usable cores, and starting them without the main module."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-# Parameters of glibc's mallopt, and the largest size that it keeps out of its heaps when asked to.
+# Parameters of glibc's mallopt, and the largest threshold that it accepts.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_LARGEST = 32 * 2**20
-
-
+_MAX_THRESHOLD = 32 * 2**20
+# The main module is swapped for the whole process, so one thread at a time may do it.
 _starting = threading.Lock()
 
 
 @contextmanager
 def without_main_module() -> Iterator[None]:
-    """Let processes that are started in the block leave the program's own script alone.
+    """Keep processes started in the block from running the program's main module again.
 
-    A new process runs the script of the program that started it once more, to find functions that are defined there.
-    Ours never are, and a script without ``if __name__ == "__main__"`` would begin its training anew in each of them.
+    A spawned process runs the script of its parent once more, to find functions that are defined there. Ours are not,
+    and a script without ``if __name__ == "__main__"`` would start its training again in every process.
     """
     with _starting:
         main = sys.modules["__main__"]
@@ -37,39 +36,39 @@ def without_main_module() -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of CPU cores that this process may use, which containers and taskset limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def prepare_worker(*_: int) -> None:
-    """Leave Ctrl-C to the main process, end when that is gone, and keep freed memory for the next image."""
+    """Initialize a worker process: ignore Ctrl-C, end with the main process, and reuse freed memory."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
 
 def end_with_parent() -> None:
-    """End this process at once when its parent is gone: one that is killed can't tell its workers."""
-    threading.Thread(target=_outlive_nobody, daemon=True, name="imagetune-parent-watch").start()
+    """End this process as soon as its parent has ended; a parent that is killed can't stop its workers."""
+    threading.Thread(target=_wait_for_parent, daemon=True, name="imagetune-parent-watch").start()
 
 
 def keep_freed_memory() -> None:
-    """Let malloc use freed memory again instead of returning each image's to the system.
+    """Make malloc reuse freed memory instead of returning it to the system.
 
-    An image is just large enough for malloc to get fresh pages from the system each time, and to give them back: a
-    fifth of the speed of processes that load images. Elsewhere than with glibc nothing happens.
+    An image is just large enough for malloc to request new pages from the system each time and to return them, which
+    costs a fifth of the speed of processes that load images. Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
     for parameter in (_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD):
-        mallopt(parameter, _LARGEST)
+        mallopt(parameter, _MAX_THRESHOLD)
 
 
-def _outlive_nobody() -> None:
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

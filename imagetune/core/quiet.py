@@ -1,4 +1,4 @@
-"""Keeps what libraries print without being asked off the screen."""
+"""Suppression of messages that TensorFlow and Keras print, at import and during training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def import_notes_hidden() -> Iterator[None]:
-    """Hide what TensorFlow prints while it is imported: notes about instruction sets and missing GPUs.
+    """Hide what TensorFlow prints while it is imported, such as notes about CPU instructions and missing GPUs.
 
-    It writes to file descriptor 2 before its log level counts. If the block fails, all of it is shown.
+    It writes to file descriptor 2 before its log level takes effect. If the block fails, everything is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if sys.stderr is not None:
         sys.stderr.flush()
     try:
         kept = os.dup(2)
-    except OSError:  # a program without a screen, such as a service
+    except OSError:  # a program without stderr, such as a service
         yield
         return
     with tempfile.TemporaryFile() as hidden:
@@ -39,16 +39,16 @@ def import_notes_hidden() -> Iterator[None]:
 
 
 def says_more_than_retracing(record: logging.LogRecord) -> bool:
-    """Return whether a record of the logger ``tensorflow`` is worth showing.
+    """Return whether a record of the logger ``tensorflow`` is something else than a retracing warning.
 
-    Each trial of a search is a new model, whose functions TensorFlow takes for ones that are made needlessly often.
+    Each trial of a search is a new model, so tracing its functions again is intended.
     """
     return "tf.function retracing" not in record.getMessage()
 
 
 @contextmanager
 def retracing_notes_hidden() -> Iterator[None]:
-    """Drop TensorFlow's warnings about models that are made again and again, during the block only."""
+    """Hide TensorFlow's warnings about retracing of functions during the block."""
     logger = logging.getLogger("tensorflow")
     logger.addFilter(says_more_than_retracing)
     try:
@@ -59,9 +59,9 @@ def retracing_notes_hidden() -> Iterator[None]:
 
 @contextmanager
 def imports_at_ease() -> Iterator[None]:
-    """Let a program import Keras for the first time without its notes, and without a search for garbage meanwhile.
+    """Hide messages and pause garbage collection while a program imports Keras for the first time.
 
-    That search takes a quarter of the time. Unlike on the command line, what a program has made stays in it.
+    The collection takes a quarter of the time of the import.
     """
     if "keras" in sys.modules:
         yield

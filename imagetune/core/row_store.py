@@ -1,8 +1,8 @@
-"""Rows of one size that are made once and read often: decoded images, features of a frozen backbone.
+"""Row store: arrays of one shape that are computed once and read often, such as decoded images and cached features.
 
-A table is a folder: keys, a checksum a row, and the rows themselves, which are read through a memory map. Tables are
-shared by threads, worker processes and later runs. A row is found by a key that names its content, so a stale one is
-never read; one whose checksum is wrong is made again. Whoever can't write goes on without.
+A table is a folder with keys, a checksum for each row, and the rows, which are read through a memory map. Tables are
+shared by threads, worker processes and later runs. The key of a row identifies its content, so a stale row is never
+read; a row with a wrong checksum is computed again. Where the folder can't be written, callers work without a table.
 """
 
 from __future__ import annotations
@@ -32,111 +32,111 @@ _ROOT_VARIABLE = "IMAGETUNE_CACHE"
 _KEYS, _SUMS, _ROWS, _ABOUT = "keys.bin", "sums.bin", "rows.bin", "about.json"
 _SUM = np.dtype("<u4")
 _LOCK_SECONDS = 30.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 class Rows(Protocol):
-    """Rows of one shape and type, some of which are there already."""
+    """Rows of one shape and dtype, some of which may be missing."""
 
     def __len__(self) -> int:
-        """Return how many rows there can be."""
+        """Return the number of rows, present or missing."""
 
     def get(self, position: int) -> npt.NDArray[Any] | None:
-        """Return a copy of a row, or None where it isn't there yet."""
+        """Return a copy of a row, or None where it is missing."""
 
     def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the rows at ``positions``; LookupError where one isn't there."""
+        """Return the rows at ``positions``; LookupError where one is missing."""
 
     def there(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) are there; a corrupted one may count."""
+        """Return which rows exist, ``(n,)`` bool; a corrupted one may count."""
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
-        """Keep a row; silently not where there is no room."""
+        """Store a row; do nothing where there is no room."""
 
 
 class MemoryRows:
-    """Rows in the memory of this process, for its threads.
+    """Rows in the memory of this process, shared by its threads.
 
     Args:
         count: Number of rows.
-        shape: Of a row.
-        dtype: Of a row.
+        shape: Shape of a row.
+        dtype: Dtype of a row.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        # Pages that nobody has written take no memory.
+        # The operating system allocates pages only when they are written.
         self._rows = np.empty((count, *shape), dtype)
         self._there = np.zeros(count, bool)
 
     def __len__(self) -> int:
-        """Return how many rows there can be."""
+        """Return the number of rows, present or missing."""
         return len(self._there)
 
     def get(self, position: int) -> npt.NDArray[Any] | None:
-        """Return a copy of a row, or None where it isn't there yet."""
+        """Return a copy of a row, or None where it is missing."""
         return self._rows[position].copy() if self._there[position] else None
 
     def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the rows at ``positions``; LookupError where one isn't there."""
+        """Return the rows at ``positions``; LookupError where one is missing."""
         if not self._there[positions].all():
             raise LookupError(f"row {positions[~self._there[positions]][0]} is not there")
         taken: npt.NDArray[Any] = self._rows[positions]
         return taken
 
     def there(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) are there."""
+        """Return which rows exist, ``(n,)`` bool."""
         return self._there.copy()
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
-        """Keep a row."""
+        """Store a row."""
         self._rows[position] = row
         self._there[position] = True
 
 
 class StoredRows:
-    """Rows of a table on disk. Made by `open_rows`; a pickled copy opens the same files again.
+    """Rows of a table on disk, opened by `open_rows`; a pickled copy opens the same files again.
 
     Args:
-        folder: The table.
-        places: ``(n,)`` int64, row of the table for each position; -1 where it has no room.
-        shape: Of a row.
-        dtype: Of a row.
+        folder: The folder of the table.
+        places: ``(n,)`` int64, row of the table for each position; -1 where the table has no room.
+        shape: Shape of a row.
+        dtype: Dtype of a row.
     """
 
     def __init__(self, folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> None:
         self._folder, self._places, self._shape, self._dtype = folder, places, shape, np.dtype(dtype)
-        # The files are opened, and so held, even if another process removes the table meanwhile.
+        # Open files stay readable even if another process removes the table meanwhile.
         self._file = (folder / _ROWS).open("r+b", buffering=0)
         with (folder / _SUMS).open("r+b") as sums:
             count = os.fstat(sums.fileno()).st_size // _SUM.itemsize
             self._sums = np.memmap(sums, _SUM, "r+", shape=(count,))
-            # Tells these files from later ones of the same name, as long as they are open.
+            # Distinguishes these files from later ones of the same name, as long as they are open.
             self.identity = (os.fstat(self._file.fileno()).st_ino, os.fstat(sums.fileno()).st_ino)
         self._rows = np.memmap(self._file, self._dtype, "r", shape=(count, *shape))
         self._checked = np.zeros(count, bool)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopened, (self._folder, self._places, self._shape, self._dtype.str, self.identity))
+        return (_reopen, (self._folder, self._places, self._shape, self._dtype.str, self.identity))
 
     def __len__(self) -> int:
-        """Return how many rows there can be."""
+        """Return the number of rows, present or missing."""
         return len(self._places)
 
     def get(self, position: int) -> npt.NDArray[Any] | None:
-        """Return a copy of a row, or None where it isn't there yet or is corrupted."""
+        """Return a copy of a row, or None where it is missing or corrupted."""
         place = int(self._places[position])
         if place < 0 or not self._sums[place]:
             return None
         row = np.array(self._rows[place])
         if not self._checked[place]:
-            if _checksum(row) != self._sums[place]:
+            if _compute_checksum(row) != self._sums[place]:
                 return None
             self._checked[place] = True
         return row
 
     def take(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return the rows at ``positions``; LookupError where one isn't there or is corrupted."""
+        """Return the rows at ``positions``; LookupError where one is missing or corrupted."""
         taken = np.empty((len(positions), *self._shape), self._dtype)
         for number, position in enumerate(positions.tolist()):
             row = self.get(position)
@@ -146,12 +146,12 @@ class StoredRows:
         return taken
 
     def there(self) -> npt.NDArray[np.bool_]:
-        """Return which rows (n,) are there; a corrupted one may count."""
+        """Return which rows exist, ``(n,)`` bool; a corrupted one may count."""
         written: npt.NDArray[np.bool_] = np.asarray(self._sums)[self._places] != 0
         return written & (self._places >= 0)
 
     def put(self, position: int, row: npt.NDArray[Any]) -> None:
-        """Keep a row; silently not where there is no room or the disk is full."""
+        """Store a row; do nothing where there is no room or the disk is full."""
         place = int(self._places[position])
         if place < 0:
             return
@@ -159,36 +159,36 @@ class StoredRows:
         if data.shape != self._shape:
             raise ValueError(f"a row of this table has the shape {self._shape}, not {data.shape}")
         try:
-            # Writing through the map would kill the process on a full disk.
+            # Writing through the memory map would kill the process (SIGBUS) on a full disk.
             with self._lock:
                 self._file.seek(place * data.nbytes)
                 written = self._file.write(data.data.cast("B"))
         except OSError:
             return
         if written == data.nbytes:
-            self._sums[place] = _checksum(data)
+            self._sums[place] = _compute_checksum(data)
             self._checked[place] = True
 
     @contextmanager
     def making(self, keys: Sequence[bytes | None], check: Callable[[], None]) -> Iterator[None]:
-        """Wait while another process makes the same rows; whoever comes next may find them.
+        """Wait while another process computes the same rows, so that they are computed only once.
 
         Args:
-            keys: Of the rows, as in `open_rows`.
-            check: Called while waiting; may raise.
+            keys: Keys of the rows, as in `open_rows`.
+            check: Called repeatedly while waiting; may raise to stop.
         """
-        # A few locks for all sets of rows: that two sets share one costs a wait at worst.
+        # 256 lock files for all sets of rows, instead of one each: two sets that share a lock only wait needlessly.
         name = hashlib.sha256(b"".join(key or b"-" for key in keys)).hexdigest()[:2]
         lock = FileLock(self._folder / f".making-{name}")
         try:
-            while not _taken(lock):
+            while not _try_lock(lock):
                 check()
             yield
         finally:
             lock.release()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -205,13 +205,13 @@ def cache_root() -> Path:
 
 
 def free_disk(root: Path) -> int:
-    """Return how many bytes are free where ``root`` is or would be."""
+    """Return the free bytes on the disk of ``root``, which need not exist yet."""
     place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     return shutil.disk_usage(place).free
 
 
 def key_of(*parts: object) -> bytes:
-    """Return the key of the row that is made from ``parts``: texts, numbers, or values that JSON can write."""
+    """Return the key of a row (a SHA-256) from all that its content depends on: any values that JSON can write."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
 
 
@@ -229,15 +229,15 @@ def open_rows(
     budget_bytes: int,
     root: Path | None = None,
 ) -> StoredRows | None:
-    """Open the table of what ``about`` describes, with room for a row a key.
+    """Return the rows of the table that ``about`` describes, creating it or making room for new keys.
 
     Args:
-        about: Everything but the key that a row's content depends on, ``kind`` among it; JSON values.
-        keys: 32 bytes each, from `key_of`; equal ones share a row.
-        shape: Of a row.
-        dtype: Of a row, as NumPy spells it.
-        budget_bytes: Most that all tables together may take. Tables that were not used for longest are removed; of a
-            table that alone is larger, the first rows are kept.
+        about: All that a row's content depends on besides its key, including ``kind``; JSON values.
+        keys: 32 bytes each, from `key_of`; equal keys share a row.
+        shape: Shape of a row.
+        dtype: Dtype of a row, as a NumPy string.
+        budget_bytes: Maximum size of all tables together. The least recently used tables are removed; of a single
+            table that is larger, only the first rows are kept.
         root: Folder of all tables; `cache_root` by default.
 
     Returns:
@@ -250,16 +250,16 @@ def open_rows(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock", timeout=_LOCK_SECONDS):
-            places = _placed(folder, list(keys), size, budget_bytes)
-            write_json(folder / _ABOUT, whole)  # also says when the table was used
+            places = _place_keys(folder, list(keys), size, budget_bytes)
+            write_json(folder / _ABOUT, whole)  # its modification time is the table's last use
             _make_room(root, folder, budget_bytes)
-            # Before others may fill the table anew, in another order.
+            # Opened under the lock, before another process may fill the table in another order.
             return StoredRows(folder, places, shape, dtype)
     except (OSError, Timeout, ValueError):
         return None
 
 
-def _reopened(
+def _reopen(
     folder: Path, places: npt.NDArray[np.int64], shape: tuple[int, ...], dtype: str, identity: tuple[int, int]
 ) -> Rows:
     try:
@@ -268,13 +268,13 @@ def _reopened(
             return rows
     except (OSError, ValueError):
         pass
-    # Removed meanwhile, or made anew with rows in other places.
+    # The table was removed or rebuilt meanwhile, so its rows may be in other places.
     return MemoryRows(len(places), shape, dtype)
 
 
-def _placed(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDArray[np.int64]:
-    """Return the row of each key, -1 without one; the table grows as far as the budget goes."""
-    known = _known_keys(folder, size)
+def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDArray[np.int64]:
+    """Return the row of each key, -1 without one; the table grows up to the budget."""
+    known = _read_keys(folder, size)
     fresh = list(dict.fromkeys(key for key in keys if key not in known))
     if (len(known) + len(fresh)) * size > budget:
         _empty(folder)
@@ -285,18 +285,18 @@ def _placed(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.NDAr
         with (folder / _ROWS).open("ab") as file:
             file.truncate(count * size)
         with (folder / _SUMS).open("ab") as file:
-            # Zeros that are really there: sums are written through a map, which has no way to say that a disk is full.
+            # Zeros are written out: on a full disk a sparse file would fail later, when sums are written through the map.
             file.truncate(first * _SUM.itemsize)
             file.write(bytes(len(fresh) * _SUM.itemsize))
-        # Keys come last: whatever they name has its place.
+        # Keys are written last, so that after a crash each key has its row.
         with (folder / _KEYS).open("ab") as file:
             file.write(b"".join(fresh))
     known.update({key: place for place, key in enumerate(fresh, start=first)})
     return np.array([known.get(key, -1) for key in keys], np.int64)
 
 
-def _known_keys(folder: Path, size: int) -> dict[bytes, int]:
-    """Return the rows by key; the files of a table that doesn't fit together are thrown away."""
+def _read_keys(folder: Path, size: int) -> dict[bytes, int]:
+    """Return the rows by key; the files of an inconsistent table are removed."""
     try:
         keys = (folder / _KEYS).read_bytes()
         count = len(keys) // KEY_BYTES
@@ -312,15 +312,15 @@ def _known_keys(folder: Path, size: int) -> dict[bytes, int]:
 
 
 def _empty(folder: Path) -> None:
-    """Remove a table's files; a process that reads them keeps them until it is done."""
+    """Remove a table's files; a process that has them open can still read them."""
     for name in (_KEYS, _SUMS, _ROWS):
         (folder / name).unlink(missing_ok=True)
 
 
 def _make_room(root: Path, mine: Path, budget: int) -> None:
-    """Remove the tables that were not used for longest until all together fit."""
+    """Remove the least recently used tables until all together are within the budget."""
     tables = sorted((about for about in root.glob(f"*/*/{_ABOUT}")), key=lambda about: about.stat().st_mtime)
-    sizes = {about.parent: _size_on_disk(about.parent) for about in tables}
+    sizes = {about.parent: _measure_size(about.parent) for about in tables}
     total = sum(sizes.values())
     for folder, size in sizes.items():
         if total <= budget:
@@ -330,14 +330,14 @@ def _make_room(root: Path, mine: Path, budget: int) -> None:
             total -= size
 
 
-def _size_on_disk(folder: Path) -> int:
+def _measure_size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
-def _taken(lock: FileLock) -> bool:
-    """Try to take a lock for a moment; one that the file system doesn't offer counts as taken."""
+def _try_lock(lock: FileLock) -> bool:
+    """Return whether a lock could be acquired within a moment; True also where the file system has no locks."""
     try:
-        lock.acquire(timeout=_LOOK_SECONDS)
+        lock.acquire(timeout=_POLL_SECONDS)
     except Timeout:
         return False
     except OSError:
@@ -345,6 +345,6 @@ def _taken(lock: FileLock) -> bool:
     return True
 
 
-def _checksum(row: npt.NDArray[Any]) -> int:
-    """Return the CRC-32 of a row, never 0, which means that there is none."""
+def _compute_checksum(row: npt.NDArray[Any]) -> int:
+    """Return the CRC-32 of a row, with 1 instead of 0, because 0 marks a missing row."""
     return zlib.crc32(row.data.cast("B")) or 1

@@ -1,7 +1,7 @@
-"""The names of the files in a run folder: the one place that spells them.
+"""File names of a run folder, defined only here.
 
-Who has a run folder asks `imagetune.run_folder.folder.RunFolder` for a path. What may not import that, because it
-stands below it, takes the names from here.
+Code with a run folder uses the paths of `imagetune.run_folder.folder.RunFolder`. Packages below it in the layers, which
+may not import it, use these names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts, lists, durations and guesses in words, the same on the screen, on pages and in errors."""
+"""Text formatting for screens, pages and errors: counts, lists, durations and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def format_count(count: int, noun: str, plural: str = "") -> str:
-    """Return ``1 image`` or ``2,000 images``."""
+    """Return a count with its noun: ``1 image`` or ``2,000 images``."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def format_list(words: Iterable[str], *, most: int = 5) -> str:
-    """Return the words with commas between, and how many more there are."""
+    """Return words joined by commas, ``a, b and 3 more`` for more than ``most`` words."""
     listed = list(words)
     rest = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + rest
 
 
 def format_set_difference(wanted: Iterable[str], found: Iterable[str]) -> str:
-    """Return ``lacks a, b and has c besides`` for names that are not those that are wanted; "" where they are."""
+    """Return the difference of two sets of names: ``lacks a, b and has c besides``; "" for equal sets."""
     lacking, besides = sorted({*wanted} - {*found}), sorted({*found} - {*wanted})
     parts = [f"lacks {format_list(lacking)}"] if lacking else []
     parts += [f"has {format_list(besides)} besides"] if besides else []
@@ -27,7 +27,7 @@ def format_set_difference(wanted: Iterable[str], found: Iterable[str]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return ``12 s``, ``3 min`` or ``1 h 20 min``."""
+    """Return a duration: ``12 s``, ``3 min`` or ``1 h 20 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -35,13 +35,13 @@ def format_duration(seconds: float) -> str:
 
 
 def suggest_name(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the known word that looks most like this one, or "" without one."""
+    """Return ``did you mean 'x'?`` for the most similar known word, "" without a similar one."""
     similar = find_similar_name(word, known)
     return "" if similar is None else f"did you mean {similar!r}?"
 
 
 def find_similar_name(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that looks most like this one, whatever its case and separators; None without one."""
+    """Return the known word most similar to a word, ignoring case and separators; None without a similar one."""
     folded = {_fold(name): name for name in known}
     close = difflib.get_close_matches(_fold(word), folded, n=1)
     return folded[close[0]] if close else None

@@ -53,7 +53,7 @@ def test_a_code_of_fail_on_stops_the_check_and_one_of_allow_is_not_shown(odd_rec
     recipe = odd_recipe
     outcome = imagetune("data", "check", recipe, "-o", "data.audit.fail_on=[wrong-suffix]")
     assert outcome.code == 3
-    assert "error[data] 1 image with a suffix that does not fit the content: " in outcome.err
+    assert "error[data] 1 image with a file name suffix that doesn't match the content: " in outcome.err
     outcome = imagetune("data", "check", recipe, "-o", "data.audit.allow=[wrong-suffix]")
     assert outcome.code == 0
     assert "wrong-suffix" not in outcome.out
@@ -67,7 +67,7 @@ def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe
 
     said = []
     read_data(load_checked_recipe(odd_recipe).recipe, say=lambda *message: said.append(message))
-    assert ("note", "1 image with a suffix that does not fit the content [wrong-suffix]") in said
+    assert ("note", "1 image with a file name suffix that doesn't match the content [wrong-suffix]") in said
     outcome = imagetune("fit", odd_recipe, "-o", "data.audit.fail_on=[wrong-suffix]", "--run-dir", "run")
     assert outcome.code == 3
     assert "take wrong-suffix out of data.audit.fail_on" in outcome.err
@@ -120,7 +120,7 @@ def test_a_page_is_not_written_among_the_images(images, workplace, imagetune):
     dirty = make_dirty(images, workplace / "dirty")
     outcome = imagetune("data", "check", dirty, "--page", dirty / "check.html")
     assert outcome.code == 3
-    assert "nothing is ever written" in outcome.err
+    assert "imagetune never writes" in outcome.err
     assert not (dirty / "check.html").exists()
 
 
@@ -147,7 +147,7 @@ def test_fix_tells_its_files_as_json_and_writes_over_nothing(images, workplace, 
     before = (workplace / "fixed" / "cleaned.csv").read_bytes()
     again = imagetune("data", "check", dirty, "--fix", "fixed")
     assert again.code == 3
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert (workplace / "fixed" / "cleaned.csv").read_bytes() == before
 
 
@@ -157,14 +157,14 @@ def test_what_was_found_is_told_where_nothing_can_be_fixed(images, workplace, im
     outcome = imagetune("data", "check", workplace / "twice", "--fix", workplace / "fixed")
     assert outcome.code == 3
     assert "under more than one label" in outcome.out
-    assert "nothing would be left" in outcome.err
+    assert "would have no rows" in outcome.err
 
 
 def test_no_sheet_is_drawn_among_the_images(workplace, imagetune, recipe, images):
     before = sorted(images.rglob("*"))
     outcome = imagetune("data", "preview", recipe, "--out", images / "sheet.png")
     assert (outcome.code, sorted(images.rglob("*"))) == (3, before)
-    assert "nothing is ever written" in outcome.err
+    assert "imagetune never writes" in outcome.err
 
 
 def test_what_is_no_image_is_not_drawn_on_the_page(images, workplace, imagetune):

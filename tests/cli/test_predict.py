@@ -75,7 +75,7 @@ def test_no_image_is_written_over(fitted, images, workplace, imagetune):
     for place in (folder / "red01.png", workplace / "link.csv"):
         outcome = imagetune("predict", fitted[1], folder, "--csv", place)
         assert outcome.code == 3
-        assert "never written over" in outcome.err
+        assert "never overwrites" in outcome.err
     outcome = imagetune("explain", fitted[1], folder, "--out", folder)
     assert (outcome.code, outcome.out) == (3, "")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before

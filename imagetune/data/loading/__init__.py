@@ -1,1 +1,1 @@
-"""From image files to batches: decoding, caches, augmentation, targets, the input pipeline."""
+"""Image loading: decoding, caches, augmentation, targets and the input pipeline."""

@@ -1,4 +1,4 @@
-"""Ready-made augmentations, written as a recipe would write them."""
+"""Augmentation presets: none, light, medium, strong and randaugment, as lists of albumentations transforms."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Spec = tuple[Mapping[str, Mapping[str, Any] | None], ...]
 _FLIP = {"HorizontalFlip": {"p": 0.5}}
 
 
-def _colour(name: str) -> dict[str, dict[str, Any]]:
-    """Return a jitter of one property of the colours alone."""
+def _build_jitter(name: str) -> dict[str, dict[str, Any]]:
+    """Return a ColorJitter of a single property: brightness, contrast, saturation or hue."""
     still: dict[str, Any] = {"brightness": [1, 1], "contrast": [1, 1], "saturation": [1, 1], "hue": [0, 0]}
     return {"ColorJitter": {**still, name: [0.73, 1.27], "p": 1.0}}
 
@@ -110,10 +110,10 @@ _RANDAUGMENT: Spec = (
                 {"Equalize": {"p": 1.0}},
                 {"Rotate": {"limit": [-9, 9], "p": 1.0}},
                 {"Solarize": {"threshold_range": [0.7, 0.7], "p": 1.0}},
-                _colour("saturation"),
+                _build_jitter("saturation"),
                 {"Posterize": {"num_bits": [6, 6], "p": 1.0}},
-                _colour("contrast"),
-                _colour("brightness"),
+                _build_jitter("contrast"),
+                _build_jitter("brightness"),
                 {"Sharpen": {"alpha": [0.1, 0.3], "p": 1.0}},
                 {"Affine": {"shear": {"x": [-5, 5], "y": [0, 0]}, "p": 1.0}},
                 {"Affine": {"shear": {"x": [0, 0], "y": [-5, 5]}, "p": 1.0}},

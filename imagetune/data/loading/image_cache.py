@@ -1,7 +1,7 @@
-"""Images that were decoded and resized once: kept in memory or on disk, and found by the SHA-256 of their file.
+"""Cache of decoded and resized images, in memory or on disk, keyed by the SHA-256 of their files.
 
-What comes back is what `load_image` gave, to the last pixel. An image whose hash isn't known, for which there is no
-room, or whose row was corrupted is decoded as without a cache.
+Cached pixels are identical to those of `load_image`. An image whose hash is unknown, which doesn't fit, or whose cached
+row is corrupted is decoded as without a cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["ram", "disk", "off"]
 
-# To be raised whenever `load_image` makes other pixels of the same file.
+# Part of the cache key: to be raised whenever `load_image` returns other pixels for the same file.
 DECODER_VERSION = 1
 _TABLES = "images"
 _GIB = 2**30
@@ -32,13 +32,13 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class ImageCache:
-    """The decoded images of one size, and why they are kept where they are.
+    """Cache of the decoded images of one size.
 
     Attributes:
-        kind: In memory, on disk, or nowhere.
-        reason: Why, as a clause.
-        rows: The images ``(height, width, 3)`` uint8; None where they are kept nowhere.
-        places: The row of each image by its path; images with the same content share one.
+        kind: Where it is: in memory, on disk, or off.
+        reason: Why it is there, as a clause.
+        rows: The images ``(height, width, 3)`` uint8; None when the cache is off.
+        places: The row of each image by path; images with the same content share one.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class ImageCache:
     places: Mapping[str, int] = field(default_factory=dict)
 
     def find_places(self, paths: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the row ``(n,)`` of each image, -1 without one."""
+        """Return the row of each image as ``(n,)`` int64, -1 for an image without one."""
         return np.fromiter((self.places.get(path, -1) for path in paths), np.int64, len(paths))
 
 
@@ -55,10 +55,10 @@ NO_CACHE = ImageCache("off", "data.cache is off")
 
 
 class ImageCaches:
-    """The decoded images of a run: opened once for each size that they are brought to, for all splits together.
+    """Caches of the decoded images of a run, one for each size, shared by all splits.
 
     Args:
-        hashes: SHA-256 of each image by its path, hexadecimal.
+        hashes: SHA-256 of each image by path, hexadecimal.
     """
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
@@ -66,11 +66,11 @@ class ImageCaches:
         self._opened: dict[tuple[object, ...], ImageCache] = {}
 
     def opened(self, config: DataConfig, *, reads: int = 2) -> ImageCache:
-        """Return the cache of images of the size that ``config`` asks for.
+        """Return the cache for the image size of ``config``, opened at the first call.
 
         Args:
-            config: Its cache, cache_gib, workers, and image settings count.
-            reads: How often each image will be read. A single time doesn't pay.
+            config: ``cache``, ``cache_gib``, ``workers`` and the image settings are used.
+            reads: How often each image will be read; a cache doesn't pay for a single time.
         """
         key = (config.image.model_dump_json(), config.cache, config.cache_gib, config.workers == 0, reads > 1)
         if key not in self._opened:
@@ -80,14 +80,14 @@ class ImageCaches:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Gives images by their position: from the cache as far as they are there, else from their files.
+    """Images by position, from the cache where they are cached, else decoded from their files.
 
     Attributes:
-        paths: n files.
-        image: The size that they are brought to.
+        paths: Paths of the n files.
+        image: Size, resize method and background.
         max_pixels: Larger images are refused.
-        rows: Decoded images, or None.
-        places: ``(n,)`` int64 row of each image, -1 without one.
+        rows: The cached images, or None without a cache.
+        places: ``(n,)`` int64, row of each image in the cache, -1 without one.
     """
 
     paths: tuple[str, ...]
@@ -100,36 +100,36 @@ class ImageSource:
         """Return an image ``(height, width, 3)`` uint8 RGB that the caller may change.
 
         Raises:
-            BadImageError: It can't be decoded; ``where`` is its path.
+            BadImageError: The image can't be decoded; ``where`` is its path.
         """
         place = int(self.places[index])
         if self.rows is None or place < 0:
-            return self._decoded(index)
+            return self._decode(index)
         kept = self.rows.get(place)
         if kept is None:
-            kept = self._decoded(index)
+            kept = self._decode(index)
             self.rows.put(place, kept)
         return kept
 
-    def missing(self) -> int:
-        """Return how many images must be decoded still."""
+    def count_missing(self) -> int:
+        """Return the number of images that are not cached yet."""
         if self.rows is None:
             return len(self.paths)
         known = self.places >= 0
         return len(self.paths) - int(self.rows.there()[self.places[known]].sum())
 
     def for_processes(self) -> ImageSource:
-        """Return what other processes can use: they don't share this one's memory."""
+        """Return a source for other processes, without a cache in this process's memory."""
         return replace(self, rows=None) if isinstance(self.rows, MemoryRows) else self
 
-    def _decoded(self, index: int) -> npt.NDArray[np.uint8]:
+    def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         return load_image(self.paths[index], self.image, max_pixels=self.max_pixels)
 
 
 def build_image_source(
     paths: Sequence[str], image: ImageSettings, *, max_pixels: int, cache: ImageCache | None
 ) -> ImageSource:
-    """Return where the images of these files come from."""
+    """Return the image source of some files, with the cache if there is one."""
     cache = cache or NO_CACHE
     return ImageSource(tuple(paths), image, max_pixels, cache.rows, cache.find_places(paths))
 
@@ -137,11 +137,11 @@ def build_image_source(
 def open_image_cache(
     config: DataConfig, hashes: Mapping[str, str], *, reads: int = 2, root: Path | None = None
 ) -> ImageCache:
-    """Decide where decoded images are kept, and open that.
+    """Return the cache of decoded images, in memory, on disk or off, as the settings and the free space decide.
 
     Args:
-        config: Its cache, cache_gib, workers, and image settings count.
-        hashes: SHA-256 of each image by its path, hexadecimal; images without one are left out.
+        config: ``cache``, ``cache_gib``, ``workers`` and the image settings are used.
+        hashes: SHA-256 of each image by path, hexadecimal; images without one are not cached.
         reads: How often each image will be read.
         root: Folder of all tables; `cache_root` by default.
     """
@@ -150,11 +150,11 @@ def open_image_cache(
     known = {path: code for path, code in hashes.items() if len(code) == 2 * KEY_BYTES}
     keys = list(dict.fromkeys(known.values()))
     if not keys:
-        return ImageCache("off", "no image's hash is known")
+        return ImageCache("off", "no image has a hash")
     numbers = {code: number for number, code in enumerate(keys)}
     root = root or cache_root()
-    room = _Room(config, len(keys), disk=_room_on_disk(root), memory=psutil.virtual_memory().available)
-    kind, reason = _decide(config, room)
+    room = _Room(config, len(keys), disk=_measure_disk_room(root), memory=psutil.virtual_memory().available)
+    kind, reason = _choose_kind(config, room)
     rows: Rows | None = None
     if kind == "disk":
         rows = _open_table(config, keys, room, root)
@@ -162,7 +162,7 @@ def open_image_cache(
         if reads < 2 and config.cache == "auto" and rows is not None and not rows.there().all():
             return ImageCache("off", "each image is read once")
     elif kind == "ram":
-        rows = MemoryRows(len(keys), _shape(config.image), np.uint8)
+        rows = MemoryRows(len(keys), _get_shape(config.image), np.uint8)
     if rows is None:
         return ImageCache("off", reason)
     return ImageCache(kind, reason, rows, {path: numbers[code] for path, code in known.items()})
@@ -170,7 +170,7 @@ def open_image_cache(
 
 @dataclass(frozen=True)
 class _Room:
-    """How much is needed, and how much there is."""
+    """Space that decoded images need, and free space on disk and in memory, in bytes."""
 
     config: DataConfig
     count: int
@@ -179,33 +179,36 @@ class _Room:
 
     @property
     def needed(self) -> int:
-        return self.count * row_bytes(_shape(self.config.image), np.uint8)
+        return self.count * row_bytes(_get_shape(self.config.image), np.uint8)
 
     @property
     def on_disk(self) -> int:
-        # The other half is for checkpoints and everybody else.
+        # The other half stays free for checkpoints and other programs.
         return min(self.config.cache_bytes, self.disk // 2)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return f"{self.count:,} decoded images take {self.needed / _GIB:.2g} GiB"
 
 
-def _decide(config: DataConfig, room: _Room) -> tuple[Kind, str]:
-    """Return where images are kept, and why."""
+def _choose_kind(config: DataConfig, room: _Room) -> tuple[Kind, str]:
+    """Return where to cache images, and why."""
     threads_only = config.workers == 0
     fits_disk = room.needed <= room.on_disk
     if config.cache == "ram":
         if threads_only and room.needed <= room.memory:
-            return "ram", room.told
-        why = "worker processes share no memory" if not threads_only else "they don't fit into memory"
-        return "disk", f"{room.told}; {why}"
+            return "ram", room.description
+        why = "they don't fit into memory" if threads_only else "worker processes don't share memory"
+        return "disk", f"{room.description}; {why}"
     if config.cache == "disk" or fits_disk:
-        part = "" if fits_disk else f", {room.on_disk / _GIB:.2g} GiB of which are kept"
-        return "disk", room.told + part
+        part = "" if fits_disk else f", {room.on_disk / _GIB:.2g} GiB of which are cached"
+        return "disk", room.description + part
     if threads_only and room.needed <= room.memory // 4:
-        return "ram", f"{room.told}, more than there is room for on disk"
-    return "off", f"{room.told}, more than data.cache_gib, half of the free disk or a quarter of the memory allow"
+        return "ram", f"{room.description}, more than fits on the disk"
+    return (
+        "off",
+        f"{room.description}, more than data.cache_gib, half of the free disk or a quarter of the memory allow",
+    )
 
 
 def _open_table(config: DataConfig, keys: Sequence[str], room: _Room, root: Path) -> Rows | None:
@@ -217,13 +220,13 @@ def _open_table(config: DataConfig, keys: Sequence[str], room: _Room, root: Path
         "background": list(image.background),
     }
     codes = [bytes.fromhex(code) for code in keys]
-    return open_rows(about, codes, _shape(image), "|u1", budget_bytes=room.on_disk, root=root)
+    return open_rows(about, codes, _get_shape(image), "|u1", budget_bytes=room.on_disk, root=root)
 
 
-def _shape(image: ImageSettings) -> tuple[int, int, int]:
+def _get_shape(image: ImageSettings) -> tuple[int, int, int]:
     return (image.height, image.width, 3)
 
 
-def _room_on_disk(root: Path) -> int:
-    """Return how many bytes are free for tables, those that they take up already among them."""
+def _measure_disk_room(root: Path) -> int:
+    """Return the bytes available for tables: the free space, and what existing tables take up."""
     return free_disk(root) + sum(file.stat().st_blocks * 512 for file in root.glob("*/*/*") if file.is_file())

@@ -1,8 +1,8 @@
-"""Batches for training and evaluation: Grain runs the workers, each element of its dataset is a whole batch.
+"""Input pipeline: batches for training and evaluation, loaded by Grain's worker processes or by threads.
 
-Element ``step`` belongs to epoch ``step // steps_per_epoch``; the order of an epoch comes from (seed, epoch), the
-augmentation of an image from (seed, epoch, index). So pixels and order don't depend on the number of workers, any
-step can be the first, and the last batch of an epoch may be smaller.
+Each element of Grain's dataset is a whole batch. Element ``step`` belongs to epoch ``step // steps_per_epoch``; the
+order of an epoch depends on (seed, epoch), the augmentation of an image on (seed, epoch, index). So pixels and order
+don't depend on the number of workers, loading can start at any step, and the last batch of an epoch may be smaller.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 Workers = int | Literal["auto"]
 
-# Seconds of one core, by which processes are worth their start of about three seconds: what an image takes at 224
-# pixels where it must be decoded, augmented, or only copied, and up to how much work the main process does itself.
+# Seconds of one core to decode, augment or copy an image at 224 pixels, and the amount of work up to which the main
+# process loads alone: starting processes takes about three seconds.
 DECODE_SECONDS, AUGMENT_SECONDS, COPY_SECONDS = 1.2e-3, 0.8e-3, 0.05e-3
 ALONE_SECONDS = 8.0
 _MAX_WORKERS = 32
 _BUFFERED_BATCHES = 2
-# Batches come back through pipes. Shared memory is a little faster, but a container has 64 MB of it, and a batch too
-# many there is a bus error.
+# Batches are returned through pipes. Shared memory is a little faster, but a container has only 64 MB of it, and one
+# batch too many there ends in a bus error.
 _NO_SHARED_MEMORY = DatasetOptions(min_shm_size=1 << 62)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images with their labels.
+    """A batch of images with their labels.
 
     Attributes:
         images: ``(b, height, width, 3)`` uint8 RGB.
         labels: ``(b,)`` int32, index into the class names, -1 for an unknown label.
-        indices: ``(b,)`` int64, index into the records.
-        errors: ``(index, message)`` of images that could not be loaded and are not in the batch; only where the
-            caller asked to go on without them.
+        indices: ``(b,)`` int64, positions among the records.
+        errors: ``(index, message)`` of images that could not be loaded and are missing from the batch; empty unless
+            ``keep_going`` was asked for.
     """
 
     images: npt.NDArray[np.uint8]
@@ -61,19 +61,19 @@ class Batch:
 
 
 class Batches:
-    """An iterator of batches that closes its workers at the end, at an error, and when its ``with`` block ends."""
+    """Iterator of batches that stops its workers at the end, at an error, and when its ``with`` block ends."""
 
     def __init__(self, dataset: grain.IterDataset[Any], count: int, *, keep_going: bool, workers: int = 0) -> None:
         self._iterator: Any = iter(dataset)
         self._count = count
         self._keep_going = keep_going
-        # Grain starts its workers when the first element is asked for. Asked now, they start while the caller goes on.
+        # Grain starts its workers at the first request, so it is made now, and they start while the caller continues.
         starter = ThreadPoolExecutor(1, "imagetune-first-batch")
-        self._first: Future[Any] | None = starter.submit(_first_of, self._iterator, workers=workers)
+        self._first: Future[Any] | None = starter.submit(_load_first, self._iterator, workers=workers)
         starter.shutdown(wait=False)
 
     def __len__(self) -> int:
-        """Return how many batches there are from the first step on."""
+        """Return the number of batches from the start step to the end."""
         return self._count
 
     def __iter__(self) -> Self:
@@ -91,13 +91,13 @@ class Batches:
         """Return the next batch.
 
         Raises:
-            BadImageError: An image can't be loaded any more; ``where`` is its path.
+            BadImageError: An image can't be loaded; ``where`` is its path.
             ResourceError: A worker process died.
         """
         if self._iterator is None:
             raise StopIteration
         try:
-            loaded = self._loaded()
+            loaded = self._get_loaded()
         except StopIteration:
             self.close()
             raise
@@ -105,8 +105,8 @@ class Batches:
             self.close()
             if "terminated unexpectedly" not in str(error):
                 raise
-            hint = "memory is the usual cause: lower data.workers or train.batch_size"
-            raise ResourceError("a process that loads images died", hint=hint) from error
+            hint = "too little memory is the most common cause: lower data.workers or train.batch_size"
+            raise ResourceError("a worker process that loads images died", hint=hint) from error
         if loaded["errors"] and not self._keep_going:
             self.close()
             _, where, what, hint = loaded["errors"][0]
@@ -119,17 +119,17 @@ class Batches:
         iterator, self._iterator = self._iterator, None
         if iterator is None:
             return
-        # An iterator that is closed while it starts its workers would leave them behind.
+        # Closing an iterator while it starts its workers would leave them running.
         first, self._first = self._first, None
         if first is not None:
             wait([first])
         iterator.close()
 
-    def _loaded(self) -> dict[str, Any]:
+    def _get_loaded(self) -> dict[str, Any]:
         if self._first is None:
             found: dict[str, Any] = next(self._iterator)
             return found
-        # Asked for again if Ctrl-C comes while it is waited for.
+        # The future is kept until it has a result: after Ctrl-C during the wait it is asked again.
         first: dict[str, Any] | None = self._first.result()
         self._first = None
         if first is None:
@@ -152,27 +152,27 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
     chances: npt.NDArray[np.float64] | None = None,
     cache: ImageCache | None = None,
 ) -> Batches:
-    """Return the shuffled, augmented batches of ``epochs`` epochs, one after the other; loading begins at once.
+    """Return the shuffled, augmented batches of consecutive epochs; loading starts at once.
 
     Args:
         records: The training split.
-        class_names: In the order of the model's outputs.
-        image: Size, resizing and background.
-        augmentation: As in the recipe; see `augmentation_problems`.
-        batch_size: Images a batch; the last of each epoch may have fewer.
-        seed: Not negative; sets the order and every augmentation.
-        epochs: How many times each image comes.
-        workers: Processes; 0 loads in threads of this one; ``auto`` decides by the amount of work.
+        class_names: The classes in the order of the model's outputs.
+        image: Size, resize method and background.
+        augmentation: Augmentation as in the recipe; see `augmentation_problems`.
+        batch_size: Images in a batch; the last one of each epoch may have fewer.
+        seed: Non-negative seed of the order and of every augmentation.
+        epochs: Number of epochs.
+        workers: Number of worker processes; 0 loads in threads; ``auto`` decides by the amount of work.
         max_pixels: Larger images are refused.
-        start_step: The first step, counted from 0 over all epochs: resuming there gives the batches of a whole run.
-        chances: ``(n,)`` share of an epoch's draws that each image gets, summing to 1: an image may then come
-            several times, differently augmented, or not at all. By default each comes once.
-        cache: Decoded images of this size, for those that are there, and to keep the others in. Pixels are the same.
+        start_step: The first step, counted from 0 over all epochs; from there on, batches equal those of a whole run.
+        chances: ``(n,)`` sampling probabilities, summing to 1: an image may then occur several times in an epoch,
+            differently augmented, or not at all. By default each occurs once.
+        cache: Cache of decoded images of this size; missing ones are added. Pixels are the same without it.
     """
     source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     steps = range(start_step, steps_per_epoch(len(records), batch_size) * epochs)
     work = estimate_loading_seconds(source, len(steps) * batch_size, augmented=True)
-    count = _worker_count(workers, work_seconds=work, cores=usable_cores())
+    count = _choose_workers(workers, work_seconds=work, cores=usable_cores())
     augmenter = build_augmenter(augmentation, image)
     loader = _BatchLoader(
         source.for_processes() if count else source,
@@ -182,7 +182,7 @@ def training_batches(  # noqa: PLR0913 - the values of a recipe, each by its nam
         augmenter,
         chances,
     )
-    return _batches(loader, steps, count, keep_going=False)
+    return _build_batches(loader, steps, count, keep_going=False)
 
 
 def evaluation_batches(
@@ -196,35 +196,35 @@ def evaluation_batches(
     keep_going: bool = False,
     cache: ImageCache | None = None,
 ) -> Batches:
-    """Return the images once, in the order of the records, not augmented.
+    """Return the batches of one pass over the records in their order, without augmentation.
 
     Args:
-        records: Any split; a label that is not among the class names becomes -1.
-        class_names: In the order of the model's outputs.
-        image: Size, resizing and background.
-        batch_size: Images a batch.
-        workers: As for `training_batches`, but none are started where that takes longer than the work.
+        records: Any split; a label that is not a class name becomes -1.
+        class_names: The classes in the order of the model's outputs.
+        image: Size, resize method and background.
+        batch_size: Images in a batch.
+        workers: As for `training_batches`, but none are started where starting takes longer than the work.
         max_pixels: Larger images are refused.
-        keep_going: Leave images that can't be loaded out of their batch and list them in ``errors``; a batch may then
-            be empty.
+        keep_going: Whether images that can't be loaded are left out of their batch and listed in ``errors``; a batch
+            may then be empty.
         cache: As for `training_batches`.
     """
     source = build_image_source([record.path for record in records], image, max_pixels=max_pixels, cache=cache)
     work = estimate_loading_seconds(source, len(records), augmented=False)
-    count = 0 if work < ALONE_SECONDS else _worker_count(workers, work_seconds=work, cores=usable_cores())
+    count = 0 if work < ALONE_SECONDS else _choose_workers(workers, work_seconds=work, cores=usable_cores())
     loader = _BatchLoader(
         source.for_processes() if count else source, find_label_positions(records, class_names), batch_size, 0, None
     )
-    return _batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
+    return _build_batches(loader, range(steps_per_epoch(len(records), batch_size)), count, keep_going=keep_going)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Return how many batches hold ``count`` images, the last perhaps smaller."""
+    """Return the number of batches of ``count`` images, the last of which may be smaller."""
     return -(-count // batch_size)
 
 
 class _BatchLoader:
-    """Makes the batch of one step. It is sent to the workers, so it holds no more than they need."""
+    """Loader of the batch of a step; it is pickled for the workers, so it contains only what they need."""
 
     def __init__(
         self,
@@ -246,18 +246,18 @@ class _BatchLoader:
     def __call__(self, step: int) -> dict[str, Any]:
         epoch, batch = divmod(int(step), steps_per_epoch(len(self._labels), self._batch_size))
         part = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
-        order = self._order(epoch)
+        order = self._get_order(epoch)
         wanted = order[part]
         image = self._source.image
         images = np.empty((len(wanted), image.height, image.width, 3), np.uint8)
-        # An error would not survive the way back from a worker whole, so it travels as text.
+        # Exceptions lose their attributes on the way back from a worker, so errors are returned as text.
         errors: list[tuple[int, str, str, str]] = []
         kept: list[int] = []
         for place, index in enumerate(wanted.tolist(), start=part.start):
-            # An image that is drawn twice is augmented in two ways.
-            view = index if self._chances is None else len(order) + place
+            # Resampled images are seeded by their place, so that copies of one image are augmented differently.
+            number = index if self._chances is None else len(order) + place
             try:
-                images[len(kept)] = self._load(index, epoch, view)
+                images[len(kept)] = self._load(index, epoch, number)
             except BadImageError as error:
                 errors.append((index, error.where, error.what, error.hint))
             else:
@@ -265,7 +265,7 @@ class _BatchLoader:
         indices = np.array(kept, np.int64)
         return {"images": images[: len(kept)], "labels": self._labels[indices], "indices": indices, "errors": errors}
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _get_order(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._augmenter is None:
             return np.arange(len(self._labels), dtype=np.int64)
         last = self._last_order
@@ -274,13 +274,13 @@ class _BatchLoader:
             self._last_order = last
         return last[1]
 
-    def _load(self, index: int, epoch: int, view: int) -> npt.NDArray[np.uint8]:
+    def _load(self, index: int, epoch: int, number: int) -> npt.NDArray[np.uint8]:
         image = self._source.load(index)
-        return image if self._augmenter is None else self._augmenter(image, seed=(self._seed, epoch, view))
+        return image if self._augmenter is None else self._augmenter(image, seed=(self._seed, epoch, number))
 
 
 def find_label_positions(records: Sequence[Record], class_names: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Return the position ``(n,)`` of each record's label among the class names, -1 for one that is not there."""
+    """Return the class index of each record's label as ``(n,)`` int32, -1 for a label that is not a class name."""
     positions = {name: position for position, name in enumerate(class_names)}
     return np.array([positions.get(record.label, -1) for record in records], np.int32)
 
@@ -288,21 +288,24 @@ def find_label_positions(records: Sequence[Record], class_names: Sequence[str]) 
 def epoch_order(
     count: int, seed: int, epoch: int, chances: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return the positions ``(count,)`` of the images of an epoch in their order.
+    """Return the positions of an epoch's images in their order, ``(count,)`` int64.
 
     Args:
         count: Number of images.
-        seed: Of the run.
-        epoch: From 0.
+        seed: Seed of the run.
+        epoch: The epoch, counted from 0.
         chances: As for `training_batches`.
     """
     if chances is not None:
-        return _drawn(chances, seed, epoch)
+        return _draw_positions(chances, seed, epoch)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(count)
 
 
-def _drawn(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the drawn positions of one epoch: systematic sampling, so that shares hold as nearly as they can."""
+def _draw_positions(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the positions of one epoch drawn with given probabilities.
+
+    Systematic sampling: each image occurs as often as expected, rounded up or down, unlike with independent draws.
+    """
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch))))
     count = len(chances)
     points = (random.random() + np.arange(count)) / count
@@ -310,43 +313,43 @@ def _drawn(chances: npt.NDArray[np.float64], seed: int, epoch: int) -> npt.NDArr
     return random.permutation(drawn.astype(np.int64))
 
 
-def _batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
+def _build_batches(loader: _BatchLoader, steps: range, workers: int, *, keep_going: bool) -> Batches:
     workers = min(workers, len(steps))
     threads = 1 if workers else min(usable_cores(), 8, max(1, len(steps)))
-    # Grain's own defaults would hold 500 batches in memory.
+    # Grain's default buffer would keep 500 batches in memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads if workers else threads + 1)
     dataset = grain.MapDataset.range(steps.start, max(steps.stop, steps.start)).map(loader).to_iter_dataset(options)
     if workers:
-        _let_grain_read_its_flags()
-        keep_freed_memory()  # every batch arrives here anew
+        _mark_flags_as_parsed()
+        keep_freed_memory()  # every batch arrives in new memory
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED_BATCHES)
         dataset = WithOptionsIterDataset(dataset, _NO_SHARED_MEMORY)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=prepare_worker)
     return Batches(dataset, len(steps), keep_going=keep_going, workers=workers)
 
 
-def _first_of(iterator: Any, *, workers: int) -> Any:
-    """Return the first element, None where there is none; worker processes start with that."""
+def _load_first(iterator: Any, *, workers: int) -> Any:
+    """Return the first element, None without one; this call also starts the worker processes."""
     if not workers:
         return next(iterator, None)
     with without_main_module():
         return next(iterator, None)
 
 
-def _let_grain_read_its_flags() -> None:
-    """With JAX installed, Grain asks for a command-line flag, which fails where no absl program has parsed any."""
+def _mark_flags_as_parsed() -> None:
+    """Mark absl's flags as parsed: with JAX installed Grain reads one, which fails outside of absl programs."""
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()
 
 
 def estimate_loading_seconds(source: ImageSource, reads: int, *, augmented: bool) -> float:
-    """Return about how long one core takes to load images at 224 pixels, so many times in all."""
-    decoded = reads if source.rows is None else min(source.missing(), reads)
+    """Return the estimated seconds of one core for ``reads`` loads of images at 224 pixels."""
+    decoded = reads if source.rows is None else min(source.count_missing(), reads)
     return decoded * DECODE_SECONDS + reads * (AUGMENT_SECONDS if augmented else COPY_SECONDS)
 
 
-def _worker_count(workers: Workers, *, work_seconds: float, cores: int) -> int:
-    """Decide ``auto``: no processes where starting them takes longer than the work, else one a core."""
+def _choose_workers(workers: Workers, *, work_seconds: float, cores: int) -> int:
+    """Return the number of workers; ``auto`` is 0 where starting them takes longer than the work, else one a core."""
     if workers != "auto":
         return workers
     return 0 if cores == 1 or work_seconds < ALONE_SECONDS else min(cores, _MAX_WORKERS)

@@ -1,4 +1,4 @@
-"""What goes into the model, for people to look at: images as they are, and their augmented copies."""
+"""Preview of training images: each as the model receives it, beside augmented copies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreviewRow:
-    """An image as the model gets it, without augmentation and with it.
+    """An image as the model receives it, and augmented copies.
 
     Attributes:
-        label: Its class.
-        image: (height, width, 3) uint8 RGB, unaugmented.
-        copies: Augmented ones, of the same shape.
+        label: The label of the image.
+        image: ``(height, width, 3)`` uint8 RGB, not augmented.
+        copies: Augmented copies of the same shape.
     """
 
     label: str
@@ -34,7 +34,7 @@ class PreviewRow:
 
 
 def pick_records(records: Sequence[Record], count: int) -> tuple[Record, ...]:
-    """Return ``count`` records, turn by turn from each class, spread evenly over its images."""
+    """Return ``count`` records, taken from the classes in turn and spread evenly over each class."""
     by_label: dict[str, list[Record]] = {}
     for record in records:
         by_label.setdefault(record.label, []).append(record)
@@ -57,18 +57,18 @@ def load_preview(
     copies: int,
     max_pixels: int,
 ) -> tuple[PreviewRow, ...]:
-    """Return each record's image as the model gets it, with augmented copies as training makes them.
+    """Return the preview row of each record, with the augmentation of training.
 
     Args:
-        records: The images; those that can't be decoded are left out.
-        settings: Size, resizing and background, as in training.
-        augmentation: As in the recipe.
-        seed: Seed of the run; copy ``v`` of row ``r`` is what epoch ``v`` makes of index ``r``.
-        copies: Augmented copies a row.
+        records: The images; those that can't be decoded are skipped.
+        settings: Size, resize method and background, as in training.
+        augmentation: Augmentation as in the recipe.
+        seed: Seed of the run; copy ``c`` of row ``r`` equals the image of epoch ``c`` and index ``r``.
+        copies: Number of augmented copies in each row.
         max_pixels: Larger images are refused.
 
     Raises:
-        DataError: Not one of the images can be decoded.
+        DataError: None of the images can be decoded.
     """
     augmenter = build_augmenter(augmentation, settings)
     rows = []
@@ -77,8 +77,8 @@ def load_preview(
             image = load_image(record.path, settings, max_pixels=max_pixels)
         except BadImageError:
             continue
-        augmented = tuple(augmenter(image, seed=(seed, view, index)) for view in range(copies))
+        augmented = tuple(augmenter(image, seed=(seed, copy, index)) for copy in range(copies))
         rows.append(PreviewRow(record.label, image, augmented))
     if not rows:
-        raise DataError("there is no image to preview", hint="`imagetune data check` says why")
+        raise DataError("no image can be previewed", hint="`imagetune data check` gives the reason for each image")
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""Labels as numbers that a loss can work with."""
+"""Targets: labels encoded as arrays for the loss, and the scale of regression targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ValueScale:
     """Mean and standard deviation of the training targets of a regression, in the labels' units.
 
-    A model learns ``(value - mean) / std``: its rates and losses then don't depend on the units.
+    A model learns ``(value - mean) / std``, so that learning rates and losses don't depend on the units.
     """
 
     mean: float = 0.0
@@ -30,18 +30,18 @@ class ValueScale:
 def encode_targets(
     labels: Sequence[str], class_names: Sequence[str], task: Task, *, separator: str = ";"
 ) -> NDArray[np.float32]:
-    """Return what the model should prediction for each label.
+    """Return the target of each label as an array.
 
     Args:
         labels: n labels, as records have them.
-        class_names: k names, in the order of the model's outputs.
-        task: What a label is.
-        separator: What stands between the labels of an image, for multi_label.
+        class_names: k names in the order of the model's outputs.
+        task: The task, which determines the encoding.
+        separator: The separator between the labels of an image, for multi_label.
 
     Returns:
-        (n, k) one-hot rows for one class, zeros where the label is not one of the classes; (n, k) zeros and ones for
-        multi_label, labels that are no classes left out; (n, 1) numbers in the labels' units for regression, NaN where
-        a label is no number.
+        float32: ``(n, k)`` one-hot rows for single labels, zeros where the label is not a class name; ``(n, k)``
+        multi-hot rows for multi_label, without labels that are not class names; ``(n, 1)`` numbers in the labels'
+        units for regression, NaN where a label is not a number.
     """
     if task == "regression":
         numbers = [number_of(label) for label in labels]
@@ -56,10 +56,10 @@ def encode_targets(
 
 
 def value_scale(labels: Iterable[str]) -> ValueScale:
-    """Return mean and standard deviation of the numbers in training labels; a standard deviation of 0 becomes 1.
+    """Return mean and standard deviation of the training targets of regression; a deviation of 0 becomes 1.
 
     Raises:
-        ValueError: There is no number among them.
+        ValueError: No label is a number.
     """
     numbers = [number for label in labels if (number := number_of(label)) is not None]
     if not numbers:
@@ -69,9 +69,9 @@ def value_scale(labels: Iterable[str]) -> ValueScale:
 
 
 def median_class(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return (n,) the class at which half of the predicted distribution (n, k) is reached.
+    """Return the median class ``(n,)`` of predicted distributions ``(n, k)`` over ordered classes.
 
-    The median has the least expected distance in ranks, as the likeliest class has the fewest expected mistakes.
+    The median minimizes the expected distance in ranks, as the most probable class minimizes the expected errors.
     """
     below = np.cumsum(probabilities, axis=1) < 0.5
     median: NDArray[np.int64] = np.minimum(below.sum(axis=1), probabilities.shape[1] - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""How long loading an image takes, piece by piece, on one core; and how fast a pipeline delivers."""
+"""Timing of image loading: reading, decoding and each augmentation on one core, and the pipeline's throughput."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ Augmentation = str | Sequence[Mapping[str, Any]]
 
 PASSES = 5
 SAMPLE = 32
-# Seconds that each piece is measured for, unless a single round takes longer.
+# Seconds to measure each step and each transform for, unless a single round takes longer.
 PIECE_SECONDS = 0.6
 TRANSFORM_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a piece of work took, in each of several rounds.
+    """Duration of a step in each of several rounds.
 
     Attributes:
-        rounds: Seconds for one image.
+        rounds: Seconds for one image, by round.
     """
 
     rounds: tuple[float, ...]
 
     @property
     def seconds(self) -> float:
-        """The median."""
+        """Median seconds for one image."""
         return statistics.median(self.rounds)
 
     @property
     def min_seconds(self) -> float:
-        """The fastest round."""
+        """Seconds for one image in the fastest round."""
         return min(self.rounds)
 
     @property
     def max_seconds(self) -> float:
-        """The slowest round."""
+        """Seconds for one image in the slowest round."""
         return max(self.rounds)
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Throughput in images per second, by the median."""
         return 1.0 / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True)
 class LoadingTimes:
-    """What one image costs on one core before it is in a batch.
+    """Times of the steps of loading one image on one core.
 
     Attributes:
-        read: Reading its file, which the system may hold in memory already.
-        decode: From the file's bytes to an array of the model's size.
+        read: Reading the file, which the operating system may have in memory already.
+        decode: Decoding and resizing the file's bytes to an array of the model's input size.
         augment: All transforms together; None without augmentation.
-        transforms: Each transform alone, by name, in the recipe's order, its chance to be left out included.
+        transforms: Name and time of each transform alone, in the recipe's order, with its probability of being skipped.
     """
 
     read: Timing
@@ -83,22 +83,22 @@ class LoadingTimes:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Seconds of all steps together."""
         return self.read.seconds + self.decode.seconds + self.augment_seconds
 
     @property
     def augment_seconds(self) -> float:
-        """Augmenting; 0 without."""
+        """Seconds of augmentation; 0 without it."""
         return self.augment.seconds if self.augment else 0.0
 
 
 @dataclass(frozen=True)
 class PipelineTimes:
-    """How fast a pipeline delivers when nobody makes it wait.
+    """Start-up time and throughput of a pipeline whose consumer never makes it wait.
 
     Attributes:
-        start_seconds: From its making to its first batch.
-        each: Seconds an image after that.
+        start_seconds: Seconds from its construction to the first batch.
+        each: Time for one image after that.
     """
 
     start_seconds: float
@@ -108,12 +108,12 @@ class PipelineTimes:
 def time_loading(
     records: Sequence[Record], image: ImageSettings, augmentation: Augmentation, *, max_pixels: int
 ) -> LoadingTimes:
-    """Time the pieces of loading on some of the images, one after the other on one core.
+    """Return the times of reading, decoding and augmenting a sample of the images on one core.
 
     Args:
-        records: The images; of many, some from everywhere among them are used.
-        image: The size that they are brought to.
-        augmentation: As in the recipe.
+        records: The images, of which an evenly spaced sample is used.
+        image: Size, resize method and background.
+        augmentation: Augmentation as in the recipe.
         max_pixels: Larger images are refused.
 
     Raises:
@@ -122,7 +122,7 @@ def time_loading(
     paths = [record.path for record in spread_sample(records, SAMPLE)]
     whole = time_each(lambda path: load_image(path, image, max_pixels=max_pixels), paths)
     read = time_each(read_image_file, paths)
-    # Decoding is what loading takes beyond reading, so that the two add up to it.
+    # Decoding is loading minus reading, so that the two add up to the whole.
     decode = Timing(tuple(max(seconds - read.seconds, 0.0) for seconds in whole.rounds))
     loaded = [load_image(path, image, max_pixels=max_pixels) for path in paths]
     return LoadingTimes(read, decode, *_time_augmentation(loaded, image, augmentation))
@@ -131,14 +131,14 @@ def time_loading(
 def thread_rate(
     records: Sequence[Record], image: ImageSettings, augmentation: Augmentation, *, max_pixels: int, threads: int
 ) -> float:
-    """Return how many images a second the threads of one process load and augment.
+    """Return the throughput of loading and augmenting by threads of one process, in images per second.
 
     Args:
         records: Images to load, each once.
-        image: The size that they are brought to.
-        augmentation: As in the recipe.
+        image: Size, resize method and background.
+        augmentation: Augmentation as in the recipe.
         max_pixels: Larger images are refused.
-        threads: How many work at a time.
+        threads: Number of threads.
 
     Raises:
         BadImageError: An image vanished or can't be decoded.
@@ -151,7 +151,7 @@ def thread_rate(
 
     numbered = list(enumerate(records))
     with ThreadPoolExecutor(threads) as pool:
-        # The first image of a thread also builds its transforms.
+        # The first image of each thread also builds its transforms, which would distort the measurement.
         list(pool.map(load, [numbered[:1]] * threads))
         began = time.perf_counter()
         list(pool.map(load, [numbered[first::threads] for first in range(threads)]))
@@ -159,12 +159,12 @@ def thread_rate(
 
 
 def time_pipeline(batches: Batches, *, buffered: int, seconds: float) -> PipelineTimes:
-    """Take batches as fast as they come, and close the pipeline.
+    """Return start-up time and throughput of a pipeline, by taking batches as fast as they come, and close it.
 
     Args:
-        batches: Just made, with enough batches.
-        buffered: Batches after the first that don't count, because they may have been made while others started.
-        seconds: How long to go on, at least until two more batches have come.
+        batches: A new pipeline with enough batches.
+        buffered: Number of batches after the first that don't count, because they may be prefetched ones.
+        seconds: How long to measure, at least until two more batches have come.
 
     Raises:
         BadImageError: An image vanished or can't be decoded.
@@ -184,16 +184,16 @@ def time_pipeline(batches: Batches, *, buffered: int, seconds: float) -> Pipelin
             before = now
             if now - began > seconds and len(each) > 1:
                 break
-    return PipelineTimes(start, Timing(_grouped(each)))
+    return PipelineTimes(start, Timing(_average_groups(each)))
 
 
 def time_each(work: Callable[[Item], object], items: Sequence[Item], *, seconds: float = PIECE_SECONDS) -> Timing:
-    """Time ``work`` on one item, in several passes over the items after a first call that doesn't count.
+    """Return the time of ``work`` for one item, over several passes after a first call that doesn't count.
 
     Args:
-        work: What is timed.
-        items: At least one; a pass that would take too long is shortened to the first of them.
-        seconds: For all passes together.
+        work: The function to time.
+        items: At least one item; a pass that would take too long is shortened to the first ones.
+        seconds: Time limit of all passes together.
     """
     work(items[0])
     means: list[float] = []
@@ -212,12 +212,12 @@ def time_each(work: Callable[[Item], object], items: Sequence[Item], *, seconds:
 
 
 def spread_sample(records: Sequence[Record], count: int) -> list[Record]:
-    """Return at most ``count`` records from everywhere among ``records``."""
+    """Return at most ``count`` evenly spaced records."""
     return [records[index * len(records) // count] for index in range(count)] if len(records) > count else list(records)
 
 
 def format_transform_name(entry: Mapping[str, Any]) -> str:
-    """Return a transform's name as a reader would say it; of a choice, the names to choose from."""
+    """Return a transform's name for display, with those of the inner transforms in parentheses."""
     ((name, arguments),) = entry.items()
     inner = (arguments or {}).get("transforms")
     if not inner:
@@ -238,13 +238,13 @@ def _time_augmentation(
 
 
 def _time_augmenter(augmenter: Augmenter, images: Sequence[Image], seconds: float) -> Timing:
-    # Every call has a seed of its own: what is drawn decides how long it takes.
+    # Every call has a seed of its own, because the random parameters determine the time.
     seeds = itertools.count()
     return time_each(lambda image: augmenter(image, seed=(0, 0, next(seeds))), images, seconds=seconds)
 
 
-def _grouped(each: Iterable[float]) -> tuple[float, ...]:
-    """Return the means of up to PASSES groups: single batches of a pipeline come in bursts."""
+def _average_groups(each: Iterable[float]) -> tuple[float, ...]:
+    """Return the means of up to PASSES groups of batches, because single batches come in bursts."""
     values = list(each)
     count = min(PASSES, len(values))
     parts = [values[len(values) * part // count : len(values) * (part + 1) // count] for part in range(count)]

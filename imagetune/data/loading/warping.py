@@ -1,4 +1,4 @@
-"""albumentations' affine transform to the last pixel, in half the time. Imports albumentations: import it late."""
+"""Faster affine transform with the pixels of albumentations' own. It imports albumentations, so import it late."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class QuickAffine(albumentations.Affine):
-    """Moves, turns, scales and shears. OpenCV warps four channels side by side, but three one after the other."""
+    """Affine transform in half the time: OpenCV warps four channels together, but three one after the other."""
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, output_shape: tuple[int, int], **params: Any) -> np.ndarray:
         """Return the warped image.
 
         Args:
-            img: ``(h, w, 3)`` uint8 goes the quick way, everything else albumentations' own.
-            matrix: ``(3, 3)`` from the output's pixels to the input's, as albumentations has it.
-            output_shape: Height and width.
-            params: What else albumentations hands around.
+            img: ``(h, w, 3)`` uint8; anything else is left to albumentations.
+            matrix: ``(3, 3)`` map from the output's pixels to the input's, as albumentations passes it.
+            output_shape: Height and width of the output.
+            params: Further parameters of albumentations.
         """
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             other: np.ndarray = super().apply(img, matrix, output_shape, **params)

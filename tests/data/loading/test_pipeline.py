@@ -18,7 +18,7 @@ import pytest
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.pipeline import (
     Batch,
-    _worker_count,
+    _choose_workers,
     epoch_order,
     evaluation_batches,
     steps_per_epoch,
@@ -180,10 +180,10 @@ def test_a_worker_that_is_killed_is_reported(records: list[Record]) -> None:
 
 
 def test_automatic_workers_are_none_for_little_work() -> None:
-    assert _worker_count("auto", work_seconds=1.0, cores=6) == 0
-    assert _worker_count("auto", work_seconds=2000.0, cores=6) == 6
-    assert _worker_count("auto", work_seconds=2000.0, cores=1) == 0
-    assert _worker_count(3, work_seconds=0.1, cores=6) == 3
+    assert _choose_workers("auto", work_seconds=1.0, cores=6) == 0
+    assert _choose_workers("auto", work_seconds=2000.0, cores=6) == 6
+    assert _choose_workers("auto", work_seconds=2000.0, cores=1) == 0
+    assert _choose_workers(3, work_seconds=0.1, cores=6) == 3
 
 
 SCRIPT = """
