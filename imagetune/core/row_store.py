@@ -285,7 +285,7 @@ def _place_keys(folder: Path, keys: list[bytes], size: int, budget: int) -> npt.
         with (folder / _ROWS).open("ab") as file:
             file.truncate(count * size)
         with (folder / _SUMS).open("ab") as file:
-            # Zeros are written out: on a full disk a sparse file would fail later, when sums are written through the map.
+            # Zeros are written: on a full disk a sparse file would fail later, when sums are written through the map.
             file.truncate(first * _SUM.itemsize)
             file.write(bytes(len(fresh) * _SUM.itemsize))
         # Keys are written last, so that after a crash each key has its row.

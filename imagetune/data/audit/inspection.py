@@ -80,7 +80,7 @@ def inspect_images(
         paths: Files, each once.
         background: RGB, 0 to 255, under transparency.
         max_pixels: Larger images are not decoded and get an error.
-        look: Whether to compute perceptual hashes and descriptors, which only the search for near-duplicates needs.
+        look: Whether to compute perceptual hashes and descriptors, as the search for near-duplicates needs.
         keep: Whether to use results of earlier calls and to keep these for later ones.
 
     Returns:
