@@ -70,7 +70,7 @@ def test_a_fit_begins_with_the_findings_and_stops_at_those_of_fail_on(odd_recipe
     assert ("note", "1 image with a file name suffix that doesn't match the content [wrong-suffix]") in said
     outcome = imagetune("fit", odd_recipe, "-o", "data.audit.fail_on=[wrong-suffix]", "--run-dir", "run")
     assert outcome.code == 3
-    assert "take wrong-suffix out of data.audit.fail_on" in outcome.err
+    assert "remove wrong-suffix from data.audit.fail_on" in outcome.err
     assert not list(workplace.glob("run/checkpoints"))
 
 

@@ -156,8 +156,8 @@ def test_a_corrupted_image_is_decoded_anew(records: list[Record], hashes: dict[s
 WRITER = """
 import json, sys, time
 from pathlib import Path
-from imagetune.data.decode import load_image
-from imagetune.data.image_cache import open_image_cache
+from imagetune.data.loading.decode import load_image
+from imagetune.data.loading.image_cache import open_image_cache
 from imagetune.recipe.data import DataConfig
 
 hashes, root, seconds = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), float(sys.argv[3])
@@ -206,7 +206,7 @@ def test_a_writer_that_is_killed_leaves_no_wrong_pixels(
 def test_off_and_unknown_hashes_keep_nothing(hashes: dict[str, str], tmp_path: Path) -> None:
     assert open_image_cache(config(cache="off"), hashes, root=tmp_path).rows is None
     unknown = open_image_cache(config(), {"a.png": ""}, root=tmp_path)
-    assert (unknown.kind, unknown.reason) == ("off", "no image's hash is known")
+    assert (unknown.kind, unknown.reason) == ("off", "no image has a hash")
     assert list(tmp_path.glob("*.bin")) == []
 
 
@@ -235,7 +235,7 @@ def test_automatic_keeps_nothing_that_is_read_once(
 def test_memory_with_worker_processes_becomes_the_disk(hashes: dict[str, str], tmp_path: Path) -> None:
     cache = open_image_cache(config(cache="ram", workers=2), hashes, root=tmp_path)
     assert cache.kind == "disk"
-    assert "worker processes share no memory" in cache.reason
+    assert "worker processes don't share memory" in cache.reason
 
 
 def test_the_disk_keeps_what_the_budget_allows(records: list[Record], hashes: dict[str, str], tmp_path: Path) -> None:

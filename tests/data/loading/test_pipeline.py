@@ -171,7 +171,7 @@ def test_leaving_the_block_stops_the_workers(records: list[Record]) -> None:
 def test_a_worker_that_is_killed_is_reported(records: list[Record]) -> None:
     with (
         training_batches(records, NAMES, **{**TRAINING, "epochs": 1000}, workers=1) as batches,
-        pytest.raises(ResourceError, match="a process that loads images died"),
+        pytest.raises(ResourceError, match="a worker process that loads images died"),
     ):
         next(batches)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
@@ -189,7 +189,7 @@ def test_automatic_workers_are_none_for_little_work() -> None:
 SCRIPT = """
 import signal, sys, time
 from imagetune.data.sources.records import Record
-from imagetune.data.pipeline import training_batches
+from imagetune.data.loading.pipeline import training_batches
 from imagetune.recipe.data import ImageSettings
 
 if __name__ == "__main__":
