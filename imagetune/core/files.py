@@ -131,6 +131,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the values in a JSON-lines file, without a last line that was cut short by a crash."""
     if not path.exists():
         return []
+    # Not splitlines, which also splits at U+2028, and JSON strings may contain that.
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
 

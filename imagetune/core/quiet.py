@@ -17,6 +17,7 @@ def import_notes_hidden() -> Iterator[None]:
 
     It writes to file descriptor 2 before its log level takes effect. If the block fails, everything is shown.
     """
+    # For later messages; those at import are printed before it is read.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if sys.stderr is not None:
         sys.stderr.flush()

@@ -179,7 +179,7 @@ def test_a_pickled_table_that_was_made_anew_meanwhile_gives_none_of_its_rows(tab
     assert values(rows) == [1.0, None]
 
 
-def test_it_can_be_told_which_rows_are_there(table):
+def test_present_rows_are_listed(table):
     rows = table("a", "b", "c", budget=2 * ROW_BYTES)
     rows.put(1, row(1))
     assert rows.there().tolist() == [False, True, False]

@@ -23,7 +23,7 @@ def test_a_similar_name_is_found_whatever_its_case_and_separators(word, found):
     assert suggest_name(word, ["cat", "resnet_50", "dog"]) == (f"did you mean {found!r}?" if found else "")
 
 
-def test_names_of_nothing_but_separators_are_told_apart():
+def test_names_of_nothing_but_separators_are_distinguished():
     assert find_similar_name("--", ["__", "--"]) == "--"
 
 
@@ -42,7 +42,7 @@ def test_counts_have_their_noun_in_number():
     assert format_count(2, "image") == "2 images"
 
 
-def test_names_that_differ_from_those_wanted_are_told_both_ways():
+def test_names_that_differ_from_those_wanted_are_reported_both_ways():
     assert format_set_difference("abc", "bcd") == "lacks a and has d besides"
     assert format_set_difference("abc", "ab") == "lacks c"
     assert format_set_difference("ab", "ba") == ""

@@ -100,6 +100,7 @@ def audit_catalog(catalog: Catalog, config: DataConfig) -> Audit:
     statistics = tuple(inspected[index].facts for index in where)
     copies = components(len(paths), equal_pairs([one.facts.sha256 or None for one in inspected]))
     alike = components(len(paths), [*enumerate(copies), *(_find_near_pairs(inspected) if near else ())])
+    # Records of one file have one group, which is named by the first of its records, not of its paths.
     first = {root: index for index, root in reversed(list(enumerate(alike[index] for index in where)))}
     duplicate_groups = tuple(first[alike[index]] for index in where)
     shortcuts = measure_shortcuts(catalog, statistics, duplicate_groups)
@@ -130,6 +131,7 @@ def enforce_audit(audit: Audit) -> None:
     if not errors:
         return
     first = errors[0]
+    # The message is a single line for a log, so it names only some paths; `imagetune data check` lists all.
     shown = ", ".join(f"{path} ({first.reasons[path]})" if path in first.reasons else path for path in first.paths[:3])
     more = f" and {len(first.paths) - 3:,} more" if len(first.paths) > 3 else ""
     shown = f": {shown}{more}" if shown else ""
@@ -142,6 +144,7 @@ def _apply_rules(found: Iterable[Finding], rules: AuditConfig) -> tuple[tuple[Fi
     reported: list[Finding] = []
     allowed: list[Finding] = []
     for finding in found:
+        # `allow` wins over `fail_on`: it names what was reviewed in this data set; `fail_on` may be a general rule.
         if finding.code in rules.allow:
             allowed.append(finding)
         elif finding.code in rules.fail_on:
@@ -193,8 +196,10 @@ def _find_conflicts(
         title = f"{format_count(len(groups), 'image')} under more than one label"
         hint = "keep the copy with the correct label and remove the others"
         yield _build_conflict("conflict", find_severity(config.audit.on_conflict), title, hint, groups, records)
+    # Near-duplicates may rightly differ in one of several labels, or a little in a number.
     if catalog.rule.task in ("multi_label", "regression"):
         return
+    # A group that also contains conflicting exact copies has its finding already.
     known = {copies[index] for group in groups for index in group}
     groups = [
         group
@@ -226,6 +231,7 @@ def _find_leaks(
     records: tuple[Record, ...], statistics: tuple[ImageFacts, ...], alike: Sequence[int], config: DataConfig
 ) -> Iterator[Finding]:
     severity = find_severity(config.audit.on_leak)
+    # An unusable image is left out of every split, so it can't leak.
     good = [index for index, image in enumerate(statistics) if image.error is None]
     groups = _keep_groups_across_splits(
         [[good[at] for at in group] for group in members([alike[index] for index in good])], records
@@ -279,6 +285,7 @@ def _find_copies(
     ):
         duplicate_groups = [group for group in members([roots[index] for index in readable]) if len(group) > 1]
         groups = tuple(tuple(paths[readable[at]] for at in group) for group in duplicate_groups)
+        # A group of nothing but exact copies is reported as identical images already.
         if code == "near-duplicates":
             more = [len({copies[readable[at]] for at in group}) > 1 for group in duplicate_groups]
             groups = tuple(group for group, kept in zip(groups, more, strict=True) if kept)

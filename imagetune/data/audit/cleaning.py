@@ -89,6 +89,7 @@ def clean(catalog: Catalog, audit: Audit) -> Cleaning:
         _find_copies(catalog, audit),
     ):
         for index, why in reasons:
+            # The first reason counts: a copy with a conflicting label is left out for the conflict.
             changes.setdefault(index, Change(catalog.records[index], LEFT_OUT, why))
     kept = [index for index in range(len(catalog.records)) if index not in changes]
     if not kept:
@@ -200,6 +201,7 @@ def _name_groups(units: Iterable[list[int]], records: Sequence[Record]) -> Itera
         names = sorted({group for index in unit if (group := records[index].group)})
         if not names:
             number += 1
+            # A group column of the source may contain such a name already.
             while f"duplicate-group-{number}" in taken:
                 number += 1
         name = "+".join(names) or f"duplicate-group-{number}"

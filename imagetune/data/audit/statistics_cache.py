@@ -26,8 +26,11 @@ NAME = "image-statistics-1.sqlite3"
 MAX_BYTES = 2 << 30
 # File systems count time in steps of up to two seconds (FAT), so a file just written may change without a new stamp.
 SETTLED_SECONDS = 2.0
+# Opening the images again is better than a long wait for another process's lock.
 WAIT_SECONDS = 2.0
+# The last use of an entry is stored to the day only, so that reading rarely writes.
 _REFRESH_USE_AFTER_SECONDS = 86_400
+# Entries are deleted in large steps, because measuring the size of the database after each would be slow.
 _DELETED_AT_ONCE = 20_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (

@@ -37,6 +37,7 @@ def members(roots: Sequence[int]) -> Iterator[list[int]]:
         roots: The component of each item, as `components` returns it.
     """
     _, first, which = np.unique(np.array(roots, np.int64), return_index=True, return_inverse=True)
+    # A stable sort keeps the items of a component in their order.
     order = np.argsort(first[which], kind="stable")
     ends = np.cumsum(np.bincount(which)[np.argsort(first)])
     for start, end in pairwise([0, *ends.tolist()]):
@@ -56,6 +57,7 @@ class DisjointSets:
 
     def join(self, one: int, other: int, *, most: int | None = None) -> bool:
         """Join the sets of two items; False where they are one set already or would have more than ``most`` items."""
+        # Relabelling the smaller set bounds the work of all joins by n log n.
         names = sorted((int(self.names[one]), int(self.names[other])), key=lambda name: len(self._of(name)))
         if names[0] == names[1] or (most is not None and sum(len(self._of(name)) for name in names) > most):
             return False

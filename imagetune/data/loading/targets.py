@@ -64,6 +64,7 @@ def value_scale(labels: Iterable[str]) -> ValueScale:
     numbers = [number for label in labels if (number := number_of(label)) is not None]
     if not numbers:
         raise ValueError("no label is a number")
+    # float64, because the variance of large numbers, such as years or prices, cancels in float32.
     values = np.array(numbers, np.float64)
     return ValueScale(float(values.mean()), float(values.std()) or 1.0)
 

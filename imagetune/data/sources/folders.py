@@ -104,6 +104,7 @@ def _read_json_folders(source: Path, tops: dict[Path, str | None], config: DataC
         before = len(total.images)
         _walk(str(top), total, frozenset())
         records += read_sidecars(total.images[before:], config, split=split)
+    # A used label file is not a stray file.
     used = {str(build_sidecar_path(image)) for image in total.images}
     total.others = [path for path in total.others if path not in used]
     return Catalog(source, tuple(records), tuple(_build_walk_findings(total)))
@@ -131,12 +132,14 @@ def _read_class_folders(source: Path, tops: dict[Path, str | None], config: Data
     total = Walk()
     empty: list[str] = []
     for top, split in tops.items():
+        # Folders are identified by device and inode, because a link gives one folder many paths.
         above = frozenset((_identify(str(source)), _identify(str(top))))
         classes = _list_folders(top)
         if not classes:
             raise _build_no_classes_error(top, split)
         _add_files(top, total)
         for folder in classes:
+            # macOS stores names decomposed, so the same class would have two spellings on two systems.
             label = unicodedata.normalize("NFC", folder.name)
             before = len(total.images)
             _walk_below(str(folder), total, above)

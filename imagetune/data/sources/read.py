@@ -167,8 +167,10 @@ def _select_classes(catalog: Catalog, classes: Sequence[str] | None, *, required
 
 
 def _drop_repeated(catalog: Catalog) -> Catalog:
+    # Unique paths rule repetitions out, and hashing a million paths is faster than hashing whole records.
     if len({record.path for record in catalog.records}) == len(catalog.records):
         return catalog
+    # Only equal records are repeated: rows of one path with different labels are a conflict, which the audit reports.
     kept = tuple(dict.fromkeys(catalog.records))
     if len(kept) == len(catalog.records):
         return catalog
@@ -193,6 +195,7 @@ def _require_classes(catalog: Catalog, source: Path, min_classes: int) -> None:
 def _find_lookalike_labels(catalog: Catalog) -> tuple[Finding, ...]:
     by_folded: dict[str, list[str]] = {}
     for label in catalog.labels:
+        # NFKC and casefolding also match ligatures, full-width letters and ß with ss.
         folded = unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ")
         by_folded.setdefault(" ".join(folded.split()), []).append(label)
     return tuple(

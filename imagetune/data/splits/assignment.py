@@ -81,9 +81,11 @@ def _assign_by_share(units: Sequence[Unit], shares: Mapping[str, float]) -> list
         if (share := shares.get(split, 0.0)) > 0
     }
     made = ["train"] * len(units)
+    # In the order of draws, so that adding an image shifts few others across the end of a share.
     for index in sorted(range(len(units)), key=lambda at: units[at].draw):
         labels = units[index].labels
         for split, left in room.items():
+            # A unit of several classes only goes where there is room for all of them: shares are never exceeded.
             if all(left[label] >= count for label, count in labels.items()):
                 made[index] = split
                 for label, count in labels.items():

@@ -39,6 +39,7 @@ def fold_splits(
         DataError: There are fewer groups of images than folds, or a class has images in one fold only.
     """
     units, made = _assign_units(catalog, audit, splits, folds=folds, seed=seed, key=key)
+    # The ratio of the run itself, so that its folds train on as large a share as it did.
     share = len(splits.val) / (len(splits.train) + len(splits.val))
     return tuple(_build_fold(catalog, splits, units, made, fold, share, seed) for fold in range(folds))
 
@@ -77,6 +78,7 @@ def _assign_units(
         what = f"{key} is {folds}, but only {format_count(len(units), 'group')} of images can be separated"
         raise DataError(what, where=str(catalog.root), hint="groups and near-duplicates stay together; use fewer folds")
     made = assign_folds(units, folds)
+    # One of several labels may be too rare for that, and bins of a regression are not classes to learn.
     if rule.task not in ("multi_label", "regression"):
         _require_spread(units, made, str(catalog.root), key)
     return units, made

@@ -24,16 +24,22 @@ def scene(seed: int, width: int = 320, height: int = 240) -> np.ndarray:
 def test_the_metrics_of_a_image_of_two_halves_are_known():
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, 30:] = (255, 255, 255)
-    look = measure_appearance(image)
-    assert (look.red, look.green, look.blue, look.brightness, look.contrast) == (0.5, 0.5, 0.5, 0.5, 0.5)
-    assert (look.darkest, look.brightest, look.entropy) == (0.0, 1.0, 1.0)
-    assert look.sharpness == 1.0
+    appearance = measure_appearance(image)
+    assert (appearance.red, appearance.green, appearance.blue, appearance.brightness, appearance.contrast) == (
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+        0.5,
+    )
+    assert (appearance.darkest, appearance.brightest, appearance.entropy) == (0.0, 1.0, 1.0)
+    assert appearance.sharpness == 1.0
 
 
 def test_the_mean_colour_is_red_green_blue():
-    look = measure_appearance(np.full((20, 20, 3), (51, 102, 204), np.uint8))
-    assert (look.red, look.green, look.blue) == (0.2, 0.4, 0.8)
-    assert (look.contrast, look.entropy, look.sharpness) == (0.0, 0.0, 0.0)
+    appearance = measure_appearance(np.full((20, 20, 3), (51, 102, 204), np.uint8))
+    assert (appearance.red, appearance.green, appearance.blue) == (0.2, 0.4, 0.8)
+    assert (appearance.contrast, appearance.entropy, appearance.sharpness) == (0.0, 0.0, 0.0)
 
 
 def test_entropy_is_that_of_the_histogram():
@@ -59,8 +65,8 @@ def test_sharpness_falls_with_blur_whatever_the_contrast_and_the_size(seed):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (129, 5)])
 def test_any_shape_can_be_measured(shape):
-    look = measure_appearance(shrink_image(np.full((*shape, 3), 128, np.uint8)))
-    assert look.brightness == pytest.approx(0.502, abs=1e-4)
+    appearance = measure_appearance(shrink_image(np.full((*shape, 3), 128, np.uint8)))
+    assert appearance.brightness == pytest.approx(0.502, abs=1e-4)
 
 
 def test_a_image_is_shrunk_to_128_and_never_enlarged():
@@ -70,7 +76,7 @@ def test_a_image_is_shrunk_to_128_and_never_enlarged():
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_type_and_camera_are_told_by_content(tmp_path):
+def test_type_and_camera_are_reported_by_content(tmp_path):
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker \0", "Model 5\0\0"
     path = tmp_path / "a.png"

@@ -162,7 +162,7 @@ def test_wrong_suffix_and_many_frames_are_said_once(class_folders: Path, config_
     assert set(many.reasons.values()) == {"3 frames or pages"}
 
 
-def test_copies_and_near_copies_are_one_family(class_folders: Path, config_for: ConfigFor) -> None:
+def test_copies_and_near_duplicates_are_one_group(class_folders: Path, config_for: ConfigFor) -> None:
     cat, dog = class_folders / "cat", class_folders / "dog"
     (cat / "big.png").parent.mkdir(exist_ok=True)
     drawing(900).save(cat / "big.png")
@@ -170,11 +170,11 @@ def test_copies_and_near_copies_are_one_family(class_folders: Path, config_for: 
     drawing(900).save(cat / "again.jpg", quality=60)
     drawing(900).resize((200, 150)).save(dog / "small.webp")
     catalog, audit = checked(config_for(class_folders))
-    family = {
+    group = {
         name: audit.duplicate_groups[[r.path for r in catalog.records].index(str(name))] for name in (cat / "big.png",)
     }
     members = [
-        r.path for r, root in zip(catalog.records, audit.duplicate_groups, strict=True) if root in family.values()
+        r.path for r, root in zip(catalog.records, audit.duplicate_groups, strict=True) if root in group.values()
     ]
     assert {Path(path).name for path in members} == {"big.png", "copy.png", "again.jpg", "small.webp"}
     assert finding(audit, "identical-images").groups == ((str(cat / "big.png"), str(cat / "copy.png")),)
@@ -191,7 +191,7 @@ def test_plain_images_are_not_lumped_together(class_folders: Path, config_for: C
     assert "near-duplicates" not in codes(audit)
 
 
-def test_families_of_the_shipped_set_are_the_real_ones(config_for: ConfigFor) -> None:
+def test_duplicate_groups_of_the_shipped_set_are_the_real_ones(config_for: ConfigFor) -> None:
     _, audit = checked(config_for(CLIPART))
     groups = [{Path(path).stem for path in group} for group in finding(audit, "near-duplicates").groups]
     assert {"blue_fedora", "red_fedora"} in groups
@@ -250,7 +250,7 @@ def test_one_image_under_two_labels_is_a_conflict(class_folders: Path, config_fo
         enforce_audit(strict)
 
 
-def test_nearly_one_image_under_two_labels_is_told_apart_from_copies(
+def test_nearly_one_image_under_two_labels_is_distinguished_from_copies(
     class_folders: Path, config_for: ConfigFor
 ) -> None:
     (class_folders / "dog" / "twin.png").write_bytes((class_folders / "cat" / "03.png").read_bytes())
@@ -263,7 +263,7 @@ def test_nearly_one_image_under_two_labels_is_told_apart_from_copies(
     assert {Path(path).name: label for path, label in near.reasons.items()} == {"large.png": "cat", "small.png": "dog"}
 
 
-def test_allowed_codes_are_told_in_the_document_only(class_folders: Path, config_for: ConfigFor) -> None:
+def test_allowed_codes_are_reported_in_the_document_only(class_folders: Path, config_for: ConfigFor) -> None:
     spoil(class_folders / "cat")
     config = config_for(class_folders, on_bad_image="error", audit={"allow": ["bad-image"]})
     catalog, audit = checked(config)
@@ -273,7 +273,7 @@ def test_allowed_codes_are_told_in_the_document_only(class_folders: Path, config
     document = json.loads(json.dumps(audit_document(catalog, audit)))
     assert document["ok"]
     assert [(allowed["code"], allowed["count"]) for allowed in document["allowed"]] == [("bad-image", 6)]
-    assert "bad-image" not in {told["code"] for told in document["findings"]}
+    assert "bad-image" not in {reported["code"] for reported in document["findings"]}
 
 
 def test_any_code_can_stop_the_run(class_folders: Path, config_for: ConfigFor) -> None:
@@ -287,13 +287,15 @@ def test_any_code_can_stop_the_run(class_folders: Path, config_for: ConfigFor) -
 
 
 def test_a_finding_without_images_stops_in_one_plain_line() -> None:
-    audit = Audit((), (Finding("shortcut-size", "error", "the size alone tells the label", hint="look"),), ())
+    audit = Audit((), (Finding("shortcut-size", "error", "the size alone predicts the label", hint="look"),), ())
     with pytest.raises(DataError) as caught:
         enforce_audit(audit)
-    assert caught.value.lines() == ["error[data] the size alone tells the label; look"]
+    assert caught.value.lines() == ["error[data] the size alone predicts the label; look"]
 
 
-def test_every_kind_of_odd_image_and_class_is_told_by_the_audit(class_folders: Path, config_for: ConfigFor) -> None:
+def test_every_kind_of_outlier_image_and_class_is_reported_by_the_audit(
+    class_folders: Path, config_for: ConfigFor
+) -> None:
     for place in range(8):
         Image.new("RGB", (48, 40), (place * 30,) * 3).save(class_folders / "owl" / f"plain{place}.png")
     dark = drawing(55, 48, 40).point(lambda level: level // 12)
@@ -307,7 +309,7 @@ def test_every_kind_of_odd_image_and_class_is_told_by_the_audit(class_folders: P
     assert "'owl' has 21 times the images of 'bat'" in finding(audit, "class-imbalance").title
 
 
-def test_what_tells_the_label_without_looking_is_told(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_what_predicts_the_label_without_looking_is_reported(tmp_path: Path, config_for: ConfigFor) -> None:
     for place, label in enumerate(("cat", "dog")):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(30):
@@ -319,7 +321,7 @@ def test_what_tells_the_label_without_looking_is_told(tmp_path: Path, config_for
     assert found.metrics["score"] == 1.0
 
 
-def test_a_given_test_split_from_elsewhere_is_told(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_a_given_test_split_from_elsewhere_is_reported(tmp_path: Path, config_for: ConfigFor) -> None:
     for split, start, count in (("train", 0, 40), ("test", 500, 24)):
         for place, label in enumerate(("cat", "dog")):
             folder = tmp_path / "set" / split / label

@@ -34,10 +34,10 @@ def test_images_that_cannot_be_used_do_not_count():
     assert finding.paths == ()
 
 
-@pytest.mark.parametrize(("most", "told"), [(299, False), (300, True)])
-def test_from_ten_times_on_the_ratio_is_told(most, told):
-    assert ("class-imbalance" in found({"cat": most, "dog": 30})) is told
-    if told:
+@pytest.mark.parametrize(("most", "reported"), [(299, False), (300, True)])
+def test_from_ten_times_on_the_ratio_is_reported(most, reported):
+    assert ("class-imbalance" in found({"cat": most, "dog": 30})) is reported
+    if reported:
         assert "10 times" in found({"cat": most, "dog": 30})["class-imbalance"].title
 
 

@@ -61,12 +61,12 @@ def split_folders(tmp_path: Path, make_image: MakeImage) -> Path:
 
 def test_what_can_t_be_trusted_is_left_out_and_named(dirty: Path, config_for: ConfigFor) -> None:
     cleaning = cleaned(config_for(dirty))
-    told = changes(cleaning)
-    assert set(told) == {"empty.png", "copy.png", "02.png", "twin.png"}
-    assert all(change == LEFT_OUT for change, _ in told.values())
-    assert told["empty.png"][1] == "can't be used: the file is empty"
-    assert told["copy.png"][1] == f"an exact copy of {dirty / 'cat' / '01.png'}"
-    assert told["02.png"][1] == told["twin.png"][1] == "the same image has the labels 'cat' and 'dog'"
+    reported = changes(cleaning)
+    assert set(reported) == {"empty.png", "copy.png", "02.png", "twin.png"}
+    assert all(change == LEFT_OUT for change, _ in reported.values())
+    assert reported["empty.png"][1] == "can't be used: the file is empty"
+    assert reported["copy.png"][1] == f"an exact copy of {dirty / 'cat' / '01.png'}"
+    assert reported["02.png"][1] == reported["twin.png"][1] == "the same image has the labels 'cat' and 'dog'"
     assert len(cleaning.records) == 36 + 4 - 4
     assert list(cleaning.lines())[:2] == ["36 rows kept", "4 rows left out"]
 
@@ -111,11 +111,11 @@ def test_a_duplicate_group_across_splits_goes_where_most_of_it_is(split_folders:
     with pytest.raises(DataError, match="in more than one split"):
         enforce_audit(audit)
     cleaning = clean(catalog, audit)
-    told = changes(cleaning)
-    assert told.keys() == {"one.jpg", "three.jpg", "4.png"}
-    assert told["one.jpg"][0] == "moved to train"
-    assert told["three.jpg"][0] == "moved to test"
-    assert told["4.png"] == (LEFT_OUT, f"an exact copy of {test / 'leak.png'}")
+    reported = changes(cleaning)
+    assert reported.keys() == {"one.jpg", "three.jpg", "4.png"}
+    assert reported["one.jpg"][0] == "moved to train"
+    assert reported["three.jpg"][0] == "moved to test"
+    assert reported["4.png"] == (LEFT_OUT, f"an exact copy of {test / 'leak.png'}")
     sides = {Path(record.path).name: record.split for record in cleaning.records}
     assert (sides["one.jpg"], sides["three.jpg"], sides["leak.png"]) == ("train", "test", "test")
     table, _ = write_cleaning(cleaning, split_folders.parent / "fixed", config)

@@ -31,22 +31,22 @@ def found(audit: Audit, code: str) -> list[list[str]]:
 
 
 def joined(duplicate_groups: Iterable[Iterable[str]]) -> dict[str, int]:
-    """A number for each image, the same for all that the families connect."""
-    listed = [list(family) for family in duplicate_groups]
-    names = sorted({name for family in listed for name in family})
+    """A number for each image, the same for all that the groups connect."""
+    listed = [list(group) for group in duplicate_groups]
+    names = sorted({name for group in listed for name in group})
     place = {name: at for at, name in enumerate(names)}
-    pairs = [(place[family[0]], place[name]) for family in listed for name in family[1:]]
+    pairs = [(place[group[0]], place[name]) for group in listed for name in group[1:]]
     return dict(zip(names, components(len(names), pairs), strict=True))
 
 
 def links_kept(duplicate_groups: Iterable[Iterable[str]], other: dict[str, int]) -> tuple[int, int]:
-    """How many of the links that hold the families together the other grouping has, of how many.
+    """How many of the links that hold the groups together the other grouping has, of how many.
 
-    A family of n images has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
+    A group of n images has n - 1; each part that the other breaks it into costs one (Vilain et al., "A
     Model-Theoretic Coreference Scoring Scheme", 1995).
     """
-    listed = [list(family) for family in duplicate_groups]
-    parts = sum(len({other.get(name, name) for name in family}) for family in listed)
+    listed = [list(group) for group in duplicate_groups]
+    parts = sum(len({other.get(name, name) for name in group}) for group in listed)
     every = sum(map(len, listed))
     return every - parts, every - len(listed)
 
@@ -64,10 +64,10 @@ def test_the_placeholders_are_found_and_nothing_else_is_called_one(audit):
     assert {name for group in found(audit, "placeholder") for name in group} == set(SEEN["placeholders"])
 
 
-def test_near_duplicate_families_are_found(audit):
-    told = found(audit, "near-duplicates")
-    right, every = links_kept(SEEN["near_duplicates"], joined(told))
-    good, links = links_kept(told, joined([*SEEN["near_duplicates"], *SEEN["variants"]]))
+def test_near_duplicate_groups_are_found(audit):
+    reported = found(audit, "near-duplicates")
+    right, every = links_kept(SEEN["near_duplicates"], joined(reported))
+    good, links = links_kept(reported, joined([*SEEN["near_duplicates"], *SEEN["variants"]]))
     assert right / every >= 0.85, f"recall {right}/{every}"
     assert good / links >= 0.95, f"precision {good}/{links}"
 

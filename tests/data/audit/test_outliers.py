@@ -50,7 +50,7 @@ def shipped(count: int) -> list[np.ndarray]:
     return drawings
 
 
-def told(images: list[np.ndarray]) -> defaultdict[str, set[str]]:
+def reported(images: list[np.ndarray]) -> defaultdict[str, set[str]]:
     statistics = [statistics_of(str(number), image) for number, image in enumerate(images)]
     found = {finding.code: set(finding.paths) for finding in find_outlier_images(statistics)}
     return defaultdict(set, found)
@@ -70,11 +70,11 @@ SPOILT = {
 @pytest.mark.parametrize("code", SPOILT)
 def test_spoilt_images_are_found_and_no_others(source, code):
     images = source(100)
-    before = told(images)
+    before = reported(images)
     spoilt = range(0, 100, 10)
     for number in spoilt:
         images[number] = SPOILT[code](images[number])
-    found = told(images)
+    found = reported(images)
     # A drawing in pale colours has nothing left in the dark.
     assert {str(number) for number in spoilt} <= found[code] | found["blank-image"]
     assert len(found[code]) >= 0.9 * len(spoilt)
@@ -82,26 +82,26 @@ def test_spoilt_images_are_found_and_no_others(source, code):
 
 
 @pytest.mark.parametrize("source", [photographs, shipped])
-def test_hardly_a_clean_image_is_told(source):
-    found = told(source(400))
+def test_hardly_a_clean_image_is_reported(source):
+    found = reported(source(400))
     assert len(set().union(*found.values())) <= 4, found
 
 
 def test_what_a_whole_set_is_like_is_not_odd():
     for spoil in ("too-dark", "too-bright", "blurred", "odd-size", "odd-aspect"):
-        assert spoil not in told([SPOILT[spoil](image) for image in photographs(40)])
+        assert spoil not in reported([SPOILT[spoil](image) for image in photographs(40)])
 
 
 def test_a_blank_image_is_not_blurred_as_well():
     images = [*photographs(30), np.zeros((60, 80, 3), np.uint8)]
-    assert told(images) == {"blank-image": {"30"}}
+    assert reported(images) == {"blank-image": {"30"}}
 
 
 def test_a_handful_of_images_has_no_usual_one():
     few = photographs(4)
     few[0] = SPOILT["too-dark"](few[0])
     few[1] = np.zeros_like(few[1])
-    assert told(few) == {"blank-image": {"1"}}
+    assert reported(few) == {"blank-image": {"1"}}
 
 
 def test_bad_images_are_passed_over():
@@ -136,20 +136,20 @@ def inspected(folder: Path, images: dict[str, np.ndarray]) -> list[Inspection]:
     ],
 )
 def test_one_drawing_under_unrelated_names_is_a_placeholder(tmp_path, names, stand_in):
-    looks = inspected(tmp_path, {name: drawn("missing", 160 - 10 * place) for place, name in enumerate(names)})
-    found = list(find_placeholders(looks, [list(range(len(names)))]))
+    inspections = inspected(tmp_path, {name: drawn("missing", 160 - 10 * place) for place, name in enumerate(names)})
+    found = list(find_placeholders(inspections, [list(range(len(names)))]))
     assert [finding.code for finding in found] == ["placeholder"] * stand_in
     if stand_in:
-        assert set(found[0].paths) == {one.facts.path for one in looks}
+        assert set(found[0].paths) == {one.facts.path for one in inspections}
 
 
 def test_copies_of_a_photograph_are_no_placeholders(tmp_path):
     image = photographs(1)[0]
-    looks = inspected(tmp_path, {"heron": image, "swallow": image})
-    assert list(find_placeholders(looks, [[0, 1]])) == []
+    inspections = inspected(tmp_path, {"heron": image, "swallow": image})
+    assert list(find_placeholders(inspections, [[0, 1]])) == []
 
 
 def test_a_recoloured_drawing_is_no_placeholder(tmp_path):
     plain = drawn("heron", 160)
-    looks = inspected(tmp_path, {"heron": plain, "swallow": (plain * 0.6).astype(np.uint8)})
-    assert list(find_placeholders(looks, [[0, 1]])) == []
+    inspections = inspected(tmp_path, {"heron": plain, "swallow": (plain * 0.6).astype(np.uint8)})
+    assert list(find_placeholders(inspections, [[0, 1]])) == []

@@ -43,11 +43,11 @@ def audited(config: DataConfig) -> tuple[list[str], Audit]:
 def recalls(found: Planted, paths: list[str], audit: Audit) -> dict[str, float]:
     """The share of each kind's faults that are named with the right code; of copies, beside their original."""
     named = {finding.code: set(finding.paths) for finding in audit.findings}
-    family = dict(zip(paths, audit.duplicate_groups, strict=True))
+    group = dict(zip(paths, audit.duplicate_groups, strict=True))
     hits = {}
     for kind, faults in found.faults.items():
         if kind in NEAR:
-            hits[kind] = [family[str(path)] == family[str(original)] for path, original in faults]
+            hits[kind] = [group[str(path)] == group[str(original)] for path, original in faults]
         else:
             code = named.get(CODES[kind], set())
             together = kind in ("exact copy", "two labels")
@@ -56,7 +56,7 @@ def recalls(found: Planted, paths: list[str], audit: Audit) -> dict[str, float]:
 
 
 def false_alarms(found: Planted, audit: Audit) -> dict[str, str]:
-    """Sound images without a planted copy that a finding about single images or families names, with its code."""
+    """Sound images without a planted copy that a finding about single images or groups names, with its code."""
     touched = {str(original) for faults in found.faults.values() for _, original in faults}
     sound = {str(path) for path in found.clean} - touched
     codes = {*CODES.values(), "corrupt-image", "near-duplicates", "near-conflict", "placeholder", "too-bright"}
@@ -65,7 +65,7 @@ def false_alarms(found: Planted, audit: Audit) -> dict[str, str]:
     return {path: code for path, code in named if path in sound}
 
 
-def told(found: Planted, recall: dict[str, float], alarms: dict[str, str]) -> str:
+def reported(found: Planted, recall: dict[str, float], alarms: dict[str, str]) -> str:
     faults = sum(map(len, found.faults.values()))
     shares = ", ".join(f"{kind} {share:.3f}" for kind, share in recall.items())
     wrong = {Path(path).name: code for path, code in alarms.items()}
@@ -76,7 +76,7 @@ def test_planted_faults_are_found(tmp_path: Path, config_for: ConfigFor) -> None
     found = plant(tmp_path / "set", [scene(seed) for seed in range(120)], each=4, near=8)
     paths, audit = audited(config_for(found.root))
     recall, alarms = recalls(found, paths, audit), false_alarms(found, audit)
-    words = told(found, recall, alarms)
+    words = reported(found, recall, alarms)
     assert all(recall[kind] == 1.0 for kind in ("unreadable", "truncated", "wrong suffix", "exact copy")), words
     assert recall["two labels"] == 1.0, words
     assert np.mean([recall[kind] for kind in NEAR]) >= 0.95, words
@@ -88,7 +88,7 @@ def test_planted_faults_are_found(tmp_path: Path, config_for: ConfigFor) -> None
 def test_two_hundred_planted_faults_among_drawings_photographs_and_scenes(
     tmp_path: Path, config_for: ConfigFor
 ) -> None:
-    grouped = {name for kind in ("near_duplicates", "variants") for family in BY_EYE[kind] for name in family}
+    grouped = {name for kind in ("near_duplicates", "variants") for group in BY_EYE[kind] for name in group}
     drawings = [path for path in sorted(CLIPART.rglob("*.png")) if str(path.relative_to(CLIPART)) not in grouped]
     clean = [on_white(path) for path in drawings]
     clean += [*load_sample_images().images, *(scene(seed) for seed in range(1000 - len(clean)))]
@@ -96,7 +96,7 @@ def test_two_hundred_planted_faults_among_drawings_photographs_and_scenes(
     assert sum(map(len, found.faults.values())) == 200
     paths, audit = audited(config_for(found.root))
     recall, alarms = recalls(found, paths, audit), false_alarms(found, audit)
-    words = told(found, recall, alarms)
+    words = reported(found, recall, alarms)
     print(words)
     assert all(recall[kind] == 1.0 for kind in ("unreadable", "truncated", "wrong suffix", "exact copy")), words
     assert recall["two labels"] == 1.0, words
@@ -106,13 +106,13 @@ def test_two_hundred_planted_faults_among_drawings_photographs_and_scenes(
 
 
 def pairs_of(duplicate_groups: list[list[str]]) -> set[tuple[str, str]]:
-    return {pair for family in duplicate_groups for pair in combinations(sorted(family), 2)}
+    return {pair for group in duplicate_groups for pair in combinations(sorted(group), 2)}
 
 
 def test_near_duplicates_of_the_shipped_set_are_those_that_a_person_sees(config_for: ConfigFor) -> None:
     paths, audit = audited(config_for(CLIPART))
     names = [str(Path(path).relative_to(CLIPART)) for path in paths]
-    duplicate_groups = [[names[at] for at in family] for family in members(audit.duplicate_groups) if len(family) > 1]
+    duplicate_groups = [[names[at] for at in group] for group in members(audit.duplicate_groups) if len(group) > 1]
     found = pairs_of(duplicate_groups)
     wanted = pairs_of(BY_EYE["near_duplicates"])
     right = wanted | pairs_of(BY_EYE["variants"])

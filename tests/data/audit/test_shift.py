@@ -23,10 +23,12 @@ def source(
         path = f"/set/{at}.jpg"
         width, height = rng.integers(200, 800, 2).tolist()
         red, green, blue, bright, contrast = rng.uniform(0.2, 0.8, 5)
-        look = Appearance(red, green, blue, bright, contrast, 0.0, 1.0, 6.0, rng.uniform(0.5, 1.5), width / height)
+        appearance = Appearance(
+            red, green, blue, bright, contrast, 0.0, 1.0, 6.0, rng.uniform(0.5, 1.5), width / height
+        )
         records.append(Record(path, labels[at] if labels else ["a", "b"][int(rng.integers(2))], split))
         statistics.append(
-            ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", look)
+            ImageFacts(path, str(at), int(rng.integers(10**5)), width, height, at, None, (), "JPEG", "", appearance)
         )
     return Catalog(Path("/set"), tuple(records), (), rule or LabelRule()), statistics
 
@@ -38,16 +40,16 @@ def found(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
     return {one.title.split()[0]: one.title for one in find_split_shift(catalog, statistics, range(len(statistics)))}
 
 
-def test_splits_drawn_by_chance_are_not_told():
+def test_splits_drawn_at_random_are_not_reported():
     assert [seed for seed in range(60) if found(*source(SPLITS, seed=seed))] == []
 
 
-def test_a_darker_test_split_is_told_with_how_well_it_can_be_told_apart():
+def test_a_darker_test_split_is_reported_with_how_well_it_can_be_distinguished():
     catalog, statistics = source(SPLITS)
     for at in range(160, 220):
-        look = statistics[at].appearance
-        assert look is not None
-        statistics[at] = replace(statistics[at], appearance=replace(look, brightness=look.brightness / 3))
+        appearance = statistics[at].appearance
+        assert appearance is not None
+        statistics[at] = replace(statistics[at], appearance=replace(appearance, brightness=appearance.brightness / 3))
     (finding,) = find_split_shift(catalog, statistics, range(len(statistics)))
     assert finding.code == "split-shift"
     assert finding.title == "test differs from train in brightness"
@@ -56,7 +58,7 @@ def test_a_darker_test_split_is_told_with_how_well_it_can_be_told_apart():
 
 
 @pytest.mark.parametrize("what", ["file type", "camera", "labels"])
-def test_other_shares_are_told(what):
+def test_other_shares_are_reported(what):
     catalog, statistics = source(SPLITS)
     records = list(catalog.records)
     for at in range(120, 160):

@@ -34,17 +34,17 @@ def source(
         path = str(ROOT / folder / f"{at}.jpg")
         red, green, blue = values["colour"][at] if "colour" in values else rng.uniform(0, 1, 3)
         width, height = values["size"][at] if "size" in values else rng.integers(200, 800, 2)
-        look = Appearance(red, green, blue, 0.5, 0.2, 0.0, 1.0, 6.0, 1.0, width / height)
+        appearance = Appearance(red, green, blue, 0.5, 0.2, 0.0, 1.0, 6.0, 1.0, width / height)
         kind = values["kind"][at] if "kind" in values else "JPEG"
         camera = values["camera"][at] if "camera" in values else ""
         records.append(Record(path, label))
         statistics.append(
-            ImageFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, look),
+            ImageFacts(path, str(at), 1000, int(width), int(height), at, None, (), kind, camera, appearance),
         )
     return Catalog(ROOT, tuple(records), (), rule or LabelRule()), statistics
 
 
-def told(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
+def reported(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
     return {
         one.code: one.title for one in find_shortcuts(measure_shortcuts(catalog, statistics, range(len(statistics))))
     }
@@ -53,7 +53,7 @@ def told(catalog: Catalog, statistics: list[ImageFacts]) -> dict[str, str]:
 LABELS = ["cat", "dog", "owl"] * 30
 
 
-def test_nothing_is_told_of_random_sets_however_small():
+def test_nothing_is_reported_of_random_sets_however_small():
     for seed in range(60):
         labels = ["a", "b", "c"][: 2 + seed % 2] * (15 + seed)
         rng = np.random.default_rng(seed)
@@ -64,7 +64,7 @@ def test_nothing_is_told_of_random_sets_however_small():
             kind=[["JPEG", "PNG"][number] for number in rng.integers(2, size=len(labels))],
             camera=[f"camera {number}" for number in rng.integers(4, size=len(labels))],
         )
-        assert told(catalog, statistics) == {}, seed
+        assert reported(catalog, statistics) == {}, seed
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_nothing_is_told_of_random_sets_however_small():
         ("shortcut-folder", {"where": [f"site {'cdo'.index(label[0]) // 2}" for label in LABELS]}),
     ],
 )
-def test_each_planted_shortcut_is_told_alone(code, values):
+def test_each_planted_shortcut_is_reported_alone(code, values):
     catalog, statistics = source(LABELS, **values)
-    assert set(told(catalog, statistics)) == {code}
+    assert set(reported(catalog, statistics)) == {code}
 
 
 def test_metrics_say_how_well_and_by_chance():
@@ -96,24 +96,24 @@ def test_metrics_say_how_well_and_by_chance():
     assert finding.metrics["images"] == 90
 
 
-def test_one_class_of_many_is_told_by_name():
+def test_one_class_of_many_is_reported_by_name():
     labels = [f"class {number}" for number in range(10)] * 15
     catalog, statistics = source(labels, kind=["PNG" if label == "class 7" else "JPEG" for label in labels])
-    assert "distinguishes 'class 7' from the other classes" in told(catalog, statistics)["shortcut-file-type"]
+    assert "distinguishes 'class 7' from the other classes" in reported(catalog, statistics)["shortcut-file-type"]
 
 
-def test_a_perfect_shortcut_of_very_few_images_is_not_told():
+def test_a_perfect_shortcut_of_very_few_images_is_not_reported():
     labels = ["a", "b"] * 15
     catalog, statistics = source(labels, kind=["PNG" if label == "a" else "JPEG" for label in labels])
-    assert told(catalog, statistics) == {}
+    assert reported(catalog, statistics) == {}
 
 
 def test_copies_do_not_tell_each_others_label():
     rng = np.random.default_rng(0)
     duplicate_groups = np.repeat(np.arange(0, 480, 10), 10)
     labels = np.repeat(rng.permutation(["a", "b"] * 24), 10).tolist()
-    catalog, statistics = source(labels, size=[(200 + 7 * int(family), 300) for family in duplicate_groups])
-    assert "shortcut-size" in told(catalog, statistics)
+    catalog, statistics = source(labels, size=[(200 + 7 * int(group), 300) for group in duplicate_groups])
+    assert "shortcut-size" in reported(catalog, statistics)
     apart = measure_shortcuts(catalog, statistics, duplicate_groups.tolist())["shortcut-size"]
     assert apart.images == 48
     assert not apart.significant
@@ -123,38 +123,38 @@ def test_a_folder_for_each_group_is_no_shortcut_when_the_groups_are_given():
     labels = [label for label in "ab" * 25 for _ in range(8)]
     where = [f"patient{at // 8}" for at in range(400)]
     catalog, statistics = source(labels, where=where)
-    assert "shortcut-folder" in told(catalog, statistics)
+    assert "shortcut-folder" in reported(catalog, statistics)
     records = tuple(replace(record, group=name) for record, name in zip(catalog.records, where, strict=True))
-    assert told(replace(catalog, records=records), statistics) == {}
+    assert reported(replace(catalog, records=records), statistics) == {}
 
 
 def test_class_folders_are_no_shortcut():
-    assert told(*source(LABELS)) == {}
+    assert reported(*source(LABELS)) == {}
     where = [f"train/{label.upper()}" for label in LABELS]
-    assert told(*source(LABELS, where=where)) == {}
+    assert reported(*source(LABELS, where=where)) == {}
     labels = [f"class {number}" for number in range(8)] * 12
     numbered = [f"n{hash(label) % 10**8:08}" for label in labels]
-    assert told(*source(labels, where=numbered)) == {}
+    assert reported(*source(labels, where=numbered)) == {}
 
 
 def test_each_of_several_labels_is_looked_at():
     labels = ["cat;dog", "dog", "", "cat"] * 20
     kinds = ["PNG" if "dog" in label else "JPEG" for label in labels]
     catalog, statistics = source(labels, rule=LabelRule("multi_label"), kind=kinds)
-    found = told(catalog, statistics)
+    found = reported(catalog, statistics)
     assert set(found) == {"shortcut-file-type"}
 
 
-def test_a_number_can_be_told_as_well():
+def test_a_number_can_be_predicted_as_well():
     rng = np.random.default_rng(1)
     values = rng.normal(size=80)
     labels = [repr(float(value)) for value in values]
     sizes = [(int(400 + 100 * value), 300) for value in values]
     catalog, statistics = source(labels, rule=LabelRule("regression"), size=sizes, where=["x"] * 80)
-    found = told(catalog, statistics)
+    found = reported(catalog, statistics)
     assert set(found) == {"shortcut-size", "shortcut-aspect"}
     assert "of the label's variance" in found["shortcut-size"]
-    assert told(*source(labels, rule=LabelRule("regression"), where=["x"] * 80)) == {}
+    assert reported(*source(labels, rule=LabelRule("regression"), where=["x"] * 80)) == {}
 
 
 def test_class_scores_are_scikit_learns():
@@ -205,4 +205,4 @@ def test_words_become_columns_when_they_are_common():
 def test_constant_features_need_no_model(monkeypatch):
     catalog, statistics = source(LABELS, size=[(100, 100)] * 90, colour=[(0.1, 0.2, 0.3)] * 90)
     monkeypatch.setattr("imagetune.data.audit.shortcuts._predict_held_out", None)
-    assert told(catalog, statistics) == {}
+    assert reported(catalog, statistics) == {}

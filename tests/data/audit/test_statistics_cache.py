@@ -17,7 +17,7 @@ from imagetune.data.audit.inspection import inspect_images
 from imagetune.data.audit.statistics_cache import StatisticsCache, read_file_stamp
 
 SETTINGS = {"background": (255, 255, 255), "max_pixels": 10**8, "look": True}
-# What is opened below a folder, told by the interpreter itself; hooks stay for ever.
+# What is opened below a folder, reported by the interpreter itself; hooks stay for ever.
 _watched: dict[str, list[str]] = {}
 
 

@@ -30,7 +30,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def found_again(images: list[np.ndarray], changed: list[np.ndarray]) -> float:
-    """The share of changed images that are in one family with their original, all of them looked at together."""
+    """The share of changed images that are in one group with their original, all of them looked at together."""
     descriptors = [compute_perceptual_hash(image)[1] for image in [*images, *changed]]
     roots = components(len(descriptors), find_near_duplicate_pairs(descriptors))
     return float(np.mean([roots[at] == roots[at + len(images)] for at in range(len(images))]))
@@ -79,7 +79,7 @@ def test_different_images_are_not_alike() -> None:
     assert not list(find_near_duplicate_pairs([compute_perceptual_hash(scene(seed))[1] for seed in range(40)]))
 
 
-def test_small_digits_are_no_family() -> None:
+def test_small_digits_are_no_duplicate_group() -> None:
     # 8 x 8 pixels of one kind of thing: what resembles many others is no copy, and chains of it stay short.
     digits = (load_digits().images[:400] * 15.9).astype(np.uint8)
     descriptors = [
@@ -116,7 +116,7 @@ def test_turning_frequencies_is_turning_the_image() -> None:
 
 
 @pytest.mark.parametrize("all_pairs", [0, 4096], ids=["look-ups", "products"])
-def test_the_index_brings_close_looks_together(all_pairs: int, monkeypatch) -> None:
+def test_the_index_brings_close_descriptors_together(all_pairs: int, monkeypatch) -> None:
     monkeypatch.setattr(lsh_index, "ALL_PAIRS", all_pairs)
     rng = np.random.default_rng(3)
     clean = rng.normal(size=(300, 8, 8)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_a_long_film_takes_seconds() -> None:
     assert time.process_time() - started < 20
 
 
-def test_ten_thousand_different_looks_take_seconds() -> None:
+def test_ten_thousand_different_descriptors_take_seconds() -> None:
     rng = np.random.default_rng(0)
     descriptors = np.zeros(10_000, _DESCRIPTOR)
     descriptors["grey"] = np.stack(
@@ -177,7 +177,7 @@ def test_ten_thousand_different_looks_take_seconds() -> None:
     assert time.process_time() - started < 60
 
 
-def test_a_family_grows_to_its_limit() -> None:
+def test_a_duplicate_group_grows_to_its_limit() -> None:
     groups = DisjointSets(6)
     assert groups.join(0, 1)
     assert not groups.join(1, 0)

@@ -61,7 +61,7 @@ def test_the_image_itself_is_left_alone() -> None:
     assert np.array_equal(original, kept)
 
 
-def test_uncovered_corners_show_the_background_unless_told_otherwise() -> None:
+def test_uncovered_corners_show_the_background_unless_set_otherwise() -> None:
     image = ImageSettings(height=32, width=32, background=(10, 200, 30))
     full = np.zeros((32, 32, 3), np.uint8)
     turned = build_augmenter([{"Rotate": {"limit": [45, 45], "p": 1.0}}], image)(full, seed=(0, 0, 0))
@@ -145,7 +145,7 @@ def test_mistakes_say_where_and_what(spec: Any, where: tuple[str | int, ...], wo
     assert "\n" not in problem.what
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     spec = [{"Blurr": None}, {"Rotate": {"limits": 3, "pp": 1}}, {"ToGray": {"p": -1}}]
     assert len(augmentation_problems(spec)) == 4
 
@@ -239,6 +239,6 @@ def test_an_augmenter_needs_no_plugin_once_it_is_pickled(plugin_presets, monkeyp
         ("text", "the augmentation preset 'text' of the package preset-pack 0.3 .* expected a list of transforms"),
     ],
 )
-def test_a_plugins_preset_that_is_wrong_is_told(plugin_presets, name, reason):
+def test_a_plugins_preset_that_is_wrong_is_reported(plugin_presets, name, reason):
     (problem,) = augmentation_problems(name, size=SIZE)
     assert re.search(reason, problem.what)

@@ -218,7 +218,7 @@ def test_pixel_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 1.0
 
 
-def test_missing_empty_and_linked_nowhere_are_told_apart(tmp_path: Path) -> None:
+def test_missing_empty_and_linked_nowhere_are_distinguished(tmp_path: Path) -> None:
     settings = ImageSettings(height=32, width=32)
     (tmp_path / "empty.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")

@@ -55,7 +55,7 @@ def test_a_sample_comes_from_everywhere(records):
     assert spread_sample(records, 1000) == records
 
 
-def test_loading_is_told_in_pieces_and_by_transform(records):
+def test_loading_is_reported_in_pieces_and_by_transform(records):
     times = time_loading(records, IMAGE, SLOW_FIRST, max_pixels=10**7)
     assert [name for name, _ in times.transforms] == ["GaussianBlur", "HorizontalFlip"]
     blur, flip = (timing.seconds for _, timing in times.transforms)

@@ -67,7 +67,7 @@ def test_images_with_several_labels_count_for_each() -> None:
     assert counts == {"a": 1, "b": 3}
 
 
-def test_labels_are_told_as_people_read_them() -> None:
+def test_labels_are_reported_as_people_read_them() -> None:
     assert LabelRule("multi_label").told("a;b") == "a, b"
     assert LabelRule("multi_label").told("") == "none"
     assert LabelRule().told("a;b") == "a;b"

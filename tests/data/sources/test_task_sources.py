@@ -83,7 +83,7 @@ def test_parquet_may_hold_lists_and_decimal_numbers(tmp_path: Path, config_for: 
         labels(config_for(source))
 
 
-def test_a_cell_that_is_no_number_is_told_with_its_image(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_a_cell_that_is_no_number_is_reported_with_its_image(tmp_path: Path, config_for: ConfigFor) -> None:
     source = table(tmp_path / "t.csv", "a.png,1.5", "b.png,n/a")
     with pytest.raises(DataError, match="'n/a'") as caught:
         labels(config_for(source, task="regression"))

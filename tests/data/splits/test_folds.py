@@ -22,10 +22,15 @@ ROOT = Path("/data")
 
 
 def made(
-    records: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
+    records: list[Record],
+    config: DataConfig,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    duplicate_groups: dict[int, int] | None = None,
 ) -> tuple[Splits, tuple[Splits, ...]]:
     facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in records)
-    roots = tuple((families or {}).get(index, index) for index in range(len(records)))
+    roots = tuple((duplicate_groups or {}).get(index, index) for index in range(len(records)))
     catalog, audit = Catalog(ROOT, tuple(records), rule=label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
     return splits, fold_splits(catalog, audit, splits, folds=folds, seed=seed)
@@ -71,10 +76,10 @@ def test_folds_have_the_classes_in_equal_shares_and_validation_its_share(config:
         assert len(fold.val) / (len(fold.train) + len(fold.val)) == pytest.approx(share, abs=0.01)
 
 
-def test_groups_and_families_stay_together(config: DataConfig) -> None:
+def test_groups_and_near_duplicates_stay_together(config: DataConfig) -> None:
     listed = records({"a": 120, "b": 120}, groups=4)
     # Two images of different groups are near-copies: their groups become one.
-    _, folds = made(listed, config, families={9: 2})
+    _, folds = made(listed, config, duplicate_groups={9: 2})
     for fold in folds:
         sides: dict[str | None, set[str]] = {}
         for side, found in (("train", fold.train), ("val", fold.val), ("test", open_holdout(fold))):
@@ -133,10 +138,15 @@ def test_numbers_are_spread_by_their_size(config_for: ConfigFor) -> None:
 
 
 def chosen(
-    images: list[Record], config: DataConfig, *, folds: int = 5, seed: int = 0, families: dict[int, int] | None = None
+    images: list[Record],
+    config: DataConfig,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    duplicate_groups: dict[int, int] | None = None,
 ) -> tuple[Splits, tuple[Splits, ...]]:
     facts = tuple(ImageFacts(r.path, f"sha of {r.path}", 1, 1, 1, None, None) for r in images)
-    roots = tuple((families or {}).get(index, index) for index in range(len(images)))
+    roots = tuple((duplicate_groups or {}).get(index, index) for index in range(len(images)))
     catalog, audit = Catalog(ROOT, tuple(images), rule=label_rule(config)), Audit(facts, (), roots)
     splits = split_catalog(catalog, audit, config, seed=seed)
     return splits, selection_folds(catalog, audit, splits, folds=folds, seed=seed)
@@ -156,15 +166,15 @@ def test_trials_are_judged_by_every_image_but_those_of_the_test_once(config: Dat
         assert abs(counts["a"] - len(judged) * 0.7 / 5) <= 2
 
 
-def test_groups_and_near_copies_stay_together_where_trials_are_judged(config: DataConfig) -> None:
+def test_groups_and_near_duplicates_stay_together_where_trials_are_judged(config: DataConfig) -> None:
     _, folds = chosen(records({"a": 60, "b": 60}, groups=3), config, folds=4)
     for fold in folds:
         assert not {record.group for record in fold.train} & {record.group for record in fold.val}
     images = records({"a": 60, "b": 60})
-    _, folds = chosen(images, config, families={1: 0, 2: 0, 61: 60})
-    family = [images[at].path for at in (0, 1, 2)]
+    _, folds = chosen(images, config, duplicate_groups={1: 0, 2: 0, 61: 60})
+    group = [images[at].path for at in (0, 1, 2)]
     for fold in folds:
-        assert len({path in paths(fold.val) for path in family}) == 1
+        assert len({path in paths(fold.val) for path in group}) == 1
 
 
 def test_the_seed_decides_where_trials_are_judged(config: DataConfig) -> None:

@@ -97,7 +97,7 @@ def test_groups_stay_together(either: DataConfig) -> None:
     assert 40 <= splits.test_count <= 120
 
 
-def test_families_stay_together_even_across_labels(either: DataConfig) -> None:
+def test_duplicate_groups_stay_together_even_across_labels(either: DataConfig) -> None:
     records = source({"a": 30, "b": 30})
     families = dict.fromkeys((3, 7, 35, 50), 0)
     splits = sides(made(records, either, families=families))
