@@ -11,7 +11,6 @@ class Appearance:
 
     It is measured on a copy with 128 pixels on its longer side, so that images of any size can be compared.
 
-
     Attributes:
         red: Mean of the red channel.
         green: Mean of the green channel.

@@ -83,7 +83,6 @@ def find_outlier_images(statistics: Iterable[ImageFacts]) -> Iterator[Finding]:
 
     A blank, dark or overexposed image is not reported as blurred as well, because it has no edges either way.
 
-
     Args:
         statistics: The statistics of every image; unusable ones are skipped, and duplicates of a path count once.
     """
