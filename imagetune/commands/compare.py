@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -41,9 +41,9 @@ class Compared:
         files: The first run's, for how its images are read.
     """
 
-    document: dict[str, Any]
+    document: dict[str, Any] = field(repr=False)
     root: Path
-    files: RunFiles
+    files: RunFiles = field(repr=False)
 
 
 def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> Compared:

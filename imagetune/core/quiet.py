@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,12 +49,13 @@ def says_more_than_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def retracing_notes_hidden() -> Iterator[None]:
-    """Hide TensorFlow's warnings about retracing of functions during the block."""
+def notes_hidden() -> Iterator[None]:
+    """Hide warnings of libraries during the block: TensorFlow's about retracing, tqdm's about notebook widgets."""
     logger = logging.getLogger("tensorflow")
     logger.addFilter(says_more_than_retracing)
     try:
-        yield
+        with _tqdm_hidden():
+            yield
     finally:
         logger.removeFilter(says_more_than_retracing)
 
@@ -70,8 +72,15 @@ def imports_at_ease() -> Iterator[None]:
     collected = gc.isenabled()
     gc.disable()
     try:
-        with import_notes_hidden():
+        with import_notes_hidden(), _tqdm_hidden():
             yield
     finally:
         if collected:
             gc.enable()
+
+
+@contextmanager
+def _tqdm_hidden() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield

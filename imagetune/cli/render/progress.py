@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -26,7 +27,7 @@ class Screen:
             TextColumn("loss {task.fields[loss]:.4f}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not _can_move(self.console),
         )
         self._task: TaskID | None = None
         self._first_epoch = 1
@@ -80,6 +81,11 @@ class Screen:
         ]
         rates = f"learning rate {record.learning_rate:.2e}  {record.images_per_second:.0f} images/s"
         self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
+
+
+def _can_move(console: Console) -> bool:
+    """Return whether a bar can move: on a terminal, and in a notebook that has widgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def _metrics(values: dict[str, float]) -> str:
