@@ -51,7 +51,7 @@ def links_kept(duplicate_groups: Iterable[Iterable[str]], other: dict[str, int])
     return every - parts, every - len(listed)
 
 
-def test_every_name_on_the_list_is_a_image_of_the_set():
+def test_every_name_on_the_list_is_an_image_of_the_set():
     groups = [*SEEN["near_duplicates"], *SEEN["variants"]]
     names = {name for group in groups for name in group}
     for key in ("placeholders", "misfiled", "uncertain"):
