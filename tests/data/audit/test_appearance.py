@@ -21,7 +21,7 @@ def scene(seed: int, width: int = 320, height: int = 240) -> np.ndarray:
     return image
 
 
-def test_the_metrics_of_a_image_of_two_halves_are_known():
+def test_the_appearance_of_an_image_of_two_halves_are_known():
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, 30:] = (255, 255, 255)
     appearance = measure_appearance(image)
@@ -69,7 +69,7 @@ def test_any_shape_can_be_measured(shape):
     assert appearance.brightness == pytest.approx(0.502, abs=1e-4)
 
 
-def test_a_image_is_shrunk_to_128_and_never_enlarged():
+def test_an_image_is_shrunk_to_128_and_never_enlarged():
     assert shrink_image(np.zeros((100, 400, 3), np.uint8)).shape == (32, 128, 3)
     small = np.zeros((100, 60, 3), np.uint8)
     assert shrink_image(small) is small

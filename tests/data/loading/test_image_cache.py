@@ -105,7 +105,7 @@ def test_memory_is_not_sent_to_worker_processes(records: list[Record], hashes: d
     assert not cache.rows.there().any()
 
 
-def test_a_image_is_decoded_once(records: list[Record], hashes: dict[str, str], tmp_path: Path) -> None:
+def test_an_image_is_decoded_once(records: list[Record], hashes: dict[str, str], tmp_path: Path) -> None:
     cache = open_image_cache(config(), hashes, root=tmp_path / "cache")
     first = evaluated_on(records, cache)
     for record in records:
@@ -123,7 +123,7 @@ def test_a_changed_image_is_decoded_anew(records: list[Record], hashes: dict[str
     assert np.array_equal(found[3], load_image(str(changed), config().image, max_pixels=10**8))
 
 
-def test_a_image_without_a_hash_is_not_kept(records: list[Record], hashes: dict[str, str], tmp_path: Path) -> None:
+def test_an_image_without_a_hash_is_not_kept(records: list[Record], hashes: dict[str, str], tmp_path: Path) -> None:
     known = {**hashes, records[0].path: ""}
     del known[records[1].path]
     cache = open_image_cache(config(), known, root=tmp_path / "cache")

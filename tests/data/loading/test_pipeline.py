@@ -84,7 +84,7 @@ def test_any_step_can_be_the_first(records: list[Record], workers: int) -> None:
     assert same(whole[5:], gathered(rest))
 
 
-def test_chances_decide_how_often_a_image_comes(records: list[Record]) -> None:
+def test_chances_decide_how_often_an_image_comes(records: list[Record]) -> None:
     chances = np.full(len(records), 0.5 / (len(records) - 1))
     chances[4] = 0.5
     batches = gathered(training_batches(records, NAMES, **{**TRAINING, "epochs": 4}, workers=0, chances=chances))
@@ -95,7 +95,7 @@ def test_chances_decide_how_often_a_image_comes(records: list[Record]) -> None:
     assert same(batches, again)
 
 
-def test_a_image_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
+def test_an_image_that_is_drawn_twice_is_augmented_in_two_ways(records: list[Record]) -> None:
     chances = np.zeros(len(records))
     chances[0] = 1.0
     (batch, *_) = gathered(training_batches(records, NAMES, **TRAINING, workers=0, chances=chances))
@@ -138,7 +138,7 @@ def test_evaluation_keeps_the_order_and_the_pixels(records: list[Record]) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_image_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
+def test_an_image_that_vanishes_is_named_in_the_main_process(records: list[Record], workers: int) -> None:
     batches = training_batches(records, NAMES, **{**TRAINING, "epochs": 50}, workers=workers)
     with batches, pytest.raises(DataError, match="no such file") as caught:
         next(batches)

@@ -43,7 +43,7 @@ def test_numbers(tmp_path: Path, config_for: ConfigFor) -> None:
     assert labels(tmp_path, config_for, task="regression") == {"a.png": "3", "b.png": "-1.25"}
 
 
-def test_one_class_a_image_where_there_are_no_class_folders(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_one_class_an_image_where_there_are_no_class_folders(tmp_path: Path, config_for: ConfigFor) -> None:
     image(tmp_path, "a", {"label": "cat"})
     image(tmp_path, "b", {"label": "dog"})
     assert labels(tmp_path, config_for) == {"a.png": "cat", "b.png": "dog"}
@@ -87,7 +87,7 @@ def test_a_file_that_does_not_say_it_is_named(
     assert caught.value.where == str(tmp_path / "a.json")
 
 
-def test_a_image_without_its_file_is_named(tmp_path: Path, config_for: ConfigFor) -> None:
+def test_an_image_without_its_file_is_named(tmp_path: Path, config_for: ConfigFor) -> None:
     image(tmp_path, "a", {"value": 1})
     image(tmp_path, "b")
     with pytest.raises(DataError, match=r"b\.json") as caught:

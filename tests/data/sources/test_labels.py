@@ -26,7 +26,7 @@ def canonical(label: str, **values: object) -> str:
     return canonicalize_labels([Record("/data/1.png", label)], config(**values))[0].label
 
 
-def test_labels_of_a_image_are_sorted_and_each_is_named_once() -> None:
+def test_labels_of_an_image_are_sorted_and_each_is_named_once() -> None:
     assert split_labels(" dog; cat ;dog;", ";") == ("cat", "dog")
     assert split_labels("", ";") == ()
     assert join_labels(["dog", "cat", "dog"], "|") == "cat|dog"
