@@ -129,7 +129,7 @@ def test_labels_that_are_absent_or_never_given_are_told() -> None:
     found = evaluate_split(tagged(true, np.array([[0.9, 0.1, 0.1]] * 3)), config=CONFIG, seed=0)
     notes = " ".join(found.notes)
     assert "no images of cat" in notes
-    assert "never given: bee" in notes
+    assert "never predicted: bee" in notes
     assert "1 image without any label" in notes
     assert found.classes[2].metrics["f1"].value is None
     with pytest.raises(DataError, match="none of 3 images"):

@@ -145,7 +145,7 @@ def min_detectable_difference(images: int, discordant: float, *, confidence: flo
 
 
 def deviations_to_tell(*, confidence: float) -> float:
-    """Return how many standard deviations off 0 a difference must lie to be found in four of five tests."""
+    """Return how many standard errors from 0 a true difference must lie for a two-sided test to have `POWER`."""
     return float(ndtri((1 + confidence) / 2) + ndtri(POWER))
 
 
