@@ -63,7 +63,7 @@ def test_what_was_planted_is_told_first(examined):
     assert first["more"]
     assert [row["more"] for row in part["pairs"][1:]] == [False] * (len(part["pairs"]) - 1)
     assert told(first) in part["text"]
-    assert told({**first, "kind": "missed"}) == "boat missed where sea is there"
+    assert told({**first, "kind": "missed"}) == "boat missed where sea is present"
     assert told({**first, "kind": "swapped"}) == "boat wrongly predicted where sea is missed"
 
 
