@@ -92,7 +92,7 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_and_groups_are_judged_without_each_other(examined):
-    """An image that is there twice under the same wrong label would vouch for itself."""
+    """An image that is there twice under the same wrong label would confirm itself."""
     features, labels, wrong, _ = blobs(200, seed=5, d=300, spread=0.25, flipped=0.1)
     twice = {"train": (np.concatenate([features, features]), np.concatenate([labels, labels]), np.tile(wrong, 2))}
     alone = run_of(examined, twice)

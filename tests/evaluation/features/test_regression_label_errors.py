@@ -110,7 +110,7 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_are_judged_without_each_other(examined):
-    """An image that is there twice under the same wrong number would vouch for itself."""
+    """An image that is there twice under the same wrong number would confirm itself."""
     features, numbers, wrong = numbered(150, seed=9, planted=10)
     twice = {"train": (np.concatenate([features, features]), np.tile(numbers, 2), np.tile(wrong, 2))}
     run = run_of(examined, twice)
