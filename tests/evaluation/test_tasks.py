@@ -124,7 +124,7 @@ def test_thresholds_stay_in_the_middle_where_validation_says_nothing() -> None:
     assert choose_thresholds(tagged(true, probabilities / 4))[0] == pytest.approx((0.2 + 0.025) / 2)
 
 
-def test_labels_that_are_absent_or_never_given_are_told() -> None:
+def test_labels_that_are_absent_or_never_predicted_are_noted() -> None:
     true = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
     found = evaluate_split(tagged(true, np.array([[0.9, 0.1, 0.1]] * 3)), config=CONFIG, seed=0)
     notes = " ".join(found.notes)

@@ -38,8 +38,8 @@ def compare(first, second, *, groups=None, samples=400, **arguments):
 
 
 def document_of(comparison, **runs):
-    told = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
-    return comparison_document(comparison, runs, runs=told, matched_by="path")
+    compared = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
+    return comparison_document(comparison, runs, runs=compared, matched_by="path")
 
 
 def right_and_wrong(generator, count, only_first, only_second, both_right):
@@ -238,7 +238,7 @@ def coverage(repeats, count, chances):
 
 def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says():
     found = coverage(300, 200, (0.08, 0.03, 0.8))
-    # 300 repeats tell the coverage to within 2.5 points.
+    # 300 repeats show the coverage to within 2.5 points.
     assert all(0.925 <= share <= 0.975 for share in found.values()), found
 
 

@@ -38,7 +38,7 @@ def test_a_mistake_comes_with_the_training_images_nearest_to_it(run):
     assert mistake["nearest"][0]["cosine"] == pytest.approx(1 / np.hypot(1, 0.02), abs=1e-5)
 
 
-def test_like_images_with_different_labels_are_told(run):
+def test_alike_images_with_different_labels_are_listed(run):
     (pair,) = neighbours(run)["pairs"]
     assert [(one["path"], one["label"], one["split"]) for one in pair["images"]] == [
         ("train-0.png", "ant", "train"),
