@@ -25,7 +25,7 @@ Cell = tuple[Corruption, int]
 
 @dataclass(frozen=True)
 class Sums:
-    """A metric as a ratio of sums over n images, with the terms of numerator ``over`` (n,) and denominator ``under``."""
+    """A metric as a ratio of sums over n images: terms of numerator ``over`` (n,) and denominator ``under`` (n,)."""
 
     over: Floats
     under: Floats

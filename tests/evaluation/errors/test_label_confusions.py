@@ -73,7 +73,7 @@ def test_mistakes_by_chance_are_seldom_told():
     assert sum(told_sets) <= 17
 
 
-def test_swapped_labels_are_told_as_such():
+def test_swapped_labels_are_reported_as_such():
     random = np.random.default_rng(2)
     true = random.random((300, 3)) < 0.5
     given = true.copy()

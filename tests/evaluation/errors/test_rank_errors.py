@@ -35,7 +35,7 @@ def test_distances_worked_by_hand(examined):
     assert part["text"].startswith("50.0% of the predictions are right, 37.5% are one rank off, 12.5% are further off.")
 
 
-def test_predictions_that_are_too_high_are_told(examined):
+def test_predictions_that_are_too_high_are_reported(examined):
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 120)
     part = rank_errors_part(run_of(examined, labels, labels + (random.random(120) < 0.3)))

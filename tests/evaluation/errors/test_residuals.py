@@ -104,7 +104,7 @@ def test_planted_bias_is_told_by_its_range_with_its_size(examined):
     assert last["error"]["value"] == pytest.approx(np.abs(residuals[np.argsort(given)[-40:]]).mean())
 
 
-def test_a_timid_model_and_errors_that_grow_are_told(examined):
+def test_a_timid_model_and_errors_that_grow_are_reported(examined):
     true, given = normal(200, seed=5)
     timid = residuals_part(run_of(examined, true, 50 + 0.5 * (given - 50)))
     assert timid["slope"]["value"] == pytest.approx(2, rel=0.1)

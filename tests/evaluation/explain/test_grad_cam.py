@@ -58,7 +58,7 @@ def squares(count, seed):
 
 @pytest.fixture(scope="module")
 def square_looks():
-    """The saliency maps of the pretrained backbone, with a head that classifies the squares, of images it has not seen."""
+    """Saliency maps of unseen images by the pretrained backbone, with a head that classifies the squares."""
     model = build_model(ModelConfig(), num_classes=3, image_size=(SIZE, SIZE))
     load_weights(model, ModelConfig())
     images, labels, _ = squares(96, seed=1)
