@@ -73,6 +73,7 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
         class_names=parts[0].class_names,
         rule=parts[0].rule,
         targets=np.concatenate([part.targets for part in parts]) if parts[0].targets.size else parts[0].targets,
+        # Thresholds chosen anew on the pooled predictions would be chosen on the images that are tested.
         thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else (),
         unknown=sum(part.unknown for part in parts),
     )

@@ -171,6 +171,7 @@ def _judge_gap(evaluations: Mapping[str, Evaluation], power: Mapping[str, Any]) 
     return judge(
         {name: split.metrics[measure] for name, split in evaluations.items()},
         {name: split.images for name, split in evaluations.items()},
+        # Of training, as under-fitting is judged by the images that the model could have learned.
         baseline=evaluations["train"].baseline if "train" in evaluations else 0.0,
         confidence=some.bootstrap.confidence,
         measure=measure,
@@ -195,6 +196,7 @@ def split_document(split: Evaluation) -> dict[str, Any]:
     }
     if isinstance(split, SplitEvaluation):
         document["averages"] = {name: dict(values) for name, values in split.averages.items()}
+    # A key that doesn't apply to the task is left out, so that readers needn't know which tasks have it.
     if not isinstance(split, ValueEvaluation):
         document["per_class"] = [_class_document(found) for found in split.classes]
     if isinstance(split, SplitEvaluation):

@@ -143,6 +143,7 @@ def _predict_batch(
             for index, score, flag in zip(batch.indices, scores.tolist(), flags.tolist(), strict=True):
                 known = found[int(index)]
                 found[int(index)] = replace(known, out_of_distribution=flag, out_of_distribution_score=score)
+    # Errors and predictions of the batch together, in the order of the paths.
     yield from (found[index] for index in sorted(found))
 
 
@@ -155,6 +156,7 @@ def _build_function(loaded: LoadedModel) -> _Prediction:
     detector = loaded.detector
     if detector is None:
         return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
+    # One forward pass gives the outputs and what the detector needs.
     both = with_layer(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
     outputs = len(loaded.class_names)
 
@@ -180,7 +182,7 @@ def image_prediction(
     rule = LabelRule(loaded.task, loaded.label_separator)
     outputs = np.asarray(row, np.float64)[None]
     if loaded.task == "regression":
-        # Nine digits are what float32 has.
+        # Nine digits identify every float32; more would show its binary rounding.
         value = float(f"{outputs[0, 0]:.9g}")
         interval = _build_interval(value, loaded) if ways.sets else None
         return ImagePrediction(path, number_text(value), {}, None, value, interval=interval)

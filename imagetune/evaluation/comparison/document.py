@@ -171,6 +171,7 @@ def _find_ahead(metric: MetricDifference, pair: PairComparison) -> str | None:
 
 def _find_better(comparison: Comparison, pair: PairComparison) -> str | None:
     """Return the run that is significantly better by the corrected test; None where neither is."""
+    # The test decides, not the interval: only the p-value is corrected for several pairs.
     value = pair.metric(comparison.metric).difference.value
     if not value or pair.test.corrected >= 1 - comparison.bootstrap.confidence:
         return None
@@ -260,6 +261,7 @@ def _judge_runs(comparison: Comparison, pairs: Sequence[Mapping[str, Any]]) -> d
         return {"code": "undecided", "title": "They can't be compared", "text": text}
     best = (min if is_lower_better(metric) else max)(known, key=lambda key: known[key])
     others = [key for key in values if key != best]
+    # A best run is only named where it beats each other run: significance isn't transitive.
     beaten = [key for key in others if _get_pair(pairs, best, key)["better"] == best]
     undecided = [key for key in others if key not in beaten]
     text = " ".join(_describe_best(comparison, known, best, beaten, undecided))

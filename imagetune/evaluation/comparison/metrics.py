@@ -77,6 +77,7 @@ def predictions_of(predictions: Predictions) -> RunPredictions:
         true = predictions.targets[:, 0]
         part, told = ranges_of(true, most=PARTS, least=MIN_PART)
         return RunPredictions(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
+    # Float32 rows sum to 1 only nearly, which the log loss would show.
     sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
     labels = predictions.labels
     return RunPredictions(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
@@ -100,6 +101,7 @@ def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weight
 
 def whole_scores(predictions: RunPredictions, metric: str) -> Ints | None:
     """Return integer scores (n,) whose mean is the metric, up to a factor; None for a metric that is no such mean."""
+    # A constant factor changes no p-value, so that counts stand for shares.
     if metric in ("accuracy", "subset_accuracy"):
         return predictions.right.astype(np.int64)
     if metric == "hamming_loss":

@@ -112,6 +112,7 @@ def redrawn_metrics(tested: Tested, key: str) -> Resampled:
     compute = metrics_of(predictions, samples=bootstrap.samples)
     values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
     cells = cells_of(predictions)
+    # The same seed for every run: all runs see the same resamplings, which makes their differences paired.
     groups = tested.groups if tested.grouped else None
     chunks = resampled_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]

@@ -77,6 +77,7 @@ def pair_rows(true: Bools, given: Bools, names: tuple[str, ...], confidence: flo
     """
     tables = {kind: _count_table(kind, true, given) for kind in ("given", "missed", "swapped")}
     chosen = [(kind, *pair) for kind, table in tables.items() for pair in _find_testable(table)]
+    # By the smaller margin, on which the power of Fisher's test depends most.
     chosen.sort(key=lambda key: -int(tables[key[0]][:2, key[1], key[2]].min()))
     rows = [
         _describe_pair(kind, (names[label], names[other]), tables[kind][:, other, label], confidence)

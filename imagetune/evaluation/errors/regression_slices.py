@@ -55,6 +55,7 @@ def compare_errors(
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_ranges": row["p_ranges_holm"] < LEVEL}
+    # By the uncorrected p, as Holm's correction makes many of them 1.
     rows.sort(key=lambda row: (row["p"], -row["difference"]["value"]))
     return {
         "images": len(errors),
@@ -83,6 +84,7 @@ def larger_within_p(errors: Floats, inside: NDArray[np.bool_], strata: Ints) -> 
     for stratum in np.unique(strata):
         own, some = rankdata(errors[strata == stratum]), inside[strata == stratum]
         size, taken = len(own), int(some.sum())
+        # A stratum that lies wholly inside or outside the slice has nothing to compare.
         if 0 < taken < size:
             surplus += (own[some].sum() - taken * (size + 1) / 2) / (size + 1)
             variance += taken * (size - taken) / size * float(own.var(ddof=1)) / (size + 1) ** 2

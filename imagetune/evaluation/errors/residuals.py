@@ -25,6 +25,7 @@ from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, rang
 from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.statistics.intervals import Estimate
 
+# Quantiles of the absolute error: the typical one, and two that say how far off it can be.
 SHARES = (0.5, 0.9, 0.95)
 LEVEL = 0.05
 
@@ -58,6 +59,7 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
     draws = draws_of(split, run.evaluate, seed=run.seed)
     by_true, by_prediction = (_describe_ranges(split, numbers, draws) for numbers in (true, given))
+    # Both groupings are one family of tests for Holm's correction: a reader looks at all of them.
     for row, p in zip(
         [*by_true, *by_prediction], adjust_p_values([row["p"] for row in (*by_true, *by_prediction)]), strict=True
     ):

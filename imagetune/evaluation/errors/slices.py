@@ -133,6 +133,7 @@ def compare_slices(
     ]
     for row in rows:
         row |= {"worse": row["p_holm"] < LEVEL, "worse_classes": row["p_classes_holm"] < LEVEL}
+    # By the uncorrected p, as Holm's correction makes many of them 1.
     rows.sort(key=lambda row: (row["p"], row["difference"]["value"]))
     return {
         "images": len(right),

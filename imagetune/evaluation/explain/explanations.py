@@ -84,6 +84,7 @@ def _compute_saliency_maps(
     if predictions.rule.task != "regression":
         targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
         return compute_saliency(split, images, targets)
+    # A number has one output, so its second map is the first with the opposite sign.
     found = compute_saliency(split, images, np.zeros((len(chosen), 1), np.int64))
     high = (predictions.probabilities > predictions.targets)[chosen, 0]
     return [

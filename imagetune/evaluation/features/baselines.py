@@ -40,6 +40,7 @@ from imagetune.evaluation.statistics.intervals import (
 from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
 
+# Numbers of neighbours to choose from: beyond 20, small classes would often be outvoted.
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 Floats = NDArray[np.float64]
@@ -86,6 +87,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
     if not run.evaluate.baselines or taught is None or tested is None:
         return None
     val = labelled_features(run.splits.get("val"))
+    # The prior costs nothing and uses all images; neighbours and probe are limited to what they can learn in seconds.
     learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
     predictions = _select_rows(run.splits[tested_name].predictions, tested)
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
@@ -192,6 +194,7 @@ def _predict_by_neighbours(
         predictions = neighbour_predictions(taught, tested.features, [1])
         return Baseline("neighbours", predictions[1], np.zeros((0, predictions[1].shape[1])), {"neighbours": 1})
     said = neighbour_predictions(taught, val.features, counts)
+    # Of equally good numbers the smallest; rounding keeps float noise from deciding.
     best = min(counts, key=lambda count: (round(_mean_error(said[count], val), 9), count))
     return Baseline(
         "neighbours", neighbour_predictions(taught, tested.features, [best])[best], said[best], {"neighbours": best}

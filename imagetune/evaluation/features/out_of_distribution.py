@@ -68,6 +68,7 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
         for name, split in run.splits.items()
         if split.features is not None
     }
+    # Diverged features have no distances, and a threshold among NaN would flag nothing.
     if not all(np.isfinite(values).all() for values in scores.values()):
         return None
     share = run.evaluate.out_of_distribution_share
@@ -155,6 +156,7 @@ def _estimate_wrong(predictions: Predictions, flagged: NDArray[np.bool_], confid
 
 
 def _compute_histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
+    # Common edges, so that the histograms of the splits can be drawn over each other.
     edges = np.histogram_bin_edges(np.concatenate([*scores.values()]), bins=_BINS)
     counts = {name: np.histogram(values, bins=edges)[0].tolist() for name, values in scores.items()}
     return {"edges": [float(edge) for edge in edges], "counts": counts}

@@ -106,6 +106,7 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
     counts: dict[int, Ints] = {}
     for place in queue:
         unit = together[place]
+        # A unit of several classes counts as of its most frequent one: it can't be split.
         kind = Counter(kinds[unit].tolist()).most_common(1)[0][0]
         known = counts.setdefault(kind, np.zeros(folds, np.int64))
         fold = int(np.lexsort((sizes, known))[0])

@@ -120,6 +120,7 @@ def evaluate_labels(
     classes = tuple(
         _evaluate_label(predictions, label, counts, by_label, label_others, jackknife) for label in range(true.shape[1])
     )
+    # Predicting a label for every image has its prevalence as precision and a recall of 1.
     shares = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,

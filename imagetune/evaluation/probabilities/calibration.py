@@ -35,6 +35,7 @@ from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
 
+# Simulated ECEs of a calibrated model: p-values are then known to about 0.01 near 0.05.
 CHANCE_SAMPLES = 500
 
 
@@ -116,6 +117,7 @@ def _describe_split(predictions: Predictions, temperature: float | None, draws: 
     if temperature is None:
         return {**document, "after": None, "gain": None}
     after = scaled(before, temperature, task)
+    # Paired by image: the gain's interval is far shorter than those of both losses would suggest.
     gain = {
         name: draws.mean(score(before, truth, task) - score(after, truth, task)).to_dict()
         for name, score in (("log_loss", _log_losses), ("brier", _briers))
@@ -130,6 +132,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     bins = bin_predictions(claimed, happened)
     plain = plain_ece(bins)
     parts = brier_parts(probabilities, truth)
+    # The Brier score is a mean over labels for multi_label, else a sum over classes; its components follow.
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
     document = {
         "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),

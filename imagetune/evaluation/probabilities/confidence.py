@@ -116,6 +116,7 @@ class Draws:
 def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
     """Return the bootstrap of a split's images with known labels."""
     known = known_rows(split.predictions)
+    # Not stratified: a threshold or a bin cuts across the classes, so their numbers are random there.
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     groups = [record.group for record, take in zip(split.records, known, strict=True) if take]
     return Draws(len(groups), bootstrap, group_codes(groups))

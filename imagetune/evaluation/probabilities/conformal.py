@@ -217,6 +217,7 @@ def _measure_intervals(split: ExaminedSplit, rule: ConformalRule, draws: Draws) 
     low, high = value_range(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold
     held = (true >= low) & (true <= high)
+    # By the prediction, not the truth: only the former is known in use, and one width for all may fail in some range.
     codes, names = ranges_of(given, most=MAX_RANGES, least=MIN_IMAGES)
     return {
         "covered": draws.share(held).to_dict(),

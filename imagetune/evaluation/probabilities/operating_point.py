@@ -115,6 +115,7 @@ def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[fl
         best = float(cuts.precision.max())
         what = f"no threshold reaches a precision of {100 * (config.min_precision or 0):g}% on validation"
         return None, f"{what}; the highest is {100 * best:.1f}%"
+    # Rounding must not decide between equally good thresholds.
     tied = np.flatnonzero(first >= first.max() - 1e-12)
     tied = tied[second[tied] >= second[tied].max() - 1e-12]
     return float(cuts.thresholds[tied[np.abs(cuts.thresholds[tied] - 0.5).argmin()]]), ""

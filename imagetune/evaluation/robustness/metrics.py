@@ -82,6 +82,7 @@ def resampling(
     predictions: Predictions, groups: Sequence[str | None], config: EvaluateConfig, *, seed: int
 ) -> Resampling:
     """Return bootstrap resamplings of n images: stratified by class, or of whole groups where images share one."""
+    # Prefixed, so that a group whose name is a number can't be mistaken for an image.
     names = [f"group {group}" if group else f"image {place}" for place, group in enumerate(groups)]
     _, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
     grouped = len(set(names)) < len(names)
@@ -170,6 +171,7 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
 def _metric(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
     """Return a score with Wilson's interval where it is a share of independent images, else with a bootstrap one."""
     if METRICS[measure].mean_over == "images" and not drawn.grouped:
+        # A binomial share: the bootstrap of few mistakes would be too short (see `statistics.proportions`).
         share = round(sums.over.sum()) / len(sums.over)
         low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
         return _with_interval(sums.score, (float(low), float(high)))
