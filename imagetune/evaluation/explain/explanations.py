@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from imagetune.evaluation.context import Examined
 from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
 from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
-from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.predictions import Predictions, told_path
 from imagetune.model.gradients import SaliencyModel, split_for_saliency
 
 METHODS = ("grad_cam", "occlusion")
@@ -127,14 +126,13 @@ def _write_image(
     """Write the image and its heat maps into the run folder, and return its JSON value."""
     predictions = run.splits[_choose_split(run)].predictions
     true, predicted = (predictions.rule.told(text) for text in texts)
-    path = Path(predictions.paths[index])
     # With one label, what is wrong and what is true can be the same output.
     alike = (
         saliency_maps[0].target == saliency_maps[-1].target and saliency_maps[0].against == saliency_maps[-1].against
     )
     numbers = predictions.rule.task == "regression"
     return {
-        "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
+        "path": told_path(predictions.paths[index], run.root),
         "true": true,
         "predicted": predicted,
         "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-image.jpg", pixels=TILE_PIXELS),

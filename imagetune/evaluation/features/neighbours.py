@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.context import Examined
 from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import nearest
+from imagetune.evaluation.predictions import told_path
 from imagetune.recipe.data import Task
 
 # Mistakes that are shown with neighbours, neighbours of each, and pairs of alike images with different labels.
@@ -85,12 +86,12 @@ def _describe_mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
     texts = list(split.predictions.texts())
     for place, index in enumerate(wrong.tolist()):
         yield {
-            "path": _relative(run, split.records[index].path),
+            "path": told_path(split.records[index].path, run.root),
             "label": rule.told(split.records[index].label),
             "predicted": rule.told(texts[index][1]),
             "nearest": [
                 {
-                    "path": _relative(run, train.records[other].path),
+                    "path": told_path(train.records[other].path, run.root),
                     "label": rule.told(train.records[other].label),
                     "cosine": round(cosine, 6),
                 }
@@ -114,7 +115,7 @@ def _find_pairs(run: Examined) -> Iterator[dict[str, Any]]:
             "cosine": round(cosine, 6),
             "images": [
                 {
-                    "path": _relative(run, record.path),
+                    "path": told_path(record.path, run.root),
                     "label": run.splits[name].predictions.rule.told(record.label),
                     "split": name,
                 }
@@ -137,7 +138,3 @@ def _select_contradictions(
 
 def _flatten(features: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(features, np.float32).reshape(len(features), -1)
-
-
-def _relative(run: Examined, path: str) -> str:
-    return path.removeprefix(f"{run.root}/")

@@ -13,7 +13,7 @@ from imagetune.core import run_files
 from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, labelled_features
-from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.predictions import Predictions, told_path
 from imagetune.evaluation.statistics.intervals import share_estimate
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
@@ -168,7 +168,7 @@ def _list_strangest(run: Examined, split: str, scores: Floats, threshold: float)
     texts = list(names.texts())
     return [
         {
-            "path": _relative(run, records[index].path),
+            "path": told_path(records[index].path, run.root),
             "label": names.rule.told(records[index].label),
             "predicted": names.rule.told(texts[index][1]),
             "score": float(scores[index]),
@@ -176,7 +176,3 @@ def _list_strangest(run: Examined, split: str, scores: Floats, threshold: float)
         }
         for index in np.argsort(-scores, kind="stable")[:STRANGEST].tolist()
     ]
-
-
-def _relative(run: Examined, path: str) -> str:
-    return path.removeprefix(f"{run.root}/")

@@ -271,7 +271,7 @@ def _resample_metrics(
     return _Resamples(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
 
 
-def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, redone: _Resamples) -> dict[str, Estimate]:
+def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamples: _Resamples) -> dict[str, Estimate]:
     images, classes = float(counts.sum()), len(counts)
     macro = effective_images(counts[counts > 0].astype(np.float64))
     effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
@@ -284,10 +284,10 @@ def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, redone
     found = {}
     for name in HEADLINES:
         # A loss has a long tail that few draws reach; of an AUC the draws would cost more than all the rest.
-        by_jackknife = redone.grouped or name in ("log_loss", "roc_auc")
-        found[name] = (redone.estimate_by_jackknife if by_jackknife else redone.estimate_by_bootstrap)(
+        by_jackknife = resamples.grouped or name in ("log_loss", "roc_auc")
+        found[name] = (resamples.estimate_by_jackknife if by_jackknife else resamples.estimate_by_bootstrap)(
             values.get(name),
-            (redone.left_out if by_jackknife else redone.drawn).headline[name],
+            (resamples.left_out if by_jackknife else resamples.drawn).headline[name],
             images=effective.get(name, macro),
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
@@ -296,13 +296,13 @@ def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, redone
         # A share of independent images is binomial: Wilson's interval holds its coverage where a bootstrap of few
         # mistakes does not. Images of a group are not independent.
         value = values.get(name)
-        if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
-            found[name] = share_estimate(value * images, images, redone.bootstrap.confidence)
+        if value is not None and METRICS[name].mean_over == "images" and not resamples.grouped:
+            found[name] = share_estimate(value * images, images, resamples.bootstrap.confidence)
     return found
 
 
 def _estimate_classes(
-    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], redone: _Resamples
+    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], resamples: _Resamples
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
@@ -312,18 +312,18 @@ def _estimate_classes(
         for metric in CLASS_METRICS:
             # Precision is a share of the images predicted as the class; recall and F1 count the images of the class.
             images = float(predicted[index] if metric == "precision" else true[index])
-            metrics[metric] = redone.estimate_by_jackknife(
+            metrics[metric] = resamples.estimate_by_jackknife(
                 None if np.isnan(values[metric][index]) else float(values[metric][index]),
-                redone.left_out.per_class[metric][:, index],
+                resamples.left_out.per_class[metric][:, index],
                 images=images,
                 reason="no images of this class" if not true[index] else "no images of other classes",
                 most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
-        if true[index] and not redone.grouped:
-            metrics |= class_shares(*counts, redone.bootstrap.confidence)
+        if true[index] and not resamples.grouped:
+            metrics |= class_shares(*counts, resamples.bootstrap.confidence)
         area, others = metrics["roc_auc"].value, int(true.sum() - true[index])
-        if area is not None and not redone.grouped:
-            ends = auc_interval(area, counts[0], others, two_sided_quantile(redone.bootstrap.confidence))
+        if area is not None and not resamples.grouped:
+            ends = auc_interval(area, counts[0], others, two_sided_quantile(resamples.bootstrap.confidence))
             metrics["roc_auc"] = Estimate(area, *ends, method="newcombe")
         evaluations.append(ClassEvaluation(name, *counts, metrics))
     return tuple(evaluations)

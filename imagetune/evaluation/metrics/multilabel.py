@@ -102,13 +102,13 @@ def evaluate_labels(
     _require_metrics(predictions, true)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
-    values, by_label = _metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
+    values, by_label = _compute_metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
     # Average precision ranks every label's images for each unit: with very many images it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _metrics(true, given, rankings if with_ranking else [], weights)
+        _compute_metrics(true, given, rankings if with_ranking else [], weights)
         for weights in weights_left_out(units, cells_a_sample=true.shape[1])
     ]
     others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
@@ -180,7 +180,7 @@ def label_metrics(
     """
     labels = range(true.shape[1] if with_ranking else 0)
     rankings = [_Ranking.of(true[:, label], probabilities[:, label]) for label in labels]
-    return lambda weights: _metrics(true, given, rankings, weights)
+    return lambda weights: _compute_metrics(true, given, rankings, weights)
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class _Ranking:
         return mean
 
 
-def _metrics(
+def _compute_metrics(
     true: Bools, given: Bools, rankings: Sequence[_Ranking], weights: Floats
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
     """Return headline metrics (b,) and metrics of each label (k, b), from weights (n, b); NaN where not defined."""

@@ -87,11 +87,12 @@ def evaluate_values(
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     # Sorted once: leaving out images changes ranks, but never the order.
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    values = _metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
+    values = _compute_metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _metrics(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
+        _compute_metrics(true, given, ranks, weights)
+        for weights in weights_left_out(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
@@ -121,7 +122,7 @@ def value_metrics(true: Floats, given: Floats) -> Callable[[Weights], dict[str, 
         given: (n,) the predicted numbers.
     """
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    return lambda weights: _metrics(true, given, ranks, weights)
+    return lambda weights: _compute_metrics(true, given, ranks, weights)
 
 
 def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -179,7 +180,7 @@ class _Ranks:
         return ranks
 
 
-def _metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
+def _compute_metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
     """Return the headline metrics (b,) by name, from weights (n, b); NaN where one is not defined."""
     drawn = weights.astype(np.float64)
     total = drawn.sum(axis=0)

@@ -16,7 +16,7 @@ from imagetune.data.loading.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import Examined, TileWriter
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.predictions import Predictions, predictions_of, told_path
 from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
 from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_metrics, sums_of
 from imagetune.model.fold_batch_norm import folded
@@ -233,8 +233,8 @@ def _write_image(
     shown: Mapping[Corruption, Predictions],
     severity: int,
 ) -> dict[str, Any]:
-    data, path = subject.data, Path(clean.paths[index])
-    image = load_image(str(path), data.image, max_pixels=data.max_pixels)
+    data, path = subject.data, clean.paths[index]
+    image = load_image(path, data.image, max_pixels=data.max_pixels)
     seed = corruption_seed(subject.seed, index)
 
     def tile(image: NDArray[np.uint8], name: str, predictions: Predictions) -> dict[str, str]:
@@ -242,7 +242,7 @@ def _write_image(
         return {"name": name, "file": file, "prediction": predictions.rule.told(list(predictions.texts())[index][1])}
 
     return {
-        "path": path.relative_to(subject.root).as_posix() if path.is_relative_to(subject.root) else str(path),
+        "path": told_path(path, subject.root),
         "true": clean.rule.told(list(clean.texts())[index][0]),
         "clean": tile(image, "clean", clean),
         "corrupted": [
