@@ -138,8 +138,8 @@ def _difference(
     """
     if np.isnan(value):
         return Estimate(None, reason="not defined on these images")
-    defined = samples[np.isfinite(samples)]
-    same = len(defined) > 0 and np.ptp(defined) < _NOTHING
+    finite = samples[np.isfinite(samples)]
+    same = len(finite) > 0 and np.ptp(finite) < _NOTHING
     if same and worth is None:
         return Estimate(value, reason="no interval: the difference is the same in every resampling")
     if same and worth is not None:
@@ -149,11 +149,11 @@ def _difference(
         return Estimate(value, max(-1.0, value - bound), min(1.0, value + bound), how, "clopper-pearson")
     if precision is None:
         return Estimate(value, reason="too few images for an interval")
-    if not len(defined):
+    if not len(finite):
         return Estimate(value, reason="no interval: too many images and classes to resample")
     tail = float(ndtr(-precision.quantile * sqrt(precision.inflation)))
     # Weibull's quantile is unbiased for few resamplings: a further one lies below it with just that probability.
-    low, high = np.quantile(defined, [tail, 1 - tail], method="weibull")
+    low, high = np.quantile(finite, [tail, 1 - tail], method="weibull")
     return Estimate(value, float(low), float(high), method="paired bootstrap")
 
 
@@ -252,10 +252,10 @@ def _power(tested: Tested, first: RunPredictions, second: RunPredictions, differ
         discordant = float((first.right != second.right).mean())
         detectable = min_detectable_difference(images, discordant, confidence=confidence)
         return Power(images_to_tell(difference, discordant, confidence=confidence), detectable)
-    defined = samples[np.isfinite(samples)]
+    finite = samples[np.isfinite(samples)]
     free = tested.units - tested.strata
-    if np.isnan(difference) or len(defined) < 2 or free < 1 or not defined.std():
+    if np.isnan(difference) or len(finite) < 2 or free < 1 or not finite.std():
         return Power(None, None)
-    detectable = deviations_to_tell(confidence=confidence) * float(defined.std()) * sqrt(tested.units / free)
+    detectable = deviations_to_tell(confidence=confidence) * float(finite.std()) * sqrt(tested.units / free)
     # Standard errors fall with the root of the number of images.
     return Power(images * (detectable / difference) ** 2 if difference else None, detectable)

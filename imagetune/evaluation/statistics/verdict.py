@@ -148,10 +148,10 @@ def _explain(code: str, gap: Estimate, level: str, under_fitted: str) -> str:
         return under_fitted
     if code == "test-easier":
         return f"Test is {points} above training (training minus test: {level} interval {span})."
-    difference = f"Training minus test is {_format_points(value)} points"
+    gap_text = f"Training minus test is {_format_points(value)} points"
     if code == "close":
-        return f"{difference} ({level} interval {span}): no sign of over-fitting."
-    return f"{difference}, but with so few images its {level} interval is wide: {span}."
+        return f"{gap_text} ({level} interval {span}): no sign of over-fitting."
+    return f"{gap_text}, but with so few images its {level} interval is wide: {span}."
 
 
 def _warn_of_validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
