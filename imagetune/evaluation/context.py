@@ -1,4 +1,4 @@
-"""What the parts of a deep evaluation look at: a trained model, and what it says of every split."""
+"""The context of an evaluation: a trained model, its predictions for every split, and the recipe's settings."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class TileWriter(Protocol):
 
         Args:
             image: (height, width, 3) uint8, RGB.
-            name: Relative to the run folder.
-            pixels: Of its longer side, to which it is scaled.
-            heat: (rows, columns) to be drawn over it; what is positive shows, the highest value strongest.
+            name: File name relative to the run folder.
+            pixels: Length of the longer side that the image is scaled to.
+            heat: (rows, columns) heat map to draw over it; only positive values show, the highest strongest.
         """
 
 
 @dataclass(frozen=True)
 class ExaminedSplit:
-    """A split and what the model says of it, all in the order of the records.
+    """A split with the model's predictions and features, all in the order of the records.
 
     Attributes:
-        records: n images.
-        predictions: Of them, seen through the recipe's TTA transforms.
-        features: (n, d) float32, what the backbone says behind the pooling, of the images as they are; None where
-            they would not fit into memory.
+        records: The n images.
+        predictions: Their predictions, averaged over the recipe's test-time augmentation (TTA).
+        features: (n, d) float32 backbone features after pooling, of the images without augmentation; None where they
+            would not fit into memory.
     """
 
     records: Sequence[Record]
@@ -56,20 +56,20 @@ class ExaminedSplit:
 
 @dataclass(frozen=True)
 class Examined:
-    """A trained model with its predictions for every split, and what its recipe asks of the evaluation.
+    """The evaluation context: a trained model, its predictions for every split, and the recipe's settings.
 
     Attributes:
-        model: Raw images to predictions; its weights are final.
-        data: How the images and labels are read.
-        evaluate: What is asked for, and how intervals are made.
-        seed: Of everything that is drawn at random.
-        batch_size: Images a forward pass.
-        backbone: Its name.
-        fine_tuned: The backbone itself was trained, so that its features have seen the labels of training.
-        splits: By name: train, val, test; those that have images.
-        root: Paths of images are told relative to it.
+        model: Model from raw images to predictions; its weights are final.
+        data: The recipe's data section: how images and labels are read.
+        evaluate: The recipe's evaluate section: which analyses are wanted, and how intervals are made.
+        seed: Seed of everything that is drawn at random.
+        batch_size: Images in a forward pass.
+        backbone: Name of the backbone.
+        fine_tuned: Whether the backbone itself was trained, so that its features have learned the training labels.
+        splits: Splits that have images, by name: train, val, test.
+        root: Folder that paths of images are written relative to.
         folder: The run folder, in which ``model/`` is already written.
-        tiles: Takes images for the report.
+        tiles: Writer of images for the report.
     """
 
     model: keras.Model

@@ -1,4 +1,4 @@
-"""Cross-validation: what several models say, each of images that it has never seen, and how far they differ."""
+"""Cross-validation: pooled out-of-fold predictions, and the mean and spread of the metrics over the folds."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from imagetune.recipe.tracking import EvaluateConfig
 
 @dataclass(frozen=True)
 class Fold:
-    """One model of several, and the images that were left out of its training.
+    """One fold of a cross-validation: its model's predictions for the images that were left out of training.
 
     Attributes:
-        folder: Its run folder, relative to that of the whole.
-        train: Images that it learned from.
-        val: Images that it was selected by.
-        best_epoch: The epoch that its weights are from.
-        predictions: Of the images left out, in the order of ``groups``.
-        groups: Their groups, None for an image without one.
-        metrics: The headline metrics of those images, by name; None where one isn't defined.
+        folder: Run folder of the fold, relative to that of the cross-validation.
+        train: Number of training images.
+        val: Number of validation images, on which the best epoch was selected.
+        best_epoch: The epoch that the weights are from.
+        predictions: Predictions for the left-out images, in the order of ``groups``.
+        groups: Groups of the left-out images, None for an image without one.
+        metrics: The headline metrics of the left-out images, by name; None where one isn't defined.
     """
 
     folder: str
@@ -44,12 +44,12 @@ class Fold:
 def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confidence: float) -> Estimate:
     """Return the mean over folds with the corrected interval of Nadeau and Bengio (Machine Learning 52, 2003).
 
-    Folds share most of what they learn from, so that their metrics vary less than those of independent models would;
+    Folds share most of their training images, so that their metrics vary less than those of independent models would;
     the variance of the mean is taken to be (1 / k + n2 / n1) times that of the folds.
 
     Args:
-        values: (k,) a metric of each fold.
-        left_out: n2 / n1: images left out for each one that was given to training, validation included.
+        values: (k,) the metric of each fold.
+        left_out: n2 / n1: left-out images for each training image, validation included.
         confidence: Coverage of the interval, in (0, 1).
     """
     folds = len(values)
@@ -60,7 +60,7 @@ def corrected_estimate(values: NDArray[np.float64], *, left_out: float, confiden
 
 
 def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
-    """Return what the models say of all images, each by the one that hasn't seen it.
+    """Return the out-of-fold predictions of all images: each is predicted by the model that hasn't seen it.
 
     For multi_label the thresholds are the means of those that the folds chose on their validation images.
     """
@@ -73,13 +73,14 @@ def pooled_predictions(folds: Sequence[Fold]) -> Predictions:
         class_names=parts[0].class_names,
         rule=parts[0].rule,
         targets=np.concatenate([part.targets for part in parts]) if parts[0].targets.size else parts[0].targets,
+        # Thresholds chosen anew on the pooled predictions would be chosen on the images that are tested.
         thresholds=tuple(np.mean(thresholds, axis=0).tolist()) if thresholds else (),
         unknown=sum(part.unknown for part in parts),
     )
 
 
 def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) -> dict[str, Any]:
-    """Return the part ``folds`` of evaluation.json: pooled metrics, and their spread over the folds.
+    """Return the value of ``folds`` in evaluation.json: pooled metrics, and their spread over the folds.
 
     The document: ``count``; ``images``; ``pooled`` (the metrics of all images, each predicted by the model that
     hasn't seen it, as a split has them in ``splits``); ``metrics`` (by name: ``mean`` over the folds with ``low`` and
@@ -88,8 +89,8 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
 
     Args:
         folds: All folds.
-        config: How intervals are made.
-        seed: Of the resamplings.
+        config: The recipe's evaluate section, for the settings of the intervals.
+        seed: Seed of the resamplings.
     """
     pooled = evaluate_split(
         pooled_predictions(folds), config=config, seed=seed, groups=[group for fold in folds for group in fold.groups]
@@ -98,7 +99,7 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
         "count": len(folds),
         "images": pooled.images,
         "pooled": split_document(pooled),
-        "metrics": _spread(folds, config.confidence),
+        "metrics": _estimate_spread(folds, config.confidence),
         "by_fold": [
             {
                 "fold": number,
@@ -111,11 +112,11 @@ def folds_document(folds: Sequence[Fold], *, config: EvaluateConfig, seed: int) 
             }
             for number, fold in enumerate(folds, start=1)
         ],
-        "notes": _notes(folds),
+        "notes": _list_notes(folds),
     }
 
 
-def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, float | str | None]]:
+def _estimate_spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, float | str | None]]:
     ratio = float(np.mean([len(fold.predictions.paths) / (fold.train + fold.val) for fold in folds]))
     found: dict[str, dict[str, float | str | None]] = {}
     for name in folds[0].metrics:
@@ -128,7 +129,7 @@ def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, flo
         metric = METRICS[name]
         found[name] = {
             "mean": estimate.value,
-            # Student's t knows nothing of where a metric can lie.
+            # Student's t ignores a metric's range, so the interval could reach beyond it.
             "low": max(estimate.low or 0.0, metric.low),
             "high": min(estimate.high or 0.0, metric.high),
             "method": estimate.method,
@@ -139,10 +140,10 @@ def _spread(folds: Sequence[Fold], confidence: float) -> dict[str, dict[str, flo
     return found
 
 
-def _notes(folds: Sequence[Fold]) -> list[str]:
+def _list_notes(folds: Sequence[Fold]) -> list[str]:
     notes = [
-        "the images of training and validation, split anew; the test images are in no fold",
-        "in each fold the left-out images chose nothing: the best epoch is chosen on a validation part of the others",
+        "the folds are made of the training and validation images; the test images are in no fold",
+        "nothing is chosen on a fold's left-out images: the best epoch is chosen on a validation share of the others",
     ]
     if folds[0].predictions.thresholds:
         notes.append("the pooled metrics use the mean of the folds' thresholds; each fold's metrics use its own")

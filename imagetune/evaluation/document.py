@@ -1,4 +1,4 @@
-"""evaluation.json: the metrics of every split, the verdict, and whether the test reaches what the recipe requires."""
+"""evaluation.json: metrics of every split, gaps, power, the verdict, and whether the recipe's requirements are met."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from imagetune.recipe.metrics import METRICS, TASK_METRICS
 from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 FORMAT = 1
-# Below this difference between two models nobody complains that a test can't see it.
-_NOTICED = 0.05
+# The verdict only mentions the power of a test that can't detect a difference of 5 points, which people would act on.
+_NOTABLE_DIFFERENCE = 0.05
 Evaluation: TypeAlias = SplitEvaluation | LabelEvaluation | ValueEvaluation
 
 
@@ -32,11 +32,11 @@ def evaluate_split(
     """Compute every metric of the predictions' task with its interval.
 
     Args:
-        predictions: Of one split.
-        config: How intervals are made.
-        seed: Of the resamplings.
-        groups: The group of each image, None for one without; empty where there are none. Images of a group go
-            together, so that intervals are made of whole groups.
+        predictions: The predictions of one split.
+        config: The recipe's evaluate section, for how intervals are made.
+        seed: Seed of the resamplings.
+        groups: The group of each image, None for one without; empty where there are none. Images of a group are not
+            independent, so whole groups are resampled.
 
     Raises:
         DataError: No image has a label among the classes.
@@ -58,10 +58,10 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
          "task": "single_label" | "multi_label" | "ordinal" | "regression",
          "class_names": [...],
          "top_k": 3,
-         "tta": ["horizontal_flip"],         whose probabilities were averaged with those of the image itself
+         "tta": ["horizontal_flip"],         test-time augmentation: probabilities are averaged over these copies
          "bootstrap": {"samples": 1000, "confidence": 0.95, "seed": 7, "stratified": true},
          "splits": {"train" | "val" | "test": {
-             "images": 120, "left_out": 0, "groups": 0,      of how many groups intervals were made; 0: of images
+             "images": 120, "left_out": 0, "groups": 0,      number of groups that were resampled; 0: of images
              "metrics": {"accuracy" | "balanced_accuracy" | "precision" | "recall" | "f1" | "top_k_accuracy"
                          | "log_loss" | "roc_auc": {"value": 0.9, "low": 0.85, "high": 0.94,
                                                     ["reason": "..."], ["method": "wilson"]}},
@@ -71,17 +71,16 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
              "confusion_matrix": [[...]],      rows true, columns predicted, in the order of class_names
              "notes": ["..."]}},
          "gaps": {"train_val" | "train_test" | "val_test": {"accuracy" | ...: {"value", "low", "high", "method"}}},
-         "resolution": {"images": 85, "min_detectable_difference": 0.13, "needed": [{"difference": 0.05, "images":
-         550}],
-                        "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},
-                       of regression in the labels' units, with share_of_error and without discordant
+         "power": {"images": 85, "min_detectable_difference": 0.13, "needed": [{"difference": 0.05, "images": 550}],
+                   "power": 0.8, "level": 0.05, "discordant": 0.18, "text": "..."},
+                  for regression in the labels' units, with share_of_error and without discordant
          "verdict": {"code": "close", "title": "...", "text": "...", "advice": "..."} | null,
          "requirements": [{"metric": "f1", "lower_bound": 0.8, "upper_bound": null, "value": null, "found": 0.85,
                            "met": true, "message": ""}]}    message: by how much the requirement is missed
 
     Averaged metrics are macro: each class counts the same. log_loss is in nats. A gap is the first split's metric minus
-    that of the second. ``bootstrap`` is how images were drawn again; how an interval was made of that, or without it,
-    its own ``method`` says (`imagetune.evaluation.statistics.intervals`; ``mover`` is for differences).
+    that of the second. ``bootstrap`` is how images were resampled; ``method`` is how each interval was made
+    (`imagetune.evaluation.statistics.intervals`; ``mover`` is for differences).
 
     ordinal has the metrics mae (in ranks), quadratic_weighted_kappa and within_one_rank besides. multi_label has the
     metrics mean_average_precision, f1, micro_f1, precision, recall, subset_accuracy and hamming_loss; in per_class a
@@ -103,60 +102,61 @@ def evaluation_document(evaluations: Mapping[str, Evaluation], *, config: Evalua
         "splits": {name: split_document(split) for name, split in evaluations.items()},
         "gaps": gap_documents({name: split.metrics for name, split in evaluations.items()}),
     }
-    if "test" in evaluations and (resolution := _resolution(evaluations["test"])) is not None:
-        document["resolution"] = resolution
-    # The verdict comes last, as it quotes how much the test can tell.
-    document["verdict"] = _verdict(evaluations, document.get("resolution", {}))
+    if "test" in evaluations and (power := _analyse_power(evaluations["test"])) is not None:
+        document["power"] = power
+    # After the power analysis, as the verdict quotes it.
+    document["verdict"] = _judge_gap(evaluations, document.get("power", {}))
     if "test" in evaluations:
         document["requirements"] = [_requirement_document(document, requirement) for requirement in config.require]
     return document
 
 
 def failed_requirements(document: Mapping[str, Any], require: Iterable[Requirement]) -> tuple[str, ...]:
-    """Return a message for each requirement that the test misses, saying by how much.
+    """Return a message for each requirement that the test metrics miss, with the shortfall.
 
     Args:
         document: Content of evaluation.json.
         require: The requirements of ``evaluate.require``.
     """
-    messages = (_shortfall(document, requirement) for requirement in require)
+    messages = (_describe_shortfall(document, requirement) for requirement in require)
     return tuple(message for message in messages if message)
 
 
-def _shortfall(document: Mapping[str, Any], requirement: Requirement) -> str:
+def _describe_shortfall(document: Mapping[str, Any], requirement: Requirement) -> str:
     """Return by how much the test misses a requirement; empty where it reaches it."""
     kind, needed = requirement.threshold
-    found, told = _found(document, requirement), kind.replace("_", " ")
+    found, name = _get_compared_value(document, requirement), kind.replace("_", " ")
     if found is None:
-        reason = _tested_metric(document, requirement.metric).get("reason") or "nothing was tested"
-        return f"test {requirement.metric} has no {told} ({reason}); required is {needed:g}"
+        reason = _get_test_metric(document, requirement.metric).get("reason") or "nothing was tested"
+        return f"test {requirement.metric} has no {name} ({reason}); required is {needed:g}"
     short = found - needed if requirement.lower_is_better else needed - found
     if short <= 0:
         return ""
     side = "above" if requirement.lower_is_better else "below"
-    # Labels' units may be large or small: so many digits tell.
+    # Labels' units may be large or small, so four decimals could show nothing or far too much.
     digits = ".6g" if METRICS[requirement.metric].has_units else ".4f"
-    return f"test {requirement.metric}: its {told} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
+    return f"test {requirement.metric}: its {name} {found:{digits}} is {short:{digits}} {side} the required {needed:g}"
 
 
-def _found(document: Mapping[str, Any], requirement: Requirement) -> float | None:
-    """Return what is held against a requirement: the metric, or an end of its interval."""
+def _get_compared_value(document: Mapping[str, Any], requirement: Requirement) -> float | None:
+    """Return the value that a requirement is compared with: the test metric, or an end of its interval."""
     end = {"lower_bound": "low", "upper_bound": "high", "value": "value"}[requirement.threshold[0]]
-    found: float | None = _tested_metric(document, requirement.metric).get(end)
+    found: float | None = _get_test_metric(document, requirement.metric).get(end)
     return found
 
 
-def _tested_metric(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+def _get_test_metric(document: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
     found: Mapping[str, Any] = document["splits"].get("test", {}).get("metrics", {}).get(metric, {})
     return found
 
 
 def _requirement_document(document: Mapping[str, Any], requirement: Requirement) -> dict[str, Any]:
-    found, message = _found(document, requirement), _shortfall(document, requirement)
+    found, message = _get_compared_value(document, requirement), _describe_shortfall(document, requirement)
     return {**requirement.model_dump(mode="json"), "found": found, "met": not message, "message": message}
 
 
-def _resolution(test: Evaluation) -> dict[str, Any] | None:
+def _analyse_power(test: Evaluation) -> dict[str, Any] | None:
+    """Return the power analysis of the test split, by the task's own share of right predictions or error."""
     metrics, confidence = test.metrics, test.bootstrap.confidence
     if test.task == "regression":
         return value_resolution_document(metrics["mae"], metrics["rmse"], test.images, confidence=confidence)
@@ -164,25 +164,26 @@ def _resolution(test: Evaluation) -> dict[str, Any] | None:
     return resolution_document(right, test.images, confidence=confidence)
 
 
-def _verdict(evaluations: Mapping[str, Evaluation], resolution: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return what the gap between the splits means, by the task's own measure of it."""
+def _judge_gap(evaluations: Mapping[str, Evaluation], power: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the verdict on over-fitting, by the task's own metric for it."""
     some = next(iter(evaluations.values()))
     measure = TASK_METRICS[some.task].verdict
     return judge(
         {name: split.metrics[measure] for name, split in evaluations.items()},
         {name: split.images for name, split in evaluations.items()},
+        # Of training, as under-fitting is judged by the images that the model could have learned.
         baseline=evaluations["train"].baseline if "train" in evaluations else 0.0,
         confidence=some.bootstrap.confidence,
         measure=measure,
-        resolution=str(resolution["text"]) if _is_rough(resolution) else "",
+        power=str(power["text"]) if _has_low_power(power) else "",
     )
 
 
-def _is_rough(resolution: Mapping[str, Any]) -> bool:
-    """Return whether the test is too small to see differences that people care about."""
-    if "share_of_error" in resolution:
-        return bool(resolution["share_of_error"] > ERROR_SHARES[-1])
-    return bool(resolution.get("min_detectable_difference", 0.0) > _NOTICED)
+def _has_low_power(power: Mapping[str, Any]) -> bool:
+    """Return whether the test is too small to detect differences that people care about."""
+    if "share_of_error" in power:
+        return bool(power["share_of_error"] > ERROR_SHARES[-1])
+    return bool(power.get("min_detectable_difference", 0.0) > _NOTABLE_DIFFERENCE)
 
 
 def split_document(split: Evaluation) -> dict[str, Any]:
@@ -195,6 +196,7 @@ def split_document(split: Evaluation) -> dict[str, Any]:
     }
     if isinstance(split, SplitEvaluation):
         document["averages"] = {name: dict(values) for name, values in split.averages.items()}
+    # A key that doesn't apply to the task is left out, so that readers needn't know which tasks have it.
     if not isinstance(split, ValueEvaluation):
         document["per_class"] = [_class_document(found) for found in split.classes]
     if isinstance(split, SplitEvaluation):

@@ -1,6 +1,6 @@
-"""Several models as one: the mean of their probabilities, or of their numbers.
+"""Deep ensembles: several models as one, by the mean of their probabilities or numbers.
 
-A deep ensemble (Lakshminarayanan et al. 2017, arXiv 1612.01474) is usually more accurate than its members and better
+An ensemble (Lakshminarayanan et al. 2017, arXiv 1612.01474) is usually more accurate than its members and better
 calibrated; it costs a forward pass of each.
 """
 
@@ -17,13 +17,14 @@ from imagetune.model.manifest import LoadedModel
 
 
 def mean_predictions(members: Sequence[Predictions]) -> Predictions:
-    """Return the mean of what several models say of the same images.
+    """Return the ensemble's predictions: the mean of several models' predictions for the same images.
 
     Args:
-        members: For the same n images in the same order; the same k class names, in whatever order.
+        members: Predictions for the same n images in the same order, with the same k class names in any order.
 
     Returns:
-        Paths, labels and the order of the classes are those of the first; thresholds of multi_label are averaged, too.
+        Mean predictions, with the first member's paths, labels and order of classes; thresholds of multi_label are
+        averaged, too.
 
     Raises:
         ValueError: The images or the classes differ.
@@ -38,9 +39,9 @@ def mean_predictions(members: Sequence[Predictions]) -> Predictions:
 
 
 def combined(models: Sequence[LoadedModel]) -> LoadedModel:
-    """Return the first model with the mean thresholds of all, to put the mean of their outputs into words.
+    """Return the first model with the mean thresholds of all, to turn the mean of their outputs into labels.
 
-    What validation has settled of the first one alone is not true of all together, and is left out.
+    Decision rules that validation chose for the first model alone don't hold for the ensemble, and are left out.
     """
     thresholds = _mean_thresholds(models)
     first = replace(models[0], temperature=None, conformal=None, operating_point=None, costs=None, detector=None)
@@ -48,14 +49,14 @@ def combined(models: Sequence[LoadedModel]) -> LoadedModel:
 
 
 def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) -> ImagePrediction:
-    """Return the mean of what several models say of one image, or why some model could not read it.
+    """Return the ensemble's prediction for one image, or the error of the member that could not read it.
 
-    It is unlike the training images where more than half of the models that can tell say so: their scores have scales
-    of their own and can't be averaged, and a vote keeps the share of false alarms near that of one model.
+    The image is flagged as out-of-distribution where more than half of the members with a detector flag it: their
+    scores have scales of their own and can't be averaged, and a vote keeps the false-alarm rate near that of one model.
 
     Args:
-        predictions: Of the same image.
-        together: What `combined` returned: the order of the classes, and from when on a label is given.
+        predictions: The members' predictions for the same image.
+        together: The result of `combined`, with the order of the classes and the thresholds.
     """
     for prediction in predictions:
         if prediction.error is not None:
@@ -75,7 +76,7 @@ def mean_image(predictions: Sequence[ImagePrediction], together: LoadedModel) ->
 
 
 def column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:
-    """Return where each of the ``wanted`` names stands among those ``present``.
+    """Return the index of each of the ``wanted`` class names among those ``present``.
 
     Raises:
         ValueError: The names are not the same.
@@ -87,7 +88,7 @@ def column_order(wanted: Sequence[str], present: Sequence[str]) -> list[int]:
 
 
 def _mean_thresholds(members: Sequence[Predictions] | Sequence[LoadedModel]) -> tuple[float, ...]:
-    """Return the mean of the members' thresholds in the first one's order; none where no member has any."""
+    """Return the mean of the members' thresholds in the first one's order of classes; empty if no member has any."""
     if not any(member.thresholds for member in members):
         return ()
     wanted = members[0].class_names

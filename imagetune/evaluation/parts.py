@@ -1,4 +1,4 @@
-"""The parts of evaluation.json beyond the metrics of each split, each made by a module of its own."""
+"""The analyses of evaluation.json beyond the metrics of each split, each made by a module of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from imagetune.evaluation.probabilities.roc_curves import curves_part
 from imagetune.evaluation.probabilities.selective import selective_part
 from imagetune.evaluation.robustness.measure import robustness_part
 
-# By its key in evaluation.json. A part that has nothing to say of a run returns None and is left out.
+# By key in evaluation.json. An analysis that doesn't apply to a run returns None, and its key is left out.
 PARTS: Mapping[str, Callable[[Examined], Mapping[str, Any] | None]] = {
     "residuals": residuals_part,
     "rank_errors": rank_errors_part,
@@ -45,10 +45,10 @@ PARTS: Mapping[str, Callable[[Examined], Mapping[str, Any] | None]] = {
 
 
 def deep_document(run: Examined) -> dict[str, Any]:
-    """Return every part that has something to say of the run: plain JSON values.
+    """Return the JSON values of all analyses that apply to the run, by their keys in evaluation.json.
 
     Args:
-        run: With its predictions; nothing of its test split is used for a choice.
+        run: The trained model with its predictions; no analysis chooses anything on its test split.
     """
-    found = {name: part(run) for name, part in PARTS.items()}
+    found = {name: analyse(run) for name, analyse in PARTS.items()}
     return {name: dict(document) for name, document in found.items() if document is not None}

@@ -1,4 +1,4 @@
-"""Predictions for images nobody has checked: one that can't be read gets an error, the others their prediction."""
+"""Predictions for unlabelled images, by file or from memory; a file that can't be read gets an error of its own."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _Prediction: TypeAlias = Callable[[Batch], tuple[np.ndarray, NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DecisionRules:
-    """What of a model's manifest is applied to its predictions; by default nothing, as `model.keras` predictions.
+    """Which decision rules of a model's manifest are applied to its predictions; by default none, as in `model.keras`.
 
     Attributes:
-        calibrated: Probabilities are those at the fitted temperature. Labels and sets stay the same.
-        sets: Also the prediction set that holds the true one with a stated probability.
-        operating_point: The label is the class that matters from its threshold on.
-        min_cost: The label is the prediction with the least expected cost, by probabilities at the fitted temperature.
+        calibrated: Probabilities are calibrated, at the fitted temperature. Labels and sets stay the same.
+        sets: A conformal prediction set or interval is returned, too.
+        operating_point: The label is the positive class from its threshold on.
+        min_cost: The label is the class with the lowest expected cost, by calibrated probabilities.
     """
 
     calibrated: bool = False
@@ -53,7 +53,7 @@ NO_DECISION_RULES = DecisionRules()
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What the model says of an image: ``label`` and ``probabilities``, or an ``error``.
+    """The prediction for one image: ``label`` and ``probabilities``, or an ``error``.
 
     Attributes:
         path: The image.
@@ -88,11 +88,11 @@ def predict_images(
     """Yield a prediction for each path, in order, a batch at a time.
 
     Raises:
-        ModelFileError: The manifest has nothing of what is to be applied.
+        ModelFileError: The manifest lacks a rule that is to be applied.
     """
-    _require_ways(loaded, ways)
+    _require_rules(loaded, ways)
     records = [Record(path, label="") for path in paths]
-    prediction = _prediction(loaded)
+    prediction = _build_function(loaded)
     with evaluation_batches(
         records,
         loaded.class_names,
@@ -115,13 +115,13 @@ def predict_arrays(
         loaded: The model.
         images: (h, w, 3) uint8 RGB each, of any size; they are resized as images from files are. Their paths are
             ``images[0]``, ``images[1]``, ...
-        ways: What of the model's manifest is applied to its predictions.
+        ways: The decision rules of the model's manifest to apply.
 
     Raises:
-        ModelFileError: The manifest has nothing of what is to be applied.
+        ModelFileError: The manifest lacks a rule that is to be applied.
     """
-    _require_ways(loaded, ways)
-    prediction = _prediction(loaded)
+    _require_rules(loaded, ways)
+    prediction = _build_function(loaded)
     names = [f"images[{index}]" for index in range(len(images))]
     for first in range(0, len(images), BATCH_SIZE):
         resized = [resize_image(image, loaded.image) for image in images[first : first + BATCH_SIZE]]
@@ -139,21 +139,24 @@ def _predict_batch(
         for index, row in zip(batch.indices, rows, strict=True):
             found[int(index)] = image_prediction(paths[index], row, loaded, ways)
         if loaded.detector is not None and scores is not None:
-            strange = loaded.detector.flagged(scores)
-            for index, score, told in zip(batch.indices, scores.tolist(), strange.tolist(), strict=True):
+            flags = loaded.detector.flagged(scores)
+            for index, score, flag in zip(batch.indices, scores.tolist(), flags.tolist(), strict=True):
                 known = found[int(index)]
-                found[int(index)] = replace(known, out_of_distribution=told, out_of_distribution_score=score)
+                found[int(index)] = replace(known, out_of_distribution=flag, out_of_distribution_score=score)
+    # Errors and predictions of the batch together, in the order of the paths.
     yield from (found[index] for index in sorted(found))
 
 
-def _prediction(loaded: LoadedModel) -> _Prediction:
-    """Return what gives a batch's predictions (b, k), and the scores (b,) that tell strange images where there are any.
+def _build_function(loaded: LoadedModel) -> _Prediction:
+    """Return a function from a batch to predictions (b, k) and out-of-distribution scores (b,); None if no detector.
 
-    Views change the predictions only: scores are those of the image itself, as when their threshold was chosen.
+    Test-time augmentation changes the predictions only: scores are those of the image itself, as they were when their
+    threshold was chosen.
     """
     detector = loaded.detector
     if detector is None:
         return lambda batch: (predict_probabilities(loaded.model, [batch], tta=loaded.tta), None)
+    # One forward pass gives the outputs and what the detector needs.
     both = with_layer(loaded.model, LOGITS if detector.rule.score == "energy" else POOLING)
     outputs = len(loaded.class_names)
 
@@ -168,20 +171,20 @@ def _prediction(loaded: LoadedModel) -> _Prediction:
 def image_prediction(
     path: str, row: np.ndarray, loaded: LoadedModel, ways: DecisionRules = NO_DECISION_RULES
 ) -> ImagePrediction:
-    """Return what a model says of one image.
+    """Return the prediction for one image from the model's outputs.
 
     Args:
-        path: The image.
-        row: (k,) the model's outputs.
+        path: Path of the image.
+        row: (k,) outputs of the model.
         loaded: The model.
-        ways: What of its manifest is applied.
+        ways: The decision rules of its manifest to apply.
     """
     rule = LabelRule(loaded.task, loaded.label_separator)
     outputs = np.asarray(row, np.float64)[None]
     if loaded.task == "regression":
-        # Nine digits are what float32 has.
+        # Nine digits identify every float32; more would show its binary rounding.
         value = float(f"{outputs[0, 0]:.9g}")
-        interval = _interval(value, loaded) if ways.sets else None
+        interval = _build_interval(value, loaded) if ways.sets else None
         return ImagePrediction(path, number_text(value), {}, None, value, interval=interval)
     prediction = Predictions(
         (path,), np.array([UNKNOWN]), outputs, loaded.class_names, rule, np.zeros_like(outputs), loaded.thresholds
@@ -190,13 +193,13 @@ def image_prediction(
     if ways.calibrated and loaded.temperature is not None:
         shown = scaled(outputs, loaded.temperature, loaded.task)[0].astype(np.float32)
     named = {name: float(p) for name, p in zip(loaded.class_names, shown, strict=True)}
-    predictions = _prediction_set(prediction, loaded) if ways.sets else None
-    label = _cheapest(outputs, loaded) if ways.min_cost else _label(prediction, loaded, ways)
+    predictions = _build_set(prediction, loaded) if ways.sets else None
+    label = _choose_cheapest(outputs, loaded) if ways.min_cost else _choose_label(prediction, loaded, ways)
     return ImagePrediction(path, label, named, None, predictions=predictions)
 
 
-def _label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRules) -> str:
-    """Return the prediction's text; thresholds are those of the model's own probabilities."""
+def _choose_label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRules) -> str:
+    """Return the predicted label as text; thresholds apply to the model's own, uncalibrated probabilities."""
     point = loaded.operating_point if ways.operating_point else None
     if point is not None and loaded.task != "multi_label":
         return loaded.class_names[int(operating_predictions(prediction, point)[0])]
@@ -206,15 +209,15 @@ def _label(prediction: Predictions, loaded: LoadedModel, ways: DecisionRules) ->
     return label
 
 
-def _cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
-    """Return the prediction with the least expected cost, as the part ``costs`` of evaluation.json was computed."""
+def _choose_cheapest(outputs: NDArray[np.float64], loaded: LoadedModel) -> str:
+    """Return the class with the lowest expected cost, computed as in the analysis ``costs`` of evaluation.json."""
     if loaded.temperature is not None:
         outputs = scaled(outputs, loaded.temperature, loaded.task)
     return loaded.class_names[int(min_cost_predictions(outputs, np.array(loaded.costs, np.float64))[0])]
 
 
-def _prediction_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
-    """Return the names in the prediction set, the likeliest first."""
+def _build_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, ...] | None:
+    """Return the class names in the prediction set, the most probable first."""
     if loaded.conformal is None:
         return None
     held = set_members(prediction, loaded.conformal)[0]
@@ -222,16 +225,16 @@ def _prediction_set(prediction: Predictions, loaded: LoadedModel) -> tuple[str, 
     return tuple(loaded.class_names[index] for index in order if held[index])
 
 
-def _interval(value: float, loaded: LoadedModel) -> tuple[float, float] | None:
-    """Return the ends of a number's interval; None where validation had too few images for any."""
+def _build_interval(value: float, loaded: LoadedModel) -> tuple[float, float] | None:
+    """Return the ends of a number's prediction interval; None where validation had too few images for any."""
     if loaded.conformal is None or loaded.conformal.threshold is None:
         return None
     low, high = value_range(np.array([value]), loaded.conformal)
     return float(low[0]), float(high[0])
 
 
-def _require_ways(loaded: LoadedModel, ways: DecisionRules) -> None:
-    """Refuse to apply what the manifest doesn't have."""
+def _require_rules(loaded: LoadedModel, ways: DecisionRules) -> None:
+    """Raise an error if a decision rule is to be applied that the manifest doesn't have."""
     rule = loaded.conformal
     no_sets = rule is None or (loaded.task == "regression" and rule.threshold is None)
     missing = {
@@ -247,6 +250,7 @@ def _require_ways(loaded: LoadedModel, ways: DecisionRules) -> None:
     for option, (lacks, what, part) in missing.items():
         if lacks:
             hint = (
-                f"leave {option} out; evaluation.json says under {part!r} what validation gave, where it gave anything"
+                f"leave {option} out; if validation could not determine it, evaluation.json gives the reason under "
+                f"{part!r}"
             )
             raise ModelFileError(f"the model has {what}", where=option, hint=hint)

@@ -1,4 +1,4 @@
-"""Predictions for unlabelled images as other programs read them: a JSON object each, or a CSV file."""
+"""Predictions for unlabelled images as JSON objects and as a CSV file, for other programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def prediction_document(prediction: ImagePrediction) -> dict[str, Any]:
 
 
 def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -> tuple[int, int]:
-    """Write a CSV file with a row an image and a column a class, and return how many rows and how many errors it has.
+    """Write a CSV file with one row for each image and one column for each class, and return its rows and errors.
+
+    Returns:
+        Number of rows, and number of rows with an error.
 
     Raises:
         ResourceError: The file can't be written.
@@ -42,7 +45,7 @@ def write_prediction_table(predictions: Iterable[ImagePrediction], path: Path) -
 
 
 def _set_columns(rows: Iterable[ImagePrediction]) -> dict[str, Callable[[ImagePrediction], object]]:
-    """Return the columns of prediction sets or intervals, each with what its cells hold; none where not asked for."""
+    """Return the columns of prediction sets or intervals, each with a function to its cell; empty without either."""
     for row in rows:
         if row.predictions is not None:
             return {"predictions": lambda row: SET_SEPARATOR.join(row.predictions or ())}

@@ -1,4 +1,4 @@
-"""What a model says of labelled images, and its file in the run folder."""
+"""A model's predictions for labelled images: computing them, and their CSV file in the run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1
-# From so many forward passes on, a model with folded BatchNorm wins back what making and compiling it takes.
+# From this many images on, a model with folded BatchNorm saves more time than building and compiling it takes.
 _WORTH_FOLDING = 1000
 
 
@@ -35,15 +35,15 @@ class Predictions:
     """The model's predictions for n images and k classes, in the order of the records.
 
     Attributes:
-        paths: n paths.
+        paths: Paths of the n images.
         labels: (n,) int64, index of the true class; -1 where the label is not one of the classes, and for all images
             of multi_label and regression.
         probabilities: (n, k) float64 in [0, 1]; for regression (n, 1) the predicted numbers.
-        class_names: k names; for regression that of the number.
-        rule: What a label is and how it is written.
+        class_names: Names of the k classes; for regression the number's name.
+        rule: The task, and how labels are written.
         targets: (n, k) float64 zeros and ones for multi_label, (n, 1) true numbers for regression; empty else.
-        thresholds: Of multi_label: from which probability on each label is given; 0.5 where there are none.
-        unknown: Of multi_label: images with a label that the model doesn't know.
+        thresholds: For multi_label, the probability from which on each label is predicted; 0.5 if empty.
+        unknown: For multi_label, the number of images with a label that the model doesn't know.
     """
 
     paths: tuple[str, ...]
@@ -65,7 +65,7 @@ class Predictions:
 
     @property
     def given(self) -> NDArray[np.bool_]:
-        """(n, k) which labels multi_label gives: those whose probability reaches their threshold."""
+        """(n, k) bool, which labels are predicted (multi_label): those whose probability reaches their threshold."""
         chosen: NDArray[np.bool_] = self.probabilities >= np.array(self.thresholds or 0.5)
         return chosen
 
@@ -76,8 +76,8 @@ class Predictions:
             for true, given in zip(self.targets >= 0.5, self.given, strict=True):
                 yield self._joined(true), self._joined(given)
         elif self.rule.task == "regression":
-            for value, prediction in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
-                yield number_text(value), f"{prediction:.9g}"
+            for value, predicted in zip(self.targets[:, 0], self.probabilities[:, 0], strict=True):
+                yield number_text(value), f"{predicted:.9g}"
         else:
             for label, best in zip(self.labels, self.predicted, strict=True):
                 yield names[label] if label >= 0 else "", names[best]
@@ -95,24 +95,24 @@ def predictions_of(
     rule: LabelRule,
     thresholds: Sequence[float] = (),
 ) -> Predictions:
-    """Return the model's outputs (n, k) for n images together with the truth in their labels' texts."""
+    """Return predictions from a model's outputs (n, k) and the texts of the n true labels."""
     names = tuple(class_names)
     single = rule.task in ("single_label", "ordinal")
     known = frozenset(names)
     several = rule.task == "multi_label"
     return Predictions(
         paths=tuple(paths),
-        labels=_positions(labels, names) if single else np.full(len(labels), UNKNOWN, np.int64),
+        labels=_find_indices(labels, names) if single else np.full(len(labels), UNKNOWN, np.int64),
         probabilities=outputs.reshape(len(labels), len(names)),
         class_names=names,
         rule=rule,
-        targets=np.zeros((0, 0)) if single else _targets(labels, names, rule),
+        targets=np.zeros((0, 0)) if single else _encode_targets(labels, names, rule),
         thresholds=tuple(thresholds),
         unknown=sum(not known.issuperset(rule.names(label)) for label in labels) if several else 0,
     )
 
 
-def _targets(labels: Sequence[str], names: Sequence[str], rule: LabelRule) -> NDArray[np.float64]:
+def _encode_targets(labels: Sequence[str], names: Sequence[str], rule: LabelRule) -> NDArray[np.float64]:
     if rule.task == "regression":
         # Float32, as training has them, would lose digits of the table.
         numbers = [number_of(label) for label in labels]
@@ -137,17 +137,17 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
     """Return the model's probabilities for labelled images, decoded as in training and not augmented.
 
     Args:
-        model: Takes (batch, height, width, 3) RGB pixels 0..255, gives (batch, k) probabilities.
-        records: n images; a label that is not in ``class_names`` becomes -1.
+        model: Model from (batch, height, width, 3) RGB pixels 0..255 to (batch, k) probabilities.
+        records: The n images; a label that is not in ``class_names`` becomes -1.
         class_names: The k classes in the order of the model's output.
         image: Size and fit of the model's input.
-        batch_size: Images a forward pass.
-        workers: Processes that decode.
+        batch_size: Images in a forward pass.
+        workers: Number of processes that decode.
         max_pixels: Larger images are refused from their header.
-        tta: Versions of each image beside itself whose probabilities are averaged.
-        rule: What a label is and how it is written.
-        thresholds: Of multi_label: from which probability on each label is given.
-        cache: Decoded images of this size.
+        tta: Test-time augmentation: copies of each image whose probabilities are averaged with its own.
+        rule: The task, and how labels are written.
+        thresholds: For multi_label, the probability from which on each label is predicted.
+        cache: Cache of decoded images of this size.
 
     Raises:
         DataError: An image vanished or can't be decoded; its path is named.
@@ -174,10 +174,12 @@ def predict_records(  # noqa: PLR0913 - the values of a recipe, each by its name
 
 
 def write_predictions(predictions: Predictions, path: Path, *, root: Path | None = None) -> None:
-    """Write ``path,label,predicted`` and a column of probabilities a class, or of the number, atomically.
+    """Write predictions as CSV: ``path,label,predicted`` and one column for each class's probability, or the number.
+
+    The file is replaced atomically.
 
     Args:
-        predictions: What to write. An unknown label is left empty.
+        predictions: The predictions. An unknown label is left empty.
         path: The CSV file.
         root: Paths below it are written relative to it, so that the run folder can be read on another machine.
     """
@@ -197,12 +199,12 @@ def read_predictions(
     """Read a file that `write_predictions` wrote.
 
     Args:
-        path: The file.
-        rule: What a label is and how it is written.
-        thresholds: Of multi_label: from which probability on each label is given.
+        path: The CSV file.
+        rule: The task, and how labels are written.
+        thresholds: For multi_label, the probability from which on each label is predicted.
 
     Raises:
-        DataError: It is not there, or not such a file.
+        DataError: The file doesn't exist, or is not a predictions file.
     """
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -223,7 +225,7 @@ def read_predictions(
         thresholds=thresholds,
     )
     if not np.isfinite(found.targets).all():
-        raise DataError("holds a label that is no number", where=str(path))
+        raise DataError("holds a label that is not a number", where=str(path))
     return found
 
 
@@ -234,12 +236,12 @@ def _numbers(rows: Sequence[Sequence[str]], classes: int, path: Path) -> NDArray
         raise DataError(f"holds a row without {classes} probabilities: {error}", where=str(path)) from error
 
 
-def _positions(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[np.int64]:
+def _find_indices(labels: Iterable[str], class_names: Sequence[str]) -> NDArray[np.int64]:
     position = {name: index for index, name in enumerate(class_names)}
     return np.array([position.get(label, UNKNOWN) for label in labels], dtype=np.int64)
 
 
 def told_path(path: str, root: Path | None) -> str:
-    """Return a path relative to the images' root where it lies below it."""
+    """Return a path relative to the images' root where it lies below the root; else the path itself."""
     given = Path(path)
     return given.relative_to(root).as_posix() if root is not None and given.is_relative_to(root) else path

@@ -81,13 +81,13 @@ def test_the_report_shows_folds_slices_and_gaps(folds, run_folder):
     assert "folds/fold-4" in page
     assert "camera: a&lt;b&gt;" in page
     assert "training minus test" in page
-    assert document["resolution"]["text"].split(",")[0] in page
+    assert document["power"]["text"].split(",")[0] in page
 
 
 def test_a_report_of_an_old_run_has_none_of_them(run_folder):
     path = run_folder / "evaluation.json"
     document = json.loads(path.read_text())
-    for key in ("gaps", "resolution"):
+    for key in ("gaps", "power"):
         del document[key]
     for split in document["splits"].values():
         del split["groups"]

@@ -56,7 +56,7 @@ def test_one_image_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
 
 
 @pytest.mark.parametrize(
-    ("told", "strange", "share"),
+    ("flags", "flagged", "share"),
     [
         ([True, True, False], True, 2 / 3),
         ([True, False, False], False, 1 / 3),
@@ -65,16 +65,16 @@ def test_one_image_gets_the_mean_or_the_error_of_whoever_could_not_read_it():
         ([None, None], None, None),
     ],
 )
-def test_a_image_is_a_stranger_where_most_models_that_can_tell_say_so(told, strange, share):
+def test_an_image_is_out_of_distribution_where_most_models_with_a_detector_flag_it(flags, flagged, share):
     first = LoadedModel(None, ("ant", "bee"), ImageSettings(height=32, width=32), ModelConfig(), 10, "")
     predictions = [
         ImagePrediction(
             "a.png", "ant", {"ant": 0.6, "bee": 0.4}, None, out_of_distribution=one, out_of_distribution_score=score
         )
-        for one, score in zip(told, (900.0, 3.0, 0.1), strict=False)
+        for one, score in zip(flags, (900.0, 3.0, 0.1), strict=False)
     ]
     mean = mean_image(predictions, first)
-    assert mean.out_of_distribution is strange
+    assert mean.out_of_distribution is flagged
     assert mean.out_of_distribution_score == (share if share is None else pytest.approx(share))
 
 

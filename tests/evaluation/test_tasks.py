@@ -94,7 +94,7 @@ def test_a_resampling_of_labels_is_the_metric_of_the_images_drawn(tags: tuple[np
     bootstrap = Bootstrap(3, 0.95, 1, stratified=False)
     weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), bootstrap)))
     rankings = [multilabel._Ranking.of(true[:, label], probabilities[:, label]) for label in range(4)]
-    headline, _ = multilabel._metrics(true, given, rankings, weights)
+    headline, _ = multilabel._compute_metrics(true, given, rankings, weights)
     for sample in range(3):
         drawn = np.repeat(np.arange(COUNT), weights[:, sample].astype(int))
         present = true[drawn].any(axis=0)
@@ -124,12 +124,12 @@ def test_thresholds_stay_in_the_middle_where_validation_says_nothing() -> None:
     assert choose_thresholds(tagged(true, probabilities / 4))[0] == pytest.approx((0.2 + 0.025) / 2)
 
 
-def test_labels_that_are_absent_or_never_given_are_told() -> None:
+def test_labels_that_are_absent_or_never_predicted_are_noted() -> None:
     true = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
     found = evaluate_split(tagged(true, np.array([[0.9, 0.1, 0.1]] * 3)), config=CONFIG, seed=0)
     notes = " ".join(found.notes)
     assert "no images of cat" in notes
-    assert "never given: bee" in notes
+    assert "never predicted: bee" in notes
     assert "1 image without any label" in notes
     assert found.classes[2].metrics["f1"].value is None
     with pytest.raises(DataError, match="none of 3 images"):
@@ -179,7 +179,7 @@ def test_a_resampling_of_numbers_is_the_metric_of_the_images_drawn(ages: tuple[n
     true, given = ages
     weights = next(iter(resampled_weights(np.zeros(COUNT, np.int64), Bootstrap(3, 0.95, 1, stratified=False))))
     ranks = (regression._Ranks.of(true), regression._Ranks.of(given))
-    metrics = regression._metrics(true, given, ranks, weights)
+    metrics = regression._compute_metrics(true, given, ranks, weights)
     for sample in range(3):
         drawn = np.repeat(np.arange(COUNT), weights[:, sample].astype(int))
         assert metrics["r2"][sample] == pytest.approx(r2_score(true[drawn], given[drawn]))
@@ -229,9 +229,9 @@ def test_a_bar_can_be_a_ceiling_for_what_is_better_when_lower(ages: tuple[np.nda
         Requirement(metric="r2", upper_bound=1.0)
 
 
-def test_bars_are_read_from_the_command_line() -> None:
+def test_requirements_are_read_from_the_command_line() -> None:
     assert read_requirement("mae:upper_bound=5") == Requirement(metric="mae", upper_bound=5.0)
-    assert read_requirement("f1:lower_bound=0.5").bar == ("lower_bound", 0.5)
+    assert read_requirement("f1:lower_bound=0.5").threshold == ("lower_bound", 0.5)
     with pytest.raises(RecipeError, match="better when lower"):
         read_requirement("rmse:lower_bound=5")
 
@@ -253,7 +253,7 @@ def test_predictions_of_numbers_can_be_written_and_read(tmp_path: Path) -> None:
     found = read_predictions(tmp_path / "test.csv", rule=predictions.rule)
     np.testing.assert_array_equal(found.targets, predictions.targets)
     np.testing.assert_array_equal(found.probabilities, predictions.probabilities)
-    with pytest.raises(DataError, match="no number"):
+    with pytest.raises(DataError, match="not a number"):
         (tmp_path / "bad.csv").write_text("path,label,predicted,age\n1.png,old,3,3\n")
         read_predictions(tmp_path / "bad.csv", rule=predictions.rule)
 

@@ -1,1 +1,1 @@
-"""Comparison of runs on the same test images."""
+"""Paired comparison of runs on the same test images: differences, significance tests and prediction churn."""

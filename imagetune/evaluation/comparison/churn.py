@@ -1,4 +1,4 @@
-"""Prediction churn: which predictions change from run to run, and how (Milani Fard and others 2016)."""
+"""Prediction churn between runs: which predictions change, and whether they improve (Milani Fard and others 2016)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 
 
 def prediction_changes(first: RunPredictions, second: RunPredictions, *, confidence: float | None) -> Churn | Closeness:
-    """Return how predictions change from the first run to the second.
+    """Return the prediction churn from the first run to the second; for regression how close their predictions are.
 
     Args:
         first: The first run.
         second: The second run, on the same images.
-        confidence: Of the share's interval; None leaves it out, as where images are not independent.
+        confidence: Coverage of the share's interval; None leaves it out, as where images are not independent.
     """
     if first.task == "regression":
         true, one, other = (numbers.astype(np.float64) for numbers in (first.true, first.given, second.given))
@@ -41,13 +41,13 @@ def prediction_changes(first: RunPredictions, second: RunPredictions, *, confide
 
 
 def differing_images(runs: Sequence[RunPredictions]) -> Ints:
-    """Return the images that not all runs predict alike, the most telling first.
+    """Return the indices (m,) of images that not all runs predict alike, the largest disagreement first.
 
-    Those come first on which some are right and some wrong, and among them those whose probabilities of the truth are
-    furthest apart; with regression all images come, by how far the predictions lie apart.
+    Images come first on which some runs are right and some wrong, and among them those whose probabilities of the true
+    class are furthest apart. Regression lists all images, by the distance between the predictions.
 
     Args:
-        runs: All on the same images.
+        runs: Predictions of all runs for the same images.
     """
     first = runs[0]
     if first.task == "regression":
@@ -55,7 +55,7 @@ def differing_images(runs: Sequence[RunPredictions]) -> Ints:
         return np.argsort(given.min(axis=0) - given.max(axis=0), kind="stable").astype(np.int64)
     different = np.any([run.given != first.given for run in runs], axis=0)
     different = different if different.ndim == 1 else different.any(axis=1)
-    chances = np.stack([_of_truth(run) for run in runs])
+    chances = np.stack([_get_true_probabilities(run) for run in runs])
     apart = chances.max(axis=0) - chances.min(axis=0)
     rights = np.stack([run.right for run in runs])
     split = np.asarray(rights.any(axis=0) & ~rights.all(axis=0), np.bool_)
@@ -63,8 +63,8 @@ def differing_images(runs: Sequence[RunPredictions]) -> Ints:
     return chosen[np.lexsort((-apart[chosen], ~split[chosen]))].astype(np.int64)
 
 
-def _of_truth(predictions: RunPredictions) -> Floats:
-    """Return (n,) the probability of the true class; with multi_label the mean probability of what is true."""
+def _get_true_probabilities(predictions: RunPredictions) -> Floats:
+    """Return the probability (n,) of the true class; for multi_label the mean over all labels."""
     if predictions.task == "multi_label":
         likely: Floats = np.where(predictions.true, predictions.probabilities, 1 - predictions.probabilities).mean(
             axis=1

@@ -1,8 +1,8 @@
-"""Two or more runs on the same test images: what they differ in, and whether it is more than chance.
+"""Paired comparison of two or more runs on the same test images: differences, intervals and significance tests.
 
-Everything is paired. A resampling draws images, with what all runs say of them; a test swaps the predictions of two
-runs image by image. Most of what makes one test harder than another is the same for both runs and falls out of their
-difference, so that far smaller differences show than two separate intervals would.
+Everything is paired. A resampling draws images together with all runs' predictions; a test swaps the predictions of
+two runs image by image. Most of what makes one image harder than another is the same for both runs and cancels in
+their difference, so that far smaller differences are detected than two separate intervals could show.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ _NOTHING = 1e-12
 def compare_predictions(
     runs: Mapping[str, Predictions], *, groups: Ints, bootstrap: Bootstrap, metric: str | None = None
 ) -> Comparison:
-    """Return how runs differ on the same images, with paired intervals and tests.
+    """Return the paired comparison of runs: differences with bootstrap intervals, tests corrected by Holm, churn.
 
     Args:
-        runs: Predictions by the run's key: of the same n images in the same order, with the same labels, all known,
-            and the same order of classes.
-        groups: (n,) number of each image's group, from 0; each its own where images are independent.
-        bootstrap: How intervals are made.
+        runs: Predictions by the run's key, for the same n images in the same order, with the same known labels and
+            the same order of classes.
+        groups: (n,) number of each image's group, from 0; each image is its own group where images are independent.
+        bootstrap: Settings of the intervals.
         metric: The metric that decides; by default that of the task.
     """
     predictions = {key: predictions_of(predictions) for key, predictions in runs.items()}
@@ -78,7 +78,7 @@ def compare_predictions(
     tested = Tested(predictions, groups, grouped, bootstrap, metric or TASK_METRICS[task].decides)
     resampled = {key: redrawn_metrics(tested, key) for key in predictions}
     pairs = [_pair(tested, resampled, first, second) for first, second in combinations(predictions, 2)]
-    # With a test a pair, chance alone would soon show a difference among many runs that are equally good.
+    # With one test for each pair, chance alone would soon show a difference among many equally good runs.
     corrected = adjust_p_values([pair.test.p_value for pair in pairs])
     return Comparison(
         task=task,
@@ -127,38 +127,41 @@ def _pair(tested: Tested, resampled: Mapping[str, Resampled], first: str, second
 def _difference(
     value: float, samples: Floats, confidence: float, *, precision: Precision | None, worth: float | None
 ) -> Estimate:
-    """Return a difference with its interval: expanded percentiles, as of any metric.
+    """Return a difference with its expanded percentile interval (Hesterberg, The American Statistician 69, 2015).
 
     Args:
-        value: The difference.
-        samples: (m,) resampled.
-        confidence: Coverage.
-        precision: What the draws can't show.
-        worth: How many images the shares are of, where they are shares.
+        value: The observed difference.
+        samples: (m,) differences of the resamplings.
+        confidence: Coverage of the interval, in (0, 1).
+        precision: By how much percentiles must be expanded; None where there are too few images.
+        worth: Effective number of images of the two shares; None for metrics that are no shares.
     """
     if np.isnan(value):
         return Estimate(None, reason="not defined on these images")
-    defined = samples[np.isfinite(samples)]
-    same = len(defined) > 0 and np.ptp(defined) < _NOTHING
+    finite = samples[np.isfinite(samples)]
+    same = len(finite) > 0 and np.ptp(finite) < _NOTHING
     if same and worth is None:
-        return Estimate(value, reason="every image that was drawn says the same")
+        return Estimate(value, reason="no interval: the difference is the same in every resampling")
     if same and worth is not None:
-        # Both runs may still differ on images of a kind that these hold none of.
+        # No resampling can show images of a kind that the test lacks, on which the runs may differ.
         bound = 1 - flawless_bound(worth, confidence)
-        how = "every image that was drawn says the same: exact bound"
+        how = "the difference is the same in every resampling: exact bound"
         return Estimate(value, max(-1.0, value - bound), min(1.0, value + bound), how, "clopper-pearson")
     if precision is None:
         return Estimate(value, reason="too few images for an interval")
-    if not len(defined):
+    if not len(finite):
         return Estimate(value, reason="no interval: too many images and classes to resample")
     tail = float(ndtr(-precision.quantile * sqrt(precision.inflation)))
-    # This kind of quantile makes up for there being few resamplings, too: another one lies below it with that chance.
-    low, high = np.quantile(defined, [tail, 1 - tail], method="weibull")
+    # Weibull's quantile is unbiased for few resamplings: a further one lies below it with just that probability.
+    low, high = np.quantile(finite, [tail, 1 - tail], method="weibull")
     return Estimate(value, float(low), float(high), method="paired bootstrap")
 
 
 def _test(tested: Tested, first: RunPredictions, second: RunPredictions, difference: float) -> PairTest:
-    """Test the deciding metric: over all swaps where it is a mean of whole numbers, else over drawn ones."""
+    """Return the permutation test of the deciding metric: exact where it is a mean of whole numbers, else Monte Carlo.
+
+    An exact test needs the distribution of a sum of integers; other metrics have too many swaps to count.
+    """
     name, by_group = tested.metric, " by group" if tested.grouped else ""
     one, other = whole_scores(first, name), whole_scores(second, name)
     if one is not None and other is not None:
@@ -210,7 +213,7 @@ def _class_difference(
         value,
         one.class_samples[:, index] - other.class_samples[:, index],
         tested.bootstrap.confidence,
-        # A label's F1 also hangs on the images that lack it.
+        # A label's F1 depends on the images without it, too, through false positives.
         precision=unseen_precision(tested.units if task == "multi_label" else of_class, 1, tested.bootstrap.confidence),
         worth=None if task == "regression" else float(of_class),
     )
@@ -224,7 +227,7 @@ def _class_difference(
 def _class_test(
     tested: Tested, first: RunPredictions, second: RunPredictions, index: int
 ) -> tuple[tuple[int | None, int | None], float | None]:
-    """Return on how many images only one is right about a class, and the p-value of a test of that."""
+    """Return on how many images only the first and only the second run is right about a class, and the p-value."""
     if first.task == "regression":
         return (None, None), None if tested.grouped else _signed_ranks(first, second, first.part == index)
     if first.task == "multi_label":
@@ -247,11 +250,12 @@ def _power(tested: Tested, first: RunPredictions, second: RunPredictions, differ
     confidence, images = tested.bootstrap.confidence, len(tested.groups)
     if tested.metric in ("accuracy", "subset_accuracy") and not tested.grouped:
         discordant = float((first.right != second.right).mean())
-        least = min_detectable_difference(images, discordant, confidence=confidence)
-        return Power(images_to_tell(difference, discordant, confidence=confidence), least)
-    defined = samples[np.isfinite(samples)]
+        detectable = min_detectable_difference(images, discordant, confidence=confidence)
+        return Power(images_to_tell(difference, discordant, confidence=confidence), detectable)
+    finite = samples[np.isfinite(samples)]
     free = tested.units - tested.strata
-    if np.isnan(difference) or len(defined) < 2 or free < 1 or not defined.std():
+    if np.isnan(difference) or len(finite) < 2 or free < 1 or not finite.std():
         return Power(None, None)
-    least = deviations_to_tell(confidence=confidence) * float(defined.std()) * sqrt(tested.units / free)
-    return Power(images * (least / difference) ** 2 if difference else None, least)
+    detectable = deviations_to_tell(confidence=confidence) * float(finite.std()) * sqrt(tested.units / free)
+    # Standard errors fall with the root of the number of images.
+    return Power(images * (detectable / difference) ** 2 if difference else None, detectable)

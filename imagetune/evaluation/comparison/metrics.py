@@ -1,4 +1,4 @@
-"""What is compared of a run, task by task: its metrics as functions of how often each image counts."""
+"""The metrics of a compared run for each task, as functions of image weights, for resampling and permutation tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, losses, mean_ov
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 
-# Regression has no classes: the numbers are looked at in so many parts, of at least so many images.
+# Regression has no classes, so it is compared in ranges of the true number; a smaller range could show no difference.
 PARTS, MIN_PART = 3, 10
 
 Ints = NDArray[np.int64]
@@ -27,15 +27,15 @@ Metrics: TypeAlias = tuple[Mapping[str, Floats], Floats]
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """What one run says of n images, ready to be compared.
+    """One run's predictions for n images, prepared for a comparison.
 
     Attributes:
-        task: What a label is.
+        task: The task of the run.
         true: (n,) int64 classes; for multi_label (n, k) bool; for regression (n,) float64 numbers.
-        given: The predictions, likewise.
+        given: The predictions, in the same form as ``true``.
         probabilities: (n, k) float64, rows that sum to 1 where an image has one class.
-        part: (n,) int64 class of each image; for regression the part that its number lies in; zeros for multi_label.
-        names: Of the classes or parts.
+        part: (n,) int64 class of each image; for regression the range of its true number; zeros for multi_label.
+        names: Names of the classes or ranges.
     """
 
     task: Task
@@ -54,7 +54,7 @@ class RunPredictions:
         return equal if equal.ndim == 1 else equal.reshape(len(equal), -1).min(axis=1)
 
     def followed_by(self, other: RunPredictions) -> RunPredictions:
-        """Return the predictions of two runs to the same images as those to twice as many."""
+        """Return two runs' predictions for the same n images, concatenated as 2n images for a permutation test."""
         return RunPredictions(
             self.task,
             np.concatenate([self.true, other.true]),
@@ -66,7 +66,7 @@ class RunPredictions:
 
 
 def predictions_of(predictions: Predictions) -> RunPredictions:
-    """Return what is compared of predictions, all of whose labels are known to the model."""
+    """Return predictions prepared for a comparison; all their labels must be known to the model."""
     task, names = predictions.rule.task, predictions.class_names
     if task == "multi_label":
         none = np.zeros(len(predictions.paths), np.int64)
@@ -77,19 +77,20 @@ def predictions_of(predictions: Predictions) -> RunPredictions:
         true = predictions.targets[:, 0]
         part, told = ranges_of(true, most=PARTS, least=MIN_PART)
         return RunPredictions(task, true, predictions.probabilities[:, 0], predictions.probabilities, part, told)
+    # Float32 rows sum to 1 only nearly, which the log loss would show.
     sums = np.maximum(predictions.probabilities.sum(axis=1, keepdims=True), TINY)
     labels = predictions.labels
     return RunPredictions(task, labels, predictions.predicted, predictions.probabilities / sums, labels, names)
 
 
 def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weights], Metrics]:
-    """Return what computes, from weights (n, b), the headline metrics (b,) by name and the class metric (k, b).
+    """Return a function from weights (n, b) to headline metrics (b,) by name and the metric of each class (k, b).
 
     A metric that is not defined is NaN.
 
     Args:
-        predictions: Of a run.
-        samples: How many weights there will be: with very many, the mean average precision is left out.
+        predictions: The run's predictions.
+        samples: Number of resamplings to come: with very many, the mean average precision is left out.
     """
     if predictions.task == "multi_label":
         return _label_metrics(predictions, with_ranking=predictions.true.size * samples <= AUC_STEPS)
@@ -99,7 +100,8 @@ def metrics_of(predictions: RunPredictions, *, samples: int) -> Callable[[Weight
 
 
 def whole_scores(predictions: RunPredictions, metric: str) -> Ints | None:
-    """Return (n,) whole numbers whose mean a metric is, but for a factor; None where it is no such mean."""
+    """Return integer scores (n,) whose mean is the metric, up to a factor; None for a metric that is no such mean."""
+    # A constant factor changes no p-value, so that counts stand for shares.
     if metric in ("accuracy", "subset_accuracy"):
         return predictions.right.astype(np.int64)
     if metric == "hamming_loss":

@@ -1,4 +1,4 @@
-"""What a comparison draws: images, with what all runs say of them, and each run's metrics on them."""
+"""Paired resampling for a comparison: images are drawn together with all runs' predictions, for each run's metrics."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Tested:
-    """The predictions that are compared, and how images are drawn for intervals and tests.
+    """The predictions that are compared, and the settings of intervals and tests.
 
     Attributes:
-        predictions: By the run's key.
-        groups: (n,) which images are drawn and swapped as one.
-        grouped: Whether some are.
-        bootstrap: How intervals are made.
+        predictions: Each run's predictions, by its key.
+        groups: (n,) group of each image; a group is resampled and swapped as a whole.
+        grouped: Whether any group has several images.
+        bootstrap: Settings of the intervals.
         metric: The metric that decides.
     """
 
@@ -68,7 +68,7 @@ class Tested:
         return np.bincount(self.groups, weights=scores, minlength=self.units).round().astype(np.int64)
 
     def precision(self, name: str) -> Precision | None:
-        """Return what the draws can't show of a headline metric; None where they show nothing of its spread."""
+        """Return the small-sample corrections of a headline metric; None where the draws show nothing of its spread."""
         if METRICS[name].mean_over == "classes" and self.bootstrap.stratified:
             counts = np.unique(self.some.part, return_counts=True)[1]
             # Degrees of freedom of a mean of means (Satterthwaite, Biometrics Bulletin 2, 1946).
@@ -78,25 +78,25 @@ class Tested:
         return unseen_precision(self.units, self.strata, self.bootstrap.confidence)
 
     def worth(self, name: str) -> float:
-        """Return how many images a share is of; a mean over classes is as unsure as its small classes."""
+        """Return the effective number of images of a share, which for a macro average its small classes limit."""
         if METRICS[name].mean_over != "classes":
             return float(self.units)
         true = self.some.true
-        # A mean over classes is decided by its smallest classes, whatever the number of all images.
+        # In a macro average an image of a small class weighs more than one of a large class.
         counts = true.sum(axis=0) if true.ndim == 2 else np.bincount(true.astype(np.int64))
         return min(float(self.units), effective_images(counts[counts > 0].astype(np.float64)))
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A run's metrics: as they are, and in m resamplings.
+    """A run's metrics on all images, on m bootstrap resamplings, and without each jackknife unit.
 
     Attributes:
-        values: By name.
-        by_class: (k,).
-        samples: (m,) by name.
-        class_samples: (m, k).
-        left_out: By name, without each image or group.
+        values: Headline metrics by name.
+        by_class: (k,) metric of each class.
+        samples: (m,) headline metrics of the resamplings, by name.
+        class_samples: (m, k) metric of each class in the resamplings.
+        left_out: Headline metrics without each image or group, by name.
     """
 
     values: Mapping[str, float]
@@ -107,11 +107,12 @@ class Resampled:
 
 
 def redrawn_metrics(tested: Tested, key: str) -> Resampled:
-    """Return the metrics of the run with that key, on its images, on each resampling, and without each unit."""
+    """Return a run's metrics on all images, on each bootstrap resampling, and without each jackknife unit."""
     predictions, bootstrap = tested.predictions[key], tested.bootstrap
     compute = metrics_of(predictions, samples=bootstrap.samples)
     values, by_class = compute(np.ones((len(tested.groups), 1), np.float32))
     cells = cells_of(predictions)
+    # The same seed for every run: all runs see the same resamplings, which makes their differences paired.
     groups = tested.groups if tested.grouped else None
     chunks = resampled_weights(predictions.part, bootstrap, groups=groups, cells_a_sample=cells)
     found = [compute(weights) for weights in chunks]
@@ -128,18 +129,18 @@ def redrawn_metrics(tested: Tested, key: str) -> Resampled:
 
 
 def cells_of(predictions: RunPredictions) -> int:
-    """Return how many numbers a resampling holds; the ranks of regression take several an image."""
+    """Return how many numbers one resampling keeps in memory; the ranks of regression take several for each image."""
     classes = len(predictions.names)
     return {"ordinal": classes * classes, "regression": 4 * len(predictions.part)}.get(predictions.task, classes)
 
 
 def own_metrics(tested: Tested, found: Resampled) -> dict[str, Estimate]:
     """Return a run's headline metrics with their intervals."""
-    return {name: _own_metric(tested, name, value, found) for name, value in found.values.items()}
+    return {name: _estimate_metric(tested, name, value, found) for name, value in found.values.items()}
 
 
-def _own_metric(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
-    """Return a run's own metric with an interval of the kind that its report gives it."""
+def _estimate_metric(tested: Tested, name: str, value: float, found: Resampled) -> Estimate:
+    """Return a run's own metric with the kind of interval that evaluation.json gives it."""
     metric = METRICS[name]
     if metric.mean_over == "images" and not tested.grouped:
         return share_estimate(value * tested.units, tested.units, tested.bootstrap.confidence)
@@ -163,7 +164,7 @@ def _own_metric(tested: Tested, name: str, value: float, found: Resampled) -> Es
 
 
 def unseen_precision(units: int, strata: int, confidence: float) -> Precision | None:
-    """Return what draws of units in strata can't show; None where each unit is a stratum of its own."""
+    """Return the small-sample corrections for units drawn in strata; None where each unit is a stratum of its own."""
     free = units - strata
     return Precision(units / free, two_sided_quantile(confidence, free + 1)) if free > 0 else None
 

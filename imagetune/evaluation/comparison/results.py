@@ -1,4 +1,4 @@
-"""What a comparison of runs finds."""
+"""The result types of a comparison of runs: differences, tests, churn and power."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class MetricDifference:
     """A metric of two runs on the same images, and the difference with its interval.
 
     Attributes:
-        name: Of the metric.
-        first: The first run's; None where it is not defined.
-        second: The second run's.
+        name: Name of the metric.
+        first: The first run's value; None where it is not defined.
+        second: The second run's value.
         difference: The first minus the second, with its interval.
     """
 
@@ -33,15 +33,16 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """The images of one class, as two runs predict them.
+    """The difference of two runs on the images of one class.
 
     Attributes:
-        images: How many are of the class; for regression, lie in the part of the numbers.
+        name: Name of the class; for regression the range of numbers.
+        images: Number of images of the class, or in the range.
         metric: Recall; F1 for multi_label, mean absolute error for regression.
         only_first: Images on which only the first is right, about this class; None for regression.
         only_second: Images on which only the second is right.
-        p_value: Of a test of the class by itself: McNemar's; for regression Wilcoxon's signed ranks.
-        corrected: The same, corrected for all classes (Holm).
+        p_value: p-value of a test of the class by itself: McNemar's; for regression Wilcoxon's signed ranks.
+        corrected: The p-value corrected for all classes (Holm).
     """
 
     name: str
@@ -55,12 +56,12 @@ class ClassDifference:
 
 @dataclass(frozen=True)
 class PairTest:
-    """Whether two runs can be told apart by one metric.
+    """The significance test of the difference of two runs in one metric.
 
     Attributes:
-        method: What the test is called.
-        p_value: Two-sided.
-        corrected: The same, corrected for all pairs (Holm); what decides.
+        method: Name of the test.
+        p_value: Two-sided p-value.
+        corrected: The p-value corrected for all pairs (Holm), which decides.
     """
 
     method: str
@@ -70,11 +71,11 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Churn:
-    """How predictions change from the first run to the second.
+    """Prediction churn: how many predictions change from the first run to the second, and how.
 
     Attributes:
-        changed: Images whose prediction changes.
-        share: The same as a share, with Wilson's interval where images are independent.
+        changed: Number of images whose prediction changes.
+        share: Share of images whose prediction changes, with Wilson's interval where images are independent.
         right_to_wrong: Images on which only the first run is right.
         wrong_to_right: Images on which only the second run is right.
         both_right: Images that both have right.
@@ -91,7 +92,7 @@ class Churn:
 
 @dataclass(frozen=True)
 class Closeness:
-    """How predictions that are numbers change from the first run to the second.
+    """How regression predictions change from the first run to the second.
 
     Attributes:
         mean_change: Mean absolute difference of the two predictions, in the labels' unit.
@@ -106,13 +107,12 @@ class Closeness:
 
 @dataclass(frozen=True)
 class Power:
-    """How small a difference a test of this size can detect, and what size this difference would take.
+    """The power of a comparison: its minimum detectable difference, and the sample size for the observed difference.
 
     Attributes:
-        images_needed: Test images that would show the difference that was seen, if it is real, in four of five
-            tests; None where there is none.
-        min_detectable_difference: The difference that this test would show in four of five tests; None where it is not
-            known.
+        images_needed: Test images that would detect the observed difference, if it is real, with 80% power; None where
+            there is no difference.
+        min_detectable_difference: The difference that this test detects with 80% power; None where it is unknown.
     """
 
     images_needed: float | None
@@ -121,7 +121,7 @@ class Power:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two runs, by their keys, in everything that is compared."""
+    """The comparison of two runs, which are named by their keys."""
 
     first: str
     second: str
@@ -138,18 +138,18 @@ class PairComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a comparison of two or more runs found.
+    """The result of a comparison of two or more runs.
 
     Attributes:
-        task: What a label is.
+        task: The task of the runs.
         metric: The metric that decides.
-        images: That all runs were tested on.
-        groups: In so many groups; None where each image stands for itself.
-        bootstrap: How the intervals were made.
-        metrics: Headline metrics with intervals, by run's key and name.
+        images: Number of images that all runs were tested on.
+        groups: Number of groups of images; None where images are independent.
+        bootstrap: Settings of the intervals.
+        metrics: Headline metrics with intervals, by the run's key and the metric's name.
         pairs: All pairs of runs.
-        differing: Images that not all runs predict alike, the most telling first; with regression all, by how far the
-            predictions lie apart.
+        differing: (m,) indices of images that not all runs predict alike, the largest disagreement first; for
+            regression of all images.
     """
 
     task: Task

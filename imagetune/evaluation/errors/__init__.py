@@ -1,1 +1,1 @@
-"""Error analysis: mistakes, slices, residuals, confusions, neighbours."""
+"""Error analysis: worst mistakes, slices, residuals, rank errors, and confusions of labels."""

@@ -1,4 +1,4 @@
-"""Which predictions of a model are its worst mistakes: wrong, and sure of it."""
+"""The worst mistakes of a model: wrong predictions with the highest confidence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from imagetune.evaluation.predictions import Predictions
 
 
 def wrong_images(predictions: Predictions) -> NDArray[np.int64]:
-    """Return the images that the model was wrong about, those first that it was surest of.
+    """Return the indices (m,) of wrongly predicted images, the most confident mistakes first.
 
-    With multi_label that is the wrong label furthest from its threshold; with ordinal those come first that are the
-    most ranks off; with regression all are wrong, and those with the largest error come first.
+    For multi_label, confidence is the distance of the wrong label furthest from its threshold. For ordinal, mistakes
+    that are more ranks off come first. For regression all images are listed, the largest error first.
     """
     if predictions.rule.task == "regression":
         return np.argsort(-np.abs(predictions.probabilities - predictions.targets)[:, 0], kind="stable")
@@ -29,12 +29,12 @@ def wrong_images(predictions: Predictions) -> NDArray[np.int64]:
 
 
 def worst_label(predictions: Predictions, index: int) -> int:
-    """Return which wrong label of an image of multi_label is furthest from its threshold; of none wrong the first."""
+    """Return the wrong label of an image that is furthest from its threshold (multi_label); 0 where none is wrong."""
     return int(_wrong_label_distances(predictions)[index].argmax())
 
 
 def _wrong_label_distances(predictions: Predictions) -> NDArray[np.float64]:
-    """Return how far each label (n, k) that is wrong lies from its threshold, -1 where it is right."""
+    """Return the distance of each wrong label's probability from its threshold, (n, k); -1 where a label is right."""
     missed = (predictions.targets >= 0.5) != predictions.given
     distances = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5))
     return np.where(missed, distances, -1.0)

@@ -1,4 +1,4 @@
-"""The part ``rank_errors``: by how many ranks predictions are off where classes are ordered, and which way."""
+"""Analysis ``rank_errors`` of ordered classes: by how many ranks predictions are off, and in which direction."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Ints = NDArray[np.int64]
 
 
 def rank_errors_part(run: Examined) -> dict[str, Any] | None:
-    """Return how far off the predictions are; None where classes have no order.
+    """Return the distribution of rank errors and the bias, overall and by class; None where classes have no order.
 
     The document::
 
         {"split": "test", "images": 85,
          "distances": [{"off": -1, "images": 7, "share": {"value", "low", "high"}}],  prediction minus truth, in ranks
-         "bias": {...},                                                                    mean of that
+         "bias": {...},                                                                    mean of ``off``
          "too_high": {...}, "too_low": {...},                                              shares of the images
          "classes": [{"class": "small", "images": 20, "error": {...}, "bias": {...}}],   error: mean distance
          "text": "..."}
 
-    The lowest class can't be predicted as a lower one, nor the highest for a higher one: theirs is bias that any
-    mistake makes.
+    The lowest class can't be predicted as a lower one, nor the highest as a higher one, so that any mistake biases
+    these two.
     """
     name = tested_split(run)
     split = known_split(run, name)
@@ -51,14 +51,14 @@ def rank_errors_part(run: Examined) -> dict[str, Any] | None:
         "too_high": draws.share(off > 0).to_dict(),
         "too_low": draws.share(off < 0).to_dict(),
         "classes": [
-            _class_row(text, labels == place, off, draws) for place, text in enumerate(predictions.class_names)
+            _describe_class(text, labels == place, off, draws) for place, text in enumerate(predictions.class_names)
         ],
     }
-    return {**document, "text": " ".join(_sentences(document))}
+    return {**document, "text": " ".join(_summarise(document))}
 
 
-def _class_row(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> dict[str, Any]:
-    """Return how far off the images of a class are."""
+def _describe_class(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> dict[str, Any]:
+    """Return the mean rank error and the bias of one class's images."""
     found = {"error": Estimate(None, reason="no images of this class")}
     found["bias"] = found["error"]
     if own.any():
@@ -67,9 +67,9 @@ def _class_row(name: str, own: NDArray[np.bool_], off: Ints, draws: Draws) -> di
     return {"class": name, "images": int(own.sum()), **{key: metric.to_dict() for key, metric in found.items()}}
 
 
-def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
+def _summarise(document: Mapping[str, Any]) -> Iterator[str]:
     shares = {row["off"]: row["share"]["value"] for row in document["distances"]}
     near = shares.get(-1, 0.0) + shares.get(1, 0.0)
     beyond = max(0.0, 1 - shares[0] - near)
-    yield f"{shares[0]:.1%} of the predictions are right, {near:.1%} are one rank off, {beyond:.1%} further."
+    yield f"{shares[0]:.1%} of the predictions are right, {near:.1%} are one rank off, {beyond:.1%} are further off."
     yield bias_words(document["bias"], unit=" ranks")

@@ -1,13 +1,13 @@
-"""The part ``residuals``: how far off predicted numbers are, which way, and for which numbers.
+"""Analysis ``residuals`` of regression: bias, calibration slope, heteroscedasticity, and errors by range of numbers.
 
-A residual is the prediction minus the truth. Three questions: are predictions too high or too low on the whole, or in
-some range of numbers; do true numbers rise as fast as predictions do (the line of the truth on the prediction, whose
-slope is 1 and whose intercept is 0 where predictions mean what they say: Mincer and Zarnowitz 1969, Cox 1958); and do
-errors grow with the prediction (the rank correlation of a prediction with its distance from that line, as Glejser's
-test, JASA 64, 1969, but by ranks).
+A residual is the prediction minus the true number. Three questions: are predictions too high or too low overall, or in
+some range of numbers (bias); do true numbers rise as fast as predictions do (the regression line of the truth on the
+prediction has slope 1 and intercept 0 for calibrated predictions: Mincer and Zarnowitz 1969, Cox 1958); and do errors
+grow with the prediction (rank correlation of a prediction with its distance from that line, a rank version of Glejser's
+test, JASA 64, 1969).
 
-By true value, any model that isn't perfect is too high for low numbers and too low for high ones, as it can't know
-which of its images are extreme. By prediction it need not be: that is what can be mended.
+Grouped by true number, any imperfect model is too high for low numbers and too low for high ones, as it can't know
+which of its images are extreme (regression to the mean). Grouped by prediction it need not be: that bias can be mended.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from imagetune.evaluation.metrics.regression import MAX_RANGES, MIN_IMAGES, rang
 from imagetune.evaluation.probabilities.confidence import Draws, draws_of, known_split, tested_split
 from imagetune.evaluation.statistics.intervals import Estimate
 
+# Quantiles of the absolute error: the typical one, and two that say how far off it can be.
 SHARES = (0.5, 0.9, 0.95)
 LEVEL = 0.05
 
@@ -34,7 +35,7 @@ Weights = NDArray[np.floating]
 
 
 def residuals_part(run: Examined) -> dict[str, Any] | None:
-    """Return what the errors of predicted numbers are like; None where classes are predicted.
+    """Return the analysis of regression residuals on the tested split; None for other tasks.
 
     The document::
 
@@ -48,8 +49,8 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
          "by_prediction": the same, by ranges of the prediction,
          "text": "..."}
 
-    ``error`` is the mean absolute one. ``p`` is that of a t test of no bias, of the groups' means where there are
-    groups; ``p_holm`` is corrected for all ranges, and ``off`` tells where it is below 0.05.
+    ``error`` is the mean absolute error. ``p`` is that of a t test of no bias, on the groups' means where there are
+    groups; ``p_holm`` is corrected for all ranges, and ``off`` names the direction where it is below 0.05.
     """
     name = tested_split(run)
     split = known_split(run, name)
@@ -57,7 +58,8 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
         return None
     true, given = split.predictions.targets[:, 0], split.predictions.probabilities[:, 0]
     draws = draws_of(split, run.evaluate, seed=run.seed)
-    by_true, by_prediction = (_range_rows(split, numbers, draws) for numbers in (true, given))
+    by_true, by_prediction = (_describe_ranges(split, numbers, draws) for numbers in (true, given))
+    # Both groupings are one family of tests for Holm's correction: a reader looks at all of them.
     for row, p in zip(
         [*by_true, *by_prediction], adjust_p_values([row["p"] for row in (*by_true, *by_prediction)]), strict=True
     ):
@@ -66,14 +68,15 @@ def residuals_part(run: Examined) -> dict[str, Any] | None:
         "split": name,
         "images": len(true),
         "bias": draws.mean(given - true).to_dict(),
-        **{key: metric.to_dict() for key, metric in _line_metrics(true, given, draws).items()},
+        **{key: metric.to_dict() for key, metric in _estimate_line(true, given, draws).items()},
         "within": [
-            {"share": share, "error": _within(np.abs(given - true), share, draws).to_dict()} for share in SHARES
+            {"share": share, "error": _estimate_quantile(np.abs(given - true), share, draws).to_dict()}
+            for share in SHARES
         ],
         "by_true": by_true,
         "by_prediction": by_prediction,
     }
-    return {**document, "text": " ".join(_sentences(document))}
+    return {**document, "text": " ".join(_summarise(document))}
 
 
 def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[Floats, Floats]:
@@ -81,12 +84,13 @@ def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[
 
     Args:
         true: (n,) the true numbers.
-        given: (n,) the predictions.
+        given: (n,) the predicted numbers.
         weights: (n, b) how often each image counts.
 
     Returns:
-        NaN where all predictions are the same.
+        Slope and intercept; NaN where all predictions are the same.
     """
+    # Centred first: sums of squares of numbers far from 0 would lose their digits.
     centre = float(given.mean())
     across, drawn = given - centre, weights.astype(np.float64)
     total = drawn.sum(axis=0)
@@ -99,7 +103,7 @@ def truth_on_prediction(true: Floats, given: Floats, weights: Weights) -> tuple[
 
 
 def error_quantile(errors: Floats, share: float, weights: Weights) -> Floats:
-    """Return (b,) the least error that is no smaller than that share of (n,) errors, from weights (n, b)."""
+    """Return the weighted quantile (b,) of errors (n,): the smallest that is no less than ``share`` of them."""
     order = np.argsort(errors, kind="stable")
     reached = np.cumsum(weights[order], axis=0, dtype=np.float64)
     # Shares such as 0.9 are no exact binary numbers.
@@ -113,7 +117,7 @@ def bias_p(residuals: Floats, groups: Ints | None) -> float:
 
     Args:
         residuals: Prediction minus truth.
-        groups: (n,) from `group_codes`: the means of groups are tested, as images of one go together; or None.
+        groups: (n,) from `group_codes`, to test the means of groups, as images of a group are dependent; or None.
     """
     means = residuals if groups is None else np.bincount(groups, residuals) / np.bincount(groups)
     if len(means) < 2 or np.ptp(means) == 0:
@@ -122,17 +126,17 @@ def bias_p(residuals: Floats, groups: Ints | None) -> float:
 
 
 def bias_words(bias: Mapping[str, Any], *, unit: str = "") -> str:
-    """Return what a mean of predictions minus truths comes to, from its JSON value; ``unit`` follows the number."""
+    """Return a sentence on the bias from its JSON value; ``unit`` follows the number."""
     low, high = bias["low"], bias["high"]
     if low is None or high is None or low <= 0 <= high:
-        return "On the whole they are neither too high nor too low by more than chance."
+        return "Overall the predictions have no significant bias."
     ends = sorted((abs(low), abs(high)))
     way, mean = "high" if low > 0 else "low", f"{abs(bias['value']):.4g}{unit}"
-    return f"On the whole they are too {way}, by {mean} in the mean ({ends[0]:.4g} to {ends[1]:.4g})."
+    return f"Overall the predictions are too {way}, by {mean} on average ({ends[0]:.4g} to {ends[1]:.4g})."
 
 
-def _line_metrics(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
-    """Return slope and intercept, and how errors about that line grow with the prediction."""
+def _estimate_line(true: Floats, given: Floats, draws: Draws) -> Mapping[str, Estimate]:
+    """Return the calibration line's slope and intercept, and the growth of errors about it with the prediction."""
     whole = np.ones((len(true), 1))
     slope, intercept = truth_on_prediction(true, given, whole)
     if np.isnan(slope[0]):
@@ -154,13 +158,13 @@ def _estimates(values: Callable[[Weights], Sequence[Floats]], whole: Weights, dr
         yield draws.metric(float(value[0]), drawn) if known else Estimate(None, reason="all errors are the same")
 
 
-def _within(errors: Floats, share: float, draws: Draws) -> Estimate:
+def _estimate_quantile(errors: Floats, share: float, draws: Draws) -> Estimate:
     samples = np.concatenate([error_quantile(errors, share, weights) for weights in draws.weights()])
     return draws.metric(float(error_quantile(errors, share, np.ones((len(errors), 1)))[0]), samples)
 
 
-def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
-    """Return bias and error of the images in each range of numbers (n,)."""
+def _describe_ranges(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dict[str, Any]]:
+    """Return bias and mean absolute error of the images in each range of numbers (n,); empty with a single range."""
     codes, names = ranges_of(numbers, most=MAX_RANGES, least=MIN_IMAGES)
     residuals = split.predictions.probabilities[:, 0] - split.predictions.targets[:, 0]
     rows = []
@@ -180,23 +184,23 @@ def _range_rows(split: ExaminedSplit, numbers: Floats, draws: Draws) -> list[dic
     return rows
 
 
-def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
+def _summarise(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield sentences on how far off the predicted numbers are, and in which direction."""
     half, most = (row["error"]["value"] for row in document["within"][:2])
     yield f"Half of the predictions are within {half:.4g} of the truth, nine of ten within {most:.4g}."
     yield bias_words(document["bias"])
-    yield from _slope_words(document["slope"])
-    yield from _growth_words(document["growth"])
+    yield from _describe_slope(document["slope"])
+    yield from _describe_growth(document["growth"])
     off = [row for row in document["by_prediction"] if row["off"]]
     if off:
         first = min(off, key=lambda row: row["p_holm"])
         yield (
             f"Predictions {first['range']} are {first['off']}, by {abs(first['bias']['value']):.4g} on average: "
-            "a significant bias."
+            "a statistically significant bias."
         )
 
 
-def _slope_words(slope: Mapping[str, Any]) -> Iterator[str]:
+def _describe_slope(slope: Mapping[str, Any]) -> Iterator[str]:
     low, high = slope["low"], slope["high"]
     if low is None or high is None or low <= 1 <= high:
         return
@@ -204,9 +208,9 @@ def _slope_words(slope: Mapping[str, Any]) -> Iterator[str]:
     yield f"Where predictions lie 1 apart, true values lie {slope['value']:.2f} apart ({low:.2f} to {high:.2f}): {way}."
 
 
-def _growth_words(growth: Mapping[str, Any]) -> Iterator[str]:
+def _describe_growth(growth: Mapping[str, Any]) -> Iterator[str]:
     low, high = growth["low"], growth["high"]
     if low is not None and low > 0:
-        yield "Errors grow with the prediction, so that one width for all intervals is too narrow for high predictions."
+        yield "Errors grow with the prediction, so intervals of one width are too narrow for high predictions."
     elif high is not None and high < 0:
-        yield "Errors shrink as the prediction grows, so that one width for all intervals is too narrow for low ones."
+        yield "Errors shrink as the prediction grows, so intervals of one width are too narrow for low predictions."

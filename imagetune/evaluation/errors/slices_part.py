@@ -1,4 +1,4 @@
-"""The ``slices`` of evaluation.json: on which parts of the test the model is worse."""
+"""Analysis ``slices`` of evaluation.json: slices (subgroups) of the test on which the model is worse."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
 
 
 def slices_document(run: Examined) -> dict[str, Any] | None:
-    """Return the ``slices`` of evaluation.json; None where the recipe wants none, or there is no test to look at.
+    """Return the comparison of each slice of the test with the rest; None where not asked for, or without a test.
 
     The document: ``images``, ``right`` (share of them), ``looked_at`` (number of slices), ``attributes``, ``text``,
     ``notes``, and ``slices``, the worst first: ``name``, ``attributes``, ``images``, ``right`` and ``rest`` (shares
     with Wilson's intervals), ``difference`` (with interval), ``expected`` (share of right images if each class were
     as hard as in the whole test), ``p`` and ``p_holm`` (Fisher, one-sided), ``p_classes`` and ``p_classes_holm`` (the
-    same within classes), ``worse`` and ``worse_classes`` (whether the corrected p-values are below 0.05). For numbers
-    there is ``error``, the mean absolute one, in the place of ``right``, and ``p_ranges``, ``p_ranges_holm`` and
-    ``worse_ranges`` within ranges of the true number in that of classes.
+    same within classes), ``worse`` and ``worse_classes`` (whether the corrected p-values are below 0.05). Regression
+    has ``error``, the mean absolute error, in place of ``right``, and ``p_ranges``, ``p_ranges_holm`` and
+    ``worse_ranges`` (within ranges of the true number) in place of those within classes.
     """
     test = run.splits.get("test")
     if not run.evaluate.slices or test is None:

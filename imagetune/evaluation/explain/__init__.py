@@ -1,1 +1,1 @@
-"""Saliency: Grad-CAM and occlusion."""
+"""Saliency maps: Grad-CAM and occlusion, and the explanations of the worst mistakes."""

@@ -1,9 +1,8 @@
-"""The worst mistakes explained: a part of evaluation.json, and images in the run folder."""
+"""Analysis ``explanations``: saliency maps (Grad-CAM and occlusion) of the worst mistakes, as JSON and as images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from imagetune.evaluation.context import Examined
 from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
 from imagetune.evaluation.explain.occlusion import GRID, PATCH_SHARE
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
-from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.predictions import Predictions, told_path
 from imagetune.model.gradients import SaliencyModel, split_for_saliency
 
 METHODS = ("grad_cam", "occlusion")
@@ -23,19 +22,19 @@ TILE_PIXELS = 192
 
 
 def explained_mistakes(run: Examined) -> dict[str, Any] | None:
-    """Return Grad-CAM and occlusion of the worst mistakes, and write them as images; None where there are none.
+    """Return Grad-CAM and occlusion maps of the worst mistakes, and write them as images; None where there are none.
 
-    Each wrong image is explained for what it was predicted as and for what it is; of a number it is told what makes it
-    higher and what makes it lower, first what makes the prediction err as it does.
+    Each wrong image is explained for its predicted class and for its true class. For regression one map shows what
+    raises the number and one what lowers it, first the one in the direction of the error.
 
     Returns:
         ``split``, ``cells`` of the last feature map, ``grid`` and ``patch`` of the occlusion, ``agreement`` (median
-        rank correlation of both maps), and ``images``: ``path``, ``true``, ``predicted``, ``file`` and
-        ``saliency_maps``, each with ``class``, ``probability`` (None of numbers), ``agreement``, ``nothing_for_it``
-        (the methods by which no place speaks for the class) and the files ``grad_cam`` and ``occlusion``. Files are
-        told relative to the run folder.
+        rank correlation of both maps), and ``images``: ``path``, ``true``, ``predicted``, ``file`` and ``saliency``, a
+        list with ``class``, ``probability`` (None for regression), ``agreement``, ``nothing_for_it`` (the methods by
+        which no place supports the class) and the files ``grad_cam`` and ``occlusion``. Files are relative to the run
+        folder.
     """
-    name = _tested(run)
+    name = _choose_split(run)
     if not run.evaluate.explain or name not in run.splits:
         return None
     predictions = run.splits[name].predictions
@@ -52,7 +51,7 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     run.tiles.clear(run_files.EXPLANATIONS)
     texts = list(predictions.texts())
     written = [
-        _written(run, index, texts[index], image, found, number)
+        _write_image(run, index, texts[index], image, found, number)
         for number, (index, image, found) in enumerate(
             zip(chosen.tolist(), images, saliency_maps, strict=True), start=1
         )
@@ -73,17 +72,18 @@ def explained_mistakes(run: Examined) -> dict[str, Any] | None:
     }
 
 
-def _tested(run: Examined) -> str:
+def _choose_split(run: Examined) -> str:
     return "test" if "test" in run.splits else "val"
 
 
 def _compute_saliency_maps(
     split: SaliencyModel, images: NDArray[np.uint8], predictions: Predictions, chosen: NDArray[np.int64]
 ) -> list[tuple[SaliencyMap, ...]]:
-    """Return a look for the prediction and one for the truth of each chosen image."""
+    """Return two saliency maps of each chosen image: for its predicted and for its true class."""
     if predictions.rule.task != "regression":
         targets = np.array([explained_outputs(predictions, index) for index in chosen], np.int64)
         return compute_saliency(split, images, targets)
+    # A number has one output, so its second map is the first with the opposite sign.
     found = compute_saliency(split, images, np.zeros((len(chosen), 1), np.int64))
     high = (predictions.probabilities > predictions.targets)[chosen, 0]
     return [
@@ -93,7 +93,7 @@ def _compute_saliency_maps(
 
 
 def name_saliency(saliency: SaliencyMap, predictions: Predictions) -> str:
-    """Return what a saliency is for: a class; of a number that it is higher or lower."""
+    """Return the name of what a saliency map explains: a class, or a higher or lower number."""
     name = predictions.class_names[saliency.target]
     if predictions.rule.task != "regression":
         return name
@@ -101,9 +101,10 @@ def name_saliency(saliency: SaliencyMap, predictions: Predictions) -> str:
 
 
 def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
-    """Return which two outputs explain a wrong image: the prediction, and the truth.
+    """Return the two outputs that explain a wrong image: the predicted class and the true class.
 
-    For multi_label: the label that is wrong by most, and the likeliest of the other true ones, or of all others.
+    For multi_label: the wrong label furthest from its threshold, and the most probable other true label, or of all
+    other labels where none is true.
     """
     if predictions.rule.task != "multi_label":
         return int(predictions.predicted[index]), int(predictions.labels[index])
@@ -114,7 +115,7 @@ def explained_outputs(predictions: Predictions, index: int) -> tuple[int, int]:
     return wrong, int(np.where(others, row, -1.0).argmax()) if others.any() else wrong
 
 
-def _written(
+def _write_image(
     run: Examined,
     index: int,
     texts: tuple[str, str],
@@ -122,17 +123,16 @@ def _written(
     saliency_maps: Sequence[SaliencyMap],
     number: int,
 ) -> dict[str, Any]:
-    """Write the tiles of an image and return its entry."""
-    predictions = run.splits[_tested(run)].predictions
+    """Write the image and its heat maps into the run folder, and return its JSON value."""
+    predictions = run.splits[_choose_split(run)].predictions
     true, predicted = (predictions.rule.told(text) for text in texts)
-    path = Path(predictions.paths[index])
     # With one label, what is wrong and what is true can be the same output.
     alike = (
         saliency_maps[0].target == saliency_maps[-1].target and saliency_maps[0].against == saliency_maps[-1].against
     )
     numbers = predictions.rule.task == "regression"
     return {
-        "path": path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path),
+        "path": told_path(predictions.paths[index], run.root),
         "true": true,
         "predicted": predicted,
         "file": run.tiles.write(image, f"{run_files.EXPLANATIONS}/{number:02}-image.jpg", pixels=TILE_PIXELS),
@@ -142,13 +142,13 @@ def _written(
                 "probability": None if numbers else float(predictions.probabilities[index, saliency.target]),
                 "agreement": saliency.agreement,
                 "nothing_for_it": [name for name in METHODS if float(getattr(saliency, name).max()) <= 0],
-                "grad_cam": _heat_tile(run, image, saliency.grad_cam, f"{number:02}-{place}-grad-cam"),
-                "occlusion": _heat_tile(run, image, saliency.occlusion, f"{number:02}-{place}-occlusion"),
+                "grad_cam": _write_heat(run, image, saliency.grad_cam, f"{number:02}-{place}-grad-cam"),
+                "occlusion": _write_heat(run, image, saliency.occlusion, f"{number:02}-{place}-occlusion"),
             }
             for place, saliency in enumerate(saliency_maps[:1] if alike else saliency_maps, start=1)
         ],
     }
 
 
-def _heat_tile(run: Examined, image: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
+def _write_heat(run: Examined, image: NDArray[np.uint8], values: NDArray[np.float32], name: str) -> str:
     return run.tiles.write(image, f"{run_files.EXPLANATIONS}/{name}.jpg", pixels=TILE_PIXELS, heat=values)

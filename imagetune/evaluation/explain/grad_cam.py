@@ -1,4 +1,4 @@
-"""Grad-CAM: which part of an image speaks for a class, by gradients (Selvaraju et al., ICCV 2017)."""
+"""Grad-CAM: gradient-weighted class activation maps of a model's last feature map (Selvaraju et al., ICCV 2017)."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from numpy.typing import NDArray
 from imagetune.model.gradients import SaliencyModel, logit_gradients
 
 Floats = NDArray[np.float32]
-# Gradients of so many values at once; each is held a few times.
+# Values of feature maps whose gradients are computed at once, 64 MiB; each is held a few times.
 _MAX_VALUES = 1 << 24
 
 
 def grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np.int64]) -> Floats:
-    """Return what each place of a feature map adds to a logit, before Grad-CAM's ReLU.
+    """Return Grad-CAM maps before the ReLU: how much each place of a feature map contributes to a logit.
 
     The gradient's mean over all places is the weight of a channel; a place's value is the weighted sum of its channels.
-    The logit is that before softmax or sigmoid, as in the paper.
+    The logit is the output before softmax or sigmoid, as in the paper. Without the ReLU, places that speak against the
+    output can be shown, too.
 
     Args:
-        split: The model.
+        split: The model, split behind its last feature map.
         features: (n, rows, columns, channels) of `feature_maps`.
-        targets: (n, t) outputs to explain.
+        targets: (n, t) indices of the outputs to explain.
 
     Returns:
-        (n, t, rows, columns); positive places speak for the output, negative ones against it.
+        (n, t, rows, columns) float32; positive where a place supports the output, negative where it speaks against it.
     """
     chunk = max(1, _MAX_VALUES // max(1, features[:1].size))
     maps = np.empty((*targets.shape, *features.shape[1:3]), np.float32)
@@ -39,14 +40,14 @@ def grad_cam(split: SaliencyModel, features: Floats, targets: NDArray[np.int64])
 
 
 def heat_map(values: Floats, size: tuple[int, int]) -> Floats:
-    """Return a map (rows, columns) as one of an image's size, only what speaks for the output, 1 where most does.
+    """Return the heat map of a saliency map (rows, columns): its positive values, scaled up to an image's size.
 
     Args:
-        values: Of either sign.
+        values: Saliency of either sign; only positive values, which support the output, are kept.
         size: Height and width of the image.
 
     Returns:
-        (height, width) float32 in [0, 1], bilinear between the places; all 0 where nothing speaks for the output.
+        (height, width) float32 in [0, 1] with maximum 1, bilinear between the places; all 0 without a positive value.
     """
     height, width = size
     enlarged = cv2.resize(np.maximum(values, 0), (width, height), interpolation=cv2.INTER_LINEAR)

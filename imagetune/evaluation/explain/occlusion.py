@@ -1,6 +1,6 @@
-"""Occlusion: which part of an image the prediction needs, by covering it (Zeiler and Fergus, ECCV 2014).
+"""Occlusion sensitivity: how a prediction falls when a patch of the image is covered (Zeiler and Fergus, ECCV 2014).
 
-It needs no gradient and looks at nothing but predictions: a check on Grad-CAM from outside the model.
+It needs no gradients, only predictions, and so is an independent check on Grad-CAM.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PATCH_SHARE = 0.3
 
 
 def occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> Floats:
-    """Return by how much a logit falls when a part of the image is covered by the image's mean colour.
+    """Return occlusion maps: by how much a logit falls when a patch is covered by the image's mean colour.
 
     Args:
-        split: The model.
+        split: The model, split behind its last feature map.
         images: (n, height, width, 3) uint8, RGB.
-        targets: (n, t) outputs to explain.
+        targets: (n, t) indices of the outputs to explain.
 
     Returns:
         (n, t, `GRID`, `GRID`): the logit of the whole image minus that of the image covered around that place.
@@ -44,17 +44,18 @@ def occlusion(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) 
 
 
 def covered(image: Pixels) -> Iterator[Pixels]:
-    """Yield an image (height, width, 3) covered at each place of the grid, row by row."""
+    """Yield copies of an image (height, width, 3) with a patch covered at each place of the grid, row by row."""
     height, width = image.shape[:2]
+    # The mean colour is nearer to what the model knows than black, which may itself be evidence for a class.
     colour = np.rint(image.mean(axis=(0, 1))).astype(np.uint8)
-    for row in _spans(height):
-        for column in _spans(width):
+    for row in _compute_spans(height):
+        for column in _compute_spans(width):
             copy = image.copy()
             copy[row, column] = colour
             yield copy
 
 
-def _spans(side: int) -> list[slice]:
+def _compute_spans(side: int) -> list[slice]:
     """Return the rows or columns that each place of the grid covers."""
     half = PATCH_SHARE * side / 2
     centres = (np.arange(GRID) + 0.5) * side / GRID

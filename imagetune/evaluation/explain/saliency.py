@@ -1,4 +1,4 @@
-"""Where the model looked: Grad-CAM and occlusion of the same images, and how far they agree."""
+"""Saliency maps of images by Grad-CAM and by occlusion, and the rank correlation of both."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class SaliencyMap:
-    """Which places of an image raise one output, by Grad-CAM and by occlusion.
+    """The saliency maps of one image for one output: which places raise it, by Grad-CAM and by occlusion.
 
     Attributes:
         target: Index of the output.
-        grad_cam: (rows, columns) float32 of the last feature map; negative where it speaks against the output.
+        grad_cam: (rows, columns) float32 of the last feature map; negative where a place speaks against the output.
         occlusion: (`GRID`, `GRID`) float32, by how much the logit falls where the image is covered.
         agreement: Spearman's rank correlation of both over the places of the occlusion, -1 to 1; None where one of
             them is the same everywhere.
-        against: Whether it is shown what speaks against the output: of a number, what makes it lower.
+        against: Whether the maps show what speaks against the output: for regression, what lowers the number.
     """
 
     target: int
@@ -38,17 +38,17 @@ class SaliencyMap:
 
     @property
     def opposite(self) -> SaliencyMap:
-        """The same saliency with its sign turned: which places lower the output."""
+        """The same maps with the opposite sign: which places lower the output."""
         return replace(self, grad_cam=-self.grad_cam, occlusion=-self.occlusion, against=not self.against)
 
 
 def compute_saliency(split: SaliencyModel, images: Pixels, targets: NDArray[np.int64]) -> list[tuple[SaliencyMap, ...]]:
-    """Return, for each image, a look for each of its targets.
+    """Return the saliency maps of each image, one for each of its targets.
 
     Args:
-        split: The model.
+        split: The model, split behind its last feature map.
         images: (n, height, width, 3) uint8, RGB.
-        targets: (n, t) outputs to explain.
+        targets: (n, t) indices of the outputs to explain.
     """
     if not len(images):
         return []
@@ -65,7 +65,10 @@ def compute_saliency(split: SaliencyModel, images: Pixels, targets: NDArray[np.i
 
 
 def rank_agreement(cam: Floats, falls: Floats) -> float | None:
-    """Return Spearman's correlation of a Grad-CAM and an occlusion map over the latter's places; None if undefined."""
+    """Return Spearman's rank correlation of a Grad-CAM and an occlusion map, at the latter's places; None if undefined.
+
+    By ranks, as the two maps have different scales.
+    """
     seen = cv2.resize(cam, (GRID, GRID), interpolation=cv2.INTER_LINEAR)
     if np.ptp(seen) == 0 or np.ptp(falls) == 0:
         return None

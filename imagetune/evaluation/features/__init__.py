@@ -1,1 +1,1 @@
-"""What a backbone's features say: baselines, label errors, out-of-distribution scores."""
+"""Analyses of backbone features: baselines, suspected label errors, nearest neighbours, out-of-distribution scores."""

@@ -1,8 +1,8 @@
-"""What a model has to be better than: no look at the image, its nearest neighbours, a linear probe of its features.
+"""Baselines: class prior, nearest neighbours and a linear probe on the same backbone features.
 
-All three learn from the training images alone; how many neighbours there are and how strong the probe's penalty is
-are chosen on validation. They see the same features as the model's head, so what the head and its training add shows
-in the difference. Where the backbone was fine-tuned, the features are those of the fine-tuned one.
+All three learn from the training images alone; the number of neighbours and the strength of the probe's penalty are
+chosen on validation. They see the same features as the model's head, so the difference shows what the head and its
+training add. Where the backbone was fine-tuned, the features are those of the fine-tuned backbone.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from imagetune.evaluation.statistics.intervals import (
 from imagetune.recipe.data import Task
 from imagetune.recipe.metrics import METRICS, TASK_METRICS, list_baseline_metrics
 
+# Numbers of neighbours to choose from: beyond 20, small classes would often be outvoted.
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 Floats = NDArray[np.float64]
@@ -47,13 +48,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a simple model predicts for the tested and the validation images.
+    """The predictions of a baseline model for the tested and the validation images.
 
     Attributes:
-        name: For scripts.
-        tested: (m, k) for the tested images.
-        val: (v, k) for the validation images; empty where there are none.
-        chosen: What was chosen on validation.
+        name: prior, neighbours or probe.
+        tested: (m, k) predictions for the tested images.
+        val: (v, k) predictions for the validation images; empty where there are none.
+        chosen: Hyperparameters that were chosen on validation, by name.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Baseline:
 
 
 def baselines(run: Examined) -> dict[str, Any] | None:
-    """Return the metrics of the baselines on the test, each with the difference between the model and it.
+    """Return the metrics of the baselines on the test, each with the model's difference to it.
 
     The document::
 
@@ -73,26 +74,31 @@ def baselines(run: Examined) -> dict[str, Any] | None:
                      "metrics": {"accuracy": {"value", "low", "high"}},
                      "difference": {"value", "low", "high"}}]}     of ``compared``: the model's minus the baseline's
 
-    The interval of a difference is a paired bootstrap: both are seen on the same resampled images.
+    The interval of a difference is that of a paired bootstrap: both models are tested on the same resampled images.
 
     Args:
-        run: With features of its splits.
+        run: A run with features of its splits.
 
     Returns:
-        None where the recipe wants none, or where features or training labels are missing.
+        The document; None where the recipe asks for none, or where features or training labels are missing.
     """
     tested_name = "test" if "test" in run.splits else "val"
     taught, tested = labelled_features(run.splits.get("train")), labelled_features(run.splits.get(tested_name))
     if not run.evaluate.baselines or taught is None or tested is None:
         return None
     val = labelled_features(run.splits.get("val"))
+    # The prior costs nothing and uses all images; neighbours and probe are limited to what they can learn in seconds.
     learnt = taught.taken(rows_to_learn_from(taught, seed=run.seed))
-    predictions = _of_rows(run.splits[tested_name].predictions, tested)
+    predictions = _select_rows(run.splits[tested_name].predictions, tested)
     groups = [run.splits[tested_name].records[row].group for row in tested.rows]
-    known = None if val is None else _of_rows(run.splits["val"].predictions, val)
+    known = None if val is None else _select_rows(run.splits["val"].predictions, val)
     with few_threads(learnt):
-        found = [_prior(taught, tested, val), _neighbours(learnt, tested, val), linear_probe(learnt, tested, val)]
-    made = [_document(model, predictions, known, run, groups) for model in found]
+        found = [
+            _predict_prior(taught, tested, val),
+            _predict_by_neighbours(learnt, tested, val),
+            linear_probe(learnt, tested, val),
+        ]
+    made = [_describe_baseline(model, predictions, known, run, groups) for model in found]
     return {
         "tested": tested_name,
         "trained_on": len(learnt),
@@ -106,7 +112,7 @@ def baselines(run: Examined) -> dict[str, Any] | None:
 
 
 def errors(predictions: Predictions) -> Floats:
-    """Return (n,) the error of each prediction: 0 or 1, ranks, the share of wrong labels, or an absolute error."""
+    """Return the error (n,) of each prediction: 0 or 1, ranks, the share of wrong labels, or an absolute error."""
     task = predictions.rule.task
     if task == "regression":
         far: NDArray[Any] = np.abs(predictions.probabilities - predictions.targets)[:, 0]
@@ -121,12 +127,12 @@ def errors(predictions: Predictions) -> Floats:
 def paired_difference(
     one: Predictions, other: Predictions, bootstrap: Bootstrap, groups: Sequence[str | None] = ()
 ) -> Estimate:
-    """Return how far one model's mean metric lies above another's on the same images, with a paired interval.
+    """Return the difference of two models' mean metric on the same images, with its paired bootstrap interval.
 
     Args:
-        one: Of n images.
-        other: Of the same images in the same order.
-        bootstrap: How the interval is made.
+        one: Predictions of one model for n images.
+        other: Predictions of the other model for the same images in the same order.
+        bootstrap: Settings of the interval.
         groups: The group of each image, None for one without; empty where there are none.
     """
     positive = METRICS[TASK_METRICS[one.rule.task].per_image].higher_is_better
@@ -145,12 +151,13 @@ def paired_difference(
 
 
 def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
-    """Return what a linear probe says, its penalty chosen by its loss on validation; a middling one without images.
+    """Return the predictions of a linear probe whose penalty has the lowest loss on validation.
 
     Args:
-        taught: What it learns from.
-        tested: What is asked of it.
-        val: What the penalty is chosen by.
+        taught: Training images.
+        tested: Images to predict.
+        val: Validation images, on which the penalty is chosen; without them it is the middle one of those to choose
+            from.
     """
     tried = strengths(taught)
     if val is None:
@@ -163,14 +170,14 @@ def linear_probe(taught: LabelledFeatures, tested: LabelledFeatures, val: Labell
         said = model(val.features)
         loss = probe_loss(said, val)
         if best is not None and loss >= best[0]:
-            break  # with less penalty it only gets worse from here on
+            break  # the loss has one minimum along the penalty: weaker ones would only over-fit more
         best = (loss, Baseline("probe", model(tested.features), said, {"strength": strength}))
     assert best is not None  # noqa: S101 - the first one is always better than none
     return best[1]
 
 
-def _prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
-    """Prediction the same whatever the image: the shares of the classes in training, or the median number."""
+def _predict_prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+    """Return the class prior as the prediction for every image: training's class shares, or its median number."""
     middle = np.median if taught.task == "regression" else np.mean
     prediction = np.asarray(middle(taught.targets, axis=0), np.float64)
     return Baseline(
@@ -178,12 +185,16 @@ def _prior(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeat
     )
 
 
-def _neighbours(taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None) -> Baseline:
+def _predict_by_neighbours(
+    taught: LabelledFeatures, tested: LabelledFeatures, val: LabelledFeatures | None
+) -> Baseline:
+    """Return the predictions of k nearest neighbours, with the k that is best on validation; 1 without validation."""
     counts = [count for count in NEIGHBOURS if count <= len(taught)]
     if val is None:
         predictions = neighbour_predictions(taught, tested.features, [1])
         return Baseline("neighbours", predictions[1], np.zeros((0, predictions[1].shape[1])), {"neighbours": 1})
     said = neighbour_predictions(taught, val.features, counts)
+    # Of equally good numbers the smallest; rounding keeps float noise from deciding.
     best = min(counts, key=lambda count: (round(_mean_error(said[count], val), 9), count))
     return Baseline(
         "neighbours", neighbour_predictions(taught, tested.features, [best])[best], said[best], {"neighbours": best}
@@ -191,7 +202,7 @@ def _neighbours(taught: LabelledFeatures, tested: LabelledFeatures, val: Labelle
 
 
 def _mean_error(predictions: Floats, truth: LabelledFeatures) -> float:
-    """Return what the number of neighbours is chosen by: the mean of `errors` over validation."""
+    """Return the mean of `errors` over validation, by which the number of neighbours is chosen."""
     if truth.task == "multi_label":
         return float(((predictions >= 0.5) != (truth.targets >= 0.5)).mean())
     if truth.task == "regression":
@@ -204,7 +215,7 @@ def _predicted(predictions: Floats, task: Task) -> NDArray[np.int64]:
     return median_class(predictions) if task == "ordinal" else predictions.argmax(axis=1).astype(np.int64)
 
 
-def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
+def _select_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
     """Return the predictions of the images whose label is known."""
     return replace(
         predictions,
@@ -215,7 +226,7 @@ def _of_rows(predictions: Predictions, chosen: LabelledFeatures) -> Predictions:
     )
 
 
-def _document(
+def _describe_baseline(
     found: Baseline, model: Predictions, val: Predictions | None, run: Examined, groups: Sequence[str | None]
 ) -> dict[str, Any]:
     config, seed = run.evaluate, run.seed
@@ -224,7 +235,7 @@ def _document(
         thresholds = choose_thresholds(replace(val, probabilities=found.val))
     predictions = replace(model, probabilities=found.tested, thresholds=thresholds)
     metrics = evaluate_split(predictions, config=config, seed=seed, groups=groups).metrics
-    # As the model's own metrics are made, so that both intervals can be compared.
+    # The same settings as for the model's own metrics, so that both intervals can be compared.
     stratified = model.rule.task in ("single_label", "ordinal")
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     return {

@@ -1,7 +1,7 @@
-"""Simple models on a backbone's features: what any trained head has to be better than, and what suspects labels.
+"""Simple models on backbone features: a linear probe and nearest neighbours, for baselines and label errors.
 
-A linear probe (Alain and Bengio 2016, arXiv 1610.01644) is logistic regression, for numbers ridge regression, on
-standardised features; a nearest neighbour looks at the angle between features as they are.
+The linear probe (Alain and Bengio 2016, arXiv 1610.01644) is logistic regression, for numbers ridge regression, on
+standardised features. Nearest neighbours are found by cosine similarity of the features as they are.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ PredictFunction = Callable[[Floats], NDArray[np.float64]]
 MAX_ROWS = 4000
 # Rows x features x outputs beyond which a probe is fitted with one strength only, and for fewer rows.
 _MANY_CELLS = 400_000_000
-# Below this many, one thread does it.
+# Rows x features x outputs below which one thread is faster than several; see `few_threads`.
 _SMALL_CELLS = 40_000_000
 _ITERATIONS = 200
 _TOLERANCE = 1e-3
-# Similarities in memory at once.
+# Similarities in memory at once, in MiB.
 _WORKING_MIB = 64
-# So small that it decides between equally many votes only.
+# Extra weight of a nearer neighbour: so small that it only decides between equally many votes.
 _NEARER = 1e-6
 _TINY = 1e-12
 
@@ -49,7 +49,7 @@ class LabelledFeatures:
             numbers for regression.
         labels: (n,) int64 classes in [0, k); -1 for multi_label and regression.
         rows: (n,) int64, index of each image in its split.
-        task: What a label is.
+        task: The task, which says what a label is.
     """
 
     features: NDArray[np.float32]
@@ -69,7 +69,7 @@ class LabelledFeatures:
 
 
 def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
-    """Return the images of a split whose label the model knows; None where there are none, or no features."""
+    """Return features and targets of the images with a known label; None where there are none, or no features."""
     if split is None or split.features is None:
         return None
     predictions = split.predictions
@@ -88,7 +88,7 @@ def labelled_features(split: ExaminedSplit | None) -> LabelledFeatures | None:
 
 
 def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
-    """Return the images of several splits one after the other."""
+    """Return the features and targets of several splits, concatenated."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -103,10 +103,10 @@ def joined(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
 
 @contextmanager
 def few_threads(taught: LabelledFeatures) -> Iterator[None]:
-    """Compute with one thread inside the block where there is little to compute.
+    """Limit BLAS to one thread inside the block where there is little to compute.
 
     The threads of a small matrix product wait for each other longer than they compute: on two busy cores a probe of
-    400 images took 100 times as long with them.
+    400 images took 100 times as long with several threads.
     """
     from threadpoolctl import threadpool_limits
 
@@ -116,7 +116,7 @@ def few_threads(taught: LabelledFeatures) -> Iterator[None]:
 
 
 def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
-    """Return which images a probe is fitted on: all, or some thousands drawn with an equal chance for each."""
+    """Return the indices (m,) of the images that a probe is fitted on: all, or some thousands drawn at random."""
     most = MAX_ROWS
     width = taught.features.shape[1] * taught.targets.shape[1]
     if most * width > _MANY_CELLS:
@@ -127,21 +127,25 @@ def rows_to_learn_from(taught: LabelledFeatures, *, seed: int) -> Ints:
 
 
 def strengths(taught: LabelledFeatures) -> tuple[float, ...]:
-    """Return the penalties to choose from, the strongest first: C of logistic regression, 1 / alpha of ridge."""
+    """Return the strengths to choose from, the strongest penalty first: C of logistic regression, 1 / alpha of ridge.
+
+    They are a decade apart: the loss is flat around its minimum, so a finer grid changes little.
+    """
     if taught.features.size * taught.targets.shape[1] > _MANY_CELLS:
         return (1e-2,)
     return (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0) if taught.task == "regression" else (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
-    """Fit a linear probe on standardised features.
+    """Fit a linear probe on standardised features, and return its prediction function.
 
     Args:
-        taught: What it learns from.
+        taught: Training images.
         strength: C of logistic regression, 1 / alpha of ridge regression; smaller is more penalty.
 
     Returns:
-        Features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without images has probability 0.
+        A function from features (m, d) to probabilities (m, k), or to numbers (m, 1). A class without images has
+        probability 0.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -153,15 +157,15 @@ def fit_probe(taught: LabelledFeatures, strength: float) -> PredictFunction:
         ridge = Ridge(alpha=1 / strength).fit(scaled, taught.targets[:, 0])
         return lambda features: np.asarray(ridge.predict(scaler.transform(features)), np.float64).reshape(-1, 1)
     if taught.task == "multi_label":
-        models = [_logistic(scaled, column, strength) for column in taught.targets.T >= 0.5]
-        return lambda features: _each(models, scaler.transform(features))
-    model = _logistic(scaled, taught.labels, strength)
+        models = [_fit_logistic(scaled, column, strength) for column in taught.targets.T >= 0.5]
+        return lambda features: _predict_labels(models, scaler.transform(features))
+    model = _fit_logistic(scaled, taught.labels, strength)
     classes = taught.targets.shape[1]
-    return lambda features: _spread(model, scaler.transform(features), classes)
+    return lambda features: _predict_classes(model, scaler.transform(features), classes)
 
 
 def probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> float:
-    """Return what a probe is chosen by: the mean log loss, with numbers the mean squared error."""
+    """Return the loss that a probe's penalty is chosen by: mean log loss, for regression mean squared error."""
     if truth.task == "regression":
         return float(np.square(predictions - truth.targets).mean())
     right = np.log(np.maximum(predictions, _TINY)) * truth.targets
@@ -171,12 +175,12 @@ def probe_loss(predictions: NDArray[np.float64], truth: LabelledFeatures) -> flo
 
 
 def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDArray[np.float32]]:
-    """Return the nearest references of each query by the cosine of their features, the nearest first.
+    """Return the nearest neighbours of each query by the cosine similarity of features, the nearest first.
 
     Args:
-        queries: (m, d).
-        references: (n, d); features without length are as far as can be from all.
-        count: At most n.
+        queries: (m, d) features.
+        references: (n, d) features; a zero vector has cosine 0 to all.
+        count: Number of neighbours, at most n.
 
     Returns:
         Indices (m, count), and cosines (m, count) in [-1, 1].
@@ -194,17 +198,17 @@ def nearest(queries: Floats, references: Floats, count: int) -> tuple[Ints, NDAr
 def neighbour_predictions(
     taught: LabelledFeatures, queries: Floats, counts: Sequence[int]
 ) -> Mapping[int, NDArray[np.float64]]:
-    """Return for each number of neighbours what they say: the shares of their labels, or the mean of their numbers.
+    """Return k-nearest-neighbour predictions for each k: shares of the neighbours' labels, or their mean number.
 
     Between equally many votes the nearer neighbours decide.
 
     Args:
-        taught: The neighbours.
-        queries: (m, d).
-        counts: Numbers of neighbours, each at most as many as there are.
+        taught: Training images, among which neighbours are searched.
+        queries: (m, d) features of the images to predict.
+        counts: The values of k, each at most the number of training images.
 
     Returns:
-        (m, k) by number.
+        Predictions (m, k classes) by number of neighbours.
     """
     most = max(counts)
     indices, _ = nearest(queries, taught.features, most)
@@ -214,20 +218,21 @@ def neighbour_predictions(
     return {count: totals[:, count - 1] / weights[:count].sum() for count in counts}
 
 
-def _logistic(scaled: Floats, labels: NDArray[Any], strength: float) -> Any:
-    """Return a fitted classifier, or the only class that there is."""
+def _fit_logistic(scaled: Floats, labels: NDArray[Any], strength: float) -> Any:
+    """Return a fitted logistic regression, or the only class that occurs, which scikit-learn refuses to fit."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(labels)) == 1:
         return labels[0]
     with warnings.catch_warnings():
-        # A probe that is nearly as good as it can be is good enough for a comparison.
+        # A probe that has nearly converged is good enough for a comparison.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=_TOLERANCE).fit(scaled, labels)
 
 
-def _each(models: Sequence[Any], scaled: Floats) -> NDArray[np.float64]:
+def _predict_labels(models: Sequence[Any], scaled: Floats) -> NDArray[np.float64]:
+    """Return the probabilities (m, k) of k binary classifiers, one for each label."""
     columns = [
         model.predict_proba(scaled)[:, 1] if hasattr(model, "predict_proba") else np.full(len(scaled), float(model))
         for model in models
@@ -235,7 +240,8 @@ def _each(models: Sequence[Any], scaled: Floats) -> NDArray[np.float64]:
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _spread(model: Any, scaled: Floats, classes: int) -> NDArray[np.float64]:
+def _predict_classes(model: Any, scaled: Floats, classes: int) -> NDArray[np.float64]:
+    """Return the probabilities (m, classes) of one classifier, 0 for classes that it was not fitted on."""
     predictions = np.zeros((len(scaled), classes))
     if hasattr(model, "predict_proba"):
         predictions[:, model.classes_] = model.predict_proba(scaled)

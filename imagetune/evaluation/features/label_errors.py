@@ -1,9 +1,9 @@
-"""Images that are probably mislabelled, by confident learning (Northcutt, Jiang and Chuang, JAIR 70, 2021).
+"""Suspected label errors, found by confident learning (Northcutt, Jiang and Chuang, JAIR 70, 2021).
 
-A linear probe says of each image how likely each class is, without having learned from the image itself or from
-its near-copies (out of fold). Where it names another class, the label is suspected; where it is surer of that class
-than it usually is of it, as confident learning counts, the label is probably wrong. The library `cleanlab`, by the
-paper's authors, does that estimate.
+A linear probe predicts the classes of each image out of fold: it hasn't learned from the image itself or from its
+near-duplicates. Where it predicts another class, the label is suspected. Where its confidence in that class exceeds its
+average for images of that class, confident learning counts the label as an error. The estimate is that of `cleanlab`,
+the library by the paper's authors.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class LabelError:
 
     Attributes:
         path: Absolute path.
-        split: Which split it is in.
+        split: Name of its split.
         label: The given label.
-        likely: What it probably should be.
-        self_confidence: Probability of the given label, out of fold; of several labels the least.
-        likely_confidence: Probability of the likely one.
-        confident: Whether confident learning holds the label for wrong.
+        likely: The label that it probably should have.
+        self_confidence: Out-of-fold probability of the given label; of several labels the lowest.
+        likely_confidence: Probability of the likely label.
+        confident: Whether confident learning counts the label as an error.
     """
 
     path: str
@@ -63,10 +63,10 @@ class LabelError:
 
 
 def label_errors(run: Examined) -> dict[str, Any] | None:
-    """Return the images whose label is suspected, and write all of them to ``label_errors.csv`` in the run folder.
+    """Return suspected label errors, and write all of them to ``label_errors.csv`` in the run folder.
 
-    Training and validation images are judged out of fold. Test images are judged by a probe of all of those; that
-    is done last, and nothing is chosen by it.
+    Training and validation images are predicted out of fold. Test images are predicted by a probe of all of those;
+    that is done last, and nothing is chosen by it.
 
     The document::
 
@@ -76,10 +76,11 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
                                  "confident"}]},
          "test": the same, or null}
 
-    ``suspects`` names the surest of them, the least self-confidence first; paths are relative to the root.
+    ``suspects`` lists those with the lowest self-confidence first; paths are relative to the root.
 
     Returns:
-        None where the recipe doesn't want it, or where features are missing. Of numbers: `regression_label_errors`.
+        The document, for regression that of `regression_label_errors`; None where the recipe doesn't ask for it, or
+        where features are missing.
     """
     learned = pool_of(run, ("train", "val"))
     if not run.evaluate.label_errors or learned is None:
@@ -94,10 +95,10 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
         strength, judged = out_of_fold(learned.taught, folds, seed=run.seed)
         suspects = [*_find_suspects(run, learned, judged, wrong_labels(judged, learned.taught))]
         if test is not None:
-            test_label_errors = [*_tested(run, learned, judged, test, strength)]
-    listed = partial(_listed, root=run.root)
+            test_label_errors = [*_find_test_suspects(run, learned, judged, test, strength)]
+    listed = partial(_describe_suspect, root=run.root)
     write_label_errors(
-        run.folder, _HEADER, (_row(suspect, run.root) for suspect in (*suspects, *(test_label_errors or ())))
+        run.folder, _HEADER, (_format_row(suspect, run.root) for suspect in (*suspects, *(test_label_errors or ())))
     )
     return {
         "file": run_files.LABEL_ERRORS,
@@ -112,17 +113,17 @@ def label_errors(run: Examined) -> dict[str, Any] | None:
 
 
 def wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
-    """Return which labels confident learning holds for wrong.
+    """Return which labels confident learning counts as errors.
 
-    Of its ways to count, that is taken in which two agree: the surest images of each pair of classes, and the least
-    sure of each class, as many as its estimate says are wrong.
+    Of cleanlab's filters "both" is used, the most conservative one: a label must be pruned by noise rate (the most
+    confident off-diagonal images of each pair of classes) and by class (the lowest self-confidence of each class).
 
     Args:
         predictions: (n, k) probabilities, out of fold.
         taught: The given labels.
 
     Returns:
-        (n,) for images with one class; (n, k) for multi_label, each label judged for itself.
+        (n,) bool for images with one class; (n, k) bool for multi_label, each label by itself.
     """
     if taught.task != "multi_label":
         from cleanlab.filter import find_label_issues
@@ -143,7 +144,7 @@ def wrong_labels(predictions: Floats, taught: LabelledFeatures) -> Bools:
 
 
 def disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:
-    """Return where the likeliest prediction is not the given label: (n,), for multi_label (n, k)."""
+    """Return where the most probable class is not the given label: (n,) bool, for multi_label (n, k) bool."""
     if taught.task == "multi_label":
         differing: Bools = (predictions >= 0.5) != (taught.targets >= 0.5)
         return differing
@@ -151,23 +152,26 @@ def disagreements(predictions: Floats, taught: LabelledFeatures) -> Bools:
     return other
 
 
-def _tested(run: Examined, learned: Pool, judged: Floats, test: Pool, strength: float) -> Iterator[LabelError]:
-    """Yield the suspects about test images, judged as if they had come after all others."""
+def _find_test_suspects(
+    run: Examined, learned: Pool, judged: Floats, test: Pool, strength: float
+) -> Iterator[LabelError]:
+    """Yield the suspects among test images, predicted by a probe of all training and validation images."""
     rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
-    said = fit_probe(rest, strength)(test.taught.features)
+    predicted = fit_probe(rest, strength)(test.taught.features)
     together = joined([learned.taught, test.taught])
-    found = wrong_labels(np.concatenate([judged, said]), together)[len(judged) :]
-    yield from _find_suspects(run, test, said, found)
+    # With all images, as confident learning estimates each class's average confidence from them.
+    found = wrong_labels(np.concatenate([judged, predicted]), together)[len(judged) :]
+    yield from _find_suspects(run, test, predicted, found)
 
 
 def _find_suspects(run: Examined, pool: Pool, predictions: Floats, wrong: Bools) -> Iterator[LabelError]:
-    """Yield the suspected images, the least self-confidence first."""
+    """Yield the suspected images, the lowest self-confidence first."""
     places, suspects = list(places_of(pool)), []
     other = disagreements(predictions, pool.taught) | wrong
     for index in np.flatnonzero(other if other.ndim == 1 else other.any(axis=1)):
         split, row = places[index]
         examined = run.splits[pool.names[split]]
-        texts = (_texts if other.ndim == 1 else _label_texts)(
+        texts = (_describe_class if other.ndim == 1 else _describe_labels)(
             examined.predictions, row, predictions[index], other[index]
         )
         sure = bool(np.any(wrong[index]))
@@ -175,7 +179,7 @@ def _find_suspects(run: Examined, pool: Pool, predictions: Floats, wrong: Bools)
     return iter(sorted(suspects, key=lambda suspect: (suspect.self_confidence, suspect.path)))
 
 
-def _texts(predictions: Predictions, row: int, probabilities: Floats, _: Any) -> tuple[str, str, float, float]:
+def _describe_class(predictions: Predictions, row: int, probabilities: Floats, _: Any) -> tuple[str, str, float, float]:
     """Return the given class, the likely other one, and the probabilities of both."""
     label = int(predictions.labels[row])
     likely = int(np.where(np.arange(len(probabilities)) == label, -1.0, probabilities).argmax())
@@ -183,10 +187,10 @@ def _texts(predictions: Predictions, row: int, probabilities: Floats, _: Any) ->
     return names[label], names[likely], float(probabilities[label]), float(probabilities[likely])
 
 
-def _label_texts(
+def _describe_labels(
     predictions: Predictions, row: int, probabilities: Floats, found: Any
 ) -> tuple[str, str, float, float]:
-    """Return the given labels, those without the suspects, and the probabilities of the most suspected one."""
+    """Return the given labels, the likely labels, and the probability of the most suspected one and of its opposite."""
     names, separator = np.array(predictions.class_names, object), predictions.rule.separator
     given = predictions.targets[row] >= 0.5
     own = float(np.where(given, probabilities, 1 - probabilities)[found].min())
@@ -194,7 +198,7 @@ def _label_texts(
     return join_labels(names[given], separator), likely, own, 1 - own
 
 
-def _listed(suspect: LabelError, root: Path) -> dict[str, Any]:
+def _describe_suspect(suspect: LabelError, root: Path) -> dict[str, Any]:
     return {
         "path": told_path(suspect.path, root),
         "split": suspect.split,
@@ -206,7 +210,7 @@ def _listed(suspect: LabelError, root: Path) -> dict[str, Any]:
     }
 
 
-def _row(suspect: LabelError, root: Path) -> list[str]:
+def _format_row(suspect: LabelError, root: Path) -> list[str]:
     shares = f"{suspect.self_confidence:.6g}", f"{suspect.likely_confidence:.6g}"
     texts = told_path(suspect.path, root), suspect.split, suspect.label, suspect.likely
     return [*texts, *shares, "yes" if suspect.confident else "no"]

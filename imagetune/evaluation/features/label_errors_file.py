@@ -1,4 +1,4 @@
-"""What is written of suspected label errors, be they classes or numbers."""
+"""The output of suspected label errors, of classes and of numbers: their JSON value and ``label_errors.csv``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.evaluation.features.out_of_fold import Pool
 
-# evaluation.json names so many; the CSV file names all.
+# evaluation.json lists at most this many, which the report can show; the CSV file lists all.
 MAX_LISTED = 200
 
 
@@ -27,12 +27,12 @@ D = TypeVar("D", bound=Judged)
 
 
 def label_errors_document(pool: Pool, suspects: Sequence[D], listed: Callable[[D], dict[str, Any]]) -> dict[str, Any]:
-    """Return the JSON value of the suspects about some splits: how many there are, and the first `MAX_LISTED`.
+    """Return the JSON value of the suspects in some splits: their number, and the first `MAX_LISTED` of them.
 
     Args:
-        pool: The images that were judged.
-        suspects: Those whose label is suspected, the surest first.
-        listed: What is told of one.
+        pool: All images that were examined.
+        suspects: Those whose label is suspected, the most suspected first.
+        listed: Returns the JSON value of one suspect.
     """
     return {
         "splits": list(pool.names),
@@ -44,5 +44,5 @@ def label_errors_document(pool: Pool, suspects: Sequence[D], listed: Callable[[D
 
 
 def write_label_errors(folder: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write `run_files.LABEL_ERRORS` into a run folder; paths that are no UTF-8 go as they are."""
+    """Write all suspects as `run_files.LABEL_ERRORS` into a run folder; paths that aren't UTF-8 keep their bytes."""
     write_csv(folder / run_files.LABEL_ERRORS, header, rows)

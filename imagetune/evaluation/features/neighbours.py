@@ -1,4 +1,4 @@
-"""What lies near an image, as the backbone sees it: why a mistake was made, and which labels contradict each other."""
+"""Nearest neighbours in feature space: the training images behind a mistake, and alike images with different labels."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from imagetune.evaluation.context import Examined
 from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import nearest
+from imagetune.evaluation.predictions import told_path
 from imagetune.recipe.data import Task
 
-# Mistakes with their neighbours, neighbours of each, and pairs of like images with other labels.
+# Mistakes that are shown with neighbours, neighbours of each, and pairs of alike images with different labels.
 MAX_MISTAKES = 24
 NEIGHBOURS = 5
 MAX_PAIRS = 24
-# Every image is compared with every other: with more, some are drawn.
+# Every image is compared with every other, so the time grows with the square: of more images, some are drawn.
 MAX_COMPARED = 6000
 
 
 def neighbours(run: Examined) -> dict[str, Any] | None:
-    """Return the training images nearest to the worst mistakes, and like images that are labelled differently.
+    """Return the training images nearest to the worst mistakes, and pairs of alike images with different labels.
 
-    Nearness is the cosine of the features. A pair is told where each of the two is the other's nearest image; with
-    numbers for labels where they lie further apart than the standard deviation of all numbers, the furthest first.
+    Nearness is the cosine similarity of the features. A pair consists of images that are each other's nearest one; for
+    regression their numbers must lie further apart than the standard deviation of all, the furthest apart first.
 
     The document::
 
@@ -35,7 +36,7 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
          "pairs": [{"cosine": 0.98, "images": [{"path", "label", "split"}, {...}]}]}
 
     Returns:
-        None where features are missing.
+        The document; None where features are missing.
     """
     train = run.splits.get("train")
     tested = "test" if "test" in run.splits else "val"
@@ -46,24 +47,24 @@ def neighbours(run: Examined) -> dict[str, Any] | None:
     return {
         "tested": tested,
         "trained_on": len(train.records),
-        "mistakes": list(_mistakes(run, tested)),
+        "mistakes": list(_describe_mistakes(run, tested)),
         "compared": min(images, MAX_COMPARED),
         "images": images,
-        "pairs": list(_pairs(run))[:MAX_PAIRS],
+        "pairs": list(_find_pairs(run))[:MAX_PAIRS],
     }
 
 
 def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, float]]:
-    """Yield the pairs of images that are each other's nearest one, with their cosine, the nearest first.
+    """Yield mutual nearest neighbours: pairs of images that are each other's nearest, with their cosine, highest first.
 
     Args:
-        features: (n, d).
+        features: (n, d) features of the images.
     """
     if len(features) < 2:
         return
     found, cosines = nearest(features, features, 2)
     own = np.arange(len(features))
-    # A copy of an image is as near to it as itself.
+    # An image's nearest is itself, unless a copy of it, which is just as near, comes first.
     other = np.where(found[:, 0] == own, found[:, 1], found[:, 0])
     cosine = np.where(found[:, 0] == own, cosines[:, 1], cosines[:, 0])
     mutual = np.flatnonzero((other[other] == own) & (own < other))
@@ -71,7 +72,8 @@ def mutual_pairs(features: NDArray[np.floating]) -> Iterator[tuple[int, int, flo
         yield index, int(other[index]), float(cosine[index])
 
 
-def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
+def _describe_mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
+    """Yield the worst mistakes, each with its nearest training images."""
     split, train = run.splits[tested], run.splits["train"]
     if split.features is None or train.features is None:
         return
@@ -80,16 +82,16 @@ def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
     if not len(wrong):
         return
     count = min(NEIGHBOURS, len(train.records))
-    found, cosines = nearest(_flat(split.features[wrong]), _flat(train.features), count)
+    found, cosines = nearest(_flatten(split.features[wrong]), _flatten(train.features), count)
     texts = list(split.predictions.texts())
     for place, index in enumerate(wrong.tolist()):
         yield {
-            "path": _relative(run, split.records[index].path),
+            "path": told_path(split.records[index].path, run.root),
             "label": rule.told(split.records[index].label),
             "predicted": rule.told(texts[index][1]),
             "nearest": [
                 {
-                    "path": _relative(run, train.records[other].path),
+                    "path": told_path(train.records[other].path, run.root),
                     "label": rule.told(train.records[other].label),
                     "cosine": round(cosine, 6),
                 }
@@ -98,22 +100,22 @@ def _mistakes(run: Examined, tested: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _pairs(run: Examined) -> Iterator[dict[str, Any]]:
-    """Yield the pairs of like images with different labels, the likest first."""
+def _find_pairs(run: Examined) -> Iterator[dict[str, Any]]:
+    """Yield the pairs of alike images with different labels, the most alike first."""
     kept = [(name, split) for name, split in run.splits.items() if split.features is not None]
-    features = np.concatenate([_flat(split.features) for _, split in kept if split.features is not None])
+    features = np.concatenate([_flatten(split.features) for _, split in kept if split.features is not None])
     places = [(name, row) for name, split in kept for row in range(len(split.records))]
     if len(places) > MAX_COMPARED:
         drawn = np.random.default_rng(run.seed).choice(len(places), MAX_COMPARED, replace=False)
         features, places = features[drawn], [places[index] for index in drawn.tolist()]
     labels = [run.splits[name].records[row].label for name, row in places]
-    for one, other, cosine in _contradicting(mutual_pairs(features), labels, run.data.task):
+    for one, other, cosine in _select_contradictions(mutual_pairs(features), labels, run.data.task):
         records = [(name, run.splits[name].records[row]) for name, row in (places[one], places[other])]
         yield {
             "cosine": round(cosine, 6),
             "images": [
                 {
-                    "path": _relative(run, record.path),
+                    "path": told_path(record.path, run.root),
                     "label": run.splits[name].predictions.rule.told(record.label),
                     "split": name,
                 }
@@ -122,21 +124,17 @@ def _pairs(run: Examined) -> Iterator[dict[str, Any]]:
         }
 
 
-def _contradicting(
+def _select_contradictions(
     pairs: Iterator[tuple[int, int, float]], labels: Sequence[str], task: Task
 ) -> list[tuple[int, int, float]]:
-    """Return the pairs whose labels differ; of numbers those far apart, the furthest first."""
+    """Return the pairs whose labels differ; for regression those with numbers far apart, the furthest first."""
     if task != "regression":
         return [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
     numbers = np.array([float(label) for label in labels])
     apart = {pair: abs(float(numbers[pair[0]] - numbers[pair[1]])) for pair in pairs}
-    least = float(numbers.std())
-    return sorted((pair for pair, gap in apart.items() if gap > least), key=lambda pair: -apart[pair])
+    minimum = float(numbers.std())
+    return sorted((pair for pair, gap in apart.items() if gap > minimum), key=lambda pair: -apart[pair])
 
 
-def _flat(features: NDArray[np.floating]) -> NDArray[np.float32]:
+def _flatten(features: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(features, np.float32).reshape(len(features), -1)
-
-
-def _relative(run: Examined, path: str) -> str:
-    return path.removeprefix(f"{run.root}/")

@@ -1,4 +1,4 @@
-"""How images unlike those of training are told: a score with a threshold that validation has chosen."""
+"""Out-of-distribution (OOD) detection: a score of how unlike training an image is, with a threshold from validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagetune.core import run_files
 from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.errors.mistakes import wrong_images
 from imagetune.evaluation.features.feature_models import LabelledFeatures, few_threads, labelled_features
-from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.predictions import Predictions, told_path
 from imagetune.evaluation.statistics.intervals import share_estimate
 from imagetune.model.backbones.table import get_backbone
 from imagetune.model.build import POOLING
@@ -28,8 +28,9 @@ from imagetune.model.out_of_distribution import (
 )
 from imagetune.model.split_model import cut_model
 
-# With fewer validation images a threshold would hang on one or two of them.
+# With fewer validation images, one or two of them would decide the threshold.
 MIN_IMAGES = 20
+# Test images with the highest scores that are listed, strangest first.
 STRANGEST = 12
 _BATCH = 1024
 _BINS = 40
@@ -38,7 +39,7 @@ Floats = NDArray[np.float64]
 
 
 def out_of_distribution(run: Examined) -> dict[str, Any] | None:
-    """Choose the threshold on validation, keep it in the model's manifest, and return what it does to each split.
+    """Choose the OOD threshold on validation, keep it in the model's manifest, and return what it flags in each split.
 
     The document::
 
@@ -46,23 +47,28 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
          "splits": {"val" | "test" | "train": {"images": 80, "flagged": {"value", "low", "high"}}},
          "wrong": {"kept": {"value", "low", "high"}, "flagged": {...}},   share of wrong predictions on the test
          "histogram": {"edges": [...], "counts": {"train": [...], "val": [...], "test": [...]}},
-         "strangest": [{"path", "score", "flagged"}]}                     of the test
+         "strangest": [{"path", "score", "flagged"}]}                     test images with the highest scores
 
-    Numbers have no logits of classes, so that regression always uses mahalanobis.
+    Regression has no class logits to compute an energy from, so it always uses the Mahalanobis distance.
 
     Returns:
-        None where the recipe wants none, where features are missing, or where validation has fewer than
-        `MIN_IMAGES` images.
+        The document; None where the recipe asks for none, where features are missing, or where validation has fewer
+        than `MIN_IMAGES` images.
     """
     wanted = run.evaluate.out_of_distribution
     val = run.splits.get("val")
     if wanted == "off" or val is None or val.features is None or len(val.records) < MIN_IMAGES:
         return None
     score: Score = "mahalanobis" if run.data.task == "regression" else wanted
-    statistics = _statistics(run) if score == "mahalanobis" else None
+    statistics = _compute_statistics(run) if score == "mahalanobis" else None
     if score == "mahalanobis" and statistics is None:
         return None
-    scores = {name: _scores(run, split, statistics) for name, split in run.splits.items() if split.features is not None}
+    scores = {
+        name: _compute_scores(run, split, statistics)
+        for name, split in run.splits.items()
+        if split.features is not None
+    }
+    # Diverged features have no distances, and a threshold among NaN would flag nothing.
     if not all(np.isfinite(values).all() for values in scores.values()):
         return None
     share = run.evaluate.out_of_distribution_share
@@ -73,17 +79,17 @@ def out_of_distribution(run: Examined) -> dict[str, Any] | None:
         statistics_sha256=write_statistics(statistics, run.folder / run_files.MODEL) if statistics else None,
     )
     update_manifest(run.folder, {"out_of_distribution": rule.model_dump(mode="json")})
-    return {**_document(run, rule, scores), "recipe_score": wanted}
+    return {**_describe_rule(run, rule, scores), "recipe_score": wanted}
 
 
 def threshold_for(scores: Floats, share: float) -> float:
-    """Return the score that at most ``share`` of validation's scores (n,) lie above: an order statistic of them."""
+    """Return the threshold that at most ``share`` of validation's scores (n,) exceed: an order statistic of them."""
     ordered = np.sort(scores)
     kept = min(int(np.ceil((1 - share) * len(ordered) - 1e-9)), len(ordered))
     return float(ordered[kept - 1])
 
 
-def _statistics(run: Examined) -> FeatureStatistics | None:
+def _compute_statistics(run: Examined) -> FeatureStatistics | None:
     taught = labelled_features(run.splits.get("train"))
     if taught is None or len(taught) < 2:
         return None
@@ -95,7 +101,7 @@ def _classes(taught: LabelledFeatures) -> NDArray[np.int64] | None:
     return taught.labels if taught.task in ("single_label", "ordinal") else None
 
 
-def _scores(run: Examined, split: ExaminedSplit, statistics: FeatureStatistics | None) -> Floats:
+def _compute_scores(run: Examined, split: ExaminedSplit, statistics: FeatureStatistics | None) -> Floats:
     features = np.asarray(split.features, np.float32)
     if statistics is not None:
         return statistics.distances(features)
@@ -113,9 +119,9 @@ def _logits(run: Examined, features: NDArray[np.float32]) -> NDArray[np.float32]
     return np.concatenate(chunks)
 
 
-def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
+def _describe_rule(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Floats]) -> dict[str, Any]:
     confidence = run.evaluate.confidence
-    away = {name: values > rule.threshold for name, values in scores.items()}
+    flagged = {name: values > rule.threshold for name, values in scores.items()}
     tested = "test" if "test" in scores else "val"
     return {
         "score": rule.score,
@@ -126,42 +132,43 @@ def _document(run: Examined, rule: OutOfDistribution, scores: Mapping[str, Float
                 "images": len(found),
                 "flagged": share_estimate(float(found.sum()), len(found), confidence).to_dict(),
             }
-            for name, found in away.items()
+            for name, found in flagged.items()
         },
         "tested": tested,
-        "wrong": _wrong(run.splits[tested].predictions, away[tested], confidence),
-        "histogram": _histogram(scores),
-        "strangest": _strangest(run, tested, scores[tested], rule.threshold),
+        "wrong": _estimate_wrong(run.splits[tested].predictions, flagged[tested], confidence),
+        "histogram": _compute_histogram(scores),
+        "strangest": _list_strangest(run, tested, scores[tested], rule.threshold),
     }
 
 
-def _wrong(predictions: Predictions, away: NDArray[np.bool_], confidence: float) -> dict[str, Any] | None:
-    """Return the share of wrong predictions among the images that are kept, and among the others."""
+def _estimate_wrong(predictions: Predictions, flagged: NDArray[np.bool_], confidence: float) -> dict[str, Any] | None:
+    """Return the share of wrong predictions among the images that are kept, and among those flagged as OOD."""
     if predictions.rule.task == "regression":
         return None
-    wrong = np.zeros(len(away), bool)
+    wrong = np.zeros(len(flagged), bool)
     wrong[wrong_images(predictions)] = True
-    known = predictions.labels >= 0 if predictions.rule.task != "multi_label" else np.ones(len(away), bool)
+    known = predictions.labels >= 0 if predictions.rule.task != "multi_label" else np.ones(len(flagged), bool)
     found: dict[str, Any] = {}
-    for name, chosen in (("kept", ~away & known), ("flagged", away & known)):
+    for name, chosen in (("kept", ~flagged & known), ("flagged", flagged & known)):
         count = int(chosen.sum())
         found[name] = share_estimate(float(wrong[chosen].sum()), count, confidence).to_dict() if count else None
     return found
 
 
-def _histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
+def _compute_histogram(scores: Mapping[str, Floats]) -> dict[str, Any]:
+    # Common edges, so that the histograms of the splits can be drawn over each other.
     edges = np.histogram_bin_edges(np.concatenate([*scores.values()]), bins=_BINS)
     counts = {name: np.histogram(values, bins=edges)[0].tolist() for name, values in scores.items()}
     return {"edges": [float(edge) for edge in edges], "counts": counts}
 
 
-def _strangest(run: Examined, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
+def _list_strangest(run: Examined, split: str, scores: Floats, threshold: float) -> list[dict[str, Any]]:
     records = run.splits[split].records
     names = run.splits[split].predictions
     texts = list(names.texts())
     return [
         {
-            "path": _relative(run, records[index].path),
+            "path": told_path(records[index].path, run.root),
             "label": names.rule.told(records[index].label),
             "predicted": names.rule.told(texts[index][1]),
             "score": float(scores[index]),
@@ -169,7 +176,3 @@ def _strangest(run: Examined, split: str, scores: Floats, threshold: float) -> l
         }
         for index in np.argsort(-scores, kind="stable")[:STRANGEST].tolist()
     ]
-
-
-def _relative(run: Examined, path: str) -> str:
-    return path.removeprefix(f"{run.root}/")

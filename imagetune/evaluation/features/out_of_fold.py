@@ -1,7 +1,7 @@
-"""What simple models say of images that they haven't learned from: training and validation images out of fold.
+"""Out-of-fold predictions of a linear probe for training and validation images, by cross-validation.
 
-Copies and groups stay together in a fold: an image that is there twice under the same wrong label would vouch for
-itself.
+Near-duplicates and groups stay together in a fold: otherwise an image that occurs twice under the same wrong label
+would confirm itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from imagetune.evaluation.features.feature_models import (
 )
 
 FOLDS = 5
-# Findings of the image check whose groups belong on one side of a fold.
+# Findings of the data check whose images are near-duplicates, and so belong into the same fold.
 _ALIKE = frozenset(("identical-images", "near-duplicates", "leak", "conflict"))
 
 Ints = NDArray[np.int64]
@@ -38,11 +38,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pool:
-    """Images of some splits together.
+    """The labelled images of several splits, pooled.
 
     Attributes:
-        taught: Their features and labels.
-        splits: (n,) index into ``names``.
+        taught: Features and labels of the n images.
+        splits: (n,) split of each image, as an index into ``names``.
         names: Names of the splits.
     """
 
@@ -52,7 +52,7 @@ class Pool:
 
 
 def pool_of(run: Examined, names: Sequence[str]) -> Pool | None:
-    """Return the images of some splits whose label is known; None where there are none, or no features."""
+    """Return the pooled images of some splits with a known label; None where there are none, or no features."""
     found = [(name, labelled_features(run.splits.get(name))) for name in names]
     present = [(name, part) for name, part in found if part is not None]
     if not present:
@@ -62,7 +62,7 @@ def pool_of(run: Examined, names: Sequence[str]) -> Pool | None:
 
 
 def units_of(run: Examined, pool: Pool) -> list[int]:
-    """Return the unit of each image: images of one group, and copies that the check of the images found."""
+    """Return the unit of each image, a number: images of a group and near-duplicates of the data check share one."""
     records = [run.splits[pool.names[split]].records[row] for split, row in places_of(pool)]
     place = {record.path: index for index, record in enumerate(records)}
     pairs = [*equal_pairs([record.group for record in records]), *equal_pairs([record.path for record in records])]
@@ -73,7 +73,7 @@ def units_of(run: Examined, pool: Pool) -> list[int]:
 
 
 def _alike(audit: Path) -> Iterator[list[str]]:
-    """Yield the images that the check found to be copies of each other."""
+    """Yield the near-duplicate groups that the data check found, as paths."""
     for finding in read_json_object(audit).get("findings", []):
         if finding.get("code") in _ALIKE:
             yield from finding.get("groups", [])
@@ -85,27 +85,28 @@ def places_of(pool: Pool) -> Iterator[tuple[int, int]]:
 
 
 def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, seed: int) -> Ints:
-    """Return the fold of each image: classes are spread evenly, and what belongs together stays together.
+    """Return the fold of each image: stratified by class, with every unit of dependent images in one fold.
 
     Args:
-        units: For each of n images which unit it belongs to: those of one family or group have the same.
-        taught: The images' labels.
-        folds: How many folds at most.
-        seed: Of the order in which units are dealt.
+        units: Unit of each of n images; those of one near-duplicate group or group share a number.
+        taught: Labels of the images.
+        folds: Largest number of folds.
+        seed: Seed of the order in which units are dealt.
 
     Returns:
         (n,) in [0, folds).
     """
     dealt = np.zeros(len(units), np.int64)
-    kinds = taught.labels if taught.task != "multi_label" else _rarest_label(taught.targets)
+    kinds = taught.labels if taught.task != "multi_label" else _find_rarest_label(taught.targets)
     together = [*members(components(len(units), equal_pairs(units)))]
     order = np.random.default_rng(seed).permutation(len(together))
-    # Large units first: small ones then fill up what those left uneven.
+    # Large units first: the small ones then even out the folds' sizes.
     queue = sorted(order.tolist(), key=lambda place: -len(together[place]))
     sizes = np.zeros(folds, np.int64)
     counts: dict[int, Ints] = {}
     for place in queue:
         unit = together[place]
+        # A unit of several classes counts as of its most frequent one: it can't be split.
         kind = Counter(kinds[unit].tolist()).most_common(1)[0][0]
         known = counts.setdefault(kind, np.zeros(folds, np.int64))
         fold = int(np.lexsort((sizes, known))[0])
@@ -116,17 +117,17 @@ def deal_folds(units: Sequence[int], taught: LabelledFeatures, *, folds: int, se
 
 
 def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[float, Floats]:
-    """Return what a linear probe says of each image that it did not learn from.
+    """Return the out-of-fold predictions of a linear probe: each image is predicted by a probe of the other folds.
 
-    The penalty is the one that is best for the first fold.
+    The penalty is the one that is best for the first fold; choosing it in each fold would take five times as long.
 
     Args:
-        taught: n images.
-        folds: (n,) the fold of each.
-        seed: Of the images that a probe learns from, where there are very many.
+        taught: Features and labels of n images.
+        folds: (n,) fold of each image.
+        seed: Seed of the draw of the images that a probe learns from, where there are very many.
 
     Returns:
-        The probe's strength, and probabilities (n, k).
+        The probe's strength, and predictions (n, k).
     """
     predictions = np.zeros_like(taught.targets)
     chosen: float | None = None
@@ -134,13 +135,14 @@ def out_of_fold(taught: LabelledFeatures, folds: Ints, *, seed: int) -> tuple[fl
         rest, held = taught.taken(np.flatnonzero(folds != fold)), taught.taken(np.flatnonzero(folds == fold))
         rest = rest.taken(rows_to_learn_from(rest, seed=seed))
         if chosen is None:
-            chosen, predictions[folds == fold] = _best_probe(rest, held)
+            chosen, predictions[folds == fold] = _fit_best_probe(rest, held)
         else:
             predictions[folds == fold] = fit_probe(rest, chosen)(held.features)
     return chosen or strengths(taught)[0], predictions
 
 
-def _best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, Floats]:
+def _fit_best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, Floats]:
+    """Return the strength with the lowest loss on the held-out images, and its predictions for them."""
     best: tuple[float, float, Floats] | None = None
     for strength in strengths(rest):
         said = fit_probe(rest, strength)(held.features)
@@ -152,7 +154,7 @@ def _best_probe(rest: LabelledFeatures, held: LabelledFeatures) -> tuple[float, 
     return best[1], best[2]
 
 
-def _rarest_label(targets: Floats) -> Ints:
+def _find_rarest_label(targets: Floats) -> Ints:
     """Return for each image the rarest of its labels; k where it has none."""
     given = targets >= 0.5
     sizes = np.where(given, given.sum(axis=0), len(given) + 1)

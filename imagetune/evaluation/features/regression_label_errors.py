@@ -1,10 +1,11 @@
-"""Numbers that are probably wrong: labels far from what simple models say that haven't learned from them.
+"""Suspected label errors of regression: numbers far from the out-of-fold predictions of simple models.
 
-A ridge probe says a number for each image out of fold. How far the label lies from it is told in robust standard
-deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993), of images with about
-the same prediction, as errors may grow with the number; beyond 3.5 the label is suspected. It is probably wrong where
-the nearest images of the other folds, which err in other ways than a line, say so by as much and on the same side. That
-any regression model serves for this, out of fold, is shown by Zhou, Mueller and others (2023, arXiv 2305.16583).
+A ridge probe predicts a number for each image out of fold. The distance of the label from it is measured in robust
+standard deviations (the modified z-score: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993) of images with
+about the same prediction, as errors may grow with the number; beyond 3.5 the label is suspected. It is probably wrong
+where the nearest images of the other folds, whose errors differ from those of a linear model, disagree with it by as
+much and on the same side. That any regression model serves for this, out of fold, is shown by Zhou, Mueller and others
+(2023, arXiv 2305.16583).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from imagetune.evaluation.predictions import told_path
 # Robust standard deviations beyond which Iglewicz and Hoaglin call a number an outlier.
 DOUBTED = 3.5
 NEIGHBOURS = 5
-# The spread is taken of images with about the same prediction, of at least so many.
+# The spread is that of images with about the same prediction; with fewer of them its own error would show.
 MAX_RANGES, MIN_IMAGES = 5, 30
 _HEADER = ("path", "split", "label", "likely_label", "difference", "deviations", "confident")
 # The 0.75 quantile of the normal distribution, and its mean absolute deviation.
@@ -51,11 +52,11 @@ class RegressionLabelError:
 
     Attributes:
         path: Absolute path.
-        split: Which split it is in.
+        split: Name of its split.
         label: The given number.
-        likely: What the probe says.
-        deviations: How far they are apart, in robust standard deviations; above 0 where the label is the larger one.
-        confident: Whether the nearest images agree.
+        likely: The probe's prediction.
+        deviations: Label minus prediction in robust standard deviations.
+        confident: Whether the nearest images agree with the probe.
     """
 
     path: str
@@ -67,9 +68,9 @@ class RegressionLabelError:
 
 
 def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | None:
-    """Return the images whose number is suspected, and write all of them to ``label_errors.csv`` in the run folder.
+    """Return suspected label errors of regression, and write all to ``label_errors.csv`` in the run folder.
 
-    Training and validation images are judged out of fold, test images by models of all of those.
+    Training and validation images are predicted out of fold, test images by models of all of those.
 
     The document::
 
@@ -79,11 +80,11 @@ def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | No
          "test": the same, or null}
 
     Args:
-        run: A regression with features of its splits.
+        run: A regression run with features of its splits.
         learned: Its training and validation images.
 
     Returns:
-        None where there are too few images for two folds.
+        The document; None where there are too few images for two folds.
     """
     folds = deal_folds(units_of(run, learned), learned.taught, folds=FOLDS, seed=run.seed)
     if folds.max() < 1:
@@ -95,9 +96,11 @@ def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | No
         suspects = _find_suspects(run, learned, judged[:, 0], near)
         tested: list[RegressionLabelError] | None = None
         if test is not None:
-            tested = _tested(run, learned, test, (judged[:, 0], near), strength)
-    listed = partial(_listed, root=run.root)
-    write_label_errors(run.folder, _HEADER, (_row(suspect, run.root) for suspect in (*suspects, *(tested or ()))))
+            tested = _find_test_suspects(run, learned, test, (judged[:, 0], near), strength)
+    listed = partial(_describe_suspect, root=run.root)
+    write_label_errors(
+        run.folder, _HEADER, (_format_row(suspect, run.root) for suspect in (*suspects, *(tested or ())))
+    )
     return {
         "file": run_files.LABEL_ERRORS,
         "folds": int(folds.max()) + 1,
@@ -110,10 +113,10 @@ def regression_label_errors(run: Examined, learned: Pool) -> dict[str, Any] | No
 
 
 def robust_deviations(true: Floats, judged: Floats) -> Floats:
-    """Return how far numbers (n,) lie from what was judged, in robust standard deviations.
+    """Return the modified z-scores (n,): how far numbers lie from their predictions, in robust standard deviations.
 
-    Median and median absolute deviation are those of images with about the same judgement; where more than half of
-    those agree exactly, the mean absolute deviation, as Iglewicz and Hoaglin advise.
+    Median and median absolute deviation are those of images with about the same prediction; where more than half of
+    their residuals are equal, the mean absolute deviation takes its place, as Iglewicz and Hoaglin advise.
     """
     codes, names = ranges_of(judged, most=MAX_RANGES, least=MIN_IMAGES)
     found = np.zeros(len(true))
@@ -128,41 +131,41 @@ def robust_deviations(true: Floats, judged: Floats) -> Floats:
 
 
 def neighbours_out_of_fold(taught: LabelledFeatures, folds: Ints) -> Floats:
-    """Return for each image (n,) the median number of its nearest images in the other folds."""
-    said = np.zeros(len(taught))
+    """Return the median number (n,) of each image's nearest images in the other folds."""
+    predicted = np.zeros(len(taught))
     for fold in range(int(folds.max()) + 1):
         held = np.flatnonzero(folds == fold)
-        said[held] = _neighbours(taught.taken(np.flatnonzero(folds != fold)), taught.features[held])
-    return said
+        predicted[held] = _predict_by_neighbours(taught.taken(np.flatnonzero(folds != fold)), taught.features[held])
+    return predicted
 
 
-def _neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Floats:
+def _predict_by_neighbours(rest: LabelledFeatures, features: NDArray[np.floating]) -> Floats:
     found, _ = nearest(features, rest.features, min(NEIGHBOURS, len(rest)))
-    said: Floats = np.median(rest.targets[found, 0], axis=1)
-    return said
+    predicted: Floats = np.median(rest.targets[found, 0], axis=1)
+    return predicted
 
 
-def _tested(
+def _find_test_suspects(
     run: Examined, learned: Pool, test: Pool, judged: tuple[Floats, Floats], strength: float
 ) -> list[RegressionLabelError]:
-    """Return the suspects about test images, judged as if they had come after all others."""
+    """Return the suspects among test images, predicted by models of all training and validation images."""
     rest = learned.taught.taken(rows_to_learn_from(learned.taught, seed=run.seed))
-    said = fit_probe(rest, strength)(test.taught.features)[:, 0]
-    near = _neighbours(learned.taught, test.taught.features)
-    return _find_suspects(run, test, said, near, before=(learned.taught.targets[:, 0], *judged))
+    predicted = fit_probe(rest, strength)(test.taught.features)[:, 0]
+    near = _predict_by_neighbours(learned.taught, test.taught.features)
+    return _find_suspects(run, test, predicted, near, before=(learned.taught.targets[:, 0], *judged))
 
 
 def _find_suspects(
     run: Examined, pool: Pool, judged: Floats, near: Floats, *, before: tuple[Floats, Floats, Floats] | None = None
 ) -> list[RegressionLabelError]:
-    """Return the suspected images, the furthest off first.
+    """Return the suspected images, the largest deviation first.
 
     Args:
-        run: For the images' paths.
-        pool: Its images.
-        judged: (n,) what the probe says of them.
-        near: (n,) what the nearest images say.
-        before: Numbers and what both say of other images, with which the spread is taken.
+        run: The run, for the images' paths.
+        pool: The n images to examine.
+        judged: (n,) predictions of the probe.
+        near: (n,) predictions by the nearest images.
+        before: True numbers and both predictions of further images, from which the spread is estimated as well.
     """
     true = pool.taught.targets[:, 0]
     others, other_judged, other_near = before or (np.zeros(0),) * 3
@@ -183,7 +186,7 @@ def _find_suspects(
     return sorted(suspects, key=lambda suspect: (-abs(suspect.deviations), suspect.path))
 
 
-def _listed(suspect: RegressionLabelError, root: Path) -> dict[str, Any]:
+def _describe_suspect(suspect: RegressionLabelError, root: Path) -> dict[str, Any]:
     return {
         "path": told_path(suspect.path, root),
         "split": suspect.split,
@@ -195,12 +198,12 @@ def _listed(suspect: RegressionLabelError, root: Path) -> dict[str, Any]:
     }
 
 
-def _row(suspect: RegressionLabelError, root: Path) -> list[str]:
+def _format_row(suspect: RegressionLabelError, root: Path) -> list[str]:
     apart = f"{suspect.label - suspect.likely:.6g}", f"{suspect.deviations:.3f}"
     texts = told_path(suspect.path, root), suspect.split, number_text(suspect.label), _rounded(suspect.likely)
     return [*texts, *apart, "yes" if suspect.confident else "no"]
 
 
 def _rounded(value: float) -> str:
-    # A judgement claims no more digits than it has.
+    # Four digits: more would claim a precision that the probe hasn't.
     return number_text(float(f"{value:.4g}"))

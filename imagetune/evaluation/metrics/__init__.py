@@ -1,1 +1,1 @@
-"""Metrics of each task with their intervals."""
+"""Metrics of each task (single label, ordinal, multi-label, regression) with their confidence intervals."""

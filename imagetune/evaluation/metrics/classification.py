@@ -1,7 +1,7 @@
-"""Every metric of a split with its interval, where an image has one class.
+"""Classification metrics of a split with confidence intervals: accuracy, precision, recall, F1, ROC AUC, log loss.
 
 Averages are over the classes that have images in the split (macro), or weighted by their images. A class that is
-never predicted has precision 0, as in scikit-learn; both cases are told in the notes.
+never predicted has precision 0, as in scikit-learn; the notes name classes without images and without predictions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from imagetune.recipe.tracking import EvaluateConfig
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")
 CLASS_METRICS = list_class_metrics("single_label")
-# With fewer images than this in a class, resampling them says little about images that were never seen.
+# With fewer images in a class, resampling them says little about images that were never seen.
 FEW = 5
 
 Ints = NDArray[np.int64]
@@ -60,12 +60,12 @@ class ClassEvaluation:
     """Every metric of one class with its interval.
 
     Attributes:
-        name: Class name.
-        images: Images that are of it.
-        predicted: Images that were predicted as it.
-        right: Both.
+        name: Name of the class.
+        images: Number of images of the class.
+        predicted: Number of images that were predicted as the class.
+        right: Number of true positives.
         metrics: precision, recall, f1 and roc_auc (against all other classes).
-        threshold: Of multi_label: from which probability on the label is given.
+        threshold: For multi_label, the probability from which on the label is predicted.
     """
 
     name: str
@@ -81,19 +81,19 @@ class SplitEvaluation:
     """Every metric of one split with its interval, where an image has one class.
 
     Attributes:
-        class_names: The k classes.
-        images: Labelled images that were tested.
-        left_out: Images left out because their label is not one of the classes.
+        class_names: Names of the k classes.
+        images: Number of labelled images that were tested.
+        left_out: Number of images left out because their label is not one of the classes.
         top_k: k of the top-k accuracy.
-        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged. For ordinal those of
-            `imagetune.evaluation.metrics.ordinal`, too.
+        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged. For ordinal also those of
+            `imagetune.evaluation.metrics.ordinal`.
         averages: ``macro`` and ``weighted`` precision, recall and F1.
         classes: The metrics of each class.
         confusion: (k, k) int64 counts, rows true and columns predicted.
-        bootstrap: How the intervals were made.
-        notes: What a reader should know about these metrics.
-        task: What a label is: single_label or ordinal.
-        groups: Groups that the images come in, where some share one; else 0.
+        bootstrap: Settings of the intervals.
+        notes: Caveats for the reader, such as classes without images.
+        task: single_label or ordinal.
+        groups: Number of groups where some images share one; else 0.
     """
 
     class_names: tuple[str, ...]
@@ -111,7 +111,7 @@ class SplitEvaluation:
 
     @property
     def baseline(self) -> float:
-        """Accuracy of always naming the largest class."""
+        """Accuracy of always predicting the largest class."""
         return float(self.confusion.sum(axis=1).max() / self.images)
 
 
@@ -123,15 +123,15 @@ def evaluate_predictions(
     stratified: bool = True,
     groups: Sequence[str | None] = (),
 ) -> SplitEvaluation:
-    """Return every metric of a split with its interval, where an image has one class.
+    """Return the classification metrics of a split with their intervals, for single_label and ordinal.
 
     Args:
-        predictions: Of one split.
-        config: k of the top-k accuracy, and the bootstrap's settings.
-        seed: Of the bootstrap.
+        predictions: The predictions of one split.
+        config: The recipe's evaluate section, for k of the top-k accuracy and the bootstrap's settings.
+        seed: Seed of the bootstrap.
         stratified: Whether each resampling keeps the number of images of each class.
-        groups: The group of each image, None for one without; empty where there are none. Images of a group go
-            together, so that intervals are made of whole groups.
+        groups: The group of each image, None for one without; empty where there are none. Images of a group are not
+            independent, so whole groups are left out.
 
     Raises:
         DataError: No image has a label among the classes.
@@ -143,17 +143,17 @@ def evaluate_predictions(
         raise DataError(what, hint="test images must be labelled with the names that the model was trained on")
     labels, probabilities, predicted = (
         predictions.labels[known],
-        _normalised(predictions)[known],
+        _normalise(predictions)[known],
         predictions.predicted[known],
     )
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified)
     codes = group_codes([group for group, kept in zip(groups, known, strict=True) if kept] if groups else ())
-    redone = _redone(labels, probabilities, predicted, config.top_k, bootstrap, codes)
-    values = _class_values(labels, probabilities, predicted)
+    resampled = _resample_metrics(labels, probabilities, predicted, config.top_k, bootstrap, codes)
+    values = _compute_class_values(labels, probabilities, predicted)
     confusion = confusion_matrix(labels, predicted, labels=range(probabilities.shape[1]))
-    classes = _class_evaluations(predictions.class_names, confusion, values, redone)
-    headlines = _headline_values(labels, probabilities, predicted, values, config.top_k)
-    metrics = _headline_estimates(headlines, confusion.sum(axis=1), redone)
+    classes = _estimate_classes(predictions.class_names, confusion, values, resampled)
+    headlines = _compute_headlines(labels, probabilities, predicted, values, config.top_k)
+    metrics = _estimate_headlines(headlines, confusion.sum(axis=1), resampled)
     if predictions.rule.task == "ordinal":
         metrics |= rank_metrics(labels, predicted, len(confusion), bootstrap, groups=codes)
     left_out = int((~known).sum())
@@ -163,18 +163,18 @@ def evaluate_predictions(
         left_out=left_out,
         top_k=config.top_k,
         metrics=metrics,
-        averages=_averages(values, confusion.sum(axis=1)),
+        averages=_average_over_classes(values, confusion.sum(axis=1)),
         classes=classes,
         confusion=confusion.astype(np.int64),
         bootstrap=bootstrap,
-        notes=(*_notes(classes, left_out), *group_notes(codes)),
+        notes=(*_list_notes(classes, left_out), *group_notes(codes)),
         task=predictions.rule.task,
         groups=0 if codes is None else int(codes.max()) + 1,
     )
 
 
-def _normalised(predictions: Predictions) -> Floats:
-    """Return probabilities whose rows sum to 1, which float32 ones do only nearly."""
+def _normalise(predictions: Predictions) -> Floats:
+    """Return the probabilities (n, k) with rows that sum to 1, which float32 ones do only nearly."""
     finite = np.isfinite(predictions.probabilities).all(axis=1)
     if not finite.all():
         where = predictions.paths[int(np.flatnonzero(~finite)[0])]
@@ -185,10 +185,10 @@ def _normalised(predictions: Predictions) -> Floats:
     return normalised
 
 
-def _class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Floats]:
+def _compute_class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Floats]:
     """Return precision, recall, f1 and roc_auc as (k,), NaN for a class without images."""
     classes = np.arange(probabilities.shape[1])
-    # zero_division: a class that is never predicted has precision 0 without a warning; the notes tell it.
+    # zero_division: a class that is never predicted has precision 0 without a warning; the notes name it.
     precision, recall, f1, images = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
@@ -201,7 +201,7 @@ def _class_values(labels: Ints, probabilities: Floats, predicted: Ints) -> dict[
     return {**{name: np.where(missing, np.nan, share) for name, share in shares.items()}, "roc_auc": np.array(areas)}
 
 
-def _headline_values(
+def _compute_headlines(
     labels: Ints, probabilities: Floats, predicted: Ints, by_class: Mapping[str, Floats], top_k: int
 ) -> dict[str, float | None]:
     classes = probabilities.shape[1]
@@ -219,14 +219,16 @@ def _headline_values(
 
 
 @dataclass(frozen=True)
-class _Redone:
-    """The metrics of other images, and what they can't show.
+class _Resamples:
+    """The metrics on bootstrap resamplings and without each jackknife unit, with the corrections of their intervals.
 
     Attributes:
-        drawn: Of resamplings; the same as ``left_out`` where there are groups.
-        left_out: Without each image or group.
-        strata: (u,) class of each of those.
-        grouped: Whether they are groups.
+        bootstrap: Settings of the intervals.
+        precision: Small-sample corrections of the bootstrap.
+        drawn: Metrics of the bootstrap's resamplings; the same as ``left_out`` where there are groups.
+        left_out: Metrics without each image or group.
+        strata: (u,) class of each image or group that is left out.
+        grouped: Whether groups are left out instead of images.
     """
 
     bootstrap: Bootstrap
@@ -236,26 +238,26 @@ class _Redone:
     strata: Ints
     grouped: bool
 
-    def without(
+    def estimate_by_jackknife(
         self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
-        """Return a metric with the interval that follows from what it is without each image or group, ``others``."""
+        """Return a metric with its jackknife interval, from the metric without each image or group, ``others`` (u,)."""
         left_out, confidence = LeftOut(others, self.strata), self.bootstrap.confidence
         flawless = None if images is None else images * self.precision.worth
         return left_out_estimate(value, left_out, confidence, reason=reason, flawless=flawless, most=most, scale="loss")
 
-    def resampled(
+    def estimate_by_bootstrap(
         self, value: float | None, others: Floats, *, images: float | None, reason: str, most: float | None
     ) -> Estimate:
-        """Return a metric with the interval that follows from resampling, where it is ``others``."""
+        """Return a metric with its bootstrap interval, from the metric of each resampling, ``others`` (m,)."""
         return estimate(
             value, others, self.bootstrap, images=images, reason=reason, precision=self.precision, most=most
         )
 
 
-def _redone(
+def _resample_metrics(
     labels: Ints, probabilities: Floats, predicted: Ints, top_k: int, bootstrap: Bootstrap, groups: Ints | None
-) -> _Redone:
+) -> _Resamples:
     # Resampled groups of unequal size give intervals that are too short, so groups are only ever left out.
     # The ROC AUC has the jackknife's interval and takes most of the time, so that resamplings do without it.
     units = units_left_out(labels, bootstrap, groups)
@@ -266,10 +268,10 @@ def _redone(
         else resample(labels, probabilities, predicted, top_k=top_k, bootstrap=bootstrap, with_auc=False)
     )
     precision = precision_of(labels, bootstrap, groups)
-    return _Redone(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
+    return _Resamples(bootstrap, precision, drawn, left_out, units.strata, groups is not None)
 
 
-def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone: _Redone) -> dict[str, Estimate]:
+def _estimate_headlines(values: Mapping[str, float | None], counts: Ints, resamples: _Resamples) -> dict[str, Estimate]:
     images, classes = float(counts.sum()), len(counts)
     macro = effective_images(counts[counts > 0].astype(np.float64))
     effective = {"accuracy": images, "top_k_accuracy": images, "log_loss": None}
@@ -282,10 +284,10 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
     found = {}
     for name in HEADLINES:
         # A loss has a long tail that few draws reach; of an AUC the draws would cost more than all the rest.
-        leaving_out = redone.grouped or name in ("log_loss", "roc_auc")
-        found[name] = (redone.without if leaving_out else redone.resampled)(
+        by_jackknife = resamples.grouped or name in ("log_loss", "roc_auc")
+        found[name] = (resamples.estimate_by_jackknife if by_jackknife else resamples.estimate_by_bootstrap)(
             values.get(name),
-            (redone.left_out if leaving_out else redone.drawn).headline[name],
+            (resamples.left_out if by_jackknife else resamples.drawn).headline[name],
             images=effective.get(name, macro),
             most=most.get(name, macro),
             reason=reasons.get(name, ""),
@@ -294,13 +296,13 @@ def _headline_estimates(values: Mapping[str, float | None], counts: Ints, redone
         # A share of independent images is binomial: Wilson's interval holds its coverage where a bootstrap of few
         # mistakes does not. Images of a group are not independent.
         value = values.get(name)
-        if value is not None and METRICS[name].mean_over == "images" and not redone.grouped:
-            found[name] = share_estimate(value * images, images, redone.bootstrap.confidence)
+        if value is not None and METRICS[name].mean_over == "images" and not resamples.grouped:
+            found[name] = share_estimate(value * images, images, resamples.bootstrap.confidence)
     return found
 
 
-def _class_evaluations(
-    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], redone: _Redone
+def _estimate_classes(
+    names: Sequence[str], confusion: Ints, values: Mapping[str, Floats], resamples: _Resamples
 ) -> tuple[ClassEvaluation, ...]:
     true, predicted, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     evaluations = []
@@ -308,34 +310,33 @@ def _class_evaluations(
         counts = int(true[index]), int(predicted[index]), int(right[index])
         metrics = {}
         for metric in CLASS_METRICS:
-            # Precision is a share of the images that were predicted as the class, recall and F1 of those that are of
-            # it.
+            # Precision is a share of the images predicted as the class; recall and F1 count the images of the class.
             images = float(predicted[index] if metric == "precision" else true[index])
-            metrics[metric] = redone.without(
+            metrics[metric] = resamples.estimate_by_jackknife(
                 None if np.isnan(values[metric][index]) else float(values[metric][index]),
-                redone.left_out.per_class[metric][:, index],
+                resamples.left_out.per_class[metric][:, index],
                 images=images,
                 reason="no images of this class" if not true[index] else "no images of other classes",
                 most={"f1": 2 * images, "roc_auc": None}.get(metric, images),
             )
-        if true[index] and not redone.grouped:
-            metrics |= class_shares(*counts, redone.bootstrap.confidence)
+        if true[index] and not resamples.grouped:
+            metrics |= class_shares(*counts, resamples.bootstrap.confidence)
         area, others = metrics["roc_auc"].value, int(true.sum() - true[index])
-        if area is not None and not redone.grouped:
-            ends = auc_interval(area, counts[0], others, two_sided_quantile(redone.bootstrap.confidence))
+        if area is not None and not resamples.grouped:
+            ends = auc_interval(area, counts[0], others, two_sided_quantile(resamples.bootstrap.confidence))
             metrics["roc_auc"] = Estimate(area, *ends, method="newcombe")
         evaluations.append(ClassEvaluation(name, *counts, metrics))
     return tuple(evaluations)
 
 
 def class_shares(images: int, predicted: int, right: int, confidence: float) -> dict[str, Estimate]:
-    """Return precision, recall and F1 of a class, which are shares, with Wilson's intervals.
+    """Return precision, recall and F1 of a class with Wilson's intervals; precision only if the class was predicted.
 
     Args:
-        images: Images of the class, at least one.
-        predicted: Images that were predicted as it; precision is left out where there are none.
-        right: Both.
-        confidence: Coverage of the intervals.
+        images: Number of images of the class, at least one.
+        predicted: Number of images that were predicted as the class.
+        right: Number of true positives.
+        confidence: Coverage of the intervals, in (0, 1).
     """
     found = {
         "recall": share_estimate(right, images, confidence),
@@ -344,7 +345,7 @@ def class_shares(images: int, predicted: int, right: int, confidence: float) -> 
     return found | ({"precision": share_estimate(right, predicted, confidence)} if predicted else {})
 
 
-def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:
+def _average_over_classes(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str, float]]:
     present = counts > 0
     return {
         "macro": {name: float(values[name][present].mean()) for name in AVERAGED},
@@ -352,7 +353,7 @@ def _averages(values: Mapping[str, Floats], counts: Ints) -> dict[str, dict[str,
     }
 
 
-def _notes(classes: Sequence[ClassEvaluation], left_out: int) -> Iterator[str]:
+def _list_notes(classes: Sequence[ClassEvaluation], left_out: int) -> Iterator[str]:
     absent = [found.name for found in classes if not found.images]
     unused = [found.name for found in classes if found.images and not found.predicted]
     few = [found.name for found in classes if 0 < found.images < FEW]

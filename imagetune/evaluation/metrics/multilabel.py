@@ -1,6 +1,6 @@
-"""Every metric of a split with its interval, where an image has any number of labels; and the labels' thresholds.
+"""Multi-label metrics of a split with confidence intervals (average precision, F1, Hamming loss), and thresholds.
 
-Averages are over the labels that occur in the split. A label that is never given has precision 0.
+Averages are over the labels that occur in the split. A label that is never predicted has precision 0.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class LabelEvaluation:
     """Every metric of one split with its interval, where an image has any number of labels.
 
     Attributes:
-        class_names: The k labels.
-        images: Images that were tested, those without any label included.
-        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged, but for micro_f1.
+        class_names: Names of the k labels.
+        images: Number of images that were tested, those without any label included.
+        metrics: The headline metrics, by the names in `HEADLINES`; macro where averaged, except micro_f1.
         classes: The metrics of each label, by the names in `LABEL_METRICS`, with its threshold.
-        bootstrap: How the intervals were made.
-        notes: What a reader should know about these metrics.
-        baseline: Macro F1 of giving every image every label.
-        groups: Groups that the images come in, where some share one; else 0.
+        bootstrap: Settings of the intervals.
+        notes: Caveats for the reader, such as labels without images.
+        baseline: Macro F1 of predicting every label for every image.
+        groups: Number of groups where some images share one; else 0.
     """
 
     class_names: tuple[str, ...]
@@ -72,24 +72,26 @@ class LabelEvaluation:
 
 
 def choose_thresholds(predictions: Predictions) -> tuple[float, ...]:
-    """Return for each label the threshold at which its F1 is highest, to be given predictions for validation.
+    """Return the threshold of each label with the highest F1; ``predictions`` are those of the validation split.
 
-    Of equally good ones it is the one nearest to 0.5: 0.5 itself, or else half-way between two probabilities, so that
-    rounding decides nothing. A label without images keeps 0.5.
+    Of equally good thresholds the one nearest to 0.5 is chosen: 0.5 itself, or else half-way between two probabilities,
+    so that rounding decides nothing. A label without images keeps 0.5.
     """
     true = predictions.targets >= 0.5
-    return tuple(_best_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1]))
+    return tuple(
+        _choose_threshold(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])
+    )
 
 
 def evaluate_labels(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> LabelEvaluation:
-    """Return every metric of a split with its interval; images are left out whatever their labels.
+    """Return the multi-label metrics of a split with their jackknife intervals.
 
     Args:
-        predictions: Of one split.
-        config: The bootstrap's settings.
-        seed: Of the bootstrap.
+        predictions: The predictions of one split.
+        config: The recipe's evaluate section, for the settings of the intervals.
+        seed: Seed of the intervals.
         groups: The group of each image, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
@@ -100,44 +102,47 @@ def evaluate_labels(
     _require_metrics(predictions, true)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     rankings = [_Ranking.of(true[:, label], predictions.probabilities[:, label]) for label in range(true.shape[1])]
-    values, by_label = _metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
-    # Average precision sorts every label's images: of very many it takes too long, so it has no interval.
+    values, by_label = _compute_metrics(true, given, rankings, np.ones((len(true), 1), np.float32))
+    # Average precision ranks every label's images for each unit: with very many images it has no interval.
     with_ranking = true.size * bootstrap.samples <= AUC_STEPS
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _metrics(true, given, rankings if with_ranking else [], weights)
+        _compute_metrics(true, given, rankings if with_ranking else [], weights)
         for weights in weights_left_out(units, cells_a_sample=true.shape[1])
     ]
     others = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in HEADLINES}
     label_others = {name: np.concatenate([chunk[1][name] for chunk in chunks], axis=1) for name in LABEL_METRICS}
     counts = (true.sum(axis=0), given.sum(axis=0), (true & given).sum(axis=0))
-    without = _Without(units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None)
-    classes = tuple(
-        _label_evaluation(predictions, label, counts, by_label, label_others, without) for label in range(true.shape[1])
+    jackknife = _Jackknife(
+        units.strata, config.confidence, precision_of(strata, bootstrap, codes).worth, codes is not None
     )
+    classes = tuple(
+        _evaluate_label(predictions, label, counts, by_label, label_others, jackknife) for label in range(true.shape[1])
+    )
+    # Predicting a label for every image has its prevalence as precision and a recall of 1.
     shares = counts[0][counts[0] > 0] / len(true)
     return LabelEvaluation(
         class_names=predictions.class_names,
         images=len(true),
-        metrics=_headline_estimates(values, others, counts[0], without, len(true)),
+        metrics=_estimate_headlines(values, others, counts[0], jackknife, len(true)),
         classes=classes,
         bootstrap=bootstrap,
-        notes=(*_notes(classes, true, predictions.unknown), *group_notes(codes)),
+        notes=(*_list_notes(classes, true, predictions.unknown), *group_notes(codes)),
         baseline=float((2 * shares / (1 + shares)).mean()),
         groups=0 if codes is None else int(codes.max()) + 1,
     )
 
 
 @dataclass(frozen=True)
-class _Without:
-    """What images or groups were left out, and what that can't show.
+class _Jackknife:
+    """Settings of the jackknife's intervals.
 
     Attributes:
-        strata: (u,) of each.
-        confidence: Coverage of intervals.
-        worth: From `imagetune.evaluation.statistics.intervals.Precision`.
-        grouped: Whether they are groups.
+        strata: (u,) stratum of each image or group that is left out.
+        confidence: Coverage of the intervals.
+        worth: As in `imagetune.evaluation.statistics.intervals.Precision`.
+        grouped: Whether groups are left out instead of images.
     """
 
     strata: NDArray[np.int64]
@@ -148,8 +153,8 @@ class _Without:
     def estimate(
         self, value: float, others: NDArray[np.float64], *, images: float, most: float | None, reason: str = ""
     ) -> Estimate:
-        """Return a metric with its interval from what it is without each, ``others`` (u,)."""
-        # Wilson's interval of a mean of shares makes up for few mistakes; simulations show more to be too much.
+        """Return a metric with its interval, from the metric without each image or group, ``others`` (u,)."""
+        # Wilson's interval already allows for few mistakes; in simulations a wider quantile covers too much.
         plain = most is not None and not self.grouped
         return left_out_estimate(
             None if np.isnan(value) else value,
@@ -165,22 +170,22 @@ class _Without:
 def label_metrics(
     true: Bools, given: Bools, probabilities: Floats, *, with_ranking: bool = True
 ) -> Callable[[Floats], tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]]:
-    """Return what computes headline metrics (b,) and those of each label (k, b) from weights (n, b).
+    """Return a function from weights (n, b) to headline metrics (b,) and metrics of each label (k, b).
 
     Args:
-        true: (n, k) the labels.
-        given: (n, k) the predictions.
-        probabilities: (n, k).
+        true: (n, k) which labels are true.
+        given: (n, k) which labels are predicted.
+        probabilities: (n, k) of the labels.
         with_ranking: False leaves out the average precision, which takes most of the time.
     """
     labels = range(true.shape[1] if with_ranking else 0)
     rankings = [_Ranking.of(true[:, label], probabilities[:, label]) for label in labels]
-    return lambda weights: _metrics(true, given, rankings, weights)
+    return lambda weights: _compute_metrics(true, given, rankings, weights)
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """The images of one label's positives and negatives in the order of their probability.
+    """The images ranked by one label's probability, sorted once for all resamplings.
 
     Attributes:
         order: (n,) images, the likeliest first.
@@ -199,7 +204,7 @@ class _Ranking:
         return cls(order, true[order], np.searchsorted(fallen, fallen, side="right") - 1)
 
     def average_precision(self, weights: Floats) -> NDArray[np.float64]:
-        """Return (b,) the mean precision at each positive, from weights (n, b); equals come together, as in sklearn."""
+        """Return the average precision (b,) from weights (n, b); ties count together, as in scikit-learn."""
         drawn = weights[self.order]
         found = np.cumsum(np.where(self.true[:, None], drawn, 0), axis=0, dtype=np.float64)
         places = self.last[self.true]
@@ -211,10 +216,10 @@ class _Ranking:
         return mean
 
 
-def _metrics(
+def _compute_metrics(
     true: Bools, given: Bools, rankings: Sequence[_Ranking], weights: Floats
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-    """Return headline metrics (b,) and those of each label (k, b), from weights (n, b); NaN where not defined."""
+    """Return headline metrics (b,) and metrics of each label (k, b), from weights (n, b); NaN where not defined."""
     right, positives, predictions = (
         (matrix.T.astype(np.float32) @ weights).astype(np.float64) for matrix in (true & given, true, given)
     )
@@ -247,62 +252,62 @@ def _metrics(
     return headline, by_label
 
 
-def _headline_estimates(
+def _estimate_headlines(
     values: Mapping[str, Floats],
     others: Mapping[str, NDArray[np.float64]],
     positives: NDArray[np.int64],
-    without: _Without,
+    jackknife: _Jackknife,
     images: int,
 ) -> dict[str, Estimate]:
     macro = effective_images(positives[positives > 0].astype(np.float64))
     effective: dict[str, float] = {"subset_accuracy": float(images), "micro_f1": float(positives.sum())}
-    # No wrong label among n x k is as if n images had been looked at: labels of one image go together.
+    # The labels of one image are not independent: no wrong label among n x k counts as n images, not as n x k.
     effective["hamming_loss"] = float(images)
     # An F1 near 1 varies half as much as a share: a mistake costs half of what it costs recall.
     most: dict[str, float] = {"subset_accuracy": float(images), "f1": 2 * macro, "precision": macro, "recall": macro}
     found = {
-        name: without.estimate(
+        name: jackknife.estimate(
             float(values[name][0]), others[name], images=effective.get(name, macro), most=most.get(name)
         )
         for name in HEADLINES
     }
-    if not without.grouped:
+    if not jackknife.grouped:
         hits = float(values["subset_accuracy"][0]) * images
-        found["subset_accuracy"] = share_estimate(hits, images, without.confidence)
+        found["subset_accuracy"] = share_estimate(hits, images, jackknife.confidence)
     return found
 
 
-def _label_evaluation(
+def _evaluate_label(
     predictions: Predictions,
     label: int,
     counts: Sequence[NDArray[np.int64]],
     values: Mapping[str, Floats],
     others: Mapping[str, NDArray[np.float64]],
-    without: _Without,
+    jackknife: _Jackknife,
 ) -> ClassEvaluation:
     positives, given, right = (int(count[label]) for count in counts)
     metrics = {}
     for name in LABEL_METRICS:
         images = float(given if name == "precision" else positives)
-        metrics[name] = without.estimate(
+        metrics[name] = jackknife.estimate(
             float(values[name][label, 0]),
             others[name][label],
             images=images,
             reason="no images with this label",
             most={"f1": 2 * images, "average_precision": None}.get(name, images),
         )
-    if positives and not without.grouped:
-        metrics |= class_shares(positives, given, right, without.confidence)
+    if positives and not jackknife.grouped:
+        metrics |= class_shares(positives, given, right, jackknife.confidence)
     threshold = predictions.thresholds[label] if predictions.thresholds else DEFAULT_THRESHOLD
     return ClassEvaluation(predictions.class_names[label], positives, given, right, metrics, threshold)
 
 
-def _best_threshold(true: Bools, probabilities: Floats) -> float:
+def _choose_threshold(true: Bools, probabilities: Floats) -> float:
     if not true.any():
         return DEFAULT_THRESHOLD
     curve = precision_recall_curve(true, probabilities.astype(np.float64))
     precision, recall, above = (values[::-1] for values in curve)
-    # The first point is that of no image at all.
+    # scikit-learn's curve ends with a point at which no image is predicted; reversed it comes first, and has no F1.
     f1 = 2 * precision[1:] * recall[1:] / np.maximum(precision[1:] + recall[1:], TINY)
     below = np.append(above[1:], 0.0)
     middle = (below < DEFAULT_THRESHOLD) & (above >= DEFAULT_THRESHOLD)
@@ -323,17 +328,17 @@ def _require_metrics(predictions: Predictions, true: Bools) -> None:
         raise DivergedError("the model's probabilities are not finite numbers", where=where, hint=hint)
 
 
-def _notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Iterator[str]:
+def _list_notes(classes: Sequence[ClassEvaluation], true: Bools, unknown: int) -> Iterator[str]:
     absent = [found.name for found in classes if not found.images]
     unused = [found.name for found in classes if found.images and not found.predicted]
     few = [found.name for found in classes if 0 < found.images < FEW]
     if bare := int((~true.any(axis=1)).sum()):
-        yield f"{format_count(bare, 'image')} without any label; to give none is right there"
+        yield f"{format_count(bare, 'image')} without any label: predicting none is right there"
     if unknown:
-        yield f"{format_count(unknown, 'image')} with labels that the model doesn't know; they are passed over"
+        yield f"{format_count(unknown, 'image')} with labels that the model doesn't know: those labels are ignored"
     if absent:
         yield f"no images of {format_list(absent)}: left out of the averages"
     if unused:
-        yield f"never given: {format_list(unused)}; the precision counts as 0"
+        yield f"never predicted: {format_list(unused)}; the precision counts as 0"
     if few:
         yield f"fewer than {FEW} images of {format_list(few)}: the metrics of so few say little"

@@ -1,4 +1,4 @@
-"""How far off the predictions are where classes are ordered: metrics that count a miss by its distance in ranks."""
+"""Metrics for ordered classes (ordinal): mean absolute error in ranks, quadratic weighted kappa, within one rank."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Floats = NDArray[np.floating]
 def rank_metrics(
     labels: Ints, predicted: Ints, classes: int, bootstrap: Bootstrap, *, groups: Ints | None = None
 ) -> dict[str, Estimate]:
-    """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with intervals.
+    """Return mae (mean distance in ranks), quadratic_weighted_kappa and within_one_rank, with jackknife intervals.
 
     Args:
         labels: (n,) true classes in [0, k), by rank.
-        predicted: (n,) predictions in [0, k).
-        classes: k.
-        bootstrap: How intervals are made.
+        predicted: (n,) predicted classes in [0, k).
+        classes: k, the number of classes.
+        bootstrap: Settings of the intervals.
         groups: (n,) number of each image's group where whole groups are left out.
     """
     whole = np.ones((len(labels), 1), np.float32)
@@ -62,15 +62,16 @@ def rank_metrics(
 
 
 def rank_values(counts: Floats) -> dict[str, NDArray[np.float64]]:
-    """Return each metric as (b,), from (k, k, b) counts, rows true and columns predicted.
+    """Return mae, quadratic_weighted_kappa and within_one_rank as (b,), from (k, k, b) confusion counts.
 
-    The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968); NaN where chance agrees fully.
+    Rows are true and columns predicted. The kappa is Cohen's with quadratic weights (Psychological Bulletin 70, 1968);
+    NaN where agreement by chance is complete.
     """
     confusion = counts.astype(np.float64)
     ranks = np.arange(len(confusion))
     distance = np.abs(ranks[:, None] - ranks)[:, :, None]
     total = confusion.sum(axis=(0, 1))
-    # What predictions drawn at random would give that are as frequent as these: kappa is what is beyond them.
+    # The confusion of predictions drawn at random with the same frequencies: kappa is the agreement beyond chance.
     expected = confusion.sum(axis=1)[:, None] * confusion.sum(axis=0)[None] / total
     chance = (distance**2 * expected).sum(axis=(0, 1))
     misses = (distance**2 * confusion).sum(axis=(0, 1))

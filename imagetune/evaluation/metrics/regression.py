@@ -1,4 +1,4 @@
-"""Every metric of a split with its interval, where a label is a number."""
+"""Regression metrics of a split with confidence intervals: MAE, RMSE, R squared and Spearman's correlation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from imagetune.recipe.metrics import METRICS, list_test_metrics
 from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("regression")
-# The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.
+# Ranges of numbers are the slices of regression; with fewer images a range's mean error has no usable interval.
 MAX_RANGES, MIN_IMAGES = 5, 10
-# Fewer images than this make any correlation.
+# With fewer images, any correlation can come about by chance.
 FEW = 10
 
 Floats = NDArray[np.float64]
@@ -41,13 +41,13 @@ class ValueEvaluation:
     """Every metric of one split with its interval, where a label is a number.
 
     Attributes:
-        class_names: What the number is called, alone.
-        images: Images that were tested.
+        class_names: The number's name, as the only element.
+        images: Number of images that were tested.
         metrics: mae and rmse in the labels' units, r2 (at most 1, below 0 where the mean would do better), and
             spearman, the rank correlation.
-        bootstrap: How the intervals were made.
-        notes: What a reader should know about these metrics.
-        groups: Groups that the images come in, where some share one; else 0.
+        bootstrap: Settings of the intervals.
+        notes: Caveats for the reader, and the labels' range.
+        groups: Number of groups where some images share one; else 0.
         baseline: R squared of always predicting the mean.
     """
 
@@ -65,12 +65,12 @@ class ValueEvaluation:
 def evaluate_values(
     predictions: Predictions, *, config: EvaluateConfig, seed: int, groups: Sequence[str | None] = ()
 ) -> ValueEvaluation:
-    """Return every metric of a split with its interval, where a label is a number.
+    """Return the regression metrics of a split with their jackknife intervals.
 
     Args:
-        predictions: Of one split.
-        config: The bootstrap's settings.
-        seed: Of the bootstrap.
+        predictions: The predictions of one split.
+        config: The recipe's evaluate section, for the settings of the intervals.
+        seed: Seed of the intervals.
         groups: The group of each image, None for one without; empty where there are none. Whole groups are left out.
 
     Raises:
@@ -85,13 +85,14 @@ def evaluate_values(
         hint = "train again with a smaller learning rate"
         raise DivergedError("the model's prediction is not a finite number", where=where, hint=hint)
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
-    # Sorted once for all units that are left out.
+    # Sorted once: leaving out images changes ranks, but never the order.
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    values = _metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
+    values = _compute_metrics(true, given, ranks, np.ones((len(true), 1), np.float32))
     codes, strata = group_codes(groups), np.zeros(len(true), np.int64)
     units = units_left_out(strata, bootstrap, codes)
     chunks = [
-        _metrics(true, given, ranks, weights) for weights in weights_left_out(units, cells_a_sample=4 * len(true))
+        _compute_metrics(true, given, ranks, weights)
+        for weights in weights_left_out(units, cells_a_sample=4 * len(true))
     ]
     reasons = {
         "r2": "all labels are the same number",
@@ -109,28 +110,28 @@ def evaluate_values(
         for name in HEADLINES
     }
     count = 0 if codes is None else int(codes.max()) + 1
-    notes = (*_notes(true), *group_notes(codes))
+    notes = (*_list_notes(true), *group_notes(codes))
     return ValueEvaluation(predictions.class_names, len(true), metrics, bootstrap, notes, count)
 
 
 def value_metrics(true: Floats, given: Floats) -> Callable[[Weights], dict[str, Floats]]:
-    """Return what computes each headline metric (b,) from weights (n, b); NaN where one is not defined.
+    """Return a function from weights (n, b) to the headline metrics (b,) by name; NaN where one is not defined.
 
     Args:
         true: (n,) the true numbers.
-        given: (n,) the predictions.
+        given: (n,) the predicted numbers.
     """
     ranks = (_Ranks.of(true), _Ranks.of(given))
-    return lambda weights: _metrics(true, given, ranks, weights)
+    return lambda weights: _compute_metrics(true, given, ranks, weights)
 
 
 def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return numbers in ranges of about as many images each, low to high, and what the ranges are called.
+    """Return numbers binned into ranges of about equally many images, low to high, with the names of the ranges.
 
     Args:
-        numbers: (n,).
-        most: How many ranges at most; there are fewer where equal numbers, which stay together, leave one too small.
-        least: Images that a range must have.
+        numbers: (n,) true or predicted numbers.
+        most: Largest number of ranges; there are fewer where equal numbers, which stay together, leave one too small.
+        least: Smallest number of images in a range.
 
     Returns:
         The range (n,) of each number, from 0, and the names; one range, ``all``, where there can't be two.
@@ -143,9 +144,9 @@ def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int
         counts = np.bincount(codes, minlength=len(edges) + 1)
         smallest = int(counts.argmin())
         if counts[smallest] >= least:
-            told = [f"up to {edges[0]:.4g}", *(f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges))]
-            return codes, (*told, f"above {edges[-1]:.4g}")
-        # It joins the smaller one beside it.
+            names = [f"up to {edges[0]:.4g}", *(f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges))]
+            return codes, (*names, f"above {edges[-1]:.4g}")
+        # The smaller neighbour is joined, so that ranges stay about equally large.
         beside = [place for place in (smallest - 1, smallest + 1) if 0 <= place < len(counts)]
         edges = np.delete(edges, min(smallest, min(beside, key=lambda place: int(counts[place]))))
     return np.zeros(len(numbers), np.int64), ("all",)
@@ -153,7 +154,7 @@ def ranges_of(numbers: Floats, *, most: int, least: int) -> tuple[NDArray[np.int
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Numbers in order, for ranks in many resamplings.
+    """Numbers sorted once, to compute their ranks in many resamplings.
 
     Attributes:
         order: (n,) positions, the smallest number first.
@@ -172,15 +173,15 @@ class _Ranks:
         return cls(order, np.searchsorted(ordered, numbers), np.searchsorted(ordered, numbers, side="right"))
 
     def in_samples(self, weights: Weights) -> Floats:
-        """Return the rank (n, b) of each number in each resampling, equals sharing the mean of theirs."""
+        """Return the rank (n, b) of each number in each resampling; tied numbers share their mean rank."""
         below = np.zeros((len(self.order) + 1, weights.shape[1]))
         np.cumsum(weights[self.order], axis=0, out=below[1:])
         ranks: Floats = (below[self.first] + below[self.last] + 1) / 2
         return ranks
 
 
-def _metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
-    """Return each metric as (b,), from weights (n, b); NaN where it is not defined."""
+def _compute_metrics(true: Floats, given: Floats, ranks: tuple[_Ranks, _Ranks], weights: Weights) -> dict[str, Floats]:
+    """Return the headline metrics (b,) by name, from weights (n, b); NaN where one is not defined."""
     drawn = weights.astype(np.float64)
     total = drawn.sum(axis=0)
     squared = np.square(given - true) @ drawn
@@ -207,7 +208,7 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
     return correlation
 
 
-def _notes(true: Floats) -> Iterator[str]:
-    yield f"the labels are {true.mean():.4g} in the mean, from {true.min():.4g} to {true.max():.4g}"
+def _list_notes(true: Floats) -> Iterator[str]:
+    yield f"the labels have a mean of {true.mean():.4g} and range from {true.min():.4g} to {true.max():.4g}"
     if len(true) < FEW:
         yield f"only {len(true)} images: the metrics of so few say little"

@@ -1,7 +1,7 @@
-"""The metrics as functions of weights: what the bootstrap computes a thousand times at once.
+"""Weighted classification metrics, vectorised over resamplings: what the bootstrap computes a thousand times at once.
 
 Weights are (n, b): how often each of n images counts, in each of b resamplings. With one column of ones the metrics
-are those of `metrics`, which scikit-learn computes; a test holds them together.
+are those that scikit-learn computes in `imagetune.evaluation.metrics.classification`; a test asserts that they agree.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from imagetune.evaluation.statistics.jackknife import Units
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-# Resampling the ROC AUC costs images x classes x samples steps, 2e8 a second or so; beyond this it is left out.
+# Resampling the ROC AUC costs images x classes x samples steps, about 2e8 a second: more than 20 s are not spent on it.
 AUC_STEPS = 4_000_000_000
 TINY = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Metrics of m resamplings; NaN where a resampling doesn't define one.
+    """Metrics of m resamplings; NaN where a metric is not defined on a resampling.
 
     Attributes:
         headline: (m,) by metric name.
@@ -46,23 +46,23 @@ def resample(
     without: Units | None = None,
     with_auc: bool = True,
 ) -> Resampled:
-    """Compute every metric on every resampling, or without each image or group.
+    """Return every metric on every bootstrap resampling, or without each unit of the jackknife.
 
     Args:
         labels: (n,) in [0, k).
         probabilities: (n, k), rows that sum to 1.
-        predicted: (n,) predictions in [0, k); by default the likeliest classes.
+        predicted: (n,) predicted classes in [0, k); by default the most probable ones.
         top_k: k of the top-k accuracy.
-        bootstrap: How many resamplings, and from which seed.
-        without: Instead of drawing images, leave out each of these units in turn.
+        bootstrap: Number of resamplings, and seed.
+        without: Units of the jackknife, which are left out in turn; None draws bootstrap resamplings.
         with_auc: False leaves out the ROC AUC, which takes most of the time.
     """
     classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1).astype(np.int64) if predicted is None else predicted
     # Float32 as the weights are: a product with float64 would first copy all of them to twice the memory.
     columns = np.stack([top_k_hits(labels, probabilities, top_k), losses(labels, probabilities)]).astype(np.float32)
-    bearable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
-    rankings = list(_rankings(labels, probabilities)) if with_auc and bearable else []
+    affordable = len(labels) * classes * bootstrap.samples <= AUC_STEPS
+    rankings = list(_rank_classes(labels, probabilities)) if with_auc and affordable else []
     headlines: list[dict[str, Floats]] = []
     by_class: list[dict[str, Floats]] = []
     cells = classes * classes
@@ -72,8 +72,8 @@ def resample(
         else resampled_weights(labels, bootstrap, cells_a_sample=cells)
     ):
         confusion = weighted_confusion(labels, predicted, classes, weights).astype(np.float64)
-        class_metrics = {**metrics_by_class(confusion), "roc_auc": _aucs(rankings, classes, weights)}
-        # A class that a resampling left out has no recall there, so it is left out of that resampling's mean.
+        class_metrics = {**metrics_by_class(confusion), "roc_auc": _compute_aucs(rankings, classes, weights)}
+        # A class without images in a resampling has no recall there, so it is left out of that resampling's mean.
         present = confusion.sum(axis=1) > 0
         means = {name: mean_over(values, present) for name, values in class_metrics.items()}
         hits, loss = (columns @ weights).astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
@@ -88,21 +88,22 @@ def resample(
 
 
 def top_k_hits(labels: Ints, probabilities: NDArray[np.float64], top_k: int) -> NDArray[np.bool_]:
-    """Return (n,) whether the true class is among the ``top_k`` most probable ones; ties as in scikit-learn."""
+    """Return whether the true class is among the ``top_k`` most probable ones, (n,) bool; ties as in scikit-learn."""
     ranking = np.argsort(probabilities, axis=1, kind="stable")[:, ::-1]
     hit: NDArray[np.bool_] = (ranking[:, :top_k] == labels[:, None]).any(axis=1)
     return hit
 
 
 def losses(labels: Ints, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (n,) negative log probability of the true class, in nats, at most 36."""
+    """Return the log loss (n,) of each image: minus the log probability of its true class, in nats, at most 36."""
     chosen = probabilities[np.arange(len(labels)), labels]
     result: NDArray[np.float64] = -np.log(np.clip(chosen, TINY, 1.0))
     return result
 
 
 def weighted_confusion(labels: Ints, predicted: Ints, classes: int, weights: Floats) -> NDArray[np.float32]:
-    """Return (k, k, b) counts, rows true and columns predicted, from (n, b) weights."""
+    """Return the confusion matrices (k, k, b), rows true and columns predicted, from weights (n, b)."""
+    # Images with the same pair of classes are summed together: far fewer steps than a matrix for each resampling.
     pairs = labels * classes + predicted
     order = np.argsort(pairs, kind="stable")
     cells, starts = np.unique(pairs[order], return_index=True)
@@ -129,21 +130,21 @@ def metrics_by_class(confusion: Floats) -> dict[str, Floats]:
 
 
 def mean_over(values: Floats, present: NDArray[np.bool_]) -> Floats:
-    """Return the mean (b,) over the classes of (k, b) that have images; NaN where a metric is missing."""
+    """Return the macro average (b,) of values (k, b) over the classes that have images; NaN where a value is NaN."""
     total: Floats = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
     return total
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One class against the rest, sorted once for all resamplings.
+    """One class against the rest, its images ranked by probability once for all resamplings.
 
     Attributes:
-        index: The class.
-        positives: (p,) its images.
+        index: Index of the class.
+        positives: (p,) images of the class.
         negatives: (q,) the other images, least probable first.
-        below: (p,) how many of the others are less probable than each of its images.
-        not_above: (p,) the same with the equally probable ones.
+        below: (p,) how many negatives are less probable than each positive.
+        not_above: (p,) how many negatives are less or equally probable.
     """
 
     index: int
@@ -153,7 +154,7 @@ class _Ranking:
     not_above: Ints
 
 
-def _rankings(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ranking]:
+def _rank_classes(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ranking]:
     for index in range(probabilities.shape[1]):
         scores = probabilities[:, index]
         positives, others = np.flatnonzero(labels == index), np.flatnonzero(labels != index)
@@ -166,8 +167,8 @@ def _rankings(labels: Ints, probabilities: NDArray[np.float64]) -> Iterator[_Ran
         yield _Ranking(index, positives, negatives, below, not_above)
 
 
-def _aucs(rankings: list[_Ranking], classes: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the ROC AUC (k, b): the share of pairs that are in the right order, ties half (Hanley and McNeil 1982)."""
+def _compute_aucs(rankings: list[_Ranking], classes: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the ROC AUC (k, b): the share of correctly ordered pairs, ties count half (Hanley and McNeil 1982)."""
     areas = np.full((classes, weights.shape[1]), np.nan)
     for ranking in rankings:
         others = np.zeros((len(ranking.negatives) + 1, weights.shape[1]), dtype=np.float32)

@@ -1,1 +1,1 @@
-"""Whether probabilities can be trusted, and what is decided by them."""
+"""Calibration of probabilities, and decisions by them: thresholds, costs, selective and conformal prediction."""

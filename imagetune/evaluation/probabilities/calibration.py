@@ -1,6 +1,6 @@
-"""The part ``calibration``: whether probabilities mean what they say, and the temperature that mends them.
+"""Analysis ``calibration``: calibration error, Brier score and log loss before and after temperature scaling.
 
-The temperature is fitted on validation alone and told on every split.
+The temperature is fitted on validation alone, and its effect is measured on validation and test.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from imagetune.evaluation.statistics.intervals import Estimate, share_estimate
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.data import Task
 
+# Simulated ECEs of a calibrated model: p-values are then known to about 0.01 near 0.05.
 CHANCE_SAMPLES = 500
 
 
@@ -47,7 +48,7 @@ def calibration_part(run: Examined) -> dict[str, Any] | None:
 
 
 def calibration_document(run: Examined) -> dict[str, Any] | None:
-    """Return how sure the model is and how sure it may be, before and after temperature scaling.
+    """Return the calibration measures of each split, before and after temperature scaling.
 
     The document::
 
@@ -69,11 +70,11 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
 
     The log loss is in nats an image, summed over the labels of multi_label; the Brier score is summed over classes
     (0 to 2), for multi_label the mean over labels (0 to 1). ``ece`` is that of
-    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the predictions given, for multi_label over
-    all probabilities of all labels. ``overconfidence`` is the mean claim less the share that came true.
+    `imagetune.evaluation.probabilities.reliability.calibration_error`: over the predicted classes, for multi_label over
+    all probabilities of all labels. ``overconfidence`` is the mean confidence minus the share that is right.
 
     Returns:
-        None for regression, and where no image's truth is known.
+        The document; None for regression, and where no image has a known label.
     """
     task = run.data.task
     splits = {name: found for name in ("val", "test") if (found := known_split(run, name)) is not None}
@@ -82,17 +83,17 @@ def calibration_document(run: Examined) -> dict[str, Any] | None:
     temperature = fitted_temperature(run)
     return {
         "method": "temperature scaling",
-        "temperature": _temperature_document(temperature),
+        "temperature": _describe_temperature(temperature),
         "fitted_on": int(known_rows(splits["val"].predictions).sum()) if "val" in splits else 0,
         "splits": {
-            name: _split(found.predictions, temperature.value, draws_of(found, run.evaluate, seed=run.seed))
+            name: _describe_split(found.predictions, temperature.value, draws_of(found, run.evaluate, seed=run.seed))
             for name, found in splits.items()
         },
     }
 
 
 def fitted_temperature(run: Examined) -> Temperature:
-    """Return the temperature that validation gives; one without a value where it gives none."""
+    """Return the temperature fitted on validation; one without a value where it can't be fitted."""
     val = known_split(run, "val")
     if val is None:
         return Temperature(None, reason="there are no validation images to fit it on")
@@ -105,17 +106,18 @@ def fitted_temperature(run: Examined) -> Temperature:
     )
 
 
-def _temperature_document(temperature: Temperature) -> dict[str, Any]:
+def _describe_temperature(temperature: Temperature) -> dict[str, Any]:
     return Estimate(temperature.value, temperature.low, temperature.high, temperature.reason).to_dict()
 
 
-def _split(predictions: Predictions, temperature: float | None, draws: Draws) -> dict[str, Any]:
+def _describe_split(predictions: Predictions, temperature: float | None, draws: Draws) -> dict[str, Any]:
     task, truth = predictions.rule.task, truth_matrix(predictions)
     before = predictions.probabilities[known_rows(predictions)]
     document: dict[str, Any] = {"images": len(truth), "before": _measures(predictions, before, truth, draws)}
     if temperature is None:
         return {**document, "after": None, "gain": None}
     after = scaled(before, temperature, task)
+    # Paired by image: the gain's interval is far shorter than those of both losses would suggest.
     gain = {
         name: draws.mean(score(before, truth, task) - score(after, truth, task)).to_dict()
         for name, score in (("log_loss", _log_losses), ("brier", _briers))
@@ -130,6 +132,7 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
     bins = bin_predictions(claimed, happened)
     plain = plain_ece(bins)
     parts = brier_parts(probabilities, truth)
+    # The Brier score is a mean over labels for multi_label, else a sum over classes; its components follow.
     share = 1 / truth.shape[1] if task == "multi_label" else 1.0
     document = {
         "log_loss": draws.mean(_log_losses(probabilities, truth, task), scale="loss").to_dict(),
@@ -153,17 +156,17 @@ def _measures(predictions: Predictions, probabilities: Floats, truth: Floats, dr
 
 
 def _claims(predictions: Predictions, probabilities: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """Return what is claimed and what came true, (n, m): of the predictions; of multi_label all probabilities."""
+    """Return confidences and what came true, (n, m): of the predicted classes; for multi_label of all labels."""
     if predictions.rule.task == "multi_label":
         return probabilities, truth
-    # PredictedClasses stay those of the model: a temperature is no reason to prediction otherwise.
+    # The predicted classes stay the model's own, as temperature scaling keeps the order of the classes.
     chosen = predictions.predicted[known_rows(predictions)]
     right = predictions_of(predictions).right.astype(np.float64)
     return probabilities[np.arange(len(chosen)), chosen][:, None], right[:, None]
 
 
 def _log_losses(probabilities: Floats, truth: Floats, task: Task) -> Floats:
-    """Return (n,) log loss of each image in nats, at most 36 for a class."""
+    """Return the log loss (n,) of each image in nats, at most 36 for a class."""
     own = np.log(np.clip(probabilities, TINY, 1.0))
     other = np.log(np.clip(1 - probabilities, TINY, 1.0)) if task == "multi_label" else np.zeros_like(own)
     return np.asarray(-(truth * own + (1 - truth) * other).sum(axis=1), np.float64)
@@ -175,9 +178,9 @@ def _briers(probabilities: Floats, truth: Floats, task: Task) -> Floats:
 
 
 def _by_chance(bins: Bins, claimed: Floats, plain: float, seed: int) -> dict[str, float]:
-    """Return what the plain ECE would be if all probabilities were right, and how often it would be as large."""
+    """Return the plain ECE of a perfectly calibrated model with these confidences, and the p-value of the observed."""
     errors = chance_errors(bins, claimed, samples=CHANCE_SAMPLES, seed=seed)
-    # The observed one counts as one of the samples, so that no test is surer than it can be.
+    # The observed error counts as one of the samples, so that p is never 0 (Phipson and Smyth 2010).
     p_value = (1 + int((errors >= plain - 1e-12).sum())) / (1 + len(errors))
     return {"mean": float(errors.mean()), "high": float(np.quantile(errors, 0.95)), "p_value": p_value}
 

@@ -1,4 +1,4 @@
-"""The confidence of each prediction, whether the prediction was right, and intervals of both."""
+"""Confidence of each prediction and whether it was right, with the intervals that the probability analyses share."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PredictedClasses:
-    """The predictions to n images whose truth is known.
+    """The confidence and correctness of the predictions for n images with known labels.
 
     Attributes:
-        confidence: (n,) float64 in [0, 1], the probability that the model gives its prediction.
-        right: (n,) whether it was right.
+        confidence: (n,) float64 in [0, 1], the probability that the model assigns to its prediction.
+        right: (n,) bool, whether the prediction was right.
     """
 
     confidence: Floats
@@ -48,11 +48,11 @@ class PredictedClasses:
 
 @dataclass(frozen=True)
 class Draws:
-    """How n images are drawn anew for intervals: whatever their classes, whole groups where there are groups.
+    """The bootstrap of n images, with the intervals made of it: not stratified, of whole groups where there are groups.
 
     Attributes:
-        images: n.
-        bootstrap: How often, and from which seed; not stratified.
+        images: Number n of images.
+        bootstrap: Number of resamplings, seed and confidence; not stratified.
         groups: (n,) from `group_codes`, or None.
     """
 
@@ -62,21 +62,21 @@ class Draws:
 
     @property
     def precision(self) -> Precision:
-        """How much wider intervals have to be than the draws show, as they draw from few images or groups."""
+        """Small-sample corrections of the bootstrap, as it draws from few images or groups."""
         return precision_of(np.zeros(self.images, np.int64), self.bootstrap, self.groups)
 
     @property
     def confidence(self) -> float:
-        """Share of the resampled metrics that makes an interval, few images or groups accounted for."""
+        """Share of the resampled metrics inside an interval, expanded for few images or groups."""
         precision = self.precision
         return 1 - 2 * float(ndtr(-precision.quantile * precision.inflation**0.5))
 
     def weights(self) -> Iterator[NDArray[np.float32]]:
-        """Yield (n, b) how often each image was drawn, all resamplings in chunks."""
+        """Yield the resamplings' weights (n, b) in chunks: how often each image was drawn."""
         yield from resampled_weights(np.zeros(self.images, np.int64), self.bootstrap, groups=self.groups)
 
     def metric(self, value: float, samples: Floats) -> Estimate:
-        """Return a metric with the interval of its (m,) resampled values."""
+        """Return a metric with the expanded percentile interval of its (m,) resampled values."""
         low, high = percentile_interval(samples, self.confidence) or (None, None)
         return Estimate(value, low, high, method="percentile")
 
@@ -85,17 +85,17 @@ class Draws:
         return mean_estimate(values, self.bootstrap, groups=self.groups, scale=scale)
 
     def of(self, rows: Bools) -> Draws:
-        """Return how some of the images (n,) are drawn, their groups as they are."""
+        """Return the bootstrap of a subset of the images, chosen by ``rows`` (n,) bool, in the same groups."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
         return Draws(int(rows.sum()), self.bootstrap, groups)
 
     def share(self, hits: Bools, among: Bools | None = None, *, reason: str = "no images") -> Estimate:
-        """Return the share of hits with Wilson's interval, where there are groups of as many images as it is worth.
+        """Return the share of hits with Wilson's interval; in groups, for the effective number of images.
 
         Args:
-            hits: (n,) which images count.
-            among: (n,) of which images; by default all.
-            reason: Why there is no share, where ``among`` has none.
+            hits: (n,) which images are counted.
+            among: (n,) the images of which the share is taken; by default all.
+            reason: The reason to give where ``among`` has no image.
         """
         among = np.ones(self.images, np.bool_) if among is None else among
         hit, total = int((hits & among).sum()), int(among.sum())
@@ -114,28 +114,29 @@ class Draws:
 
 
 def draws_of(split: ExaminedSplit, config: EvaluateConfig, *, seed: int) -> Draws:
-    """Return how the images of a split whose truth is known are drawn anew."""
+    """Return the bootstrap of a split's images with known labels."""
     known = known_rows(split.predictions)
+    # Not stratified: a threshold or a bin cuts across the classes, so their numbers are random there.
     bootstrap = Bootstrap(config.bootstrap_samples, config.confidence, seed, stratified=False)
     groups = [record.group for record, take in zip(split.records, known, strict=True) if take]
     return Draws(len(groups), bootstrap, group_codes(groups))
 
 
 def known_rows(predictions: Predictions) -> Bools:
-    """Return (n,) which images have a truth to compare with: a label among the classes; of other tasks all."""
+    """Return which images have a known label, (n,) bool: one among the classes; for other tasks all."""
     if predictions.rule.task in ("single_label", "ordinal"):
         return predictions.labels >= 0
     return np.ones(len(predictions.paths), dtype=np.bool_)
 
 
 def predictions_of(predictions: Predictions) -> PredictedClasses:
-    """Return the predictions with their probabilities.
+    """Return the confidence of each prediction with a known label, and whether it was right.
 
     For single_label and ordinal the prediction is a class, for multi_label the whole set of labels: its probability is
     the product of the labels' own, as if they were independent, and it is right where every label is.
 
     Args:
-        predictions: Of any task but regression.
+        predictions: Predictions of any task but regression.
 
     Raises:
         ValueError: The task is regression.
@@ -153,7 +154,7 @@ def predictions_of(predictions: Predictions) -> PredictedClasses:
 
 
 def truth_matrix(predictions: Predictions) -> Floats:
-    """Return (n, k) zeros and ones: which classes are true of each image whose truth is known."""
+    """Return the true classes of each image with a known label as a matrix (n, k) of zeros and ones."""
     if predictions.rule.task == "multi_label":
         return (predictions.targets >= 0.5).astype(np.float64)
     labels = predictions.labels[known_rows(predictions)]
@@ -163,11 +164,11 @@ def truth_matrix(predictions: Predictions) -> Floats:
 
 
 def tested_split(run: Examined) -> str:
-    """Return which split metrics are told of: test, or val where nothing was held out."""
+    """Return the name of the split that analyses report on: test, or val where no test was held out."""
     return "test" if "test" in run.splits else "val"
 
 
 def known_split(run: Examined, name: str) -> ExaminedSplit | None:
-    """Return a split in which some image's truth is known; None without one."""
+    """Return a split if at least one of its images has a known label; else None."""
     split = run.splits.get(name)
     return split if split is not None and known_rows(split.predictions).any() else None

@@ -1,15 +1,15 @@
-"""The part ``conformal``: prediction sets that hold the true one with a stated probability, whatever the model.
+"""Analysis ``conformal``: prediction sets that hold the true class with a stated probability, whatever the model.
 
 Split conformal prediction (Vovk et al., Algorithmic Learning in a Random World, 2005; Angelopoulos and Bates 2023,
-arXiv 2107.07511): a score says how strange a label is for an image; the set holds every label that is no
-out-of-distribution image than all but 10% (say) of the true ones of validation. With n validation images the quantile
-is taken at ``ceil((n + 1) * coverage) / n``, which makes the promise hold on average over validation sets of this size,
-for images of the same kind.
+arXiv 2107.07511): a nonconformity score says how badly a label fits an image; the set holds every label whose score is
+no higher than that of all but 10% (say) of validation's true labels. With n validation images the quantile is taken at
+``ceil((n + 1) * coverage) / n``, which makes the coverage hold on average over validation sets of this size, for images
+from the same distribution.
 
 - One class: the score is one minus the class's probability, which gives the smallest sets on average (least ambiguous
-  sets: Sadinle, Lei and Wasserman, JASA 114, 2019). Adaptive sets (APS; Romano et al. 2020) follow the difficulty of a
-  image better, but name more classes, and reach the coverage only with predictions drawn at random. An empty set gets
-  the model's own prediction, which can only raise the coverage. Of ordered classes all between the outermost are named.
+  sets: Sadinle, Lei and Wasserman, JASA 114, 2019). Adaptive sets (APS; Romano et al. 2020) follow the difficulty of an
+  image better, but hold more classes, and reach the exact coverage only if randomised. An empty set gets the model's
+  own prediction, which can only raise the coverage. Sets of ordered classes hold all classes between the outermost.
 - Several labels: the threshold is the highest at which the share of an image's labels that are missed is small enough
   on average (conformal risk control: Angelopoulos et al. 2022, arXiv 2208.02814).
 - A number: the score is the absolute error, so that the set is an interval of one width.
@@ -59,24 +59,24 @@ def conformal_part(run: Examined) -> dict[str, Any] | None:
 
 
 def conformal_document(run: Examined) -> dict[str, Any] | None:
-    """Return how sets are made, and what they are worth on the tested split.
+    """Return the conformal rule, and the coverage and size of its prediction sets on the tested split.
 
     The document::
 
         {"method": "least_ambiguous" | "risk_control" | "absolute_residual", "coverage": 0.9,
          "threshold": 0.23 | null, ["reason": "..."],
          "validation": 120,                                  images that the threshold is from
-         "usual": {"low": 0.85, "high": 0.95} | null,        coverage that such validation sets give, 95 of 100 times
+         "usual": {"low": 0.85, "high": 0.95} | null,        coverage of 95% of validation sets of this size
          "split": "test", "images": 150,
-         "covered": {"value", "low", "high"},                of multi_label: share of an image's labels that are named
-         "alone": {"value", "low", "high"} | null,           how often the prediction by itself is right
-         "mean_size": {"value", "low", "high"},              classes or labels named; of a number the interval's width
+         "covered": {"value", "low", "high"},                multi_label: share of an image's labels in its set
+         "alone": {"value", "low", "high"} | null,           accuracy of the predicted class alone
+         "mean_size": {"value", "low", "high"},              classes or labels in a set; regression: interval width
          "sizes": [{"size": 1, "images": 120, "covered": {"value", "low", "high"}}],
          "classes": [{"class": "cat", "images": 20, "covered": {"value", "low", "high"}, "mean_size": 1.2}],
          ["ranges": [{"range": "up to 12.5", "images": 30, "covered": {...}}]]}      of numbers, by the prediction
 
     Returns:
-        None without validation images, or where nothing's truth is known.
+        The document; None without validation images, or where no tested image has a known label.
     """
     name = tested_split(run)
     tested, val = known_split(run, name), known_split(run, "val")
@@ -89,23 +89,23 @@ def conformal_document(run: Examined) -> dict[str, Any] | None:
     if rule.threshold is None:
         needed = int(np.ceil(coverage / (1 - coverage) - 1e-9))
         document["reason"] = (
-            f"{count} validation images are too few to vouch for {100 * coverage:g}%: it takes {needed}; "
-            "until then every set holds all predictions"
+            f"{count} validation images are too few to guarantee {100 * coverage:g}% coverage: it takes {needed}; "
+            "until then every set holds all classes"
         )
     usual = _default_coverage(count, coverage) if task != "multi_label" and rule.threshold is not None else None
     images = int(known_rows(tested.predictions).sum())
     document |= {"usual": usual, "split": name, "images": images}
     if task == "regression":
-        return document | _value_metrics(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
-    return document | _set_metrics(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+        return document | _measure_intervals(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
+    return document | _measure_sets(tested, rule, draws_of(tested, run.evaluate, seed=run.seed))
 
 
 def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
-    """Return how prediction sets are made: the threshold that reaches the coverage on validation.
+    """Return the conformal rule: its method, and the threshold that reaches the coverage on validation.
 
     Args:
-        val: Its predictions; at least one image's truth is known.
-        coverage: Probability that the set is to hold the true prediction.
+        val: Predictions for validation; at least one image has a known label.
+        coverage: Probability with which the set shall hold the true class.
     """
     known, task = known_rows(val), val.rule.task
     probabilities = val.probabilities[known]
@@ -115,14 +115,14 @@ def conformal_rule(val: Predictions, coverage: float) -> ConformalRule:
     elif task == "regression":
         threshold = upper_quantile(np.abs(val.targets[:, 0] - probabilities[:, 0]), coverage)
     else:
-        strangeness = upper_quantile(1 - (probabilities * truth_matrix(val)).sum(axis=1), coverage)
-        threshold = None if strangeness is None else 1 - strangeness
+        score = upper_quantile(1 - (probabilities * truth_matrix(val)).sum(axis=1), coverage)
+        threshold = None if score is None else 1 - score
     return ConformalRule(method=METHODS[task], coverage=coverage, threshold=threshold)
 
 
 def upper_quantile(scores: Floats, coverage: float) -> float | None:
     """Return the ``ceil((n + 1) * coverage)``-th smallest of (n,) scores; None where n are too few for it."""
-    # The tiny number is against rounding: a product such as 0.9 * 10 may lie just above a whole number.
+    # Subtracted against rounding: a product such as 0.9 * 10 may lie just above a whole number.
     place = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return None if place > len(scores) else float(np.sort(scores)[place - 1])
 
@@ -133,12 +133,12 @@ def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> flo
     The mean share is corrected for the number of images: ``(n * risk + 1) / (n + 1)``.
 
     Args:
-        probabilities: (n, k).
+        probabilities: (n, k) of the labels.
         truth: (n, k) zeros and ones; an image without labels misses none.
-        coverage: Share of labels that is to be named.
+        coverage: Share of an image's labels that its set shall hold.
 
     Returns:
-        None where n are too few for any threshold.
+        The threshold; None where n images are too few for any.
     """
     count = len(truth)
     allowed = ((1 - coverage) * (count + 1) - 1) + 1e-9
@@ -157,13 +157,16 @@ def risk_threshold(probabilities: Floats, truth: Floats, coverage: float) -> flo
 
 
 def _default_coverage(images: int, coverage: float) -> dict[str, float]:
-    """Return between which coverages 95% of validation sets of this size end (Vovk 2012, arXiv 1209.2673)."""
+    """Return the coverage that 95% of validation sets of this size give, as an interval (Vovk 2012, arXiv 1209.2673).
+
+    Over validation sets the coverage has a beta distribution.
+    """
     place = int(np.ceil((images + 1) * coverage - 1e-9))
     low, high = betaincinv(place, images + 1 - place, [0.025, 0.975])
     return {"low": float(low), "high": float(high)}
 
 
-def _set_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _measure_sets(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     known, truth = known_rows(predictions), truth_matrix(predictions)
     members = set_members(predictions, rule)[known]
@@ -191,7 +194,7 @@ def _set_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dic
             for size in np.unique(sizes)
         ],
         "classes": [
-            _class_document(
+            _describe_class(
                 predictions.class_names[index], members, truth[:, index] > 0, index, draws.bootstrap.confidence
             )
             for index in range(truth.shape[1])
@@ -199,8 +202,8 @@ def _set_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dic
     }
 
 
-def _class_document(name: str, members: Bools, own: Bools, index: int, confidence: float) -> dict[str, Any]:
-    """Return how often the images of a class have it among their predictions."""
+def _describe_class(name: str, members: Bools, own: Bools, index: int, confidence: float) -> dict[str, Any]:
+    """Return the coverage of one class: the share of its images whose prediction set holds it."""
     images = int(own.sum())
     named = int(members[own, index].sum())
     covered = share_estimate(named, images, confidence) if images else Estimate(None, reason="no images of this class")
@@ -208,12 +211,13 @@ def _class_document(name: str, members: Bools, own: Bools, index: int, confidenc
     return {"class": name, "images": images, "covered": covered.to_dict(), "mean_size": size}
 
 
-def _value_metrics(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
+def _measure_intervals(split: ExaminedSplit, rule: ConformalRule, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
     low, high = value_range(given, rule)
     width = None if rule.threshold is None else 2 * rule.threshold
     held = (true >= low) & (true <= high)
+    # By the prediction, not the truth: only the former is known in use, and one width for all may fail in some range.
     codes, names = ranges_of(given, most=MAX_RANGES, least=MIN_IMAGES)
     return {
         "covered": draws.share(held).to_dict(),

@@ -1,8 +1,8 @@
-"""The part ``costs``: what the mistakes cost by ``evaluate.costs``, and predictions that cost less.
+"""Analysis ``costs``: cost-sensitive decisions by the cost matrix ``evaluate.costs``, against the plain predictions.
 
-The prediction with the least expected cost is not always the likeliest one (Elkan, IJCAI 2001): missing a tumour costs
-more than a false alarm. Expected costs are only as good as the probabilities, so they are taken at the fitted
-temperature.
+The prediction with the lowest expected cost is not always the most probable one (Elkan, IJCAI 2001): missing a tumour
+costs more than a false alarm. Expected costs are only as good as the probabilities, so they are computed from
+calibrated ones, at the fitted temperature.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ def costs_part(run: Examined) -> dict[str, Any] | None:
 
 
 def costs_document(run: Examined) -> dict[str, Any] | None:
-    """Return what the model's predictions cost on the tested split, and those with the least expected cost.
+    """Return the mean cost on the tested split of the model's predictions, and of those with the lowest expected cost.
 
     The document::
 
         {"split": "test", "images": 150, "costs": [[0, 1], [5, 0]], "temperature": 1.3 | null,
-         "as_predicted" | "min_cost": {"cost": {"value", "low", "high"},          mean an image
-                                        "expected": 0.2,                           what the probabilities promise
+         "as_predicted" | "min_cost": {"cost": {"value", "low", "high"},          mean cost of an image
+                                        "expected": 0.2,                           expected cost by the probabilities
                                         "accuracy": {"value", "low", "high"}},
-         "saved": {"value", "low", "high"},                                        as_predicted less min_cost
+         "saved": {"value", "low", "high"},                                        as_predicted minus min_cost
          "changed": 12,                                                            images with another prediction
-         "classes": [{"class": "cat", "images": 20, "as_predicted": 0.4, "min_cost": 0.2}]}   cost an image
+         "classes": [{"class": "cat", "images": 20, "as_predicted": 0.4, "min_cost": 0.2}]}   mean cost of an image
 
     Returns:
-        None where the recipe has no costs, where its costs are not those of the classes, and where no image's truth
-        is known.
+        The document; None where the recipe has no costs, where its matrix doesn't fit the classes, and where no image
+        has a known label.
     """
     costs = np.array(run.evaluate.costs or (), np.float64)
     name = tested_split(run)

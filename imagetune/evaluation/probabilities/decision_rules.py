@@ -1,4 +1,4 @@
-"""What the rules in a model's manifest make of new predictions: sets, operating points, predictions of least cost."""
+"""Decision rules of a model's manifest, applied to predictions: prediction sets, operating point, minimum cost."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Ints = NDArray[np.int64]
 
 
 def set_members(predictions: Predictions, rule: ConformalRule) -> Bools:
-    """Return (n, k) bool, which classes each image's prediction set holds; see the module `conformal`.
+    """Return each image's conformal prediction set, (n, k) bool; see `imagetune.evaluation.probabilities.conformal`.
 
     Args:
-        predictions: Of any task but regression.
-        rule: From the model's manifest; without a threshold every set holds all classes.
+        predictions: Predictions of any task but regression.
+        rule: The rule of the model's manifest; without a threshold every set holds all classes.
     """
     probabilities = predictions.probabilities
     if rule.threshold is None:
         return np.ones(probabilities.shape, np.bool_)
-    # Probabilities that went through a file have nine digits.
+    # Probabilities read from a file have nine digits, so one that equals the threshold may lie just below it.
     members: Bools = probabilities >= rule.threshold - 1e-9
     if predictions.rule.task == "multi_label":
         return members
@@ -37,17 +37,17 @@ def set_members(predictions: Predictions, rule: ConformalRule) -> Bools:
 
 
 def value_range(values: Floats, rule: ConformalRule) -> tuple[Floats, Floats]:
-    """Return the ends (n,) of the interval around each number; infinite where the rule has no threshold."""
+    """Return the ends (n,) of each number's conformal prediction interval; infinite where the rule has no threshold."""
     half = np.inf if rule.threshold is None else rule.threshold
     return values - half, values + half
 
 
 def operating_predictions(predictions: Predictions, point: OperatingPoint) -> Ints:
-    """Return (n,) predictions: the positive class from its threshold on, else the likeliest of the others.
+    """Return the predictions (n,) at an operating point: the positive class from its threshold on, else the best other.
 
     Args:
-        predictions: Of single_label or ordinal.
-        point: The class and its threshold.
+        predictions: Predictions of single_label or ordinal.
+        point: The positive class and its threshold.
     """
     index = predictions.class_names.index(point.positive)
     others = predictions.probabilities.copy()
@@ -58,18 +58,18 @@ def operating_predictions(predictions: Predictions, point: OperatingPoint) -> In
 
 
 def operating_thresholds(predictions: Predictions, point: OperatingPoint) -> tuple[float, ...]:
-    """Return the thresholds of multi_label with that of the label that matters in its place."""
-    usual = predictions.thresholds or (0.5,) * len(predictions.class_names)
+    """Return the thresholds of all labels (multi_label), with the operating point's for the positive label."""
+    own = predictions.thresholds or (0.5,) * len(predictions.class_names)
     names = predictions.class_names
-    return tuple(point.threshold if name == point.positive else own for name, own in zip(names, usual, strict=True))
+    return tuple(point.threshold if name == point.positive else usual for name, usual in zip(names, own, strict=True))
 
 
 def min_cost_predictions(probabilities: Floats, costs: Floats) -> Ints:
-    """Return (n,) the predictions with the least expected cost; of equals the likeliest.
+    """Return the predictions (n,) with the lowest expected cost; of equally cheap ones the most probable.
 
     Args:
-        probabilities: (n, k) of the true class.
-        costs: (k, k), a row a true class, a column a prediction.
+        probabilities: (n, k) of the classes.
+        costs: (k, k) cost matrix, rows true and columns predicted.
     """
     expected = probabilities @ costs
     cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12

@@ -1,7 +1,6 @@
-"""The part ``operating_point``: from which probability on the prediction is the class that matters.
+"""Analysis ``operating_point``: the probability threshold of the positive class, and recall and precision at it.
 
-Every threshold that tells two validation images apart is tried there; the tested split only says what the chosen one
-is worth.
+Every threshold that separates two validation images is tried; the test split only measures the chosen one.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from imagetune.recipe.tracking import OperatingPointConfig
 
 @dataclass(frozen=True)
 class Cuts:
-    """What each threshold would do on the images that it is chosen on.
+    """Recall, precision and false-positive rate at every threshold, on the images that it is chosen on.
 
     Attributes:
-        thresholds: (m,) falling, half-way between two probabilities that occur; the last gives all images the class.
-        recall: (m,) share of the class's images that reach it.
-        precision: (m,) share of the class among those that do.
-        false_alarms: (m,) share of the other images that do.
+        thresholds: (m,) falling, half-way between two probabilities that occur; the last predicts the class for all.
+        recall: (m,) share of the class's images that reach the threshold.
+        precision: (m,) share of the class among the images that reach it.
+        false_alarms: (m,) false-positive rate: share of the other images that reach it.
     """
 
     thresholds: Floats
@@ -56,7 +55,7 @@ def operating_part(run: Examined) -> dict[str, Any] | None:
 
 
 def operating_document(run: Examined) -> dict[str, Any] | None:
-    """Return the operating point of ``evaluate.operating_point``, and what it is worth.
+    """Return the operating point of ``evaluate.operating_point``, with recall, precision and accuracy at it.
 
     The document::
 
@@ -66,11 +65,11 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
              "at_threshold" | "as_predicted": {"found": 19, "missed": 1, "false_alarms": 4, "recall" | "precision"
                                               | "specificity" | "accuracy": {"value", "low", "high"}}}}}
 
-    ``as_predicted`` is what the model says without the threshold. The metrics of val are those that the threshold was
-    chosen by, and flatter.
+    ``as_predicted`` is the model's own prediction, without the threshold. The metrics of val are those that the
+    threshold was chosen by, so they are optimistic.
 
     Returns:
-        None where the recipe asks for none, for regression, and where there are no validation images.
+        The document; None where the recipe asks for none, for regression, and where there are no validation images.
     """
     config, val = run.evaluate.operating_point, known_split(run, "val")
     if config is None or val is None or config.positive not in val.predictions.class_names:
@@ -84,26 +83,26 @@ def operating_document(run: Examined) -> dict[str, Any] | None:
     return {
         **document,
         "splits": {
-            name: _worth(found, point, draws_of(found, run.evaluate, seed=run.seed)) for name, found in splits.items()
+            name: _measure(found, point, draws_of(found, run.evaluate, seed=run.seed)) for name, found in splits.items()
         },
     }
 
 
 def goal_text(config: OperatingPointConfig) -> str:
-    """Return in words what the threshold is chosen for."""
+    """Return the goal that the threshold is chosen for, in words."""
     if config.min_recall is not None:
         return f"the highest precision with a recall of at least {100 * config.min_recall:g}%"
     if config.min_precision is not None:
         return f"the highest recall with a precision of at least {100 * config.min_precision:g}%"
     if config.maximise == "youden":
-        return "the highest Youden index: recall less the share of false alarms"
+        return "the highest Youden index: recall minus the false-positive rate"
     return "the highest F1"
 
 
 def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[float | None, str]:
-    """Return the threshold that reaches the goal best on validation, or None and why there is none.
+    """Return the threshold that reaches the goal best on validation, or None and the reason.
 
-    Of equally good ones it is the one nearest to 0.5.
+    Of equally good thresholds the one nearest to 0.5 is chosen.
     """
     index = val.class_names.index(config.positive)
     true = truth_matrix(val)[:, index] > 0
@@ -116,19 +115,20 @@ def choose_threshold(val: Predictions, config: OperatingPointConfig) -> tuple[fl
         best = float(cuts.precision.max())
         what = f"no threshold reaches a precision of {100 * (config.min_precision or 0):g}% on validation"
         return None, f"{what}; the highest is {100 * best:.1f}%"
+    # Rounding must not decide between equally good thresholds.
     tied = np.flatnonzero(first >= first.max() - 1e-12)
     tied = tied[second[tied] >= second[tied].max() - 1e-12]
     return float(cuts.thresholds[tied[np.abs(cuts.thresholds[tied] - 0.5).argmin()]]), ""
 
 
 def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
-    """Return what every threshold does that tells two images apart.
+    """Return recall, precision and false-positive rate at every threshold that separates two images.
 
     Args:
         true: (n,) which images are of the class; some are and some aren't.
-        probabilities: (n,) of the class.
+        probabilities: (n,) probability of the class.
     """
-    # The first point is that of no image at all.
+    # scikit-learn's first point predicts the class for no image, where precision is not defined.
     false_alarms, recall, falling = (
         values[1:] for values in roc_curve(true, probabilities.astype(np.float64), drop_intermediate=False)
     )
@@ -138,7 +138,7 @@ def threshold_cuts(true: Bools, probabilities: Floats) -> Cuts:
 
 
 def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
-    """Return (m,) what is to be highest, and what decides between equals; minus infinity where a cut is not allowed."""
+    """Return what is maximised (m,), and what breaks ties (m,); minus infinity where a threshold is not allowed."""
     if config.min_recall is not None:
         return np.where(cuts.recall >= config.min_recall - 1e-12, cuts.precision, -np.inf), cuts.recall
     if config.min_precision is not None:
@@ -150,7 +150,7 @@ def _merits(cuts: Cuts, config: OperatingPointConfig) -> tuple[Floats, Floats]:
     return f1, cuts.recall
 
 
-def _worth(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
+def _measure(split: ExaminedSplit, point: OperatingPoint, draws: Draws) -> dict[str, Any]:
     predictions = split.predictions
     known = known_rows(predictions)
     index = predictions.class_names.index(point.positive)

@@ -1,10 +1,10 @@
-"""How far probabilities are from what happens: calibration error with its bias taken off, and the Brier score's parts.
+"""Reliability of probabilities: bias-corrected calibration error, plain ECE, and the decomposition of the Brier score.
 
-PredictedClasses are put into bins of equal size by their probability. In each, the mean probability should be the share
-that came true. With few images a bin the shares scatter, and a perfect model would show an error, too. The squared
-distance of the two, less the variance of the share, has no such bias (Bröcker, Climate Dynamics 39, 2012; Kumar et al.
-2019, arXiv 1909.10155): the root of its mean is the calibration error told here. The mean distance as it stands, the
-expected calibration error (ECE) of most papers, is given beside it.
+Predictions are put into bins of equal size by their probability. In each bin the mean probability should equal the
+share that came true. With few images in a bin the shares scatter, so that even a perfect model shows an error. The
+squared distance minus the variance of the share has no such bias (Bröcker, Climate Dynamics 39, 2012; Kumar et al.
+2019, arXiv 1909.10155): the root of its mean is the calibration error reported here. The mean distance without the
+correction, the expected calibration error (ECE) of most papers, is reported beside it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MAX_BINS = 15
 
 @dataclass(frozen=True)
 class Bins:
-    """n images with m predictions each, every prediction in one of s bins.
+    """Predictions binned by probability: n images with m predictions each, every prediction in one of s bins.
 
     Attributes:
         edges: (s + 1,) rising probabilities; a bin holds its lower edge, the last one both.
-        counts: (n, s) predictions of each image in each bin.
+        counts: (n, s) number of each image's predictions in each bin.
         claimed: (n, s) sums of their probabilities.
-        happened: (n, s) how many of them came true.
+        happened: (n, s) number of them that came true.
     """
 
     edges: Floats
@@ -42,13 +42,13 @@ class Bins:
 
 @dataclass(frozen=True)
 class BrierParts:
-    """What a Brier score is made of: ``reliability - resolution + uncertainty`` (Murphy, J. Appl. Meteorol. 12, 1973).
+    """Decomposition of a Brier score: ``reliability - resolution + uncertainty`` (Murphy, J. Appl. Meteorol. 12, 1973).
 
     Attributes:
-        reliability: Loss by probabilities that are not what happens, its bias taken off; 0 is best.
-        resolution: Gain by telling images apart, with the differences inside a bin (Stephenson et al., Weather and
-            Forecasting 23, 2008), so that the parts sum up.
-        uncertainty: Score of always saying how often each class occurs.
+        reliability: Loss by miscalibrated probabilities, bias-corrected; 0 is best.
+        resolution: Gain by distinguishing images, including differences inside a bin (Stephenson et al., Weather and
+            Forecasting 23, 2008), so that the components sum up to the score.
+        uncertainty: Score of always predicting the classes' frequencies.
     """
 
     reliability: float
@@ -57,13 +57,13 @@ class BrierParts:
 
 
 def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = None) -> Bins:
-    """Put predictions into bins of equal size.
+    """Return predictions in bins of equal size by their probability.
 
     Args:
         claimed: (n, m) probabilities of n images, m predictions each.
         happened: (n, m) zeros and ones.
-        bins: How many; by default the square root of n, at most `MAX_BINS`. Equal probabilities stay together, so
-            that there may be fewer.
+        bins: Number of bins; by default the square root of n, at most `MAX_BINS`. Equal probabilities stay together,
+            so there may be fewer.
     """
     wanted = bins or min(max(round(len(claimed) ** 0.5), 1), MAX_BINS)
     edges = np.unique(np.quantile(claimed, np.linspace(0, 1, wanted + 1)))
@@ -80,21 +80,21 @@ def bin_predictions(claimed: Floats, happened: Floats, *, bins: int | None = Non
 
 
 def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
-    """Return the mean squared gap as it stands and with its bias taken off, (b,) each; the latter may fall below 0.
+    """Return the mean squared calibration gap, plain and bias-corrected, (b,) each; the latter may fall below 0.
 
-    The variance of a bin's gap is taken over images, so that predictions about one image may go together.
+    The variance of a bin's gap is taken over images, so that predictions about one image may be dependent.
 
     Args:
-        bins: Of n images.
+        bins: Binned predictions of n images.
         weights: (n, b) how often each image counts, in each of b resamplings.
     """
     excess, counts = bins.happened - bins.claimed, bins.counts
     parts = np.concatenate([counts, counts > 0, excess, excess**2, excess * counts, counts**2], axis=1)
-    # One product for all of them: the weights are many.
+    # One matrix product for all six sums, as reading the weights takes most of the time.
     predictions, images, extra, squared, crossed, weighted = np.split(parts.T @ weights.astype(np.float64), 6)
     gap = extra / np.maximum(predictions, 1e-12)
     squares = squared - 2 * gap * crossed + gap**2 * weighted
-    # One image alone says nothing of how its bin scatters.
+    # A single image has no variance (Bessel's correction is not defined for it).
     correction = np.where(images > 1, images / np.maximum(images - 1, 1), 1.0)
     variance = np.maximum(squares, 0) * correction / np.maximum(predictions, 1e-12) ** 2
     share = predictions / predictions.sum(axis=0)
@@ -102,11 +102,11 @@ def squared_errors(bins: Bins, weights: AnyFloats) -> tuple[Floats, Floats]:
 
 
 def calibration_error(bins: Bins, draws: Draws) -> Estimate:
-    """Return the root mean square distance of probabilities and shares, its bias taken off, with an interval.
+    """Return the bias-corrected root mean square calibration error, with its basic bootstrap interval.
 
-    Resampling adds to the error of the sample what sampling has added to that of the model. So the interval is the
-    basic one (Davison and Hinkley, Bootstrap Methods and their Application, 1997, 5.2.1): distances of resampled
-    squared errors, bias taken off, from that in the sample as it stands, taken from the estimate.
+    Resampling adds to the sample's error what sampling has added to the model's. So the basic interval is used (Davison
+    and Hinkley, Bootstrap Methods and their Application, 1997, 5.2.1): the distances of the resamplings' corrected
+    squared errors from the sample's plain one are subtracted from the estimate.
     """
     plain, corrected = (float(value[0]) for value in squared_errors(bins, np.ones((len(bins.counts), 1))))
     samples = np.concatenate([squared_errors(bins, weights)[1] for weights in draws.weights()])
@@ -118,15 +118,15 @@ def calibration_error(bins: Bins, draws: Draws) -> Estimate:
 
 
 def plain_ece(bins: Bins) -> float:
-    """Return the mean distance of probabilities and shares, as most papers do (Naeini et al., AAAI 2015)."""
+    """Return the expected calibration error (ECE) without bias correction, as in most papers (Naeini et al. 2015)."""
     return float(np.abs((bins.happened - bins.claimed).sum(axis=0)).sum() / bins.counts.sum())
 
 
 def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Floats:
-    """Return (samples,) the uncorrected ECE of perfectly calibrated predictions, drawn anew from their confidences.
+    """Return the plain ECE (samples,) of perfectly calibrated predictions, simulated from their confidences.
 
-    What one sees with perfect probabilities and as many images (consistency resampling; Bröcker and Smith, Weather
-    and Forecasting 22, 2007).
+    It is what one sees by chance with as many images (consistency resampling; Bröcker and Smith, Weather and
+    Forecasting 22, 2007).
     """
     generator = np.random.default_rng(seed)
     place = bins.counts.argmax(axis=1)
@@ -143,7 +143,7 @@ def chance_errors(bins: Bins, claimed: Floats, *, samples: int, seed: int) -> Fl
 
 
 def brier_parts(claimed: Floats, happened: Floats) -> BrierParts:
-    """Return the parts of ``((claimed - happened) ** 2).sum(axis=1).mean()``, a class at a time in bins of its own.
+    """Return the decomposition of the Brier score ``((claimed - happened) ** 2).sum(axis=1).mean()``, binned by class.
 
     Args:
         claimed: (n, k) probabilities.
@@ -155,10 +155,10 @@ def brier_parts(claimed: Floats, happened: Floats) -> BrierParts:
         counts = bins.counts.sum(axis=0)
         share = bins.happened.sum(axis=0) / np.maximum(counts, 1)
         gap = (bins.happened - bins.claimed).sum(axis=0) / np.maximum(counts, 1)
-        # The part of the squared gap that is the scatter of the share (Bröcker 2012).
+        # The variance of the share, which biases the squared gap upwards (Bröcker 2012).
         scatter = np.where(counts > 1, share * (1 - share) / np.maximum(counts - 1, 1), 0.0)
         reliability += max(float((counts * (gap**2 - scatter)).sum() / counts.sum()), 0.0)
-        rate = float(happened[:, column].mean())
-        uncertainty += rate * (1 - rate)
+        frequency = float(happened[:, column].mean())
+        uncertainty += frequency * (1 - frequency)
     score = float(((claimed - happened) ** 2).sum(axis=1).mean())
     return BrierParts(reliability, reliability + uncertainty - score, uncertainty)

@@ -1,4 +1,4 @@
-"""The part ``curves``: how well each class is told from the others, whatever the threshold: ROC AUC and precision.
+"""Analysis ``curves``: ROC AUC and average precision of each class against all others, over all thresholds.
 
 ROC AUC: the probability that an image of the class gets a higher probability than another one; its interval is that of
 DeLong et al. (Biometrics 44, 1988), symmetric in the logit (Pepe, The Statistical Evaluation of Medical Tests, 2003,
@@ -36,11 +36,11 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
          "classes": [{"class": "cat", "images": 20, "share": 0.13,
                       "roc_auc" | "average_precision": {"value", "low", "high", ["reason"]}}]}
 
-    ``share`` is what a model that knows nothing has as average precision. The curves themselves are drawn from
+    ``share`` is the class's prevalence, the average precision of random scores. The curves themselves are drawn from
     predictions/test.csv.
 
     Returns:
-        None for regression, and where no image's truth is known.
+        The document; None for regression, and where no image has a known label.
     """
     name = tested_split(run)
     split = known_split(run, name)
@@ -65,11 +65,11 @@ def curves_part(run: Examined) -> dict[str, Any] | None:
 
 
 def roc_auc_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate:
-    """Return the area under the ROC curve with its interval.
+    """Return the area under the ROC curve with DeLong's interval, symmetric in the logit.
 
     Args:
         true: (n,) which images are of the class.
-        scores: (n,) the higher, the likelier.
+        scores: (n,) scores of the class; the higher, the more probable.
         confidence: Coverage of the interval.
     """
     own, other = scores[true], scores[~true]
@@ -84,7 +84,7 @@ def roc_auc_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate
 
 
 def precision_estimate(true: Bools, scores: Floats, confidence: float) -> Estimate:
-    """Return the average precision with its interval; arguments as of `roc_auc_estimate`."""
+    """Return the average precision with its logit interval; arguments as of `roc_auc_estimate`."""
     own = int(true.sum())
     if not own:
         return Estimate(None, reason="no images of this class")
@@ -93,7 +93,7 @@ def precision_estimate(true: Bools, scores: Floats, confidence: float) -> Estima
 
 
 def _logit_estimate(value: float, error: float, confidence: float, *, images: float) -> Estimate:
-    """Return a metric in [0, 1] with an interval that is symmetric in its logit; at 0 and 1 an exact one of a share."""
+    """Return a metric in [0, 1] with an interval symmetric in its logit; at 0 and 1 the exact interval of a share."""
     if not 1e-12 < value < 1 - 1e-12:
         bound = flawless_bound(images, confidence)
         how = "interval of a share of as many images, as none is out of order"

@@ -1,7 +1,7 @@
-"""Temperature scaling (Guo et al. 2017, arXiv 1706.04599): one number makes probabilities as sure as they should be.
+"""Temperature scaling (Guo et al. 2017, arXiv 1706.04599): calibration of probabilities by a single number.
 
-Logits are divided by the temperature: above 1 makes predictions less sure, below 1 surer. No prediction changes by it,
-as the order of the classes stays. It is fitted on validation by log loss.
+Logits are divided by the temperature: above 1 makes predictions less confident, below 1 more confident. No prediction
+changes, as the order of the classes stays. The temperature is fitted on validation by log loss.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from imagetune.recipe.data import Task
 
 Floats = NDArray[np.float64]
 
-# With fewer images the temperature is mostly chance.
+# With fewer images sampling noise dominates the fitted temperature.
 MIN_IMAGES = 50
-# A temperature at either end means that validation can't tell it.
+# A fit that ends at either end of the range means that validation can't determine the temperature.
 RANGE = (0.05, 20.0)
 _FLAT = 1e-6
 # Float32 has no probability between this and 1.
@@ -46,11 +46,11 @@ class Temperature:
 
 
 def logits_of(probabilities: Floats, task: Task) -> Floats:
-    """Return (n, k) logits that give back the probabilities: of a softmax but for a constant a row.
+    """Return logits (n, k) that reproduce the probabilities; for a softmax they are known up to a constant in each row.
 
     Args:
         probabilities: (n, k) in [0, 1].
-        task: multi_label has a sigmoid for each label, single_label and ordinal a softmax.
+        task: multi_label has a sigmoid for each label; single_label and ordinal have a softmax.
     """
     if task == "multi_label":
         return np.asarray(logit(np.clip(probabilities, TINY, _NEARLY_ONE)), np.float64)
@@ -58,21 +58,21 @@ def logits_of(probabilities: Floats, task: Task) -> Floats:
 
 
 def scaled(probabilities: Floats, temperature: float, task: Task) -> Floats:
-    """Return (n, k) the probabilities at a temperature."""
+    """Return the probabilities (n, k) after temperature scaling."""
     logits = logits_of(probabilities, task) / temperature
     return np.asarray(expit(logits) if task == "multi_label" else softmax(logits, axis=1), np.float64)
 
 
 def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confidence: float) -> Temperature:
-    """Return the temperature with the least log loss.
+    """Return the temperature with the lowest log loss, with its interval.
 
-    The interval is that of a maximum-likelihood estimate that needs neither the model to be right nor the labels of a
-    image to be independent (the sandwich of Huber 1967 and White, Econometrica 50, 1982), on the scale of logarithms.
+    The interval is symmetric on the log scale, with the sandwich standard error (Huber 1967; White, Econometrica 50,
+    1982): it requires neither that the model is right nor that the labels of an image are independent.
 
     Args:
-        probabilities: (n, k) of validation images.
+        probabilities: (n, k) probabilities of validation images.
         truth: (n, k) zeros and ones.
-        task: Any but regression.
+        task: Any task but regression.
         confidence: Coverage of the interval.
     """
     if len(truth) < MIN_IMAGES:
@@ -87,9 +87,9 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
         options={"xatol": 1e-7},
     )
     best = float(found.x)
-    # Where no prediction is wrong the loss falls for ever, until rounding makes it flat.
+    # Where no prediction is wrong, the loss falls towards temperature 0 until rounding makes it flat.
     if best < ends[0] + 1e-3 or found.fun < _FLAT:
-        what = "validation shows next to no mistake, so it can't tell how sure the model should be"
+        what = "validation has almost no mistakes, so it can't show how confident the model should be"
         return Temperature(None, reason=what)
     if best > ends[1] - 1e-3:
         return Temperature(None, reason="on validation the probabilities say nothing about the truth")
@@ -98,7 +98,7 @@ def fit_temperature(probabilities: Floats, truth: Floats, task: Task, *, confide
 
 
 def _loss(logits: Floats, truth: Floats, task: Task) -> float:
-    """Return the log loss an image, summed over the labels of multi_label."""
+    """Return the mean log loss of an image, summed over its labels for multi_label."""
     if task == "multi_label":
         return float(np.logaddexp(0, np.where(truth > 0, -logits, logits)).sum(axis=1).mean())
     return float(-(log_softmax(logits, axis=1) * truth).sum(axis=1).mean())

@@ -1,9 +1,9 @@
-"""Corruption that images meet: the 15 common corruptions at five severities, and rotation, JPEG quality and resolution.
+"""Image corruptions: the 15 common corruptions at five severities, and rotation, JPEG quality and image resolution.
 
-The corruptions and their parameters are those of Hendrycks and Dietterich, Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations (ICLR 2019), which were chosen for images of 224 pixels. Here they work on
-images of any size: radii, trails, flakes and displacements grow with the shorter side, so that an image looks
-corrupted alike at any size; noise is drawn for each pixel, as in the paper. Frost is computed and not photographed.
+The common corruptions and their parameters are those of Hendrycks and Dietterich, Benchmarking Neural Network
+Robustness to Common Corruptions and Perturbations (ICLR 2019), chosen for images of 224 pixels. Here they work on
+images of any size: radii, trails, flakes and displacements grow with the shorter side, so that an image looks equally
+corrupted at any size; noise is drawn for each pixel, as in the paper. Frost is computed instead of photographed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Corruptor: TypeAlias = Callable[[Floats, int, float, np.random.Generator], Float
 REFERENCE_PIXELS = 224
 SEVERITIES = (1, 2, 3, 4, 5)
 EXTRA: tuple[Corruption, ...] = ("rotation", "jpeg_quality", "resolution")
-"""Not among the paper's 15."""
+"""Corruptions that are not among the paper's 15."""
 COMMON: tuple[Corruption, ...] = tuple(name for name in get_args(Corruption) if name not in EXTRA)
 
-# Each by severity.
+# The paper's parameters, one for each severity.
 _GAUSSIAN = (0.08, 0.12, 0.18, 0.26, 0.38)
 _PHOTONS = (60, 25, 12, 5, 3)
 _IMPULSES = (0.03, 0.06, 0.09, 0.17, 0.27)
@@ -39,7 +39,8 @@ _MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
 _ZOOM = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
 _BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 _CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
-# Strength and smoothness of the displacement, and how far the corners of the image move; in shares of 244 pixels.
+# Strength and smoothness of the displacement, and how far the image's corners move; in shares of 244 pixels, which the
+# paper's code uses here instead of 224.
 _ELASTIC = ((2.0, 0.7, 0.1), (2.0, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
 _ELASTIC_PIXELS = 244
 _PIXELATE = (0.6, 0.5, 0.4, 0.3, 0.25)
@@ -50,15 +51,15 @@ RESOLUTIONS = (0.75, 0.5, 0.35, 0.25, 0.125)
 
 
 def corrupt(image: Pixels, name: Corruption, severity: int, *, seed: Sequence[int] = (0,)) -> Pixels:
-    """Return a corrupted version of an image.
+    """Return a corrupted copy of an image.
 
     The same seed draws the same noise, flakes and directions at every severity, so that severities can be compared.
 
     Args:
         image: (h, w, 3) uint8 RGB, of any size from 8 pixels on; it is not changed.
-        name: What happens to it.
+        name: Name of the corruption.
         severity: 1 to 5.
-        seed: Numbers from 0 on that decide about chance, such as the run's seed and the image's position.
+        seed: Non-negative numbers that seed the random generator, such as the run's seed and the image's position.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -155,7 +156,7 @@ def _elastic_transform(pixels: Floats, severity: int, scale: float, generator: n
 
 
 def _moved_corners(pixels: Floats, most: float, generator: np.random.Generator) -> Floats:
-    """Return an image after the affine map that moves three points around its middle by up to ``most`` pixels."""
+    """Return an image after a random affine map that moves three points around its centre by up to ``most`` pixels."""
     height, width = pixels.shape[:2]
     third, (x, y) = min(height, width) // 3, (width // 2, height // 2)
     corners = np.array([[x + third, y + third], [x + third, y - third], [x - third, y - third]], np.float32)
@@ -188,7 +189,7 @@ def _jpeg_compression(pixels: Floats, severity: int, scale: float, generator: np
 
 
 def _rotation(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
-    """Turn by so many degrees, left or right; edges are mirrored, so that no corner gives the turn away."""
+    """Rotate left or right by the severity's degrees; edges are mirrored, so that no black corner shows the angle."""
     del scale
     height, width = pixels.shape[:2]
     degrees = ROTATION_DEGREES[severity - 1] * (1 if generator.random() < 0.5 else -1)
@@ -203,7 +204,7 @@ def _jpeg_quality(pixels: Floats, severity: int, scale: float, generator: np.ran
 
 
 def _resolution(pixels: Floats, severity: int, scale: float, generator: np.random.Generator) -> Floats:
-    """Shrink to a share of each side and enlarge again, smoothly, as a small original would be."""
+    """Shrink to a share of each side and enlarge again bilinearly, as a small original would be."""
     del scale, generator
     return _resampled(pixels, RESOLUTIONS[severity - 1], cv2.INTER_LINEAR)
 

@@ -1,4 +1,4 @@
-"""How a model does on corrupted versions of its own test images, by the protocol of Hendrycks and Dietterich (2019)."""
+"""Robustness test of a model: its predictions on corrupted versions of its test images (Hendrycks and Dietterich)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagetune.data.loading.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import Examined, TileWriter
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.predictions import Predictions, predictions_of, told_path
 from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
 from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_metrics, sums_of
 from imagetune.model.fold_batch_norm import folded
@@ -36,19 +36,20 @@ _SHOWN_IMAGES = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is tested on corrupted images, and how it is tested.
+    """The model under a robustness test, with the test's settings.
 
     Attributes:
-        model: Raw images to predictions.
-        data: How the images and labels are read.
-        evaluate: How intervals are made; its own ``robustness`` is not looked at.
-        seed: Of everything that is drawn at random.
-        batch_size: Images a forward pass, about.
-        config: How it is tested.
-        class_names: In the order of the model's outputs.
-        thresholds: Of multi_label.
-        root: Paths of images are told relative to it.
-        tiles: Takes the images of the report.
+        model: Model from raw images to predictions.
+        data: The recipe's data section: how images and labels are read.
+        evaluate: The recipe's evaluate section, for the intervals; its ``robustness`` is ignored in favour of
+            ``config``.
+        seed: Seed of everything that is drawn at random.
+        batch_size: About how many images are in a forward pass.
+        config: Corruptions, severities and number of images.
+        class_names: Class names in the order of the model's outputs.
+        thresholds: Thresholds of the labels (multi_label).
+        root: Folder that paths of images are written relative to.
+        tiles: Writer of images for the report.
     """
 
     model: keras.Model
@@ -65,13 +66,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Images that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
+    """A batch of clean or corrupted images for the model: ``images`` (b, height, width, 3) uint8, RGB."""
 
     images: NDArray[np.uint8]
 
 
 def robustness_part(run: Examined) -> dict[str, Any] | None:
-    """Return the part ``robustness`` of evaluation.json where the recipe asks for it and there are test images."""
+    """Return the analysis ``robustness`` of evaluation.json; None if it isn't asked for, or without a test split."""
     config, split = run.evaluate.robustness, run.splits.get("test")
     if config is None or split is None:
         return None
@@ -94,28 +95,28 @@ def robustness_part(run: Examined) -> dict[str, Any] | None:
 def measure_robustness(
     subject: Subject, records: Sequence[Record], *, progress: Progress | None = None
 ) -> dict[str, Any] | None:
-    """Test a model on corrupted images, and write a sheet of them into the run folder.
+    """Return the metrics of a model on corrupted images, and write example images into the run folder.
 
-    The corruption is done to the decoded image at the model's size. Clean metrics are those of the same images.
+    The decoded image is corrupted at the model's input size. Clean metrics are those of the same images.
 
     Args:
-        subject: What is tested.
+        subject: The model and the settings.
         records: Test images; those with a label that the model doesn't know are left out.
-        progress: Called with how many images the model has been given, and how many it gets in all.
+        progress: Called with the number of images that the model has predicted, and their total.
 
     Returns:
-        Plain JSON values: ``images``, ``severities``, ``TTA transforms``, the metrics of `robustness_metrics`, and
-        ``sheet``; None where no image can be tested.
+        JSON values: ``images``, ``severities``, ``tta``, the metrics of `robustness_metrics`, and ``sheet``; None where
+        no image can be tested.
 
     Raises:
         DataError: An image can't be read any more.
     """
-    # Drawn once: every corruption is tested on the same images, so that differences between them are theirs.
+    # Drawn once: all corruptions are tested on the same images, so that their differences aren't those of images.
     chosen = draw_images(records, subject)
     if not chosen:
         return None
-    cells = _cells(subject.config)
-    clean, *predictions = _predictions(subject, chosen, cells, progress)
+    cells = _list_cells(subject.config)
+    clean, *predictions = _predict_cells(subject, chosen, cells, progress)
     corrupted = dict(zip(cells, predictions, strict=True))
     drawn = resampling(clean, [record.group for record in chosen], subject.evaluate, seed=subject.seed)
     return {
@@ -128,9 +129,9 @@ def measure_robustness(
 
 
 def draw_images(records: Sequence[Record], subject: Subject) -> list[Record]:
-    """Return the images that are tested, in their order: at random, with equal shares of every class.
+    """Return a random sample of the test images, balanced by class, in their order.
 
-    A class with fewer images gives all it has. Images with several labels and numbers have no classes to balance.
+    A class with too few images gives all it has. For multi_label and regression there are no classes to balance.
     """
     several = subject.data.task in ("multi_label", "regression")
     members: dict[str, list[int]] = {}
@@ -145,21 +146,21 @@ def draw_images(records: Sequence[Record], subject: Subject) -> list[Record]:
 
 
 def corruption_seed(seed: int, position: int) -> tuple[int, int]:
-    """Return what decides about chance in the corruption of the image at a position of those tested."""
+    """Return the random seed of the corruptions of the image at a position among those tested."""
     return seed, position
 
 
-def _cells(config: RobustnessConfig) -> list[Cell]:
+def _list_cells(config: RobustnessConfig) -> list[Cell]:
     names: Sequence[Corruption] = (*COMMON, *EXTRA) if config.corruptions == "all" else config.corruptions
     return [(name, severity) for name in dict.fromkeys(names) for severity in sorted(set(config.severities))]
 
 
-def _predictions(
+def _predict_cells(
     subject: Subject, chosen: Sequence[Record], cells: Sequence[Cell], progress: Progress | None
 ) -> Iterator[Predictions]:
-    """Yield the predictions to the clean images, and then to those of each cell."""
+    """Yield the predictions for the clean images, then for the corrupted images of each cell."""
     data, count = subject.data, len(chosen)
-    # As few batches as that size gives, all about equally full: a smaller last one would be filled up.
+    # Batches of about equal size: a small last one would be padded to the full size and waste time.
     batch_size = -(-count // -(-count // subject.batch_size))
     with evaluation_batches(
         chosen,
@@ -169,29 +170,29 @@ def _predictions(
         workers=0,
         max_pixels=data.max_pixels,
     ) as batches:
-        versions = _counted(_versions(batches, cells, subject.seed), count * (1 + len(cells)), progress)
+        versions = _report_progress(_corrupt_batches(batches, cells, subject.seed), count * (1 + len(cells)), progress)
         rows = predict_probabilities(folded(subject.model), versions, tta=subject.evaluate.tta)
-    # They come batch by batch, and of each batch version by version.
-    parts: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
+    # The rows come batch by batch, within a batch version by version: each image is decoded only once.
+    versions_rows: list[list[NDArray[np.float32]]] = [[] for _ in range(1 + len(cells))]
     first = 0
     for start in range(0, count, batch_size):
         held = min(batch_size, count - start)
-        for part in parts:
-            part.append(rows[first : first + held])
+        for version_rows in versions_rows:
+            version_rows.append(rows[first : first + held])
             first += held
-    for part in parts:
+    for version_rows in versions_rows:
         yield predictions_of(
             [record.path for record in chosen],
             [record.label for record in chosen],
-            np.concatenate(part).astype(np.float64),
+            np.concatenate(version_rows).astype(np.float64),
             subject.class_names,
             rule=label_rule(data),
             thresholds=subject.thresholds,
         )
 
 
-def _versions(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Iterator[Corrupted]:
-    """Yield each batch as it is, and corrupted in the way of each cell."""
+def _corrupt_batches(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Iterator[Corrupted]:
+    """Yield each batch clean, and then corrupted by each cell's corruption and severity."""
     for batch in batches:
         seeds = [corruption_seed(seed, int(position)) for position in batch.indices]
         yield Corrupted(batch.images)
@@ -200,8 +201,8 @@ def _versions(batches: Iterable[Batch], cells: Sequence[Cell], seed: int) -> Ite
             yield Corrupted(np.stack([corrupt(image, name, severity, seed=own) for image, own in images]))
 
 
-def _counted(versions: Iterable[Corrupted], total: int, progress: Progress | None) -> Iterator[Corrupted]:
-    """Yield the same and tell how many images are done."""
+def _report_progress(versions: Iterable[Corrupted], total: int, progress: Progress | None) -> Iterator[Corrupted]:
+    """Yield the same batches, and report after each how many images are done."""
     done = 0
     for version in versions:
         yield version
@@ -211,7 +212,7 @@ def _counted(versions: Iterable[Corrupted], total: int, progress: Progress | Non
 
 
 def _write_sheet(subject: Subject, clean: Predictions, corrupted: Mapping[Cell, Predictions]) -> dict[str, Any]:
-    """Write one or two images under each corruption into the run folder; return what is on them."""
+    """Write example images under each corruption into the run folder, and return their files and predictions."""
     severities = sorted({severity for _, severity in corrupted})
     severity = _SHOWN_SEVERITY if _SHOWN_SEVERITY in severities else severities[len(severities) // 2]
     # An earlier test may have had other corruptions, whose images would stay behind.
@@ -219,7 +220,7 @@ def _write_sheet(subject: Subject, clean: Predictions, corrupted: Mapping[Cell, 
     shown = {name: predictions for (name, found), predictions in corrupted.items() if found == severity}
     images = [
         _write_image(subject, index, number, clean, shown, severity)
-        for number, index in enumerate(_typical(clean), start=1)
+        for number, index in enumerate(_choose_examples(clean), start=1)
     ]
     return {"severity": severity, "images": images}
 
@@ -232,8 +233,8 @@ def _write_image(
     shown: Mapping[Corruption, Predictions],
     severity: int,
 ) -> dict[str, Any]:
-    data, path = subject.data, Path(clean.paths[index])
-    image = load_image(str(path), data.image, max_pixels=data.max_pixels)
+    data, path = subject.data, clean.paths[index]
+    image = load_image(path, data.image, max_pixels=data.max_pixels)
     seed = corruption_seed(subject.seed, index)
 
     def tile(image: NDArray[np.uint8], name: str, predictions: Predictions) -> dict[str, str]:
@@ -241,7 +242,7 @@ def _write_image(
         return {"name": name, "file": file, "prediction": predictions.rule.told(list(predictions.texts())[index][1])}
 
     return {
-        "path": path.relative_to(subject.root).as_posix() if path.is_relative_to(subject.root) else str(path),
+        "path": told_path(path, subject.root),
         "true": clean.rule.told(list(clean.texts())[index][0]),
         "clean": tile(image, "clean", clean),
         "corrupted": [
@@ -250,8 +251,8 @@ def _write_image(
     }
 
 
-def _typical(clean: Predictions) -> list[int]:
-    """Return which images are shown: of different classes, those first that were predicted right."""
+def _choose_examples(clean: Predictions) -> list[int]:
+    """Return the indices of the images to show: of different classes, correctly predicted ones first."""
     sums = sums_of(clean)
     if clean.rule.task == "regression":
         order = np.argsort(sums.over, kind="stable")

@@ -1,7 +1,7 @@
-"""Metrics of corrupted images: scores by corruption and severity, what is lost, and the mean corruption error.
+"""Robustness metrics: scores by corruption and severity, loss against clean images, and the mean corruption error.
 
-Every metric is a ratio of sums over images: right predictions by images, F1's counts, errors by images. The intervals
-of what is lost are paired: clean and corrupted are the same images, drawn together.
+Every metric is a ratio of sums over images: right predictions over images, F1's counts, errors over images. Intervals
+of the loss are paired: each image is resampled together with its corrupted versions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Cell = tuple[Corruption, int]
 
 @dataclass(frozen=True)
 class Sums:
-    """What each of n images adds to both sides of a ratio: ``over`` (n,) and ``under`` (n,)."""
+    """A metric as a ratio of sums over n images: terms of numerator ``over`` (n,) and denominator ``under`` (n,)."""
 
     over: Floats
     under: Floats
 
     @property
     def score(self) -> float:
-        """The ratio of all images; 1 where there is nothing to find and nothing was said."""
+        """The ratio over all images; 1 where no label is true and none was predicted."""
         under = self.under.sum()
         return float(self.over.sum() / under) if under else 1.0
 
@@ -44,12 +44,12 @@ class Sums:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each image is drawn in each resampling, and the coverage of intervals.
+    """Bootstrap weights that all corruptions share, and the coverage of the intervals made of them.
 
     Attributes:
         weights: (n, b) how often each image is drawn in each of b resamplings.
-        confidence: Coverage, in (0, 1).
-        grouped: Some images belong together, so that they are drawn together.
+        confidence: Coverage of the intervals, in (0, 1).
+        grouped: Whether images come in groups, which are resampled as a whole.
     """
 
     weights: Floats
@@ -66,7 +66,7 @@ class Resampling:
 
 
 def sums_of(predictions: Predictions) -> Sums:
-    """Return what each image adds to the task's metric: accuracy, micro F1 or mean absolute error."""
+    """Return the task's metric as sums over images: accuracy, micro F1 or mean absolute error."""
     task = predictions.rule.task
     if task == "regression":
         errors = np.abs(predictions.probabilities - predictions.targets)[:, 0]
@@ -81,38 +81,39 @@ def sums_of(predictions: Predictions) -> Sums:
 def resampling(
     predictions: Predictions, groups: Sequence[str | None], config: EvaluateConfig, *, seed: int
 ) -> Resampling:
-    """Return resamplings of n images: by class, or of whole groups where images share one."""
+    """Return bootstrap resamplings of n images: stratified by class, or of whole groups where images share one."""
+    # Prefixed, so that a group whose name is a number can't be mistaken for an image.
     names = [f"group {group}" if group else f"image {place}" for place, group in enumerate(groups)]
     _, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
     grouped = len(set(names)) < len(names)
     generator = np.random.default_rng(seed)
     samples = config.bootstrap_samples
     if grouped:
-        return Resampling(_drawn(int(codes.max()) + 1, samples, generator)[codes], config.confidence, grouped)
+        return Resampling(_draw_counts(int(codes.max()) + 1, samples, generator)[codes], config.confidence, grouped)
     weights = np.empty((len(names), samples))
     for label in np.unique(predictions.labels):
         members = np.flatnonzero(predictions.labels == label)
-        weights[members] = _drawn(len(members), samples, generator)
+        weights[members] = _draw_counts(len(members), samples, generator)
     return Resampling(weights, config.confidence, grouped)
 
 
 def robustness_metrics(clean: Predictions, corrupted: Mapping[Cell, Predictions], drawn: Resampling) -> dict[str, Any]:
-    """Return every metric of n images and their corrupted versions.
+    """Return the robustness metrics of n images and their corrupted versions.
 
     The mean corruption error is the mean over the 15 common corruptions (those that were tested) of the mean error over
     the severities. In the paper each corruption's error is first divided by AlexNet's; there is no AlexNet for the
-    user's classes, so it is not. ``relative`` is that minus the error on the clean images: what corruption adds.
+    user's classes, so here it is not. ``relative_error`` is the mean corruption error minus the error on clean images.
 
     Args:
-        clean: Predictions to the images as they are.
-        corrupted: Predictions to the same images by corruption and severity.
-        drawn: How intervals are made.
+        clean: Predictions for the clean images.
+        corrupted: Predictions for the same images by corruption and severity.
+        drawn: Resamplings for the intervals.
 
     Returns:
         ``measure``, ``clean``, ``mean_corruption_error`` and ``relative_error`` (None where no common corruption was
         tested), and ``corruptions``, worst first: ``name``, ``common``, ``by_severity`` (metrics by severity as text),
-        ``mean`` and ``lost``. A metric has ``value``, ``low`` and ``high``. ``lost`` is what the mean over severities
-        is worse than clean.
+        ``mean`` and ``lost``. A metric has ``value``, ``low`` and ``high``. ``lost`` is by how much the mean over
+        severities is worse than the clean metric.
     """
     measure = TASK_METRICS[clean.rule.task].robustness
     whole, cells = sums_of(clean), {cell: sums_of(predictions) for cell, predictions in corrupted.items()}
@@ -150,10 +151,13 @@ def _corruption(
 
 
 def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure: str) -> dict[str, Any]:
-    """Return the mean corruption error and what it is above the clean one: each corruption has as many severities."""
+    """Return the mean corruption error, and its difference to the clean error.
+
+    All corruptions have equally many severities, so the mean over cells is the mean over corruptions.
+    """
     if not common:
         return {"mean_corruption_error": None, "relative_error": None}
-    # The error of a number is its distance, that of a prediction what is missing to all right.
+    # For regression the score is an error itself; for the other tasks the error is 1 minus the score.
     whole, sign = (0.0, 1.0) if is_lower_better(measure) else (1.0, -1.0)
     mean = whole + sign * float(np.mean([sums.score for sums in common]))
     samples = whole + sign * np.mean([sums.scores(drawn.weights) for sums in common], axis=0)
@@ -167,6 +171,7 @@ def _mean_errors(clean: Sums, common: Sequence[Sums], drawn: Resampling, measure
 def _metric(sums: Sums, drawn: Resampling, measure: str) -> dict[str, float | None]:
     """Return a score with Wilson's interval where it is a share of independent images, else with a bootstrap one."""
     if METRICS[measure].mean_over == "images" and not drawn.grouped:
+        # A binomial share: the bootstrap of few mistakes would be too short (see `statistics.proportions`).
         share = round(sums.over.sum()) / len(sums.over)
         low, high = wilson_interval(share, len(sums.over), two_sided_quantile(drawn.confidence))
         return _with_interval(sums.score, (float(low), float(high)))
@@ -178,6 +183,6 @@ def _with_interval(value: float, interval: tuple[float, float] | None) -> dict[s
     return {"value": float(value) + 0.0, "low": low, "high": high}  # no negative zero
 
 
-def _drawn(members: int, samples: int, generator: np.random.Generator) -> Floats:
+def _draw_counts(members: int, samples: int, generator: np.random.Generator) -> Floats:
     """Return (members, samples): how often each is drawn when drawing ``members`` times, with repetition."""
     return generator.multinomial(members, np.full(members, 1 / members), size=samples).T.astype(np.float64)

@@ -1,8 +1,8 @@
-"""Snow, frost and fog on images of floats: parts of the common corruptions.
+"""Weather corruptions on float images: snow, frost and fog.
 
-Parameters are those of Hendrycks and Dietterich (ICLR 2019), for images of 224 pixels; ``scale`` is the shorter side
-of the image by 224. The paper lays photographs of frosted panes over the images; here the ice is made by
-computation, so that no photograph has to be shipped.
+Parameters are those of Hendrycks and Dietterich (ICLR 2019), for images of 224 pixels; ``scale`` is the image's shorter
+side divided by 224. The paper overlays photographs of frosted panes; here the ice is computed, so that no photograph
+has to be shipped.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 
 from imagetune.evaluation.robustness.blurs import Floats, gaussian_blurred, motion_blurred
 
-# By severity: mean and deviation of the flakes' noise, their size, what is too faint to be one, length and deviation of
-# their trail, and the share of the image's own light.
+# By severity: mean and deviation of the flakes' noise, their size, the threshold below which there is no flake, length
+# and deviation of their trail, and the weight of the original image.
 _SNOW = (
     (0.1, 0.3, 3.0, 0.5, 10.0, 4.0, 0.8),
     (0.2, 0.3, 2.0, 0.5, 12.0, 4.0, 0.7),
@@ -21,9 +21,9 @@ _SNOW = (
     (0.55, 0.3, 4.5, 0.85, 12.0, 8.0, 0.65),
     (0.55, 0.3, 2.5, 0.85, 12.0, 12.0, 0.55),
 )
-# Share of the image and of the ice.
+# By severity: weights of the image and of the ice.
 _FROST = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
-# Thickness, and by how much finer structures are fainter.
+# By severity: thickness, and the decay of finer structures.
 _FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 _ICE_COLOUR = np.array((0.86, 0.94, 1.0), np.float32)
 

@@ -1,1 +1,1 @@
-"""Intervals, paired tests, power, and the verdict in words."""
+"""Confidence intervals, paired significance tests, power analysis, and the verdict on over-fitting in words."""

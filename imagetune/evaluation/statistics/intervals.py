@@ -1,15 +1,15 @@
-"""How far a metric would move with other images of the same kind.
+"""Confidence intervals of metrics: bootstrap, jackknife and Wilson's interval, each where it keeps its coverage.
 
 The bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13): draw as many images as there
-are, with repetition, compute the metric, repeat. Where images come in groups (of one patient, one film), whole groups
-are drawn: images of a group go together. Drawing is done as counts: a resampling is a column of how often each
-image was drawn, and the metrics are computed from such weights.
+are, with replacement, compute the metric, repeat. Where images come in groups (of one patient, one film), whole groups
+are drawn, because images of a group are not independent. A resampling is a column of how often each image was drawn,
+and metrics are computed from such weights.
 
-What the interval is made of depends on the metric. One in [0, 1] that is a share or a mean of shares gets Wilson's, of
-as many images as its variance says that it is worth. Losses, errors and correlations, and every metric of images in
-groups, are judged by leaving out images or groups one at a time (`imagetune.evaluation.statistics.jackknife`): for them
-simulations show resampling to promise too much. Any other metric gets the middle 95% of the resamplings, a little
-widened, as drawing n of n varies less than n new images would (expanded percentiles: Hesterberg, The American
+The kind of interval depends on the metric. A share, or a mean of shares, gets Wilson's interval for its effective
+number of images, which follows from its variance. Losses, errors and correlations, and every metric of images in
+groups, get the jackknife (`imagetune.evaluation.statistics.jackknife`), because the bootstrap's intervals of these are
+too short in simulations. Any other metric gets expanded percentiles of the bootstrap: the middle 95% of the
+resamplings, a little widened, as drawing n of n varies less than n new images would (Hesterberg, The American
 Statistician 69, 2015).
 """
 
@@ -34,21 +34,21 @@ from imagetune.evaluation.statistics.jackknife import (
 from imagetune.evaluation.statistics.proportions import effective_count, two_sided_quantile, wilson_interval
 from imagetune.recipe.metrics import Scale
 
-# Weights of this many cells (float32) are in memory at once: long vector operations, small memory.
+# Weights (float32) in memory at once, 8 MB: long enough for fast vector operations, small enough for caches.
 CHUNK_CELLS = 2_000_000
-# Metrics that differ by less are the same.
+# Metrics that differ by less, relative to their size, differ by rounding only.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How images are resampled for intervals: how often, from which seed, and by class or not.
+    """Settings of the bootstrap: number of resamplings, coverage of the intervals, seed, and stratification.
 
     Attributes:
-        samples: Resamplings.
+        samples: Number of resamplings.
         confidence: Coverage of the intervals, in (0, 1).
         seed: The same seed gives the same intervals.
-        stratified: Keep the number of images of each class as it is, as in a test set that was put together so.
+        stratified: Keep the number of images of each class, as in a test set that was put together class by class.
     """
 
     samples: int = 1000
@@ -59,15 +59,15 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its confidence interval, and how that was made.
+    """A metric's value with its confidence interval and the method that made it.
 
     Attributes:
-        value: None where the metric is not defined; ``reason`` says why.
+        value: The metric; None where it is not defined, and ``reason`` says why.
         low: Lower end of the interval; None where there is none.
-        high: Upper end.
-        reason: Why something is missing, or what is special about an interval.
+        high: Upper end of the interval; None where there is none.
+        reason: Why the value or the interval is missing, or what is special about the interval.
         method: How the interval was made: wilson, effective wilson, jackknife, percentile, clopper-pearson, newcombe
-            (of an area under the ROC curve), mover (of a difference).
+            (area under the ROC curve), mover (difference of two metrics).
     """
 
     value: float | None
@@ -78,20 +78,20 @@ class Estimate:
 
     def to_dict(self) -> dict[str, float | str | None]:
         """Return the JSON value: ``value``, ``low``, ``high``; ``reason`` and ``method`` where there are such."""
-        metrics: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
-        told = {"reason": self.reason, "method": self.method}
-        return {**metrics, **{name: text for name, text in told.items() if text}}
+        numbers: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
+        texts = {"reason": self.reason, "method": self.method}
+        return {**numbers, **{name: text for name, text in texts.items() if text}}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What the draws of a bootstrap can't show, and intervals must make up for.
+    """Small-sample corrections of a bootstrap: what its draws can't show, and its intervals must make up for.
 
     Attributes:
         inflation: Variance with new images over variance of the resamplings, at least 1.
         quantile: How many standard errors an interval reaches; more where there are few groups.
-        worth: As how many independent images one counts where no mistake was made: in groups less than 1, as then
-            nothing shows how alike their images are.
+        worth: How many independent images one image counts as where no mistake was made. Less than 1 in groups, as
+            without mistakes nothing shows how much the images of a group are alike.
     """
 
     inflation: float
@@ -100,9 +100,9 @@ class Precision:
 
 
 def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
-    """Return a number for each image's group (n,), equal where the group is; None where no two share one.
+    """Return the group of each image as a number (n,) from 0; None where no two images share a group.
 
-    An image without a group is one of its own.
+    An image without a group is a group of its own.
     """
     named = [f"group {group}" if group is not None else f"image {place}" for place, group in enumerate(groups)]
     if not named:
@@ -112,15 +112,15 @@ def group_codes(groups: Sequence[str | None]) -> NDArray[np.int64] | None:
 
 
 def group_notes(groups: NDArray[np.int64] | None) -> list[str]:
-    """Return what a reader should know about intervals of images in groups."""
+    """Return the note that intervals resample whole groups; empty where images come in none."""
     count = 0 if groups is None else int(groups.max()) + 1
     if not count:
         return []
-    return [f"the images come in {count} groups, and intervals are made of whole groups"]
+    return [f"the images come in {count} groups, and intervals resample whole groups"]
 
 
 def precision_of(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Precision:
-    """Return what intervals from these draws must make up for.
+    """Return the small-sample corrections of a bootstrap that draws these images or groups.
 
     Args:
         labels: (n,) class of each image; the strata.
@@ -147,11 +147,11 @@ def resampled_weights(
     groups: NDArray[np.int64] | None = None,
     cells_a_sample: int = 0,
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield how often each image is drawn in each resampling, (n, b) in chunks.
+    """Yield the bootstrap's weights (n, b) in chunks: how often each image is drawn in each resampling.
 
     Args:
         labels: (n,) class of each image; the strata.
-        bootstrap: How many, and from which seed.
+        bootstrap: Number of resamplings, seed and stratification.
         groups: (n,) from `group_codes`: whole groups are drawn then, whatever their classes.
         cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
 
@@ -176,26 +176,29 @@ def resampled_weights(
 
 
 def units_left_out(labels: NDArray[np.int64], bootstrap: Bootstrap, groups: NDArray[np.int64] | None = None) -> Units:
-    """Return what is left out one at a time: as many units as resamplings at most; arguments as of `precision_of`."""
+    """Return the jackknife's units: images or groups that are left out one at a time; arguments as of `precision_of`.
+
+    There are at most as many units as resamplings, so that the jackknife takes no longer than the bootstrap.
+    """
     return units_of(labels, groups=groups, stratified=bootstrap.stratified, most=bootstrap.samples, seed=bootstrap.seed)
 
 
 def weights_left_out(units: Units, *, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Yield (n, b) weights in chunks, a column a unit: all images but its own; see `resampled_weights`."""
+    """Yield the jackknife's weights (n, b) in chunks: in each column all images but those of one unit."""
     yield from left_out_weights(units, chunk_cells=CHUNK_CELLS, cells_a_sample=cells_a_sample)
 
 
 def group_weights(
     groups: NDArray[np.int64], bootstrap: Bootstrap, *, cells_a_sample: int = 0
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield all resamplings in chunks, drawing whole groups: images of one group are not independent.
+    """Yield the weights (n, b) of a cluster bootstrap in chunks, drawing whole groups, as their images are dependent.
 
-    The cluster bootstrap (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). It is not
-    stratified: a group may hold several classes.
+    See Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8. It is not stratified: a group
+    may hold several classes.
 
     Args:
         groups: (n,) number of each image's group, from 0.
-        bootstrap: How many, and from which seed.
+        bootstrap: Number of resamplings, and seed.
         cells_a_sample: Numbers that the caller holds for each resampling, to keep the chunks small enough.
 
     Yields:
@@ -209,7 +212,7 @@ def group_weights(
 
 
 def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tuple[float, float] | None:
-    """Return the middle ``confidence`` of (m,) resampled metrics; None where no resampling gave a metric.
+    """Return the percentile interval: the middle ``confidence`` of (m,) resampled metrics; None where all are NaN.
 
     Resamplings in which the metric is not defined (NaN) are left out.
     """
@@ -222,30 +225,29 @@ def percentile_interval(samples: NDArray[np.float64], confidence: float) -> tupl
 
 
 def flawless_bound(images: float, confidence: float) -> float:
-    """Return the lower end for a share of which no image was missed.
+    """Return the lower end of Clopper and Pearson's exact interval for n right of n (Biometrika 26, 1934).
 
-    Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the exact
-    bound of Clopper and Pearson (Biometrika 26, 1934) for n of n: the share at which n of n is still as likely as one
-    tail.
+    Resampling images without a mistake never makes one, so the bootstrap would claim certainty. This is the share at
+    which n of n is still as likely as one tail.
 
     Args:
-        images: How many images the share is of; need not be whole.
+        images: n; need not be a whole number.
         confidence: Coverage of the interval, in (0, 1).
     """
     return float(((1 - confidence) / 2) ** (1 / images))
 
 
 def effective_images(per_class: NDArray[np.float64]) -> float:
-    """Return how many images a mean over classes is worth: (classes squared) / sum(1 / images of the class).
+    """Return the effective number of images of a mean over classes: (classes squared) / sum(1 / images of the class).
 
-    A share averaged over equally important classes varies as one of this many images would; a small class weighs
-    on it as much as a large one.
+    A macro average varies as a share of this many images would, as a small class counts as much as a large one.
     """
     return float(len(per_class) ** 2 / (1 / per_class).sum())
 
 
 def _draw_counts(generator: np.random.Generator, members: int, size: int) -> NDArray[np.float32]:
     """Return (members, size): how often each was drawn when drawing ``members`` times, ``size`` times over."""
+    # One bincount over all resamplings is faster than a multinomial draw for each.
     drawn = generator.integers(0, members, (members, size))
     cells = drawn * size + np.arange(size)
     return np.bincount(cells.ravel(), minlength=members * size).reshape(members, size).astype(np.float32)
@@ -261,18 +263,18 @@ def estimate(
     precision: Precision | None = None,
     most: float | None = None,
 ) -> Estimate:
-    """Return a metric with the interval that follows from resampling.
+    """Return a metric with its bootstrap interval: effective Wilson for shares, else expanded percentiles.
 
     Args:
-        value: The metric.
+        value: The metric; None where it is not defined.
         samples: (m,) the metric of each resampling.
-        bootstrap: For the confidence.
+        bootstrap: Settings, for the confidence.
         images: How many images the share, or mean of shares, is of; None for a metric that is no share.
-        reason: Why there is no value, where there is none.
-        precision: What the draws can't show; by default nothing.
-        most: As many independent images a share is worth if all classes are equally hard. A class that happens to be
-            without a mistake makes resamplings promise more; half of that is believed (the geometric mean), which
-            simulations support. By default all is believed.
+        reason: Why the metric is not defined.
+        precision: Small-sample corrections; none by default.
+        most: Effective number of images if all classes are equally hard. A class that happens to be without a mistake
+            makes the resamplings show more than that; the geometric mean of both is taken then, which simulations
+            support. By default there is no such limit.
     """
     if value is None:
         return Estimate(None, reason=reason)
@@ -303,17 +305,18 @@ def left_out_estimate(
     scale: Scale = "plain",
     quantile: float | None = None,
 ) -> Estimate:
-    """Return a metric with the interval that follows from leaving out images or groups.
+    """Return a metric with its jackknife interval: effective Wilson for shares, else symmetric on the metric's scale.
 
     Args:
-        value: The metric.
+        value: The metric; None where it is not defined.
         left_out: The metric without each unit.
         confidence: Coverage of the interval, in (0, 1).
-        reason: Why there is no value, where there is none.
+        reason: Why the metric is not defined.
         flawless: How many independent images a share of 0 or 1 counts as; None for a metric that is no share.
         most: As in `estimate`.
-        scale: On which scale the interval of a metric that is no share is symmetric.
-        quantile: How many standard errors it reaches; by default as many as the scatter of the variance asks for.
+        scale: Scale on which the interval of a metric that is no share is symmetric.
+        quantile: How many standard errors the interval reaches; by default Student's t with the degrees of freedom of
+            the jackknife's variance.
     """
     if value is None:
         return Estimate(None, reason=reason)
@@ -321,10 +324,11 @@ def left_out_estimate(
         return _exact_estimate(value, flawless, confidence)
     spread = spread_of(left_out)
     if spread is None:
-        what = "too many images and classes" if np.isnan(left_out.values).all() else "it rests on one image or group"
+        missing = np.isnan(left_out.values).all()
+        what = "too many images and classes to resample" if missing else "the metric rests on one image or group"
         return Estimate(value, reason=f"no interval: {what}")
     if spread.error <= _ROUNDING * abs(value):
-        return Estimate(value, reason="no interval: no image or group makes a difference")
+        return Estimate(value, reason="no interval: the metric is the same without any one image or group")
     reach = spread.quantile(confidence) if quantile is None else quantile
     count = effective_count(value, spread.error**2) if flawless and 0 <= value <= 1 else None
     if count is not None:
@@ -340,13 +344,13 @@ def mean_estimate(
     groups: NDArray[np.int64] | None = None,
     scale: Scale = "plain",
 ) -> Estimate:
-    """Return the mean of numbers that are no shares, with its interval.
+    """Return the mean of numbers that are no shares, with its jackknife interval.
 
     Args:
-        values: (n,) of each image.
-        bootstrap: For the confidence, and how many images or groups are left out singly at most; not stratified.
+        values: (n,) number of each image.
+        bootstrap: Settings, for the confidence and the largest number of jackknife units; not stratified.
         groups: (n,) from `group_codes`, or None.
-        scale: On which scale the interval is symmetric.
+        scale: Scale on which the interval is symmetric.
     """
     units = units_left_out(np.zeros(len(values), np.int64), bootstrap, groups)
     left_out = left_out_means(values, np.ones(len(values)), units)
@@ -354,12 +358,12 @@ def mean_estimate(
 
 
 def _believed(count: float, most: float | None) -> float:
-    """Return how many images a share is taken to be worth, by its variance and as `estimate` says of ``most``."""
+    """Return the effective number of images that is used: that of the variance, held back by ``most`` of `estimate`."""
     return count if most is None or count <= most else (count * most) ** 0.5
 
 
 def share_estimate(hits: float, images: float, confidence: float) -> Estimate:
-    """Return a share of independent images with Wilson's interval; at 0 and 1 with that of Clopper and Pearson.
+    """Return a share (proportion) of independent images with Wilson's interval; at 0 and 1 Clopper and Pearson's.
 
     Near its ends Wilson's interval is too short (Brown, Cai and DasGupta, Statistical Science 16, 2001, section 4.1.1).
     """
@@ -371,15 +375,15 @@ def share_estimate(hits: float, images: float, confidence: float) -> Estimate:
 
 
 def f1_estimate(right: float, images: float, predicted: float, confidence: float) -> Estimate:
-    """Return a class's F1 with an interval that follows from that of a share.
+    """Return a class's F1 with the interval that follows from Wilson's interval of its Jaccard index.
 
-    F1 is 2J / (1 + J), where J is the share of right images among those that are of the class or were predicted as it:
-    the ends of J's interval go through the same formula.
+    F1 is 2J / (1 + J), where J (Jaccard) is the share of true positives among the images that are of the class or were
+    predicted as it. J is a share, so that its interval is known; the ends go through the same formula.
 
     Args:
-        right: Images of the class that were found.
+        right: True positives.
         images: Images of the class.
-        predicted: Images that were predicted as it.
+        predicted: Images that were predicted as the class.
         confidence: Coverage of the interval, in (0, 1).
     """
     either = images + predicted - right
@@ -389,7 +393,7 @@ def f1_estimate(right: float, images: float, predicted: float, confidence: float
 
 
 def _exact_estimate(value: float, images: float, confidence: float) -> Estimate:
-    """Return a share of 0 or 1 with its interval."""
+    """Return a share of 0 or 1 with the exact interval of Clopper and Pearson."""
     bound = flawless_bound(images, confidence)
     how = f"no {'mistake' if value else 'hit'} to resample: exact interval of Clopper and Pearson"
     return Estimate(value, bound if value else 0.0, 1.0 if value else 1 - bound, how, "clopper-pearson")

@@ -1,12 +1,12 @@
-"""How sure a metric is, from what it would be without each image, or without each group of images.
+"""The delete-one jackknife: standard errors from the metric without each image, or without each group of images.
 
-The delete-one jackknife (Shao and Tu, The Jackknife and Bootstrap, 1995, chapter 2). Leaving out whole groups, it gives
-what survey statisticians call CR3 (Bell and McCaffrey, Survey Methodology 28, 2002; MacKinnon, Nielsen and Webb,
-Journal of Applied Econometrics 38, 2023): unlike resampled groups it doesn't promise too much where some are large.
+See Shao and Tu, The Jackknife and Bootstrap, 1995, chapter 2. Leaving out whole groups, it gives what survey
+statisticians call CR3 (Bell and McCaffrey, Survey Methodology 28, 2002; MacKinnon, Nielsen and Webb, Journal of Applied
+Econometrics 38, 2023): unlike a cluster bootstrap, it gives intervals that are long enough where some groups are large.
 
-A variance that a few images or groups decide is itself unsure, and an interval must reach further. How far is told by
-Student's t with as many degrees of freedom as the scatter of the parts of the variance leaves (Satterthwaite's, as Pan
-and Wall estimate it, Statistics in Medicine 21, 2002). Coverage by simulation: ``tests/evaluation/test_coverage.py``.
+A variance that a few images or groups decide is itself uncertain, so the interval must reach further: by Student's t,
+whose degrees of freedom follow from the scatter of the variance's terms (Satterthwaite's, as Pan and Wall estimate
+them, Statistics in Medicine 21, 2002). Coverage by simulation: ``tests/evaluation/statistics/test_coverage.py``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MIN_FREEDOM = 2.0
 
 @dataclass(frozen=True)
 class Units:
-    """Which images are left out together, unit by unit.
+    """The jackknife's units: sets of images that are left out together.
 
     Attributes:
-        codes: (n,) number of the unit that each image is of, from 0.
-        strata: (u,) class of each unit, where as many images of each class are kept; else zeros.
+        codes: (n,) number of the unit that each image belongs to, from 0.
+        strata: (u,) class of each unit where the sampling is stratified; else zeros.
     """
 
     codes: Ints
@@ -42,10 +42,10 @@ class Units:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The values of a metric when each unit is left out.
+    """The leave-one-out values of a metric.
 
     Attributes:
-        values: (u,) without each unit; NaN where it would not be defined.
+        values: (u,) the metric without each unit; NaN where it would not be defined.
         strata: (u,) class of each unit.
     """
 
@@ -55,11 +55,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard error of a metric, and its degrees of freedom.
+    """The standard error of a metric, and the degrees of freedom that it was estimated with.
 
     Attributes:
-        error: Its standard error.
-        freedom: Degrees of freedom of that.
+        error: Standard error of the metric.
+        freedom: Degrees of freedom of the standard error.
     """
 
     error: float
@@ -71,15 +71,15 @@ class Spread:
 
 
 def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, seed: int) -> Units:
-    """Return what is left out: each image, or each group; several of them at once where there are very many.
+    """Return the jackknife's units: each image or each group, several of them in one unit where there are very many.
 
     Args:
         labels: (n,) class of each image.
         groups: (n,) number of each image's group, from 0; None where there are none.
-        stratified: Whether there are as many images of each class as there are on purpose; not so of groups.
-        most: Most units; more images or groups are dealt to as many by chance (Kott, Journal of Official Statistics
-            17, 2001).
-        seed: Of that chance.
+        stratified: Whether the number of images of each class is fixed by design; ignored for groups.
+        most: Largest number of units; more images or groups are dealt to that many at random (the delete-a-group
+            jackknife: Kott, Journal of Official Statistics 17, 2001).
+        seed: Seed of that dealing.
     """
     codes = np.arange(len(labels)) if groups is None else groups
     count = int(codes.max()) + 1
@@ -96,7 +96,7 @@ def units_of(labels: Ints, *, groups: Ints | None, stratified: bool, most: int, 
 
 
 def left_out_weights(units: Units, *, chunk_cells: int, cells_a_sample: int = 0) -> Iterator[NDArray[np.float32]]:
-    """Yield (n, b) in chunks, a column a unit: 0 for its images, 1 for all others.
+    """Yield weights (n, b) in chunks, one column for each unit: 0 for its images, 1 for all others.
 
     Args:
         units: From `units_of`.
@@ -111,11 +111,11 @@ def left_out_weights(units: Units, *, chunk_cells: int, cells_a_sample: int = 0)
 
 
 def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
-    """Return ``(values * among).sum() / among.sum()`` without each unit.
+    """Return the weighted mean ``(values * among).sum() / among.sum()`` without each unit.
 
     Args:
-        values: (n,) of each image.
-        among: (n,) how much each counts.
+        values: (n,) value of each image.
+        among: (n,) weight of each image.
         units: From `units_of`.
     """
     count = len(units.strata)
@@ -127,13 +127,13 @@ def left_out_means(values: Floats, among: Floats, units: Units) -> LeftOut:
 
 
 def spread_of(left_out: LeftOut) -> Spread | None:
-    """Return how sure a metric is; None where that can't be told, as one unit alone defines it."""
+    """Return the jackknife's standard error of a metric; None where one unit alone defines the metric."""
     values, count = left_out.values, len(left_out.values)
     if count < 2 or not np.isfinite(values).all():
         return None
     _, place, sizes = np.unique(left_out.strata, return_inverse=True, return_counts=True)
     own = np.bincount(place, weights=values) / sizes
-    # Of a class with a single image, only how it differs from all others tells something.
+    # A stratum with a single image has no spread of its own; its distance from the overall mean stands in for it.
     centre = np.where(sizes > 1, own, values.mean())
     factors = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), count / (count - 1))
     parts = ((count - 1) / count) ** 2 * factors[place] * (values - centre[place]) ** 2
@@ -145,12 +145,12 @@ def spread_of(left_out: LeftOut) -> Spread | None:
 
 
 def scaled_interval(value: float, reach: float, scale: Scale) -> tuple[float, float]:
-    """Return the interval that is symmetric on a scale.
+    """Return the ends of the interval that is symmetric on a transformed scale (delta method).
 
     Args:
         value: The metric, not at an end of the scale.
         reach: Standard error times quantile, on the metric's own scale.
-        scale: Which scale.
+        scale: Name of the scale.
     """
     if scale == "loss":
         # On the logarithm the lower end stays above 0, as an error does.

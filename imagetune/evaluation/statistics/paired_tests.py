@@ -1,7 +1,7 @@
-"""Tests of two runs on the same images: whether what they differ in is more than chance.
+"""Paired significance tests of two runs on the same images: McNemar's exact test and permutation tests; their power.
 
-All tests ask the same: had the two runs' predictions been swapped on any image, would the difference have come out as
-large? McNemar's exact test is that question for right and wrong predictions.
+All are permutation tests: had the two runs' predictions been swapped on any image, would the difference have come out
+as large? McNemar's exact test is that question for right and wrong predictions.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from scipy.stats import binom, binomtest
 
 from imagetune.evaluation.statistics.intervals import CHUNK_CELLS
 
-# So many swaps are drawn where not all can be counted.
+# Swaps drawn where not all can be counted: at p = 0.05 the Monte Carlo error is then 0.005.
 SWAPS = 2000
-# The customary share of tests that would find a difference which is there.
+# The customary power: the share of tests that find a difference which is there (Cohen, Statistical Power Analysis,
+# 1988).
 POWER = 0.8
 # Differences that are equal but for rounding count as equal.
 _ROUNDING = 1e-9
@@ -40,7 +41,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def swap_p(differences: Ints) -> float:
-    """Return the two-sided p-value of a sum of differences, over all swaps of the two runs.
+    """Return the two-sided p-value of the exact paired permutation test of a sum of differences.
 
     This is Fisher's randomisation test for pairs (The Design of Experiments, 1935, section 21). All swaps are counted,
     none drawn; where every difference is -1, 0 or 1 it is McNemar's exact test.
@@ -59,18 +60,18 @@ def swap_p(differences: Ints) -> float:
         chances = convolve(chances, spaced)
     total = int((sizes * counts).sum())
     sums = 2 * np.arange(total + 1) - total
-    # The convolution of many differences goes by way of Fourier, which rounds.
+    # The convolution of many differences is done by fast Fourier transform, which rounds.
     return float(np.clip(chances[np.abs(sums) >= abs(int(differences.sum()))].sum(), 0.0, 1.0))
 
 
 def drawn_swap_p(difference: float, swapped: Floats) -> float:
-    """Return the two-sided p-value of a difference, from those of drawn swaps.
+    """Return the two-sided p-value of the Monte Carlo permutation test, from the differences after drawn swaps.
 
     The difference itself counts as one of them, so that p is never 0 (Phipson and Smyth, Statistical Applications in
     Genetics and Molecular Biology 9, 2010).
 
     Args:
-        difference: As it is.
+        difference: The observed difference.
         swapped: (m,) the difference after each swap; NaN where it is not defined.
     """
     defined = swapped[np.isfinite(swapped)]
@@ -81,8 +82,9 @@ def drawn_swap_p(difference: float, swapped: Floats) -> float:
 def swapped_differences(
     units: Ints, metric: Callable[[NDArray[np.float32]], Floats], *, seed: int, cells_a_sample: int = 0
 ) -> Floats:
-    """Return (m,) the difference of a metric in m swaps (approximate randomisation: Noreen, Computer-Intensive Methods
-    for Testing Hypotheses, 1989).
+    """Return the difference (m,) of a metric after each of m random swaps of the two runs' predictions.
+
+    Approximate randomisation (Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989).
 
     Args:
         units: (n,) what is swapped as one: each image's own number, or that of its group.
@@ -90,7 +92,7 @@ def swapped_differences(
             all as the second one does.
         seed: The same seed gives the same swaps.
         cells_a_sample: Numbers that ``metric`` holds for each swap.
-    """  # noqa: D205
+    """
     return np.concatenate(
         [metric(kept) - metric(1 - kept) for kept in _kept_predictions(units, seed=seed, cells_a_sample=cells_a_sample)]
     )
@@ -107,17 +109,17 @@ def _kept_predictions(units: Ints, *, seed: int, cells_a_sample: int) -> Iterato
 
 
 def images_to_tell(difference: float, discordant: float, *, confidence: float) -> float | None:
-    """Return how many images McNemar's test needs to find a difference in four of five tests.
+    """Return the sample size: how many images McNemar's test needs to detect a difference with `POWER`.
 
     Connor's formula (Biometrics 43, 1987).
 
     Args:
-        difference: Of two shares of right predictions.
+        difference: Difference of two accuracies.
         discordant: Share of images on which only one of the two is right; at least the difference.
-        confidence: One minus the test's level.
+        confidence: One minus the test's significance level.
 
     Returns:
-        None where there is no difference.
+        The number of images; None where there is no difference.
     """
     if not difference:
         return None
@@ -125,14 +127,15 @@ def images_to_tell(difference: float, discordant: float, *, confidence: float) -
 
 
 def min_detectable_difference(images: int, discordant: float, *, confidence: float) -> float:
-    """Return the difference of two shares that McNemar's test finds in four of five tests.
+    """Return the minimum detectable difference: that of two accuracies which McNemar's test detects with `POWER`.
 
     Args:
-        images: How many the test has.
+        images: Number of test images.
         discordant: Share of images on which only one of the two is right; a difference can't be larger, so where it
             would be, as many more images are taken to be discordant.
-        confidence: One minus the test's level.
+        confidence: One minus the test's significance level.
     """
+    # Connor's formula has no closed inverse once the discordant share depends on the difference: bisection.
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -142,7 +145,7 @@ def min_detectable_difference(images: int, discordant: float, *, confidence: flo
 
 
 def deviations_to_tell(*, confidence: float) -> float:
-    """Return how many standard deviations off 0 a difference must lie to be found in four of five tests."""
+    """Return how many standard errors from 0 a true difference must lie for a two-sided test to have `POWER`."""
     return float(ndtri((1 + confidence) / 2) + ndtri(POWER))
 
 

@@ -1,14 +1,14 @@
-"""What a test can tell apart: the gaps between the splits, and how large a difference of two models must be.
+"""Power analysis of a test split: its minimum detectable difference between two models, and gaps between splits.
 
-Two models are compared on the same images, so that only the images matter on which just one of them is right. How
-many those will be isn't known before there is a second model. It is assumed that the other one is about as often wrong,
-and shares half of these mistakes; McNemar's test and Connor's formula (Biometrics 43, 1987) say the rest. Numbers are
-compared by their paired absolute errors, of which the like is assumed.
+Two models are compared on the same images, so only the discordant images count: those on which just one of the two is
+right. Their share isn't known before there is a second model. It is assumed that the second model is wrong about as
+often, and shares half of these mistakes; the power of McNemar's test then follows from Connor's formula (Biometrics 43,
+1987). Regression models are compared by their paired absolute errors, which are assumed to correlate by one half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import ceil, sqrt
 from typing import Any
@@ -24,8 +24,10 @@ from imagetune.evaluation.statistics.verdict import difference
 
 # Two differences that people ask about: a small improvement, and one that nobody would want to miss.
 DIFFERENCES = (0.02, 0.05)
-# The same of errors of numbers, as shares of the mean one.
+# The same two for regression, as shares of the mean absolute error, because labels come in any unit.
 ERROR_SHARES = (0.05, 0.1)
+# Assumed, as there is no second model yet. The more mistakes two models share, the fewer images are discordant, and the
+# smaller a difference the test detects.
 SHARED_MISTAKES = 0.5
 
 
@@ -50,78 +52,84 @@ def gap_documents(metrics: Mapping[str, Mapping[str, Estimate]]) -> dict[str, An
 
 
 def resolution_document(right: Estimate, images: int, *, confidence: float) -> dict[str, Any] | None:
-    """Return how different two models must be for this test to tell, and how many images it would take.
+    """Return the power analysis of a classification test: its minimum detectable difference, and images needed.
 
     Args:
-        right: Share of test images that are right, with its interval.
-        images: Test images.
-        confidence: One minus the level of the test.
+        right: Share of test images that are predicted correctly, with its interval.
+        images: Number of test images.
+        confidence: One minus the significance level of the test.
 
     Returns:
-        ``images``, ``power``, ``level``, ``discordant`` (share of images on which just one of two models is right,
-        as assumed), ``min_detectable_difference``, ``needed`` (a list of ``difference`` and ``images``) and ``text``;
-        None without a metric.
+        ``images``, ``power``, ``level``, ``discordant`` (assumed share of images on which just one of two models is
+        right), ``min_detectable_difference``, ``needed`` (a list of ``difference`` and ``images``) and ``text``;
+        None if accuracy is not defined.
     """
     if right.value is None:
         return None
-    # Without a mistake among few images there may be some among others.
+    # A test without a mistake would claim to detect any difference: the interval's pessimistic end stands in.
     wrong = 1 - right.value or 1 - (right.low or 0.0)
     discordant = 2 * (1 - SHARED_MISTAKES) * wrong
     needed = [
         {"difference": points, "images": _needed(points, discordant, confidence=confidence)} for points in DIFFERENCES
     ]
-    least = min_detectable_difference(images, discordant, confidence=confidence)
+    detectable = min_detectable_difference(images, discordant, confidence=confidence)
+    amounts = _describe_needed([(f"{100 * row['difference']:g} points", row["images"]) for row in needed])
     return {
         "images": images,
         "power": POWER,
         "level": round(1 - confidence, 9),
         "discordant": discordant,
-        "min_detectable_difference": least,
+        "min_detectable_difference": detectable,
         "needed": needed,
-        "text": _text(images, least, needed),
+        "text": (
+            f"With {images:,} test images, the minimum detectable difference between two models like this one is about "
+            f"{100 * detectable:.1f} points. {amounts} "
+            f"(McNemar's test with {POWER:.0%} power, assuming that the two models share half of their mistakes)."
+        ),
     }
 
 
 def value_resolution_document(
     mae: Estimate, rmse: Estimate, images: int, *, confidence: float
 ) -> dict[str, Any] | None:
-    """Return how different the mean absolute errors of two models must be for this test to tell.
+    """Return the power analysis of a regression test: the minimum detectable difference of mean absolute errors.
 
-    Two models are compared by their paired errors. It is assumed that the other one's vary as much, and correlate with
-    this one's by half, so that their difference has the standard deviation of the errors themselves.
+    Two models are compared by their paired errors. It is assumed that the other model's errors vary as much, and
+    correlate with this one's by half, so that their difference has the standard deviation of the errors themselves.
 
     Args:
         mae: Mean absolute error on the test.
         rmse: Root mean squared error.
-        images: Test images.
-        confidence: One minus the level of the test.
+        images: Number of test images.
+        confidence: One minus the significance level of the test.
 
     Returns:
         ``images``, ``power``, ``level``, ``min_detectable_difference`` and ``needed`` in the labels' units, with their
-        share of the error, and ``text``; None without an error.
+        share of the error, and ``text``; None if there is no error to speak of, or fewer than two images.
     """
     if not mae.value or not rmse.value or images < 2:
         return None
+    # The variance of absolute errors follows from both metrics: E[e^2] - E[|e|]^2.
     spread = sqrt(max(0.0, rmse.value**2 - mae.value**2) * 2 * (1 - SHARED_MISTAKES))
     reach = deviations_to_tell(confidence=confidence) * spread
-    least = reach / sqrt(images)
+    detectable = reach / sqrt(images)
     needed = [
         {"share": share, "difference": share * mae.value, "images": ceil((reach / (share * mae.value)) ** 2)}
         for share in ERROR_SHARES
     ]
-    told = [f"{_rounded(row['images'])} for {100 * row['share']:g}%" for row in needed]
+    amounts = _describe_needed([(f"{100 * row['share']:g}%", row["images"]) for row in needed])
     return {
         "images": images,
         "power": POWER,
         "level": round(1 - confidence, 9),
-        "min_detectable_difference": least,
-        "share_of_error": least / mae.value,
+        "min_detectable_difference": detectable,
+        "share_of_error": detectable / mae.value,
         "needed": needed,
         "text": (
-            f"With {images:,} test images, two models like this one can be told apart if their mean absolute "
-            f"errors differ by about {least:.3g}, {100 * least / mae.value:.0f}% of this one's; it would take about "
-            f"{' and '.join(told)} of it (found four times of five by paired errors, if those of both correlate by "
-            "half)."
+            f"With {images:,} test images, the minimum detectable difference between the mean absolute errors of two "
+            f"models like this one is about {detectable:.3g}, {100 * detectable / mae.value:.0f}% of this model's. "
+            f"{amounts} "
+            f"(paired test with {POWER:.0%} power, assuming that the errors of the two models correlate by 0.5)."
         ),
     }
 
@@ -132,15 +140,11 @@ def _needed(points: float, discordant: float, *, confidence: float) -> int:
     return round(found or 0)
 
 
-def _text(images: int, least: float, needed: list[dict[str, float]]) -> str:
-    told = [f"{_rounded(row['images'])} for {100 * row['difference']:g} points" for row in needed]
-    return (
-        f"With {images:,} test images, two models like this one can be told apart if they differ by about "
-        f"{100 * least:.1f} points; it would take about {' and '.join(told)} (found four times of five by McNemar's "
-        "test, if half of the mistakes are shared)."
-    )
+def _describe_needed(needed: Sequence[tuple[str, float]]) -> str:
+    """Return how many images would detect each difference, in words.
 
-
-def _rounded(count: float) -> str:
-    """Return a number that claims no more digits than the assumption has."""
-    return f"{float(f'{count:.2g}'):,.0f}"
+    Two digits claim no more precision than the assumption about the second model has.
+    """
+    (first, images), *others = [(amount, f"{float(f'{count:.2g}'):,.0f}") for amount, count in needed]
+    more = "".join(f" and {amount} about {count}" for amount, count in others)
+    return f"Detecting {first} would take about {images} images{more}"

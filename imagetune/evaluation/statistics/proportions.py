@@ -1,9 +1,9 @@
-"""Intervals of shares, and of metrics that behave like one.
+"""Score intervals of proportions: Wilson's interval, also for an effective number of images, and Newcombe's of an AUC.
 
-A share near 0 or 1 of few images is where resampling fails: with 80 images, 95% of them right, percentile
-intervals of accuracy, balanced accuracy and macro F1 hold the truth in 89 to 91% of all cases. Wilson's interval
-doesn't have that weakness, and it carries over to means of shares and to images that come in groups by counting how
-many independent images the metric is worth (coverage by simulation: ``tests/evaluation/test_coverage.py``).
+The bootstrap fails for a share near 0 or 1 of few images: with 80 images, 95% of them right, percentile intervals of
+accuracy, balanced accuracy and macro F1 hold the truth in 89 to 91% of all cases. Wilson's interval doesn't have that
+weakness. It carries over to means of shares and to images in groups by way of the effective number of independent
+images (coverage by simulation: ``tests/evaluation/statistics/test_coverage.py``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 def two_sided_quantile(confidence: float, groups: int | None = None) -> float:
-    """Return how many standard errors a two-sided interval reaches.
+    """Return the quantile of a two-sided interval: how many standard errors it reaches to either side.
 
     Args:
         confidence: Coverage of the interval, in (0, 1).
-        groups: Number of independent groups where there are some: Student's t with one less; else the normal one.
+        groups: Number of independent groups, for Student's t with one degree of freedom less; without groups the
+            quantile is that of the normal distribution.
     """
     upper = 1 - (1 - confidence) / 2
     return float(ndtri(upper)) if groups is None else float(stdtrit(max(groups - 1, 1), upper))
@@ -32,10 +33,10 @@ def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Num
     """Return Wilson's score interval (Journal of the American Statistical Association 22, 1927).
 
     Args:
-        share: In [0, 1]; one or (m,) of them.
-        images: How many images it is of, more than 0; need not be whole. An effective number takes clusters and
-            strata into account (Korn and Graubard, Survey Methodology 24, 1998; Franco, Little, Louis and Slud, Journal
-            of Survey Statistics and Methodology 7, 2019).
+        share: The observed share, in [0, 1]; one number or (m,).
+        images: Number of images that the share is of, above 0; need not be whole. An effective number takes clusters
+            and strata into account (Korn and Graubard, Survey Methodology 24, 1998; Franco, Little, Louis and Slud,
+            Journal of Survey Statistics and Methodology 7, 2019).
         quantile: From `two_sided_quantile`.
 
     Returns:
@@ -49,7 +50,10 @@ def wilson_interval(share: Number, images: Number, quantile: float) -> tuple[Num
 
 
 def effective_count(share: float, variance: float) -> float | None:
-    """Return of how many independent images a share would vary as much; None where it doesn't vary."""
+    """Return the effective number of images: of how many independent ones a share would have that variance.
+
+    None where the share doesn't vary.
+    """
     spread = share * (1 - share)
     return spread / variance if variance > 0 and spread > 0 else None
 
@@ -61,9 +65,9 @@ def auc_interval(area: float, positives: int, negatives: int, quantile: float) -
     of Hanley and McNeil (Radiology 143, 1982) with half of all images on either side.
 
     Args:
-        area: In [0, 1].
-        positives: Images of the class, at least one.
-        negatives: Other images, at least one.
+        area: The observed area, in [0, 1].
+        positives: Number of images of the class, at least one.
+        negatives: Number of other images, at least one.
         quantile: From `two_sided_quantile`.
     """
     half = (positives + negatives) / 2 - 1

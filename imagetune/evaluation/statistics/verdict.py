@@ -1,8 +1,8 @@
-"""What the gap between training, validation and test means, in words.
+"""The verdict on over-fitting: what the gap between training, validation and test metrics means, in words.
 
 The gap is a difference of two accuracies, for multi_label of two mean F1, for regression of two R squared. Its interval
 comes from the two intervals (MOVER: Newcombe, Statistics in Medicine 17, 1998; Zou and Donner, Statistics in Medicine
-27, 2008), so that chance is not predicted as over-fitting.
+27, 2008), so that a gap that chance explains is not called over-fitting.
 """
 
 from __future__ import annotations
@@ -12,31 +12,27 @@ from math import hypot
 
 from imagetune.evaluation.statistics.intervals import Estimate
 
-# A gap of 5 points is what people act on; a smaller one is everyday, however sure it is.
+# A gap of 5 points is what people act on; a smaller one is everyday, even where it is statistically significant.
 NOTABLE_GAP = 0.05
 # "Close" is only said when a gap twice as large is ruled out.
 TOLERATED_GAP = 0.10
-# A model that leaves more than half of the mistakes of always naming the largest class has not learned its images.
+# A model that makes more than half of the mistakes of always predicting the largest class hasn't learned its images.
 UNDERFITTED_SHARE = 0.5
 
 # By the metric that the gap is one of: see `imagetune.recipe.metrics.TaskMetrics.verdict`.
-_SUBJECTS: Mapping[str, tuple[str, str, str]] = {
-    "accuracy": ("The model is right on", "of", "images"),
-    "f1": ("The labels' mean F1 is", "on", "images"),
-    "r2": ("R squared is", "on", "images"),
-}
+_SUBJECTS: Mapping[str, str] = {"accuracy": "Accuracy", "f1": "Mean F1 of the labels", "r2": "R squared"}
 _UNDERFITTED: Mapping[str, str] = {
     "accuracy": (
-        "Always naming the largest class would be right on {baseline} of the training images; the model leaves more "
-        "than half of those mistakes, even on images that it learned from."
+        "Always predicting the largest class would be right on {baseline} of the training images. The model makes more "
+        "than half of that baseline's mistakes, even on the images that it was trained on."
     ),
     "f1": (
-        "Giving every image every label would reach {baseline}; the model comes less than half of the way from there "
-        "to 100%, even on images that it learned from."
+        "Predicting every label for every image would reach a mean F1 of {baseline}. The model gets less than half of "
+        "the way from there to 100%, even on the images that it was trained on."
     ),
     "r2": (
-        "Always predicting the mean would reach {baseline}; the model comes less than half of the way from there to "
-        "100%, even on images that it learned from."
+        "Always predicting the mean would reach {baseline}. The model gets less than half of the way from there to "
+        "100%, even on the images that it was trained on."
     ),
 }
 _NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -48,17 +44,17 @@ _ADVICE = {
     "under-fitted": (
         "Train longer, unfreeze more blocks, raise the learning rate, or take a larger backbone or larger images."
     ),
-    "close": "What limits the test metrics is not over-fitting; look at the worst mistakes and the labels.",
+    "close": "Over-fitting does not limit the test metrics; look at the worst mistakes and at the labels.",
     "too-few": "Put more images into the test split before trusting a comparison.",
     "test-easier": (
-        "That is unusual: look for test images that are easier than the others, or nearly those of training."
+        "That is unusual: look for test images that are easier than the others, or near-duplicates of training images."
     ),
 }
 _TITLES = {
     "over-fitted": "Over-fitted",
     "under-fitted": "Under-fitted",
     "close": "Training and test are close",
-    "too-few": "Too few test images to tell",
+    "too-few": "Too few test images for a verdict",
     "test-easier": "Test is easier than training",
 }
 
@@ -70,18 +66,19 @@ def judge(
     baseline: float,
     confidence: float,
     measure: str = "accuracy",
-    resolution: str = "",
+    power: str = "",
 ) -> dict[str, str] | None:
-    """Say what the gap between the splits means.
+    """Return the verdict on over-fitting: what the gap between training and test means, with advice.
 
     Args:
-        accuracies: Accuracy with interval by split: train, test, and val where there is one; or what ``measure`` says.
+        accuracies: Metric with interval by split: train, test, and val where there is one.
         images: Number of images by split.
-        baseline: Accuracy of always naming the largest class of the training images; or what a prediction that looks at
-            no image reaches by the measure.
+        baseline: What a prediction that looks at no image reaches on the training split by the same metric, such as
+            the accuracy of always predicting the largest class.
         confidence: Coverage of the intervals.
-        measure: Which metric it is; 1 is the best of each.
-        resolution: A sentence on what the test can't tell apart, where it is too small.
+        measure: Name of the metric, one whose best value is 1.
+        power: A sentence on the minimum detectable difference, where the test is too small for differences that
+            people care about; else empty.
 
     Returns:
         ``code`` (over-fitted, under-fitted, close, too-few or test-easier), ``title``, ``text`` with the metrics, and
@@ -93,15 +90,19 @@ def judge(
         return None
     train, test = accuracies["train"], accuracies["test"]
     gap = difference(train, test)
-    code = _code(train, gap, baseline)
-    told = _metrics(accuracies, images, confidence, measure)
-    sentences = [told, _meaning(code, gap, baseline, measure), *_validation(accuracies)]
-    sentences += [resolution] if resolution else []
+    code = _choose_code(train, gap, baseline)
+    level = f"{100 * confidence:g}%"
+    sentences = [
+        f"{_SUBJECTS[measure]} is {_list_metrics(accuracies, images)}; {level} intervals are in brackets.",
+        _explain(code, gap, level, _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%")),
+        *_warn_of_validation(accuracies),
+    ]
+    sentences += [power] if power else []
     return {"code": code, "title": _TITLES[code], "text": " ".join(sentences), "advice": _ADVICE[code]}
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """Return the first metric minus the second, with the interval that follows from theirs."""
+    """Return the difference of two independent metrics, the first minus the second, with its MOVER interval."""
     one, other = _ends(first), _ends(second)
     value = one[1] - other[1]
     low = value - hypot(one[1] - one[0], other[2] - other[1])
@@ -109,8 +110,9 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, low, high, method="mover")
 
 
-def _code(train: Estimate, gap: Estimate, baseline: float) -> str:
+def _choose_code(train: Estimate, gap: Estimate, baseline: float) -> str:
     value, low, high = gap.value or 0.0, gap.low or 0.0, gap.high or 0.0
+    # Over-fitting comes first: a model may be poor on training and still far poorer on the test.
     if low > 0 and value >= NOTABLE_GAP:
         return "over-fitted"
     if 1 - (train.value or 0.0) > UNDERFITTED_SHARE * (1 - baseline):
@@ -122,43 +124,44 @@ def _code(train: Estimate, gap: Estimate, baseline: float) -> str:
     return "too-few"
 
 
-def _metrics(accuracies: Mapping[str, Estimate], images: Mapping[str, int], confidence: float, measure: str) -> str:
-    subject, of, things = _SUBJECTS[measure]
-    told = [
-        f"{_percent(accuracies[split])} {of} {images[split]:,} {name} {things} ({_range(accuracies[split])})"
+def _list_metrics(accuracies: Mapping[str, Estimate], images: Mapping[str, int]) -> str:
+    listed = [
+        f"{_format_points(accuracies[split].value or 0.0)}% on {images[split]:,} {name} images "
+        f"({_format_interval(accuracies[split])})"
         for split, name in _NAMES.items()
         if split in accuracies
     ]
-    level = f"in brackets: {100 * confidence:g}% intervals"
-    return f"{subject} {', '.join(told[:-1])} and {told[-1]}; {level}."
+    return f"{', '.join(listed[:-1])} and {listed[-1]}"
 
 
-def _meaning(code: str, gap: Estimate, baseline: float, measure: str) -> str:
+def _explain(code: str, gap: Estimate, level: str, under_fitted: str) -> str:
+    """Return the sentence that gives the reason of the verdict."""
     value = gap.value or 0.0
-    points = f"{_points(abs(value))} points"
-    span = f"{_points(gap.low or 0.0)} to {_points(gap.high or 0.0)}"
+    points = f"{_format_points(abs(value))} points"
+    span = f"{_format_points(gap.low or 0.0)} to {_format_points(gap.high or 0.0)}"
     if code == "over-fitted":
         return (
-            f"Test is {points} below training (interval {span}), which is more than chance: the model knows its "
-            f"training images better than what they share with others."
+            f"Test is {points} below training ({level} interval {span}), which is statistically significant: the model "
+            f"fits its training images better than images that it has not seen."
         )
     if code == "under-fitted":
-        return _UNDERFITTED[measure].format(baseline=f"{100 * baseline:.1f}%")
+        return under_fitted
     if code == "test-easier":
-        return f"Test is {points} above training (training minus test: interval {span})."
+        return f"Test is {points} above training (training minus test: {level} interval {span})."
+    gap_text = f"Training minus test is {_format_points(value)} points"
     if code == "close":
-        return f"Training minus test is {_points(value)} points (interval {span}): no sign of over-fitting."
-    return f"Training minus test is {_points(value)} points, but with so few images it may be anything from {span}."
+        return f"{gap_text} ({level} interval {span}): no sign of over-fitting."
+    return f"{gap_text}, but with so few images its {level} interval is wide: {span}."
 
 
-def _validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
-    """Say so where choosing by validation flattered it."""
+def _warn_of_validation(accuracies: Mapping[str, Estimate]) -> Iterator[str]:
+    """Yield a warning where validation is significantly better than test, as after many choices made on it."""
     if "val" not in accuracies:
         return
     gap = difference(accuracies["val"], accuracies["test"])
     if (gap.low or 0.0) > 0 and (gap.value or 0.0) >= NOTABLE_GAP:
-        points = _points(gap.value or 0.0)
-        yield f"Validation is {points} points above test as well: what was chosen by it looks better there than it is."
+        points = _format_points(gap.value or 0.0)
+        yield f"Validation is also {points} points above test: what was selected on it looks better there than it is."
 
 
 def _ends(metric: Estimate) -> tuple[float, float, float]:
@@ -169,15 +172,11 @@ def _ends(metric: Estimate) -> tuple[float, float, float]:
     return low, value, high
 
 
-def _percent(metric: Estimate) -> str:
-    return f"{_points(metric.value or 0.0)}%"
-
-
-def _range(metric: Estimate) -> str:
+def _format_interval(metric: Estimate) -> str:
     low, _, high = _ends(metric)
-    return f"{_points(low)} to {_points(high)}"
+    return f"{_format_points(low)} to {_format_points(high)}"
 
 
-def _points(share: float) -> str:
-    # Adding 0 makes -0 plain.
+def _format_points(share: float) -> str:
+    # Adding 0 turns -0.0 into 0.0.
     return f"{round(100 * share, 1) + 0.0:.1f}"

@@ -124,7 +124,7 @@ def _robustness(part: Part) -> Iterator[str]:
 
 _PARTS = {
     "gaps": ("From training to test", _gaps),
-    "resolution": ("How much the test can tell", _text),
+    "power": ("Statistical power of the test", _text),
     "folds": ("Cross-validation", _folds),
     "residuals": ("How far off it is", _text),
     "rank_errors": ("How many ranks off it is", _text),

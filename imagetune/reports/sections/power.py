@@ -25,7 +25,7 @@ def resolution_view(run: RunFiles) -> Mapping[str, Any] | None:
     return {
         "gaps": {_told(pair): metrics for pair, metrics in gaps.items()},
         "names": list(next(iter(gaps.values()))),
-        "resolution": run.evaluation.get("resolution"),
+        "resolution": run.evaluation.get("power"),
         "groups": tested.get("groups", 0),
         "methods": _methods(tested["metrics"]),
         "samples": run.evaluation["bootstrap"]["samples"],

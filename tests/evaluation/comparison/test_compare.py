@@ -38,8 +38,8 @@ def compare(first, second, *, groups=None, samples=400, **arguments):
 
 
 def document_of(comparison, **runs):
-    told = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
-    return comparison_document(comparison, runs, runs=told, matched_by="path")
+    compared = [ComparedRun(key, f"runs/{key}", "recipe", "backbone", comparison.images) for key in runs]
+    return comparison_document(comparison, runs, runs=compared, matched_by="path")
 
 
 def right_and_wrong(generator, count, only_first, only_second, both_right):
@@ -134,7 +134,7 @@ def test_metrics_of_repeated_images_are_those_of_scikit_learn():
         assert recalls[1, column] == pytest.approx((given[true == 1] == 1).mean())
 
 
-def test_two_runs_are_told_apart_with_everything_that_says_where():
+def test_two_runs_that_differ_are_compared_by_class_and_by_image():
     labels = np.repeat([0, 1, 2], 40)
     first, second = labels.copy(), labels.copy()
     first[:20] = 2  # the first run misses half of the blue ones
@@ -173,8 +173,8 @@ def test_too_few_images_are_said_to_be_too_few():
     runs = {"A": class_predictions(labels, first), "B": class_predictions(labels, second)}
     verdict = document_of(compare(*runs.values()), **runs)["verdict"]
     assert verdict["code"] == "undecided"
-    assert "can't be told apart" in verdict["text"]
-    assert "would show a difference of" in verdict["text"]
+    assert "do not differ significantly on these 60 images" in verdict["text"]
+    assert "the minimum detectable difference is" in verdict["text"]
 
 
 def test_equal_predictions_are_not_claimed_to_be_certain():
@@ -238,7 +238,7 @@ def coverage(repeats, count, chances):
 
 def test_the_paired_interval_holds_the_truth_about_as_often_as_it_says():
     found = coverage(300, 200, (0.08, 0.03, 0.8))
-    # 300 repeats tell the coverage to within 2.5 points.
+    # 300 repeats show the coverage to within 2.5 points.
     assert all(0.925 <= share <= 0.975 for share in found.values()), found
 
 

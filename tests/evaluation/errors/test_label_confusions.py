@@ -59,12 +59,12 @@ def test_what_was_planted_is_told_first(examined):
     part = label_confusions_part(run)
     json.dumps(part, allow_nan=False)
     first = part["pairs"][0]
-    assert told(first) == "boat wrongly given where sea is there"
+    assert told(first) == "boat wrongly predicted where sea is present"
     assert first["more"]
     assert [row["more"] for row in part["pairs"][1:]] == [False] * (len(part["pairs"]) - 1)
     assert told(first) in part["text"]
-    assert told({**first, "kind": "missed"}) == "boat missed where sea is there"
-    assert told({**first, "kind": "swapped"}) == "boat wrongly given where sea is missed"
+    assert told({**first, "kind": "missed"}) == "boat missed where sea is present"
+    assert told({**first, "kind": "swapped"}) == "boat wrongly predicted where sea is missed"
 
 
 def test_mistakes_by_chance_are_seldom_told():
@@ -73,7 +73,7 @@ def test_mistakes_by_chance_are_seldom_told():
     assert sum(told_sets) <= 17
 
 
-def test_swapped_labels_are_told_as_such():
+def test_swapped_labels_are_reported_as_such():
     random = np.random.default_rng(2)
     true = random.random((300, 3)) < 0.5
     given = true.copy()

@@ -32,10 +32,10 @@ def test_distances_worked_by_hand(examined):
     assert part["too_low"]["value"] == pytest.approx(1 / 8)
     assert [row["error"]["value"] for row in part["classes"]] == pytest.approx([1.0, 1 / 3, 0.5])
     assert [row["bias"]["value"] for row in part["classes"]] == pytest.approx([1.0, 1 / 3, -0.5])
-    assert part["text"].startswith("50.0% of the predictions are right, 37.5% are one rank off, 12.5% further.")
+    assert part["text"].startswith("50.0% of the predictions are right, 37.5% are one rank off, 12.5% are further off.")
 
 
-def test_predictions_that_are_too_high_are_told(examined):
+def test_predictions_that_are_too_high_are_reported(examined):
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 120)
     part = rank_errors_part(run_of(examined, labels, labels + (random.random(120) < 0.3)))

@@ -89,7 +89,7 @@ def test_a_right_model_is_told_to_be_neither_too_high_nor_too_low(examined):
     # Of normal errors half are within 0.674 standard deviations, nine of ten within 1.645.
     assert within[:2] == pytest.approx([0.674 * 3, 1.645 * 3], rel=0.2)
     assert f"within {within[0]:.4g} of the truth" in part["text"]
-    assert "neither too high nor too low" in part["text"]
+    assert "Overall the predictions have no significant bias." in part["text"]
     assert sum(row["images"] for row in part["by_true"]) == 200
 
 
@@ -104,7 +104,7 @@ def test_planted_bias_is_told_by_its_range_with_its_size(examined):
     assert last["error"]["value"] == pytest.approx(np.abs(residuals[np.argsort(given)[-40:]]).mean())
 
 
-def test_a_timid_model_and_errors_that_grow_are_told(examined):
+def test_a_timid_model_and_errors_that_grow_are_reported(examined):
     true, given = normal(200, seed=5)
     timid = residuals_part(run_of(examined, true, 50 + 0.5 * (given - 50)))
     assert timid["slope"]["value"] == pytest.approx(2, rel=0.1)
@@ -165,4 +165,4 @@ def test_classes_have_no_residuals(examined):
 
 def test_bias_is_told_with_its_side_and_ends():
     told = bias_words({"value": -3.0, "low": -4.0, "high": -2.0}, unit=" ranks")
-    assert told == "On the whole they are too low, by 3 ranks in the mean (2 to 4)."
+    assert told == "Overall the predictions are too low, by 3 ranks on average (2 to 4)."

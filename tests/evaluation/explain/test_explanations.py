@@ -53,12 +53,15 @@ def test_the_worst_mistakes_are_explained_for_prediction_and_truth(examined):
     assert [image["path"] for image in document["images"]] == ["red/red07.png", "red/red04.png", "red/red01.png"]
     for image in document["images"]:
         assert (image["true"], image["predicted"]) == ("red", "blue")
-        assert [look["class"] for look in image["saliency"]] == ["blue", "red"]
+        assert [saliency["class"] for saliency in image["saliency"]] == ["blue", "red"]
         assert image["saliency"][0]["probability"] > image["saliency"][1]["probability"]
-        for file in (image["file"], *(look[name] for look in image["saliency"] for name in ("grad_cam", "occlusion"))):
+        for file in (
+            image["file"],
+            *(saliency[name] for saliency in image["saliency"] for name in ("grad_cam", "occlusion")),
+        ):
             assert (examined.folder / file).read_bytes()[:2] == b"\xff\xd8"
-        for look in image["saliency"]:
-            assert look["agreement"] is None or -1 <= look["agreement"] <= 1
+        for saliency in image["saliency"]:
+            assert saliency["agreement"] is None or -1 <= saliency["agreement"] <= 1
     assert len(list((examined.folder / "explanations").iterdir())) == 3 * 5
 
 
@@ -92,11 +95,11 @@ def test_a_number_is_explained_by_what_makes_it_err_and_by_the_contrary(examined
     document = explained_mistakes(run)
     json.dumps(document, allow_nan=False)
     assert [image["predicted"] for image in document["images"]] == ["9", "1"]
-    named = [[look["class"] for look in image["saliency"]] for image in document["images"]]
+    named = [[saliency["class"] for saliency in image["saliency"]] for image in document["images"]]
     assert named == [["higher age", "lower age"], ["lower age", "higher age"]]
     for image in document["images"]:
-        assert [look["probability"] for look in image["saliency"]] == [None, None]
-        one, other = (look["agreement"] for look in image["saliency"])
+        assert [saliency["probability"] for saliency in image["saliency"]] == [None, None]
+        one, other = (saliency["agreement"] for saliency in image["saliency"])
         assert one == other
 
 
@@ -109,11 +112,11 @@ def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
         LabelRule("multi_label", ";"),
         np.array([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
     )
-    # y is given wrongly, and z is the likeliest true one.
+    # y is wrongly predicted, and z is the most probable true label.
     assert explained_outputs(predictions, 0) == (1, 2)
-    # x is missed, and there is no other true one: the likeliest of the others.
+    # x is missed, and no other label is true: the most probable of the others.
     assert explained_outputs(predictions, 1)[0] == 0
-    # Nothing is true: what is given, and the likeliest of the others.
+    # No label is true: the predicted one, and the most probable of the others.
     assert explained_outputs(predictions, 2) == (1, 0)
 
 

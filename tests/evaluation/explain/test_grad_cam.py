@@ -58,7 +58,7 @@ def squares(count, seed):
 
 @pytest.fixture(scope="module")
 def square_looks():
-    """Where the pretrained backbone, with a head that tells the squares, looks in images it has not seen."""
+    """Saliency maps of unseen images by the pretrained backbone, with a head that classifies the squares."""
     model = build_model(ModelConfig(), num_classes=3, image_size=(SIZE, SIZE))
     load_weights(model, ModelConfig())
     images, labels, _ = squares(96, seed=1)
@@ -68,8 +68,8 @@ def square_looks():
     images, labels, places = squares(15, seed=2)
     assert (model.predict(images, verbose=0).argmax(axis=1) == labels).all()
     with_square = labels != NOTHING
-    looks = compute_saliency(split_for_saliency(model), images[with_square], labels[with_square][:, None])
-    return [found for (found,) in looks], places[with_square]
+    maps = compute_saliency(split_for_saliency(model), images[with_square], labels[with_square][:, None])
+    return [found for (found,) in maps], places[with_square]
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "occlusion"])

@@ -61,7 +61,7 @@ def test_the_likely_label_of_a_planted_error_is_the_true_one(examined):
     )
 
 
-def test_clean_labels_are_hardly_doubted(examined):
+def test_clean_labels_are_hardly_suspected(examined):
     run = run_of(examined, {"train": blobs(400, seed=3), "val": blobs(100, seed=4)})
     document = label_errors(run)
     assert document["learned"]["found"] <= 10
@@ -80,7 +80,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     assert {suspect["split"] for suspect in with_test["test"]["suspects"]} == {"test"}
 
 
-def test_all_doubts_are_written_to_a_table(examined):
+def test_all_suspects_are_written_to_a_table(examined):
     run = run_of(examined, {"train": blobs(200, seed=1, flipped=0.1), "test": blobs(60, seed=2, flipped=0.1)})
     document = label_errors(run)
     with (run.folder / LABEL_ERRORS).open(newline="") as file:
@@ -92,7 +92,7 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_and_groups_are_judged_without_each_other(examined):
-    """An image that is there twice under the same wrong label would vouch for itself."""
+    """An image that is there twice under the same wrong label would confirm itself."""
     features, labels, wrong, _ = blobs(200, seed=5, d=300, spread=0.25, flipped=0.1)
     twice = {"train": (np.concatenate([features, features]), np.concatenate([labels, labels]), np.tile(wrong, 2))}
     alone = run_of(examined, twice)
@@ -116,7 +116,7 @@ def test_the_worked_rule_of_confident_learning():
     assert wrong_labels(predictions, taught).tolist() == [False, False, True, False, False, False]
 
 
-def test_a_label_that_all_images_have_or_none_is_not_doubted():
+def test_a_label_that_all_images_have_or_none_is_not_suspected():
     random = np.random.default_rng(0)
     given = np.stack([np.ones(60), random.random(60) < 0.5, np.zeros(60)], axis=1)
     predictions = np.clip(given * 0.6 + 0.2 + random.normal(0, 0.25, given.shape), 0, 1)
@@ -129,7 +129,7 @@ def test_a_label_that_all_images_have_or_none_is_not_doubted():
     assert not wrong_labels(predictions[:, :2], constant).any()
 
 
-def test_several_labels_are_doubted_one_by_one(examined):
+def test_several_labels_are_suspected_one_by_one(examined):
     random = np.random.default_rng(0)
     features = random.normal(size=(300, 6))
     on = np.stack([features[:, 0] > 0, features[:, 1] > 0.3], axis=1)

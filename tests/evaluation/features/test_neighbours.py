@@ -38,7 +38,7 @@ def test_a_mistake_comes_with_the_training_images_nearest_to_it(run):
     assert mistake["nearest"][0]["cosine"] == pytest.approx(1 / np.hypot(1, 0.02), abs=1e-5)
 
 
-def test_like_images_with_different_labels_are_told(run):
+def test_alike_images_with_different_labels_are_listed(run):
     (pair,) = neighbours(run)["pairs"]
     assert [(one["path"], one["label"], one["split"]) for one in pair["images"]] == [
         ("train-0.png", "ant", "train"),
@@ -51,7 +51,7 @@ def test_without_training_features_there_are_none(examined):
     assert neighbours(run) is None
 
 
-def test_like_images_with_numbers_far_apart_are_told_the_furthest_first(examined):
+def test_alike_images_with_numbers_far_apart_are_listed_the_furthest_first(examined):
     angles = np.array([0.0, 0.01, 1.0, 1.01, 2.0, 2.01])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     run = examined(

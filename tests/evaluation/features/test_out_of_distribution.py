@@ -70,7 +70,7 @@ def _evidence(score, model, seen):
 
 
 @pytest.mark.parametrize("score", ["energy", "mahalanobis"])
-def test_noise_and_photographs_are_told_from_the_shipped_images(run, features, model, score):
+def test_noise_and_photographs_are_flagged_among_the_shipped_images(run, features, model, score):
     examined = run(score)
     out_of_distribution(examined)
     detector = read_detector(examined.folder / "model", read_manifest(examined.folder / "model").out_of_distribution)

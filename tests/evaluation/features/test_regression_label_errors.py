@@ -69,7 +69,7 @@ def test_planted_numbers_are_found_and_little_else(examined, growing):
         assert len(found & wrong) >= min_precision * len(found), (sure, len(found & wrong), len(found))
 
 
-def test_clean_numbers_are_hardly_doubted(examined):
+def test_clean_numbers_are_hardly_suspected(examined):
     document = label_errors(run_of(examined, {"train": numbered(400, seed=3)}))
     # Of normal errors 0.05% lie beyond 3.5; robust estimates add a few.
     assert document["learned"]["found"] <= 4
@@ -99,7 +99,7 @@ def test_the_test_is_flagged_apart_and_changes_nothing_of_the_rest(examined):
     assert len({suspect["path"] for suspect in with_test["test"]["suspects"]} & wrong) >= 7
 
 
-def test_all_doubts_are_written_to_a_table(examined):
+def test_all_suspects_are_written_to_a_table(examined):
     run = run_of(examined, {"train": numbered(200, seed=7, planted=10), "test": numbered(60, seed=8, planted=5)})
     document = label_errors(run)
     with (run.folder / LABEL_ERRORS).open(newline="") as file:
@@ -110,7 +110,7 @@ def test_all_doubts_are_written_to_a_table(examined):
 
 
 def test_copies_are_judged_without_each_other(examined):
-    """An image that is there twice under the same wrong number would vouch for itself."""
+    """An image that is there twice under the same wrong number would confirm itself."""
     features, numbers, wrong = numbered(150, seed=9, planted=10)
     twice = {"train": (np.concatenate([features, features]), np.tile(numbers, 2), np.tile(wrong, 2))}
     run = run_of(examined, twice)
@@ -122,7 +122,7 @@ def test_copies_are_judged_without_each_other(examined):
     assert len(found & set(np.flatnonzero(wrong))) >= 9
 
 
-def test_neighbours_come_from_other_folds_and_their_median_is_told():
+def test_neighbours_come_from_other_folds_and_their_median_is_predicted():
     angles = np.linspace(0, 1, 20)
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     numbers = np.arange(20.0)

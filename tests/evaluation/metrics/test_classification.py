@@ -84,7 +84,7 @@ def test_a_hand_worked_example():
     assert found.confusion.tolist() == [[3, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
-def test_classes_without_images_or_predictions_are_told():
+def test_classes_without_images_or_predictions_are_noted():
     notes = evaluate(class_predictions([0] * 6 + [1] * 6 + [2] * 2, [0] * 14)).notes
     assert notes == (
         "no images of d: left out of the averages",

@@ -135,7 +135,7 @@ def test_too_few_validation_images_are_said(examined):
     splits = {"val": drawn(8, seed=1), "test": drawn(30, seed=2)}
     document = conformal_document(examined(*columns(splits), classes=CLASSES))
     assert document["threshold"] is None
-    assert "8 validation images are too few to vouch for 90%: it takes 9" in document["reason"]
+    assert "8 validation images are too few to guarantee 90% coverage: it takes 9" in document["reason"]
     assert document["covered"]["value"] == 1.0
     assert document["mean_size"]["value"] == 4.0
 

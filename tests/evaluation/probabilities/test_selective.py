@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from imagetune.evaluation.probabilities.confidence import Predictions
+from imagetune.evaluation.probabilities.confidence import PredictedClasses
 from imagetune.evaluation.probabilities.selective import best_aurc, coverage_thresholds, risk_curve, selective_part
 
 CLASSES = ("ant", "bee", "cat")
 
 
 def predictions(confidence, right):
-    return Predictions(np.array(confidence, float), np.array(right, bool))
+    return PredictedClasses(np.array(confidence, float), np.array(right, bool))
 
 
 def split(n, seed):
@@ -30,7 +30,7 @@ def test_risks_worked_by_hand():
     assert risks.mean() == pytest.approx(13 / 48)
 
 
-def test_equally_sure_predictions_come_in_any_order():
+def test_ties_count_by_their_expected_risk():
     risks = risk_curve(predictions([0.9, 0.5, 0.5, 0.5], [True, False, True, True]))
     orders = [[False, True, True], [True, False, True], [True, True, False]]
     sharp = [risk_curve(predictions([0.9, 0.8, 0.7, 0.6], [True, *order])) for order in orders]
@@ -42,10 +42,10 @@ def test_no_order_is_better_than_mistakes_last():
     best = best_aurc(right)
     assert best == pytest.approx((0 + 0 + 0 + 1 / 4 + 2 / 5) / 5)
     random = np.random.default_rng(0)
-    assert all(risk_curve(Predictions(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50))
+    assert all(risk_curve(PredictedClasses(random.random(5), right)).mean() >= best - 1e-12 for _ in range(50))
 
 
-def test_thresholds_prediction_at_least_the_share_on_the_images_they_are_chosen_on():
+def test_thresholds_predict_at_least_the_share_on_the_images_they_are_chosen_on():
     confidence = np.random.default_rng(1).choice([0.3, 0.5, 0.7, 0.71, 0.9], 101)
     for share, threshold in coverage_thresholds(confidence).items():
         predicted = (confidence >= threshold).mean()

@@ -64,7 +64,7 @@ def test_why_there_is_none_is_said():
     certain = np.eye(3)[np.arange(60) % 3]
     flawless = fit_temperature(0.7 * certain + 0.1, certain, "single_label", confidence=0.95)
     assert flawless.value is None
-    assert "next to no mistake" in flawless.reason
+    assert "almost no mistakes" in flawless.reason
     wrong = fit_temperature(0.7 * certain + 0.1, np.roll(certain, 1, axis=1), "single_label", confidence=0.95)
     assert wrong.value is None
     assert "say nothing" in wrong.reason

@@ -94,11 +94,11 @@ def test_predictions_are_those_of_each_corrupted_image_alone(subject, records):
 
 
 def test_progress_ends_with_all_images(subject, records):
-    told = []
+    reported = []
     tested = subject(corruptions=("fog",), severities=(1, 2), images=10)
-    measure_robustness(tested, records, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (30, 30)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    measure_robustness(tested, records, progress=lambda done, total: reported.append((done, total)))
+    assert reported[-1] == (30, 30)
+    assert [done for done, _ in reported] == sorted({done for done, _ in reported})
 
 
 def test_the_sheet_has_two_classes_with_their_predictions_under_each_corruption(subject, records, tmp_path):
@@ -200,7 +200,7 @@ def test_where_nothing_changes_no_interval_is_claimed():
 
 
 def test_images_of_a_group_are_drawn_together():
-    """Ten copies of each of ten images tell no more than the ten."""
+    """Ten copies of each of ten images are worth no more than the ten."""
     clean = predictions(60, 100)
     groups = [str(index // 10) for index in range(100)]
     alone = metrics(clean, {("fog", 1): predictions(20, 100)})

@@ -94,7 +94,7 @@ def test_what_one_group_alone_defines_has_no_interval():
 def test_a_metric_that_no_image_changes_has_no_interval():
     found = mean_estimate(np.full(20, 0.3), Bootstrap())
     assert (found.value, found.low) == (pytest.approx(0.3), None)
-    assert "no image" in found.reason
+    assert "the same without any one image or group" in found.reason
 
 
 def test_a_flawless_share_of_groups_counts_for_fewer_images():

@@ -30,7 +30,10 @@ def test_so_many_images_find_the_difference_four_times_of_five():
 def test_the_min_detectable_difference_and_the_images_it_takes_agree():
     found = resolution_document(Estimate(0.82, 0.76, 0.87), 550, confidence=0.95)
     assert found["min_detectable_difference"] == pytest.approx(0.05, abs=0.002)
-    assert found["text"].startswith("With 550 test images, two models like this one can be told apart if they differ")
+    assert found["text"].startswith(
+        "With 550 test images, the minimum detectable difference between two models like this one is about 5.1 points. "
+        "Detecting 2 points would take about "
+    )
 
 
 def test_a_test_without_a_mistake_assumes_some():
@@ -76,5 +79,5 @@ def test_so_many_images_tell_two_errors_of_numbers_apart_four_times_of_five():
     assert 0.77 <= power <= 0.83
     again = value_resolution_document(mae, rmse, row["images"], confidence=0.95)
     assert again["share_of_error"] == pytest.approx(0.1, rel=0.01)
-    assert "mean absolute errors differ by about" in found["text"]
+    assert "between the mean absolute errors of two models like this one is about" in found["text"]
     assert value_resolution_document(Estimate(0.0), Estimate(0.0), 100, confidence=0.95) is None

@@ -84,5 +84,5 @@ def test_an_interval_of_groups_is_longer_where_they_are_alike():
             right.mean(), samples, bootstrap, images=60, precision=precision_of(strata, bootstrap, groups), most=60
         )
     widths = {name: metric.high - metric.low for name, metric in found.items()}
-    # Five alike images tell no more than one: the interval is about sqrt(5) times as long.
+    # Five alike images are worth no more than one: the interval is about sqrt(5) times as long.
     assert widths["groups"] / widths["images"] == pytest.approx(5**0.5, rel=0.15)

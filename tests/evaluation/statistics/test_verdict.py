@@ -38,22 +38,22 @@ def test_the_words_hold_the_metrics():
     found = verdict((0.99, 0.98, 1.0), (0.80, 0.75, 0.85), (0.81, 0.77, 0.85))
     assert found["title"] == "Over-fitted"
     assert found["text"].startswith(
-        "The model is right on 99.0% of 1,000 training images (98.0 to 100.0), 81.0% of 1,000 validation images "
-        "(77.0 to 85.0) and 80.0% of 1,000 test images (75.0 to 85.0); in brackets: 95% intervals. "
-        "Test is 19.0 points below training"
+        "Accuracy is 99.0% on 1,000 training images (98.0 to 100.0), 81.0% on 1,000 validation images "
+        "(77.0 to 85.0) and 80.0% on 1,000 test images (75.0 to 85.0); 95% intervals are in brackets. "
+        "Test is 19.0 points below training (95% interval "
     )
     assert "Validation" not in found["text"]
     assert found["advice"]
 
 
-def test_under_fitting_is_told_against_naming_the_largest_class():
+def test_under_fitting_is_judged_against_predicting_the_largest_class():
     assert "would be right on 20.0% of the training images" in verdict((0.45, 0.4, 0.5), (0.44, 0.4, 0.48))["text"]
 
 
-def test_a_validation_that_flatters_is_told():
+def test_a_validation_that_flatters_is_reported():
     text = verdict((0.99, 0.98, 1.0), (0.80, 0.78, 0.82), (0.95, 0.94, 0.96))["text"]
     assert text.endswith(
-        "Validation is 15.0 points above test as well: what was chosen by it looks better there than it is."
+        "Validation is also 15.0 points above test: what was selected on it looks better there than it is."
     )
 
 
