@@ -1,4 +1,4 @@
-"""The names of the files in a run folder: the one place that spells them.
+"""The names of the files in a run folder and in a search's folder: the one place that spells them.
 
 Who has a run folder asks `imagetune.run_folder.folder.RunFolder` for a path. What may not import that, because it
 stands below it, takes the names from here.
@@ -28,3 +28,26 @@ REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 TRACKING = "tracking.json"
 DEBUG_LOG = "debug.log"
+
+# What a search's folder has besides.
+SEARCH = "search.json"
+JOURNAL = "journal.jsonl"
+WARM_START = "warm_start.json"
+SEARCH_TABLE = "search.csv"
+SWEEP_TABLE = "sweep.csv"
+BAKEOFF_TABLE = "bakeoff.csv"
+TRIALS = "trials"
+INTERRUPTED = "interrupted"
+BEST_RECIPE = "best.yaml"
+BEST = "best"
+IMAGES_TABLE = "images.csv"
+
+# What a trial's folder has besides.
+TRIAL_FOLDS = "trial.json"
+TRIAL_LOG = "trial.log"
+PROBE = "probe.json"
+
+
+def trial_folder_name(trial_id: str) -> str:
+    """Return the name of a trial's folder below ``trials/``: ``trial-001``."""
+    return f"trial-{trial_id}"

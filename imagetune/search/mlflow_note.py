@@ -14,7 +14,6 @@ from imagetune.search.records.axes import text_of
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial
 from imagetune.search.records.verdict import remarks_of
-from imagetune.search.refit import BEST_FOLDER
 from imagetune.tracking.content import test_metrics
 
 _BEST_TOLD = 5
@@ -35,7 +34,7 @@ def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, o
     parts = [
         f"**Best of {trials} trainings: trial {best.trial.trial_id}**, {objective} on validation {_metric(best)}",
         _settings(best.trial),
-        _test(folder / BEST_FOLDER),
+        _test(folder / run_files.BEST),
         _verdict(folder),
         _next(candidates[1:_BEST_TOLD], objective),
     ]

@@ -24,7 +24,7 @@ from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.run_folder.folder import RunFolder
-from imagetune.search.executors.attempts import INTERRUPTED_FOLDER, lost_attempts
+from imagetune.search.executors.attempts import lost_attempts
 from imagetune.search.listeners import SearchPlan
 from imagetune.search.mlflow_note import describe_settings, search_note
 from imagetune.search.proposers.bakeoff import compared_by
@@ -32,7 +32,6 @@ from imagetune.search.proposers.finalists import direction_of, ranking
 from imagetune.search.records.axes import text_of
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.refit import BEST_FOLDER
 from imagetune.tracking.state import TrackingState, read_state, write_state
 from imagetune.tracking.steps import count_pending
 from imagetune.tracking.sync import Syncer, planned_state, run_lock, sync_run
@@ -145,7 +144,7 @@ class TrialCopies:
         del winner
         if self._folder is None:
             return
-        best = self._folder / BEST_FOLDER
+        best = self._folder / run_files.BEST
         if RunFolder(best).read_status().get("state") == "finished":
             return
         with contextlib.suppress(OSError, ImagetuneError):
@@ -229,7 +228,7 @@ def set_aside(folder: Path, search: Path) -> Path | None:
     """
     if not (folder / run_files.TRACKING).exists():
         return None
-    root = search / INTERRUPTED_FOLDER
+    root = search / run_files.INTERRUPTED
     number = 1
     while (aside := root / f"{folder.name}-{number}").exists():
         number += 1
@@ -259,9 +258,9 @@ class _SearchFolders:
             folder = search.folder_of(trial.trial_id)
             if (folder / run_files.RECIPE).exists():
                 sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
-        for folder in sorted((search.folder / INTERRUPTED_FOLDER).glob("*/")):
+        for folder in sorted((search.folder / run_files.INTERRUPTED).glob("*/")):
             sent += self._copy(folder, parent, None, None)
-        for folder in sorted(search.folder.glob(f"{BEST_FOLDER}*/")):
+        for folder in sorted(search.folder.glob(f"{run_files.BEST}*/")):
             sent += self._copy(folder, parent, None, None)
         _describe_search(parent, search.results, search.recipe.search)
         return sent
@@ -281,7 +280,7 @@ class _SearchFolders:
 def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -> TrackingState:
     """Return what is remembered of a run, as a child of the search's; a new one gets the user's tags."""
     state = read_state(folder)
-    if state is None and folder.name.startswith(BEST_FOLDER):
+    if state is None and folder.name.startswith(run_files.BEST):
         state = planned_state(folder)
     if state is None:
         state = TrackingState(tags=dict(tags), log_model=False)

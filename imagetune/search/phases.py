@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors
 from imagetune.core.messages import Say
 from imagetune.errors import SearchError
@@ -85,7 +86,7 @@ class Session:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / "trials" / f"trial-{trial_id}"
+        return self.folder / run_files.TRIALS / run_files.trial_folder_name(trial_id)
 
     def task_of(self, trial: Trial) -> Task:
         """Return what the trial's process needs."""
@@ -210,4 +211,4 @@ def all_failed(results: Sequence[TrialResult], folder: Path) -> SearchError:
     """Return the error of a search without one good trial: the first cause."""
     first = results[0]
     what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"
-    return SearchError(what, where=str(folder / "search.csv"), hint="mend the cause, or narrow the spaces")
+    return SearchError(what, where=str(folder / run_files.SEARCH_TABLE), hint="mend the cause, or narrow the spaces")

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors, write_csv
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
@@ -30,10 +31,6 @@ from imagetune.runs.run import run_recipe
 from imagetune.search.proposers.finalists import Candidate
 from imagetune.training.setup.events import Listener
 from imagetune.training.setup.stopping import StopRequest
-
-BEST_RECIPE = "best.yaml"
-BEST_FOLDER = "best"
-IMAGES_TABLE = "images.csv"
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: st
         fitted,
         "imagetune fit best.yaml repeats the training and the test of best/",
     ]
-    write_recipe(recipe, folder / BEST_RECIPE, heading=lines)
+    write_recipe(recipe, folder / run_files.BEST_RECIPE, heading=lines)
 
 
 def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say) -> tuple[Recipe, Data, str]:
@@ -215,7 +212,7 @@ def _merged(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
     """Return a recipe that trains on training and validation images and tests on the same, and its images."""
     if (found := _same_test(recipe, data)) is not None:
         return recipe, found
-    table, classes = folder / IMAGES_TABLE, recipe.data.classes
+    table, classes = folder / run_files.IMAGES_TABLE, recipe.data.classes
     _write_table(data.splits, recipe.data.columns, table)
     if recipe.data.task != "regression":
         classes = data.splits.class_names

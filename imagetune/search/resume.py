@@ -22,8 +22,7 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
 from imagetune.runs.prepare import Data
-from imagetune.search.records.journal import JOURNAL_NAME, Event, Proposed
-from imagetune.search.records.table import STATE_NAME
+from imagetune.search.records.journal import Event, Proposed
 
 LOCK_NAME = ".search.lock"
 _LOST_IMAGES = "it says which images the search was of: put it back, or search without it in another folder"
@@ -43,7 +42,7 @@ def check_resumable(run_dir: Path | None) -> Path:
     """
     if run_dir is None:
         raise CheckpointError("--resume needs the run folder of a search", hint=_name_it())
-    if not (run_dir / STATE_NAME).is_file():
+    if not (run_dir / run_files.SEARCH).is_file():
         hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
         raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
     return run_dir
@@ -108,13 +107,13 @@ def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
     Raises:
         CheckpointError: There are such trials.
     """
-    known = {f"trial-{event.trial.trial_id}" for event in past if isinstance(event, Proposed)}
-    places = sorted((folder.path / "trials").glob("trial-*/"))
+    known = {run_files.trial_folder_name(event.trial.trial_id) for event in past if isinstance(event, Proposed)}
+    places = sorted((folder.path / run_files.TRIALS).glob(f"{run_files.trial_folder_name('*')}/"))
     lost = [place.name for place in places if place.name not in known and _has_ended(place)]
     if lost:
-        what = f"says nothing of {', '.join(lost)} below {folder.path / 'trials'}, which ended"
+        what = f"says nothing of {', '.join(lost)} below {folder.path / run_files.TRIALS}, which ended"
         hint = "put the whole file back, or search in another folder with --run-dir"
-        raise CheckpointError(what, where=str(folder.path / JOURNAL_NAME), hint=hint)
+        raise CheckpointError(what, where=str(folder.path / run_files.JOURNAL), hint=hint)
 
 
 def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
@@ -139,7 +138,7 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
 
 
 def _name_it() -> str:
-    found = sorted(Path(RUNS).glob(f"*/{STATE_NAME}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(Path(RUNS).glob(f"*/{run_files.SEARCH}"), key=lambda path: path.stat().st_mtime)
     if not found:
         return "name it, as in: imagetune search RECIPE --run-dir runs/NAME --resume"
     return f"the latest is {found[-1].parent}: imagetune search RECIPE --run-dir {found[-1].parent} --resume"

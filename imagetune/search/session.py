@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.files import write_text
 from imagetune.core.messages import Say
 from imagetune.recipe.document import NodePath
@@ -33,7 +34,7 @@ from imagetune.search.records.findings import NO_FINDINGS, Findings, plan_messag
 from imagetune.search.records.journal import Event, Journal, results_of
 from imagetune.search.records.table import Table, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.refit import BEST_FOLDER, Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
+from imagetune.search.refit import Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
 from imagetune.search.trial_process.folds import check_folds
@@ -179,7 +180,7 @@ def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Liste
     own = session.recipe_of(winner.trial.values)
     recipe, data, fitted = refit_recipe(own, winner, session.data, folder=folder, say=say)
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
-    place = folder / BEST_FOLDER
+    place = folder / run_files.BEST
     if (done := finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)

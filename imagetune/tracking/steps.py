@@ -34,12 +34,12 @@ _FILES = (
     run_files.LOCK,
     run_files.SPLITS,
     run_files.AUDIT,
-    "search.json",
-    "search.csv",
-    "warm_start.json",
-    "best.yaml",
-    "sweep.csv",
-    "bakeoff.csv",
+    run_files.SEARCH,
+    run_files.SEARCH_TABLE,
+    run_files.WARM_START,
+    run_files.BEST_RECIPE,
+    run_files.SWEEP_TABLE,
+    run_files.BAKEOFF_TABLE,
     run_files.SOUP,
     run_files.EVALUATION,
     run_files.REPORT,
@@ -51,7 +51,7 @@ _FILES = (
     f"{run_files.PLOTS}/*.png",
 )
 # They grow all the time: they go when the run has ended.
-_FINAL_FILES = (run_files.METRICS, run_files.STAGES, "journal.jsonl")
+_FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -116,7 +116,7 @@ def send_tags(copy: Copy) -> int:
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
     metrics, images = content.test_metrics(evaluation), content.image_set(copy.run_dir, recipe)
     # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
-    about = {} if (copy.run_dir / "search.json").exists() else recipe
+    about = {} if (copy.run_dir / run_files.SEARCH).exists() else recipe
     described = run_description(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
     tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)

@@ -21,7 +21,7 @@ from imagetune.search.forecast import Expected
 from imagetune.search.listeners import SearchPlan
 from imagetune.search.mlflow_trials import TrialCopies, set_aside, sync_search
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.journal import JOURNAL_NAME, Ended, Journal, Proposed
+from imagetune.search.records.journal import Ended, Journal, Proposed
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.tracking.store import open_client, prepare_environment
 from imagetune.tracking.tracker import start_tracking
@@ -69,7 +69,7 @@ class Scene:
         write_json(self.folder / "search.json", {"algorithm": "random", "objective": "f1", "spaces": {}})
         RunFolder(self.folder).write_status("running")
         self.copies = TrialCopies(self.recipe)
-        self.journal = Journal(self.folder / JOURNAL_NAME)
+        self.journal = Journal(self.folder / "journal.jsonl")
         self.warnings: list[str] = []
 
     def open(self, **tracking):

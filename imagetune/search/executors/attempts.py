@@ -21,7 +21,6 @@ from pathlib import Path
 from imagetune.core import run_files
 from imagetune.core.files import write_json
 
-INTERRUPTED_FOLDER = "interrupted"
 _LOOK_SECONDS = 1.0
 # An earlier attempt has had time to look, and to look again.
 _SETTLE_SECONDS = 2.5
@@ -125,7 +124,7 @@ def _keep(aside: Path, folder: Path) -> None:
 
 
 def _interrupted(folder: Path) -> Path:
-    return folder.parents[1] / INTERRUPTED_FOLDER
+    return folder.parents[1] / run_files.INTERRUPTED
 
 
 def _name(folder: Path) -> str | None:

@@ -25,12 +25,12 @@ from typing import Any
 
 import psutil
 
+from imagetune.core import run_files
 from imagetune.core.processes import end_with_parent, without_main_module
 from imagetune.search.executors.deaths import memory_kills, reason_of
 from imagetune.search.executors.protocol import Outcome, Task, Work
 from imagetune.search.executors.slots import Slot
 
-LOG_NAME = "trial.log"
 _STOP_SECONDS = 20.0
 # From its prediction to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
@@ -130,7 +130,7 @@ class Processes:
         deadline = time.monotonic() + _RESTART_SECONDS
         while True:
             process: BaseProcess = self._context.Process(
-                target=_run, args=(start, predictions), name=f"trial-{start.task.trial_id}"
+                target=_run, args=(start, predictions), name=run_files.trial_folder_name(start.task.trial_id)
             )
             try:
                 warm_up(self._preload)
@@ -226,7 +226,7 @@ def limit_threads(count: int) -> None:
 def told(error: Exception) -> str:
     """Return in one line what a trial raised that is a bug."""
     text = " ".join(str(error).split())
-    return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {LOG_NAME} in its folder"
+    return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {run_files.TRIAL_LOG} in its folder"
 
 
 def _prediction(predictions: Connection) -> Outcome | None:
@@ -266,7 +266,7 @@ def log_beside(task: Task) -> Path:
 
 def settled_log(task: Task) -> Path:
     """Move the log of a process that has ended into the trial's folder, and return its place; an empty one goes."""
-    log, place = log_beside(task), task.folder / LOG_NAME
+    log, place = log_beside(task), task.folder / run_files.TRIAL_LOG
     if log.exists() and log.stat().st_size:
         task.folder.mkdir(exist_ok=True)
         log.replace(place)

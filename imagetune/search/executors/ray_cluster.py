@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagetune import __version__
+from imagetune.core import run_files
 from imagetune.errors import ResourceError
 from imagetune.recipe.search import RayConfig
 from imagetune.search.executors.attempts import attempt, close_claim, open_claim, sees_claim
@@ -146,7 +147,7 @@ class RayTasks:
     def start(self, task: Task) -> None:
         """Hand a task to Ray."""
         open_claim(task.folder, self._terms.search)
-        named = self._remote.options(name=f"trial-{task.trial_id}")
+        named = self._remote.options(name=run_files.trial_folder_name(task.trial_id))
         self._open[named.remote(self._work, task, self._terms)] = _Open(task, time.monotonic())
 
     def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:

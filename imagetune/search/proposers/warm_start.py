@@ -28,13 +28,11 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.search.proposers.finalists import Candidate, direction_of, ranking
 from imagetune.search.proposers.space import fits
-from imagetune.search.records.journal import JOURNAL_NAME, Journal, results_of
-from imagetune.search.records.table import STATE_NAME
+from imagetune.search.records.journal import Journal, results_of
 from imagetune.search.records.trial import Known
 from imagetune.search.resume import Image, is_free, present_images, recorded_images
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
-KEPT_NAME = "warm_start.json"
 _ORACLES = ("random", "grid", "bayesian", "hyperband")
 _AT: NodePath = ("search", "warm_start")
 _ABSENT = object()
@@ -119,7 +117,7 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
         if kept.sources != sources:
             what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
             hint = "undo the change, or search in another folder with --run-dir"
-            raise CheckpointError(what, where=str(resumed / KEPT_NAME), hint=hint)
+            raise CheckpointError(what, where=str(resumed / run_files.WARM_START), hint=hint)
         return kept
     algorithm = loaded.recipe.search.algorithm
     if sources and algorithm not in _ORACLES:
@@ -138,7 +136,7 @@ def keep_warm_start(warm: WarmStart, folder: Path) -> None:
             | {"objective": each.objective, "source": each.source}
             for each in warm.known
         ]
-        write_json(folder / KEPT_NAME, {"sources": list(warm.sources), "known": lines})
+        write_json(folder / run_files.WARM_START, {"sources": list(warm.sources), "known": lines})
 
 
 def kept_warm_start(folder: Path) -> WarmStart:
@@ -147,7 +145,7 @@ def kept_warm_start(folder: Path) -> WarmStart:
     Raises:
         CheckpointError: The file can't be read.
     """
-    path = folder / KEPT_NAME
+    path = folder / run_files.WARM_START
     if not path.exists():
         return WarmStart()
     try:
@@ -166,11 +164,11 @@ def _taken_over(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
     folder = resolve_run(source, uri=loaded.recipe.tracking.uri) if is_mlflow_uri(source) else Path(source)
     _check_comparable(loaded, source, _description(source, folder))
     _check_same_images(loaded, source, folder, images)
-    if not (folder / JOURNAL_NAME).is_file():
-        raise CheckpointError(f"has no {JOURNAL_NAME}", where=source, hint=_journal_hint(source))
+    if not (folder / run_files.JOURNAL).is_file():
+        raise CheckpointError(f"has no {run_files.JOURNAL}", where=source, hint=_journal_hint(source))
     direction = direction_of(loaded.recipe.search.objective)
     fitting, known, reasons = _Fitting(loaded), list[Known](), list[str]()
-    candidates = ranking(results_of(Journal(folder / JOURNAL_NAME).read(repair=False)), direction)
+    candidates = ranking(results_of(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
     for candidate in _longest(candidates):
         setting = _setting_of(fitting, candidate, folder)
         if isinstance(setting, str):
@@ -219,12 +217,12 @@ def _journal_hint(source: str) -> str:
 
 
 def _description(source: str, folder: Path) -> dict[str, Any]:
-    path = folder / STATE_NAME
+    path = folder / run_files.SEARCH
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         hint = "warm_start names the run folders of earlier searches, or their runs:/ID in MLflow"
-        raise CheckpointError(f"is no search: it has no {STATE_NAME}", where=source, hint=hint) from error
+        raise CheckpointError(f"is no search: it has no {run_files.SEARCH}", where=source, hint=hint) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
     return found
@@ -237,7 +235,7 @@ def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
 
 
 def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
-    own = folder / "trials" / f"trial-{candidate.trial.trial_id}" / run_files.RECIPE
+    own = folder / run_files.TRIALS / run_files.trial_folder_name(candidate.trial.trial_id) / run_files.RECIPE
     try:
         if own.exists():
             earlier = load_recipe(own).recipe

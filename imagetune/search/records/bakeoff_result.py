@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import corrected_estimate
@@ -23,7 +24,6 @@ from imagetune.search.records.pareto import pareto_front
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.trial_process.probe_file import read_probe
 
-TABLE_NAME = "bakeoff.csv"
 _COLUMNS = (
     *("trial", "backbone", "weights", "image_size", "status", "probe", "low", "high"),
     *("to_best", "to_best_low", "to_best_high", "ms_alone", "ms_in_batch", "megabytes", "parameters", "features"),
@@ -94,7 +94,8 @@ def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) ->
         direction: Whether a smaller or a larger metric is better.
     """
     probed = [result for result in results if result.trial.phase == "search"]
-    found = [(result, read_probe(folder / "trials" / f"trial-{result.trial.trial_id}")) for result in probed]
+    folders = [folder / run_files.TRIALS / run_files.trial_folder_name(result.trial.trial_id) for result in probed]
+    found = [(result, read_probe(place)) for result, place in zip(probed, folders, strict=True)]
     sign = 1.0 if direction == "min" else -1.0
     good = [(result, probe) for result, probe in found if result.objective is not None and probe is not None]
     good.sort(key=lambda one: sign * float(one[1]["value"]))
@@ -115,7 +116,9 @@ def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
         ResourceError: The disk is full.
     """
     cells = [_cells(row) for row in rows]
-    write_csv(folder / TABLE_NAME, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells))
+    write_csv(
+        folder / run_files.BAKEOFF_TABLE, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells)
+    )
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:

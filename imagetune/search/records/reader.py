@@ -20,8 +20,8 @@ from imagetune.search.proposers.bakeoff import compared_by
 from imagetune.search.proposers.finalists import Candidate, Direction, direction_of, ranking
 from imagetune.search.records.axes import Axis, axes_of, short_names
 from imagetune.search.records.importance import Analysis, Observation, analyse
-from imagetune.search.records.journal import JOURNAL_NAME, Event, Journal, Proposed, results_of, unfinished
-from imagetune.search.records.table import STATE_NAME, values_key
+from imagetune.search.records.journal import Event, Journal, Proposed, results_of, unfinished
+from imagetune.search.records.table import values_key
 from imagetune.search.records.trial import Trial, TrialResult
 
 # Hyperband grants settings several numbers of epochs.
@@ -152,7 +152,7 @@ class SearchFiles:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / "trials" / f"trial-{trial_id}"
+        return self.folder / run_files.TRIALS / run_files.trial_folder_name(trial_id)
 
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""
@@ -168,17 +168,19 @@ def read_search(folder: Path) -> SearchFiles:
         CheckpointError: Its journal can't be read.
     """
     folder = folder.absolute()
-    if not (folder / STATE_NAME).is_file() or not (folder / run_files.RECIPE).is_file():
+    if not (folder / run_files.SEARCH).is_file() or not (folder / run_files.RECIPE).is_file():
         hint = "give the folder of a search, such as runs/NAME-TIME-ID"
-        raise ModelFileError(f"is no search's folder: it has no {STATE_NAME}", where=str(folder), hint=hint)
-    best = folder / "best.yaml"
+        raise ModelFileError(
+            f"is not the folder of a search: it has no {run_files.SEARCH}", where=str(folder), hint=hint
+        )
+    best = folder / run_files.BEST_RECIPE
     return SearchFiles(
         folder=folder,
         recipe=load_recipe(folder / run_files.RECIPE).recipe,
-        description=read_json(folder / STATE_NAME),
+        description=read_json(folder / run_files.SEARCH),
         status=read_json(folder / run_files.STATUS),
         tracking=read_json(folder / run_files.TRACKING),
-        events=tuple(Journal(folder / JOURNAL_NAME).read(repair=False)),
+        events=tuple(Journal(folder / run_files.JOURNAL).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
-        evaluation=read_json(folder / "best" / run_files.EVALUATION),
+        evaluation=read_json(folder / run_files.BEST / run_files.EVALUATION),
     )

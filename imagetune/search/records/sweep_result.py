@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 
+from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.recipe.problems import dotted
 from imagetune.search.proposers.finalists import Direction
@@ -13,7 +14,6 @@ from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combination
 from imagetune.search.records.axes import text_of
 from imagetune.search.records.table import cell_of
 
-TABLE_NAME = "sweep.csv"
 _COLUMNS = ("key", "value", "default", "where", "seeds", "mean", "sd", "paired", "difference", "low", "high")
 _TESTS = ("p", "p_holm", "verdict", "error")
 
@@ -24,7 +24,7 @@ def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    write_csv(folder / TABLE_NAME, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
+    write_csv(folder / run_files.SWEEP_TABLE, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
 
 
 def method_of(effects: Sequence[Effect]) -> str:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors, write_csv, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import SearchConfig, Value
 from imagetune.search.proposers.space import Spaces
-from imagetune.search.records.journal import JOURNAL_NAME, Journal
+from imagetune.search.records.journal import Journal
 from imagetune.search.records.trial import Trial, TrialResult
 
-STATE_NAME = "search.json"
-TABLE_NAME = "search.csv"
+STATE_NAME = run_files.SEARCH
 _BEFORE = (
     "trial",
     "phase",
@@ -71,12 +71,12 @@ def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[N
     Raises:
         CheckpointError: The search that is there is another one, or its files can't be read.
     """
-    state, journal = folder / STATE_NAME, Journal(folder / JOURNAL_NAME)
+    state, journal = folder / run_files.SEARCH, Journal(folder / run_files.JOURNAL)
     if state.exists():
         _check_unchanged(state, json.loads(json.dumps(description)))
     else:
         write_json(state, description)
-    return journal, Table(folder / TABLE_NAME, tuple(paths))
+    return journal, Table(folder / run_files.SEARCH_TABLE, tuple(paths))
 
 
 def write_table(table: Table, results: Sequence[TrialResult]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
 from imagetune.data.splits.folds import selection_folds
@@ -22,8 +23,6 @@ from imagetune.search.trial_process.probe import probe_folds
 from imagetune.search.trial_process.shared import Shared
 from imagetune.search.trial_process.train import Lesson, Trained, train_lesson
 from imagetune.training.setup.stopping import StopRequest
-
-PLOTS_NAME = "trial.json"
 
 
 def check_folds(data: Data, recipe: Recipe) -> None:
@@ -56,7 +55,7 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
             run.recorder.beat()
             done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
         document = fold_document(done, folds, objective=shared.config.objective)
-        write_json(run.folder.path / PLOTS_NAME, document)
+        write_json(run.folder.path / run_files.TRIAL_FOLDS, document)
     return Outcome("completed", document["mean"], sum(one.epochs for one in done))
 
 

@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import read_json_or_empty, write_json
 
-PROBE_NAME = "probe.json"
+PROBE_NAME = run_files.PROBE
 FORMAT = 1
 
 
@@ -31,10 +32,10 @@ def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    write_json(folder / PROBE_NAME, {"format": FORMAT, **document})
+    write_json(folder / run_files.PROBE, {"format": FORMAT, **document})
 
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
     """Return the details of a probe; None where it has left none that can be read."""
-    document = read_json_or_empty(folder / PROBE_NAME)
+    document = read_json_or_empty(folder / run_files.PROBE)
     return document if document.get("format") == FORMAT else None
