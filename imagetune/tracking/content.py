@@ -166,8 +166,8 @@ def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
 
     Returns:
         For each trial with a metric: its place among the ended trials from 1, ``trial_objective`` and
-        ``best_objective``, and when it ended in milliseconds since 1970. The finalists' other seeds never make the best:
-        they were not chosen by the search.
+        ``best_objective``, and when it ended in milliseconds since 1970. The finalists' other seeds never make the
+        best: they were not chosen by the search.
     """
     objective = str(read_json_object(run_dir / run_files.SEARCH).get("objective"))
     lower_is_better = objective in METRICS and is_lower_better(objective)

@@ -1,4 +1,4 @@
-"""RUN/model.keras as an MLflow model of the ``keras`` flavour.
+"""An MLflow model of the ``keras`` flavour, made from RUN/model.keras.
 
 `mlflow.keras.log_model` would load the model into Keras and write it again. The file is copied instead: the logged
 model is the run's own, byte by byte, and a process that only syncs needs no Keras.
@@ -30,13 +30,13 @@ _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What an MLmodel file says about the model.
+    """Metadata of a Keras model for its MLmodel file.
 
     Attributes:
         input_shape: (height, width, channels) of an image; -1 is any.
         class_names: In the order of the outputs; empty when unknown.
         keras_version: The Keras that wrote the file.
-        requirements: Pinned packages that it takes to load it.
+        requirements: Pinned pip requirements for loading it.
     """
 
     input_shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class ModelFacts:
 
 
 def model_facts(run_dir: Path) -> ModelFacts:
-    """Read the facts from model.keras, model/manifest.json, evaluation.json and lock.json.
+    """Read a model's metadata from model.keras, model/manifest.json, evaluation.json and lock.json.
 
     Raises:
         OSError, ValueError, KeyError: model.keras is no Keras file.
@@ -70,7 +70,7 @@ def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str,
     Args:
         run_dir: The run folder, with model.keras.
         folder: Empty folder.
-        facts: From `model_facts`.
+        facts: Metadata from `model_facts`.
         model_id: MLflow's id of the logged model.
         run_id: MLflow's id of the run.
         location: MLflow's artifact location of the logged model.

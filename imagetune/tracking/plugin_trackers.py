@@ -25,7 +25,7 @@ class RunTracker(Protocol):
     """What an entry point of `imagetune.trackers` makes when it is called with the run folder as training starts."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Receive the metrics of an epoch: a line of metrics.jsonl with stage, epoch, step, train, val and learning rate."""
+        """Receive the metrics of an epoch: a line of metrics.jsonl (stage, step, train, val, ...)."""
 
     def end(self, state: str) -> None:
         """Receive the final state of the run: `finished`, `failed` or `killed`; its folder is complete now."""
@@ -58,7 +58,7 @@ class PluginTrackers:
             self._thread.start()
 
     def poke(self) -> None:
-        """Say that the run folder has news; returns at once."""
+        """Have the trackers called for new epochs soon; returns at once."""
         self._news.set()
 
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:

@@ -26,8 +26,7 @@ PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's pages show what is for language models: traces, judges, prompts.
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 _VIEW = "imagetune"
-# MLflow's run table starts without a single metric. This is a view as its "share" button saves it; there is no API
-# for it.
+# MLflow's run table starts without a single metric. This is a view as its "share" button saves it.
 _VIEW_STATE = {
     "selectedColumns": [
         "attributes.`Created`",

@@ -1,4 +1,4 @@
-"""The steps of a copy: each sends one kind of record, unless it is in MLflow already."""
+"""Steps of a synchronisation with MLflow: each sends one kind of record, unless it is there already."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from imagetune.tracking.state import TrackingState, write_state
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# MLflow's server takes 100 parameters and 1000 metrics in a request; an epoch adds a few dozen before it is counted.
 PARAMETERS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
 MODEL_NAME = "model"
@@ -50,7 +51,7 @@ _FILES = (
     f"{run_files.PREDICTIONS}/*.csv",
     f"{run_files.PLOTS}/*.png",
 )
-# They grow all the time: they go when the run has ended.
+# They grow with every epoch, and an artifact is sent whole: they wait for the end of the run.
 _FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
@@ -73,16 +74,25 @@ class Copy:
 
     @property
     def run_id(self) -> str:
-        """The MLflow run."""
+        """Id of the MLflow run."""
         return self.state.run_id or ""
 
     def save(self) -> None:
-        """Write the memory to tracking.json."""
+        """Write the tracking state to tracking.json, and report progress."""
         write_state(self.run_dir, self.state)
         self.tick()
 
     def once(self, name: str, mark: str, send: Callable[[], object]) -> int:
-        """Call ``send`` and return 1, or return 0 when this very ``mark`` was sent under this name before."""
+        """Call ``send`` unless the same content was sent before, and return how many records were sent.
+
+        Args:
+            name: What is sent: ``tags``, ``file recipe.yaml``, ...
+            mark: Fingerprint of its content.
+            send: Sends it.
+
+        Returns:
+            1, or 0 where ``mark`` is what was sent last under this name.
+        """
         if self.state.sent.get(name) == mark:
             return 0
         send()
@@ -92,7 +102,7 @@ class Copy:
 
 
 def send_parameters(copy: Copy) -> int:
-    """Send the recipe as parameters, 100 at a time."""
+    """Send the recipe's values as MLflow parameters, 100 at a time."""
     from mlflow.entities import Param
 
     parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
@@ -109,13 +119,13 @@ def send_parameters(copy: Copy) -> int:
 
 
 def send_tags(copy: Copy) -> int:
-    """Send the tags and the description."""
+    """Send the run's tags and its description."""
     from mlflow.entities import RunTag
 
     recipe, status = content.read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
     metrics, images = content.test_metrics(evaluation), content.image_set(copy.run_dir, recipe)
-    # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
+    # A search's recipe has the defaults of model and stages, not what was best: that is in the search's own note.
     about = {} if (copy.run_dir / run_files.SEARCH).exists() else recipe
     described = run_description(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
@@ -144,7 +154,7 @@ def send_images(copy: Copy) -> int:
 
 
 def send_lines(copy: Copy) -> int:
-    """Send the lines of metrics.jsonl as metrics, with the epoch as their step."""
+    """Send the training and validation metrics of each epoch, with the epoch as their step."""
     from mlflow.entities import Metric
 
     first = copy.state.lines_sent
@@ -162,7 +172,7 @@ def send_lines(copy: Copy) -> int:
 
 
 def send_files(copy: Copy) -> int:
-    """Send the files that are new or changed as artifacts."""
+    """Send new and changed files of the run folder as artifacts."""
     count = 0
     for name, path in files_of(copy.run_dir):
         folder = name.rpartition("/")[0] or None
@@ -181,7 +191,7 @@ def send_model(copy: Copy) -> int:
 
 
 def send_metrics(copy: Copy) -> int:
-    """Send the test metrics of evaluation.json as metrics of the run and of its model, and what else is known."""
+    """Send the test metrics as metrics of the run and of its logged model, and a trial's objective."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
@@ -197,7 +207,7 @@ def send_metrics(copy: Copy) -> int:
 
 
 def _seconds_of_metrics(copy: Copy, evaluation: Path) -> float:
-    """Return the time to note for the metrics.
+    """Return the timestamp of the test metrics, in seconds since 1970.
 
     Of two metrics with one time and step MLflow shows the larger, not the later; the objective of a search falls when
     the finalists' other seeds are less lucky.
@@ -208,7 +218,7 @@ def _seconds_of_metrics(copy: Copy, evaluation: Path) -> float:
 
 
 def send_folds(copy: Copy) -> int:
-    """Send what cross-validation found as metrics of the whole run; each fold's own run has its own besides."""
+    """Send the cross-validated metrics to the parent run; each fold's own run has its metrics besides."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
@@ -236,7 +246,7 @@ def send_trials(copy: Copy) -> int:
 
 
 def send_status(copy: Copy) -> int:
-    """Send the run's state. The last step: a run that MLflow calls finished is there completely."""
+    """Send the run's state, as the last step: a run that MLflow calls finished is there completely."""
     state = run_state(copy.run_dir)
 
     def send() -> None:
@@ -264,14 +274,14 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 
 
 def run_state(run_dir: Path) -> str:
-    """Return MLflow's name of the run's state; a run that calls itself running without a process was killed."""
+    """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
     status = read_json_object(run_dir / run_files.STATUS)
     state, pid = content.run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
 def files_of(run_dir: Path) -> list[tuple[str, Path]]:
-    """Return name and path of every file that goes to MLflow at this moment."""
+    """Return artifact path and path of every file of the run folder that MLflow gets at this moment."""
     patterns = _FILES + (_FINAL_FILES if run_state(run_dir) in _FINAL_STATES else ())
     found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
     return [(path.relative_to(run_dir).as_posix(), path) for path in found]
@@ -328,6 +338,7 @@ def _create_model(copy: Copy, digest: str) -> Any:
 
 
 def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
+    """Send the files of the MLflow model to the place that MLflow gave it."""
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
         folder = Path(temporary) / MODEL_NAME
         pack_model(
@@ -347,4 +358,5 @@ def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
 
 
 def _mark(value: object) -> str:
+    """Return a fingerprint of what is sent: SHA-256 of it as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -78,7 +78,7 @@ def is_tracked(run_dir: Path) -> bool:
 
 
 def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
-    """Return a run's tracking state: from tracking.json, else from its recipe, with another store or experiment if named.
+    """Return a run's tracking state: from tracking.json, else from its recipe.
 
     Args:
         run_dir: The run folder.

@@ -70,7 +70,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """A server that accepts every connection and never predictions."""
+    """A server that accepts every connection and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)

@@ -115,10 +115,9 @@ def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
     Raises:
         ResourceError: The disk is full.
     """
-    cells = [_cells(row) for row in rows]
-    write_csv(
-        folder / run_files.BAKEOFF_TABLE, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells)
-    )
+    cells = (_cells(row) for row in rows)
+    lines = ([row.get(column, "") for column in _COLUMNS] for row in cells)
+    write_csv(folder / run_files.BAKEOFF_TABLE, _COLUMNS, lines)
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
