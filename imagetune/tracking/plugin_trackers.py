@@ -75,7 +75,7 @@ class PluginTrackers:
         if not self._thread.is_alive():
             return None
         names = ", ".join(self._names)
-        return f"the trackers {names} did not finish within {timeout_seconds:.0f} s; the run folder is complete"
+        return f"the trackers ({names}) did not finish within {timeout_seconds:.0f} s; the run folder is complete"
 
     def _work(self) -> None:
         for name in self._names:

@@ -297,7 +297,7 @@ def test_a_corrupted_line_in_the_middle_is_refused_with_its_place(tmp_path, corr
 def test_a_journal_that_another_version_would_not_write_is_refused(tmp_path):
     Bench(tmp_path, trials=3).run()
     bench = Bench(tmp_path, trials=3)
-    with pytest.raises(CheckpointError, match="trial 001 of the journal is not what this version would try"):
+    with pytest.raises(CheckpointError, match="trial 001 of the journal is not what this version would propose"):
         bench.run(ListProposer([Trial("007", {})]))
 
 

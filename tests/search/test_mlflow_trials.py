@@ -172,7 +172,7 @@ def test_trials_are_children_of_the_search_with_their_states_and_metrics(scene, 
 
     assert parent.data.tags["imagetune.best_trial"] == "001"
     assert parent.data.metrics["objective"] == pytest.approx(0.75)
-    assert "trial 001**, f1 on validation **0.7500" in parent.data.tags["mlflow.note.content"]
+    assert "trial 001**, with a validation f1 of **0.7500" in parent.data.tags["mlflow.note.content"]
 
 
 def test_a_trial_is_in_mlflow_while_it_still_trains(scene, store):

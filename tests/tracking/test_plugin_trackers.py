@@ -103,7 +103,7 @@ def test_a_tracker_that_hangs_at_the_end_is_not_waited_for(heard, run_dir):
     began = time.monotonic()
     message = end(run_dir, tracker, "finished", timeout_seconds=0.3)
     assert time.monotonic() - began < 1.4
-    assert message == "trackers (slow) have not ended within 0 s; the run folder is complete"
+    assert message == "the trackers (slow) did not finish within 0 s; the run folder is complete"
 
 
 def test_no_thread_runs_where_tracking_is_off(heard, run_dir):

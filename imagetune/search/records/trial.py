@@ -1,4 +1,4 @@
-"""What a trial is, and how one ends."""
+"""Trials of a search and their results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from imagetune.errors import ImagetuneError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import Value
 
@@ -77,3 +78,8 @@ class TrialResult:
     best_epoch: int | None = None
     place: str = ""
     error: str = ""
+
+
+def error_line(error: ImagetuneError) -> str:
+    """Return an error as one line for a trial's result, with its code: ``diverged: the loss is NaN``."""
+    return " ".join(f"{error.code}: {error}".split())

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.search.executors.protocol import Outcome, Task
-from imagetune.search.loop import one_line
+from imagetune.search.records.trial import error_line
 from imagetune.search.trial_process.folds import train_folds
 from imagetune.search.trial_process.probe import run_probe
 from imagetune.search.trial_process.shared import Shared
@@ -35,9 +35,9 @@ def run_trial(shared: Shared, task: Task) -> Outcome:
         with listen_for_stop((signal.SIGTERM,)) as stop:
             outcome = _run(shared, task, stop)
     except StoppedError as error:
-        outcome = Outcome("lost", error=one_line(error))
+        outcome = Outcome("lost", error=error_line(error))
     except ImagetuneError as error:
-        outcome = Outcome("failed", error=one_line(error))
+        outcome = Outcome("failed", error=error_line(error))
     except Exception as error:  # noqa: BLE001 - a bug in one trial must not end the others
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
