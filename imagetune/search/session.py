@@ -34,7 +34,7 @@ from imagetune.search.records.findings import NO_FINDINGS, Findings, plan_messag
 from imagetune.search.records.journal import Event, Journal, results_of
 from imagetune.search.records.table import Table, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.refit import Refit, complete_refit, finished_refit, refit, refit_recipe
+from imagetune.search.refit import Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
 from imagetune.search.trial_process.folds import check_folds
