@@ -1,4 +1,4 @@
-"""``probe.json`` in the folder of a bake-off's probe: its metrics, fold by fold, and what the model costs.
+"""``probe.json``, the result of a bake-off's probe: its metrics, fold by fold, and the model's latency and size.
 
 The document::
 
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write the details of a probe, but for their format, into its folder.
+    """Write the result of a probe to ``probe.json`` in its folder, with the format's number.
 
     Raises:
         ResourceError: The disk is full.
@@ -36,6 +36,6 @@ def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
-    """Return the details of a probe; None where it has left none that can be read."""
+    """Return the result of a probe from its folder; None where there is none that can be read."""
     document = read_json_or_empty(folder / run_files.PROBE)
     return document if document.get("format") == FORMAT else None

@@ -1,7 +1,7 @@
-"""What the process of a trial does: train as its recipe says, and return its validation metric.
+"""Entry point of a trial's process: trains as the trial's recipe says, and returns its validation metric.
 
-A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat alone. What is the same for all trials, the
-check of the images and their splits, is in the search's folder once.
+A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat. What is the same for all trials, the audit of
+the images and their splits, is in the search's folder once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _LONGEST_REASON = 300
 
 
 def run_trial(shared: Shared, task: Task) -> Outcome:
-    """Run a trial in this process, which ends with it.
+    """Run a trial in this process, and return its outcome; nothing is raised.
 
-    Whatever goes wrong is that trial's failure, with its traceback in ``debug.log`` of its folder; only a signal is
-    not: such a trial may be run again.
+    Every error makes a failed trial, with the traceback in ``debug.log`` of its folder. A signal makes a lost one,
+    which may be run again.
     """
     began = time.monotonic()
     try:
