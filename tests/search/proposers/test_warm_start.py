@@ -186,7 +186,10 @@ def test_lower_rungs_of_hyperband_are_left(earlier, taken):
             "was judged by objective f1, this search is by loss",
         ),
         ({"search": "{algorithm: random, folds: 3, warm_start: %s}"}, "was judged by folds None, this search is by 3"),
-        ({"search": "{algorithm: sweep, warm_start: %s}"}, "sweep tries what it tries whatever is known"),
+        (
+            {"search": "{algorithm: sweep, warm_start: %s}"},
+            "sweep has no warm start: it runs the same trials whatever is known",
+        ),
         ({"epochs": 8}, "in the first of 3, train.stages[0].epochs was 4, now it is 8"),
         ({"rate": "{search: choice, values: [1.0, 2.0]}"}, "no trial of"),
     ],

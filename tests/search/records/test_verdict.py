@@ -21,11 +21,11 @@ def titles(folder):
 
 def test_a_clear_difference_over_seeds_is_told_and_a_small_one_is_not():
     clear = difference_of(candidate(0.90, 0.91, 0.905), candidate(0.80, 0.81, 0.805), 1.0)
-    assert clear.told
+    assert clear.significant
     assert clear.better == pytest.approx(0.1)
     assert 0 < clear.low < 0.1 < clear.high
     small = difference_of(candidate(0.90, 0.86, 0.89), candidate(0.86, 0.88, 0.87), 1.0)
-    assert not small.told
+    assert not small.significant
     assert small.low < 0 < small.high
     assert 10 < small.seeds_needed < 60
 
@@ -47,7 +47,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 
 def test_one_seed_says_nothing_about_luck():
     assert difference_of(candidate(0.9), candidate(0.8, 0.81), 1.0) is None
-    assert difference_of(candidate(0.9, 0.9), candidate(0.8, 0.8), 1.0).told
+    assert difference_of(candidate(0.9, 0.9), candidate(0.8, 0.8), 1.0).significant
 
 
 def test_failures_that_differ_in_numbers_are_one():
@@ -62,7 +62,7 @@ def test_failures_that_differ_in_numbers_are_one():
 
 
 def test_a_winner_with_one_seed_may_be_luck(tmp_path):
-    assert titles(write_search(tmp_path / "out", trials=6, finalists=0)) == ["The winner may be luck"]
+    assert titles(write_search(tmp_path / "out", trials=6, finalists=0)) == ["The winner may be due to chance"]
 
 
 def test_a_winner_at_the_edge_with_its_like_asks_for_a_wider_range(tmp_path):
