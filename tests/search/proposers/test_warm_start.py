@@ -183,9 +183,9 @@ def test_lower_rungs_of_hyperband_are_left(earlier, taken):
     [
         (
             {"search": "{algorithm: random, objective: loss, warm_start: %s}"},
-            "was judged by objective f1, this search is by loss",
+            "has objective f1, this search has loss",
         ),
-        ({"search": "{algorithm: random, folds: 3, warm_start: %s}"}, "was judged by folds None, this search is by 3"),
+        ({"search": "{algorithm: random, folds: 3, warm_start: %s}"}, "has folds None, this search has 3"),
         (
             {"search": "{algorithm: sweep, warm_start: %s}"},
             "sweep has no warm start: it runs the same trials whatever is known",
