@@ -13,7 +13,7 @@ from imagetune.core import run_files
 from imagetune.core.files import read_json_object
 from imagetune.core.plugins import TRACKERS, load_plugin, plugin_errors
 from imagetune.errors import ImagetuneError
-from imagetune.tracking import content
+from imagetune.tracking.content import metric_lines
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -96,7 +96,7 @@ class PluginTrackers:
         self._trackers[name] = load_plugin(TRACKERS, name)(self._run_dir)
 
     def _new_records(self) -> Sequence[Mapping[str, Any]]:
-        records = content.metric_lines(self._run_dir)[self._passed_on :]
+        records = metric_lines(self._run_dir)[self._passed_on :]
         self._passed_on += len(records)
         return records
 

@@ -15,7 +15,19 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object, sha256_file
-from imagetune.tracking import content
+from imagetune.tracking.content import (
+    MAX_TAG,
+    epoch_metrics,
+    fold_metrics,
+    image_set,
+    metric_lines,
+    metric_metrics,
+    read_recipe,
+    recipe_parameters,
+    run_status,
+    test_metrics,
+    trial_metrics,
+)
 from imagetune.tracking.description import run_description
 from imagetune.tracking.packing import ModelFacts, model_facts, pack_model
 from imagetune.tracking.runs import run_tags
@@ -105,7 +117,7 @@ def send_parameters(copy: Copy) -> int:
     """Send the recipe's values as MLflow parameters, 100 at a time."""
     from mlflow.entities import Param
 
-    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+    parameters = recipe_parameters(read_recipe(copy.run_dir))
 
     def send() -> None:
         # MLflow's parameters can't change; those that are there stay as they are.
@@ -122,15 +134,15 @@ def send_tags(copy: Copy) -> int:
     """Send the run's tags and its description."""
     from mlflow.entities import RunTag
 
-    recipe, status = content.read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
+    recipe, status = read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
-    metrics, images = content.test_metrics(evaluation), content.image_set(copy.run_dir, recipe)
+    metrics, images = test_metrics(evaluation), image_set(copy.run_dir, recipe)
     # A search's recipe has the defaults of model and stages, not what was best: that is in the search's own note.
     about = {} if (copy.run_dir / run_files.SEARCH).exists() else recipe
     described = run_description(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
     tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
-    tags["mlflow.note.content"] = text[: content.MAX_TAG]
+    tags["mlflow.note.content"] = text[:MAX_TAG]
     rows = [RunTag(key, value) for key, value in tags.items()]
     return copy.once("tags", _mark(tags), lambda: copy.client.log_batch(copy.run_id, tags=rows))
 
@@ -139,7 +151,7 @@ def send_images(copy: Copy) -> int:
     """Send the name, fingerprint and counts of the image set as the run's data set."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    images = content.image_set(copy.run_dir, content.read_recipe(copy.run_dir))
+    images = image_set(copy.run_dir, read_recipe(copy.run_dir))
     if images is None:
         return 0
     data = Dataset(
@@ -159,11 +171,11 @@ def send_lines(copy: Copy) -> int:
 
     first = copy.state.lines_sent
     # An epoch that ended since the times were noted goes with the next call.
-    lines = content.metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
+    lines = metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
     batch: list[Metric] = []
     for place, line in enumerate(lines, start=first):
         when, epoch = copy.state.line_times[place], int(line.get("epoch") or place + 1)
-        batch += [Metric(name, value, when, epoch) for name, value in content.epoch_metrics(line).items()]
+        batch += [Metric(name, value, when, epoch) for name, value in epoch_metrics(line).items()]
         if len(batch) >= METRICS_PER_BATCH or line is lines[-1]:
             copy.client.log_batch(copy.run_id, metrics=batch)
             batch, copy.state.lines_sent = [], place + 1
@@ -195,7 +207,7 @@ def send_metrics(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    values = {**copy.state.metrics, **content.metric_metrics(content.test_metrics(read_json_object(path)))}
+    values = {**copy.state.metrics, **metric_metrics(test_metrics(read_json_object(path)))}
     if not values:
         return 0
     when = int(_seconds_of_metrics(copy, path) * 1000)
@@ -222,7 +234,7 @@ def send_folds(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    found = content.fold_metrics(read_json_object(path))
+    found = fold_metrics(read_json_object(path))
     if not found:
         return 0
     when = int(path.stat().st_mtime * 1000)
@@ -235,7 +247,7 @@ def send_trials(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     there = int(copy.state.sent.get("trials", "0"))
-    new = [found for found in content.trial_metrics(copy.run_dir) if found[0] > there]
+    new = [found for found in trial_metrics(copy.run_dir) if found[0] > there]
     for start in range(0, len(new), METRICS_PER_BATCH // 2):
         part = new[start : start + METRICS_PER_BATCH // 2]
         metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
@@ -276,7 +288,7 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 def run_state(run_dir: Path) -> str:
     """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
     status = read_json_object(run_dir / run_files.STATUS)
-    state, pid = content.run_status(status), status.get("pid")
+    state, pid = run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
@@ -289,11 +301,11 @@ def files_of(run_dir: Path) -> list[tuple[str, Path]]:
 
 def count_pending(run_dir: Path, state: TrackingState) -> int:
     """Return how many records wait in the run folder; nothing is asked of the store."""
-    lines = max(0, len(content.metric_lines(run_dir)) - state.lines_sent)
+    lines = max(0, len(metric_lines(run_dir)) - state.lines_sent)
     files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in files_of(run_dir))
     model = run_dir / run_files.KERAS_MODEL
     waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
-    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in content.trial_metrics(run_dir))
+    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
     return lines + trials + files + waits + rest
 
@@ -312,7 +324,7 @@ def _log_model(copy: Copy, digest: str) -> None:
         copy.client.finalize_logged_model(model.model_id, "READY")
     outputs = copy.client.get_run(copy.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
-        step = len(content.metric_lines(copy.run_dir))
+        step = len(metric_lines(copy.run_dir))
         copy.client.log_outputs(copy.run_id, [LoggedModelOutput(model.model_id, step)])
     copy.state.sent["model id"] = model.model_id
 
@@ -326,7 +338,7 @@ def _find_model(copy: Copy, digest: str) -> Any:
 
 
 def _create_model(copy: Copy, digest: str) -> Any:
-    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+    parameters = recipe_parameters(read_recipe(copy.run_dir))
     return copy.client.create_logged_model(
         copy.state.experiment_id or "0",
         name=MODEL_NAME,

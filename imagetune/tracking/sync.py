@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
-from imagetune.tracking import content
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
+from imagetune.tracking.content import metric_lines, read_recipe
 from imagetune.tracking.runs import ensure_run
 from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, Copy, count_pending
@@ -90,7 +90,7 @@ def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | No
     """
     state = read_state(run_dir)
     if state is None:
-        recipe = content.read_recipe(run_dir)
+        recipe = read_recipe(run_dir)
         config = TrackingConfig.model_validate(recipe.get("tracking") or {})
         config = config.model_copy(update={"uri": uri or config.uri, "experiment": experiment or config.experiment})
         return first_state(config, recipe_name=str(recipe.get("name") or run_dir.name))
@@ -221,7 +221,7 @@ class Syncer:
 
     def _note_lines(self) -> None:
         """Note when each new line of metrics.jsonl was first seen, before any of them is sent."""
-        missing = len(content.metric_lines(self.run_dir)) - len(self.state.line_times)
+        missing = len(metric_lines(self.run_dir)) - len(self.state.line_times)
         if missing > 0:
             self.state.line_times += [int(time.time() * 1000)] * missing
         write_state(self.run_dir, self.state)
