@@ -42,7 +42,7 @@ def run_dir(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def keras_file(tmp_path_factory) -> Path:
-    """A small Keras model that takes 32-pixel images and knows three classes."""
+    """A small Keras model for 32-pixel images and three classes."""
     import keras
 
     path = tmp_path_factory.mktemp("model") / "model.keras"

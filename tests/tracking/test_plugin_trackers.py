@@ -38,7 +38,7 @@ class Slow(Good):
 
 @pytest.fixture
 def heard(tmp_path, monkeypatch, request):
-    """What the trackers of a package of this test's own have heard, in order."""
+    """Calls that the trackers of a package of this test's own have received, in order."""
     name = f"trackers_of_{request.node.originalname}"
     points = {"good": "Good", "bad": "Bad", "unable": "unable", "slow": "Slow"}
     monkeypatch.syspath_prepend(install_module(tmp_path / "site", name, "imagetune.trackers", points, SOURCE))
