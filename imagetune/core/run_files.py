@@ -6,6 +6,8 @@ stands below it, takes the names from here.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 RECIPE = "recipe.yaml"
 LOCK = "lock.json"
 SPLITS = "splits.csv"
@@ -49,5 +51,10 @@ PROBE = "probe.json"
 
 
 def trial_folder_name(trial_id: str) -> str:
-    """Return the name of a trial's folder below ``trials/``: ``trial-001``."""
+    """Return the name of a trial's run folder: ``trial-001``."""
     return f"trial-{trial_id}"
+
+
+def trial_folder(search: Path, trial_id: str) -> Path:
+    """Return a trial's run folder in the folder of its search: ``trials/trial-001``."""
+    return search / TRIALS / trial_folder_name(trial_id)

@@ -89,7 +89,7 @@ class Session:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / run_files.TRIALS / run_files.trial_folder_name(trial_id)
+        return run_files.trial_folder(self.folder, trial_id)
 
     def task_of(self, trial: Trial) -> Task:
         """Return the task of a trial for its process: folder, recipe, epochs and trials to compare with."""

@@ -317,10 +317,10 @@ def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
 def _log_model(copy: Copy, digest: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    facts = model_facts(copy.run_dir)
+    info = model_facts(copy.run_dir)
     model = _find_model(copy, digest) or _create_model(copy, digest)
     if str(model.status) != "READY":
-        _upload_model(copy, model, facts)
+        _upload_model(copy, model, info)
         copy.client.finalize_logged_model(model.model_id, "READY")
     outputs = copy.client.get_run(copy.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
@@ -349,14 +349,14 @@ def _create_model(copy: Copy, digest: str) -> Any:
     )
 
 
-def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
+def _upload_model(copy: Copy, model: Any, info: ModelFacts) -> None:
     """Send the files of the MLflow model to the place that MLflow gave it."""
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
         folder = Path(temporary) / MODEL_NAME
         pack_model(
             copy.run_dir,
             folder,
-            facts,
+            info,
             model_id=model.model_id,
             run_id=copy.run_id,
             location=str(model.artifact_location),

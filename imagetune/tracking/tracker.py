@@ -170,7 +170,7 @@ class Tracker:
         """Send the remaining records and stop; return what could not be sent.
 
         Args:
-            timeout_seconds: How long to wait without any progress; as long as there is some, it goes on.
+            timeout_seconds: How long to wait without any progress; as long as there is some, it waits on.
 
         Returns:
             What was not sent and how to send it later; None when everything was.

@@ -242,7 +242,7 @@ def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
 
 
 def _match_setting(fitting: _Matcher, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
-    own = folder / run_files.TRIALS / run_files.trial_folder_name(candidate.trial.trial_id) / run_files.RECIPE
+    own = run_files.trial_folder(folder, candidate.trial.trial_id) / run_files.RECIPE
     try:
         if own.exists():
             earlier = load_recipe(own).recipe

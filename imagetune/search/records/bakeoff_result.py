@@ -94,7 +94,7 @@ def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) ->
         direction: Whether a smaller or a larger metric is better.
     """
     probed = [result for result in results if result.trial.phase == "search"]
-    folders = [folder / run_files.TRIALS / run_files.trial_folder_name(result.trial.trial_id) for result in probed]
+    folders = [run_files.trial_folder(folder, result.trial.trial_id) for result in probed]
     found = [(result, read_probe(place)) for result, place in zip(probed, folders, strict=True)]
     sign = 1.0 if direction == "min" else -1.0
     good = [(result, probe) for result, probe in found if result.objective is not None and probe is not None]

@@ -152,7 +152,7 @@ class SearchFiles:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / run_files.TRIALS / run_files.trial_folder_name(trial_id)
+        return run_files.trial_folder(self.folder, trial_id)
 
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""

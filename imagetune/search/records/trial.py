@@ -24,7 +24,7 @@ class Trial:
         phase: ``search`` for the algorithm's own trials, ``final`` for a finalist that is trained again.
         seed: Seed of the training where it isn't the recipe's; the splits stay the same.
         epochs: Hyperband: the last epoch of this trial; None leaves it to the recipe.
-        continues: Hyperband: the trial with the same values and fewer epochs whose training this one goes on with.
+        continues: Hyperband: the trial with the same values and fewer epochs whose training this one continues.
         repeats: The trial that this one trains again with another seed.
     """
 
