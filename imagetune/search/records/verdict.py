@@ -181,10 +181,10 @@ def _find_edges(search: SearchFiles) -> Iterator[Remark]:
             f"range ({end}). "
         )
         if len(near) * 2 > len(good):
-            text += f"{len(near)} of the {len(good)} best settings lie near that end, too: widen the range."
+            text += f"Most of the best settings ({len(near)} of {len(good)}) lie near that end, too: widen the range."
             yield Remark("warning", f"{name}: the best lies at the edge of its range", text)
         else:
-            text += f"Only {len(near)} of the {len(good)} best settings lie near that end, so this says little."
+            text += f"Few of the best settings ({len(near)} of {len(good)}) lie near that end, so this says little."
             yield Remark("note", f"{name}: the winner lies at the edge of its range", text)
 
 
