@@ -1,10 +1,12 @@
-"""File names of a run folder, defined only here.
+"""File names of a run folder and of a search's folder, defined only here.
 
 Code with a run folder uses the paths of `imagetune.run_folder.folder.RunFolder`. Packages below it in the layers, which
 may not import it, use these names.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 RECIPE = "recipe.yaml"
 LOCK = "lock.json"
@@ -28,3 +30,31 @@ REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 TRACKING = "tracking.json"
 DEBUG_LOG = "debug.log"
+
+# What a search's folder has besides.
+SEARCH = "search.json"
+JOURNAL = "journal.jsonl"
+WARM_START = "warm_start.json"
+SEARCH_TABLE = "search.csv"
+SWEEP_TABLE = "sweep.csv"
+BAKEOFF_TABLE = "bakeoff.csv"
+TRIALS = "trials"
+INTERRUPTED = "interrupted"
+BEST_RECIPE = "best.yaml"
+BEST = "best"
+IMAGES_TABLE = "images.csv"
+
+# What a trial's folder has besides.
+TRIAL_FOLDS = "trial.json"
+TRIAL_LOG = "trial.log"
+PROBE = "probe.json"
+
+
+def trial_folder_name(trial_id: str) -> str:
+    """Return the name of a trial's run folder: ``trial-001``."""
+    return f"trial-{trial_id}"
+
+
+def trial_folder(search: Path, trial_id: str) -> Path:
+    """Return a trial's run folder in the folder of its search: ``trials/trial-001``."""
+    return search / TRIALS / trial_folder_name(trial_id)

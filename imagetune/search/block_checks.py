@@ -1,4 +1,4 @@
-"""Whether the backbones of a search have the blocks that its stages name, before a trial finds out."""
+"""Check before a search that its backbones have the blocks and layers that its stages unfreeze."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Unfreeze = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class _Missing:
-    """A block that there is not: what is unfrozen, and what to say of it."""
+    """A block or layer that a backbone lacks: what the stage unfreezes, and the error's message and hint."""
 
     unfreeze: _Unfreeze
     what: str
@@ -32,7 +32,7 @@ class _Missing:
 
 
 def check_blocks(loaded: LoadedRecipe) -> None:
-    """Check what every stage unfreezes, each value of each space at a time, in the backbones themselves.
+    """Check what every stage unfreezes against the layers of its backbone, for each value of each search space.
 
     Backbones are built only where a stage names blocks or layers, or counts blocks, and in a process of their own: this
     one leaves the GPUs and their memory to the trials.
@@ -41,13 +41,14 @@ def check_blocks(loaded: LoadedRecipe) -> None:
         RecipeError: A backbone lacks a block; the others that are missing are in ``also``.
     """
     errors: dict[tuple[str, _Unfreeze], RecipeError] = {}
-    wanted = _wanted(loaded)
-    for backbone, missing in _missing_of(list(wanted)).items():
+    wanted = _collect_unfrozen(loaded)
+    for backbone, missing in _find_missing(list(wanted)).items():
         for one in missing:
             tried, at, settings, path = wanted[backbone, one.unfreeze]
             found = tried.error(at, one.what, hint=one.hint)
-            told = found if path is None else explained(found, settings, path, loaded.spaces[path])
-            errors[backbone, one.unfreeze] = told
+            if path is not None:
+                found = explained(found, settings, path, loaded.spaces[path])
+            errors[backbone, one.unfreeze] = found
     if errors:
         first, *others = (errors[key] for key in wanted if key in errors)
         raise first.with_also(tuple(others))
@@ -56,8 +57,8 @@ def check_blocks(loaded: LoadedRecipe) -> None:
 _Place = tuple[LoadedRecipe, NodePath, dict[NodePath, Value], NodePath | None]
 
 
-def _wanted(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Place]:
-    """Return backbones with what is unfrozen of them, and the first recipe, stage and setting that asks for it."""
+def _collect_unfrozen(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Place]:
+    """Return each backbone with what is unfrozen of it, and the first recipe, stage and setting that does so."""
     found: dict[tuple[str, _Unfreeze], _Place] = {}
     tries: list[tuple[NodePath | None, dict[NodePath, Value]]] = [(None, {}), *tried_settings(loaded)]
     for path, settings in tries:
@@ -70,20 +71,20 @@ def _wanted(loaded: LoadedRecipe) -> dict[tuple[str, _Unfreeze], _Place]:
     return found
 
 
-def _missing_of(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Missing]]:
+def _find_missing(wanted: Sequence[tuple[str, _Unfreeze]]) -> dict[str, list[_Missing]]:
     if not wanted:
         return {}
     asked: dict[str, list[_Unfreeze]] = {}
     for backbone, unfreeze in wanted:
         asked.setdefault(backbone, []).append(unfreeze)
     warm_up_trials()
-    # Where the process dies, as for want of memory, trials will find the same.
+    # A process that dies, as for want of memory, leaves the check to the trials: it must not stop the search.
     with (
         suppress(BrokenProcessPool),
         ProcessPoolExecutor(1, mp_context=start_method(), initializer=_prepare) as pool,
     ):
         with without_main_module():
-            found = pool.map(_missing, asked.keys(), asked.values())
+            found = pool.map(_list_missing, asked.keys(), asked.values())
         return dict(zip(asked, found, strict=True))
     return {}
 
@@ -93,7 +94,8 @@ def _prepare() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def _missing(name: str, asked: Sequence[_Unfreeze]) -> list[_Missing]:
+def _list_missing(name: str, asked: Sequence[_Unfreeze]) -> list[_Missing]:
+    """Build a backbone with random weights, and return which of the blocks and layers asked for it lacks."""
     from imagetune.model.backbones.table import get_backbone
     from imagetune.model.build import build_backbone
     from imagetune.model.trainable import chosen_layers

@@ -1,4 +1,4 @@
-"""When a search has cost enough."""
+"""Budget of a search: limits on trials and hours, and how much of them is spent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imagetune.search.records.trial import TrialResult
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may cost.
+    """The budget of a search across its sessions.
 
     Attributes:
-        config: The limits.
-        spent_seconds: What earlier sessions took.
-        began: When this session began, on the monotonic clock.
+        config: The limits, ``search.budget``.
+        spent_seconds: Seconds that trials of earlier sessions ran.
+        began: When this session began, in seconds of the monotonic clock.
     """
 
     config: BudgetConfig
@@ -25,21 +25,21 @@ class Budget:
     began: float = field(default_factory=time.monotonic)
 
     def may_start(self, trials: int) -> bool:
-        """Tell whether one more trial may start after so many."""
+        """Return whether the budget allows one more trial after ``trials`` of them."""
         if self.config.trials is not None and trials >= self.config.trials:
             return False
         left = self.seconds_left()
         return left is None or left > 0.0
 
     def seconds_left(self) -> float | None:
-        """Return the seconds that are left, negative when they are overdrawn; None without a limit."""
+        """Return the remaining seconds, negative once they are overdrawn; None without ``search.budget.hours``."""
         if self.config.hours is None:
             return None
         return self.config.hours * 3600 - self.spent_seconds - (time.monotonic() - self.began)
 
 
 def busy_seconds(results: Iterable[TrialResult]) -> float:
-    """Return for how long at least one of these trials ran: several at a time count once, pauses don't."""
+    """Return for how many seconds at least one trial ran: parallel trials count once, pauses between sessions don't."""
     busy, until = 0.0, float("-inf")
     for began, seconds in sorted((result.began, result.seconds) for result in results):
         ended = began + seconds

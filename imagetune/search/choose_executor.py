@@ -1,4 +1,4 @@
-"""Which executor a recipe asks for."""
+"""Choice of the executor: local processes or Ray, and how many trials run in parallel."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from imagetune.training.feature_cache.features import keeps_features
 from imagetune.training.measure.batch_size import available_memory
 
 _GIB = 2**30
+# Roughly: TensorFlow itself takes about a GiB, and a backbone that is trained holds its activations and gradients.
 _HEAD_CORES, _HEAD_MEMORY = 1, _GIB
 _BACKBONE_CORES, _BACKBONE_MEMORY = 4, 4 * _GIB
-# A trial that begins before others have ended learns less from them: what bayesian search proposes, and what median
-# stopping compares with.
-_MAX, _MAX_LEARNING = 16, 4
+# With more trials in parallel, Bayesian search proposes from fewer results and median stopping compares with fewer.
+_MAX, _MAX_ADAPTIVE = 16, 4
 
 
 def prepare_executor(recipe: Recipe) -> None:
-    """Begin what an executor needs some seconds for, while this process does other things.
+    """Check that the Ray cluster can be reached, or start the forkserver, while this process does other things.
 
     Raises:
         ResourceError: Ray isn't installed, or its cluster can't be reached.
@@ -44,39 +44,41 @@ def prepare_executor(recipe: Recipe) -> None:
 
 @contextmanager
 def executor_of(recipe: Recipe, data: Data, *, say: Say) -> Iterator[Executor]:
-    """Give what runs the trials of a search, and close it in the end.
+    """Open the executor that runs the trials of a search, and close it at the end of the block.
 
     Args:
-        recipe: The one whose spaces are searched.
-        data: Its images.
+        recipe: The search's recipe, spaces at their defaults.
+        data: The images of the search.
         say: Prints a line for the user.
 
     Raises:
         ResourceError: The Ray cluster that the recipe names can't be reached, or is too small.
     """
     work = functools.partial(run_trial, Shared(data, recipe.search))
-    executor = _on_ray(recipe.search, work, say) if recipe.search.executor == "ray" else _here(recipe, work, say)
+    executor = (
+        _open_ray(recipe.search, work, say) if recipe.search.executor == "ray" else _open_processes(recipe, work, say)
+    )
     try:
         yield executor
     finally:
         executor.close()
 
 
-def _here(recipe: Recipe, work: Work, say: Say) -> Executor:
+def _open_processes(recipe: Recipe, work: Work, say: Say) -> Executor:
     slots = local_slots(recipe)
     if len(slots) > 1:
         say("trials", told_slots(slots, usable_cores()))
     return Processes(work, slots, preload=PRELOADED)
 
 
-def _on_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
+def _open_ray(search: SearchConfig, work: Work, say: Say) -> Executor:
     executor = RayTasks(work, search.ray, parallel=search.parallel)
     say("trials", f"{executor.slots} at a time on the Ray cluster")
     return executor
 
 
 def told_slots(slots: Sequence[Slot], cores: int) -> str:
-    """Return how many trials run at a time and on what, for people."""
+    """Return in words how many trials run at a time, and on which GPUs or cores."""
     if any(slot.environment for slot in slots):
         return f"{len(slots)} at a time: {', '.join(slot.place for slot in slots)}"
     crowded = "; more trials than cores, so that each takes longer" if len(slots) > cores else ""
@@ -84,18 +86,17 @@ def told_slots(slots: Sequence[Slot], cores: int) -> str:
 
 
 def local_slots(recipe: Recipe) -> tuple[Slot, ...]:
-    """Return where trials run on this machine."""
+    """Return the slots of this machine for the trials of a recipe, one trial at a time in each."""
     return slots_of(recipe.search.parallel, this_machine(available_memory()), _needs(recipe))
 
 
 def _needs(recipe: Recipe) -> Needs:
-    """Return what a trial needs on processors.
+    """Return the cores and the memory that a trial needs on a machine without a GPU.
 
-    A head that learns from kept features keeps one core busy and takes TensorFlow's own memory; a backbone that learns
-    uses several, and holds activations and gradients.
+    A head that is trained on cached features keeps one core busy; a backbone that is trained uses several.
     """
-    learning = recipe.search.algorithm == "bayesian" or recipe.search.early_stop == "median"
-    most = _MAX_LEARNING if learning else _MAX
+    adaptive = recipe.search.algorithm == "bayesian" or recipe.search.early_stop == "median"
+    most = _MAX_ADAPTIVE if adaptive else _MAX
     # A bake-off computes the features of whole backbones, and times them.
     if recipe.search.algorithm != "bakeoff" and keeps_features(recipe.train):
         return Needs(_HEAD_CORES, _HEAD_MEMORY, most)

@@ -1,4 +1,4 @@
-"""Which proposer a recipe asks for."""
+"""Choice of the proposer: an oracle, a sweep or a bake-off, as ``search.algorithm`` says."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from imagetune.search.records.journal import Event, results_of
 
 
 def proposer_of(loaded: LoadedRecipe, *, seed: int, folder: Path, past: Sequence[Event]) -> Proposer:
-    """Return what decides about the trials of a search.
+    """Return the proposer of a recipe's search algorithm.
 
     Args:
         loaded: The recipe and its spaces.
-        seed: The same seed proposes the same trials, given the same results.
-        folder: The search's run folder, which has kept what the search began with.
-        past: What earlier sessions did: a search that is told to try less than it has tried goes on where it is.
+        seed: Seed of the proposals: the same seed proposes the same trials after the same results.
+        folder: The search's run folder, which keeps the warm start that the search began with.
+        past: Events of earlier sessions. Their trials all count, even where the recipe now asks for fewer.
     """
     config = loaded.recipe.search
     if config.algorithm == "sweep":

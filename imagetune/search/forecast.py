@@ -1,4 +1,4 @@
-"""How much of a search is still to come, and how long that takes, from what its ended trials took."""
+"""Forecast of a search: how many trainings it will run, and how much longer it takes by its trials so far."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from imagetune.search.records.trial import Trial, TrialResult
 
 @dataclass(frozen=True)
 class Expected:
-    """What a search will do, as far as it is known beforehand.
+    """Expected size of a search, as far as it is known beforehand.
 
     Attributes:
-        trials: Trials of its algorithm.
-        epochs: Hyperband: epochs of all its trials together, those of lower rungs counted once.
-        finals: Further trainings of the finalists.
+        trials: Number of trials of the search algorithm.
+        epochs: Hyperband: epochs of all its trials together, those of lower rungs counted once; None for others.
+        finals: Number of further trainings of the finalists.
     """
 
     trials: int
@@ -30,12 +30,12 @@ class Expected:
 
 
 def expected(config: SearchConfig, spaces: Spaces, *, epochs: int) -> Expected:
-    """Return what a search will do, unless its hours end before.
+    """Return the expected size of a search, unless its hours end before.
 
     Args:
         config: The ``search`` section.
-        spaces: What is searched.
-        epochs: Of the recipe's stages together.
+        spaces: The search spaces by recipe path.
+        epochs: Epochs of the recipe's stages together.
     """
     trained: int | None = None
     if config.algorithm == "hyperband":
@@ -65,18 +65,18 @@ def seconds_left(
     slots: int,
     budget_seconds: float | None = None,
 ) -> float | None:
-    """Return about how long a search still takes, its refit included; None before the first trial has a metric.
+    """Return the estimated remaining seconds of a search, refit included; None before the first trial has a metric.
 
     Args:
-        plan: What it will do.
-        results: How its trials have ended.
-        running: The trials in work and for how many seconds they have run.
-        slots: How many run at a time.
-        budget_seconds: How long new trials of the algorithm may still start.
+        plan: Expected size of the search.
+        results: Results of the ended trials.
+        running: The running trials by name, each with the seconds that it has run.
+        slots: How many trials run at a time.
+        budget_seconds: For how long new trials of the algorithm may still start; None without a limit.
     """
     ran = [result for result in results if result.seconds > 0]
     if all(result.objective is None for result in ran):
-        return None  # what fails at its start doesn't tell how long the others take
+        return None  # how soon a trial fails says nothing of how long the others take
     own = [result for result in ran if result.trial.phase == "search"] or ran
     whole = fmean([result.seconds for result in own if result.status == "completed"] or [one.seconds for one in own])
     searching = sum(trial.phase == "search" for trial, _ in running.values())

@@ -1,4 +1,4 @@
-"""What a search tells whoever watches it: the screen, and what copies its trials to MLflow."""
+"""Callbacks of a search, for those who watch it: the progress display, and the copies of trials in MLflow."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from imagetune.search.records.trial import Trial, TrialResult
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What a search is about to do.
+    """The plan of a search, as it is known before the first trial.
 
     Attributes:
-        folder: Its run folder.
+        folder: Run folder of the search.
         recipe: Its recipe, spaces at their defaults.
-        paths: What is searched.
+        paths: Recipe paths of the search spaces.
         direction: Whether a smaller or a larger objective is better.
-        slots: Trials at a time.
-        expected: How many there will be.
-        budget: What they may cost.
-        known: How the trials of earlier sessions ended.
+        slots: How many trials run at a time.
+        expected: Expected number of trials and trainings.
+        budget: Limits on trials and hours.
+        known: Results of the trials of earlier sessions.
     """
 
     folder: Path
@@ -43,46 +43,46 @@ class SearchPlan:
 
 
 class Watcher(SearchListener, Protocol):
-    """Hears of a search; must be quick and must not raise."""
+    """Callbacks of a whole search. They run in the search's own thread: they must be quick and must not raise."""
 
     def search_started(self, plan: SearchPlan) -> None:
-        """Hear what is going to happen, before the first trial."""
+        """Called with the plan before the first trial."""
 
     def refit_started(self, winner: Candidate) -> None:
-        """Hear that all trials have ended and the winner is trained once more."""
+        """Called when all trials have ended, before the winner is trained once more."""
 
 
 class Watchers:
-    """Passes everything on to several watchers, in their order.
+    """A watcher that calls several watchers, in their order.
 
     Args:
-        watchers: Who watches.
+        watchers: The watchers to call.
     """
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = tuple(watchers)
 
     def search_started(self, plan: SearchPlan) -> None:
-        """Pass it on."""
+        """Pass the plan on to every watcher."""
         for watcher in self._watchers:
             watcher.search_started(plan)
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Pass it on."""
+        """Pass the start of a trial on to every watcher."""
         for watcher in self._watchers:
             watcher.trial_started(trial, task)
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Pass it on."""
+        """Pass the result of a trial on to every watcher."""
         for watcher in self._watchers:
             watcher.trial_ended(result, task)
 
     def tick(self) -> None:
-        """Pass it on."""
+        """Pass the tick on to every watcher."""
         for watcher in self._watchers:
             watcher.tick()
 
     def refit_started(self, winner: Candidate) -> None:
-        """Pass it on."""
+        """Pass the start of the refit on to every watcher."""
         for watcher in self._watchers:
             watcher.refit_started(winner)

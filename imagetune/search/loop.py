@@ -1,4 +1,4 @@
-"""The loop of a search: ask for trials, run them beside each other, write down how they end, tell the proposer."""
+"""Loop of a search: ask the proposer for trials, run them in parallel, record their results, report them back."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from imagetune.search.executors.protocol import Executor, Outcome, Task
 from imagetune.search.proposers.protocol import Proposer, Turn
 from imagetune.search.records.journal import Ended, Event, Journal, Proposed, unfinished
 from imagetune.search.records.table import Table, append_result, same_point
-from imagetune.search.records.trial import Trial, TrialResult
+from imagetune.search.records.trial import Trial, TrialResult, error_line
 
+# How often listeners tick and a request to stop is noticed.
 _LOOK_SECONDS = 0.25
 
 
 class SearchListener(Protocol):
-    """Hears of trials; must be quick and must not raise."""
+    """Callbacks of the trials of a search. They run in its own thread: they must be quick and must not raise."""
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Hear that a trial starts; what its folder holds of an interrupted attempt is gone after this call."""
+        """Called before a trial starts; its folder may still hold an interrupted attempt, which is then removed."""
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Hear that a trial ended; without a task it never ran."""
+        """Called with the result of a trial; ``task`` is None where the trial never ran."""
 
     def tick(self) -> None:
         """Called several times a second while trials run."""
@@ -35,16 +36,16 @@ class SearchListener(Protocol):
 
 @dataclass(frozen=True)
 class Runner:
-    """What the phases of a search share.
+    """Executor, records and callbacks, which all phases of a search share.
 
     Attributes:
         executor: Runs the trials.
-        task_of: Makes the task of a trial; an ImagetuneError is a failed trial.
-        journal: Where events go.
-        table: Where ended trials go, for people.
-        listener: Hears of trials.
+        task_of: Makes the task of a trial; an ImagetuneError makes it a failed trial.
+        journal: Record of all events, from which a search is resumed.
+        table: ``search.csv``, the ended trials for people.
+        listener: Called when trials start and end.
         check: Called often; may raise to stop the search.
-        may_start: Whether one more trial may start, from what has ended so far; asked before each of the oracle's.
+        may_start: Returns, from the results so far, whether the budget allows one more trial.
     """
 
     executor: Executor
@@ -58,13 +59,13 @@ class Runner:
 
 @dataclass
 class _Phase:
-    """Where a phase stands.
+    """State of a phase while it runs.
 
     Attributes:
-        results: Of the whole search, in the order of their ends.
-        running: Tasks in work by trial.
-        interrupted: Trials of an earlier session that have to be run again.
-        over: Whether the proposer has no more.
+        results: Results of the whole search so far, in the order in which trials ended.
+        running: The running trials by name.
+        interrupted: Trials that have to be run again: of an earlier session, or of a machine that was lost.
+        over: Whether the proposer has no more trials.
     """
 
     results: list[TrialResult]
@@ -76,19 +77,19 @@ class _Phase:
 def run_trials(
     proposer: Proposer, runner: Runner, *, known: Sequence[TrialResult], past: Sequence[Event] = ()
 ) -> list[TrialResult]:
-    """Run trials until the proposer has had enough.
+    """Run trials until the proposer has no more or the budget is spent, and return all results.
 
-    An ended trial is in the journal before anything else happens. What the journal of an earlier session says has ended
-    is told again in its order and not run again; what was still running is run from its beginning.
+    An ended trial is in the journal before anything else happens. Results that the journal of an earlier session holds
+    are reported to the proposer again, in their order, and not run again; what was still running is run from its start.
 
     Args:
-        proposer: Says what to try.
-        runner: What all phases share.
-        known: How the trials of earlier phases ended.
+        proposer: Decides which trial comes next.
+        runner: Executor, records and callbacks.
+        known: Results of earlier phases.
         past: Events of this phase in earlier sessions.
 
     Returns:
-        ``known``, and how this phase's trials ended.
+        ``known``, followed by the results of this phase.
 
     Raises:
         CheckpointError: The proposer doesn't ask for the trials of the journal.
@@ -108,6 +109,7 @@ def run_trials(
 
 
 def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
+    """Bring a fresh proposer to the state in which the earlier sessions left theirs."""
     for event in past:
         if isinstance(event, Ended):
             proposer.tell(event.result.trial, event.result.objective)
@@ -115,14 +117,14 @@ def _replay(proposer: Proposer, past: Sequence[Event], phase: _Phase) -> None:
             continue
         asked = proposer.ask()
         if isinstance(asked, Turn) or asked.trial_id != event.trial.trial_id:
-            hint = "search again in another folder with --run-dir, with warm_start for what is known"
-            what = f"trial {event.trial.trial_id} of the journal is not what this version would try"
+            hint = "start a new search in another folder with --run-dir, and reuse the results with search.warm_start"
+            what = f"trial {event.trial.trial_id} of the journal is not what this version would propose"
             raise CheckpointError(what, hint=hint)
     phase.interrupted.extend(unfinished(past))
 
 
 def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
-    """Start trials while there is room; tell whether there may be more to start at once."""
+    """Start trials while slots are free, and return whether more of them might start at once."""
     while len(phase.running) < runner.executor.slots:
         trial = _next(proposer, runner, phase)
         if trial is None:
@@ -136,6 +138,7 @@ def _start_some(proposer: Proposer, runner: Runner, phase: _Phase) -> bool:
 
 
 def _next(proposer: Proposer, runner: Runner, phase: _Phase) -> Trial | None:
+    """Return the next trial to start: an interrupted one, else a new one; None where there is none for now."""
     if phase.interrupted:
         return phase.interrupted.pop(0)
     if phase.over or not runner.may_start(phase.results):
@@ -152,7 +155,7 @@ def _start(proposer: Proposer, runner: Runner, phase: _Phase, trial: Trial) -> N
     try:
         task = runner.task_of(trial)
     except ImagetuneError as error:
-        failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=one_line(error))
+        failed = TrialResult(trial, "failed", None, time.time(), 0.0, error=error_line(error))
         _end(proposer, runner, phase, failed, None)
         return
     runner.listener.trial_started(trial, task)
@@ -191,18 +194,14 @@ def _result(trial: Trial, outcome: Outcome) -> TrialResult:
 
 
 def _known_already(trial: Trial, results: Iterable[TrialResult]) -> TrialResult | None:
-    """Return how a trial ends that need not run: it goes on from one that failed, or has been tried as it is."""
+    """Return the result of a trial that need not run: it continues a failed one, or its settings were tried before."""
     for known in results:
         name, failed = known.trial.trial_id, known.status == "failed"
         if name == trial.continues and failed:
             return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"trial {name}, its lower rung, failed")
         if same_point(known.trial, trial):
             if failed:
-                return TrialResult(trial, "failed", None, time.time(), 0.0, error=f"the same as trial {name}, failed")
+                error = f"trial {name}, with the same settings, failed"
+                return TrialResult(trial, "failed", None, time.time(), 0.0, error=error)
             return replace(known, trial=trial, status="repeated", began=time.time(), seconds=0.0, epochs=0)
     return None
-
-
-def one_line(error: ImagetuneError) -> str:
-    """Return what went wrong in one line, with the error's code."""
-    return " ".join(f"{error.code}: {error}".split())

@@ -1,4 +1,4 @@
-"""The text at the top of a search's page in MLflow: the winner, its metrics, and what to make of them."""
+"""Description of a search, at the top of its page in MLflow: the winner, its metrics, and what they show."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from imagetune.search.records.axes import text_of
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial
 from imagetune.search.records.verdict import remarks_of
-from imagetune.search.refit import BEST_FOLDER
 from imagetune.tracking.content import test_metrics
 
-_BEST_TOLD = 5
-_TEST_TOLD = 6
+# More would push MLflow's own tables off the first screen.
+_MAX_CANDIDATES = 5
+_MAX_TEST_METRICS = 6
 _ENDED = ("finished", "failed", "killed")
 
 
 def search_note(folder: Path, candidates: Sequence[Candidate], *, trials: int, objective: str) -> str:
-    """Return Markdown: the winner with its spread over seeds, its test, what to make of it, and the next best.
+    """Return a search's description as Markdown: the winner with its spread over seeds, its test, and the next best.
 
     Args:
-        folder: The search's run folder.
+        folder: Run folder of the search.
         candidates: The settings that have a metric, the best first; at least one.
         trials: How many trials have ended.
-        objective: The validation metric.
+        objective: Name of the validation metric.
     """
     best = candidates[0]
+    winner = f"**The best of {trials} trials is trial {best.trial.trial_id}**"
     parts = [
-        f"**Best of {trials} trainings: trial {best.trial.trial_id}**, {objective} on validation {_metric(best)}",
+        f"{winner}, with a validation {objective} of {_metric(best)}.",
         _settings(best.trial),
-        _test(folder / BEST_FOLDER),
-        _verdict(folder),
-        _next(candidates[1:_BEST_TOLD], objective),
+        _test(folder / run_files.BEST),
+        _remarks(folder),
+        _next(candidates[1:_MAX_CANDIDATES], objective),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -50,8 +51,9 @@ def describe_settings(trial: Trial) -> str:
 def _metric(candidate: Candidate) -> str:
     seeds = len(candidate.objectives)
     if seeds == 1:
-        return f"**{candidate.mean:.4f}**, one seed"
-    return f"**{candidate.mean:.4f} ± {stdev(candidate.objectives):.4f}** over {seeds} seeds"
+        return f"**{candidate.mean:.4f}** with one seed"
+    spread = stdev(candidate.objectives)
+    return f"**{candidate.mean:.4f} ± {spread:.4f}** (mean and standard deviation over {seeds} seeds)"
 
 
 def _settings(trial: Trial) -> str:
@@ -60,23 +62,25 @@ def _settings(trial: Trial) -> str:
 
 
 def _test(best: Path) -> str:
-    """Return the test of the winner's run and where that is; empty before it."""
-    metrics = test_metrics(read_json_object(best / run_files.EVALUATION))[:_TEST_TOLD]
+    """Return the test metrics of the winner's run and a link to it; empty before the test."""
+    metrics = test_metrics(read_json_object(best / run_files.EVALUATION))[:_MAX_TEST_METRICS]
     rows = [
         f"| {metric.name.replace('_', ' ')} | **{metric.value:.3f}** | "
         f"{'' if metric.low is None else f'{metric.low:.3f} to {metric.high:.3f}'} |"
         for metric in metrics
     ]
-    table = "\n".join(["| its test | value | interval |", "| --- | --- | --- |", *rows]) if rows else ""
+    table = (
+        "\n".join(["| test metric of the winner | value | interval |", "| --- | --- | --- |", *rows]) if rows else ""
+    )
     tracked = read_json_object(best / run_files.TRACKING)
     if not tracked.get("run_id"):
         return table
     place = f"#/experiments/{tracked.get('experiment_id')}/runs/{tracked['run_id']}"
-    return f"{table}\n\n[The winner's run, with its model]({place})".strip()
+    return f"{table}\n\n[Open the winner's run, which has the model]({place})".strip()
 
 
-def _verdict(folder: Path) -> str:
-    """Return what the report says in words, when the search has ended."""
+def _remarks(folder: Path) -> str:
+    """Return the remarks of the search's report; empty while the search runs."""
     if read_json_object(folder / run_files.STATUS).get("state") not in _ENDED:
         return ""
     return "\n\n".join(f"**{remark.title}.** {remark.text}" for remark in remarks_of(read_search(folder)))
@@ -87,7 +91,7 @@ def _next(candidates: Sequence[Candidate], objective: str) -> str:
         f"| {one.trial.trial_id} | {one.mean:.4f} | {len(one.objectives)} | {_cell(describe_settings(one.trial))} |"
         for one in candidates
     ]
-    head = [f"| next best | {objective} | seeds | settings |", "| --- | --- | --- | --- |"]
+    head = [f"| next best trial | validation {objective} | seeds | settings |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows]) if rows else ""
 
 

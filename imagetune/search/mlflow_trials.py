@@ -1,9 +1,9 @@
-"""The trials of a search as MLflow runs below the search's own, copied from their folders by its tracker.
+"""Trials of a search as child runs in MLflow, copied from their folders by the search's tracker.
 
 The processes of trials know nothing of MLflow. The search's tracker has one thread, which copies the folders of all
-trials that have news, one after the other, and then the search's own. A trial that is interrupted and runs again starts
-with an empty folder: what MLflow has of the interrupted attempt is remembered in ``interrupted/``, and ends there as
-killed. `imagetune sync` of a search's folder sends whatever of all this is missing.
+trials that have changed, one after the other, and then the search's own. A trial that was interrupted and runs again
+starts with an empty folder: the records of the interrupted attempt are kept in ``interrupted/``, and its MLflow run
+ends as killed. `imagetune sync` of a search's folder sends whatever of all this is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import SearchConfig
 from imagetune.run_folder.folder import RunFolder
-from imagetune.search.executors.attempts import INTERRUPTED_FOLDER, lost_attempts
+from imagetune.search.executors.attempts import lost_attempts
 from imagetune.search.listeners import SearchPlan
 from imagetune.search.mlflow_note import describe_settings, search_note
 from imagetune.search.proposers.bakeoff import compared_by
@@ -32,7 +32,6 @@ from imagetune.search.proposers.finalists import direction_of, ranking
 from imagetune.search.records.axes import text_of
 from imagetune.search.records.reader import read_search
 from imagetune.search.records.trial import Trial, TrialResult
-from imagetune.search.refit import BEST_FOLDER
 from imagetune.tracking.state import TrackingState, read_state, write_state
 from imagetune.tracking.steps import count_pending
 from imagetune.tracking.sync import Syncer, planned_state, run_lock, sync_run
@@ -50,15 +49,15 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass
 class _Copied:
-    """A trial's folder on its way to MLflow.
+    """Run folder of a trial that is being copied to MLflow.
 
     Attributes:
-        folder: Its run folder, which may not be there yet.
-        trial: What it is; None for what stands in its tracking.json already.
-        result: How it ended; None while it runs, and for an attempt that was interrupted.
-        ended: Whether nothing more will come.
-        seen: What of it was there at the last copy; it is copied again when that changes.
-        looked: What was there when the search last looked.
+        folder: The run folder, which may not be there yet.
+        trial: The trial; None for an earlier attempt, whose tags its tracking.json has already.
+        result: Result of the trial; None while it runs, and for an attempt that was interrupted.
+        ended: Whether the folder is complete.
+        seen: State of the folder at the last copy; it is copied again when that changes.
+        looked: State of the folder when the search's thread last looked.
     """
 
     folder: Path
@@ -69,7 +68,7 @@ class _Copied:
     looked: object = None
 
     def content(self) -> object:
-        """Return what changes when there is news; None while there is no run."""
+        """Return a value that changes whenever the folder has something new; None while there is no run."""
         try:
             if not (self.folder / run_files.RECIPE).exists():
                 return None
@@ -81,10 +80,10 @@ class _Copied:
 
 
 class TrialCopies:
-    """Watches a search, and is the children of its tracker: says what there is to copy, and copies it.
+    """Copies the trials of a search to MLflow as child runs: a watcher of the search, and its tracker's `Children`.
 
     Attributes:
-        poke: Called when there is news; the tracker's own.
+        poke: Called when a folder has something new; the tracker's own method.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -99,15 +98,15 @@ class TrialCopies:
         self._looked = 0.0
 
     def search_started(self, plan: SearchPlan) -> None:
-        """Remember what earlier sessions did."""
+        """Take over the results of earlier sessions."""
         self._results = [*plan.known]
         self._folder = plan.folder
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Begin to copy a trial; of an earlier attempt, remember what is in MLflow."""
+        """Begin to copy a trial, and set aside what MLflow has of an earlier attempt at it."""
         held = self._copying.acquire(timeout=_PATIENCE_SECONDS)
         try:
-            # A full disk must not end the search over what is only remembered.
+            # A full disk must not end the search: the attempt is only needed to mark its MLflow run as killed.
             with contextlib.suppress(OSError, ImagetuneError):
                 if (aside := set_aside(task.folder, task.folder.parents[1])) is not None:
                     self._open[aside] = _Copied(aside, None, ended=True)
@@ -117,35 +116,34 @@ class TrialCopies:
                 self._copying.release()
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Have the rest of a trial copied."""
+        """Have the rest of an ended trial copied, and earlier attempts at it that Ray restarted."""
         self._results.append(result)
         if task is not None and (copied := self._open.get(task.folder)) is not None:
             copied.result, copied.ended = result, True
-            # Of attempts that Ray has begun anew.
             for aside in lost_attempts(task.folder):
                 if (aside / run_files.TRACKING).exists():
                     self._open.setdefault(aside, _Copied(aside, None, ended=True))
         self.poke()
 
     def tick(self) -> None:
-        """Look for epochs that have ended, at most twice a second."""
+        """Look for new epochs in the folders, at most twice a second, and poke the tracker where there are some."""
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        news = False
+        changed = False
         for copied in tuple(self._open.values()):
             content = copied.content()
-            news |= content != copied.looked
+            changed |= content != copied.looked
             copied.looked = content
-        if news:
+        if changed:
             self.poke()
 
     def refit_started(self, winner: Candidate) -> None:
-        """Have an interrupted refit end in MLflow; the next one has a tracker of its own."""
+        """Mark an interrupted refit as killed in MLflow; the new one has a tracker of its own."""
         del winner
         if self._folder is None:
             return
-        best = self._folder / BEST_FOLDER
+        best = self._folder / run_files.BEST
         if RunFolder(best).read_status().get("state") == "finished":
             return
         with contextlib.suppress(OSError, ImagetuneError):
@@ -154,13 +152,13 @@ class TrialCopies:
                 self.poke()
 
     def trials_stopped(self) -> None:
-        """Hear that no trial runs any more: what hasn't ended was interrupted."""
+        """Mark all folders as complete: no trial runs any more, and what hasn't ended was interrupted."""
         for copied in tuple(self._open.values()):
             copied.ended = True
         self.poke()
 
     def sync(self, parent: Syncer) -> int:
-        """Copy the folders that have news."""
+        """Copy the folders that have changed to MLflow, and return how many records were sent."""
         sent = 0
         for copied in tuple(self._open.values()):
             content = copied.content()
@@ -190,7 +188,10 @@ class TrialCopies:
 
 
 def sync_search(folder: Path) -> str:
-    """Send to MLflow what the folder of a search, its trials and its best run still hold back, and say what was sent.
+    """Synchronise a search, its trials and its best run with MLflow, and return in one line what was sent.
+
+    Args:
+        folder: Run folder of the search.
 
     Raises:
         TrackingError: The store can't be reached, or refuses; what was sent is remembered.
@@ -200,7 +201,14 @@ def sync_search(folder: Path) -> str:
 
 
 def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | None, objective: str) -> None:
-    """Add to a trial's tracking state what the search knows of it: tags, its objective, and a description."""
+    """Set a trial's tags, objective metric and description in its tracking state.
+
+    Args:
+        state: Tracking state of the trial's run, which is changed.
+        trial: The trial.
+        result: Its result; None while it runs, and for one that was interrupted.
+        objective: Name of the validation metric.
+    """
     tags = {"imagetune.trial": trial.trial_id, "imagetune.phase": trial.phase}
     tags |= {f"imagetune.search.{dotted(path)}": text_of(value) for path, value in trial.values.items()}
     about = {"seed": trial.seed, "continues": trial.continues, "repeats": trial.repeats, "epochs": trial.epochs}
@@ -218,18 +226,18 @@ def describe_trial(state: TrackingState, trial: Trial, result: TrialResult | Non
 
 
 def set_aside(folder: Path, search: Path) -> Path | None:
-    """Keep what MLflow has of an interrupted attempt, as a small run folder whose state is killed.
+    """Keep an interrupted attempt's records for MLflow in a small run folder whose state is ``killed``.
 
     Args:
-        folder: The trial's or the refit's, about to be removed.
-        search: The search's.
+        folder: Run folder of the trial or the refit, about to be removed.
+        search: Run folder of the search.
 
     Returns:
         The new folder; None where MLflow has nothing of the attempt.
     """
     if not (folder / run_files.TRACKING).exists():
         return None
-    root = search / INTERRUPTED_FOLDER
+    root = search / run_files.INTERRUPTED
     number = 1
     while (aside := root / f"{folder.name}-{number}").exists():
         number += 1
@@ -245,13 +253,13 @@ def set_aside(folder: Path, search: Path) -> Path | None:
 
 
 class _SearchFolders:
-    """All that belongs to a search, for `imagetune sync`."""
+    """The child runs of a search for `imagetune sync`: trials, interrupted attempts and refits."""
 
     def __init__(self, folder: Path) -> None:
         self._search = read_search(folder)
 
     def sync(self, parent: Syncer) -> int:
-        """Copy every folder."""
+        """Copy every child run to MLflow, and return how many records were sent."""
         search = self._search
         ends = {result.trial.trial_id: result for result in search.results}
         sent = 0
@@ -259,15 +267,15 @@ class _SearchFolders:
             folder = search.folder_of(trial.trial_id)
             if (folder / run_files.RECIPE).exists():
                 sent += self._copy(folder, parent, trial, ends.get(trial.trial_id))
-        for folder in sorted((search.folder / INTERRUPTED_FOLDER).glob("*/")):
+        for folder in sorted((search.folder / run_files.INTERRUPTED).glob("*/")):
             sent += self._copy(folder, parent, None, None)
-        for folder in sorted(search.folder.glob(f"{BEST_FOLDER}*/")):
+        for folder in sorted(search.folder.glob(f"{run_files.BEST}*/")):
             sent += self._copy(folder, parent, None, None)
         _describe_search(parent, search.results, search.recipe.search)
         return sent
 
     def pending(self) -> int:
-        """Nobody waits for these."""
+        """Return 0: `imagetune sync` sends everything before it ends."""
         return 0
 
     def _copy(self, folder: Path, parent: Syncer, trial: Trial | None, result: TrialResult | None) -> int:
@@ -279,9 +287,9 @@ class _SearchFolders:
 
 
 def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -> TrackingState:
-    """Return what is remembered of a run, as a child of the search's; a new one gets the user's tags."""
+    """Return the tracking state of a child of the search's run; a new one gets the user's tags."""
     state = read_state(folder)
-    if state is None and folder.name.startswith(BEST_FOLDER):
+    if state is None and folder.name.startswith(run_files.BEST):
         state = planned_state(folder)
     if state is None:
         state = TrackingState(tags=dict(tags), log_model=False)
@@ -293,7 +301,7 @@ def _child_state(folder: Path, parent: TrackingState, tags: Mapping[str, str]) -
 
 
 def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: SearchConfig) -> None:
-    """Add to the search's own tracking state its best settings so far."""
+    """Set the search's objective, tags and description, by its best settings so far, in its tracking state."""
     state, objective = parent.state, search.objective
     candidates = ranking(compared_by(results, search.algorithm), direction_of(objective))
     if not candidates:
@@ -301,23 +309,23 @@ def _describe_search(parent: Syncer, results: Sequence[TrialResult], search: Sea
     best = candidates[0]
     state.metrics = {OBJECTIVE_METRIC: best.mean}
     if len(best.objectives) > 1:
-        state.metrics[f"{OBJECTIVE_METRIC}_deviation"] = stdev(best.objectives)
+        state.metrics[f"{OBJECTIVE_METRIC}_standard_deviation"] = stdev(best.objectives)
     tags = {"best_trial": best.trial.trial_id, "algorithm": search.algorithm, "objective": objective}
     state.tags = {**state.tags, **{f"imagetune.{name}": value for name, value in tags.items()}}
     state.note = search_note(parent.run_dir, candidates, trials=len(results), objective=objective)
 
 
 def _trial_note(trial: Trial, result: TrialResult | None, objective: str) -> str:
-    parts = [f"Trial {trial.trial_id} of a search: {describe_settings(trial)}."]
+    parts = [f"This run is trial {trial.trial_id} of a search, with {describe_settings(trial)}."]
     if trial.repeats is not None:
         parts.append(f"It repeats trial {trial.repeats} with seed {trial.seed}.")
     if trial.continues is not None:
-        parts.append(f"It goes on with the training of trial {trial.continues}, up to epoch {trial.epochs}.")
+        parts.append(f"It continues the training of trial {trial.continues} up to epoch {trial.epochs}.")
     if result is not None and result.objective is not None:
         where = "" if result.best_epoch is None else f" at epoch {result.best_epoch}"
-        parts.append(f"Its {objective} on validation: **{result.objective:.4f}**{where}.")
+        parts.append(f"Its validation {objective} is **{result.objective:.4f}**{where}.")
     if result is not None and result.status == "stopped":
-        parts.append("It was stopped early: earlier trials were better by then.")
+        parts.append("It was stopped early, as its best metric was worse than the median of earlier trials.")
     return " ".join(parts)
 
 
@@ -329,4 +337,4 @@ def _pending(folder: Path) -> int:
 
 
 def _nothing(*_: Any) -> None:
-    """There is no tracker yet."""
+    """Do nothing, while there is no tracker yet."""

@@ -1,4 +1,4 @@
-"""The trials of a search: how each is made from the recipe, and the phases that they run in."""
+"""Phases of a search: the trials of its algorithm, then the finalists again; and how a trial gets its recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors
 from imagetune.core.messages import Say
 from imagetune.errors import SearchError
@@ -29,24 +30,24 @@ from imagetune.search.records.journal import Event, Proposed, results_of, unfini
 from imagetune.search.records.trial import Phase, Trial, TrialResult
 from imagetune.training.setup.stopping import StopRequest
 
-# Median stopping compares with trials that began so many earlier, so that what it does hardly depends on how many run
-# at a time, and never on which of them is quicker.
+# Median stopping compares a trial with those at least so many before it, so that its decisions hardly depend on how
+# many run at a time, and never on which of them is quicker.
 _LAG = 4
 
 
 @dataclass(frozen=True)
 class Session:
-    """The trials of a search: what each is made from, and which there have been.
+    """One session of a search: its recipe and images, the events of earlier sessions, and the trials started so far.
 
     Attributes:
         loaded: The recipe and its spaces.
         data: The images of the search.
-        folder: Its run folder.
-        past: What earlier sessions did.
-        budget: What it may cost.
+        folder: Run folder of the search.
+        past: Events of earlier sessions.
+        budget: Limits on trials and hours.
         say: Prints a line for the user.
-        stop: Asked often.
-        started: Run folders of the trials of the first phase that have been started, by number.
+        stop: Request to stop, checked between trials.
+        started: Run folders of the started trials of the first phase, by number.
     """
 
     loaded: LoadedRecipe
@@ -65,7 +66,7 @@ class Session:
 
     @property
     def seed(self) -> int:
-        """Seed of the proposals."""
+        """Seed of the proposals: ``search.seed``, else the recipe's."""
         own = self.recipe.search.seed
         return self.recipe.seed if own is None else own
 
@@ -75,7 +76,10 @@ class Session:
         return direction_of(self.recipe.search.objective)
 
     def recipe_of(self, values: Mapping[NodePath, Value], seed: int | None = None) -> Recipe:
-        """Return the recipe of some settings, as `imagetune fit` would repeat it: nothing in it is a space."""
+        """Return the recipe of a setting, as `imagetune fit` would repeat it: nothing in it is a space.
+
+        Another seed changes the training alone; the splits stay those of the recipe's seed.
+        """
         recipe = checked(self.loaded.with_values(values)).recipe
         if seed is None:
             return recipe
@@ -85,10 +89,10 @@ class Session:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / "trials" / f"trial-{trial_id}"
+        return run_files.trial_folder(self.folder, trial_id)
 
     def task_of(self, trial: Trial) -> Task:
-        """Return what the trial's process needs."""
+        """Return the task of a trial for its process: folder, recipe, epochs and trials to compare with."""
         folder = self.folder_of(trial.trial_id)
         recipe = self.recipe_of(trial.values, trial.seed)
         continues = None if trial.continues is None else self.folder_of(trial.continues)
@@ -96,6 +100,7 @@ class Session:
         return Task(trial.trial_id, folder, recipe, trial.epochs, continues, self._compared(trial), probe)
 
     def _compared(self, trial: Trial) -> tuple[Path, ...]:
+        """Return the run folders of the earlier trials for median stopping; none where it is off."""
         search = self.recipe.search
         if trial.phase != "search" or search.early_stop == "none":
             return ()
@@ -105,18 +110,18 @@ class Session:
         return tuple(folder for number, folder in sorted(self.started.items()) if number < before)
 
     def remember_started(self) -> None:
-        """Note which trials earlier sessions have started: those whose folder has a status."""
+        """Restore which trials earlier sessions have started: those whose folder has a status."""
         for event in self.past_of("search"):
             trial_id = _trial_of(event).trial_id
             if RunFolder(self.folder_of(trial_id)).read_status():
                 self.started[int(trial_id)] = self.folder_of(trial_id)
 
     def may_start(self, results: Sequence[TrialResult]) -> bool:
-        """Tell whether the budget has room for one more trial."""
+        """Return whether the budget allows one more trial; the finalists' further trainings don't count."""
         return self.budget.may_start(sum(result.trial.phase == "search" for result in results))
 
     def plan(self, slots: int) -> SearchPlan:
-        """Return what is going to happen, for whoever watches."""
+        """Return the plan of the search for its watchers."""
         epochs = sum(stage.epochs for stage in self.recipe.train.stages)
         return SearchPlan(
             folder=self.folder,
@@ -130,12 +135,17 @@ class Session:
         )
 
     def past_of(self, phase: Phase) -> list[Event]:
-        """Return what earlier sessions did in a phase."""
+        """Return the events of earlier sessions that belong to a phase."""
         return [event for event in self.past if _trial_of(event).phase == phase]
 
 
 def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
-    """Run the trials of the algorithm, then the finalists once more."""
+    """Run the trials of the search algorithm, then the finalists with other seeds, and return all results.
+
+    Raises:
+        SearchError: Every trial failed.
+        CheckpointError: The journal doesn't fit what this version proposes.
+    """
     config = session.recipe.search
     proposer = proposer_of(session.loaded, seed=session.seed, folder=session.folder, past=session.past_of("search"))
     results = run_trials(proposer, runner, known=[], past=session.past_of("search"))
@@ -152,7 +162,10 @@ def run_phases(session: Session, runner: Runner) -> list[TrialResult]:
 def _final_trials(
     session: Session, runner: Runner, results: Sequence[TrialResult], finals: Sequence[Trial]
 ) -> list[TrialResult]:
-    """Run those of the finalists' trials that no earlier session has; with more trials there may be other finalists."""
+    """Run the finalists' trials that no earlier session has run, and return all results.
+
+    A resumed search may have more trials than before, and so other finalists: results of the former ones are kept.
+    """
     before = results_of(session.past_of("final"))
     names = {result.trial.trial_id for result in before}
     open_then = {trial.trial_id for trial in unfinished(session.past_of("final"))}
@@ -165,30 +178,30 @@ def _final_trials(
 
 @dataclass(frozen=True)
 class Watched:
-    """Remembers which trials have a folder, notes deaths there, and passes on."""
+    """A listener that records started trials and the failure of dead ones, and then calls the search's watcher."""
 
     session: Session
     watcher: Watcher
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Note its folder."""
+        """Record the folder of a started trial."""
         if trial.phase == "search":
             self.session.started[int(trial.trial_id)] = task.folder
         self.watcher.trial_started(trial, task)
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Note a death that the trial could not note itself."""
+        """Write the failure of a trial whose process died into its folder."""
         if task is not None:
-            _note_death(result, task)
+            _record_death(result, task)
         self.watcher.trial_ended(result, task)
 
     def tick(self) -> None:
-        """Pass it on."""
+        """Pass the tick on to the watcher."""
         self.watcher.tick()
 
 
-def _note_death(result: TrialResult, task: Task) -> None:
-    """Note in a trial's folder what failed and why, where its process died before it could."""
+def _record_death(result: TrialResult, task: Task) -> None:
+    """Write state and error of a failed trial into its status.json, where its process died before it could."""
     if result.status != "failed":
         return
     folder = RunFolder(task.folder)
@@ -207,7 +220,9 @@ def _trial_of(event: Event) -> Trial:
 
 
 def all_failed(results: Sequence[TrialResult], folder: Path) -> SearchError:
-    """Return the error of a search without one good trial: the first cause."""
+    """Return the error of a search whose trials all failed, with the cause of the first failure."""
     first = results[0]
     what = f"all {len(results)} trials failed; the first (trial {first.trial.trial_id}): {first.error}"
-    return SearchError(what, where=str(folder / "search.csv"), hint="mend the cause, or narrow the spaces")
+    return SearchError(
+        what, where=str(folder / run_files.SEARCH_TABLE), hint="fix the cause, or narrow the search spaces"
+    )

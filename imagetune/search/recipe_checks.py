@@ -1,4 +1,4 @@
-"""What a search refuses before it reads an image."""
+"""Checks of a search's recipe before an image is read: spaces, grid size, folds and validation split."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from imagetune.search.records.bakeoff_result import check_bakeoff
 
 
 def check_recipe(loaded: LoadedRecipe) -> None:
-    """Check what can be checked before there is a folder.
+    """Check that a recipe can be searched.
 
     Raises:
-        RecipeError: There is no space, or a grid has more points than ``search.trials``.
+        RecipeError: There is no search space, a grid has more points than ``search.trials``, the spaces are not those
+            of a bake-off, ``evaluate.folds`` is set, or there are no validation images.
     """
     recipe, config = loaded.recipe, loaded.recipe.search
     if not loaded.spaces:

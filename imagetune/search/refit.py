@@ -1,4 +1,4 @@
-"""The winner of a search trained once more, and tested once."""
+"""Refit of a search's winner: trained once more, and tested once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median_low, stdev
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors, write_csv
 from imagetune.core.messages import Say, say_nothing
 from imagetune.core.text import format_count
@@ -31,20 +32,16 @@ from imagetune.search.proposers.finalists import Candidate
 from imagetune.training.setup.events import Listener
 from imagetune.training.setup.stopping import StopRequest
 
-BEST_RECIPE = "best.yaml"
-BEST_FOLDER = "best"
-IMAGES_TABLE = "images.csv"
-
 
 @dataclass(frozen=True)
 class Refit:
-    """The winner's run.
+    """The refit of the winner, a finished run.
 
     Attributes:
         folder: Its run folder.
         evaluation: Content of its evaluation.json.
-        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
-        fresh: Whether this session made it, and not an earlier one.
+        missed: Requirements (``evaluate.require``) that the test missed, and by how much.
+        fresh: Whether this session trained it, and not an earlier one.
     """
 
     folder: Path
@@ -63,18 +60,20 @@ def refit(
     say: Say,
     stop: StopRequest,
 ) -> Refit:
-    """Train the winner's recipe and open the test split, once; what an interrupted session left there is replaced.
+    """Train the winner's recipe and test it, the only time that a search opens the test split.
+
+    What an interrupted session left in the folder is replaced.
 
     A finished run of an earlier winner, which more trials have beaten, is kept beside it as ``best-1``, ``best-2``, ...
 
     Args:
-        recipe: From `refit_recipe`.
-        data: Its images.
+        recipe: Recipe from `refit_recipe`.
+        data: Images of the recipe.
         folder: The run folder to make.
-        parent_run_id: MLflow run of the search.
-        listener: Hears of progress.
+        parent_run_id: Id of the search's MLflow run; None where it isn't tracked.
+        listener: Called with the training's progress.
         say: Prints a line for the user.
-        stop: Asked after every step.
+        stop: Request to stop, checked after every step.
     """
     make_room(folder)
     run = run_recipe(recipe, data, run_dir=folder, listener=listener, say=say, stop=stop, parent_run_id=parent_run_id)
@@ -82,16 +81,16 @@ def refit(
 
 
 def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
-    """Return the winner's run where an earlier session has finished it, None where it is still to be made.
+    """Return the refit that an earlier session has finished; None where it is still to be trained.
 
     Args:
-        folder: Where it would be.
-        recipe: What it would train.
+        folder: Run folder of the refit.
+        recipe: Recipe of the refit now; a run of another recipe is none.
     """
     best = RunFolder(folder)
     if best.read_status().get("state") != "finished" or not best.evaluation.is_file():
         return None
-    # What can't be read is made again, beside what is left of it.
+    # A run that can't be read is trained again: `make_room` moves it aside and loses nothing.
     with contextlib.suppress(OSError, ValueError, RecipeError):
         evaluation = json.loads(best.evaluation.read_text(encoding="utf-8"))
         if _trained_with(best, recipe):
@@ -100,7 +99,7 @@ def finished_refit(folder: Path, recipe: Recipe) -> Refit | None:
 
 
 def complete_refit(folder: Path, *, tracked: bool, say: Say) -> None:
-    """Write the page of a finished run, and send it to MLflow, where its session was cut short before that.
+    """Write the report of a finished refit and send it to MLflow, where an earlier session ended before that.
 
     Args:
         folder: The winner's run folder.
@@ -129,14 +128,14 @@ def make_room(folder: Path) -> None:
 
 
 def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: str, fitted: str) -> None:
-    """Write ``best.yaml`` into a search's folder, with its score at its head.
+    """Write ``best.yaml`` into a search's folder, with the winner's validation metric as a comment at its head.
 
     Args:
-        recipe: What `imagetune fit best.yaml` shall repeat.
-        winner: Its trials.
-        folder: The search's.
-        objective: The validation metric that they were judged by.
-        fitted: What it is trained on, in words.
+        recipe: Recipe that `imagetune fit best.yaml` repeats.
+        winner: The winning settings with their trials.
+        folder: Run folder of the search.
+        objective: Name of the validation metric.
+        fitted: One line on the images and epochs that it is trained with.
     """
     metrics = winner.objectives
     one = f"{objective} {winner.mean:.4f} on validation"
@@ -148,42 +147,41 @@ def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: st
         fitted,
         "imagetune fit best.yaml repeats the training and the test of best/",
     ]
-    write_recipe(recipe, folder / BEST_RECIPE, heading=lines)
+    write_recipe(recipe, folder / run_files.BEST_RECIPE, heading=lines)
 
 
 def refit_recipe(recipe: Recipe, winner: Candidate, data: Data, *, folder: Path, say: Say) -> tuple[Recipe, Data, str]:
-    """Return the recipe of the refit, its images, and in words what it trains on.
+    """Return the recipe of the refit, its images, and one line on what it trains on.
 
     ``search.refit: train`` is the winner's own recipe. With ``train_and_val`` the validation images are trained on as
     well, for the epochs after which validation was best (the median over the winner's seeds), and the last weights are
     kept: there is nothing left to stop by.
 
     Args:
-        recipe: The winner's, complete.
-        winner: Its trials.
+        recipe: The complete recipe of the winner.
+        winner: The winning settings with their trials.
         data: The images of the search.
-        folder: The search's; a table of the images is written there where the recipe alone can't give these splits.
+        folder: Run folder of the search; a table of the images is written there where the recipe alone can't give these
+            splits.
         say: Prints a line for the user.
 
     Raises:
         DataError: The images have changed since the search began.
     """
     if recipe.search.refit == "train":
-        return recipe, data, "Trained on the training images, its best epoch chosen on the validation images"
-    recipe, epochs = _cut(recipe, winner)
+        return recipe, data, "It is trained on the training images; the validation images choose its best epoch"
+    recipe, epochs = _cut_to_best(recipe, winner)
     split = recipe.data.split.model_copy(update={"val": 0.0, "seed": recipe.split_seed})
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"split": split})})
-    recipe, merged = _merged(plain, data, folder)
-    say(
-        "refit",
-        f"{len(merged.splits.train)} images of training and validation together, {format_count(epochs, 'epoch')}",
-    )
-    told = f"Trained on training and validation images together for {epochs} epochs, as many as were best"
-    return recipe, merged, told
+    recipe, merged = _merge(plain, data, folder)
+    images = f"{len(merged.splits.train)} images of training and validation together"
+    say("refit", f"{images}, {format_count(epochs, 'epoch')}")
+    fitted = f"It is trained on training and validation images together for {epochs} epochs, as many as were best"
+    return recipe, merged, fitted
 
 
 def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe cut to ``epochs`` in all: the stages in order, as far as they reach."""
+    """Return the recipe with its stages, in order, cut to ``epochs`` epochs in all."""
     stages: list[StageConfig] = []
     for stage in recipe.train.stages:
         if epochs <= 0:
@@ -194,12 +192,12 @@ def cut_to_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def best_epochs(winner: Candidate) -> int | None:
-    """Return after how many epochs validation was best: the median over the winner's seeds, the lower of two."""
+    """Return the best number of epochs by validation: the (lower) median over the winner's seeds; None if unknown."""
     known = [result.best_epoch for result in winner.results if result.best_epoch is not None]
     return median_low(known) if known else None
 
 
-def _cut(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
+def _cut_to_best(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
     """Return the recipe without early stopping for as many epochs as were best, and how many those are."""
     whole = sum(stage.epochs for stage in recipe.train.stages)
     epochs = min(best_epochs(winner) or winner.trial.epochs or whole, whole)
@@ -211,41 +209,42 @@ def _cut(recipe: Recipe, winner: Candidate) -> tuple[Recipe, int]:
     return cut.model_copy(update={"train": train}), epochs
 
 
-def _merged(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
+def _merge(recipe: Recipe, data: Data, folder: Path) -> tuple[Recipe, Data]:
     """Return a recipe that trains on training and validation images and tests on the same, and its images."""
-    if (found := _same_test(recipe, data)) is not None:
+    if (found := _read_same_test(recipe, data)) is not None:
         return recipe, found
-    table, classes = folder / IMAGES_TABLE, recipe.data.classes
+    table, classes = folder / run_files.IMAGES_TABLE, recipe.data.classes
     _write_table(data.splits, recipe.data.columns, table)
     if recipe.data.task != "regression":
         classes = data.splits.class_names
     update = {"source": str(table), "classes": classes}
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
-    if (found := _same_test(recipe, data)) is None:
+    if (found := _read_same_test(recipe, data)) is None:
         raise DataError("the images have changed since the search began", where=str(table))
     return recipe, found
 
 
-def _same_test(recipe: Recipe, data: Data) -> Data | None:
+def _read_same_test(recipe: Recipe, data: Data) -> Data | None:
     """Return the recipe's images where they are those of the search with nothing in validation, else None."""
     try:
-        # What there is to say of the images was said.
+        # The search has reported on these images already.
         found = read_data(recipe, say=say_nothing)
     except DataError:
         return None
     before, after = data.splits, found.splits
     same = not after.val and after.class_names == before.class_names
-    same &= _content((*before.train, *before.val), data) == _content(after.train, found)
-    same &= _content(open_holdout(before), data) == _content(open_holdout(after), found)
+    same &= _fingerprints((*before.train, *before.val), data) == _fingerprints(after.train, found)
+    same &= _fingerprints(open_holdout(before), data) == _fingerprints(open_holdout(after), found)
     return found if same else None
 
 
-def _content(records: Iterable[Record], data: Data) -> set[tuple[str, str, str | None]]:
+def _fingerprints(records: Iterable[Record], data: Data) -> set[tuple[str, str, str | None]]:
+    """Return path, label and SHA-256 of each image."""
     return {(str(Path(record.path)), record.label, data.audit.hashes.get(record.path)) for record in records}
 
 
 def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
-    """Write where every image is, whole paths, and in which split: those of training and validation in train."""
+    """Write a table of all images, by absolute path, with those of training and validation in the train split."""
     own = (columns.path, columns.label, columns.split, columns.group)
     slices = [name for name in columns.slices if name not in own]
     sides = {"train": (*splits.train, *splits.val), "test": open_holdout(splits)}
@@ -258,7 +257,7 @@ def _write_table(splits: Splits, columns: ColumnsConfig, path: Path) -> None:
 
 
 def _trained_with(best: RunFolder, recipe: Recipe) -> bool:
-    """Tell whether a run's recipe is this one, but for what the run has settled itself."""
+    """Return whether a run was trained with this recipe, apart from what was ``auto`` in it."""
     then = load_recipe(best.recipe).recipe
     data = recipe.data.model_copy(update={"workers": then.data.workers})
     train = recipe.train

@@ -1,4 +1,4 @@
-"""Who may write a search's folder, and whether what is there can be gone on with."""
+"""Resuming a search: the lock on its folder, and checks that recipe, journal and images are still the same."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from imagetune.recipe.schema import Recipe
 from imagetune.recipe.used_plugins import used_plugins
 from imagetune.run_folder.folder import RUNS, RunFolder, lock_document
 from imagetune.runs.prepare import Data
-from imagetune.search.records.journal import JOURNAL_NAME, Event, Proposed
-from imagetune.search.records.table import STATE_NAME
+from imagetune.search.records.journal import Event, Proposed
 
 LOCK_NAME = ".search.lock"
-_LOST_IMAGES = "it says which images the search was of: put it back, or search without it in another folder"
-# What may differ without making it another training; the images and their splits are compared by themselves.
+_LOST_IMAGES = "it records the images of the search: put it back, or start a new search in another folder"
+# These don't change what a trial learns; the images and their splits are compared by their content.
 _FREE = (
     *("name", "search", "tracking", "card", "evaluate", "train.jit_compile"),
     *("data.source", "data.split", "data.columns", "data.audit", "data.on_bad_image", "data.max_pixels"),
@@ -36,14 +35,14 @@ _FREE = (
 
 
 def check_resumable(run_dir: Path | None) -> Path:
-    """Return the folder of the search to go on with.
+    """Return the run folder of the search to resume.
 
     Raises:
-        CheckpointError: None is named, or there is no search in it.
+        CheckpointError: No folder is named, or there is no search in it.
     """
     if run_dir is None:
-        raise CheckpointError("--resume needs the run folder of a search", hint=_name_it())
-    if not (run_dir / STATE_NAME).is_file():
+        raise CheckpointError("--resume needs the run folder of a search", hint=_suggest_run_dir())
+    if not (run_dir / run_files.SEARCH).is_file():
         hint = "leave out --resume to start one there" if not run_dir.exists() else "name the folder of a search"
         raise CheckpointError("there is no search to go on with", where=str(run_dir), hint=hint)
     return run_dir
@@ -51,7 +50,7 @@ def check_resumable(run_dir: Path | None) -> Path:
 
 @contextmanager
 def only_search(folder: Path) -> Iterator[None]:
-    """Keep other searches out of a folder during the block; the system lets go when the process ends, however.
+    """Lock a folder against other searches during the block; the system unlocks it when the process ends, however.
 
     Raises:
         CheckpointError: Another process searches there.
@@ -64,7 +63,7 @@ def only_search(folder: Path) -> Iterator[None]:
         except Timeout:
             pid = RunFolder(folder).read_status().get("pid")
             who = "another process" if pid is None else f"process {pid}"
-            hint = "wait for it to end, or stop it and go on with --resume"
+            hint = "wait for it to end, or stop it and continue with --resume"
             raise CheckpointError(f"{who} is searching here", where=str(folder), hint=hint) from None
     try:
         yield
@@ -73,19 +72,19 @@ def only_search(folder: Path) -> Iterator[None]:
 
 
 def is_free(key: str) -> bool:
-    """Tell whether a key of a recipe, such as ``data.workers``, may differ without making it another training."""
+    """Return whether a recipe key, such as ``data.workers``, may change without making it another training."""
     return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
 
 
 def check_same_training(folder: RunFolder, recipe: Recipe) -> None:
-    """Check that the trials still to come are trained as those that have been.
+    """Check that further trials are trained as the earlier ones: nothing outside the spaces has changed.
 
     Args:
-        folder: The search's.
-        recipe: As it is now, spaces at their defaults.
+        folder: Run folder of the search.
+        recipe: The recipe as it is now, spaces at their defaults.
 
     Raises:
-        CheckpointError: What is the same for all trials is no longer what it was.
+        CheckpointError: A value that is the same for all trials has changed.
         RecipeError: The recipe of the earlier sessions can't be read.
     """
     differences = recipe_differences(load_recipe(folder.recipe).recipe, recipe)
@@ -93,41 +92,42 @@ def check_same_training(folder: RunFolder, recipe: Recipe) -> None:
     if changed:
         key, then, now = changed[0]
         others = f" (and {', '.join(each[0] for each in changed[1:])})" if len(changed) > 1 else ""
-        what = f"the recipe changed since: {key} was {_shown(then)}, now it is {_shown(now)}{others}"
+        what = f"the recipe changed since: {key} was {_format_value(then)}, now it is {_format_value(now)}{others}"
         hint = "undo the change, or search in another folder with --run-dir"
         raise CheckpointError(what, where=str(folder.recipe), hint=hint)
 
 
 def check_journal(folder: RunFolder, past: Sequence[Event]) -> None:
-    """Check that the journal has not lost a trial that ended: it would be run again, over what it left.
+    """Check that the journal has every trial that ended; one that it lost would be run again, over its own files.
 
     Args:
-        folder: The search's.
-        past: What the journal says.
+        folder: Run folder of the search.
+        past: Events of the journal.
 
     Raises:
-        CheckpointError: There are such trials.
+        CheckpointError: A trial's folder has ended, and the journal says nothing of it.
     """
-    known = {f"trial-{event.trial.trial_id}" for event in past if isinstance(event, Proposed)}
-    places = sorted((folder.path / "trials").glob("trial-*/"))
+    known = {run_files.trial_folder_name(event.trial.trial_id) for event in past if isinstance(event, Proposed)}
+    places = sorted((folder.path / run_files.TRIALS).glob(f"{run_files.trial_folder_name('*')}/"))
     lost = [place.name for place in places if place.name not in known and _has_ended(place)]
     if lost:
-        what = f"says nothing of {', '.join(lost)} below {folder.path / 'trials'}, which ended"
+        what = f"says nothing of {', '.join(lost)} below {folder.path / run_files.TRIALS}, which ended"
         hint = "put the whole file back, or search in another folder with --run-dir"
-        raise CheckpointError(what, where=str(folder.path / JOURNAL_NAME), hint=hint)
+        raise CheckpointError(what, where=str(folder.path / run_files.JOURNAL), hint=hint)
 
 
 def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool) -> None:
-    """Write which images the search uses and how they are split, or check that they are still the same.
+    """Write the images of a search and their splits (splits.csv, lock.json), or check that they are still the same.
 
     Args:
-        folder: The search's.
-        recipe: The one whose spaces are searched.
-        data: The images.
+        folder: Run folder of the search.
+        recipe: The search's recipe, spaces at their defaults.
+        data: The images of the search.
         begun: Whether there are trials of these images already.
 
     Raises:
-        CheckpointError: Images came, went, changed, or moved to another split since, or nobody can tell.
+        CheckpointError: Images came, went, changed, or moved to another split since, or the record of them
+            can't be read.
     """
     lock = folder.path / run_files.LOCK
     if begun or (folder.splits.exists() and lock.exists()):
@@ -138,8 +138,8 @@ def record_images(folder: RunFolder, recipe: Recipe, data: Data, *, begun: bool)
     )
 
 
-def _name_it() -> str:
-    found = sorted(Path(RUNS).glob(f"*/{STATE_NAME}"), key=lambda path: path.stat().st_mtime)
+def _suggest_run_dir() -> str:
+    found = sorted(Path(RUNS).glob(f"*/{run_files.SEARCH}"), key=lambda path: path.stat().st_mtime)
     if not found:
         return "name it, as in: imagetune search RECIPE --run-dir runs/NAME --resume"
     return f"the latest is {found[-1].parent}: imagetune search RECIPE --run-dir {found[-1].parent} --resume"
@@ -147,12 +147,12 @@ def _name_it() -> str:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a search.
+    """An image of a search, for comparison with what it was in another session.
 
     Attributes:
         labelled: Its label and its group.
         split: The split that it is in.
-        sha256: Of its content; empty where that was never noted.
+        sha256: SHA-256 of its content; empty where that was never recorded.
     """
 
     labelled: tuple[str, str]
@@ -164,8 +164,8 @@ def recorded_images(folder: RunFolder) -> dict[str, Image]:
     """Return the images that a search began with, by path below their root.
 
     Raises:
-        CheckpointError: What it has noted of them can't be read.
-        RecipeError: Nor can its recipe.
+        CheckpointError: splits.csv or lock.json can't be read.
+        RecipeError: The search's recipe can't be read.
     """
     source = Path(load_recipe(folder.recipe).recipe.data.source)
     try:
@@ -184,13 +184,13 @@ def recorded_images(folder: RunFolder) -> dict[str, Image]:
 
 
 def _hash_of(path: str, source: Path, hashes: Mapping[str, str]) -> str:
-    """Return the hash of an image of splits.csv, wherever its source has been moved to since."""
-    # A table's images are told relative to its folder.
+    """Return the SHA-256 of an image of splits.csv by its path below the source, or below the source's folder."""
+    # Paths in a table of images are relative to the folder that it lies in.
     return next((found for root in (source, source.parent) if (found := hashes.get(str(root / path)))), "")
 
 
 def present_images(data: Data) -> dict[str, Image]:
-    """Return the images of a search that begins, by path below their root."""
+    """Return the images as they are now, by path below their root."""
     splits = data.splits
     return {
         told_path(record.path, splits.root): Image(
@@ -204,11 +204,12 @@ def _has_ended(trial: Path) -> bool:
     return RunFolder(trial).read_status().get("state") in ("finished", "failed")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
 
 
 def _check_same(then: Mapping[str, Image], now: Mapping[str, Image], path: Path) -> None:
+    """Check that images, labels, groups and splits are the same; the error names each kind of change once."""
     both = sorted(then.keys() & now.keys())
     kinds = {
         "gone": sorted(then.keys() - now.keys()),
@@ -217,7 +218,7 @@ def _check_same(then: Mapping[str, Image], now: Mapping[str, Image], path: Path)
         "with another label or group": [name for name in both if then[name].labelled != now[name].labelled],
         "in another split": [name for name in both if then[name].split != now[name].split],
     }
-    told = [f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names]
-    if told:
+    changes = [f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names]
+    if changes:
         hint = "put the images back, or search in another folder with --run-dir, with search.warm_start for this one"
-        raise CheckpointError(f"the images changed since: {', '.join(told)}", where=str(path), hint=hint)
+        raise CheckpointError(f"the images changed since: {', '.join(changes)}", where=str(path), hint=hint)

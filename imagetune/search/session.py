@@ -1,4 +1,4 @@
-"""A search from its recipe to its best model: trials, finalists, refit, one test."""
+"""Hyperparameter search from its recipe to its best model: trials, finalists, refit, one test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imagetune.core import run_files
 from imagetune.core.files import write_text
 from imagetune.core.messages import Say
 from imagetune.recipe.document import NodePath
@@ -33,7 +34,7 @@ from imagetune.search.records.findings import NO_FINDINGS, Findings, plan_messag
 from imagetune.search.records.journal import Event, Journal, results_of
 from imagetune.search.records.table import Table, describe_search, open_records, write_table
 from imagetune.search.records.trial import TrialResult
-from imagetune.search.refit import BEST_FOLDER, Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
+from imagetune.search.refit import Refit, complete_refit, finished_refit, refit, refit_recipe, write_best
 from imagetune.search.report.write import write_last_report
 from imagetune.search.resume import check_journal, check_resumable, check_same_training, only_search, record_images
 from imagetune.search.trial_process.folds import check_folds
@@ -44,17 +45,17 @@ from imagetune.training.setup.stopping import StopRequest
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search and the run of its best recipe.
+    """Result of a finished search.
 
     Attributes:
-        folder: The search's run folder.
+        folder: Run folder of the search.
         recipe: Its recipe, spaces at their defaults.
-        paths: What was searched.
-        results: How every trial ended, in that order.
+        paths: Recipe paths of the search spaces.
+        results: Results of all trials, in the order in which they ended.
         candidates: The settings that have a metric, the winner first.
-        best: The winner's run.
+        best: The refit of the winner.
         added: How many trials this session has added to those of earlier ones.
-        findings: What a sweep or a bake-off has found beside the winner.
+        findings: Effects of a sweep's settings or a bake-off's backbones; empty for other algorithms.
     """
 
     folder: Path
@@ -93,16 +94,16 @@ def search(
     Args:
         recipe: The YAML file, or the same as a mapping.
         overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
-        run_dir: The run folder; one is named and made under runs/ by default.
-        resume: Go on with the search in ``run_dir``.
-        listener: Hears of the refit's progress.
-        watcher: Hears of trials.
-        say: Hears what happens.
-        stop: Asked between trials and after every step of the refit.
+        run_dir: The run folder; by default one is named and created below runs/.
+        resume: Continue the search in ``run_dir``.
+        listener: Called with the refit's progress.
+        watcher: Called when trials start and end.
+        say: Prints a line for the user.
+        stop: Request to stop, checked between trials and after every step of the refit.
 
     Raises:
         RecipeError: There is nothing to search, or a space where none can be.
-        CheckpointError: The folder has no such search to go on with, or another one.
+        CheckpointError: The folder has no search to resume, or another one.
         SearchError: Every trial failed.
     """
     loaded = load_checked_recipe(recipe, overrides)
@@ -117,16 +118,16 @@ def search(
     check_folds(data, loaded.recipe)
     copies = TrialCopies(loaded.recipe)
     warm = warm_start_of(loaded, data, resumed=run_dir if resume else None, say=say)
-    with _opened(loaded, run_dir, resume=resume) as folder:
+    with _open_folder(loaded, run_dir, resume=resume) as folder:
         if not resume:
-            # Before search.json, with which there is a search to resume.
+            # Before search.json, from which on there is a search to resume: it must not come without its warm start.
             keep_warm_start(warm, folder.path)
-        # What can't be gone on with is refused before anything of it is changed.
+        # A search that can't be resumed is refused before any of its files is changed.
         records = _open_records(loaded, data, folder)
         say("run folder", str(folder.path))
         if planned := plan_message(loaded):
             say(*planned)
-        with _recorded(folder, loaded.recipe, copies, say) as tracker:
+        with _tracked(folder, loaded.recipe, copies, say) as tracker:
             watchers = Watchers([copies, watcher])
             return _search(loaded, data, records, tracker, listener, watchers, say, stop)
 
@@ -160,7 +161,7 @@ def _search(
         raise all_failed(judged, folder.path)
     winner = candidates[0]
     watcher.refit_started(winner)
-    best = _best(session, winner, tracker, listener)
+    best = _refit_winner(session, winner, tracker, listener)
     return Search(
         folder.path,
         loaded.recipe,
@@ -173,13 +174,13 @@ def _search(
     )
 
 
-def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Listener) -> Refit:
-    """Write best.yaml, and train and test what it says, unless an earlier session has."""
+def _refit_winner(session: Session, winner: Candidate, tracker: Tracker, listener: Listener) -> Refit:
+    """Write best.yaml, and train and test its recipe, unless an earlier session has."""
     folder, say = session.folder, session.say
     own = session.recipe_of(winner.trial.values)
     recipe, data, fitted = refit_recipe(own, winner, session.data, folder=folder, say=say)
     write_best(recipe, winner, folder=folder, objective=own.search.objective, fitted=fitted)
-    place = folder / BEST_FOLDER
+    place = folder / run_files.BEST
     if (done := finished_refit(place, recipe)) is not None:
         say("finished", f"{place} was trained and tested in an earlier session")
         complete_refit(place, tracked=recipe.tracking.enabled, say=say)
@@ -196,8 +197,8 @@ def _best(session: Session, winner: Candidate, tracker: Tracker, listener: Liste
 
 
 @contextmanager
-def _recorded(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -> Iterator[Tracker]:
-    """Track the search as a run of its own with its trials below it, and note how it ends."""
+def _tracked(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) -> Iterator[Tracker]:
+    """Track the search as an MLflow run with its trials as children, and record how it ends."""
     folder.write_status("running")
     tracking = recipe.tracking.model_copy(update={"log_model": False})
     with failure_noted(folder):
@@ -216,8 +217,8 @@ def _recorded(folder: RunFolder, recipe: Recipe, copies: TrialCopies, say: Say) 
 
 
 @contextmanager
-def _opened(loaded: LoadedRecipe, run_dir: Path | None, *, resume: bool) -> Iterator[RunFolder]:
-    """Make the search's folder, or open it again, and keep other searches out of it."""
+def _open_folder(loaded: LoadedRecipe, run_dir: Path | None, *, resume: bool) -> Iterator[RunFolder]:
+    """Create the search's folder or open it again, locked against other searches during the block."""
     if resume and run_dir is not None:
         folder = RunFolder(run_dir.absolute())
     else:
@@ -230,7 +231,7 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
     """Start the records of a search, or open those of its earlier sessions.
 
     Raises:
-        CheckpointError: They are corrupted, or of another search, other trainings or other images.
+        CheckpointError: They are corrupted, or belong to another search, other trainings or other images.
     """
     config, spaces = loaded.recipe.search, loaded.spaces
     seed = loaded.recipe.seed if config.seed is None else config.seed
@@ -240,7 +241,7 @@ def _open_records(loaded: LoadedRecipe, data: Data, folder: RunFolder) -> _Recor
         check_same_training(folder, loaded.recipe)
     check_journal(folder, past)
     record_images(folder, loaded.recipe, data, begun=bool(past))
-    # As this session has it: images may lie elsewhere now, and there may be more trials to come.
+    # The recipe of this session replaces the former one: images may lie elsewhere now, more trials may be asked for.
     write_text(folder.recipe, searchable_yaml(replace(loaded, recipe=without_password(loaded.recipe))))
     write_table(table, results_of(past))
     return _Records(folder, journal, table, past)

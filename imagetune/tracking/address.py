@@ -1,4 +1,4 @@
-"""Where MLflow's store is, and how to speak of it without giving its password away."""
+"""Address of MLflow's tracking store: resolved from recipe and environment, and redacted for display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run folder says, as MLflow's parameters, metrics, tags and data sets."""
+"""MLflow's parameters, metrics, tags and data sets, as the files of a run folder give them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_KEY = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 5000
 
-# These sections say how a run is looked after, not what it is: they would only crowd the comparison of runs.
+# These sections don't change what is trained: they would only crowd MLflow's comparison of runs.
 _LEFT_OUT = ("tracking", "search", "card")
 # One value each: a nested list spread over dozens of numbered parameters says nothing.
 _WHOLE = ("data.augmentation", "data.classes", "evaluate.require")
@@ -42,11 +42,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run.
+    """The image set of a run, which MLflow calls its data set.
 
     Attributes:
-        name: The source's own name.
-        source: Where it is.
+        name: Last part of the source's path.
+        source: Path of the folder or table.
         digest: Fingerprint of the splits and of every image's content, 16 hexadecimal digits.
         counts: Images by split.
         classes: How many class names there are.
@@ -60,18 +60,18 @@ class ImageSet:
 
 
 def read_recipe(run_dir: Path) -> dict[str, Any]:
-    """Return the resolved recipe's values; empty while there is none."""
+    """Return the resolved recipe's values as a nested mapping; empty while there is no recipe."""
     path = run_dir / run_files.RECIPE
     return parse_document(path.read_text(encoding="utf-8"), name=str(path)).root if path.exists() else {}
 
 
 def run_status(status: Mapping[str, Any]) -> str:
-    """Return MLflow's name of the state in status.json."""
+    """Return the run state in status.json by MLflow's name: RUNNING, FINISHED, FAILED or KILLED."""
     return _STATUS.get(str(status.get("state")), "RUNNING")
 
 
 def recipe_parameters(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten a recipe to MLflow parameters: ``train.stages.0.name``, lists of plain values as one text."""
+    """Return a recipe as flat MLflow parameters: ``train.stages.0.name``; a list of plain values is one text."""
     sections = {key: value for key, value in recipe.items() if key not in _LEFT_OUT}
     return {_key(key): _text(value)[:MAX_PARAMETER] for key, value in _flatten(sections, "")}
 
@@ -97,7 +97,7 @@ def test_metrics(evaluation: Mapping[str, Any]) -> list[Estimate]:
 
 
 def metric_metrics(metrics: list[Estimate]) -> dict[str, float]:
-    """Return the test metrics as metrics: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
+    """Return the test metrics by MLflow's names: ``test/accuracy``, ``test_interval/accuracy_low`` and ``_high``.
 
     MLflow draws a section of charts for each prefix; the ends of the intervals would bury the metrics in theirs.
     """
@@ -112,7 +112,7 @@ def metric_metrics(metrics: list[Estimate]) -> dict[str, float]:
 
 
 def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """Return what a cross-validation found as metrics: name, value and step.
+    """Return the metrics of a cross-validation for MLflow: name, value and step of each.
 
     ``folds/accuracy`` is the mean over the folds and ``folds_interval/accuracy_low`` and ``_high`` its corrected
     interval, at step 0; ``fold/accuracy`` has the metric of each fold at the fold's number.
@@ -128,7 +128,7 @@ def fold_metrics(evaluation: Mapping[str, Any]) -> list[tuple[str, float, int]]:
 
 
 def image_set(run_dir: Path, recipe: Mapping[str, Any]) -> ImageSet | None:
-    """Return what splits.csv says about the images; None while it isn't written."""
+    """Return the run's image set from splits.csv and lock.json; None while there is no splits.csv."""
     path = run_dir / run_files.SPLITS
     if not path.exists():
         return None
@@ -162,19 +162,20 @@ def metric_lines(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
-    """Return what a search's journal says of its ended trials that have a metric, as metrics.
+    """Return the objective of each ended trial of a search and the best one so far, as metrics for MLflow.
 
     Returns:
-        For each its place among the ended trials from 1, ``trial_objective`` and ``best_objective``, and when it ended
-        in milliseconds since the epoch. Finalists' other seeds never make the best: they weren't chosen.
+        For each trial with a metric: its place among the ended trials from 1, ``trial_objective`` and
+        ``best_objective``, and when it ended in milliseconds since 1970. The finalists' other seeds never make the
+        best: they were not chosen by the search.
     """
-    objective = str(read_json_object(run_dir / "search.json").get("objective"))
-    smaller = objective in METRICS and is_lower_better(objective)
+    objective = str(read_json_object(run_dir / run_files.SEARCH).get("objective"))
+    lower_is_better = objective in METRICS and is_lower_better(objective)
     phases: dict[str, str] = {}
     found: list[tuple[int, dict[str, float], int]] = []
     ended = 0
     best: float | None = None
-    for line in read_json_lines(run_dir / "journal.jsonl"):
+    for line in read_json_lines(run_dir / run_files.JOURNAL):
         name = str(line.get("trial_id"))
         if line.get("event") == "proposed":
             phases[name] = str(line.get("phase"))
@@ -183,7 +184,7 @@ def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
         if not _is_finite(line.get("objective")):
             continue
         value = float(line["objective"])
-        if phases.get(name) == "search" and (best is None or (value < best) == smaller):
+        if phases.get(name) == "search" and (best is None or (value < best) == lower_is_better):
             best = value
         metrics = {"trial_objective": value} | ({} if best is None else {"best_objective": best})
         found.append((ended, metrics, int(1000 * (line["began"] + line["seconds"]))))
@@ -191,7 +192,7 @@ def trial_metrics(run_dir: Path) -> list[tuple[int, dict[str, float], int]]:
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags whose names and lengths MLflow accepts."""
+    """Return tags with names and lengths that MLflow accepts; longer values are cut."""
     return {_key(name): str(value)[:MAX_TAG] for name, value in tags.items()}
 
 

@@ -1,4 +1,4 @@
-"""The text at the top of a run's page in MLflow: what a reviewer wants to know first."""
+"""Description of a run, at the top of its page in MLflow: what a reviewer wants to know first."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from imagetune.recipe.metrics import METRICS
 from imagetune.tracking.content import Estimate, ImageSet
 
-# Those that some report shows first; the others are among the metrics.
+# What some report shows first. A description is read at a glance; the other metrics have charts of their own.
 _SHOWN = tuple(name for name, metric in METRICS.items() if metric.cards)
-_MAX_FOLD_SHARE = 3
+_MAX_FOLD_METRICS = 3
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
@@ -21,21 +21,29 @@ def run_description(
     metrics: list[Estimate],
     images: ImageSet | None,
 ) -> str:
-    """Return Markdown: state, test metrics with intervals, the verdict, model, stages and images."""
+    """Return a run's description as Markdown: state, test metrics with intervals, verdict, model, stages and images.
+
+    Args:
+        recipe: The resolved recipe's values; empty where they say nothing of the run, as for a search.
+        status: Content of status.json.
+        evaluation: Content of evaluation.json; empty before the test.
+        metrics: From `test_metrics`.
+        images: The image set; None before there are splits.
+    """
     parts = [
         _state(status),
         _table(metrics, evaluation),
         _missed(evaluation),
         _folds(evaluation),
         _verdict(evaluation),
-        _facts(recipe, images),
-        "The whole report is among the artifacts: `report.html`." if status.get("state") == "finished" else "",
+        _model_and_images(recipe, images),
+        "The full report is the artifact `report.html`." if status.get("state") == "finished" else "",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def verdict_title(evaluation: Mapping[str, Any]) -> str:
-    """Return the verdict in a few words; empty without one."""
+    """Return the title of the verdict on training and test metrics; empty without one."""
     verdict = evaluation.get("verdict") or {}
     return str(verdict.get("title") or "")
 
@@ -43,11 +51,11 @@ def verdict_title(evaluation: Mapping[str, Any]) -> str:
 def _state(status: Mapping[str, Any]) -> str:
     state = status.get("state")
     if state == "failed":
-        return f"**Failed:** {status.get('error') or 'see debug.log in the run folder'}"
+        return f"**The run failed:** {status.get('error') or 'see debug.log in the run folder'}"
     if state == "killed" and not status.get("stage"):
-        return "**Stopped.**"
+        return "**The run was stopped.**"
     if state == "killed":
-        return f"**Stopped** in stage {status.get('stage')}, epoch {status.get('epoch')}."
+        return f"**The run was stopped** in stage `{status.get('stage')}`, epoch {status.get('epoch')}."
     return ""
 
 
@@ -57,7 +65,9 @@ def _table(metrics: list[Estimate], evaluation: Mapping[str, Any]) -> str:
         return ""
     confidence = (evaluation.get("bootstrap") or {}).get("confidence", 0.95)
     rows = [f"| {_name(metric.name, evaluation)} | **{metric.value:.3f}** | {_interval(metric)} |" for metric in shown]
-    return "\n".join([f"| on the test images | value | {confidence:.0%} interval |", "| --- | --- | --- |", *rows])
+    return "\n".join(
+        [f"| metric on the test images | value | {confidence:.0%} confidence interval |", "| --- | --- | --- |", *rows]
+    )
 
 
 def _name(metric: str, evaluation: Mapping[str, Any]) -> str:
@@ -74,14 +84,14 @@ def _missed(evaluation: Mapping[str, Any]) -> str:
 
 
 def _folds(evaluation: Mapping[str, Any]) -> str:
-    """Return what cross-validation found, of the metrics that stand in the table's first rows."""
+    """Return the cross-validated mean and interval of the table's first metrics."""
     folds = evaluation.get("folds") or {}
     spread = {name: entry for name, entry in (folds.get("metrics") or {}).items() if name in _SHOWN}
-    told = [
+    shown = [
         f"{_name(name, evaluation)} **{entry['mean']:.3f}** ({entry['low']:.3f} to {entry['high']:.3f})"
-        for name, entry in list(spread.items())[:_MAX_FOLD_SHARE]
+        for name, entry in list(spread.items())[:_MAX_FOLD_METRICS]
     ]
-    return f"Cross-validation, {folds['count']} folds: {', '.join(told)}" if told else ""
+    return f"Cross-validation over {folds['count']} folds, mean and interval: {', '.join(shown)}" if shown else ""
 
 
 def _verdict(evaluation: Mapping[str, Any]) -> str:
@@ -89,22 +99,22 @@ def _verdict(evaluation: Mapping[str, Any]) -> str:
     return f"**{title}.** {verdict.get('text', '')} {verdict.get('advice', '')}" if title else ""
 
 
-def _facts(recipe: Mapping[str, Any], images: ImageSet | None) -> str:
+def _model_and_images(recipe: Mapping[str, Any], images: ImageSet | None) -> str:
     model = recipe.get("model") or {}
     lines = []
     if model.get("backbone"):
-        lines.append(f"- model: **{model['backbone']}**, weights {model.get('weights')}")
+        lines.append(f"- Model: **{model['backbone']}**, weights {model.get('weights')}")
     stages = (recipe.get("train") or {}).get("stages") or []
     lines += [
-        f"- stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, "
-        f"{stage.get('epochs')} epochs at most, learning rate {stage.get('learning_rate')}"
+        f"- Stage {stage.get('name')}: unfreeze {_plain(stage.get('unfreeze'))}, "
+        f"at most {stage.get('epochs')} epochs, learning rate {stage.get('learning_rate')}"
         for stage in stages
         if isinstance(stage, Mapping)
     ]
     if images:
         counts = ", ".join(f"{images.counts[key]} {name}" for key, name in _SPLITS if images.counts.get(key))
         classes = f", {images.classes} classes" if images.classes else ""
-        lines.append(f"- images: {images.name}{classes}; {counts}")
+        lines.append(f"- Images: {images.name}{classes}; {counts}")
     return "\n".join(lines)
 
 

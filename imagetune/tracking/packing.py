@@ -1,4 +1,4 @@
-"""RUN/model.keras as an MLflow model of the ``keras`` flavour.
+"""An MLflow model of the ``keras`` flavour, made from RUN/model.keras.
 
 `mlflow.keras.log_model` would load the model into Keras and write it again. The file is copied instead: the logged
 model is the run's own, byte by byte, and a process that only syncs needs no Keras.
@@ -30,13 +30,13 @@ _REQUIRED = ("keras", "tensorflow", "tensorflow-cpu", "numpy", "mlflow")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What an MLmodel file says about the model.
+    """Metadata of a Keras model for its MLmodel file.
 
     Attributes:
         input_shape: (height, width, channels) of an image; -1 is any.
         class_names: In the order of the outputs; empty when unknown.
         keras_version: The Keras that wrote the file.
-        requirements: Pinned packages that it takes to load it.
+        requirements: Pinned pip requirements for loading it.
     """
 
     input_shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class ModelFacts:
 
 
 def model_facts(run_dir: Path) -> ModelFacts:
-    """Read the facts from model.keras, model/manifest.json, evaluation.json and lock.json.
+    """Read a model's metadata from model.keras, model/manifest.json, evaluation.json and lock.json.
 
     Raises:
         OSError, ValueError, KeyError: model.keras is no Keras file.
@@ -62,7 +62,7 @@ def model_facts(run_dir: Path) -> ModelFacts:
     )
 
 
-def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str, run_id: str, location: str) -> None:
+def pack_model(run_dir: Path, folder: Path, info: ModelFacts, *, model_id: str, run_id: str, location: str) -> None:
     """Write the MLflow model of a run to ``folder``.
 
     The signature is (-1, height, width, 3) uint8, RGB 0..255, to (-1, classes) float32 probabilities.
@@ -70,7 +70,7 @@ def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str,
     Args:
         run_dir: The run folder, with model.keras.
         folder: Empty folder.
-        facts: From `model_facts`.
+        info: Metadata of the model, from `model_facts`.
         model_id: MLflow's id of the logged model.
         run_id: MLflow's id of the run.
         location: MLflow's artifact location of the logged model.
@@ -83,20 +83,20 @@ def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str,
     (folder / "data" / "keras_module.txt").write_text("keras", encoding="utf-8")
     if (run_dir / run_files.MODEL).is_dir():
         shutil.copytree(run_dir / run_files.MODEL, folder / OWN_FOLDER)
-    _write_environment(folder, facts.requirements)
+    _write_environment(folder, info.requirements)
     model = Model(
         artifact_path=location,
         run_id=run_id,
         model_id=model_id,
         model_uuid=model_id,
-        signature=_signature(facts),
-        metadata={"class_names": list(facts.class_names), "pixels": "RGB, 0..255"},
+        signature=_signature(info),
+        metadata={"class_names": list(info.class_names), "pixels": "RGB, 0..255"},
         model_size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
     model.add_flavor(
         "keras",
         data="data",
-        keras_version=facts.keras_version,
+        keras_version=info.keras_version,
         keras_backend=os.environ.get("KERAS_BACKEND", "tensorflow"),
         save_exported_model=False,
     )
@@ -104,14 +104,14 @@ def pack_model(run_dir: Path, folder: Path, facts: ModelFacts, *, model_id: str,
     model.save(str(folder / "MLmodel"))
 
 
-def _signature(facts: ModelFacts) -> Any:
+def _signature(info: ModelFacts) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import Schema, TensorSpec
 
-    classes = len(facts.class_names) or -1
+    classes = len(info.class_names) or -1
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *facts.input_shape))]),
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *info.input_shape))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, classes))]),
     )
 

@@ -1,4 +1,4 @@
-"""Trackers of other packages: told of a run's progress beside the training, from what its folder says."""
+"""Plug-in trackers: experiment trackers of other packages, called with a run's metrics beside the training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagetune.core import run_files
 from imagetune.core.files import read_json_object
 from imagetune.core.plugins import TRACKERS, load_plugin, plugin_errors
 from imagetune.errors import ImagetuneError
-from imagetune.tracking import content
+from imagetune.tracking.content import metric_lines
 
 logger = logging.getLogger("imagetune.tracking")
 
@@ -24,19 +25,21 @@ class RunTracker(Protocol):
     """What an entry point of `imagetune.trackers` makes when it is called with the run folder as training starts."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Take a line of metrics.jsonl: stage, epoch, step, train and val metrics, learning rate."""
+        """Receive the metrics of an epoch: a line of metrics.jsonl (stage, step, train, val, ...)."""
 
     def end(self, state: str) -> None:
-        """Learn how the run ended: `finished`, `failed` or `killed`; its folder is complete now."""
+        """Receive the final state of the run: `finished`, `failed` or `killed`; its folder is complete now."""
 
 
 class PluginTrackers:
-    """Tells plug-in trackers of a run, from one thread of its own: training neither waits for them nor fails by them.
+    """Calls plug-in trackers from one background thread: training neither waits for them nor fails by them.
+
+    They are given what the run folder says, not what the training holds, so that a slow tracker lags and loses nothing.
 
     Args:
         run_dir: The run folder.
-        names: Of the plug-ins.
-        warn: Gets a line for each tracker that fails; it hears nothing more of this run.
+        names: Names of the plug-ins.
+        warn: Gets a line for each tracker that fails; a tracker that failed isn't called again for this run.
     """
 
     def __init__(self, run_dir: Path, names: Sequence[str], warn: Callable[[str], None] = logger.warning) -> None:
@@ -44,25 +47,25 @@ class PluginTrackers:
         self._names = names
         self._warn = warn
         self._trackers: dict[str, RunTracker] = {}
-        self._told = 0
+        self._passed_on = 0
         self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="imagetune-plugin-trackers", daemon=True)
 
     def start(self) -> None:
-        """Make the trackers, in the background."""
+        """Create the trackers in the background thread; returns at once."""
         if self._names:
             self._thread.start()
 
     def poke(self) -> None:
-        """Say that the run folder has news; returns at once."""
+        """Have the trackers called for new epochs soon; returns at once."""
         self._news.set()
 
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
-        """Tell the rest and the end.
+        """Pass on the remaining records and how the run ended.
 
         Returns:
-            A line for the user where the trackers don't come to an end in time; None otherwise.
+            A line for the user where the trackers don't finish in time; None otherwise.
         """
         if self._thread.ident is None:
             return None
@@ -72,7 +75,7 @@ class PluginTrackers:
         if not self._thread.is_alive():
             return None
         names = ", ".join(self._names)
-        return f"trackers ({names}) have not ended within {timeout_seconds:.0f} s; the run folder is complete"
+        return f"the trackers ({names}) did not finish within {timeout_seconds:.0f} s; the run folder is complete"
 
     def _work(self) -> None:
         for name in self._names:
@@ -85,7 +88,7 @@ class PluginTrackers:
             for record in self._new_records():
                 for name, tracker in list(self._trackers.items()):
                     self._guarded(name, partial(tracker.epoch, record))
-        state = str(read_json_object(self._run_dir / "status.json").get("state", "failed"))
+        state = str(read_json_object(self._run_dir / run_files.STATUS).get("state", "failed"))
         for name, tracker in list(self._trackers.items()):
             self._guarded(name, partial(tracker.end, state))
 
@@ -93,8 +96,8 @@ class PluginTrackers:
         self._trackers[name] = load_plugin(TRACKERS, name)(self._run_dir)
 
     def _new_records(self) -> Sequence[Mapping[str, Any]]:
-        records = content.metric_lines(self._run_dir)[self._told :]
-        self._told += len(records)
+        records = metric_lines(self._run_dir)[self._passed_on :]
+        self._passed_on += len(records)
         return records
 
     def _guarded(self, name: str, call: Callable[[], object]) -> None:

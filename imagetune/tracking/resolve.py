@@ -1,4 +1,4 @@
-"""RUN arguments that name a run or a model in MLflow: fetched into a folder that looks like a run folder."""
+"""Runs and models in MLflow as RUN arguments: downloaded into a folder laid out as a run folder."""
 
 from __future__ import annotations
 
@@ -30,37 +30,38 @@ _ENDING = "MLmodel"
 
 @dataclass(frozen=True)
 class _Place:
-    """A model in MLflow and the run that it comes from; either may be unknown."""
+    """A logged model in MLflow and the run that it comes from; either may be unknown."""
 
     run_id: str | None
     model: Any
 
 
 def is_mlflow_uri(text: str) -> bool:
-    """Return whether a RUN argument names something in MLflow, not a folder."""
+    """Return whether a RUN argument is an MLflow address (``runs:/`` or ``models:/``) and not a folder."""
     return text.startswith(("runs:/", "models:/"))
 
 
 def default_cache() -> Path:
-    """Return the folder that keeps what was fetched from MLflow."""
+    """Return the cache folder for downloads from MLflow: ``$XDG_CACHE_HOME/imagetune/mlflow``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "imagetune" / "mlflow"
 
 
 def resolve_run(run: str, *, uri: str | None = None, cache: Path | None = None) -> Path:
-    """Fetch a run or model from MLflow.
+    """Download a run or a model from MLflow, and return the folder that holds it.
 
     Args:
         run: ``runs:/ID``, ``runs:/ID/model``, ``models:/NAME/VERSION``, ``models:/NAME@ALIAS`` or ``models:/m-ID``.
         uri: The store; None means $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder.
-        cache: Folder that keeps what was fetched, by default below the user's cache folder; a model is fetched once.
+        cache: Folder that keeps downloads, by default `default_cache`; a model is downloaded once.
 
     Returns:
         A folder laid out as a run folder: ``model/`` and ``model.keras``, and recipe, lock, splits, evaluation,
         predictions and report as far as the run has them. A run without a model gives the documents alone.
 
     Raises:
-        TrackingError: Wrong address, no such run or model, a model that imagetune didn't log, or no prediction.
+        TrackingError: Wrong address, no such run or model, a model that imagetune didn't log, or a server that
+            doesn't answer.
     """
     if not any(pattern.fullmatch(run) for pattern in (_RUN, _VERSION, _ALIAS, _LOGGED)):
         raise TrackingError("is no address of a run or model", where=run, hint=_EXPECTED)
@@ -84,9 +85,9 @@ def _find(client: MlflowClient, uri: str, store: str) -> _Place:
     try:
         if match := _RUN.fullmatch(uri):
             run_id = match["run"]
-            return _Place(run_id, _model_of(client, run_id))
+            return _Place(run_id, _find_model(client, run_id))
         if match := _LOGGED.fullmatch(uri):
-            return _place_of(client, match["model"])
+            return _find_logged(client, match["model"])
         if match := _ALIAS.fullmatch(uri):
             version = client.get_model_version_by_alias(match["name"], match["alias"])
         else:
@@ -100,10 +101,10 @@ def _find(client: MlflowClient, uri: str, store: str) -> _Place:
     logged = _LOGGED.fullmatch(source)
     if logged is None:
         raise TrackingError(f"{uri} was not logged by imagetune: its source is {source!r}", where=redact_uri(store))
-    return _place_of(client, logged["model"])
+    return _find_logged(client, logged["model"])
 
 
-def _place_of(client: MlflowClient, model_id: str) -> _Place:
+def _find_logged(client: MlflowClient, model_id: str) -> _Place:
     from mlflow.exceptions import MlflowException
 
     model = client.get_logged_model(model_id)
@@ -117,7 +118,7 @@ def _place_of(client: MlflowClient, model_id: str) -> _Place:
     return _Place(run.info.run_id if run else None, model)
 
 
-def _model_of(client: MlflowClient, run_id: str) -> Any:
+def _find_model(client: MlflowClient, run_id: str) -> Any:
     """Return the run's latest complete model that imagetune logged, None without one."""
     outputs = client.get_run(run_id).outputs
     models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ())]
@@ -140,9 +141,7 @@ def _fetch_model(model: Any, folder: Path, store: str, uri: str) -> None:
             download_artifacts(artifact_uri=str(model.artifact_location), dst_path=temporary, tracking_uri=store)
         )
         if not (fetched / OWN_FOLDER / "manifest.json").exists():
-            hint = (
-                "an imagetune run with its model/ folder has one; other Keras models open with mlflow.keras.load_model"
-            )
+            hint = "models that imagetune logs have one; other Keras models open with mlflow.keras.load_model"
             raise TrackingError(f"the model has no {OWN_FOLDER}/manifest.json", where=uri, hint=hint)
         shutil.rmtree(folder / run_files.MODEL, ignore_errors=True)
         (fetched / OWN_FOLDER).replace(folder / run_files.MODEL)

@@ -1,4 +1,4 @@
-"""The MLflow experiment and run of a run folder: found again, or created once."""
+"""MLflow's experiment and run of a run folder: found again, or created once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run_tags(
     status: Mapping[str, Any],
     evaluation: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Return the tags of a run; the user's own come last and win."""
+    """Return a run's MLflow tags: its source, version, verdict, backbone and error; the user's own tags win."""
     tags = {
         "mlflow.source.name": "imagetune",
         "mlflow.source.type": "LOCAL",
@@ -109,7 +109,7 @@ def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
         root = artifact_root(uri)
         folder = None if root is None else f"{root}/{_folder_name(name)}"
         try:
-            return _introduced(client, client.create_experiment(name, folder, tags=_EXPERIMENT_TAGS))
+            return _describe_experiment(client, client.create_experiment(name, folder, tags=_EXPERIMENT_TAGS))
         except MlflowException as error:
             # Another run made it since we asked.
             if getattr(error, "error_code", None) != "RESOURCE_ALREADY_EXISTS":
@@ -121,10 +121,10 @@ def _ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _introduced(client: MlflowClient, experiment_id: str) -> str:
-    """Give a new experiment a view with the headline metrics, and a description that leads to it."""
+def _describe_experiment(client: MlflowClient, experiment_id: str) -> str:
+    """Give a new experiment a table view with the headline metrics, and a description that links to it."""
     link = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
-    text = f"Image models fine-tuned by imagetune: [**show the test metrics of all runs**]({link})"
+    text = f"Image models fine-tuned with imagetune. [**Show the test metrics of all runs**]({link})"
     client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(_VIEW_STATE))
     client.set_experiment_tag(experiment_id, "mlflow.note.content", text)
     return experiment_id
@@ -145,6 +145,7 @@ def _folder_name(name: str) -> str:
 
 
 def _user() -> str:
+    """Return the user's name, which MLflow shows beside a run."""
     # In a container the user may have a number and no name.
     try:
         return getpass.getuser()

@@ -1,4 +1,4 @@
-"""``RUN/tracking.json``: where a run goes in MLflow, and what is there already."""
+"""Tracking state of a run, ``RUN/tracking.json``: its place in MLflow, and which records are there already."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class TrackingState:
-    """The syncer's memory; it changes as records arrive in MLflow, and is written after each of them.
+    """What is known of a run's copy in MLflow; it is written after each record that arrives there.
+
+    So a process that is killed between two records sends at most the last one again.
 
     Attributes:
         key: Unique name of this run folder, and a tag of its MLflow run: one that was created but not remembered is
@@ -34,8 +36,9 @@ class TrackingState:
         tags: The user's tags.
         log_model: Whether the model itself goes to MLflow.
         metrics: Metrics that no file of the run folder holds: the objective of a search's trial.
-        note: What stands above the description made from the run folder, as Markdown.
-        run_id: The MLflow run, once there is one.
+        note: Markdown that stands above the description made from the run folder.
+        run_id: Id of the MLflow run, once there is one.
+        experiment_id: Id of its experiment, likewise.
         line_times: When each line of metrics.jsonl was first seen, in milliseconds since 1970: a line that is sent
             twice has the same time, so that MLflow keeps one.
         lines_sent: How many lines of metrics.jsonl are in MLflow.
@@ -57,7 +60,7 @@ class TrackingState:
     sent: dict[str, str] = field(default_factory=dict)
 
     def forget_run(self) -> None:
-        """Start anew: nothing is in MLflow. The times of the metrics stay."""
+        """Reset to a run of which nothing is in MLflow; the times of its metrics stay."""
         self.run_id = None
         self.experiment_id = None
         self.lines_sent = 0
@@ -65,7 +68,7 @@ class TrackingState:
 
 
 def read_state(run_dir: Path) -> TrackingState | None:
-    """Return what ``RUN/tracking.json`` holds, None without that file.
+    """Return the tracking state in ``RUN/tracking.json``; None without that file.
 
     Raises:
         TrackingError: The file is corrupted.
@@ -83,7 +86,7 @@ def read_state(run_dir: Path) -> TrackingState | None:
 
 
 def write_state(run_dir: Path, state: TrackingState) -> None:
-    """Replace ``RUN/tracking.json``, atomically."""
+    """Write the tracking state to ``RUN/tracking.json``, atomically."""
     write_json(run_dir / run_files.TRACKING, asdict(state))
 
 
@@ -94,7 +97,7 @@ def file_lock(path: Path, *, wait_seconds: float, busy: str, tick: Callable[[], 
     Args:
         path: The lock file; it is created and stays.
         wait_seconds: How long to wait for another process that holds it.
-        busy: What to say then.
+        busy: Message of the error when it still holds it after that time.
         tick: Called while waiting.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The steps of a copy: each sends one kind of record, unless it is in MLflow already."""
+"""Steps of a synchronisation with MLflow: each sends one kind of record, unless it is there already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ import psutil
 
 from imagetune.core import run_files
 from imagetune.core.files import read_json_object, sha256_file
-from imagetune.tracking import content
+from imagetune.tracking.content import (
+    MAX_TAG,
+    epoch_metrics,
+    fold_metrics,
+    image_set,
+    metric_lines,
+    metric_metrics,
+    read_recipe,
+    recipe_parameters,
+    run_status,
+    test_metrics,
+    trial_metrics,
+)
 from imagetune.tracking.description import run_description
 from imagetune.tracking.packing import ModelFacts, model_facts, pack_model
 from imagetune.tracking.runs import run_tags
@@ -24,6 +36,7 @@ from imagetune.tracking.state import TrackingState, write_state
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# MLflow's server takes 100 parameters and 1000 metrics in a request; an epoch adds a few dozen before it is counted.
 PARAMETERS_PER_BATCH = 100
 METRICS_PER_BATCH = 900
 MODEL_NAME = "model"
@@ -34,12 +47,12 @@ _FILES = (
     run_files.LOCK,
     run_files.SPLITS,
     run_files.AUDIT,
-    "search.json",
-    "search.csv",
-    "warm_start.json",
-    "best.yaml",
-    "sweep.csv",
-    "bakeoff.csv",
+    run_files.SEARCH,
+    run_files.SEARCH_TABLE,
+    run_files.WARM_START,
+    run_files.BEST_RECIPE,
+    run_files.SWEEP_TABLE,
+    run_files.BAKEOFF_TABLE,
     run_files.SOUP,
     run_files.EVALUATION,
     run_files.REPORT,
@@ -50,8 +63,8 @@ _FILES = (
     f"{run_files.PREDICTIONS}/*.csv",
     f"{run_files.PLOTS}/*.png",
 )
-# They grow all the time: they go when the run has ended.
-_FINAL_FILES = (run_files.METRICS, run_files.STAGES, "journal.jsonl")
+# They grow with every epoch, and an artifact is sent whole: they wait for the end of the run.
+_FINAL_FILES = (run_files.METRICS, run_files.STAGES, run_files.JOURNAL)
 _FINAL_STATES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -73,16 +86,25 @@ class Copy:
 
     @property
     def run_id(self) -> str:
-        """The MLflow run."""
+        """Id of the MLflow run."""
         return self.state.run_id or ""
 
     def save(self) -> None:
-        """Write the memory to tracking.json."""
+        """Write the tracking state to tracking.json, and report progress."""
         write_state(self.run_dir, self.state)
         self.tick()
 
     def once(self, name: str, mark: str, send: Callable[[], object]) -> int:
-        """Call ``send`` and return 1, or return 0 when this very ``mark`` was sent under this name before."""
+        """Call ``send`` unless the same content was sent before, and return how many records were sent.
+
+        Args:
+            name: What is sent: ``tags``, ``file recipe.yaml``, ...
+            mark: Fingerprint of its content.
+            send: Sends it.
+
+        Returns:
+            1, or 0 where ``mark`` is what was sent last under this name.
+        """
         if self.state.sent.get(name) == mark:
             return 0
         send()
@@ -92,10 +114,10 @@ class Copy:
 
 
 def send_parameters(copy: Copy) -> int:
-    """Send the recipe as parameters, 100 at a time."""
+    """Send the recipe's values as MLflow parameters, 100 at a time."""
     from mlflow.entities import Param
 
-    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+    parameters = recipe_parameters(read_recipe(copy.run_dir))
 
     def send() -> None:
         # MLflow's parameters can't change; those that are there stay as they are.
@@ -109,18 +131,18 @@ def send_parameters(copy: Copy) -> int:
 
 
 def send_tags(copy: Copy) -> int:
-    """Send the tags and the description."""
+    """Send the run's tags and its description."""
     from mlflow.entities import RunTag
 
-    recipe, status = content.read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
+    recipe, status = read_recipe(copy.run_dir), read_json_object(copy.run_dir / run_files.STATUS)
     evaluation = read_json_object(copy.run_dir / run_files.EVALUATION)
-    metrics, images = content.test_metrics(evaluation), content.image_set(copy.run_dir, recipe)
-    # What a search's recipe says of model and stages are its defaults: its own note tells what was best.
-    about = {} if (copy.run_dir / "search.json").exists() else recipe
+    metrics, images = test_metrics(evaluation), image_set(copy.run_dir, recipe)
+    # A search's recipe has the defaults of model and stages, not what was best: that is in the search's own note.
+    about = {} if (copy.run_dir / run_files.SEARCH).exists() else recipe
     described = run_description(about, status, evaluation, metrics, images)
     text = "\n\n".join(part for part in (copy.state.note, described) if part)
     tags = run_tags(copy.run_dir, copy.state, recipe, status, evaluation)
-    tags["mlflow.note.content"] = text[: content.MAX_TAG]
+    tags["mlflow.note.content"] = text[:MAX_TAG]
     rows = [RunTag(key, value) for key, value in tags.items()]
     return copy.once("tags", _mark(tags), lambda: copy.client.log_batch(copy.run_id, tags=rows))
 
@@ -129,7 +151,7 @@ def send_images(copy: Copy) -> int:
     """Send the name, fingerprint and counts of the image set as the run's data set."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    images = content.image_set(copy.run_dir, content.read_recipe(copy.run_dir))
+    images = image_set(copy.run_dir, read_recipe(copy.run_dir))
     if images is None:
         return 0
     data = Dataset(
@@ -144,16 +166,16 @@ def send_images(copy: Copy) -> int:
 
 
 def send_lines(copy: Copy) -> int:
-    """Send the lines of metrics.jsonl as metrics, with the epoch as their step."""
+    """Send the training and validation metrics of each epoch, with the epoch as their step."""
     from mlflow.entities import Metric
 
     first = copy.state.lines_sent
     # An epoch that ended since the times were noted goes with the next call.
-    lines = content.metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
+    lines = metric_lines(copy.run_dir)[first : len(copy.state.line_times)]
     batch: list[Metric] = []
     for place, line in enumerate(lines, start=first):
         when, epoch = copy.state.line_times[place], int(line.get("epoch") or place + 1)
-        batch += [Metric(name, value, when, epoch) for name, value in content.epoch_metrics(line).items()]
+        batch += [Metric(name, value, when, epoch) for name, value in epoch_metrics(line).items()]
         if len(batch) >= METRICS_PER_BATCH or line is lines[-1]:
             copy.client.log_batch(copy.run_id, metrics=batch)
             batch, copy.state.lines_sent = [], place + 1
@@ -162,7 +184,7 @@ def send_lines(copy: Copy) -> int:
 
 
 def send_files(copy: Copy) -> int:
-    """Send the files that are new or changed as artifacts."""
+    """Send new and changed files of the run folder as artifacts."""
     count = 0
     for name, path in files_of(copy.run_dir):
         folder = name.rpartition("/")[0] or None
@@ -181,11 +203,11 @@ def send_model(copy: Copy) -> int:
 
 
 def send_metrics(copy: Copy) -> int:
-    """Send the test metrics of evaluation.json as metrics of the run and of its model, and what else is known."""
+    """Send the test metrics as metrics of the run and of its logged model, and a trial's objective."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    values = {**copy.state.metrics, **content.metric_metrics(content.test_metrics(read_json_object(path)))}
+    values = {**copy.state.metrics, **metric_metrics(test_metrics(read_json_object(path)))}
     if not values:
         return 0
     when = int(_seconds_of_metrics(copy, path) * 1000)
@@ -197,7 +219,7 @@ def send_metrics(copy: Copy) -> int:
 
 
 def _seconds_of_metrics(copy: Copy, evaluation: Path) -> float:
-    """Return the time to note for the metrics.
+    """Return the timestamp of the test metrics, in seconds since 1970.
 
     Of two metrics with one time and step MLflow shows the larger, not the later; the objective of a search falls when
     the finalists' other seeds are less lucky.
@@ -208,11 +230,11 @@ def _seconds_of_metrics(copy: Copy, evaluation: Path) -> float:
 
 
 def send_folds(copy: Copy) -> int:
-    """Send what cross-validation found as metrics of the whole run; each fold's own run has its own besides."""
+    """Send the cross-validated metrics to the parent run; each fold's own run has its metrics besides."""
     from mlflow.entities import Metric
 
     path = copy.run_dir / run_files.EVALUATION
-    found = content.fold_metrics(read_json_object(path))
+    found = fold_metrics(read_json_object(path))
     if not found:
         return 0
     when = int(path.stat().st_mtime * 1000)
@@ -225,7 +247,7 @@ def send_trials(copy: Copy) -> int:
     from mlflow.entities import Metric
 
     there = int(copy.state.sent.get("trials", "0"))
-    new = [found for found in content.trial_metrics(copy.run_dir) if found[0] > there]
+    new = [found for found in trial_metrics(copy.run_dir) if found[0] > there]
     for start in range(0, len(new), METRICS_PER_BATCH // 2):
         part = new[start : start + METRICS_PER_BATCH // 2]
         metrics = [Metric(name, value, when, step) for step, values, when in part for name, value in values.items()]
@@ -236,7 +258,7 @@ def send_trials(copy: Copy) -> int:
 
 
 def send_status(copy: Copy) -> int:
-    """Send the run's state. The last step: a run that MLflow calls finished is there completely."""
+    """Send the run's state, as the last step: a run that MLflow calls finished is there completely."""
     state = run_state(copy.run_dir)
 
     def send() -> None:
@@ -264,14 +286,14 @@ STEPS: tuple[Callable[[Copy], int], ...] = (
 
 
 def run_state(run_dir: Path) -> str:
-    """Return MLflow's name of the run's state; a run that calls itself running without a process was killed."""
+    """Return the run's state by MLflow's name; a run whose process is gone while it calls itself running was killed."""
     status = read_json_object(run_dir / run_files.STATUS)
-    state, pid = content.run_status(status), status.get("pid")
+    state, pid = run_status(status), status.get("pid")
     return "KILLED" if state == "RUNNING" and isinstance(pid, int) and not psutil.pid_exists(pid) else state
 
 
 def files_of(run_dir: Path) -> list[tuple[str, Path]]:
-    """Return name and path of every file that goes to MLflow at this moment."""
+    """Return artifact path and path of every file of the run folder that MLflow gets at this moment."""
     patterns = _FILES + (_FINAL_FILES if run_state(run_dir) in _FINAL_STATES else ())
     found = [path for pattern in patterns for path in sorted(run_dir.glob(pattern)) if path.is_file()]
     return [(path.relative_to(run_dir).as_posix(), path) for path in found]
@@ -279,11 +301,11 @@ def files_of(run_dir: Path) -> list[tuple[str, Path]]:
 
 def count_pending(run_dir: Path, state: TrackingState) -> int:
     """Return how many records wait in the run folder; nothing is asked of the store."""
-    lines = max(0, len(content.metric_lines(run_dir)) - state.lines_sent)
+    lines = max(0, len(metric_lines(run_dir)) - state.lines_sent)
     files = sum(state.sent.get(f"file {name}") != sha256_file(path) for name, path in files_of(run_dir))
     model = run_dir / run_files.KERAS_MODEL
     waits = state.log_model and model.exists() and state.sent.get("model") != sha256_file(model)
-    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in content.trial_metrics(run_dir))
+    trials = sum(step > int(state.sent.get("trials", "0")) for step, _, _ in trial_metrics(run_dir))
     rest = ("parameters" not in state.sent) + (state.sent.get("status") != run_state(run_dir))
     return lines + trials + files + waits + rest
 
@@ -295,14 +317,14 @@ def _uploader(copy: Copy, path: Path, folder: str | None) -> Callable[[], None]:
 def _log_model(copy: Copy, digest: str) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    facts = model_facts(copy.run_dir)
+    info = model_facts(copy.run_dir)
     model = _find_model(copy, digest) or _create_model(copy, digest)
     if str(model.status) != "READY":
-        _upload_model(copy, model, facts)
+        _upload_model(copy, model, info)
         copy.client.finalize_logged_model(model.model_id, "READY")
     outputs = copy.client.get_run(copy.run_id).outputs
     if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else ())]:
-        step = len(content.metric_lines(copy.run_dir))
+        step = len(metric_lines(copy.run_dir))
         copy.client.log_outputs(copy.run_id, [LoggedModelOutput(model.model_id, step)])
     copy.state.sent["model id"] = model.model_id
 
@@ -316,7 +338,7 @@ def _find_model(copy: Copy, digest: str) -> Any:
 
 
 def _create_model(copy: Copy, digest: str) -> Any:
-    parameters = content.recipe_parameters(content.read_recipe(copy.run_dir))
+    parameters = recipe_parameters(read_recipe(copy.run_dir))
     return copy.client.create_logged_model(
         copy.state.experiment_id or "0",
         name=MODEL_NAME,
@@ -327,13 +349,14 @@ def _create_model(copy: Copy, digest: str) -> Any:
     )
 
 
-def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
+def _upload_model(copy: Copy, model: Any, info: ModelFacts) -> None:
+    """Send the files of the MLflow model to the place that MLflow gave it."""
     with tempfile.TemporaryDirectory(prefix="imagetune-") as temporary:
         folder = Path(temporary) / MODEL_NAME
         pack_model(
             copy.run_dir,
             folder,
-            facts,
+            info,
             model_id=model.model_id,
             run_id=copy.run_id,
             location=str(model.artifact_location),
@@ -347,4 +370,5 @@ def _upload_model(copy: Copy, model: Any, facts: ModelFacts) -> None:
 
 
 def _mark(value: object) -> str:
+    """Return a fingerprint of what is sent: SHA-256 of it as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

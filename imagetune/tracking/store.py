@@ -1,4 +1,4 @@
-"""The door to MLflow: its import, its settings, its errors and its first start."""
+"""Connection to MLflow's tracking store: MLflow's import, settings, errors and first start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
 class _ToOurLog(logging.Handler):
-    """Send MLflow's log records to our own logger, at debug level and without secrets."""
+    """Log handler that passes MLflow's records to our own logger, at debug level and without secrets."""
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def prepare_environment() -> None:
 
 
 def open_client(uri: str, *, tick: Callable[[], None] = lambda: None) -> MlflowClient:
-    """Connect to a store, creating a sqlite store that is not there yet.
+    """Return MLflow's client for a store; a sqlite store that is not there yet is created.
 
     Args:
         uri: Complete address, secrets included.
@@ -93,12 +93,12 @@ def store_errors(uri: str) -> Iterator[None]:
 
 
 def is_absent(error: Exception) -> bool:
-    """Return whether an MLflow error says that the thing asked for isn't there."""
+    """Return whether an MLflow error says that a run, model or experiment doesn't exist."""
     return getattr(error, "error_code", None) in _ABSENT
 
 
 def artifact_root(uri: str) -> str | None:
-    """Return where artifacts of new experiments go: beside a sqlite database; None leaves it to the server."""
+    """Return the artifact location of new experiments: ``mlruns`` beside a sqlite database; None for a server's own."""
     path = sqlite_path(uri)
     return None if path is None else (path.parent / "mlruns").as_uri()
 
@@ -110,7 +110,7 @@ def _checked(client: Any) -> MlflowClient:
 
 
 def _probe(uri: str) -> None:
-    """Ask a server for anything at all: a refused or silent one is found in seconds, without MLflow's own retries."""
+    """Check that a server answers at all: a refused or silent one is found in seconds, without MLflow's own retries."""
     import requests
 
     try:
@@ -120,7 +120,7 @@ def _probe(uri: str) -> None:
         return
     except requests.exceptions.Timeout:
         raise TrackingError(
-            "the MLflow server does not prediction", where=redact_uri(uri), hint="check the address and the server"
+            "the MLflow server does not answer", where=redact_uri(uri), hint="check the address and the server"
         ) from None
     except requests.exceptions.RequestException as error:
         reason = "refused the connection" if "refused" in str(error).lower() else "can't be reached"

@@ -1,4 +1,4 @@
-"""Copy a run folder to MLflow: send what isn't there yet, remember what is."""
+"""Synchronisation of a run folder with MLflow: sends what isn't there yet, and remembers what is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from imagetune.core import run_files
 from imagetune.errors import TrackingError
 from imagetune.recipe.tracking import TrackingConfig
-from imagetune.tracking import content
 from imagetune.tracking.address import is_http, redact_uri, resolve_experiment, resolve_uri
+from imagetune.tracking.content import metric_lines, read_recipe
 from imagetune.tracking.runs import ensure_run
 from imagetune.tracking.state import LOCK_NAME, TrackingState, file_lock, read_state, write_state
 from imagetune.tracking.steps import STEPS, Copy, count_pending
@@ -27,7 +27,7 @@ _BUSY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What one copy did.
+    """Result of one synchronisation of a run folder with MLflow.
 
     Attributes:
         run_id: The MLflow run.
@@ -44,7 +44,7 @@ class SyncResult:
     sent: int
 
     def message(self) -> str:
-        """Return one line for the screen."""
+        """Return the run, its experiment and the number of records sent, in one line for the screen."""
         what = f"sent {self.sent} records" if self.sent else "everything was there already"
         return f"MLflow run {self.run_id} in experiment {self.experiment} at {self.page or self.uri}: {what}"
 
@@ -52,7 +52,7 @@ class SyncResult:
 def sync_run(
     run_dir: Path, *, uri: str | None = None, experiment: str | None = None, children: Children | None = None
 ) -> SyncResult:
-    """Copy a run folder to MLflow. Repeating it changes nothing.
+    """Synchronise a run folder with MLflow; repeating it changes nothing.
 
     Args:
         run_dir: The run folder, finished or not.
@@ -78,10 +78,19 @@ def is_tracked(run_dir: Path) -> bool:
 
 
 def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | None = None) -> TrackingState:
-    """Return where the run goes: as remembered in tracking.json, else as its recipe says, unless told otherwise."""
+    """Return a run's tracking state: from tracking.json, else from its recipe.
+
+    Args:
+        run_dir: The run folder.
+        uri: Address of another store; then nothing of the run counts as sent.
+        experiment: Name of another experiment; likewise.
+
+    Raises:
+        TrackingError: tracking.json is corrupted, or the store's address lacks its password.
+    """
     state = read_state(run_dir)
     if state is None:
-        recipe = content.read_recipe(run_dir)
+        recipe = read_recipe(run_dir)
         config = TrackingConfig.model_validate(recipe.get("tracking") or {})
         config = config.model_copy(update={"uri": uri or config.uri, "experiment": experiment or config.experiment})
         return first_state(config, recipe_name=str(recipe.get("name") or run_dir.name))
@@ -93,7 +102,7 @@ def planned_state(run_dir: Path, *, uri: str | None = None, experiment: str | No
 
 
 def first_state(config: TrackingConfig, *, recipe_name: str, parent_run_id: str | None = None) -> TrackingState:
-    """Return the memory of a run of which nothing is in MLflow yet."""
+    """Return the tracking state of a run of which nothing is in MLflow yet."""
     return TrackingState(
         uri=redact_uri(resolve_uri(config.uri)),
         experiment=resolve_experiment(config.experiment, recipe_name),
@@ -104,13 +113,18 @@ def first_state(config: TrackingConfig, *, recipe_name: str, parent_run_id: str 
 
 
 def run_lock(run_dir: Path, *, wait_seconds: float) -> AbstractContextManager[None]:
-    """Return the lock that keeps two processes from copying one run folder at once."""
+    """Return a lock that keeps two processes from copying one run folder at once.
+
+    Args:
+        run_dir: The run folder.
+        wait_seconds: How long to wait for another process; entering then raises a TrackingError.
+    """
     busy = "another process is copying this run to MLflow"
     return file_lock(run_dir / LOCK_NAME, wait_seconds=wait_seconds, busy=busy)
 
 
 class Children(Protocol):
-    """Runs that are copied together with one: the trials of a search."""
+    """Child runs that are synchronised together with a parent: the trials of a search, the folds of a run."""
 
     def sync(self, parent: Syncer) -> int:
         """Send what isn't in MLflow yet of each, and return how many records those were.
@@ -134,7 +148,7 @@ class Syncer:
         uri: Complete address of the store, secrets included; it is never written anywhere.
         state: What is in MLflow already; written to tracking.json as it changes.
         tick: Called after everything that came through.
-        children: Runs that are copied with this one, before it is told to have ended.
+        children: Runs that are copied with this one, before its own end is recorded.
         client: A connection to the store that is open already.
 
     Attributes:
@@ -160,7 +174,7 @@ class Syncer:
         self._client = client
 
     def connect(self) -> MlflowClient:
-        """Return the connection, made at the first call.
+        """Return the client of the store, which is opened at the first call.
 
         Raises:
             TrackingError: The store can't be reached.
@@ -171,11 +185,11 @@ class Syncer:
         return self._client
 
     def disconnect(self) -> None:
-        """Forget the connection: the next call asks first whether the server predictions."""
+        """Forget the connection, so that the next call first checks that the server answers."""
         self._client = None
 
     def sync(self) -> int:
-        """Send everything that isn't in MLflow yet.
+        """Send every record of the run and its children that isn't in MLflow yet.
 
         Returns:
             How many records were sent.
@@ -193,12 +207,12 @@ class Syncer:
             return sent + sum(step(copy) for step in STEPS)
 
     def pending(self) -> int:
-        """Return how many records wait in the run folder; nothing is asked of the store."""
+        """Return how many records wait in the run folder and its children's; the store isn't asked."""
         of_children = self.children.pending() if self.children is not None else 0
         return count_pending(self.run_dir, self.state) + of_children
 
     def result(self, sent: int) -> SyncResult:
-        """Return the result of a call of `sync` that sent so many records."""
+        """Return the run's place in MLflow together with the number of records that `sync` sent."""
         state, page = self.state, None
         if is_http(self.uri):
             run = f"{state.uri.rstrip('/')}/#/experiments/{state.experiment_id}/runs/{state.run_id}"
@@ -206,7 +220,8 @@ class Syncer:
         return SyncResult(state.run_id or "", state.experiment, state.uri, page, sent)
 
     def _note_lines(self) -> None:
-        missing = len(content.metric_lines(self.run_dir)) - len(self.state.line_times)
+        """Note when each new line of metrics.jsonl was first seen, before any of them is sent."""
+        missing = len(metric_lines(self.run_dir)) - len(self.state.line_times)
         if missing > 0:
             self.state.line_times += [int(time.time() * 1000)] * missing
         write_state(self.run_dir, self.state)

@@ -1,4 +1,4 @@
-"""TensorBoard logs by TensorBoard's own record writer, without TensorFlow."""
+"""TensorBoard event files, written by TensorBoard's own record writer without TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracking beside the training: one background thread does all that concerns MLflow."""
+"""Experiment tracking beside the training: one background thread does all that concerns MLflow."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ REQUIRED_WITHIN_SECONDS = 14.0
 """How long a recipe that requires tracking waits for its server."""
 PATIENCE_SECONDS = 8.0
 """How long the end of a run waits for a store that doesn't move."""
+# Between attempts: a server that restarts is found soon, one that is down isn't asked every few seconds.
 _RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 _LOOK_SECONDS = 0.1
-# Importing, migrating, hashing and uploading all take processor time; waiting for a prediction takes none.
+# Importing, migrating, hashing and uploading all take processor time; waiting for an answer takes none.
 _BUSY_CPU_SECONDS = 0.02
 
 
@@ -38,7 +39,7 @@ def start_tracking(
     children: Children | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Tracker:
-    """Start to copy a run folder to MLflow, and to tell plug-ins of it, in the background.
+    """Start to track a run in MLflow and in plug-in trackers, in the background.
 
     Returns at once, unless tracking is required.
 
@@ -48,7 +49,7 @@ def start_tracking(
         recipe_name: Name of the experiment when nothing else says it.
         parent_run_id: MLflow run of the search that this run is a trial of.
         children: Runs that are copied with this one, by the same thread.
-        warn: Gets a line when the store stops or begins to prediction; called from the background thread.
+        warn: Gets a line when the store stops or begins to answer; called from the background thread.
 
     Raises:
         TrackingError: ``required: true`` and no run could be made within 15 seconds.
@@ -70,7 +71,7 @@ def _start_copying(
     children: Children | None,
     warn: Callable[[str], None],
 ) -> Syncer | None:
-    """Return what copies the folder; None where the store's address means nothing and nobody requires it."""
+    """Return the run's syncer; None where the store's address is wrong and tracking isn't required."""
     try:
         state = read_state(run_dir) or first_state(config, recipe_name=recipe_name, parent_run_id=parent_run_id)
         uri = resolve_uri(config.uri or state.uri)
@@ -88,8 +89,8 @@ class Tracker:
 
     Args:
         syncer: What copies; None does nothing.
-        warn: Gets a line when the store stops or begins to prediction.
-        plugins: Trackers of other packages that are told of the same run.
+        warn: Gets a line when the store stops or begins to answer.
+        plugins: Plug-in trackers of the same run.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run, once there is one."""
+        """Id of the MLflow run, once there is one."""
         return self._syncer.state.run_id if self._syncer else None
 
     @property
@@ -123,17 +124,17 @@ class Tracker:
 
     @property
     def failure(self) -> TrackingError | None:
-        """Why the last attempt failed; None after a good one."""
+        """The error of the last attempt to synchronise; None where it succeeded."""
         return self._failure
 
     def poke(self) -> None:
-        """Say that the run folder has news, after each epoch; returns at once."""
+        """Have the run folder synchronised soon, as after each epoch; returns at once."""
         self._poked.set()
         if self._plugins is not None:
             self._plugins.poke()
 
     def wait_for_run(self, timeout_seconds: float = REQUIRED_WITHIN_SECONDS) -> str | None:
-        """Return the MLflow run that a search's trials belong to; None when it can't be made in this time."""
+        """Return the id of the MLflow run, which child runs need; None where it isn't there within this time."""
         try:
             self._await_connection(timeout_seconds)
         except TrackingError:
@@ -162,14 +163,14 @@ class Tracker:
             if self._failure is not None:
                 raise self._failure
             if time.monotonic() > deadline:
-                what = f"there was no prediction within {timeout_seconds:.0f} s"
+                what = f"there was no answer within {timeout_seconds:.0f} s"
                 raise TrackingError(what, where=redact_uri(self._syncer.uri))
 
     def finish(self, timeout_seconds: float = PATIENCE_SECONDS) -> str | None:
-        """Send what is left, and stop.
+        """Send the remaining records and stop; return what could not be sent.
 
         Args:
-            timeout_seconds: How long to wait without any progress; as long as there is some, it goes on.
+            timeout_seconds: How long to wait without any progress; as long as there is some, it waits on.
 
         Returns:
             What was not sent and how to send it later; None when everything was.
@@ -186,11 +187,11 @@ class Tracker:
         self._wait_while_moving(self._thread, timeout_seconds)
         if self._done.is_set() and self._failure is None:
             return None
-        why = self._failure or TrackingError("no prediction", where=redact_uri(self._syncer.uri))
+        why = self._failure or TrackingError("there was no answer", where=redact_uri(self._syncer.uri))
         folder = self._syncer.run_dir
-        return f"MLflow: {self._waiting()} were not sent ({why}); they wait in {folder}: imagetune sync {folder}"
+        return f"MLflow: {self._describe_pending()} were not sent ({why}); to send them later: imagetune sync {folder}"
 
-    def _waiting(self) -> str:
+    def _describe_pending(self) -> str:
         try:
             return f"{self._syncer.pending()} records" if self._syncer else "no records"
         # What keeps the records from being counted may be what kept them from being sent.
@@ -234,14 +235,14 @@ class Tracker:
     def _attempt(self, syncer: Syncer) -> bool:
         try:
             syncer.sync()
-        # The run folder is the training's business: whatever is wrong with the copy of it is said, and no more.
+        # Tracking never stops a training: an error of the copy is reported, and tried again later.
         except (ImagetuneError, OSError, ValueError) as error:
             syncer.disconnect()
             self._fail(error)
             return False
         if self._failure is not None:
             self._failure = None
-            self._warn(f"MLflow predictions again at {syncer.state.uri}")
+            self._warn(f"MLflow answers again at {syncer.state.uri}")
         return True
 
     def _fail(self, error: Exception) -> None:
@@ -252,6 +253,6 @@ class Tracker:
 
 
 def _cpu_seconds(thread: threading.Thread) -> float:
-    """Return the processor time that a thread has used; 0 where the system doesn't tell, or after its end."""
+    """Return the processor time that a thread has used; 0 where the system doesn't say, or after its end."""
     times = [row.user_time + row.system_time for row in psutil.Process().threads() if row.id == thread.native_id]
     return times[0] if times else 0.0

@@ -1,4 +1,4 @@
-"""`imagetune ui`: MLflow's own pages on the store of the runs."""
+"""MLflow's UI on the store of the runs: `imagetune ui` starts MLflow's own server."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
     """
     store = resolve_uri(uri)
     if is_http(store):
-        _announce(redact_uri(store), "this server shows the runs itself:", open_browser)
+        _announce(redact_uri(store), "The tracking server has its own UI:", open_browser)
         return 0
     path = sqlite_path(store)
     if path is not None and not path.exists():
-        hint = "`imagetune fit RECIPE` makes it; --uri or $MLFLOW_TRACKING_URI names another store"
+        hint = "`imagetune fit RECIPE` creates it; --uri or $MLFLOW_TRACKING_URI names another store"
         raise TrackingError("there is no MLflow store here yet", where=str(path), hint=hint)
     _check_port(host, port)
     with tempfile.TemporaryFile() as log, _stop_signals() as stopped:
@@ -68,12 +68,15 @@ def run_ui(uri: str | None, *, host: str = "127.0.0.1", port: int = 5000, open_b
 
 
 def server_command(host: str, port: int) -> list[str]:
-    """Return the command of MLflow's server: one worker is ready in 6 s, the default four in 20 s."""
+    """Return the command line of MLflow's server, with one worker: that is ready in 6 s, the default four in 20 s."""
     return [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
 
 
 def server_environment(uri: str) -> Mapping[str, str]:
-    """Return its environment. The address goes in here: a command line is visible to every user of the machine."""
+    """Return the environment of MLflow's server, which holds the store's address.
+
+    A command line, and a password in it, would be visible to every user of the machine.
+    """
     prepare_environment()
     settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if root := artifact_root(uri):

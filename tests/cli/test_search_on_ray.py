@@ -119,5 +119,5 @@ def test_a_cluster_that_cannot_be_reached_is_told_before_any_work(recipe, workpl
     search = json.dumps({"executor": "ray", "ray": {"address": "127.0.0.1:1"}})
     outcome = imagetune("search", recipe, *RATE, "-o", f"search={search}")
     assert outcome.code == 5
-    assert outcome.err.startswith("error[resources] 127.0.0.1:1: no Ray cluster predictions")
+    assert outcome.err.startswith("error[resources] 127.0.0.1:1: no Ray cluster answers")
     assert not (workplace / "runs").exists()

@@ -1,4 +1,4 @@
-"""An executor that works in this process, so that the loop of a search can be tried in no time."""
+"""Executor that runs trials in this process, for quick tests of a search's loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imagetune.search.executors.protocol import Outcome, Task, Work
 
 
 class Here:
-    """Runs each task when it is waited for.
+    """An executor that runs each task in the caller's process, when it is waited for.
 
     Args:
         work: Runs a trial.

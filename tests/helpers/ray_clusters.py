@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine."""
+"""Ray clusters of several nodes on this machine, for tests."""
 
 import os
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What trials do in the tests of the Ray executor; the cluster's processes import it."""
+"""Stub work of trials for tests of the Ray executor; the cluster's processes import it."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from imagetune.training.setup.stopping import listen_for_stop
 
 
 def write(task):
-    """Do as a real trial does: claim the folder, which must be empty, and work."""
+    """Create the trial's folder, which must not exist, and complete, as a real trial does."""
     task.folder.mkdir()
     (task.folder / "status.json").open("x").close()
     (task.folder / "pid").write_text(str(os.getpid()))
@@ -45,7 +45,7 @@ def kill_own_process_once(task):
 
 
 def be_stopped_once(task):
-    """A machine that is shut down asks its processes to stop; a trial then says that it is lost."""
+    """Return a lost outcome at the first attempt, as on a machine that shuts down and stops its processes."""
     outcome = write(task)
     tried = task.folder.parent / "tried"
     if not tried.exists():

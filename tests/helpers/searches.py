@@ -1,4 +1,4 @@
-"""Folders of searches as a search leaves them, with a made-up surface in place of trainings."""
+"""Run folders of searches for tests, with a synthetic objective in place of trainings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ _BEGAN = 1_800_000_000.0
 
 
 def surface(values):
-    """Best at a rate of 3e-3 and the middle depth; decay matters where something is unfrozen, batch size never."""
+    """Return a synthetic objective, best at a learning rate of 3e-3 and the middle depth.
+
+    Layer decay matters where something is unfrozen, the batch size never.
+    """
     metric = 0.9 - 0.08 * (math.log10(values[RATE]) + 2.5) ** 2
     metric -= {"none": 0.12, "last 2 blocks": 0.0, "all": 0.04}[values[DEPTH]] if DEPTH in values else 0
     metric -= 0.2 * (values[DECAY] - 0.8) ** 2 if DECAY in values else 0
@@ -57,7 +60,7 @@ def surface(values):
 
 
 def drawn(spaces, rng):
-    """Draw a value of each space; layer decay only where something is unfrozen."""
+    """Return a random value of each space, of layer decay only where something is unfrozen."""
     values = {}
     for path, space in spaces.items():
         if isinstance(space, ChoiceSpace):
@@ -90,22 +93,22 @@ def write_search(
     rungs: tuple[int, ...] = (),
     values_of=drawn,
 ) -> Path:
-    """Write the folder of a search.
+    """Write the run folder of a search, and return it.
 
     Args:
-        folder: Is made.
-        trials: How many the search proposed.
-        spaces: By recipe path.
-        metric: The objective of values, before noise.
-        search: The recipe's section, inside the braces.
-        failing: The error of the trial with a number, empty where it doesn't fail.
-        noise: Standard deviation over seeds.
-        slots: Trials at a time.
+        folder: The folder to create.
+        trials: How many trials the search proposed.
+        spaces: Search spaces by recipe path.
+        metric: Returns the objective of a setting, before noise.
+        search: The recipe's ``search`` section, without its braces.
+        failing: Returns the error of the trial with a number, empty where it doesn't fail.
+        noise: Standard deviation of the objective over seeds.
+        slots: How many trials run at a time.
         finalists: How many of the best are repeated twice; 0 for none.
-        unended: Trials at the end that were proposed and haven't ended.
-        state: Of the search.
-        seed: Of everything drawn.
-        rungs: Hyperband: epochs of the rungs; a third of each goes on.
+        unended: How many of the last trials were proposed and haven't ended.
+        state: State of the search in status.json.
+        seed: Seed of all random values.
+        rungs: Hyperband: epochs of the rungs; a third of each is promoted.
         values_of: Draws the values of a trial.
     """
     rng = np.random.default_rng(seed)

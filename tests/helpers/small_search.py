@@ -1,4 +1,4 @@
-"""A recipe whose trials take a second or two, and a space that two of them fill."""
+"""Recipe of a small search, whose trials take a second or two, and a search space of two values."""
 
 RECIPE = """\
 name: colours

@@ -1,4 +1,4 @@
-"""A search's main process in miniature, for tests that send it signals: `trial_parent.py FOLDER WORK STOP_SECONDS`."""
+"""Main process of a minimal search, for tests that send it signals: `trial_parent.py FOLDER WORK STOP_SECONDS`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What trials' processes do in tests of the executors: importable there, quick, without Keras."""
+"""Stub work of trials for tests of the executors: importable in their processes, quick, without Keras."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ from imagetune.search.executors.protocol import Outcome
 
 
 def done(task):
-    """Complete; the metric is the trial's number."""
+    """Complete, with the trial's number as the objective."""
     return Outcome("completed", float(task.trial_id), epochs=2, best_epoch=1)
 
 
 def telling(task):
-    """Print by Python and past it, in the folder that the trial makes."""
+    """Print through Python and through the file descriptor, in the folder that the trial creates."""
     task.folder.mkdir(parents=True)
     print("by Python")
     os.write(2, b"by a library\n")
@@ -25,7 +25,7 @@ def telling(task):
 
 
 def describing(task):
-    """Say in which process it ran and what that sees."""
+    """Write the process's number, the environment variables that it sees, and whether Keras is imported."""
     seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "TF_NUM_INTRAOP_THREADS", "TRIAL_TEST")}
     loaded = "keras" in sys.modules
     task.folder.mkdir(parents=True)
@@ -34,7 +34,7 @@ def describing(task):
 
 
 def stamped(task):
-    """Say when it began."""
+    """Write when the trial began."""
     now = time.time()
     task.folder.mkdir(parents=True)
     (task.folder / "began.txt").write_text(str(now))
@@ -42,7 +42,7 @@ def stamped(task):
 
 
 def dying(how, task):
-    """End without a prediction, in one of several ways; trial 002 completes."""
+    """End the process without an outcome, in one of several ways; trial 002 completes."""
     if task.trial_id == "002":
         return done(task)
     if how == "signal":
@@ -57,13 +57,13 @@ def dying(how, task):
 
 
 def hanging_on(task):
-    """Prediction, and leave a thread behind that never ends."""
+    """Return an outcome, and leave a thread behind that never ends."""
     threading.Thread(target=time.sleep, args=(600,)).start()
     return done(task)
 
 
 def polite(task):
-    """Work until asked to stop, then say so."""
+    """Work until asked to stop, then note that in a file and return."""
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     task.folder.mkdir(parents=True)
@@ -75,7 +75,7 @@ def polite(task):
 
 
 def stubborn(task):
-    """Ignore all requests to stop, with a process of its own that does so, too."""
+    """Ignore all requests to stop, together with a child process that does so, too."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     grandchild = subprocess.Popen([sys.executable, "-c", code])
@@ -86,6 +86,6 @@ def stubborn(task):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is complete or absent."""
+    """Write a file atomically: it is complete or absent."""
     path.with_suffix(".tmp").write_text(text)
     path.with_suffix(".tmp").rename(path)

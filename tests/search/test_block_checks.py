@@ -4,6 +4,7 @@ import pytest
 
 from imagetune.errors import RecipeError
 from imagetune.runs.checks.recipe import load_checked_recipe
+from imagetune.search import block_checks
 from imagetune.search.block_checks import check_blocks
 
 TEXT = """\
@@ -54,5 +55,5 @@ def test_this_process_builds_nothing(loaded, monkeypatch):
 
 
 def test_no_process_starts_where_no_block_is_named(loaded, monkeypatch):
-    monkeypatch.setattr("imagetune.search.block_checks.ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(block_checks, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started"))
     check_blocks(loaded("{search: choice, values: [none, all, last 30%]}"))

@@ -4,6 +4,7 @@ import pytest
 
 from imagetune.recipe.schema import Recipe
 from imagetune.search import choose_executor
+from imagetune.search.choose_executor import local_slots, told_slots
 from imagetune.search.executors.slots import Machine, Needs, slots_of
 
 GIB = 2**30
@@ -17,7 +18,7 @@ def slots(monkeypatch):
         monkeypatch.setattr(choose_executor, "this_machine", lambda _: Machine(cores, (), memory))
         stages = [{"name": "only", "unfreeze": unfreeze, "epochs": 1, "learning_rate": 1e-3}]
         recipe = {"data": {"source": "images"}, "train": {"stages": stages, **train}, "search": search}
-        return len(choose_executor.local_slots(Recipe.model_validate(recipe)))
+        return len(local_slots(Recipe.model_validate(recipe)))
 
     return count
 
@@ -46,11 +47,11 @@ def test_a_number_is_the_users(slots):
     assert slots({"parallel": 3}, cores=1, memory=GIB) == 3
 
 
-def test_many_trials_at_a_time_are_told_in_one_line():
-    def told(parallel, *gpus):
+def test_many_trials_at_a_time_are_described_in_one_line():
+    def described(parallel, *gpus):
         found = slots_of(parallel, Machine(2, gpus, 4 * GIB), Needs(1, GIB, 4))
-        return choose_executor.told_slots(found, 2)
+        return told_slots(found, 2)
 
-    assert told(2) == "2 at a time on 2 cores"
-    assert told(99) == "99 at a time on 2 cores; more trials than cores, so that each takes longer"
-    assert told(3, "0", "1") == "3 at a time: gpu 0 (1 of 2), gpu 1, gpu 0 (2 of 2)"
+    assert described(2) == "2 at a time on 2 cores"
+    assert described(99) == "99 at a time on 2 cores; more trials than cores, so that each takes longer"
+    assert described(3, "0", "1") == "3 at a time: gpu 0 (1 of 2), gpu 1, gpu 0 (2 of 2)"

@@ -55,7 +55,7 @@ def test_nothing_is_foreseen_before_a_trial_has_ended():
     assert seconds_left(plan, [ended(1, 0.0, status="failed")], {}, slots=1) is None
 
 
-def test_a_trial_that_failed_at_its_start_does_not_tell_how_long_the_others_take():
+def test_a_trial_that_failed_at_its_start_does_not_predict_how_long_the_others_take():
     plan = expected(SearchConfig(algorithm="random", trials=4), SPACES, epochs=8)
     failed = TrialResult(Trial("001", {}), "failed", None, 0.0, 2.0, 0, error="no such block")
     assert seconds_left(plan, [failed], {}, slots=1) is None

@@ -90,12 +90,12 @@ class Bench:
             return list(csv.DictReader(file))
 
 
-def told(results):
+def outcomes(results):
     return [(each.trial, each.status, each.objective) for each in results]
 
 
 def in_order(results):
-    return sorted(told(results), key=lambda each: each[0].trial_id)
+    return sorted(outcomes(results), key=lambda each: each[0].trial_id)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -116,9 +116,9 @@ def test_every_trial_is_in_the_table_and_the_best_is_found(tmp_path, algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_seed_0_repeats_the_search(tmp_path, algorithm):
     first = Bench(tmp_path / "a", algorithm=algorithm).run()
-    assert told(Bench(tmp_path / "b", algorithm=algorithm).run()) == told(first)
+    assert outcomes(Bench(tmp_path / "b", algorithm=algorithm).run()) == outcomes(first)
     other = Bench(tmp_path / "c", algorithm=algorithm, seed=1).run()
-    assert algorithm == "grid" or told(other) != told(first)
+    assert algorithm == "grid" or outcomes(other) != outcomes(first)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "grid"])
@@ -249,7 +249,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path, algorithm, slots):
     assert again.watcher.started[: len(started) - 4] == [name for name in started if name not in ended]
     assert len(results) == len(whole)
     if slots == 1:
-        assert told(results) == told(whole)
+        assert outcomes(results) == outcomes(whole)
     else:
         # What ran beside the fourth ends in another order: the same trials for those that don't look at results.
         assert algorithm not in ("random", "grid") or in_order(results) == in_order(whole)
@@ -276,7 +276,7 @@ def test_a_line_cut_short_by_a_crash_is_run_again(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     again = Bench(tmp_path, trials=5)
-    assert told(again.run()) == told(whole)
+    assert outcomes(again.run()) == outcomes(whole)
     assert again.watcher.started == ["005"]
     assert len(again.rows()) == 5
 
@@ -297,7 +297,7 @@ def test_a_corrupted_line_in_the_middle_is_refused_with_its_place(tmp_path, corr
 def test_a_journal_that_another_version_would_not_write_is_refused(tmp_path):
     Bench(tmp_path, trials=3).run()
     bench = Bench(tmp_path, trials=3)
-    with pytest.raises(CheckpointError, match="trial 001 of the journal is not what this version would try"):
+    with pytest.raises(CheckpointError, match="trial 001 of the journal is not what this version would propose"):
         bench.run(ListProposer([Trial("007", {})]))
 
 
@@ -319,7 +319,7 @@ def test_values_come_back_from_the_journal_with_their_types(tmp_path):
     again = Bench(tmp_path, lambda _trial: 1 / 0, spaces=spaces).run(ListProposer(trials))
     read = [each.trial.values[DEPTH] for each in again]
     assert [(type(value), value) for value in read] == [(type(value), value) for value in mixed]
-    assert told(first) == told(again)
+    assert outcomes(first) == outcomes(again)
 
 
 def test_the_journal_says_what_was_proposed_before_it_runs(tmp_path):
@@ -340,6 +340,6 @@ def test_a_later_phase_goes_on_from_the_trials_of_the_first(tmp_path):
     journal_free = Bench(tmp_path / "more", trials=2)
     finals = [replace(each.trial, trial_id=f"1{each.trial.trial_id}", phase="final", seed=9) for each in first]
     both = journal_free.run(ListProposer(finals), known=first)
-    assert told(both)[:2] == told(first)
+    assert outcomes(both)[:2] == outcomes(first)
     assert [each.trial.phase for each in both[2:]] == ["final", "final"]
     assert all(each.status == "completed" for each in both)

@@ -21,7 +21,7 @@ from imagetune.search.forecast import Expected
 from imagetune.search.listeners import SearchPlan
 from imagetune.search.mlflow_trials import TrialCopies, set_aside, sync_search
 from imagetune.search.proposers.finalists import Candidate
-from imagetune.search.records.journal import JOURNAL_NAME, Ended, Journal, Proposed
+from imagetune.search.records.journal import Ended, Journal, Proposed
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.tracking.store import open_client, prepare_environment
 from imagetune.tracking.tracker import start_tracking
@@ -69,7 +69,7 @@ class Scene:
         write_json(self.folder / "search.json", {"algorithm": "random", "objective": "f1", "spaces": {}})
         RunFolder(self.folder).write_status("running")
         self.copies = TrialCopies(self.recipe)
-        self.journal = Journal(self.folder / JOURNAL_NAME)
+        self.journal = Journal(self.folder / "journal.jsonl")
         self.warnings: list[str] = []
 
     def open(self, **tracking):
@@ -172,7 +172,7 @@ def test_trials_are_children_of_the_search_with_their_states_and_metrics(scene, 
 
     assert parent.data.tags["imagetune.best_trial"] == "001"
     assert parent.data.metrics["objective"] == pytest.approx(0.75)
-    assert "trial 001**, f1 on validation **0.7500" in parent.data.tags["mlflow.note.content"]
+    assert "trial 001**, with a validation f1 of **0.7500" in parent.data.tags["mlflow.note.content"]
 
 
 def test_a_trial_is_in_mlflow_while_it_still_trains(scene, store):

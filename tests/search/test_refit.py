@@ -50,8 +50,8 @@ def recipe_of(tmp_path):
 def refitted(recipe, best, folder):
     data = read_data(recipe, say=say_nothing)
     said: list[str] = []
-    made, merged, told = refit_recipe(recipe, best, data, folder=folder, say=lambda *message: said.append(message))
-    return data, made, merged, told
+    made, merged, fitted = refit_recipe(recipe, best, data, folder=folder, say=lambda *message: said.append(message))
+    return data, made, merged, fitted
 
 
 def names(records):
@@ -80,7 +80,7 @@ def test_the_refit_on_training_images_is_the_winner_as_it_is(recipe_of, images, 
 @pytest.mark.parametrize("method", ["hash", "stratified"])
 def test_validation_images_join_training_and_the_test_stays(recipe_of, images, tmp_path, method):
     recipe = recipe_of(images, data=f", split: {{method: {method}, val: 0.3, test: 0.2}}")
-    data, made, merged, told = refitted(recipe, winner((0.8, 6), (0.7, 8), (0.9, 5)), tmp_path)
+    data, made, merged, fitted = refitted(recipe, winner((0.8, 6), (0.7, 8), (0.9, 5)), tmp_path)
     assert merged.splits.val == ()
     assert names(merged.splits.train) == names(data.splits.train) | names(data.splits.val)
     assert names(open_holdout(merged.splits)) == names(open_holdout(data.splits))
@@ -88,7 +88,7 @@ def test_validation_images_join_training_and_the_test_stays(recipe_of, images, t
     assert made.train.early_stopping.patience is None
     assert made.train.early_stopping.keep == "last"
     assert all(stage.early_stopping is None for stage in made.train.stages)
-    assert "6 epochs" in told
+    assert "6 epochs" in fitted
 
     write_recipe(made, tmp_path / "best.yaml")
     again = read_data(load_recipe(tmp_path / "best.yaml").recipe, say=say_nothing)
@@ -118,7 +118,7 @@ def test_splits_that_a_table_gives_are_written_into_the_search(recipe_of, images
     assert {record.slices for record in merged.splits.train} == {record.slices for record in data.splits.train}
 
 
-def test_a_image_that_changed_since_stops_the_refit(recipe_of, images, tmp_path):
+def test_an_image_that_changed_since_stops_the_refit(recipe_of, images, tmp_path):
     images = shutil.copytree(images, tmp_path / "drawn")
     recipe = recipe_of(images)
     data = read_data(recipe, say=say_nothing)

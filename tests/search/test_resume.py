@@ -1,4 +1,4 @@
-"""Whether the folder of a search can be gone on with, and how it is told where not."""
+"""Resuming a search: which changes of recipe, journal and images are refused, and with which message."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def read(loaded):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("train.stages.0.epochs=8", "train.stages[0].epochs was 4, now it is 8"),
         ("train.batch_size=8", "train.batch_size was 16, now it is 8"),
@@ -60,10 +60,10 @@ def read(loaded):
         ("seed=4", "seed was 3, now it is 4"),
     ],
 )
-def test_trials_that_would_be_trained_otherwise_are_another_search(folder, loaded, override, told):
+def test_trials_that_would_be_trained_otherwise_are_another_search(folder, loaded, override, message):
     with pytest.raises(CheckpointError, match="the recipe changed since") as caught:
         check_same_training(folder, loaded(override).recipe)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.where == str(folder.recipe)
 
 
@@ -102,7 +102,7 @@ def test_images_that_moved_as_they_are_are_the_same(folder, loaded, images, tmp_
     assert all(str(elsewhere) in path for path in there)
 
 
-def test_a_image_that_changed_is_told(folder, loaded, images, tmp_path):
+def test_an_image_that_changed_is_reported(folder, loaded, images, tmp_path):
     elsewhere = shutil.copytree(images, tmp_path / "moved")
     first, second, *_ = sorted((elsewhere / "red").glob("*.png"))
     first.write_bytes(second.read_bytes() + b"\0")
@@ -111,7 +111,7 @@ def test_a_image_that_changed_is_told(folder, loaded, images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lock.json", "splits.csv"])
-def test_without_what_was_noted_nobody_can_tell_whether_images_changed(folder, loaded, name):
+def test_without_the_record_of_the_images_a_search_is_not_resumed(folder, loaded, name):
     (folder.path / name).unlink()
     with pytest.raises(CheckpointError, match="No such file") as caught:
         record_images(folder, loaded().recipe, read(loaded()), begun=True)
@@ -122,7 +122,7 @@ def test_without_what_was_noted_nobody_can_tell_whether_images_changed(folder, l
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": 3}', "{"])
-def test_corrupted_notes_of_the_images_are_told(folder, loaded, text):
+def test_a_corrupted_record_of_the_images_is_reported(folder, loaded, text):
     (folder.path / "lock.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"its splits.csv or lock.json can't be read"):
         record_images(folder, loaded().recipe, read(loaded()), begun=True)

@@ -42,7 +42,7 @@ def run_dir(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def keras_file(tmp_path_factory) -> Path:
-    """A small Keras model that takes 32-pixel images and knows three classes."""
+    """A small Keras model for 32-pixel images and three classes."""
     import keras
 
     path = tmp_path_factory.mktemp("model") / "model.keras"
@@ -70,7 +70,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """A server that accepts every connection and never predictions."""
+    """A server that accepts every connection and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)

@@ -57,7 +57,7 @@ def test_test_metrics_come_with_their_intervals_headline_first():
     assert metrics_of({"splits": {"test": {"metrics": {"accuracy": {"value": None}}}}}) == []
 
 
-def test_the_image_set_changes_with_a_image(tmp_path):
+def test_the_image_set_changes_with_an_image(tmp_path):
     run = start_run(tmp_path / "run")
     recipe = read_recipe(run)
     before = image_set(run, recipe)
@@ -74,11 +74,11 @@ def test_the_description_says_what_a_reviewer_asks(tmp_path):
     assert "| accuracy | **0.875** | 0.775 to 0.925 |" in text
     assert "**Training and test are close.** No gap. Go on." in text
     assert "**Requirement missed:** test f1: 0.1 below the required 0.9" in text
-    assert "| on the test images | value | 95% interval |" in text
-    assert "model: **efficientnet_lite0**, weights imagenet" in text
+    assert "| metric on the test images | value | 95% confidence interval |" in text
+    assert "Model: **efficientnet_lite0**, weights imagenet" in text
     assert "12 training, 3 validation, 3 test" in text
     failed = run_description(recipe, {"state": "failed", "error": "the loss is NaN"}, {}, [], None)
-    assert failed.startswith("**Failed:** the loss is NaN")
+    assert failed.startswith("**The run failed:** the loss is NaN")
 
 
 def test_a_folder_with_nothing_in_it_yet_is_no_error(tmp_path):
@@ -106,6 +106,6 @@ def test_folds_give_their_mean_its_interval_and_a_step_each():
 
 
 def test_the_description_has_a_line_of_the_folds():
-    told = run_description({}, {}, folded(), [], None)
-    assert "Cross-validation, 2 folds: accuracy **0.750** (0.600 to 0.900)" in told
+    text = run_description({}, {}, folded(), [], None)
+    assert "Cross-validation over 2 folds, mean and interval: accuracy **0.750** (0.600 to 0.900)" in text
     assert "Cross-validation" not in run_description({}, {}, {}, [], None)

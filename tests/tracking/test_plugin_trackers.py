@@ -38,7 +38,7 @@ class Slow(Good):
 
 @pytest.fixture
 def heard(tmp_path, monkeypatch, request):
-    """What the trackers of a package of this test's own have heard, in order."""
+    """Calls that the trackers of a package of this test's own have received, in order."""
     name = f"trackers_of_{request.node.originalname}"
     points = {"good": "Good", "bad": "Bad", "unable": "unable", "slow": "Slow"}
     monkeypatch.syspath_prepend(install_module(tmp_path / "site", name, "imagetune.trackers", points, SOURCE))
@@ -103,7 +103,7 @@ def test_a_tracker_that_hangs_at_the_end_is_not_waited_for(heard, run_dir):
     began = time.monotonic()
     message = end(run_dir, tracker, "finished", timeout_seconds=0.3)
     assert time.monotonic() - began < 1.4
-    assert message == "trackers (slow) have not ended within 0 s; the run folder is complete"
+    assert message == "the trackers (slow) did not finish within 0 s; the run folder is complete"
 
 
 def test_no_thread_runs_where_tracking_is_off(heard, run_dir):

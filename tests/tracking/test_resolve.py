@@ -74,7 +74,7 @@ def test_a_model_of_someone_else_is_refused(store, run_with_model):
         resolve_run(f"runs:/{run_id}")
 
 
-def test_addresses_are_told_from_folders():
+def test_addresses_are_distinguished_from_folders():
     assert is_mlflow_uri("runs:/abc")
     assert is_mlflow_uri("models:/a@b")
     assert not is_mlflow_uri("runs/clipart-1")

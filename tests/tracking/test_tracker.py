@@ -74,7 +74,7 @@ def test_a_refused_server_is_said_once_and_the_records_wait(tmp_path, free_port)
     assert time.monotonic() - started < 10
     assert "refused the connection" in message
     assert "14 records were not sent" in message
-    assert message.endswith(f"they wait in {run_dir}: imagetune sync {run_dir}")
+    assert message.endswith(f"to send them later: imagetune sync {run_dir}")
     assert len(said) == 1
     assert "training goes on, the records wait in the run folder" in said[0]
     assert len(read_state(run_dir).line_times) == 3
@@ -88,7 +88,7 @@ def test_required_tracking_fails_at_once_when_refused(tmp_path, free_port):
     assert SECRET not in str(caught.value)
 
 
-def test_required_tracking_fails_within_15_seconds_when_there_is_no_prediction(tmp_path, silent_server):
+def test_required_tracking_fails_within_15_seconds_when_there_is_no_answer(tmp_path, silent_server):
     started = time.monotonic()
     with pytest.raises(TrackingError, match="tracking is required, but"):
         start_tracking(

@@ -53,7 +53,7 @@ def test_a_store_of_another_mlflow_is_said(store, free_port):
 
 def test_a_server_shows_its_runs_itself(capsys):
     assert run_ui("http://ann:secret@host:5000") == 0
-    assert capsys.readouterr().out == "this server shows the runs itself: http://***@host:5000\n"
+    assert capsys.readouterr().out == "The tracking server has its own UI: http://***@host:5000\n"
 
 
 def test_a_password_is_not_on_the_command_line():

@@ -145,9 +145,9 @@ class Server:
             stderr=quiet,
             cwd=self.folder,
         )
-        wait_until(self.predictions, 90)
+        wait_until(self.answers, 90)
 
-    def predictions(self) -> bool:
+    def answers(self) -> bool:
         try:
             return requests.get(f"{self.uri}/health", timeout=2).ok
         except requests.exceptions.RequestException:

@@ -1,1 +1,1 @@
-"""What runs trials: processes, a Ray cluster."""
+"""Executors of trials: processes of this machine, or tasks of a Ray cluster."""

@@ -1,8 +1,8 @@
-"""One attempt at a time writes a trial's folder, even where a lost machine goes on without knowing that it is lost.
+"""Attempts at a trial on a cluster: only the latest writes the trial's folder, even while a lost machine still runs.
 
-The latest attempt writes its name into a claim, a file beside the trial's folder; an earlier one looks there every
-second and ends its process when it reads another name. What it wrote is then moved away in one step: a file that it has
-open moves along. All but its checkpoints is kept in the search's ``interrupted/``.
+The latest attempt writes its name into a claim, a file beside the trial's folder; an earlier one reads it every second
+and ends its process when the name is another. The earlier one's folder is then renamed, so that a file which it still
+has open moves along. All but its checkpoints is kept in the search's ``interrupted/``.
 """
 
 from __future__ import annotations
@@ -21,25 +21,24 @@ from pathlib import Path
 from imagetune.core import run_files
 from imagetune.core.files import write_json
 
-INTERRUPTED_FOLDER = "interrupted"
 _LOOK_SECONDS = 1.0
-# An earlier attempt has had time to look, and to look again.
+# Time for an earlier attempt to read the claim twice.
 _SETTLE_SECONDS = 2.5
-# Shared folders may show a new file to other machines late.
+# Network file systems may show a new file to other machines late.
 _APPEAR_SECONDS = 10.0
 
 
 def claim_path(folder: Path) -> Path:
-    """Return where the latest attempt at the trial of ``folder`` writes its name."""
+    """Return the path of a trial's claim, the file in which the latest attempt writes its name."""
     return folder.with_name(f".{folder.name}.claim")
 
 
 def open_claim(folder: Path, search: str) -> None:
-    """Make a claim that says which search the trial belongs to; attempts elsewhere look whether they see it.
+    """Create a trial's claim with the id of its search, by which other machines see whether the folder is shared.
 
     Args:
-        folder: The trial's run folder.
-        search: A text that no other search has.
+        folder: Run folder of the trial.
+        search: Id of the search.
     """
     path = claim_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +46,12 @@ def open_claim(folder: Path, search: str) -> None:
 
 
 def sees_claim(folder: Path, search: str) -> bool:
-    """Tell whether this machine sees the claim that ``open_claim`` made on another: whether the folder is shared."""
+    """Return whether this machine sees the claim that another has made: whether they share the folder.
+
+    Args:
+        folder: Run folder of the trial.
+        search: Id of the search.
+    """
     deadline = time.monotonic() + _APPEAR_SECONDS
     while not (_name(folder) or "").startswith(search):
         if time.monotonic() > deadline:
@@ -57,48 +61,49 @@ def sees_claim(folder: Path, search: str) -> bool:
 
 
 def close_claim(folder: Path) -> None:
-    """Remove the claim; an attempt that still runs ends its process."""
+    """Remove a trial's claim, upon which an attempt that still runs ends its process."""
     claim_path(folder).unlink(missing_ok=True)
 
 
 @contextmanager
 def attempt(folder: Path, search: str) -> Iterator[bool]:
-    """Let this process be the only one that writes ``folder``, which is not there when the block begins.
+    """Make this process the only writer of a trial's folder, which doesn't exist when the block begins.
 
     The process ends, with exit code 1, when another attempt begins or the claim is closed.
 
     Args:
-        folder: The trial's run folder.
-        search: What the claim was opened with.
+        folder: Run folder of the trial.
+        search: Id of the search, as in `open_claim`.
 
     Yields:
         Whether an earlier attempt left files, which are in ``interrupted/`` now.
     """
     name = f"{search} {secrets.token_hex(8)}"
-    # Not replaced but overwritten: network folders show that to other machines at once.
+    # Overwritten and not replaced: network file systems show other machines the new content at once.
     claim_path(folder).write_text(name, encoding="utf-8")
     done = threading.Event()
     threading.Thread(target=_end_when_lost, args=(folder, name, done), daemon=True, name="claim").start()
     try:
-        yield _clear(folder)
+        yield _move_aside(folder)
     finally:
         done.set()
 
 
 def _end_when_lost(folder: Path, name: str, done: threading.Event) -> None:
     while not done.wait(_LOOK_SECONDS):
-        # What can't be read at the moment, as while a file server is away, says nothing.
+        # A claim that can't be read for a moment, as while a file server is away, doesn't mean another attempt.
         with contextlib.suppress(OSError):
             if _name(folder) != name:
                 os._exit(1)
 
 
 def lost_attempts(folder: Path) -> list[Path]:
-    """Return where the files of earlier attempts at the trial of ``folder`` are kept."""
+    """Return the folders that keep the files of earlier attempts at the trial of ``folder``."""
     return sorted(_interrupted(folder).glob(f"{folder.name}-*"))
 
 
-def _clear(folder: Path) -> bool:
+def _move_aside(folder: Path) -> bool:
+    """Move what earlier attempts left out of the way, and return whether there was anything."""
     occupied = folder.exists()
     while folder.exists():
         time.sleep(_SETTLE_SECONDS)
@@ -106,7 +111,7 @@ def _clear(folder: Path) -> bool:
         folder.rename(aside)
         shutil.rmtree(aside / run_files.CHECKPOINTS, ignore_errors=True)
         _keep(aside, folder)
-        # Who was about to replace a file there makes the folder again.
+        # A process that was about to replace a file there creates the folder again.
         time.sleep(_LOOK_SECONDS)
     return occupied
 
@@ -125,7 +130,7 @@ def _keep(aside: Path, folder: Path) -> None:
 
 
 def _interrupted(folder: Path) -> Path:
-    return folder.parents[1] / INTERRUPTED_FOLDER
+    return folder.parents[1] / run_files.INTERRUPTED
 
 
 def _name(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Why a process died that gave no prediction."""
+"""Reasons why a trial's process died without a result: a signal, an exit code, memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LONGEST = 200
 def memory_kills(
     counters: tuple[Path, ...] = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")),
 ) -> int | None:
-    """Return how many processes the kernel has killed for want of memory so far; None where it doesn't count.
+    """Return how many processes the kernel's out-of-memory killer has killed so far; None where it doesn't count.
 
     Args:
-        counters: Files of a name and a number a line, in which ``oom_kill`` counts: of the machine, of the container.
+        counters: Files with lines of a name and a number, of which ``oom_kill`` counts: machine's and container's.
     """
     found = []
     for path in counters:
@@ -28,12 +28,12 @@ def memory_kills(
 
 
 def reason_of(exit_code: int | None, log: Path, *, for_memory: bool) -> str:
-    """Return in one line why a process ended.
+    """Return in one line why a process ended without a result.
 
     Args:
-        exit_code: The negative number of a signal, or what it exited with; None if that isn't known.
-        log: What it has printed.
-        for_memory: Whether the kernel may have killed it to free memory.
+        exit_code: Its exit code, or the negative number of the signal that killed it; None if unknown.
+        log: File with its output.
+        for_memory: Whether the kernel may have killed it for want of memory.
     """
     if exit_code is not None and exit_code < 0:
         name = _signal_name(-exit_code)
@@ -52,7 +52,7 @@ def _signal_name(number: int) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return what was printed last, empty where nothing was."""
+    """Return the last line of a process's output, shortened; empty where there is none."""
     try:
         lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""The process that trials on this machine are forked from, with what every trial needs imported in it."""
+"""Forkserver of the trials on this machine: a process with Keras imported, which every trial is forked from."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ PRELOADED = (f"{__package__}.preload",)
 
 
 def warm_up_trials() -> None:
-    """Start the process that trials are forked from, so that it imports Keras while this one does other things."""
+    """Start the forkserver of the trials, so that it imports Keras while this process does other things."""
     warm_up(PRELOADED)

@@ -1,7 +1,7 @@
-"""Trials in processes of this machine: one each, so that memory comes back and a crash is that trial's own.
+"""Executor of trials in processes of this machine, one each: memory is freed, and a crash ends only that trial.
 
-On Linux they are forked from one process that has imported everything and computed nothing, so that a trial begins at
-once; elsewhere each starts anew.
+On Linux they are forked from a forkserver that has imported everything and computed nothing, so that a trial begins at
+once; elsewhere each process starts anew.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 
 import psutil
 
+from imagetune.core import run_files
 from imagetune.core.processes import end_with_parent, without_main_module
 from imagetune.search.executors.deaths import memory_kills, reason_of
 from imagetune.search.executors.protocol import Outcome, Task, Work
 from imagetune.search.executors.slots import Slot
 
-LOG_NAME = "trial.log"
 _STOP_SECONDS = 20.0
-# From its prediction to its end: a process that hangs then is killed.
+# From its result to its end: a process that hangs then is killed.
 _END_SECONDS = 5.0
 _RESTART_SECONDS, _RESTART_PAUSE_SECONDS = 5.0, 0.1
 _LONGEST_REASON = 300
@@ -40,18 +40,20 @@ _LONGEST_REASON = 300
 
 @dataclass(frozen=True)
 class _Running:
+    """A running trial: its process, the pipe for its result, and the out-of-memory kills counted at its start."""
+
     task: Task
     slot: Slot
     process: BaseProcess
     seen: psutil.Process | None
-    predictions: Connection
+    results: Connection
     began: float
     memory_kills: int | None
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What a trial's process needs; travels pickled."""
+    """Work, task, environment and log of a trial's process; it is pickled."""
 
     work: bytes
     task: Task
@@ -60,15 +62,15 @@ class _Start:
 
 
 def start_method() -> Any:
-    """Return the context of multiprocessing that trials' processes start with."""
+    """Return the multiprocessing context of trials: forkserver on Linux, else spawn."""
     return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 def warm_up(preload: Sequence[str]) -> None:
-    """Start the process that trials are forked from, so that it imports while this one does other things.
+    """Start the forkserver, so that it imports while this process does other things.
 
     Args:
-        preload: Names of the modules that it imports; of no effect where it runs already.
+        preload: Names of the modules that it imports; without effect where it runs already.
     """
     if sys.platform == "linux":
         multiprocessing.set_forkserver_preload(list(preload))
@@ -77,15 +79,15 @@ def warm_up(preload: Sequence[str]) -> None:
 
 
 class Processes:
-    """An executor that starts a process a trial.
+    """An executor that starts a process for each trial, several at a time.
 
-    What such a process prints, and what libraries print in it, goes to ``trial.log`` in the trial's folder.
+    Everything that such a process and its libraries print goes to ``trial.log`` in the trial's folder.
 
     Args:
         work: Runs a trial.
-        slots: Where; one trial at a time in each.
-        preload: Names of the modules that are imported once, in the process that trials are forked from.
-        stop_seconds: How long a trial that is asked to stop may take.
+        slots: Slots for trials, one trial at a time in each.
+        preload: Names of the modules that the forkserver imports.
+        stop_seconds: How long a trial that is asked to stop may take before it is killed.
     """
 
     def __init__(
@@ -107,37 +109,37 @@ class Processes:
         warm_up(preload)
 
     def start(self, task: Task) -> None:
-        """Start a task."""
+        """Start the process of a task in a free slot."""
         slot = self._free[0]
         ours, theirs = self._context.Pipe(duplex=False)
-        # Environment is sent, as that of the process that trials are forked from may be older.
+        # The environment is sent along: the forkserver's own may be older.
         start = _Start(self._work, task, {**os.environ, **slot.environment}, log_beside(task))
         task.folder.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
-            process = self._started(start, theirs)
+            process = self._start_process(start, theirs)
         except (OSError, EOFError) as error:
-            reason = f"resources: no process could be started: {error or 'the one that they are forked from has died'}"
+            reason = f"resources: no process could be started: {error or 'the forkserver has died'}"
             self._never_began.append((task, Outcome("failed", place=slot.place, error=reason)))
             return
         finally:
             theirs.close()
-        seen = _seen(process.pid)
+        seen = _identify(process.pid)
         self._running.append(_Running(task, self._free.pop(0), process, seen, ours, began, memory_kills()))
 
-    def _started(self, start: _Start, predictions: Connection) -> BaseProcess:
-        """Return the process of a trial, begun; what it is forked from is started again, should that have died."""
+    def _start_process(self, start: _Start, results: Connection) -> BaseProcess:
+        """Start the process of a trial and return it; a forkserver that has died is started again."""
         deadline = time.monotonic() + _RESTART_SECONDS
         while True:
             process: BaseProcess = self._context.Process(
-                target=_run, args=(start, predictions), name=f"trial-{start.task.trial_id}"
+                target=_run, args=(start, results), name=run_files.trial_folder_name(start.task.trial_id)
             )
             try:
                 warm_up(self._preload)
                 with without_main_module():
                     process.start()
             except (OSError, EOFError):
-                # For a moment a process that was killed neither predictions nor counts as dead.
+                # For a moment a forkserver that was killed neither answers nor counts as dead.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_RESTART_PAUSE_SECONDS)
@@ -145,30 +147,30 @@ class Processes:
                 return process
 
     def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:
-        """Return what has ended."""
+        """Return the tasks that ended since the last call with their outcomes."""
         never_began, self._never_began = self._never_began, []
         if never_began or not self._running:
             return never_began
-        handles = [handle for one in self._running for handle in (one.predictions, one.process.sentinel)]
+        handles = [handle for one in self._running for handle in (one.results, one.process.sentinel)]
         ready = set(wait(handles, timeout_seconds))
-        ended = [one for one in self._running if one.predictions in ready or one.process.sentinel in ready]
+        ended = [one for one in self._running if one.results in ready or one.process.sentinel in ready]
         self._running = [one for one in self._running if one not in ended]
-        return [(one.task, self._closed(one)) for one in ended]
+        return [(one.task, self._collect(one)) for one in ended]
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """Stop the running trials, and kill those that take longer than ``stop_seconds``."""
         for one in self._running:
             one.process.terminate()
         deadline = time.monotonic() + self._stop_seconds
         for one in self._running:
             one.process.join(max(0.0, deadline - time.monotonic()))
         for one in self._running:
-            self._closed(one)
+            self._collect(one)
         self._running = []
 
-    def _closed(self, ended: _Running) -> Outcome:
-        """Return how a process ended that has predicted or is gone, and free what it held."""
-        outcome = _prediction(ended.predictions)
+    def _collect(self, ended: _Running) -> Outcome:
+        """Return the outcome of a process that has sent its result or died, and free its slot."""
+        outcome = _receive_outcome(ended.results)
         ended.process.join(_END_SECONDS if outcome else 0.0)
         if ended.seen is not None:
             _kill_tree(ended.seen)
@@ -179,14 +181,14 @@ class Processes:
             for_memory = kills is None or ended.memory_kills is None or kills > ended.memory_kills
             outcome = Outcome("failed", error=reason_of(ended.process.exitcode, log, for_memory=for_memory))
         ended.process.close()
-        ended.predictions.close()
+        ended.results.close()
         self._free.append(ended.slot)
         return replace(outcome, seconds=time.monotonic() - ended.began, place=ended.slot.place)
 
 
-def _run(start: _Start, predictions: Connection) -> None:
-    """Do the work of a trial in its own process, and end this process."""
-    # A terminal sends Ctrl-C to every process: whether trials stop is the main one's to say.
+def _run(start: _Start, results: Connection) -> None:
+    """Run a trial in its own process, send its outcome, and end this process."""
+    # A terminal sends Ctrl-C to every process; the main one decides whether trials stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(start.log)
     end_with_parent()
@@ -197,16 +199,16 @@ def _run(start: _Start, predictions: Connection) -> None:
     except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
         traceback.print_exc()
         outcome = Outcome("failed", error=told(error))
-    predictions.send(outcome)
-    predictions.close()
+    results.send(outcome)
+    results.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    # What is left is to free memory piece by piece, which the system does at once.
+    # A normal exit frees memory piece by piece and runs handlers of libraries that may hang; the system frees at once.
     os._exit(0)
 
 
 def print_to(log: Path) -> None:
-    """Send what Python and libraries print to a file, and the stack of a crash."""
+    """Redirect this process's output to a file: Python's, that of libraries, and the stack of a crash."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -215,7 +217,7 @@ def print_to(log: Path) -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Limit the threads of libraries that were imported already; others read the environment."""
+    """Limit the threads of libraries that are imported already; those imported later read the environment."""
     import cv2
     from threadpoolctl import threadpool_limits
 
@@ -224,23 +226,24 @@ def limit_threads(count: int) -> None:
 
 
 def told(error: Exception) -> str:
-    """Return in one line what a trial raised that is a bug."""
+    """Return an unexpected error of a trial in one line, which names its log."""
     text = " ".join(str(error).split())
-    return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {LOG_NAME} in its folder"
+    return f"internal: {type(error).__name__}: {text}"[:_LONGEST_REASON] + f"; see {run_files.TRIAL_LOG} in its folder"
 
 
-def _prediction(predictions: Connection) -> Outcome | None:
+def _receive_outcome(results: Connection) -> Outcome | None:
+    """Return the outcome that a trial's process has sent; None where it died before."""
     try:
-        if predictions.poll():
-            outcome: Outcome = predictions.recv()
+        if results.poll():
+            outcome: Outcome = results.recv()
             return outcome
     except (EOFError, OSError, pickle.UnpicklingError):  # it died meanwhile
         pass
     return None
 
 
-def _seen(pid: int | None) -> psutil.Process | None:
-    """Return a process by what tells it from a later one with the same number; None where it has ended already."""
+def _identify(pid: int | None) -> psutil.Process | None:
+    """Return a process by number and start time, so that a later one with its number isn't it; None if it has ended."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid)
     return None
@@ -249,8 +252,7 @@ def _seen(pid: int | None) -> psutil.Process | None:
 def _kill_tree(process: psutil.Process) -> None:
     """Kill a process that still runs, with the processes that it has started.
 
-    That it still runs isn't asked of multiprocessing, which knows nothing any more once the process that it was forked
-    from has died.
+    Multiprocessing isn't asked whether it runs: it no longer knows once the forkserver has died.
     """
     with suppress(psutil.NoSuchProcess):
         for one in [*process.children(recursive=True), process]:
@@ -259,14 +261,14 @@ def _kill_tree(process: psutil.Process) -> None:
 
 
 def log_beside(task: Task) -> Path:
-    """Return where the process of a trial prints to while it runs."""
+    """Return the path of a trial's log while its process runs: beside the trial's folder."""
     # The trial makes its folder itself, and refuses one with files in it.
     return task.folder.with_name(f"{task.folder.name}.log")
 
 
 def settled_log(task: Task) -> Path:
-    """Move the log of a process that has ended into the trial's folder, and return its place; an empty one goes."""
-    log, place = log_beside(task), task.folder / LOG_NAME
+    """Move the log of an ended process into the trial's folder, and return its path; an empty log is removed."""
+    log, place = log_beside(task), task.folder / run_files.TRIAL_LOG
     if log.exists() and log.stat().st_size:
         task.folder.mkdir(exist_ok=True)
         log.replace(place)
@@ -276,9 +278,9 @@ def settled_log(task: Task) -> Path:
 
 @contextmanager
 def _output_hidden() -> Iterator[None]:
-    """Keep processes that are started meanwhile from printing to the user's screen.
+    """Keep processes that are started in the block from printing to the user's screen.
 
-    They inherit where they print to; Python's own way to start the process that others are forked from can't change it.
+    They inherit this process's output, and Python offers no way to start the forkserver with another one.
     """
     sys.stdout.flush()
     sys.stderr.flush()

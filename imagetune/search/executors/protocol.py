@@ -1,4 +1,4 @@
-"""What runs trials: each in a process of its own, here or elsewhere, several at a time."""
+"""Interface of executors, which run each trial in a process of its own, several at a time; tasks and outcomes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from imagetune.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Task:
-    """A trial as its process needs it; travels pickled.
+    """Everything that the process of a trial needs; it is pickled.
 
     Attributes:
         trial_id: Name of the trial.
-        folder: Its run folder, absolute, not there yet; every machine sees it under this path.
-        recipe: Complete and validated: what ``imagetune fit`` would repeat.
-        epochs: Hyperband: where training ends, in epochs of all stages; schedules stay those of the whole recipe.
-        continues: Hyperband: run folder of the trial whose last checkpoint training goes on from.
+        folder: Run folder of the trial, absolute, not there yet; every machine sees it under this path.
+        recipe: Complete, validated recipe, which ``imagetune fit`` would repeat.
+        epochs: Hyperband: the last epoch, counted over all stages; schedules stay those of the whole recipe.
+        continues: Hyperband: run folder of the trial whose training this one continues from its last checkpoint.
         compared: Median stopping: run folders of the earlier trials that this one is compared with, whether they have
             ended or not; none switches it off.
         probe: Bake-off: a linear probe of the backbone's features in place of a training.
@@ -36,13 +36,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the process of a trial ended; travels pickled.
+    """Result of a trial's process; it is pickled.
 
     Attributes:
-        status: ``lost`` is a trial whose machine went away, or that was ended on purpose: it may be run again.
-        objective: The validation metric of the epoch that is kept; None unless there is one.
-        epochs: Epochs that were trained.
-        best_epoch: Epoch with the objective, from 1 over all stages.
+        status: ``stopped`` is median stopping; ``lost`` is a trial whose machine went away or that was asked to stop:
+            it may be run again.
+        objective: Validation metric of the epoch whose weights are kept; None where there is none.
+        epochs: How many epochs were trained.
+        best_epoch: Epoch with the objective, counted from 1 over all stages.
         seconds: Wall time from the start of the process to its end.
         place: Where it ran: a machine or a GPU.
         error: Why it failed, one line with its code.
@@ -57,13 +58,13 @@ class Outcome:
     error: str = ""
 
 
-# Runs a trial from begin to end and raises nothing but what is a bug. It is pickled: a function of a module, or a
+# Runs a trial from its beginning to its end; only a bug raises. It is pickled, so it is a module's function or a
 # functools.partial of one.
 Work = Callable[[Task], Outcome]
 
 
 class Executor(Protocol):
-    """Runs tasks beside each other. All its methods are called from one thread."""
+    """Runs tasks in parallel. All its methods are called from one thread."""
 
     @property
     def slots(self) -> int:
@@ -73,7 +74,7 @@ class Executor(Protocol):
         """Start a task; only while fewer than ``slots`` run."""
 
     def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:
-        """Return what has ended since the last call, waiting for the first of it at most so long."""
+        """Return the tasks that ended since the last call, after waiting at most ``timeout_seconds`` for the first."""
 
     def close(self) -> None:
-        """Ask what still runs to stop, wait a moment, kill what doesn't, and free everything."""
+        """Ask running tasks to stop, kill after a while those that don't, and free everything."""

@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster: a task each, which Ray alone places, runs and starts again when its machine is lost."""
+"""Executor of trials on a Ray cluster: each is a Ray task, which Ray places, runs and restarts on a lost machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from imagetune.core import run_files
+from imagetune.core.text import format_count
 from imagetune.core.version import read_version
 from imagetune.errors import ResourceError
 from imagetune.recipe.search import RayConfig
@@ -24,28 +26,28 @@ from imagetune.search.executors.deaths import last_line
 from imagetune.search.executors.processes import limit_threads, log_beside, print_to, settled_log, told
 from imagetune.search.executors.protocol import Outcome, Task, Work
 
-AGAIN = "an earlier attempt at this trial was lost, see interrupted/: it begins anew"
+AGAIN = "An earlier attempt at this trial was lost (see interrupted/); the trial starts again."
 _STOP_SECONDS = 20.0
 _CONNECT_SECONDS = 10.0
-# How long a prediction to "what is the cluster made of" is good for.
+# How long the cluster's list of machines is reused before it is asked for again.
 _ROOM_SECONDS = 2.0
 _INSTALL = "pip install 'imagetune[ray]'"
 _START = "start one with `ray start --head`, or name its address in search.ray.address; see docs/cluster.md"
-# What changes the results of a trial, and so must be the driver's on every machine.
+# Variables that change a trial's results, so that every machine must have the driver's.
 _CARRIED = ("KERAS_BACKEND",)
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """What every trial of a search runs under.
+    """Settings of the driver that every trial of a search runs with, on whatever machine.
 
     Attributes:
-        search: A text that no other search has.
-        version: The driver's imagetune.
+        search: Random id of the search.
+        version: The driver's version of imagetune.
         folder: The driver's working folder, which relative paths of a recipe start from.
-        variables: Environment variables.
-        cpus: Processors that a trial holds.
-        gpus: GPUs that a trial holds.
+        variables: Environment variables of the driver.
+        cpus: Processors that a trial reserves.
+        gpus: GPUs that a trial reserves, or the share of one.
     """
 
     search: str
@@ -58,12 +60,12 @@ class _Terms:
 
 @dataclass(frozen=True)
 class _Unfit:
-    """A machine that can't run trials of this search, whatever their settings.
+    """A machine that can't run trials of this search, whatever their settings; the search ends with this error.
 
     Attributes:
-        place: The machine.
-        what: What is wrong with it.
-        hint: What to do about it.
+        place: Address of the machine.
+        what: Message of the error.
+        hint: How to fix it.
     """
 
     place: str
@@ -72,17 +74,19 @@ class _Unfit:
 
 
 class _LostError(Exception):
-    """Something on its machine ended the trial: Ray may start it again."""
+    """The trial was ended from outside, as by a machine that shuts down: Ray may start it again."""
 
 
 @dataclass(frozen=True)
 class _Open:
+    """A task that Ray has, and when it was handed over, in seconds of the monotonic clock."""
+
     task: Task
     began: float
 
 
 def check_cluster(config: RayConfig) -> None:
-    """Make sure that trials can run, before any work is done.
+    """Check that the cluster can run trials, before any work is done.
 
     Raises:
         ResourceError: Ray isn't installed, the cluster can't be reached or runs other versions, or none of its machines
@@ -91,20 +95,20 @@ def check_cluster(config: RayConfig) -> None:
     if (address := _address(config)) == "local":
         _import_ray(address, config.retries)
         return
-    ray = _connected(config)
-    room = _room(ray, config)
+    ray = _connect(config)
+    room = _count_room(ray, config)
     ray.shutdown()
     if room == 0:
         raise _too_small(config)
 
 
 class RayTasks:
-    """An executor that hands every trial to Ray as a task with its processors, GPUs and retries.
+    """An executor that gives every trial to Ray as a task with its own processors, GPUs and retries.
 
     Args:
         work: Runs a trial.
-        config: The cluster, and what a trial holds and may cost.
-        parallel: How many at a time; ``auto`` is what the cluster has room for, asked again as machines come and go.
+        config: Address of the cluster, and the resources and retries of a trial.
+        parallel: How many trials run at a time; ``auto`` follows the room of the cluster as machines come and go.
 
     Raises:
         ResourceError: Ray isn't installed, the cluster can't be reached or runs other versions, or none of its machines
@@ -112,10 +116,10 @@ class RayTasks:
     """
 
     def __init__(self, work: Work, config: RayConfig, *, parallel: int | Literal["auto"]) -> None:
-        self._ray = _connected(config)
+        self._ray = _connect(config)
         self._config = config
         self._parallel = parallel
-        self._asked, self._room = time.monotonic(), _room(self._ray, config)
+        self._asked, self._room = time.monotonic(), _count_room(self._ray, config)
         if self._room == 0:
             self._ray.shutdown()
             raise _too_small(config)
@@ -123,7 +127,7 @@ class RayTasks:
         terms = _Terms(secrets.token_hex(8), read_version(), Path.cwd(), variables, config.cpus, config.gpus)
         self._terms = terms
         self._work = self._ray.put(pickle.dumps(work))
-        # A process ends with its trial: memory comes back, on GPUs as well.
+        # One call a process: a GPU's memory is freed only when the process that used it ends.
         self._remote = self._ray.remote(
             num_cpus=config.cpus,
             num_gpus=config.gpus,
@@ -136,21 +140,21 @@ class RayTasks:
 
     @property
     def slots(self) -> int:
-        """How many trials may run at a time; one even while no machine has room, so that Ray knows what is needed."""
+        """How many trials may run at a time; at least one, so that an autoscaling cluster sees what is needed."""
         if self._parallel != "auto":
             return self._parallel
         if time.monotonic() - self._asked > _ROOM_SECONDS:
-            self._asked, self._room = time.monotonic(), _room(self._ray, self._config)
+            self._asked, self._room = time.monotonic(), _count_room(self._ray, self._config)
         return max(1, self._room)
 
     def start(self, task: Task) -> None:
-        """Hand a task to Ray."""
+        """Give a task to Ray."""
         open_claim(task.folder, self._terms.search)
-        named = self._remote.options(name=f"trial-{task.trial_id}")
+        named = self._remote.options(name=run_files.trial_folder_name(task.trial_id))
         self._open[named.remote(self._work, task, self._terms)] = _Open(task, time.monotonic())
 
     def wait(self, timeout_seconds: float) -> Sequence[tuple[Task, Outcome]]:
-        """Return what has ended.
+        """Return the tasks that ended since the last call with their outcomes.
 
         Raises:
             ResourceError: A machine can't run trials of this search, whatever their settings.
@@ -159,10 +163,10 @@ class RayTasks:
             time.sleep(timeout_seconds)
             return []
         ended, _ = self._ray.wait(list(self._open), num_returns=1, timeout=timeout_seconds)
-        return [self._ended(reference) for reference in ended]
+        return [self._collect(reference) for reference in ended]
 
     def close(self) -> None:
-        """Stop what still runs, and leave the cluster."""
+        """Stop the running trials, and disconnect from the cluster."""
         for reference in self._open:
             self._ray.cancel(reference)
         if self._open:
@@ -175,27 +179,28 @@ class RayTasks:
             settled_log(one.task)
         self._open = {}
 
-    def _ended(self, reference: Any) -> tuple[Task, Outcome]:
+    def _collect(self, reference: Any) -> tuple[Task, Outcome]:
+        """Return the outcome of an ended task; one that Ray has lost for good is a failed trial."""
         one = self._open.pop(reference)
         close_claim(one.task.folder)
         try:
-            prediction = self._ray.get(reference)
+            result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            if "failed to import" in str(error):  # _run itself, all else is imported there
+            if "failed to import" in str(error):  # of _run: other imports happen inside it
                 raise _without_imagetune(error) from error
-            reason = _cause(error, one.task, self._config.retries)
+            reason = _describe_loss(error, one.task, self._config.retries)
             return one.task, Outcome("failed", seconds=time.monotonic() - one.began, error=reason)
         settled_log(one.task)
-        if isinstance(prediction, _Unfit):
-            raise ResourceError(prediction.what, where=f"machine {prediction.place}", hint=prediction.hint)
-        outcome: Outcome = prediction
+        if isinstance(result, _Unfit):
+            raise ResourceError(result.what, where=f"machine {result.place}", hint=result.hint)
+        outcome: Outcome = result
         return one.task, outcome
 
 
 def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
-    """Run a trial: what Ray calls on one of its machines."""
-    began, place = time.monotonic(), _place()
-    if (unfit := _unfit(place, task, terms)) is not None:
+    """Run a trial on a machine of the cluster; Ray calls this in a process of its own."""
+    began, place = time.monotonic(), _name_place()
+    if (unfit := _check_machine(place, task, terms)) is not None:
         return unfit
     os.chdir(terms.folder)
     _prepare_environment(terms)
@@ -208,7 +213,7 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
             limit_threads(terms.cpus)
             outcome = run(task)
         except ImportError as error:
-            return _Unfit(place, f"it lacks a part of imagetune: {error}", "install the same there as here")
+            return _Unfit(place, f"it lacks a part of imagetune: {error}", "install the same packages there as here")
         except Exception as error:  # noqa: BLE001 - a bug in one trial is that trial's
             traceback.print_exc()
             outcome = Outcome("failed", error=told(error))
@@ -217,7 +222,8 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
     return replace(outcome, seconds=time.monotonic() - began, place=place)
 
 
-def _unfit(place: str, task: Task, terms: _Terms) -> _Unfit | None:
+def _check_machine(place: str, task: Task, terms: _Terms) -> _Unfit | None:
+    """Return why this machine can't run trials of the search; None where it can."""
     if terms.version != read_version():
         what = f"it has imagetune {read_version()}, the search runs with {terms.version}"
         return _Unfit(place, what, "install the same version on every machine")
@@ -231,10 +237,10 @@ def _unfit(place: str, task: Task, terms: _Terms) -> _Unfit | None:
 
 
 def _prepare_environment(terms: _Terms) -> None:
-    """Settle what libraries read when they are imported, which happens after this."""
+    """Set the environment variables that libraries read when they are imported, which happens after this."""
     os.environ.update(terms.variables)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow takes every processor of a machine that the trial may hold a few of.
+    # By default TensorFlow uses every core of the machine, of which the trial has reserved a few.
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(terms.cpus)
     if terms.gpus == 0:
@@ -244,30 +250,31 @@ def _prepare_environment(terms: _Terms) -> None:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
 
-def _place() -> str:
+def _name_place() -> str:
+    """Return the address of this machine and the GPUs that Ray gives the trial."""
     import ray
 
     gpus = ", ".join(f"gpu {number}" for number in ray.get_gpu_ids())
     return f"{ray.util.get_node_ip_address()}{', ' if gpus else ''}{gpus}"
 
 
-def _cause(error: Exception, task: Task, retries: int) -> str:
+def _describe_loss(error: Exception, task: Task, retries: int) -> str:
     """Return in one line why Ray has no outcome of a trial."""
-    times = "" if retries == 0 else f", {retries + 1} times in all"
+    times = "" if retries == 0 else f" {retries + 1} times"
     if type(error).__name__ == "OutOfMemoryError":
         return "resources: its machine ran out of memory; lower train.batch_size or raise search.ray.cpus"
     if isinstance(error, _LostError):
-        return f"stopped: its machine ended it{times}"
+        return f"stopped: its machine stopped it{times}"
     last = last_line(settled_log(task))
     return f"internal: its process or its machine was lost{times}" + (f": {last}" if last else "")
 
 
-def _room(ray: Any, config: RayConfig) -> int:
+def _count_room(ray: Any, config: RayConfig) -> int:
     """Return how many trials the machines of the cluster have room for together."""
-    return sum(_fitting(node["Resources"], config) for node in ray.nodes() if node["Alive"])
+    return sum(_count_fitting(node["Resources"], config) for node in ray.nodes() if node["Alive"])
 
 
-def _fitting(resources: Mapping[str, float], config: RayConfig) -> int:
+def _count_fitting(resources: Mapping[str, float], config: RayConfig) -> int:
     fitting = int(resources.get("CPU", 0.0) // config.cpus)
     gpus = int(resources.get("GPU", 0.0))
     if config.gpus >= 1:
@@ -285,15 +292,15 @@ def _without_imagetune(error: Exception) -> ResourceError:
 
 def _too_small(config: RayConfig) -> ResourceError:
     gpus = f" and {config.gpus:g} GPUs" if config.gpus else ""
-    what = f"no machine of the Ray cluster has {config.cpus} processors{gpus}, which a trial holds"
+    what = f"no machine of the Ray cluster has the {format_count(config.cpus, 'processor')}{gpus} that a trial needs"
     return ResourceError(what, where="search.ray", hint="lower search.ray.cpus or search.ray.gpus, or add a machine")
 
 
-def _connected(config: RayConfig) -> Any:
-    """Return the module ``ray``, connected to the cluster."""
+def _connect(config: RayConfig) -> Any:
+    """Connect to the cluster, and return the module ``ray``."""
     address = _address(config)
     if address != "local":
-        _check_predictions(address)
+        _check_answers(address)
     ray = _import_ray(address, config.retries)
     own = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -301,7 +308,7 @@ def _connected(config: RayConfig) -> Any:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no class for them, some are Exception itself
         ray.shutdown()
-        raise _refused(address, error) from error
+        raise _connection_error(address, error) from error
     return ray
 
 
@@ -316,8 +323,8 @@ def _address(config: RayConfig) -> str:
 
 
 def _import_ray(address: str, retries: int) -> Any:
-    # Read when Ray is imported. It tells its makers about its use, asks a silent address for 14 minutes, and starts a
-    # trial that is too large for its machine again for ever.
+    # Ray reads these when it is imported. By default it sends usage statistics to its makers, tries a silent address
+    # for 14 minutes, and restarts a trial that is too large for its machine for ever.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address != "local":
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
@@ -328,12 +335,13 @@ def _import_ray(address: str, retries: int) -> Any:
     except ImportError as error:
         what = f"search.executor: ray needs Ray, which can't be imported: {error}"
         raise ResourceError(what, hint=_INSTALL) from error
-    # Of every retry Ray tells on the screen, and has no setting against it.
+    # Ray prints every retry on the screen, and has no setting against that.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     return ray
 
 
-def _check_predictions(address: str) -> None:
+def _check_answers(address: str) -> None:
+    """Check that something listens at HOST:PORT: Ray itself waits for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit():
         return
@@ -341,10 +349,10 @@ def _check_predictions(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ResourceError(f"no Ray cluster predictions: {reason}", where=address, hint=_START) from error
+        raise ResourceError(f"no Ray cluster answers: {reason}", where=address, hint=_START) from error
 
 
-def _refused(address: str, error: Exception) -> ResourceError:
+def _connection_error(address: str, error: Exception) -> ResourceError:
     text = " ".join(str(error).split())
     if "Version mismatch" in text:
         hint = "install the cluster's versions of Ray and Python here, or these there"
@@ -356,7 +364,7 @@ def _refused(address: str, error: Exception) -> ResourceError:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Let Ray not replace what a signal does."""
+    """Keep the handler of SIGTERM, which Ray replaces when it connects."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

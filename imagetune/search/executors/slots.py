@@ -1,4 +1,4 @@
-"""How many trials run at a time on this machine, and on what."""
+"""Slots for trials on this machine: how many run in parallel, and on which GPU or cores."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Slot:
     """A place for one trial at a time.
 
     Attributes:
-        place: What people call it: ``gpu 0``, ``cpu 1 of 2``.
-        environment: Variables that its processes see, over those of this one.
+        place: Name for people: ``gpu 0``, ``cpu 1 of 2``.
+        environment: Environment variables of its processes, over those of this one.
     """
 
     place: str
@@ -29,7 +29,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Machine:
-    """What trials may use.
+    """Resources of a machine that trials may use.
 
     Attributes:
         cores: Processor cores.
@@ -44,12 +44,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a trial needs.
+    """Resources that a trial needs on processors.
 
     Attributes:
-        cores: That it keeps busy.
+        cores: Cores that it keeps busy.
         memory: Bytes of main memory, roughly.
-        most: Trials at a time beyond which the search itself suffers.
+        most: Most trials in parallel: with more, a search proposes from too few results.
     """
 
     cores: int
@@ -58,40 +58,41 @@ class Needs:
 
 
 def this_machine(memory: int) -> Machine:
-    """Return what this process may use, without touching a GPU: a process that has can't be forked any more.
+    """Return the resources of this machine, without touching a GPU: a process that has can't be forked any more.
 
     Args:
-        memory: Bytes that are free.
+        memory: Bytes of main memory that are free.
     """
     return Machine(usable_cores(), visible_gpus(), memory)
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the GPUs that CUDA would show this process, by the names that CUDA_VISIBLE_DEVICES takes.
+    """Return the GPUs that CUDA would show this process, by their names in CUDA_VISIBLE_DEVICES.
 
     Args:
-        environment: CUDA_VISIBLE_DEVICES in it names them, or hides all; without it ``nvidia-smi`` is asked.
+        environment: Environment variables; without CUDA_VISIBLE_DEVICES there, ``nvidia-smi`` is asked.
     """
     named = environment.get("CUDA_VISIBLE_DEVICES")
     there = _installed_gpus() if named is None or named.strip() else ()
     if named is None or not there:
         return there
     wanted = [name.strip() for name in named.split(",") if name.strip()]
-    # As CUDA does: what comes after the first name that says nothing isn't seen.
+    # As CUDA does: names after the first invalid one are ignored.
     cut = next((place for place, name in enumerate(wanted) if name.startswith("-")), len(wanted))
     return tuple(wanted[:cut])
 
 
 def slots_of(parallel: int | Literal["auto"], machine: Machine, needs: Needs) -> tuple[Slot, ...]:
-    """Return where trials run.
+    """Return the slots for trials on a machine.
 
     Threads of trials that share a processor aren't limited: with fewer threads sums are added in another order, so that
-    results would depend on how many trials run at a time; and the last trial of a search may have all cores.
+    results would depend on how many trials run at a time; and the last trial of a search may use all cores.
 
     Args:
-        parallel: As in the recipe.
-        machine: What there is.
-        needs: Of a trial; ``auto`` starts no more than that on processors, and one for each GPU.
+        parallel: ``search.parallel`` of the recipe; ``auto`` is one trial for each GPU, or as many as the cores and the
+            memory allow.
+        machine: Resources of the machine.
+        needs: Resources that a trial needs.
     """
     if machine.gpus:
         return _gpu_slots(len(machine.gpus) if parallel == "auto" else parallel, machine.gpus)

@@ -1,1 +1,1 @@
-"""What proposes trials: oracles, sweeps, bake-offs, finalists."""
+"""Proposers of trials: oracles, sweeps, bake-offs, finalists; and the search spaces that they propose from."""

@@ -1,4 +1,4 @@
-"""A bake-off's trials: a probe of every backbone, and then the best few fine-tuned."""
+"""Trials of a bake-off: a linear probe of every backbone, then fine-tunings of the best few."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OTHER_PATHS: tuple[NodePath, ...] = (("model", "weights"), ("data", "image_size"
 
 
 class ProbeProposer:
-    """Probes one after the other: beside each other they would spoil each other's times.
+    """A proposer of probes, one at a time: in parallel they would distort the measured latencies.
 
     Args:
-        trials: From ``probes_of``.
+        trials: Probes from ``probes_of``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -30,7 +30,7 @@ class ProbeProposer:
         self._open: set[str] = set()
 
     def ask(self) -> Trial | Turn:
-        """Return the next one."""
+        """Return the next probe, once the one before has ended."""
         if self._open:
             return Turn.WAIT
         if not self._waiting:
@@ -40,13 +40,13 @@ class ProbeProposer:
         return trial
 
     def tell(self, trial: Trial, objective: float | None) -> None:
-        """Let the next one start."""
+        """Let the next probe start."""
         del objective
         self._open.discard(trial.trial_id)
 
 
 def probes_of(spaces: Spaces) -> list[Trial]:
-    """Return a probe for every combination of the values, a backbone's together."""
+    """Return a probe for every combination of backbone, weights and image size, a backbone's in a row."""
     points = itertools.product(*(points_of(space) for space in spaces.values()))
     return [
         Trial(f"{number:03d}", dict(zip(spaces, values, strict=True))) for number, values in enumerate(points, start=1)
@@ -54,12 +54,12 @@ def probes_of(spaces: Spaces) -> list[Trial]:
 
 
 def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> list[Trial]:
-    """Return the trainings of the best backbones, all with the recipe's seed first.
+    """Return the fine-tunings of the best backbones, all with the recipe's seed first.
 
     Args:
         finalists: The best probes.
-        repeats: Trainings of each.
-        seed: The recipe's; the further trainings get the seeds that follow it.
+        repeats: How many trainings each backbone has.
+        seed: The recipe's seed; the further trainings get the seeds that follow it.
 
     Returns:
         Trials named after their probe: ``003-1``, and with more seeds ``003-2``, ...
@@ -78,9 +78,9 @@ def fine_tunings(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> 
 
 
 def compared_by(results: Sequence[TrialResult], algorithm: str) -> list[TrialResult]:
-    """Return the trials that decide the winner.
+    """Return the trials among which the winner is chosen.
 
-    All of them, but for a bake-off that has fine-tuned: the metric of a probe is not that of a training.
+    These are all, except in a bake-off that has fine-tuned: a probe's metric can't be compared with a training's.
     """
     finals = [result for result in results if result.trial.phase == "final"]
     return finals if algorithm == "bakeoff" and finals else [*results]

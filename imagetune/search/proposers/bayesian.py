@@ -1,9 +1,9 @@
-"""Bayesian optimisation: KerasTuner's oracle, with another search for the setting that promises most.
+"""Bayesian optimisation with a Gaussian process: KerasTuner's oracle with another search of the acquisition function.
 
 KerasTuner 1.4.8 climbs from 50 random points along numerical gradients, with one prediction of its Gaussian process for
-each number. It treats unordered choices as places on a line, proposes points again that it
-has seen, and leaves failed trials out. Here the process predicts a thousand whole settings at once, random ones and
-neighbours of the best; unordered choices have a coordinate a value; a failed trial counts as the worst.
+each number. It treats unordered choices as places on a line, proposes points again that it has seen, and leaves failed
+trials out. Here the process predicts a thousand whole settings at once, random ones and neighbours of the best;
+unordered choices are one-hot encoded; a failed trial counts as the worst.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _RESTARTS = 2
 
 
 class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Bayesian optimisation.
+    """Bayesian optimisation by the lower confidence bound of a Gaussian process.
 
     Args:
-        spaces: What is searched.
+        spaces: The search spaces by recipe path.
         known: Settings of earlier searches with their objective.
-        settings: Of KerasTuner's oracle.
+        settings: Arguments of KerasTuner's oracle.
     """
 
     def __init__(self, *, spaces: Spaces, known: Sequence[tuple[Values, float]] = (), **settings: Any) -> None:
@@ -50,14 +50,14 @@ class BayesianOracle(MendedOracle, keras_tuner.oracles.BayesianOptimizationOracl
         self._known = tuple(known)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the next setting; its trial's name is nothing to it."""
+        """Return the next setting in KerasTuner's form, or that there is no new one."""
         del trial_id
         seen = [*self._known_costs(), *self._ended_costs()]
         finished = sum(cost is not None for _, cost in seen)
         if self._first or finished < 2 or len(self.trials) + len(self._known) < self.num_initial_points:
             return dict(self._random_populate_space())
         random = np.random.default_rng((self.seed, len(self.trials)))
-        # The matrices are small and the cores are with the trials: threads would cost more than they bring.
+        # The matrices are small and the trials use the cores: BLAS threads would cost more time than they save.
         with threadpool_limits(1):
             best = most_promising(self._spaces, seen, self._open(), self._is_tried, beta=self.beta, random=random)
         if best is None:
@@ -100,13 +100,13 @@ def most_promising(
     """Return the untried setting with the smallest lower confidence bound of its cost (Srinivas et al. 2010).
 
     Args:
-        spaces: What is searched.
+        spaces: The search spaces by recipe path.
         seen: Settings with their cost, smaller is better; None for one that failed, which counts as the worst.
-        open_settings: Settings whose trials still run; they count as what is expected of them, a little worse, so that
-            nothing is tried beside them without need (Ginsbourger et al. 2010).
-        is_tried: Tells whether a setting has been proposed before.
+        open_settings: Settings whose trials still run; they count with their expected cost plus a standard deviation,
+            so that proposals keep away from them ("kriging believer", Ginsbourger et al. 2010).
+        is_tried: Returns whether a setting has been proposed before.
         beta: Standard deviations that the bound lies below the mean: the larger, the more is explored.
-        random: Where candidates come from.
+        random: Random generator of the candidates.
 
     Returns:
         None where no candidate is new.
@@ -116,7 +116,7 @@ def most_promising(
         return None
     encode = _Encoder(spaces)
     places, costs = encode.all([values for values, _ in seen]), _normal_scores([cost for _, cost in seen])
-    model = _fitted(places, costs, random)
+    model = _fit_process(places, costs, random)
     if open_settings:
         beside = encode.all(open_settings)
         mean, deviation = model.predict(beside, return_std=True)
@@ -129,7 +129,7 @@ def most_promising(
 def _candidates(
     spaces: Spaces, seen: Sequence[tuple[Values, float | None]], random: np.random.Generator
 ) -> list[dict[NodePath, Value]]:
-    """Return random settings and neighbours of the best."""
+    """Return candidates for the next setting: random ones, and neighbours of the best so far."""
     found = [draw(spaces, random) for _ in range(_RANDOM_CANDIDATES)]
     finished = [(cost, values) for values, cost in seen if cost is not None]
     best = sorted(finished, key=lambda each: each[0])[:_PARENTS]
@@ -139,7 +139,8 @@ def _candidates(
     return found
 
 
-def _fitted(places: Coordinates, costs: Coordinates, random: np.random.Generator) -> GaussianProcessRegressor:
+def _fit_process(places: Coordinates, costs: Coordinates, random: np.random.Generator) -> GaussianProcessRegressor:
+    """Fit a Gaussian process with a Matern 5/2 kernel, a length scale for each coordinate, and noise."""
     scales = np.ones(places.shape[1])
     kernel = ConstantKernel(1.0, (0.1, 10.0)) * Matern(scales, (0.1, 10.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
     model = GaussianProcessRegressor(
@@ -151,24 +152,24 @@ def _fitted(places: Coordinates, costs: Coordinates, random: np.random.Generator
 
 
 def _normal_scores(costs: Sequence[float | None]) -> Coordinates:
-    """Return the normal quantiles of the costs' ranks: a few trials that went far astray say nothing of the others."""
+    """Return the normal scores (quantiles of the ranks) of costs, so that a few diverged trials don't dominate."""
     worst = max((cost for cost in costs if cost is not None), default=0.0)
     ranks = rankdata([worst if cost is None else cost for cost in costs])
     return np.asarray(norm.ppf((ranks - 0.5) / len(costs)))
 
 
 class _Encoder:
-    """Settings as points between 0 and 1.
+    """Encoder of settings as points in the unit cube, for the Gaussian process.
 
-    A range and a choice of rising numbers have one coordinate, another choice one for each of its values, all of them
-    0 but that of the value, so that any two of them are a distance of 1 apart. What isn't in force has its default.
+    A range and a choice of rising numbers have one coordinate. Another choice is one-hot encoded, scaled so that any
+    two of its values are a distance of 1 apart. A space that isn't in force has its default.
     """
 
     def __init__(self, spaces: Spaces) -> None:
         self._spaces = spaces
 
     def all(self, settings: Sequence[Values]) -> Coordinates:
-        """Return the points, (settings, coordinates)."""
+        """Return the encoded settings, (settings, coordinates)."""
         return np.array([self._one(values) for values in settings])
 
     def _one(self, values: Mapping[NodePath, Value]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The best settings of a search trained again with other seeds, so that the winner isn't luck."""
+"""Ranking of a search's settings, and the finalists' further trainings with other seeds against selection bias."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings with all metrics that they have reached.
+    """A setting with the results of all its trainings.
 
     Attributes:
-        trial: The first trial that completed with them.
-        results: All trials of them that have a metric, that one included.
+        trial: The first trial that completed with this setting.
+        results: Results of all its trials that have a metric, including that one.
     """
 
     trial: Trial
@@ -28,25 +28,25 @@ class Candidate:
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """The metric of each training, one a seed."""
+        """The objective of each training, one for each seed."""
         return tuple(result.objective for result in self.results if result.objective is not None)
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """Mean objective over the seeds."""
         return fmean(self.objectives)
 
 
 def direction_of(objective: str) -> Direction:
-    """Return whether a smaller or a larger metric is better."""
+    """Return the direction of optimisation of a metric: whether a smaller or a larger one is better."""
     return "min" if is_lower_better(objective) else "max"
 
 
 def ranking(results: Iterable[TrialResult], direction: Direction) -> list[Candidate]:
     """Return the settings that have a metric, the best first: by their mean, of equals the earlier.
 
-    Settings with more than one seed come before those with one: a mean is worth more than a lucky trial. Of settings
-    that were trained for several numbers of epochs only the longest training counts.
+    Settings with more than one seed come before those with one, whose metric may be luck. Of settings that were trained
+    for several numbers of epochs only the longest training counts.
     """
     groups: dict[str, list[TrialResult]] = {}
     for result in results:
@@ -63,8 +63,8 @@ def repeats_of(finalists: Sequence[Candidate], *, repeats: int, seed: int) -> li
 
     Args:
         finalists: The best settings.
-        repeats: Trainings of each in all.
-        seed: The recipe's; the further trainings get the seeds that follow it.
+        repeats: How many trainings each has in all.
+        seed: The recipe's seed; the further trainings get the seeds that follow it.
     """
     return [
         Trial(

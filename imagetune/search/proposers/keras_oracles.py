@@ -1,10 +1,10 @@
-"""KerasTuner's oracles with what a search needs mended, of version 1.4.8.
+"""KerasTuner's oracles (of version 1.4.8), adapted to warm starts, parallel trials and resuming from our journal.
 
-- They begin with settings that are given to them, the recipe's defaults or the best of an earlier search.
-- They leave out what earlier searches have tried.
-- They write no files: the journal is what a search resumes from.
+- They begin with chosen settings: the recipe's defaults or the best of an earlier search.
+- They leave out settings that earlier searches have tried.
+- They write no files: a search is resumed from its journal.
 - The grid doesn't wait for a trial to end before it proposes the next point: all spaces are known from the beginning.
-- Hyperband goes on where a small space has no new setting left, with settings that it has tried.
+- Hyperband repeats settings where a small space has no new one left, instead of ending.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MAX_COLLISIONS = 1000
 
 
 class MendedOracle(keras_tuner.Oracle):
-    """What all of them share.
+    """Base of the adapted oracles: chosen first proposals, excluded ones, and no files.
 
     Args:
-        first: Proposals to begin with, as KerasTuner holds them.
-        tried: Proposals never to make.
-        settings: Of KerasTuner's oracle.
+        first: Proposals to begin with, in KerasTuner's form.
+        tried: Proposals that are excluded, in the same form.
+        settings: Arguments of KerasTuner's oracle.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class MendedOracle(keras_tuner.Oracle):
         self._tried_so_far: set[str] = {self._compute_values_hash(values) for values in tried}
 
     def save(self) -> None:
-        """Write nothing."""
+        """Write no oracle.json: the journal replaces it."""
 
     def _save_trial(self, trial: Any) -> None:
-        """Write nothing."""
+        """Write no trial.json, for the same reason."""
 
     def _random_values(self) -> dict[str, Any] | None:
         while self._first:
@@ -53,14 +53,14 @@ class MendedOracle(keras_tuner.Oracle):
 
 
 class RandomOracle(MendedOracle, keras_tuner.oracles.RandomSearchOracle):
-    """Random search."""
+    """Random search that begins with chosen settings."""
 
 
 class GridOracle(MendedOracle, keras_tuner.oracles.GridSearchOracle):
-    """All points of a grid, in an order that depends on nothing; it knows neither `first` nor `tried`."""
+    """Grid search over all points in a fixed order; it ignores `first` and `tried`."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the next point."""
+        """Return the next point of the grid."""
         response: dict[str, Any] = super().populate_space(trial_id)
         if response["status"] == "RUNNING" and trial_id not in self._populate_next:
             self._populate_next.append(trial_id)
@@ -68,7 +68,7 @@ class GridOracle(MendedOracle, keras_tuner.oracles.GridSearchOracle):
 
 
 class HyperbandOracle(MendedOracle, keras_tuner.oracles.HyperbandOracle):
-    """Hyperband."""
+    """Hyperband that begins with chosen settings and repeats settings of an exhausted space."""
 
     def _random_values(self) -> dict[str, Any] | None:
         values = super()._random_values()

@@ -1,4 +1,4 @@
-"""Median stopping: a trial that is worse than half of the earlier ones were on average ends early.
+"""Median stopping rule: a trial ends early where its best metric is worse than the median of earlier trials' means.
 
 After Golovin et al. 2017 (Google Vizier, section 3.2.2): a trial is stopped after an epoch if its best metric so far
 is strictly worse than the median, over earlier trials, of their metrics' running mean up to that epoch. It needs no
@@ -18,17 +18,17 @@ from statistics import fmean, median
 from imagetune.recipe.train import StageConfig
 from imagetune.search.proposers.finalists import Direction
 
-# Fewer trials have no middle worth the name.
+# The median of fewer trials would stop one by chance.
 MIN_TRIALS = 5
 
 
 def falls_behind(best: float, earlier: Sequence[Sequence[float]], *, epoch: int, direction: Direction) -> bool:
-    """Tell whether a trial should end.
+    """Return whether the median stopping rule ends a trial after an epoch.
 
     Args:
-        best: Its best metric so far.
-        earlier: The metrics of each earlier trial that counts, by epoch; later epochs don't matter.
-        epoch: Epochs so far, from 1.
+        best: Best metric of the trial so far.
+        earlier: Metrics of each earlier trial by epoch; epochs after ``epoch`` are ignored.
+        epoch: Number of epochs so far, from 1.
         direction: Whether a smaller or a larger metric is better.
     """
     means = [fmean(metrics[:epoch]) for metrics in earlier if metrics]
@@ -39,7 +39,7 @@ def falls_behind(best: float, earlier: Sequence[Sequence[float]], *, epoch: int,
 
 
 def may_end_after(stages: Sequence[StageConfig], epoch: int) -> bool:
-    """Tell whether a trial may be stopped after an epoch, counted from 1 over all stages.
+    """Return whether a trial may be stopped after an epoch, counted from 1 over all stages.
 
     Not after the first epoch of a stage, nor while its learning rate still rises: layers that have just begun to learn
     say little; and not after the last epoch, when nothing is left to save.
@@ -53,7 +53,7 @@ def may_end_after(stages: Sequence[StageConfig], epoch: int) -> bool:
 
 
 def _grace(stage: StageConfig) -> int:
-    """Return the epochs at the beginning of a stage after which no trial is stopped."""
+    """Return the number of epochs at the beginning of a stage in which no trial is stopped."""
     schedule = stage.schedule
     if schedule.name == "one_cycle":
         rising = schedule.rise_fraction * stage.epochs

@@ -1,13 +1,13 @@
-"""Differences of a few pairs each, many comparisons at a time: t tests that borrow what spread to expect.
+"""Moderated t test of paired differences: many comparisons of a few pairs each, with a variance shared between them.
 
-The spread of three differences says next to nothing about how they vary; an ordinary t test of three pairs so takes
-differences far larger than chance to be sure of them. The moderated t (Smyth, Statistical Applications in Genetics and
-Molecular Biology 3, 2004) mixes each variance with what the variances of all comparisons have in common, the more so
-the more alike they are. Here no variance is taken to be smaller than its own comparison's.
+The variance of three differences is a poor estimate, so that an ordinary t test of three pairs has little power. The
+moderated t (Smyth, Statistical Applications in Genetics and Molecular Biology 3, 2004) shrinks each variance towards a
+prior that is estimated from all comparisons (empirical Bayes), the more so the more alike they are. Here no variance is
+taken to be smaller than its own comparison's.
 
 By simulation (normal metrics, 4 to 8 comparisons with a common partner, 3 seeds, Holm's correction): a false "better"
 or "worse" in 4 to 5% of sweeps where all settings vary alike, up to 8% where they differ sixfold; intervals cover 91 to
-96%; four standard deviations are found in 77% of cases, by the ordinary t test in 15 to 29%.
+96%; the power at four standard deviations is 77%, that of the ordinary t test 15 to 29%.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from scipy.special import digamma, polygamma, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
-# Variances below this are rounding.
-_NOTHING = 1e-20
+# Smaller variances are rounding errors.
+_MIN_VARIANCE = 1e-20
 _STEPS = 50
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mean difference.
+    """A mean difference with its interval and p-value.
 
     Attributes:
-        mean: Of the pairs.
-        low: Lower end of its interval.
-        high: Upper end.
-        p: Two-sided.
+        mean: Mean difference of the pairs.
+        low: Lower end of the confidence interval.
+        high: Upper end of the confidence interval.
+        p: Two-sided p-value.
     """
 
     mean: float
@@ -45,20 +45,20 @@ class Comparison:
 
 
 def compare_pairs(differences: Sequence[Floats], *, confidence: float) -> list[Comparison | None]:
-    """Return the mean of each comparison with interval and p-value; None where nothing tells how it varies.
+    """Return the mean difference of each comparison, with interval and p-value; None where its variance is unknown.
 
     Args:
-        differences: Of each comparison those of its pairs, (n,), any number of them.
+        differences: The paired differences of each comparison, (n,) with any n.
         confidence: Coverage of the intervals, each on its own, in (0, 1).
     """
     free = np.array([max(len(pairs) - 1, 0) for pairs in differences], np.float64)
     own = np.array([pairs.var(ddof=1) if len(pairs) > 1 else 0.0 for pairs in differences], np.float64)
-    informed = own > _NOTHING
+    informed = own > _MIN_VARIANCE
     prior_free, prior = _prior(own[informed], free[informed])
     most = float(free.sum())
     found: list[Comparison | None] = []
     for pairs, variance, degrees in zip(differences, own, free, strict=True):
-        if len(pairs) < 2 or (variance <= _NOTHING and not prior_free):
+        if len(pairs) < 2 or (variance <= _MIN_VARIANCE and not prior_free):
             found.append(None)
             continue
         mixed = prior if prior_free == inf else (prior_free * prior + degrees * variance) / (prior_free + degrees)
@@ -73,9 +73,9 @@ def _comparison(mean: float, error: float, degrees: float, confidence: float) ->
 
 
 def _prior(variances: Floats, free: Floats) -> tuple[float, float]:
-    """Return degrees of freedom and value of the variance that all comparisons have in common (Smyth, section 6.2).
+    """Return the prior's degrees of freedom and its variance, estimated from all variances (Smyth, section 6.2).
 
-    Infinitely many degrees say that the variances differ by chance alone, none that there are too few to tell.
+    Infinite degrees of freedom mean that the variances differ by chance alone, 0 that there are too few of them.
     """
     if len(variances) < 2:
         return 0.0, 0.0
@@ -88,7 +88,7 @@ def _prior(variances: Floats, free: Floats) -> tuple[float, float]:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return where the trigamma function has a value, by Newton's method (Smyth, appendix)."""
+    """Return the inverse of the trigamma function at a value, by Newton's method (Smyth, appendix)."""
     place = 0.5 + 1 / value
     for _ in range(_STEPS):
         trigamma = float(polygamma(1, place))

@@ -1,4 +1,4 @@
-"""KerasTuner's oracles, asked and told without its trial loop."""
+"""Proposer by KerasTuner's oracles (random, grid, Bayesian, hyperband), without KerasTuner's own trial loop."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class OracleProposer:
 
     Args:
         config: Algorithm, objective and number of trials.
-        spaces: What to search, by recipe path.
-        seed: The same seed proposes the same trials, given the same objectives; 0 as well.
-        epochs: Of the recipe's stages together: hyperband's longest trials unless ``config.max_epochs`` says other.
-        known: What earlier searches found, each a setting of the spaces.
+        spaces: The search spaces by recipe path.
+        seed: Seed of the proposals: the same seed proposes the same trials after the same objectives.
+        epochs: Epochs of the recipe's stages together, which hyperband's longest trials have unless ``max_epochs`` is
+            set.
+        known: Settings with objectives from earlier searches.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class OracleProposer:
         known = sorted(known, key=lambda each: values_key(each.values))
         known.sort(key=lambda each: each.objective, reverse=self._direction == "max")
         self._oracle = _build(config, self._spaces, known, seed=seed, direction=self._direction)
-        # A grid can't be told what to leave out: its known points are ended as soon as they are proposed.
+        # The grid's oracle can't exclude points: its known ones are ended as soon as they are proposed.
         leave_out = known[1:] if config.algorithm == "grid" else ()
         self._known = {values_key(each.values): each.objective for each in leave_out}
         self._handles: dict[str, Any] = {}
@@ -58,7 +59,7 @@ class OracleProposer:
         self._originals: dict[tuple[str, int | None], str] = {}
 
     def ask(self) -> Trial | Turn:
-        """Return the next trial."""
+        """Return the oracle's next trial, or why there is none."""
         while True:
             with _quiet():
                 handle = self._oracle.create_trial(f"{_WORKER}-{len(self._oracle.trials)}")
@@ -73,7 +74,7 @@ class OracleProposer:
             self._end(handle, objective)
 
     def tell(self, trial: Trial, objective: float | None) -> None:
-        """Close a trial."""
+        """Report the objective of a trial to the oracle, with the values that it was run with."""
         handle = self._handles.pop(trial.trial_id)
         kept = {name: value for name, value in handle.hyperparameters.values.items() if name.startswith("tuner/")}
         handle.hyperparameters.values = {**proposal_of(self._spaces, trial.values), **kept}
@@ -130,13 +131,13 @@ def _build(
     # KerasTuner's habit of three random points a dimension would leave a short search no trial; with one and the
     # defaults it found more on recorded surfaces (benchmarks/oracles.py).
     initial = max(3, min(len(spaces) + 1, config.trials // 2))
-    told = [(each.values, each.objective) for each in known]
-    return BayesianOracle(spaces=spaces, known=told, num_initial_points=initial, **common)
+    observed = [(each.values, each.objective) for each in known]
+    return BayesianOracle(spaces=spaces, known=observed, num_initial_points=initial, **common)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the user what only KerasTuner can mend: its old calls."""
+    """Hide KerasTuner's deprecation warnings, which users can't act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

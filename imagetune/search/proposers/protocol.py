@@ -1,4 +1,4 @@
-"""What decides which trial comes next."""
+"""Interface of proposers, which decide the next trial: ask for a trial, tell its result."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from imagetune.search.records.trial import Trial
 
 
 class Turn(Enum):
-    """Why there is no trial to start."""
+    """Reason why a proposer has no trial to start."""
 
     WAIT = "wait"
-    """Running trials have to end first."""
+    """The next trial depends on the results of running ones."""
     OVER = "over"
-    """The search is over."""
+    """The proposer has no more trials."""
 
 
 class Proposer(Protocol):
-    """Asked for trials and told how they ended. The same predictions make it ask for the same trials."""
+    """An ask-and-tell optimiser: it proposes trials and gets their results; the same results give the same trials."""
 
     def ask(self) -> Trial | Turn:
-        """Return the next trial to run; several may be open."""
+        """Return the next trial to run, or why there is none; several trials may be open at a time."""
 
     def tell(self, trial: Trial, objective: float | None) -> None:
-        """Hear how an open trial ended.
+        """Take the result of an open trial.
 
         Args:
-            trial: One that ``ask`` returned; a replayed one of an earlier session may have other values under the same
-                name, which stand.
-            objective: The finite metric that was reached; None for a failed trial.
+            trial: A trial from ``ask``. One that is replayed from the journal may have other values than were proposed
+                now under its name; then the journal's count.
+            objective: The objective that was reached, finite; None for a failed trial.
         """
 
 
 class ListProposer:
-    """Trials that are known from the beginning.
+    """A proposer of trials that are known from the beginning, such as the finalists' repeats.
 
     Args:
-        trials: In the order in which they are to be run.
+        trials: The trials in the order in which they are to run.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._waiting = deque(trials)
 
     def ask(self) -> Trial | Turn:
-        """Return the next one."""
+        """Return the next trial of the list."""
         return self._waiting.popleft() if self._waiting else Turn.OVER
 
     def tell(self, trial: Trial, objective: float | None) -> None:
-        """Nothing depends on it."""
+        """Ignore the result: no later trial depends on it."""

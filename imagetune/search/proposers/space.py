@@ -1,6 +1,6 @@
-"""Search spaces of a recipe as KerasTuner's hyperparameters, and its proposals as recipe values.
+"""Search spaces: conversion to and from KerasTuner's hyperparameters, random draws, neighbours and grids.
 
-KerasTuner wants one type a choice and knows no null, so it is given the index of a choice's value instead. Its own
+KerasTuner allows one type in a choice and no null, so it gets the index of a choice's value instead. Its own
 ``tuner/*`` keys stay on its side: only paths of the recipe come back.
 """
 
@@ -21,12 +21,14 @@ from imagetune.recipe.search import ChoiceSpace, IntSpace, LogUniformSpace, Spac
 Spaces = Mapping[NodePath, Space]
 Values = Mapping[NodePath, Value]
 
+# Of a continuous range on a grid or in a sweep.
 GRID_POINTS = 5
+# Of a proposed number, so that recipes stay readable.
 SIGNIFICANT_DIGITS = 6
 
 
 def hyperparameters_of(spaces: Spaces) -> Any:
-    """Return the spaces as ``keras_tuner.HyperParameters``, each named by its dotted path, under its conditions."""
+    """Return the spaces as ``keras_tuner.HyperParameters``, named by dotted path and with their conditions."""
     import keras_tuner
 
     hyperparameters = keras_tuner.HyperParameters()
@@ -40,11 +42,11 @@ def hyperparameters_of(spaces: Spaces) -> Any:
 
 
 def values_of(spaces: Spaces, proposal: Mapping[str, Any]) -> dict[NodePath, Value]:
-    """Return the recipe values of a proposal; those of spaces that aren't in force are left out.
+    """Return the recipe values of KerasTuner's proposal, without those of spaces that aren't in force.
 
     Args:
-        spaces: The spaces that the proposal was made from.
-        proposal: KerasTuner's values by name; names that are no space are left out.
+        spaces: The search spaces that the proposal was made from.
+        proposal: KerasTuner's values by name; names that are no search space are ignored.
     """
     return {path: _value(space, proposal[dotted(path)]) for path, space in spaces.items() if dotted(path) in proposal}
 
@@ -53,18 +55,18 @@ def proposal_of(spaces: Spaces, values: Values) -> dict[str, Any]:
     """Return recipe values as KerasTuner holds them: the inverse of ``values_of``.
 
     Raises:
-        ValueError: A value is none of its space's.
+        ValueError: A value isn't in its space.
     """
     return {dotted(path): _proposed(space, values[path]) for path, space in spaces.items() if path in values}
 
 
 def defaults_of(spaces: Spaces) -> dict[NodePath, Value]:
-    """Return what `fit` would train with, for the spaces that are then in force."""
+    """Return the default setting, which `fit` would train with, of the spaces that are in force with it."""
     return in_force(spaces, {path: space.fallback for path, space in spaces.items()})
 
 
 def fits(spaces: Spaces, values: Values) -> bool:
-    """Tell whether values are a setting of the spaces: those in force have one of theirs, the others none."""
+    """Return whether values are a setting of the spaces: each space in force has one of its values, others none."""
     try:
         proposal_of(spaces, values)
         return in_force(spaces, values) == {path: values[path] for path in spaces if path in values}
@@ -100,34 +102,35 @@ def grid_size(spaces: Spaces) -> int:
 
 
 def draw(spaces: Spaces, random: np.random.Generator) -> dict[NodePath, Value]:
-    """Return a random setting."""
-    return _setting(spaces, lambda path: _drawn(spaces[path], random))
+    """Return a random setting of the spaces."""
+    return _setting(spaces, lambda path: _draw_value(spaces[path], random))
 
 
 def draw_near(spaces: Spaces, values: Values, random: np.random.Generator, *, width: float) -> dict[NodePath, Value]:
     """Return a random setting near another.
 
     Args:
-        spaces: What is searched.
+        spaces: The search spaces by recipe path.
         values: The other setting.
-        random: Where numbers come from.
-        width: Standard deviation of a step in a range, as a share of it; a choice is drawn anew as often.
+        random: Random generator.
+        width: Standard deviation of the step in a range, as a share of it; a choice changes with this probability, or
+            with one in the number of spaces if that is more.
     """
 
     def near(path: NodePath) -> Value:
         space = spaces[path]
         if path not in values or (isinstance(space, ChoiceSpace) and random.random() < max(width, 1 / len(spaces))):
-            return _drawn(space, random)
+            return _draw_value(space, random)
         if isinstance(space, ChoiceSpace):
             return values[path]
         place = position(space, values[path]) + random.normal(0.0, width)
-        return _at(space, float(np.clip(place, 0.0, 1.0)))
+        return _value_at(space, float(np.clip(place, 0.0, 1.0)))
 
     return _setting(spaces, near)
 
 
 def position(space: Space, value: Value) -> float:
-    """Return where a value lies between the ends of its space, in [0, 1]; a choice's values lie in their order."""
+    """Return the place of a value in its space, in [0, 1]; the values of a choice lie in their order."""
     number = _proposed(space, value)
     if isinstance(space, ChoiceSpace):
         return (number + 0.5) / len(space.values)
@@ -144,15 +147,15 @@ def _setting(spaces: Spaces, value_for: Callable[[NodePath], Value]) -> dict[Nod
     return {path: values[path] for path in spaces if path in values}
 
 
-def _drawn(space: Space, random: np.random.Generator) -> Value:
+def _draw_value(space: Space, random: np.random.Generator) -> Value:
     if isinstance(space, ChoiceSpace):
         return space.values[int(random.integers(len(space.values)))]
     if isinstance(space, IntSpace):
         return space.points[int(random.integers(len(space.points)))]
-    return _at(space, random.random())
+    return _value_at(space, random.random())
 
 
-def _at(space: LogUniformSpace | UniformSpace | IntSpace, share: float) -> Value:
+def _value_at(space: LogUniformSpace | UniformSpace | IntSpace, share: float) -> Value:
     if isinstance(space, IntSpace):
         return space.points[round(share * (len(space.points) - 1))]
     return _rounded(space, _between(space, share))
@@ -211,5 +214,5 @@ def _between(space: LogUniformSpace | UniformSpace, share: float) -> float:
 
 
 def _rounded(space: LogUniformSpace | UniformSpace, value: float) -> float:
-    """Drop digits that nobody can tell apart, so that recipes stay readable, without leaving the range."""
+    """Return a number rounded to six significant digits, without leaving the range."""
     return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), space.low), space.high)

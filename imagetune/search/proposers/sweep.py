@@ -1,6 +1,6 @@
-"""One variable at a time: every value of every space around the defaults, and what each is worth.
+"""Sweep, or one-factor-at-a-time experiment: every value of every space around the defaults, and its effect.
 
-The table that a careful person makes by hand: train the defaults, change one key, train again, with several seeds.
+Train the defaults, change one key, train again, with several seeds, and test each difference.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Setting:
-    """Values to be trained with several seeds.
+    """A setting of a sweep, to be trained with several seeds.
 
     Attributes:
         values: The value of each space that is in force.
-        key: What is changed; None for what others are compared with: the defaults, or defaults with a condition met.
-        against: Place in the list of the setting that differs from this one in this key alone; its own without a key.
+        key: The path whose value is changed; None for a baseline: the defaults, or defaults with a condition met.
+        against: Index of its baseline, which differs from it in this key alone; a baseline's own index.
     """
 
     values: Mapping[NodePath, Value]
@@ -47,20 +47,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a setting has reached, and how it compares.
+    """Effect of a setting: its objectives and its difference to the baseline.
 
     Attributes:
-        setting: The values.
-        objectives: The metric of each seed that has one; the recipe's own seed is None.
-        seeds: Seeds that this setting and the one it is compared with share.
-        difference: Mean over those seeds of this setting's metric minus the other's; None without such seeds, and for
-            the defaults.
-        low: Lower end of its interval; None with fewer than two seeds, or where nothing varies.
-        high: Upper end.
-        p: Of the test of the pairs, two-sided.
-        p_holm: Corrected for all comparisons of the sweep.
-        word: Whether the change is worth it. ``failed`` has no metric at all.
-        error: Why it failed.
+        setting: The setting.
+        objectives: Objective by seed, where there is one; the recipe's own seed is None.
+        seeds: How many seeds the setting shares with its baseline.
+        difference: Mean over those seeds of its objective minus the baseline's; None without such seeds, and for a
+            baseline.
+        low: Lower end of the confidence interval; None with fewer than two seeds, or where nothing varies.
+        high: Upper end of the confidence interval.
+        p: Two-sided p-value of the paired test.
+        p_holm: The same after Holm's correction for all comparisons of the sweep.
+        word: Verdict on the change, significant after the correction; ``failed`` has no objective at all.
+        error: Error of a trial that failed.
     """
 
     setting: Setting
@@ -76,15 +76,15 @@ class Effect:
 
     @property
     def mean(self) -> float | None:
-        """Mean metric over its seeds."""
+        """Mean objective over the seeds; None without one."""
         return fmean(self.objectives.values()) if self.objectives else None
 
 
 class SweepProposer:
-    """The trials of a sweep, without repeats of settings that have failed already.
+    """A proposer of a sweep's trials that skips repeats of settings that have failed already.
 
     Args:
-        trials: From ``sweep_trials``.
+        trials: Trials from ``sweep_trials``.
     """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -92,7 +92,7 @@ class SweepProposer:
         self._failed: set[str] = set()
 
     def ask(self) -> Trial | Turn:
-        """Return the next one."""
+        """Return the next trial whose setting hasn't failed."""
         while self._waiting:
             trial = self._waiting.popleft()
             if trial.repeats not in self._failed:
@@ -100,24 +100,24 @@ class SweepProposer:
         return Turn.OVER
 
     def tell(self, trial: Trial, objective: float | None) -> None:
-        """Remember what failed."""
+        """Remember the settings that fail."""
         if objective is None:
             self._failed.add(trial.trial_id)
 
 
 def sweep_settings(spaces: Spaces) -> list[Setting]:
-    """Return the defaults, and then each space's other values in turn, everything else at its default.
+    """Return the settings of a sweep: the defaults, then each space's other values, the rest at its default.
 
     A space whose condition the defaults don't meet is varied where it is met, and compared with its default there.
 
     Args:
-        spaces: What to search, by recipe path.
+        spaces: The search spaces by recipe path.
     """
     defaults = {path: space.fallback for path, space in spaces.items()}
     settings = [Setting(in_force(spaces, defaults), None, 0)]
     for path in sorted(parents_first(spaces), key=lambda path: path not in settings[0].values):
         base = {**defaults, **settings_with(spaces, path, defaults[path])}
-        against = _place(settings, in_force(spaces, base))
+        against = _ensure_baseline(settings, in_force(spaces, base))
         others = (value for value in points_of(spaces[path]) if not _same(value, base[path]))
         settings += [Setting(in_force(spaces, {**base, path: value}), path, against) for value in others]
     return settings
@@ -126,12 +126,12 @@ def sweep_settings(spaces: Spaces) -> list[Setting]:
 def sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Trial]:
     """Return the trainings of a sweep: all settings with the recipe's seed, then all with the next one.
 
-    A sweep that ends early so has a metric of each setting rather than all seeds of some.
+    In this order a sweep that ends early has one seed of each setting rather than all seeds of some.
 
     Args:
-        settings: From ``sweep_settings``.
-        repeats: Trainings of each setting.
-        seed: The recipe's.
+        settings: Settings from ``sweep_settings``.
+        repeats: How many trainings each setting has.
+        seed: The recipe's seed.
     """
     count = len(settings)
     return [
@@ -147,7 +147,7 @@ def sweep_trials(settings: Sequence[Setting], *, repeats: int, seed: int) -> lis
 
 
 def points_of(space: Space) -> tuple[Value, ...]:
-    """Return the values that a sweep tries: all of a choice, a few of a range, its ends and the default among them."""
+    """Return the values of a space for a sweep: all of a choice; a few of a range, with its ends and the default."""
     if isinstance(space, ChoiceSpace):
         return space.values
     if isinstance(space, IntSpace):
@@ -158,14 +158,14 @@ def points_of(space: Space) -> tuple[Value, ...]:
 
 
 def sweep_effects(settings: Sequence[Setting], results: Iterable[TrialResult], *, direction: Direction) -> list[Effect]:
-    """Return what each setting has reached, and how it compares with the one that differs in its key alone.
+    """Return the effect of each setting of a sweep, compared with its baseline.
 
     Pairs are trainings with the same seed; see `imagetune.search.proposers.moderated` for intervals and p-values, which
     are corrected for all comparisons by Holm's method.
 
     Args:
-        settings: From ``sweep_settings``.
-        results: How the trials ended.
+        settings: Settings from ``sweep_settings``.
+        results: Results of the trials.
         direction: Whether a smaller or a larger metric is better.
     """
     reached: dict[str, dict[int | None, float]] = {}
@@ -184,11 +184,11 @@ def sweep_effects(settings: Sequence[Setting], results: Iterable[TrialResult], *
         else:
             error = errors.get(key, "")
             found.append(Effect(setting, {}, word="failed" if error else "not run", error=error))
-    return _compared(found, direction)
+    return _compare(found, direction)
 
 
 def combination(effects: Sequence[Effect], *, direction: Direction) -> dict[NodePath, Value]:
-    """Return the changes that are better than the default beyond chance, of each key the best one; maybe none."""
+    """Return the best significantly better value of each key, combined into one setting; empty where there is none."""
     best: dict[NodePath, Effect] = {}
     for effect in effects:
         key = effect.setting.key
@@ -206,8 +206,8 @@ def combination(effects: Sequence[Effect], *, direction: Direction) -> dict[Node
     return changed
 
 
-def _place(settings: list[Setting], values: Mapping[NodePath, Value]) -> int:
-    """Return where in the list the values stand; they are added where they don't yet."""
+def _ensure_baseline(settings: list[Setting], values: Mapping[NodePath, Value]) -> int:
+    """Return the index of a baseline in the settings, to which it is appended where it isn't there."""
     key = values_key(values)
     for place, setting in enumerate(settings):
         if values_key(setting.values) == key:
@@ -216,8 +216,8 @@ def _place(settings: list[Setting], values: Mapping[NodePath, Value]) -> int:
     return len(settings) - 1
 
 
-def _compared(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
-    """Return the effects with what each differs by from the one it is compared with."""
+def _compare(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
+    """Return the effects with difference, interval, p-values and verdict against their baselines."""
     pairs = [_pairs(effect, effects) for effect in effects]
     found = compare_pairs(pairs, confidence=CONFIDENCE)
     corrected = iter(adjust_p_values([comparison.p for comparison in found if comparison is not None]))
@@ -228,14 +228,14 @@ def _compared(effects: Sequence[Effect], direction: Direction) -> list[Effect]:
         elif comparison is None:
             compared.append(replace(effect, seeds=len(gaps), difference=float(gaps.mean())))
         else:
-            told = replace(effect, seeds=len(gaps), difference=comparison.mean, low=comparison.low)
-            told = replace(told, high=comparison.high, p=comparison.p, p_holm=next(corrected))
-            compared.append(replace(told, word=_word(told, direction)))
+            tested = replace(effect, seeds=len(gaps), difference=comparison.mean, low=comparison.low)
+            tested = replace(tested, high=comparison.high, p=comparison.p, p_holm=next(corrected))
+            compared.append(replace(tested, word=_word(tested, direction)))
     return compared
 
 
 def _pairs(effect: Effect, effects: Sequence[Effect]) -> NDArray[np.float64]:
-    """Return (n,) this setting's metric minus that of the one it is compared with, of each seed that both have."""
+    """Return the paired differences of a setting and its baseline, (n,), of each seed that both have."""
     own, other = effect.objectives, effects[effect.setting.against].objectives
     shared = [] if effect.setting.key is None else [seed for seed in own if seed in other]
     return np.array([own[seed] - other[seed] for seed in shared], np.float64)
@@ -248,7 +248,7 @@ def _word(effect: Effect, direction: Direction) -> Word:
 
 
 def _with_default(points: Sequence[float], space: IntSpace | LogUniformSpace | UniformSpace) -> list[float]:
-    """Put the default in the place of the inner point next to it, so that there are no more points for it."""
+    """Return the points of a range with the inner one nearest to the default replaced by it: no more trainings."""
     default = space.fallback
     if any(_same(point, default) for point in points):
         return [*points]

@@ -1,8 +1,8 @@
-"""Warm start: what earlier searches of the same images found, told to the oracle before it proposes.
+"""Warm start of a search: trials of earlier searches of the same images, reported to the oracle before it proposes.
 
-A trial is taken over where fitting its recipe now would be the same training but for the seed: every space of the
-present search holds the value that it had, and everything else in the recipe is as it was. What was taken over is kept
-in the search's own folder, so that a resumed search repeats its proposals whatever has become of the earlier ones.
+A trial is reused where fitting its recipe now would be the same training but for the seed: every space of the present
+search contains the value that it had, and everything else in the recipe is as it was. Reused trials are kept in the
+search's own folder, so that a resumed search repeats its proposals whatever has become of the earlier ones.
 """
 
 from __future__ import annotations
@@ -28,13 +28,11 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.prepare import Data
 from imagetune.search.proposers.finalists import Candidate, direction_of, ranking
 from imagetune.search.proposers.space import fits
-from imagetune.search.records.journal import JOURNAL_NAME, Journal, results_of
-from imagetune.search.records.table import STATE_NAME
+from imagetune.search.records.journal import Journal, results_of
 from imagetune.search.records.trial import Known
 from imagetune.search.resume import Image, is_free, present_images, recorded_images
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
-KEPT_NAME = "warm_start.json"
 _ORACLES = ("random", "grid", "bayesian", "hyperband")
 _AT: NodePath = ("search", "warm_start")
 _ABSENT = object()
@@ -42,11 +40,11 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a search begins with.
+    """Trials of earlier searches that a search begins with.
 
     Attributes:
         sources: The earlier searches, as the recipe names them.
-        known: What they found.
+        known: Their settings with objectives.
     """
 
     sources: tuple[str, ...] = ()
@@ -54,32 +52,37 @@ class WarmStart:
 
 
 @dataclass
-class _Fitting:
-    """Finds the setting of the present spaces that an earlier training is.
+class _Matcher:
+    """Matches earlier trainings to settings of the present search spaces.
 
     Attributes:
         loaded: The present recipe and its spaces.
-        offered: What a choice's values look like in a complete recipe, by path.
+        offered: Each choice's values with their form in a complete recipe, by path; filled when needed.
     """
 
     loaded: LoadedRecipe
     offered: dict[NodePath, list[tuple[Value, Any]]] = field(default_factory=dict)
 
-    def setting_of(self, earlier: Recipe, told: Mapping[NodePath, Value]) -> dict[NodePath, Value] | str:
-        """Return the setting, or why there is none."""
+    def match(self, earlier: Recipe, searched: Mapping[NodePath, Value]) -> dict[NodePath, Value] | str:
+        """Return the present setting that an earlier training had, or in words why it had none.
+
+        Args:
+            earlier: Complete recipe of the training.
+            searched: The values that the earlier search had proposed.
+        """
         spaces, was = self.loaded.spaces, recipe_values(earlier)
         values: dict[NodePath, Value] = {}
         for path in parents_first(spaces):
             if not is_met(spaces, path, values):
                 continue
-            value = told[path] if path in told else self._found(path, was)
+            value = searched[path] if path in searched else self._find_value(path, was)
             if not fits({path: spaces[path].model_copy(update={"when": {}})}, {path: value}):
-                return f"{dotted(path)} was {_shown(value)}, which isn't among the values searched"
+                return f"{dotted(path)} was {_format_value(value)}, which isn't among the values searched"
             values[path] = value
         return self._difference(values, was) or {path: values[path] for path in spaces if path in values}
 
-    def _found(self, path: NodePath, was: Mapping[str, Any]) -> Any:
-        """Return the value that stood at a path where nothing was searched then."""
+    def _find_value(self, path: NodePath, was: Mapping[str, Any]) -> Any:
+        """Return the value at a path that the earlier search didn't vary, in the form that the choice has it."""
         found, space = value_at(was, path), self.loaded.spaces[path]
         if not isinstance(space, ChoiceSpace):
             return found
@@ -94,19 +97,20 @@ class _Fitting:
         now = dict(flatten(recipe_values(self.loaded.with_values(values).recipe)))
         then = dict(flatten(was))
         for key in [*now, *(key for key in then if key not in now)]:
-            if key != "seed" and not is_free(key) and now.get(key, _ABSENT) != then.get(key, _ABSENT):
-                return f"{key} was {_shown(then.get(key, _ABSENT))}, now it is {_shown(now.get(key, _ABSENT))}"
+            before, after = then.get(key, _ABSENT), now.get(key, _ABSENT)
+            if key != "seed" and not is_free(key) and before != after:
+                return f"{key} was {_format_value(before)}, now it is {_format_value(after)}"
         return ""
 
 
 def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say: Say) -> WarmStart:
-    """Read the earlier searches that a recipe names, or what the search's own folder has kept of them.
+    """Return the warm start of a search: read from the earlier searches, or on resuming from its own folder.
 
     Args:
         loaded: The recipe and its spaces.
         data: The images of this search.
-        resumed: Folder of the search that goes on; None for a new one.
-        say: Told how many trials are taken over.
+        resumed: Folder of the search that is resumed; None for a new one.
+        say: Prints how many trials are reused.
 
     Raises:
         RecipeError: A search of another objective, other images or other splits, or none of whose trials fits.
@@ -119,35 +123,36 @@ def warm_start_of(loaded: LoadedRecipe, data: Data, *, resumed: Path | None, say
         if kept.sources != sources:
             what = f"the search began with warm_start {list(kept.sources)}, now it is {list(sources)}"
             hint = "undo the change, or search in another folder with --run-dir"
-            raise CheckpointError(what, where=str(resumed / KEPT_NAME), hint=hint)
+            raise CheckpointError(what, where=str(resumed / run_files.WARM_START), hint=hint)
         return kept
     algorithm = loaded.recipe.search.algorithm
     if sources and algorithm not in _ORACLES:
         hint = f"leave it out, or use one of {', '.join(_ORACLES)}"
-        raise loaded.error(_AT, f"{algorithm} tries what it tries whatever is known", hint=hint)
+        what = f"{algorithm} has no warm start: it runs the same trials whatever is known"
+        raise loaded.error(_AT, what, hint=hint)
     images = present_images(data) if sources else {}
-    known = [each for source in sources for each in _taken_over(loaded, source, images, say)]
+    known = [each for source in sources for each in _read_known(loaded, source, images, say)]
     return WarmStart(sources, tuple(known))
 
 
 def keep_warm_start(warm: WarmStart, folder: Path) -> None:
-    """Write down what a search begins with."""
+    """Write a search's warm start to ``warm_start.json`` in its folder; nothing where there is none."""
     if warm.sources:
         lines = [
             {"values": [[list(path), value] for path, value in each.values.items()]}
             | {"objective": each.objective, "source": each.source}
             for each in warm.known
         ]
-        write_json(folder / KEPT_NAME, {"sources": list(warm.sources), "known": lines})
+        write_json(folder / run_files.WARM_START, {"sources": list(warm.sources), "known": lines})
 
 
 def kept_warm_start(folder: Path) -> WarmStart:
-    """Return what a search has begun with.
+    """Return the warm start that a search has begun with, from its folder.
 
     Raises:
         CheckpointError: The file can't be read.
     """
-    path = folder / KEPT_NAME
+    path = folder / run_files.WARM_START
     if not path.exists():
         return WarmStart()
     try:
@@ -162,17 +167,17 @@ def kept_warm_start(folder: Path) -> WarmStart:
         raise CheckpointError(f"can't be read: {error!r}", where=str(path), hint=hint) from error
 
 
-def _taken_over(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], say: Say) -> list[Known]:
+def _read_known(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], say: Say) -> list[Known]:
     folder = resolve_run(source, uri=loaded.recipe.tracking.uri) if is_mlflow_uri(source) else Path(source)
-    _check_comparable(loaded, source, _description(source, folder))
+    _check_comparable(loaded, source, _read_description(source, folder))
     _check_same_images(loaded, source, folder, images)
-    if not (folder / JOURNAL_NAME).is_file():
-        raise CheckpointError(f"has no {JOURNAL_NAME}", where=source, hint=_journal_hint(source))
+    if not (folder / run_files.JOURNAL).is_file():
+        raise CheckpointError(f"has no {run_files.JOURNAL}", where=source, hint=_journal_hint(source))
     direction = direction_of(loaded.recipe.search.objective)
-    fitting, known, reasons = _Fitting(loaded), list[Known](), list[str]()
-    candidates = ranking(results_of(Journal(folder / JOURNAL_NAME).read(repair=False)), direction)
+    fitting, known, reasons = _Matcher(loaded), list[Known](), list[str]()
+    candidates = ranking(results_of(Journal(folder / run_files.JOURNAL).read(repair=False)), direction)
     for candidate in _longest(candidates):
-        setting = _setting_of(fitting, candidate, folder)
+        setting = _match_setting(fitting, candidate, folder)
         if isinstance(setting, str):
             reasons.append(setting)
         else:
@@ -189,15 +194,15 @@ def _taken_over(loaded: LoadedRecipe, source: str, images: Mapping[str, Image], 
 def _check_comparable(loaded: LoadedRecipe, source: str, about: Mapping[str, Any]) -> None:
     config = loaded.recipe.search
     if about.get("algorithm") not in _ORACLES:
-        raise loaded.error(_AT, f"{source} is a {about.get('algorithm')}, whose trials are no settings to go on from")
+        raise loaded.error(_AT, f"{source} is a {about.get('algorithm')}, whose trials can't be reused")
     for key, now in (("objective", config.objective), ("folds", config.folds)):
         if about.get(key) != now:
-            what = f"{source} was judged by {key} {about.get(key)}, this search is by {now}"
+            what = f"{source} has {key} {about.get(key)}, this search has {now}"
             raise loaded.error(_AT, f"{what}: their metrics can't be compared")
 
 
 def _check_same_images(loaded: LoadedRecipe, source: str, folder: Path, now: Mapping[str, Image]) -> None:
-    """Check that an earlier search trained, chose and will test by the same images, down to their content."""
+    """Check that an earlier search had the same images in the same splits, by their content."""
     then = recorded_images(RunFolder(folder))
     differ = sorted(name for name in then.keys() | now.keys() if not _alike(then.get(name), now.get(name)))
     if differ:
@@ -206,7 +211,7 @@ def _check_same_images(loaded: LoadedRecipe, source: str, folder: Path, now: Map
 
 
 def _alike(then: Image | None, now: Image | None) -> bool:
-    """Tell whether an image has the content, label and split that it had; groups only decide about splits."""
+    """Return whether an image has the content, label and split that it had; its group matters only for splits."""
     if then is None or now is None:
         return False
     return (then.labelled[0], then.split, then.sha256) == (now.labelled[0], now.split, now.sha256)
@@ -218,35 +223,35 @@ def _journal_hint(source: str) -> str:
     return "leave it out of warm_start"
 
 
-def _description(source: str, folder: Path) -> dict[str, Any]:
-    path = folder / STATE_NAME
+def _read_description(source: str, folder: Path) -> dict[str, Any]:
+    path = folder / run_files.SEARCH
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         hint = "warm_start names the run folders of earlier searches, or their runs:/ID in MLflow"
-        raise CheckpointError(f"is no search: it has no {STATE_NAME}", where=source, hint=hint) from error
+        raise CheckpointError(f"is no search: it has no {run_files.SEARCH}", where=source, hint=hint) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"can't be read: {error}", where=str(path), hint="leave it out of warm_start") from error
     return found
 
 
 def _longest(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Yield the settings that were trained to the end, without those of hyperband's lower rungs."""
+    """Yield the settings that were trained for the most epochs, without hyperband's lower rungs."""
     longest = max((candidate.trial.epochs or 0 for candidate in candidates), default=0)
     return (candidate for candidate in candidates if (candidate.trial.epochs or 0) == longest)
 
 
-def _setting_of(fitting: _Fitting, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
-    own = folder / "trials" / f"trial-{candidate.trial.trial_id}" / run_files.RECIPE
+def _match_setting(fitting: _Matcher, candidate: Candidate, folder: Path) -> dict[NodePath, Value] | str:
+    own = run_files.trial_folder(folder, candidate.trial.trial_id) / run_files.RECIPE
     try:
         if own.exists():
             earlier = load_recipe(own).recipe
         else:
             earlier = load_recipe(folder / run_files.RECIPE).with_values(candidate.trial.values).recipe
-        return fitting.setting_of(earlier, candidate.trial.values)
+        return fitting.match(earlier, candidate.trial.values)
     except RecipeError as error:
-        return f"its recipe is no longer good: {error.what}"
+        return f"its recipe is no longer valid: {error.what}"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""What a search has recorded, and what follows from it."""
+"""Records of a search (trials, journal, tables) and their analysis (importance, significance, Pareto front)."""

@@ -1,4 +1,4 @@
-"""The spaces of a search as axes: where a value lies, between 0 and 1, and how it reads."""
+"""Axes of a search's plots: each space scaled to [0, 1], with ticks, short names and values as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_POWERS = 6
 
 @dataclass(frozen=True)
 class Axis:
-    """One space, as search.json describes it.
+    """A search space as an axis scaled to [0, 1], made from its description in search.json.
 
     Attributes:
         name: Dotted path in the recipe.
@@ -35,13 +35,13 @@ class Axis:
 
     @property
     def is_choice(self) -> bool:
-        """Whether it is one of several values."""
+        """Whether the space is a choice between values and not a range."""
         return self.kind == "choice"
 
     def place(self, value: Value) -> float | None:
-        """Return where a value lies, in [0, 1]: a range by its own scale, a choice in equal steps.
+        """Return the place of a value in [0, 1]; None for a value that the space doesn't have.
 
-        None for what the space doesn't offer.
+        A range has its own scale, linear or logarithmic; the values of a choice lie in equal steps.
         """
         if self.is_choice:
             index = self.index(value)
@@ -59,13 +59,13 @@ class Axis:
         return self.low + place * (self.high - self.low)
 
     def index(self, value: Value) -> int | None:
-        """Return which of a choice's values it is; 1, 1.0 and true are different ones."""
+        """Return the index of a value among a choice's, None if it isn't there; 1, 1.0 and true are different."""
         texts = [json.dumps(offered, sort_keys=True) for offered in self.values]
         text = json.dumps(value, sort_keys=True)
         return texts.index(text) if text in texts else None
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return places with what to write there, from the lowest."""
+        """Return the ticks of the axis as places in [0, 1] with their labels, from the lowest."""
         if self.is_choice:
             return [((index + 0.5) / len(self.values), text_of(value)) for index, value in enumerate(self.values)]
         inner = self._powers() if self.kind == "log_uniform" else self._steps()
@@ -73,14 +73,14 @@ class Axis:
         return [(place, text_of(mark)) for mark in marks if (place := self.place(mark)) is not None]
 
     def _powers(self) -> list[float]:
-        """Return powers of ten that keep off the ends."""
+        """Return the powers of ten on a logarithmic axis, without those so near its ends that labels would overlap."""
         first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
         stride = 1 + (last - first) // _MAX_POWERS
         powers = [10.0**power for power in range(first, last + 1) if power % stride == 0]
         return [power for power in powers if self.low < power < self.high and 0.12 < (self.place(power) or 0) < 0.88]
 
     def _steps(self) -> list[float]:
-        """Return round values that keep off the ends."""
+        """Return round values on a linear axis, without those so near its ends that labels would overlap."""
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / 2))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 5)
@@ -93,21 +93,21 @@ class Axis:
 
 
 def axes_of(description: Mapping[str, Any]) -> tuple[Axis, ...]:
-    """Return the axes of the spaces in search.json, in their order."""
+    """Return the axes of the spaces that search.json describes, in their order."""
     return tuple(_axis(name, space) for name, space in description.get("spaces", {}).items())
 
 
 def short_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, str]:
-    """Return a name for each dotted path that is as short as it can be told from the others by.
+    """Return for each dotted path the shortest ending that distinguishes it from the others.
 
     Args:
         names: Dotted paths.
         stages: Names of the recipe's stages, which read better than their numbers.
     """
-    parts = {name: _parts(name, stages) for name in names}
+    keys = {name: _split_path(name, stages) for name in names}
     short: dict[str, str] = {}
-    for name, own in parts.items():
-        others = [part for other, part in parts.items() if other != name]
+    for name, own in keys.items():
+        others = [other_keys for other, other_keys in keys.items() if other != name]
         for length in range(1, len(own) + 1):
             end = own[-length:]
             if all(other[-length:] != end for other in others):
@@ -117,19 +117,19 @@ def short_names(names: Sequence[str], stages: Sequence[str] = ()) -> dict[str, s
 
 
 def text_of(value: Value) -> str:
-    """Return a value in a few letters."""
+    """Return a recipe value as short text, cut to 40 characters."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, float):
         return _number_text(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):  # a whole section
-        text = ", ".join(_part_text(key, part) for key, part in value.items())
+        text = ", ".join(_entry_text(key, entry) for key, entry in value.items())
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-def _part_text(key: str, value: Value) -> str:
-    """Return a key of a section with its value; a word says enough alone, a number doesn't."""
+def _entry_text(key: str, value: Value) -> str:
+    """Return an entry of a section as text: a text value alone, such as ``sgd``, a number with its key."""
     return value if isinstance(value, str) else f"{key} {text_of(value)}"
 
 
@@ -149,8 +149,8 @@ def _axis(name: str, space: Mapping[str, Any]) -> Axis:
     return Axis(name, kind, low, high)
 
 
-def _parts(name: str, stages: Sequence[str]) -> list[str]:
-    """Split a dotted path; a stage's number becomes its name."""
+def _split_path(name: str, stages: Sequence[str]) -> list[str]:
+    """Return the keys of a dotted path, with a stage's name in place of its number."""
     found: list[str] = []
     for part in name.replace("[", ".[").split("."):
         number = part[1:-1] if part.startswith("[") else ""

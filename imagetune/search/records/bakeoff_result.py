@@ -1,4 +1,4 @@
-"""What a bake-off has found: every backbone's probe, what it costs, and what fine-tuning made of the best."""
+"""Result of a bake-off: each backbone's probe, latency and size, and the fine-tunings of the best."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.errors import RecipeError
 from imagetune.evaluation.cross_validation import corrected_estimate
@@ -23,7 +24,6 @@ from imagetune.search.records.pareto import pareto_front
 from imagetune.search.records.trial import Trial, TrialResult
 from imagetune.search.trial_process.probe_file import read_probe
 
-TABLE_NAME = "bakeoff.csv"
 _COLUMNS = (
     *("trial", "backbone", "weights", "image_size", "status", "probe", "low", "high"),
     *("to_best", "to_best_low", "to_best_high", "ms_alone", "ms_in_batch", "megabytes", "parameters", "features"),
@@ -33,17 +33,17 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Baked:
-    """A backbone of a bake-off.
+    """Result of one backbone of a bake-off.
 
     Attributes:
-        result: How its probe ended.
-        name: Backbone, with weights and image size where backbones differ in those.
+        result: Result of its probe's trial.
+        name: Name of the backbone, with weights and image size where backbones differ in those.
         probe: Content of probe.json; None for a failed probe, and where the file is gone.
-        difference: Mean over the folds of its metric minus the best backbone's, with ends of its interval; None for the
-            best and for the failed.
-        front: Whether no other backbone is as good in metric, time and size and better in one of them.
-        fine_tuned: The validation metric of each fine-tuning.
-        tuning_error: Why a fine-tuning failed.
+        difference: Mean over the folds of its metric minus the best backbone's, with the ends of its interval; None for
+            the best and for failed ones.
+        front: Whether it is on the Pareto front of metric, latency and size.
+        fine_tuned: Validation metric of each fine-tuning.
+        tuning_error: Error of a fine-tuning that failed.
     """
 
     result: TrialResult
@@ -66,10 +66,10 @@ class Baked:
 
 
 def check_bakeoff(loaded: LoadedRecipe) -> None:
-    """Check that a recipe's spaces are those of a bake-off.
+    """Check that a recipe's search spaces are those of a bake-off.
 
     Raises:
-        RecipeError: Something besides backbone, weights and image size is a space, or the backbone is none.
+        RecipeError: Something besides backbone, weights and image size is a space, or the backbone is not.
     """
     allowed = ", ".join(dotted(path) for path in (*BACKBONE_PATHS, *OTHER_PATHS))
     for path, space in loaded.spaces.items():
@@ -86,40 +86,44 @@ def check_bakeoff(loaded: LoadedRecipe) -> None:
 
 
 def baked(folder: Path, results: Sequence[TrialResult], direction: Direction) -> list[Baked]:
-    """Return the backbones of a bake-off, the best probe first and the failed ones last.
+    """Return the results of a bake-off's backbones, the best probe first and the failed ones last.
 
     Args:
-        folder: The search's run folder.
-        results: How the trials ended.
+        folder: Run folder of the search.
+        results: Results of all trials.
         direction: Whether a smaller or a larger metric is better.
     """
     probed = [result for result in results if result.trial.phase == "search"]
-    found = [(result, read_probe(folder / "trials" / f"trial-{result.trial.trial_id}")) for result in probed]
+    folders = [run_files.trial_folder(folder, result.trial.trial_id) for result in probed]
+    found = [(result, read_probe(place)) for result, place in zip(probed, folders, strict=True)]
     sign = 1.0 if direction == "min" else -1.0
     good = [(result, probe) for result, probe in found if result.objective is not None and probe is not None]
     good.sort(key=lambda one: sign * float(one[1]["value"]))
     names = _names([probe for _, probe in good])
     rows = [Baked(result, name, probe) for (result, probe), name in zip(good, names, strict=True)]
-    rows = _on_front(rows, direction)
-    rows = [replace(row, difference=_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
+    rows = _mark_front(rows, direction)
+    rows = [replace(row, difference=_compute_difference(row, rows[0], count=len(rows) - 1)) for row in rows]
     rows += [
-        Baked(result, _told(result.trial), None) for result, probe in found if result.objective is None or not probe
+        Baked(result, _describe_values(result.trial), None)
+        for result, probe in found
+        if result.objective is None or not probe
     ]
-    return [_tuned(row, results) for row in rows]
+    return [_add_fine_tunings(row, results) for row in rows]
 
 
 def write_bakeoff(folder: Path, rows: Sequence[Baked]) -> None:
-    """Write ``bakeoff.csv``, a line a backbone.
+    """Write ``bakeoff.csv``, with a line for each backbone.
 
     Raises:
         ResourceError: The disk is full.
     """
-    cells = [_cells(row) for row in rows]
-    write_csv(folder / TABLE_NAME, _COLUMNS, ([row.get(column, "") for column in _COLUMNS] for row in cells))
+    cells = (_cells(row) for row in rows)
+    lines = ([row.get(column, "") for column in _COLUMNS] for row in cells)
+    write_csv(folder / run_files.BAKEOFF_TABLE, _COLUMNS, lines)
 
 
 def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a name for each probe that says no more than what tells it from the others."""
+    """Return a short name for each probe, with weights and image size only where probes differ in them."""
     several = {key: len({str(probe[key]) for probe in probes}) > 1 for key in ("weights", "image_size")}
     named = []
     for probe in probes:
@@ -131,12 +135,12 @@ def _names(probes: Sequence[Mapping[str, Any]]) -> list[str]:
     return named
 
 
-def _told(trial: Trial) -> str:
-    """Return the settings of a probe that has left no details."""
+def _describe_values(trial: Trial) -> str:
+    """Return the settings of a probe that has left no probe.json, in words."""
     return ", ".join(text_of(value) for value in trial.values.values())
 
 
-def _on_front(rows: Sequence[Baked], direction: Direction) -> list[Baked]:
+def _mark_front(rows: Sequence[Baked], direction: Direction) -> list[Baked]:
     probes = [row.probe for row in rows if row.probe is not None]
     if not probes:
         return []
@@ -145,8 +149,8 @@ def _on_front(rows: Sequence[Baked], direction: Direction) -> list[Baked]:
     return [replace(row, front=on) for row, on in zip(rows, front, strict=True)]
 
 
-def _difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, float] | None:
-    """Return how far a probe lies from the best one, with Nadeau and Bengio's interval widened for all comparisons."""
+def _compute_difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, float] | None:
+    """Return a probe's mean difference to the best one, with Nadeau and Bengio's interval (Bonferroni-corrected)."""
     if row is best or row.probe is None or best.probe is None:
         return None
     objective = row.probe["objective"]
@@ -159,7 +163,7 @@ def _difference(row: Baked, best: Baked, *, count: int) -> tuple[float, float, f
     return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)
 
 
-def _tuned(row: Baked, results: Sequence[TrialResult]) -> Baked:
+def _add_fine_tunings(row: Baked, results: Sequence[TrialResult]) -> Baked:
     prefix = f"{row.result.trial.trial_id}-"
     own = [result for result in results if result.trial.phase == "final" and result.trial.trial_id.startswith(prefix)]
     metrics = tuple(result.objective for result in own if result.objective is not None)

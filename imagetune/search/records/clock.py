@@ -1,4 +1,4 @@
-"""The time of a search as its trials saw it: pauses, as between two sessions, are left out."""
+"""Running time of a search without its pauses, as between two sessions."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from dataclasses import dataclass
 
 from imagetune.search.records.trial import TrialResult
 
+# Between two trials of one session pass seconds; a resumed search starts and reads its images first.
 _PAUSE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Turns the time of day into seconds of the search.
+    """Conversion from the time of day to seconds of running time of a search.
 
     Attributes:
-        spans: Begin and end of every stretch in which trials ran, in order, seconds since the epoch.
+        spans: Begin and end of every stretch in which trials ran, in order, in seconds since 1970.
     """
 
     spans: tuple[tuple[float, float], ...]
 
     def seconds(self, moment: float) -> float:
-        """Return how many seconds of the search had passed by then."""
+        """Return the running time of the search up to a moment, given in seconds since 1970."""
         return sum(min(max(moment - begin, 0.0), end - begin) for begin, end in self.spans)
 
     @property
     def total(self) -> float:
-        """Return the seconds of the whole search."""
+        """The running time of the whole search in seconds."""
         return sum(end - begin for begin, end in self.spans)
 
     @property
     def pauses(self) -> tuple[float, ...]:
-        """Return where stretches after the first begin, in seconds of the search."""
+        """The running times at which the search was resumed."""
         return tuple(self.seconds(begin) for begin, _ in self.spans[1:])
 
 
 def clock_of(results: Iterable[TrialResult]) -> Clock:
-    """Return the clock of trials; those that never ran don't count."""
+    """Return the clock of a search from its trials; those that never ran don't count."""
     spans: list[tuple[float, float]] = []
     for began, seconds in sorted((result.began, result.seconds) for result in results if result.seconds > 0):
         if spans and began <= spans[-1][1] + _PAUSE_SECONDS:

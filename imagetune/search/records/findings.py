@@ -1,4 +1,4 @@
-"""What a search plans where its recipe doesn't say it, and what a sweep or a bake-off finds beside its winner."""
+"""Plan and findings of a search: how many trainings it will run; effects of a sweep, backbones of a bake-off."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from imagetune.search.records.trial import TrialResult
 
 @dataclass(frozen=True)
 class Findings:
-    """What a search finds beside its winner; nothing for most algorithms.
+    """Findings of a search beside its winner; empty for most algorithms.
 
     Attributes:
-        effects: Of a sweep's settings, the defaults first.
-        backbones: Of a bake-off, the best probe first.
+        effects: Effect of each setting of a sweep, the defaults first.
+        backbones: Results of a bake-off's backbones, the best probe first.
     """
 
     effects: tuple[Effect, ...] = ()
@@ -34,12 +34,12 @@ NO_FINDINGS = Findings()
 
 
 def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
-    """Return what to know of the trials before they start, topic and text; None where the recipe says it."""
+    """Return the number of planned trainings as topic and text for the screen; None where the recipe says it."""
     config = loaded.recipe.search
     if config.algorithm == "sweep":
         settings = len(sweep_settings(loaded.spaces))
         planned, what = settings * config.repeats, f"{settings} settings x {format_count(config.repeats, 'seed')}"
-        told = f"{format_count(planned, 'training')}: {what}, one variable at a time"
+        text = f"{format_count(planned, 'training')}: {what}, one variable at a time"
     elif config.algorithm == "bakeoff":
         planned = len(probes_of(loaded.spaces))
         tuned = min(config.finalists, planned)
@@ -47,22 +47,22 @@ def plan_message(loaded: LoadedRecipe) -> tuple[str, str] | None:
             f", then {format_count(tuned * config.repeats, 'training')}: the best {tuned} fine-tuned" if tuned else ""
         )
         seeds = f" with {config.repeats} seeds" if tuned and config.repeats > 1 else ""
-        told = f"{format_count(planned, 'probe')} of backbones{after}{seeds}"
+        text = f"{format_count(planned, 'probe')} of backbones{after}{seeds}"
     elif config.algorithm == "hyperband":
         return _hyperband_note(loaded.recipe)
     else:
         return None
     most = config.budget.trials
-    return "trials", told + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
+    return "trials", text + (f"; search.budget.trials stops after {most}" if most and most < planned else "")
 
 
 def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialResult]) -> Findings:
-    """Write ``sweep.csv`` or ``bakeoff.csv`` and return what is in it; nothing for other algorithms.
+    """Write the findings to ``sweep.csv`` or ``bakeoff.csv`` and return them; other algorithms have none.
 
     Args:
-        folder: The search's run folder.
-        loaded: Its recipe and spaces.
-        results: How the trials ended.
+        folder: Run folder of the search.
+        loaded: Recipe and spaces of the search.
+        results: Results of all trials.
 
     Raises:
         ResourceError: The disk is full.
@@ -81,10 +81,10 @@ def write_findings(folder: Path, loaded: LoadedRecipe, results: Sequence[TrialRe
 
 
 def _hyperband_note(recipe: Recipe) -> tuple[str, str] | None:
-    """Return what is amiss where no trial can drop out, which is all that hyperband is about; else None."""
+    """Return a warning where hyperband has one rung and so stops no trial early; else None."""
     config = recipe.search
     most = config.max_epochs or sum(stage.epochs for stage in recipe.train.stages)
     if most >= config.factor:
         return None
-    least = f"with {format_count(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
-    return "note", f"{least}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"
+    rung = f"with {format_count(most, 'epoch')} and search.factor {config.factor} hyperband has one rung"
+    return "note", f"{rung}, from which no trial drops out; raise search.max_epochs or the epochs of the stages"

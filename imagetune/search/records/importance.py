@@ -1,4 +1,4 @@
-"""How much of the differences between trials each space explains, and how the objective goes along it.
+"""Hyperparameter importance and marginal effects by functional ANOVA: which spaces matter, and which values are good.
 
 Functional analysis of variance of a random forest (Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing
 Hyperparameter Importance, ICML 2014): a forest learns the objective from the settings; its mean over all other spaces
@@ -9,10 +9,9 @@ Chosen over permutation importance because it is a mean over the whole of the sp
 search and hyperband crowd their trials where metrics are good. Other than in the paper the effects of all trees are
 averaged before their variance is taken, which takes out most of the trees' own noise.
 
-Three things say how far to trust it. The spread comes from leaving out a tenth of the settings at a time (the
-delete-a-group jackknife). Chance comes from forests that learn shuffled objectives: a share that these reach as well
-says nothing (Altmann et al., Bioinformatics 26, 2010), judged for all spaces at once. The fit is how well settings
-are predicted by the trees that haven't seen them.
+Three things say how far to trust it. The standard error comes from leaving out a tenth of the settings at a time (the
+delete-a-group jackknife). The significance threshold comes from forests that learn permuted objectives, for all spaces
+together (Altmann et al., Bioinformatics 26, 2010). The fit is the out-of-bag R2 of the forest.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from imagetune.recipe.search import Value
 from imagetune.search.records.axes import Axis
 
 Floats = NDArray[np.float64]
-# What scikit-learn's trees take.
+# The dtype of scikit-learn's trees.
 _Singles = NDArray[np.float32]
 
 FEWEST_SETTINGS = 8
 _GRID = 48
 _POINTS = 512
 _TREES = 40
-_PARTS = 10
+_BLOCKS = 10
 _SHUFFLES = 40
 _SHUFFLE_TREES = 16
 _LEVEL = 0.05
@@ -46,12 +45,12 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial that has a metric.
+    """A trial with a metric, as data of the analysis.
 
     Attributes:
-        values: By the axis's name; a space that isn't used is left out.
-        objective: Finite.
-        settings: Equal for trials of equal settings, which stay together where trials are left out.
+        values: Values by the axis's name; a space that isn't used is left out.
+        objective: The objective, finite.
+        settings: Key of the setting: trials with the same key stay together where trials are left out.
     """
 
     values: Mapping[str, Value]
@@ -61,15 +60,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class Importance:
-    """Importance and effect of a space.
+    """Importance and marginal effect of a space.
 
     Attributes:
         axis: The space.
-        share: Of the variance that its effect alone explains, in [0, 1].
+        share: Share of the variance that its effect alone explains, in [0, 1].
         spread: Standard error of ``share``.
-        chance: What it takes to tell the share from chance.
+        chance: Significance threshold of ``share`` at the 5% level, for all spaces together.
         places: (m,) places on the axis, ascending in [0, 1].
-        effect: (m,) mean objective there over all that the other spaces offer.
+        effect: (m,) mean objective there over all values of the other spaces.
         error: (m,) standard error of ``effect``.
     """
 
@@ -83,21 +82,20 @@ class Importance:
 
     @property
     def told(self) -> bool:
-        """Whether the share is more than chance gives."""
+        """Whether the share is statistically significant."""
         return self.share > self.chance
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the trials say about the spaces.
+    """Analysis of the search spaces from the trials of a search.
 
     Attributes:
-        spaces: The most important first.
-        together: Share of the variance that the spaces explain only together, in [0, 1].
-        fit: Share of the variance between trials that trees predict which haven't seen their settings; below 0 where
-            they are worse than the mean.
-        settings: How many different settings there are.
-        trials: How many trials.
+        spaces: Importance and effect of each space, the most important first.
+        together: Share of the variance that is due to interactions of spaces, in [0, 1].
+        fit: Out-of-bag R2 of the forest; below 0 where it predicts worse than the mean.
+        settings: How many different settings were trained.
+        trials: How many trials have a metric.
     """
 
     spaces: tuple[Importance, ...]
@@ -108,16 +106,16 @@ class Analysis:
 
 
 def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: int = 0) -> Analysis | None:
-    """Return importance and effect of each space.
+    """Return the importance and the marginal effect of each search space.
 
     Args:
         axes: The spaces.
         observations: Trials with a metric; failed ones are left out. A value that isn't used takes, in each tree, a
-            random one of its space: so it can't matter there, as it doesn't.
+            random one of its space, so that it has no effect there.
         seed: The same seed gives the same result.
 
     Returns:
-        None where there is nothing to tell: fewer than ``FEWEST_SETTINGS`` different settings, no space, or one
+        None where there is nothing to analyse: fewer than ``FEWEST_SETTINGS`` different settings, no space, or one
         objective throughout.
     """
     trials = _trials(axes, observations)
@@ -125,10 +123,10 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
     if count < FEWEST_SETTINGS or not axes or np.ptp(trials.objectives) == 0:
         return None
     forest = _grow(trials, trees=_TREES, seed=seed)
-    without = _left_out(trials, seed)
-    chance = np.minimum(1.0, _chance(trials, seed) / forest.whole)
+    without = _grow_without_blocks(trials, seed)
+    chance = np.minimum(1.0, _variance_by_chance(trials, seed) / forest.whole)
     shares = forest.shares()
-    spread = _jackknife(shares, [part.shares() for part in without])
+    spread = _jackknife(shares, [other.shares() for other in without])
     found = [
         Importance(
             axis,
@@ -137,7 +135,7 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
             float(chance[place]),
             _places(axis),
             forest.effects[place],
-            _jackknife(forest.effects[place], [part.effects[place] for part in without]),
+            _jackknife(forest.effects[place], [other.effects[place] for other in without]),
         )
         for place, axis in enumerate(axes)
     ]
@@ -146,7 +144,11 @@ def analyse(axes: Sequence[Axis], observations: Sequence[Observation], *, seed: 
 
 
 def tamed(objectives: Floats) -> Floats:
-    """Bring the far outliers in to Tukey's outer fences: one diverged loss would be all the variance there is."""
+    """Return objectives clipped to Tukey's outer fences: one diverged loss would make up all of the variance.
+
+    Args:
+        objectives: (n,).
+    """
     if not len(objectives):
         return objectives
     low, high = np.quantile(objectives, (0.25, 0.75))
@@ -156,13 +158,13 @@ def tamed(objectives: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Trials:
-    """What forests learn from.
+    """Training data of the forests.
 
     Attributes:
         axes: The spaces.
-        table: (n, axes) the place of a range's value, the index of a choice's, NaN where the space isn't used.
-        objectives: (n,).
-        groups: (n,) equal for equal settings.
+        table: (n, axes) place of a range's value, index of a choice's; NaN where the space isn't used.
+        objectives: (n,) objectives, clipped.
+        groups: (n,) number of the setting.
     """
 
     axes: tuple[Axis, ...]
@@ -171,18 +173,18 @@ class _Trials:
     groups: NDArray[np.int64]
 
     def some(self, rows: NDArray[np.bool_]) -> _Trials:
-        """Return those of some rows."""
+        """Return the trials of some rows, given as a mask (n,)."""
         return replace(self, table=self.table[rows], objectives=self.objectives[rows], groups=self.groups[rows])
 
 
 @dataclass(frozen=True)
 class _Forest:
-    """What is asked of a forest.
+    """Results of a forest.
 
     Attributes:
-        effects: Of each axis, the forest's mean at its places.
-        variance: Of the forest over the spaces.
-        fit: Of trees that haven't seen the settings.
+        effects: Marginal effect of each axis, at its places.
+        variance: Variance of the forest's prediction over the spaces.
+        fit: Out-of-bag R2.
     """
 
     effects: tuple[Floats, ...]
@@ -190,18 +192,18 @@ class _Forest:
     fit: float
 
     @property
-    def parts(self) -> Floats:
-        """The variance of each axis's effect, (axes,)."""
+    def effect_variances(self) -> Floats:
+        """Variance of each axis's effect, (axes,)."""
         return np.array([effect.var() for effect in self.effects])
 
     @property
     def whole(self) -> float:
-        """The variance that shares are of: never less than the parts, which are exact, while it is sampled."""
-        return max(self.variance, float(self.parts.sum()), 1e-300)
+        """The whole variance; it is sampled, so it is at least the sum of the effects' variances, which are exact."""
+        return max(self.variance, float(self.effect_variances.sum()), 1e-300)
 
     def shares(self) -> Floats:
-        """Return the share of the variance of each axis; together at most 1."""
-        return self.parts / self.whole
+        """Return each axis's share of the variance, (axes,); together at most 1."""
+        return self.effect_variances / self.whole
 
 
 def _trials(axes: Sequence[Axis], observations: Sequence[Observation]) -> _Trials:
@@ -222,37 +224,39 @@ def _places(axis: Axis) -> Floats:
     return (np.arange(count) + 0.5) / count
 
 
-def _left_out(trials: _Trials, seed: int) -> list[_Forest]:
-    """Return forests that each miss a part of the settings."""
+def _grow_without_blocks(trials: _Trials, seed: int) -> list[_Forest]:
+    """Return forests that are each grown without one block of the settings."""
     count = int(trials.groups.max()) + 1
-    parts = min(_PARTS, count)
-    part_of = np.random.default_rng(seed).permutation(count) % parts
-    return [_grow(trials.some(part_of[trials.groups] != part), trees=_TREES, seed=seed) for part in range(parts)]
+    blocks = min(_BLOCKS, count)
+    block_of = np.random.default_rng(seed).permutation(count) % blocks
+    return [_grow(trials.some(block_of[trials.groups] != block), trees=_TREES, seed=seed) for block in range(blocks)]
 
 
 def _jackknife(whole: Floats, without: Sequence[Floats]) -> Floats:
-    """Return the standard error of estimates, given those without each of the parts."""
+    """Return the jackknife standard error of estimates, from the estimates without each block."""
     squares = (np.array(without) - whole) ** 2
     error: Floats = np.sqrt((len(without) - 1) / len(without) * squares.sum(axis=0))
     return error
 
 
-def _chance(trials: _Trials, seed: int) -> Floats:
-    """Return the variance that each axis's effect must pass, so that chance lets one pass in one of twenty searches."""
+def _variance_by_chance(trials: _Trials, seed: int) -> Floats:
+    """Return the variance of each axis's effect that chance reaches for any axis in one of twenty searches, (axes,)."""
     rng = np.random.default_rng(seed)
-    drawn = []
+    permuted = []
     for number in range(_SHUFFLES):
         shuffled = replace(trials, objectives=rng.permutation(trials.objectives))
-        drawn.append(_grow(shuffled, trees=_SHUFFLE_TREES, seed=seed + number, effects_only=True).parts)
-    parts = np.array(drawn)
-    centre, spread = parts.mean(axis=0), np.maximum(parts.std(axis=0), 1e-300)
-    largest = ((parts - centre) / spread).max(axis=1)
+        forest = _grow(shuffled, trees=_SHUFFLE_TREES, seed=seed + number, effects_only=True)
+        permuted.append(forest.effect_variances)
+    variances = np.array(permuted)
+    centre, spread = variances.mean(axis=0), np.maximum(variances.std(axis=0), 1e-300)
+    # The largest over all axes: the threshold holds for all of them together.
+    largest = ((variances - centre) / spread).max(axis=1)
     limit: Floats = centre + np.quantile(largest, 1 - _LEVEL) * spread
     return limit
 
 
 def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False) -> _Forest:
-    """Grow a forest on settings drawn with repetition, and ask it."""
+    """Grow a forest on bootstrap samples of the settings, and return its effects, variance and out-of-bag fit."""
     rng = np.random.default_rng(seed)
     axes, table = trials.axes, trials.table
     points = _one_hot(axes, _anywhere(axes, qmc.Sobol(len(axes), seed=seed).random(_POINTS)))
@@ -260,8 +264,8 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
     predictions, unseen, votes = np.zeros(len(points)), np.zeros(len(table)), np.zeros(len(table))
     for _ in range(trees):
         filled = _one_hot(axes, np.where(np.isnan(table), _anywhere(axes, rng.random(table.shape)), table))
-        drawn = _drawn(trials.groups, rng)
-        tree = _learned(filled[drawn > 0], trials.objectives[drawn > 0], drawn[drawn > 0], rng)
+        drawn = _draw_bootstrap(trials.groups, rng)
+        tree = _fit_tree(filled[drawn > 0], trials.objectives[drawn > 0], drawn[drawn > 0], rng)
         effects = [effect + found / trees for effect, found in zip(effects, _effects(axes, tree), strict=True)]
         if effects_only:
             continue
@@ -275,8 +279,8 @@ def _grow(trials: _Trials, *, trees: int, seed: int, effects_only: bool = False)
     )
 
 
-def _learned(rows: _Singles, objectives: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> Any:
-    """Return scikit-learn's ``Tree`` that has learned from rows; leaves grow with their number."""
+def _fit_tree(rows: _Singles, objectives: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> Any:
+    """Return scikit-learn's ``Tree``, fitted to rows; the smallest leaf grows with their number."""
     learner = DecisionTreeRegressor(
         max_features=0.7, min_samples_leaf=max(1, len(rows) // 50), random_state=int(rng.integers(2**31))
     )
@@ -286,27 +290,27 @@ def _learned(rows: _Singles, objectives: Floats, weights: NDArray[np.int64], rng
     return learner.tree_
 
 
-def _drawn(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return how often each row is drawn, (n,), where whole groups are drawn with repetition."""
+def _draw_bootstrap(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often a bootstrap sample of whole groups draws each row, (n,)."""
     names, places = np.unique(groups, return_inverse=True)
     counts = np.bincount(rng.choice(len(names), len(names)), minlength=len(names))
     return counts[places].astype(np.int64)
 
 
 def _fit(objectives: Floats, predicted: Floats) -> float:
-    """Return the share of the variance that predictions explain."""
+    """Return R2, the share of the objectives' variance that predictions explain."""
     variance = objectives.var() if len(objectives) else 0.0
     return float(1 - ((objectives - predicted) ** 2).mean() / variance) if variance > 0 else 0.0
 
 
 def _anywhere(axes: Sequence[Axis], shares: Floats) -> Floats:
-    """Return rows of the table from numbers in [0, 1): the index of a choice, a range's place as it is."""
+    """Return rows of the table from numbers in [0, 1): a choice's index, a range's place unchanged."""
     counts = np.array([len(axis.values) for axis in axes])
     return np.where(counts > 0, np.floor(shares * counts), shares)
 
 
 def _one_hot(axes: Sequence[Axis], table: Floats) -> _Singles:
-    """Return (n, columns): a column a range, a column a value of a choice."""
+    """Return the table with choices one-hot encoded, (n, columns): a column for each range and each value."""
     columns = [
         table[:, [place]] == np.arange(len(axis.values)) if axis.is_choice else table[:, [place]]
         for place, axis in enumerate(axes)
@@ -315,7 +319,7 @@ def _one_hot(axes: Sequence[Axis], table: Floats) -> _Singles:
 
 
 def _effects(axes: Sequence[Axis], tree: Any) -> list[Floats]:
-    """Return the tree's mean at the places of each axis, over all that the other axes offer."""
+    """Return the tree's mean at the places of each axis, over all values of the other axes."""
     values, low, high = _leaves(tree)
     held, column = [], 0
     for axis in axes:

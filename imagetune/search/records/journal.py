@@ -1,7 +1,7 @@
-"""The journal of a search: a line for every trial that was proposed and for every one that ended, in that order.
+"""Journal of a search: a line for every trial that was proposed and for every one that ended, as it happened.
 
-Told to a fresh oracle line by line it brings that to where the last session stopped; KerasTuner's own files are never
-read back. A last line that a crash has cut short is left out.
+A search is resumed by replaying the journal to a fresh oracle, which brings it to where the last session stopped;
+KerasTuner's own files are never read back. A last line that a crash has cut short is left out.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import append_json_line
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.search.records.trial import Trial, TrialResult
 
-JOURNAL_NAME = "journal.jsonl"
+JOURNAL_NAME = run_files.JOURNAL
 
 
 @dataclass(frozen=True)
 class Proposed:
-    """A trial was proposed."""
+    """The event that a trial was proposed."""
 
     trial: Trial
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial ended."""
+    """The event that a trial ended, with its result."""
 
     result: TrialResult
 
@@ -39,16 +40,16 @@ Event = Proposed | Ended
 
 @dataclass(frozen=True)
 class Journal:
-    """The file of what has happened.
+    """The journal's file, which is only ever appended to.
 
     Attributes:
-        path: ``journal.jsonl``.
+        path: Path of ``journal.jsonl``.
     """
 
     path: Path
 
     def add(self, event: Event) -> None:
-        """Append an event and flush it to the disk."""
+        """Append an event to the file, and flush it to the disk."""
         if isinstance(event, Proposed):
             append_json_line(self.path, {"event": "proposed", **_trial_line(event.trial)})
         else:
@@ -57,10 +58,10 @@ class Journal:
             append_json_line(self.path, {"event": "ended", "trial_id": result.trial.trial_id, **line})
 
     def read(self, *, repair: bool = True) -> list[Event]:
-        """Return the events of earlier sessions in order.
+        """Return the events of the journal, in order.
 
         Args:
-            repair: Cut off a last line that is incomplete; who doesn't own the file leaves it as it is.
+            repair: Cut off an incomplete last line; readers of a search that may still run leave it as it is.
 
         Raises:
             CheckpointError: A line that isn't the last can't be read.
@@ -86,7 +87,7 @@ class Journal:
 
 
 def results_of(events: Sequence[Event]) -> list[TrialResult]:
-    """Return how the trials ended that have, in that order."""
+    """Return the results of the ended trials, in the order in which they ended."""
     return [event.result for event in events if isinstance(event, Ended)]
 
 

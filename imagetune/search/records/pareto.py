@@ -1,4 +1,4 @@
-"""Which of several models nothing beats: metric against what an image costs."""
+"""Pareto front of models: metric against costs such as latency and size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def pareto_front(metrics: Sequence[float], costs: Sequence[Sequence[float]], *, larger_is_better: bool) -> list[bool]:
-    """Tell for each model whether no other is at least as good in everything and better in something.
+    """Return for each model whether it is on the Pareto front: none is as good in everything and better in something.
 
     Args:
-        metrics: n metrics.
-        costs: (n, m) of each model; smaller is better.
-        larger_is_better: Of the metrics.
+        metrics: The metric of each of n models.
+        costs: (n, m) costs of each model; smaller is better.
+        larger_is_better: Whether a larger metric is better.
     """
     signed = np.asarray(metrics, np.float64) * (-1.0 if larger_is_better else 1.0)
     every = np.column_stack([signed, np.asarray(costs, np.float64)])

@@ -1,4 +1,4 @@
-"""How far running trials are, from the files in their folders."""
+"""Progress of running trials: stage, epoch and best metric so far, read from their folders."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from imagetune.search.proposers.finalists import direction_of
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """How far a trial is.
+    """Progress of a running trial.
 
     Attributes:
-        stage: What it is training; empty before its first step.
-        epoch: In which epoch, from 1 over all stages; 0 before the first.
-        epochs: How many there are at most.
-        objective: Its best metric so far; None before the first validation.
+        stage: Name of the stage that it trains; empty before the first step.
+        epoch: The present epoch, counted from 1 over all stages; 0 before the first.
+        epochs: The largest number of epochs that it may train.
+        objective: Best objective so far; None before the first validation.
     """
 
     stage: str
@@ -29,11 +29,11 @@ class TrialProgress:
 
 
 class ProgressReader:
-    """Reads the progress of a trial; a file that hasn't grown isn't read again.
+    """Reads the progress of a trial from its folder; metrics.jsonl is read again only when it has grown.
 
     Args:
-        task: The trial.
-        objective: Which validation metric counts.
+        task: Task of the trial.
+        objective: Name of the validation metric.
     """
 
     def __init__(self, task: Task, objective: str) -> None:
@@ -45,7 +45,7 @@ class ProgressReader:
         self._best: float | None = None
 
     def read(self) -> TrialProgress:
-        """Return how far the trial is now."""
+        """Return the present progress of the trial."""
         status = self._folder.read_status()
         self._read_metrics()
         epoch = status.get("epoch")
@@ -61,7 +61,7 @@ class ProgressReader:
                 return
             self._size = size
             metrics = [line.get("val", {}).get(self._objective) for line in read_json_lines(path)]
-        # The trial may be starting again, or a shared disk lag behind: a later look finds it.
+        # The trial may be starting again, or a network disk lag behind: a later call reads it.
         except (OSError, ValueError):
             return
         known = [float(metric) for metric in metrics if isinstance(metric, (int, float))]

@@ -1,4 +1,4 @@
-"""Reads the folder of a search for its report: whatever is there, in whatever state the search ended."""
+"""Reader of a search's folder for its report, in whatever state the search ended."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from imagetune.search.proposers.bakeoff import compared_by
 from imagetune.search.proposers.finalists import Candidate, Direction, direction_of, ranking
 from imagetune.search.records.axes import Axis, axes_of, short_names
 from imagetune.search.records.importance import Analysis, Observation, analyse
-from imagetune.search.records.journal import JOURNAL_NAME, Event, Journal, Proposed, results_of, unfinished
-from imagetune.search.records.table import STATE_NAME, values_key
+from imagetune.search.records.journal import Event, Journal, Proposed, results_of, unfinished
+from imagetune.search.records.table import values_key
 from imagetune.search.records.trial import Trial, TrialResult
 
-# Hyperband grants settings several numbers of epochs.
+# Name of one more axis: hyperband trains settings for several numbers of epochs.
 EPOCHS = "epochs"
 
 
 @dataclass(frozen=True)
 class SearchFiles:
-    """The files of a search; what it never wrote is empty.
+    """Content of a search's folder and what follows from it; files that don't exist are empty.
 
     Attributes:
-        folder: The search's run folder.
+        folder: Run folder of the search.
         recipe: Its resolved recipe, spaces at their defaults.
-        description: search.json.
-        status: status.json.
-        tracking: tracking.json.
-        events: The journal.
-        best_text: best.yaml as it stands in the file.
-        evaluation: evaluation.json of the winner's run.
+        description: Content of search.json.
+        status: Content of status.json.
+        tracking: Content of tracking.json.
+        events: Events of the journal.
+        best_text: Text of best.yaml.
+        evaluation: Content of the winner's evaluation.json.
     """
 
     folder: Path
@@ -54,12 +54,12 @@ class SearchFiles:
 
     @property
     def algorithm(self) -> str:
-        """How the search proposes."""
+        """Name of the search algorithm."""
         return str(self.description.get("algorithm", self.recipe.search.algorithm))
 
     @property
     def objective(self) -> str:
-        """The validation metric that is optimised."""
+        """Name of the validation metric that is optimised."""
         return str(self.description.get("objective", self.recipe.search.objective))
 
     @property
@@ -69,7 +69,7 @@ class SearchFiles:
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
-        """The spaces."""
+        """The search spaces as axes."""
         return axes_of(self.description)
 
     @cached_property
@@ -79,17 +79,17 @@ class SearchFiles:
 
     @cached_property
     def results(self) -> tuple[TrialResult, ...]:
-        """How the trials ended that have, in that order."""
+        """Results of the ended trials, in the order in which they ended."""
         return tuple(results_of(self.events))
 
     @cached_property
     def searched(self) -> tuple[TrialResult, ...]:
-        """Those of the search itself, repeats of finalists left out."""
+        """Results of the search algorithm's own trials, without the finalists' repeats."""
         return tuple(result for result in self.results if result.trial.phase == "search")
 
     @cached_property
     def open(self) -> tuple[Trial, ...]:
-        """The trials that were proposed and haven't ended."""
+        """Trials that were proposed and haven't ended."""
         return tuple(unfinished(self.events))
 
     @cached_property
@@ -104,7 +104,7 @@ class SearchFiles:
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Lines of metrics.jsonl of each trial that has some.
+        """Learning curves: the lines of metrics.jsonl of each trial that has some, by trial.
 
         Raises:
             ModelFileError: One is corrupted.
@@ -115,14 +115,14 @@ class SearchFiles:
 
     @cached_property
     def analysis(self) -> Analysis | None:
-        """What the trials say about the spaces; None where that is nothing."""
+        """Importance and effect of each space; None where there are too few trials."""
         epochs = sorted({trial.epochs for trial in self.trials if trial.epochs})
         axes = [*self.axes, Axis(EPOCHS, "choice", values=tuple(epochs))] if len(epochs) > 1 else self.axes
         return analyse(axes, self.observations)
 
     @cached_property
     def observations(self) -> tuple[Observation, ...]:
-        """The trials that importance is learned from; those of hyperband have their epochs as one more space."""
+        """Trials for the analysis of importance; hyperband's have their number of epochs as one more value."""
         return tuple(
             Observation(
                 {
@@ -142,7 +142,7 @@ class SearchFiles:
         return 1.0 if self.direction == "max" else -1.0
 
     def metric(self, value: float | None) -> str:
-        """Return an objective as text; a dash for none."""
+        """Return an objective as text with four decimals; a dash for None."""
         return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
     def amount(self, value: float, *, signed: bool = True) -> str:
@@ -152,7 +152,7 @@ class SearchFiles:
 
     def folder_of(self, trial_id: str) -> Path:
         """Return the run folder of a trial."""
-        return self.folder / "trials" / f"trial-{trial_id}"
+        return run_files.trial_folder(self.folder, trial_id)
 
     def settings(self, values: Mapping[NodePath, Value]) -> dict[str, Value]:
         """Return the values of a trial by dotted path."""
@@ -163,22 +163,24 @@ def read_search(folder: Path) -> SearchFiles:
     """Read the folder of a search, without changing anything in it.
 
     Raises:
-        ModelFileError: It is no search's folder, or a JSON file in it is corrupted.
+        ModelFileError: It is not the folder of a search, or a JSON file in it is corrupted.
         RecipeError: Its recipe can't be read.
         CheckpointError: Its journal can't be read.
     """
     folder = folder.absolute()
-    if not (folder / STATE_NAME).is_file() or not (folder / run_files.RECIPE).is_file():
+    if not (folder / run_files.SEARCH).is_file() or not (folder / run_files.RECIPE).is_file():
         hint = "give the folder of a search, such as runs/NAME-TIME-ID"
-        raise ModelFileError(f"is no search's folder: it has no {STATE_NAME}", where=str(folder), hint=hint)
-    best = folder / "best.yaml"
+        raise ModelFileError(
+            f"is not the folder of a search: it has no {run_files.SEARCH}", where=str(folder), hint=hint
+        )
+    best = folder / run_files.BEST_RECIPE
     return SearchFiles(
         folder=folder,
         recipe=load_recipe(folder / run_files.RECIPE).recipe,
-        description=read_json(folder / STATE_NAME),
+        description=read_json(folder / run_files.SEARCH),
         status=read_json(folder / run_files.STATUS),
         tracking=read_json(folder / run_files.TRACKING),
-        events=tuple(Journal(folder / JOURNAL_NAME).read(repair=False)),
+        events=tuple(Journal(folder / run_files.JOURNAL).read(repair=False)),
         best_text=best.read_text(encoding="utf-8") if best.is_file() else "",
-        evaluation=read_json(folder / "best" / run_files.EVALUATION),
+        evaluation=read_json(folder / run_files.BEST / run_files.EVALUATION),
     )

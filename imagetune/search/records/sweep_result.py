@@ -1,4 +1,4 @@
-"""What a sweep has found, in words and as ``sweep.csv``."""
+"""Result of a sweep: ``sweep.csv``, its statistical method in words, and the overrides that improve the default."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 
+from imagetune.core import run_files
 from imagetune.core.files import write_csv
 from imagetune.recipe.problems import dotted
 from imagetune.search.proposers.finalists import Direction
@@ -13,40 +14,40 @@ from imagetune.search.proposers.sweep import CONFIDENCE, Effect, combination
 from imagetune.search.records.axes import text_of
 from imagetune.search.records.table import cell_of
 
-TABLE_NAME = "sweep.csv"
 _COLUMNS = ("key", "value", "default", "where", "seeds", "mean", "sd", "paired", "difference", "low", "high")
 _TESTS = ("p", "p_holm", "verdict", "error")
 
 
 def write_sweep(folder: Path, effects: Sequence[Effect]) -> None:
-    """Write ``sweep.csv``: a line a setting, the defaults first.
+    """Write ``sweep.csv``, with a line for each setting, the defaults first.
 
     Raises:
         ResourceError: The disk is full.
     """
-    write_csv(folder / TABLE_NAME, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
+    write_csv(folder / run_files.SWEEP_TABLE, (*_COLUMNS, *_TESTS), (_cells(effect, effects) for effect in effects))
 
 
 def method_of(effects: Sequence[Effect]) -> str:
-    """Return one sentence on how the comparisons were made."""
+    """Return one sentence on the statistical method of the comparisons."""
     pairs = [effect for effect in effects if effect.p is not None]
     if not pairs:
-        return "No interval: that takes search.repeats of at least 2."
+        return "There are no intervals: they need search.repeats of at least 2."
     return (
-        f"Differences are of the same seeds, with {CONFIDENCE:.0%} intervals of a moderated t, which borrows from all "
-        f"comparisons how much seeds differ; better and worse hold for all {len(pairs)} together (Holm)."
+        f"Differences are paired by seed, with {CONFIDENCE:.0%} intervals of a moderated t test, which estimates the "
+        f"variance between seeds from all comparisons; better and worse are significant after Holm's correction for "
+        f"{len(pairs)} comparisons."
     )
 
 
 def overrides_of(effects: Sequence[Effect], direction: Direction) -> str:
-    """Return the options that combine what is better beyond chance; empty where nothing is."""
+    """Return ``-o`` options that combine all significantly better values; empty where none is."""
     changed = combination(effects, direction=direction)
     options = (f"-o {'.'.join(map(str, path))}={cell_of(value)}" for path, value in changed.items())
     return " ".join(_quoted(option) for option in options)
 
 
 def where_of(effect: Effect, effects: Sequence[Effect]) -> str:
-    """Return what besides its key differs from the defaults; empty for most."""
+    """Return the condition under which a key is varied, where that isn't at the defaults; empty for most."""
     base, defaults = effects[effect.setting.against].setting.values, effects[0].setting.values
     changed = {path: value for path, value in base.items() if path in defaults and defaults[path] != value}
     return ", ".join(f"{dotted(path)}={text_of(value)}" for path, value in changed.items())

@@ -1,4 +1,4 @@
-"""What a search leaves on disk for people: ``search.json`` says what is searched, ``search.csv`` has a line a trial."""
+"""Description and table of a search: ``search.json`` has its settings and spaces, ``search.csv`` a line per trial."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import disk_errors, write_csv, write_json
 from imagetune.errors import CheckpointError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.problems import dotted
-from imagetune.recipe.search import SearchConfig, Value
-from imagetune.search.proposers.space import Spaces
-from imagetune.search.records.journal import JOURNAL_NAME, Journal
+from imagetune.recipe.search import SearchConfig, Space, Value
+from imagetune.search.records.journal import Journal
 from imagetune.search.records.trial import Trial, TrialResult
 
-STATE_NAME = "search.json"
-TABLE_NAME = "search.csv"
+STATE_NAME = run_files.SEARCH
 _BEFORE = (
     "trial",
     "phase",
@@ -40,11 +39,11 @@ _AFTER = ("error",)
 
 @dataclass(frozen=True)
 class Table:
-    """The file of ended trials.
+    """The table of ended trials.
 
     Attributes:
-        path: ``search.csv``.
-        paths: What is searched: one column each, headed by the dotted path.
+        path: Path of ``search.csv``.
+        paths: Recipe paths of the search spaces: one column each, headed by the dotted path.
     """
 
     path: Path
@@ -52,12 +51,15 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The header."""
+        """Names of the columns."""
         return (*_BEFORE, *(dotted(path) for path in self.paths), *_AFTER)
 
 
-def describe_search(config: SearchConfig, spaces: Spaces, *, seed: int) -> dict[str, Any]:
-    """Return what must not change between the sessions of a search; the number of trials may, and where they run."""
+def describe_search(config: SearchConfig, spaces: Mapping[NodePath, Space], *, seed: int) -> dict[str, Any]:
+    """Return the content of search.json: everything that must not change between the sessions of a search.
+
+    The number of trials may change, and so may where they run.
+    """
     kept = {"algorithm", "objective", "folds", "early_stop"}
     if config.algorithm == "hyperband":
         kept |= {"max_epochs", "factor"}
@@ -66,26 +68,31 @@ def describe_search(config: SearchConfig, spaces: Spaces, *, seed: int) -> dict[
 
 
 def open_records(folder: Path, description: Mapping[str, Any], paths: Sequence[NodePath]) -> tuple[Journal, Table]:
-    """Start the files of a search, or check that those in ``folder`` belong to this search.
+    """Return journal and table of a search, after writing search.json or checking that it describes this search.
+
+    Args:
+        folder: Run folder of the search.
+        description: From `describe_search`.
+        paths: Recipe paths of the search spaces.
 
     Raises:
-        CheckpointError: The search that is there is another one, or its files can't be read.
+        CheckpointError: The folder has another search, or search.json can't be read.
     """
-    state, journal = folder / STATE_NAME, Journal(folder / JOURNAL_NAME)
+    state, journal = folder / run_files.SEARCH, Journal(folder / run_files.JOURNAL)
     if state.exists():
         _check_unchanged(state, json.loads(json.dumps(description)))
     else:
         write_json(state, description)
-    return journal, Table(folder / TABLE_NAME, tuple(paths))
+    return journal, Table(folder / run_files.SEARCH_TABLE, tuple(paths))
 
 
 def write_table(table: Table, results: Sequence[TrialResult]) -> None:
-    """Write the table anew."""
+    """Write the table with these results, replacing what was there."""
     write_csv(table.path, table.columns, (_row(table, result) for result in results))
 
 
 def append_result(table: Table, result: TrialResult) -> None:
-    """Add an ended trial to the table and flush it to the disk."""
+    """Append an ended trial to the table, and flush it to the disk."""
     with disk_errors(table.path), table.path.open("a", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerow(_row(table, result))
         file.flush()
@@ -93,24 +100,24 @@ def append_result(table: Table, result: TrialResult) -> None:
 
 
 def same_point(first: Trial, second: Trial) -> bool:
-    """Tell whether two trials are the same training; 1, 1.0 and true are different values."""
+    """Return whether two trials are the same training: values, seed, epochs and phase; 1, 1.0 and true differ."""
     return _identity(first) == _identity(second)
 
 
 def values_key(values: Mapping[NodePath, Value]) -> str:
-    """Return values as text that is equal for equal settings."""
+    """Return a key for a setting, equal for equal values whatever their order."""
     return json.dumps(sorted((dotted(path), json.dumps(value, sort_keys=True)) for path, value in values.items()))
 
 
 def cell_of(value: Value) -> str:
-    """Return a value as a cell: text as it is, unless it would read back as something else."""
+    """Return a value as a CSV cell: JSON, but plain text as it is where it reads back as the same text."""
     if isinstance(value, str) and value_of(value) == value and "\n" not in value and "\r" not in value:
         return value
     return json.dumps(value)
 
 
 def value_of(cell: str) -> Value:
-    """Return the value that ``cell_of`` wrote."""
+    """Return the value in a CSV cell that ``cell_of`` wrote."""
     try:
         value: Value = json.loads(cell)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a trial is, and how one ends."""
+"""Trials of a search and their results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from imagetune.errors import ImagetuneError
 from imagetune.recipe.document import NodePath
 from imagetune.recipe.search import Value
 
@@ -15,15 +16,15 @@ Status = Literal["completed", "stopped", "repeated", "failed"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of the search space, to be trained once.
+    """A trial: one setting of the search spaces, to be trained once.
 
     Attributes:
-        trial_id: ``001``, ``002``, ... in the order in which they were proposed.
-        values: The value of each space that is in force, by recipe path; a space whose condition isn't met is left out.
-        phase: ``final`` is a finalist trained again.
-        seed: Of the training, where it isn't the recipe's; the splits stay.
-        epochs: Hyperband: epochs in all that this trial is granted; None leaves them to the recipe.
-        continues: Hyperband: the trial with the same values and fewer epochs whose training this one goes on with.
+        trial_id: Name of the trial: ``001``, ``002``, ... in the order of the proposals.
+        values: The value of each space by recipe path; a space whose condition isn't met is left out.
+        phase: ``search`` for the algorithm's own trials, ``final`` for a finalist that is trained again.
+        seed: Seed of the training where it isn't the recipe's; the splits stay the same.
+        epochs: Hyperband: the last epoch of this trial; None leaves it to the recipe.
+        continues: Hyperband: the trial with the same values and fewer epochs whose training this one continues.
         repeats: The trial that this one trains again with another seed.
     """
 
@@ -38,12 +39,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Known:
-    """What an earlier search found.
+    """A setting with its objective, known from an earlier search.
 
     Attributes:
-        values: A setting, as in a trial.
-        objective: The metric reached, the mean where it was trained more than once.
-        source: The search and its trial, for people.
+        values: The setting, as in a trial.
+        objective: Its objective, the mean where it was trained more than once.
+        source: Name of the search and the trial, for people.
     """
 
     values: Mapping[NodePath, Value]
@@ -53,17 +54,18 @@ class Known:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended.
+    """Result of a trial.
 
     Attributes:
-        trial: What was tried.
-        status: ``stopped`` was ended early by median stopping, and counts with the metric that it had reached;
-            ``repeated`` is a point proposed again, which takes over the objective known already.
-        objective: The metric reached, finite; None when failed.
-        began: When it began, seconds since the epoch.
+        trial: The trial.
+        status: ``stopped`` was ended by median stopping and counts with the metric that it had reached; ``repeated`` is
+            a setting proposed again, which takes over the known objective.
+        objective: Validation metric that was reached, finite; None for a failed trial.
+        began: When it began, in seconds since 1970.
         seconds: Wall time of the trial.
-        epochs: Epochs that its process trained; those of a lower rung not counted.
-        best_epoch: Epoch with the objective, from 1 over all stages; None where that says nothing, as over folds.
+        epochs: How many epochs its process trained, without those of a lower rung.
+        best_epoch: Epoch with the objective, counted from 1 over all stages; None where there is no single one, as over
+            folds.
         place: Where it ran: a machine or a GPU.
         error: Why it failed, one line.
     """
@@ -77,3 +79,8 @@ class TrialResult:
     best_epoch: int | None = None
     place: str = ""
     error: str = ""
+
+
+def error_line(error: ImagetuneError) -> str:
+    """Return an error as one line for a trial's result, with its code: ``diverged: the loss is NaN``."""
+    return " ".join(f"{error.code}: {error}".split())

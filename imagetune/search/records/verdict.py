@@ -1,4 +1,4 @@
-"""What a search has found, in plain words: more than luck? A range too narrow? More trials worth it?"""
+"""Verdict on a search: is the winner significantly better, is a range too narrow, are more trials worth it?"""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from imagetune.search.records.reader import SearchFiles
 from imagetune.search.records.trial import TrialResult
 
 _CONFIDENCE = 0.95
-# A share of a range this near its end counts as its edge, and good settings this near it back that up.
+# Shares of a range: the winner lies at its edge within the first, and good settings support that within the second.
 _EDGE, _NEAR = 0.05, 0.25
-_FEWEST_FOR_TREND = 8
+# Fewer trials show neither a trend nor where in a range the good settings lie.
+_MIN_FOR_TREND = 8
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A sentence for the top of the page.
+    """A remark at the top of a search's report.
 
     Attributes:
         tone: ``good``, ``warning`` or ``note``.
-        title: In a few words.
-        text: In full.
+        title: The remark in a few words.
+        text: The remark in full sentences.
     """
 
     tone: Literal["good", "warning", "note"]
@@ -39,14 +40,14 @@ class Remark:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two settings compared by their metrics over seeds.
+    """Difference between two settings, each trained with several seeds.
 
     Attributes:
-        better: By how much the first is better on average; below 0 where it is worse.
+        better: By how much the first setting is better on average; below 0 where it is worse.
         low: Lower end of the 95% interval (Welch 1947).
-        high: Upper end.
-        seeds_needed: Trainings of each that would show such a difference in four of five cases; None where even many
-            wouldn't.
+        high: Upper end of the interval.
+        seeds_needed: Trainings of each with which such a difference is significant with a power of 0.8; None where
+            100 would not suffice.
     """
 
     better: float
@@ -55,28 +56,29 @@ class Difference:
     seeds_needed: int | None
 
     @property
-    def told(self) -> bool:
-        """Whether it is more than the luck of seeds."""
+    def significant(self) -> bool:
+        """Whether the difference is statistically significant: its interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def remarks_of(search: SearchFiles) -> list[Remark]:
-    """Return what is to be said about a search, the most important first."""
+    """Return the remarks on a search, the most important first; none on sweeps and bake-offs, which have tables."""
     if not search.candidates or search.algorithm in ("sweep", "bakeoff"):
         return []
     if len(search.candidates) > 1 and len({found.mean for found in search.candidates}) == 1:
-        text = f"All have {search.metric(search.candidates[0].mean)}: nothing that was searched made a difference."
+        reached = search.metric(search.candidates[0].mean)
+        text = f"All settings reach {reached}: nothing that was searched made a difference."
         return [Remark("note", "All settings do equally well", text)]
-    found = [_winner(search), *_edges(search), _trend(search)]
+    found = [_judge_winner(search), *_find_edges(search), _judge_trend(search)]
     return [remark for remark in found if remark is not None]
 
 
 def difference_of(first: Candidate, second: Candidate, sign: float) -> Difference | None:
-    """Compare two settings; None where one of them was trained once.
+    """Return the difference between two settings; None where one of them was trained only once.
 
     Args:
         first: The winner.
-        second: Another.
+        second: Another setting.
         sign: 1 where a larger objective is better, else -1.
     """
     ours, theirs = first.objectives, second.objectives
@@ -92,9 +94,9 @@ def difference_of(first: Candidate, second: Candidate, sign: float) -> Differenc
 
 
 def failures_of(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """Return what trials failed of, the most frequent first: count, an example, the trials' names.
+    """Return the failed trials grouped by error, the most frequent first: count, an example, the trials' names.
 
-    Errors that differ in numbers alone are the same.
+    Errors that differ only in numbers count as one, such as those of batch sizes that don't fit.
     """
     groups: dict[str, list[TrialResult]] = {}
     for result in results:
@@ -108,7 +110,11 @@ def failures_of(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
 
 
 def _seeds_needed(effect: float) -> int | None:
-    """Return the size of each group for a power of 0.8 at 0.05, two-sided, given the difference in deviations."""
+    """Return the seeds per setting for a power of 0.8 at a significance level of 0.05, two-sided.
+
+    Args:
+        effect: Difference of the means in standard deviations (Cohen's d).
+    """
     for count in range(2, 101):
         freedom = 2 * count - 2
         if effect * math.sqrt(count / 2) >= t.ppf(0.975, freedom) + t.ppf(0.8, freedom):
@@ -116,40 +122,40 @@ def _seeds_needed(effect: float) -> int | None:
     return None
 
 
-def _winner(search: SearchFiles) -> Remark:
+def _judge_winner(search: SearchFiles) -> Remark:
     winner, others = search.candidates[0], search.candidates[1:]
     name = f"trial {winner.trial.trial_id}"
     if not others:
-        return Remark("note", "Only one setting has a metric", f"There is nothing that {name} could be compared with.")
+        return Remark("note", "Only one setting has a metric", f"There is no other setting to compare {name} with.")
     second = others[0]
     difference = difference_of(winner, second, search.sign)
     if difference is None:
         text = (
             f"The winner, {name}, and the runner-up, trial {second.trial.trial_id}, were trained with one seed: "
-            f"{search.metric(winner.mean)} against {search.metric(second.mean)}. How much of that is luck isn't known; "
-            "search.finalists and search.repeats train the best again with other seeds."
+            f"{search.metric(winner.mean)} against {search.metric(second.mean)}. How much of that is due to the seed "
+            "isn't known: search.finalists and search.repeats train the best settings again with other seeds."
         )
-        return Remark("note", "The winner may be luck", text)
+        return Remark("note", "The winner may be due to chance", text)
     seeds = len(winner.objectives)
-    told = (
+    text = (
         f"Over {seeds} seeds {name} reaches {_spread(search, winner)}, the runner-up, trial {second.trial.trial_id}, "
         f"{_spread(search, second)}: a difference of {search.amount(difference.better)} "
         f"(95% interval {search.amount(difference.low)} to {search.amount(difference.high)}). "
     )
-    if difference.told:
-        return Remark("good", "The winner is better than the runner-up", told + _fresh(search, winner))
-    advice = "The interval includes 0, so this may be the luck of seeds: take whichever is cheaper. "
+    if difference.significant:
+        return Remark("good", "The winner is significantly better than the runner-up", text + _fresh(search, winner))
+    text += "The interval includes 0, so the difference is not statistically significant: take whichever is cheaper. "
     if difference.seeds_needed is not None:
-        advice += f"If the difference is real, about {difference.seeds_needed} seeds each would show it. "
-    return Remark("note", "The winner can't be told from the runner-up", told + advice + _fresh(search, winner))
+        text += f"If the difference is real, about {difference.seeds_needed} seeds each would show it (power 0.8). "
+    return Remark("note", "The winner is not significantly better than the runner-up", text + _fresh(search, winner))
 
 
 def _fresh(search: SearchFiles, winner: Candidate) -> str:
-    """Return what the winner reached with seeds that didn't choose it."""
+    """Return a sentence on the winner's metric with seeds that didn't select it, which has no selection bias."""
     first, *others = winner.objectives
     return (
-        f"The trial that brought it among the finalists had {search.metric(first)}, "
-        f"its other seeds have {search.metric(fmean(others))} on average."
+        f"The trial that made it a finalist reached {search.metric(first)}; "
+        f"its other seeds reach {search.metric(fmean(others))} on average."
     )
 
 
@@ -157,28 +163,28 @@ def _spread(search: SearchFiles, candidate: Candidate) -> str:
     return f"{search.metric(candidate.mean)} ± {search.amount(stdev(candidate.objectives), signed=False)}"
 
 
-def _edges(search: SearchFiles) -> Iterator[Remark]:
-    """Yield the ranges at whose end the winner lies."""
+def _find_edges(search: SearchFiles) -> Iterator[Remark]:
+    """Yield a remark for each range at whose end the winner lies."""
     winner = search.candidates[0]
     values = search.settings(winner.trial.values)
     good = search.candidates[: max(3, len(search.candidates) // 5)]
     for axis in search.axes:
         if axis.is_choice or axis.name not in values or (place := axis.place(values[axis.name])) is None:
             continue
-        if _EDGE < place < 1 - _EDGE or len(search.candidates) < _FEWEST_FOR_TREND:
+        if _EDGE < place < 1 - _EDGE or len(search.candidates) < _MIN_FOR_TREND:
             continue
         upper = place > 0.5
         near = [found for found in _places(search, axis, good) if (found > 1 - _NEAR if upper else found < _NEAR)]
         name, end = search.short[axis.name], text_of(axis.high if upper else axis.low)
-        told = (
+        text = (
             f"The winner's {name} is {text_of(values[axis.name])}, at the {'upper' if upper else 'lower'} end of its "
             f"range ({end}). "
         )
         if len(near) * 2 > len(good):
-            text = f"{told}{len(near)} of the {len(good)} best settings lie near that end, too: widen the range."
+            text += f"Most of the best settings ({len(near)} of {len(good)}) lie near that end, too: widen the range."
             yield Remark("warning", f"{name}: the best lies at the edge of its range", text)
         else:
-            text = f"{told}Only {len(near)} of the {len(good)} best settings lie near it, so this says little."
+            text += f"Few of the best settings ({len(near)} of {len(good)}) lie near that end, so this says little."
             yield Remark("note", f"{name}: the winner lies at the edge of its range", text)
 
 
@@ -190,10 +196,10 @@ def _places(search: SearchFiles, axis: Axis, candidates: Sequence[Candidate]) ->
             yield place
 
 
-def _trend(search: SearchFiles) -> Remark | None:
-    """Return whether the search still improved at its end; nothing of algorithms whose order says nothing about it."""
+def _judge_trend(search: SearchFiles) -> Remark | None:
+    """Return whether the search still improved at its end; None for algorithms whose order says nothing of it."""
     metrics = [result.objective for result in search.searched if result.objective is not None]
-    if search.algorithm not in ("random", "bayesian") or len(metrics) < _FEWEST_FOR_TREND:
+    if search.algorithm not in ("random", "bayesian") or len(metrics) < _MIN_FOR_TREND:
         return None
     best = [max(search.sign * metric for metric in metrics[: count + 1]) for count in range(len(metrics))]
     since = len(metrics) - 1 - best.index(best[-1])
@@ -201,21 +207,24 @@ def _trend(search: SearchFiles) -> Remark | None:
     gain, noise = best[-1] - best[-1 - last], _noise(search)
     if gain > noise:
         text = (
-            f"The last {last} of {len(metrics)} trials raised the best figure by {search.amount(gain, signed=False)}: "
-            "more trials are worth it. The same command with --resume and a larger search.trials goes on."
+            f"The last {last} of {len(metrics)} trials improved the best {search.objective} by "
+            f"{search.amount(gain, signed=False)}: more trials are worth it. The same command with --resume and a "
+            "larger search.trials continues the search."
         )
         return Remark("warning", "The search still improved at its end", text)
     if since >= last:
-        text = f"The last {since} of {len(metrics)} trials did not beat what was there: more of them promise little."
+        text = (
+            f"The last {since} of {len(metrics)} trials did not beat the best one before: more trials promise little."
+        )
     else:
         text = (
-            f"The last {last} of {len(metrics)} trials gained {search.amount(gain, signed=False)}, no more than "
-            "another seed does: more of them promise little."
+            f"The last {last} of {len(metrics)} trials improved the best one by {search.amount(gain, signed=False)}, "
+            "no more than another seed does: more trials promise little."
         )
     return Remark("good", "The search has levelled off", text)
 
 
 def _noise(search: SearchFiles) -> float:
-    """Return how far metrics differ by seed alone; 0 where that isn't known."""
+    """Return the median standard deviation of the objective over seeds; 0 where nothing was trained twice."""
     spreads = [stdev(found.objectives) for found in search.candidates if len(found.objectives) > 1]
     return median(spreads) if spreads else 0.0

@@ -1,1 +1,1 @@
-"""What happens in the process of one trial."""
+"""Work of a trial's process: training, folds, probes and median stopping."""

@@ -1,4 +1,4 @@
-"""Median stopping of a running trial: reads the earlier trials' metrics from their folders, and waits for them."""
+"""Early stopping of a running trial by the median rule, against earlier trials' metrics in their folders."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from imagetune.search.proposers.median_rule import falls_behind, may_end_after
 from imagetune.training.setup.events import EpochRecord
 
 _LOOK_SECONDS = 0.2
-# A trial writes its status at least once a second while images go through its model. One that is silent for so long
-# has lost its process, or its machine, without a word.
+# A trial writes its status at least once a second while it trains. One that is silent for so long has lost its process
+# or its machine without a trace.
 SILENT_SECONDS = 120.0
 
 
 @dataclass
 class MedianStopping:
-    """Asked after every epoch whether the trial ends there.
+    """Callback after every epoch that says whether the trial ends there.
 
-    Earlier trials that still run and haven't come as far are waited for, so that the prediction is the same however
-    many run at a time. They wait only for trials before them, never for this one.
+    It waits for earlier trials that still run and haven't come as far, so that its decision is the same however many
+    trials run in parallel. Earlier trials wait only for those before them, never for this one: no deadlock.
 
     Attributes:
-        compared: Run folders of the earlier trials; one need not be there yet.
-        objective: The validation metric.
-        stages: Of the trial.
+        compared: Run folders of the earlier trials; one need not exist yet.
+        objective: Name of the validation metric.
+        stages: Stages of the trial's recipe.
         beat: Called while it waits; may raise to stop.
-        silent_seconds: How long an earlier trial may stand still before it is left out.
-        metrics: Of the trial so far, by epoch.
+        silent_seconds: How long an earlier trial may write nothing before it is left out.
+        metrics: Objective of each epoch of this trial so far.
         silent: Earlier trials that aren't waited for any more.
-        stopped: Whether the trial has been ended.
+        stopped: Whether the rule has ended this trial.
     """
 
     compared: Sequence[Path]
@@ -49,18 +49,18 @@ class MedianStopping:
     stopped: bool = False
 
     def __call__(self, record: EpochRecord) -> bool:
-        """Take up an epoch's metrics and decide."""
+        """Add an epoch's metrics, and return whether the trial ends after it."""
         self.metrics.append(record.val[self.objective])
         if not self.compared or not may_end_after(self.stages, record.epoch):
             return False
         direction: Direction = direction_of(self.objective)
         best = (min if direction == "min" else max)(self.metrics)
-        earlier = [self._awaited(folder, record.epoch) for folder in self.compared]
+        earlier = [self._wait_for(folder, record.epoch) for folder in self.compared]
         self.stopped = falls_behind(best, earlier, epoch=record.epoch, direction=direction)
         return self.stopped
 
-    def _awaited(self, folder: Path, epoch: int) -> list[float]:
-        """Return a trial's metrics up to an epoch once it has come so far or ended; none of one that failed before."""
+    def _wait_for(self, folder: Path, epoch: int) -> list[float]:
+        """Return a trial's metrics up to an epoch, once it has got there or ended; none of one that failed before."""
         seen, since = "", time.monotonic()
         while True:
             # The status first: metrics that are written between the two are no harm, missed ones would be.
@@ -71,8 +71,8 @@ class MedianStopping:
             state = status.get("state", "running")
             if state != "running":
                 return metrics if state == "finished" else []
-            if (sight := _sight(folder, len(metrics))) != seen:
-                seen, since = sight, time.monotonic()
+            if (moved := _progress_mark(folder, len(metrics))) != seen:
+                seen, since = moved, time.monotonic()
             if folder in self.silent or time.monotonic() - since > self.silent_seconds:
                 self.silent.add(folder)
                 return []
@@ -86,8 +86,8 @@ class MedianStopping:
             return []
 
 
-def _sight(folder: Path, epochs: int) -> str:
-    """Return something that changes whenever a trial moves."""
+def _progress_mark(folder: Path, epochs: int) -> str:
+    """Return a text that changes whenever a trial makes progress."""
     try:
         return f"{epochs} {(folder / run_files.STATUS).stat().st_mtime_ns}"
     except OSError:

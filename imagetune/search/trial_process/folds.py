@@ -1,4 +1,4 @@
-"""A trial judged by the mean over folds, each a run folder of its own inside the trial's."""
+"""Cross-validated trial: its objective is the mean over folds, each trained in a run folder inside the trial's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import write_json
 from imagetune.core.messages import say_nothing
 from imagetune.data.splits.folds import selection_folds
@@ -23,14 +24,12 @@ from imagetune.search.trial_process.shared import Shared
 from imagetune.search.trial_process.train import Lesson, Trained, train_lesson
 from imagetune.training.setup.stopping import StopRequest
 
-PLOTS_NAME = "trial.json"
-
 
 def check_folds(data: Data, recipe: Recipe) -> None:
-    """Check that the images can be parted into the folds that probes and trials are judged by.
+    """Check that the images can be divided into the folds of a search's trials or probes.
 
     Raises:
-        DataError: They can't.
+        DataError: There are too few images or groups for so many folds.
     """
     search = recipe.search
     if search.algorithm == "bakeoff":
@@ -40,10 +39,10 @@ def check_folds(data: Data, recipe: Recipe) -> None:
 
 
 def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
-    """Train on every fold; ``trial.json`` has the mean, the standard deviation and each fold's metric.
+    """Train on every fold, and write the mean, the standard deviation and each fold's metric to ``trial.json``.
 
-    Images and their features come from the same stores for all folds, so that a fold whose backbone is frozen costs
-    its head.
+    Decoded images and features are cached once for all folds, so that a fold with a frozen backbone costs no more than
+    the training of its head.
     """
     count = shared.config.folds or 1
     data, recipe = shared.data, task.recipe
@@ -56,7 +55,7 @@ def train_folds(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
             run.recorder.beat()
             done.append(train_lesson(_lesson(shared, task, splits, number), stop=stop))
         document = fold_document(done, folds, objective=shared.config.objective)
-        write_json(run.folder.path / PLOTS_NAME, document)
+        write_json(run.folder.path / run_files.TRIAL_FOLDS, document)
     return Outcome("completed", document["mean"], sum(one.epochs for one in done))
 
 
@@ -64,13 +63,13 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
     """Return the content of ``trial.json``.
 
     Args:
-        done: How the training of each fold ended.
-        folds: Their images.
-        objective: The validation metric.
+        done: Result of the training of each fold.
+        folds: Splits of each fold.
+        objective: Name of the validation metric.
 
     Returns:
-        ``mean`` and ``standard_deviation`` (of the folds' metrics, with n - 1) and, for each fold, its run folder, its
-        images, its best metric and the epoch that reached it.
+        ``mean`` and ``standard_deviation`` (of the folds' metrics, with n - 1) and, for each fold, its run folder, how
+        many images it has, its best metric and the epoch that reached it.
     """
     metrics = [one.objective for one in done]
     return {
@@ -91,7 +90,7 @@ def fold_document(done: Sequence[Trained], folds: Sequence[Splits], *, objective
 
 
 def place_of(number: int) -> str:
-    """Return the place of a fold's run folder in its trial's, counted from 1."""
+    """Return the path of a fold's run folder below its trial's; folds count from 1."""
     return RunFolder(Path()).fold(number).as_posix()
 
 
@@ -108,14 +107,14 @@ def _lesson(shared: Shared, task: Task, splits: Splits, number: int) -> Lesson:
 
 
 def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
-    """Return the recipe of a fold, whose source is the table of its splits, and write that table."""
+    """Return the recipe of a fold, and write the table of its splits, which is the recipe's source."""
     table = RunFolder(place).splits
     place.mkdir(parents=True, exist_ok=True)
     config = recipe.data
     data = {
         "source": str(table),
         "columns": ColumnsConfig(slices=config.columns.slices),
-        # The table alone decides.
+        # The table says which split each image is in; nothing is split again.
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
         "classes": config.classes if config.task == "regression" else splits.class_names,
     }

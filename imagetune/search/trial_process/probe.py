@@ -1,6 +1,6 @@
-"""What the process of a bake-off's probe does: features, a cross-validated linear probe, and what an image costs.
+"""Probe of a backbone in a bake-off: a cross-validated linear probe on its features, its latency and its size.
 
-The folds are of the training and validation images, the same for all backbones. Features go through the store that a
+The folds are of the training and validation images, the same for all backbones. Features go through the cache that a
 later fine-tuning of the same backbone reads.
 """
 
@@ -43,25 +43,25 @@ from imagetune.training.setup.faults import memory_errors
 from imagetune.training.setup.job import CLASS_TASKS
 from imagetune.training.setup.stopping import StopRequest
 
-# Where `search.folds` says nothing.
+# Default of `search.folds` for probes.
 FOLDS = 5
-# What is timed besides one image at a time.
+# Batch size whose time is measured besides that of one image at a time.
 TIMED_BATCH = 32
 _BYTES_A_WEIGHT = 4
-# Calls of one image are so short that several make a round.
+# A call with one image is so short that the clock would show: several make a round.
 _CALLS = 8
 
 
 @dataclass(frozen=True)
 class FoldMetrics:
-    """What a probe says of the images of a fold.
+    """Metrics of a linear probe on the images that a fold leaves out.
 
     Attributes:
-        train: Images that it learned from, at most.
-        val: Images that its penalty was chosen by.
-        left_out: Images that it was asked about.
-        strength: The penalty: C of logistic regression, 1 / alpha of ridge regression.
-        metrics: By the names that a training's validation has.
+        train: Number of images that it was trained on, at most.
+        val: Number of images that its penalty was chosen on.
+        left_out: Number of images that it was evaluated on.
+        strength: Inverse penalty: C of logistic regression, 1 / alpha of ridge regression.
+        metrics: Metrics by name, as a training's validation has them.
     """
 
     train: int
@@ -73,13 +73,13 @@ class FoldMetrics:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs where it is used.
+    """Latency and size of a model.
 
     Attributes:
-        one: Forward pass of one image at a time.
-        batch: Forward pass of ``TIMED_BATCH`` images at a time, an image.
-        parameters: All weights, the head's among them.
-        device: What it was timed on.
+        one: Time of a forward pass with one image.
+        batch: Time of a forward pass with ``TIMED_BATCH`` images, divided by their number.
+        parameters: Number of all parameters, the head's included.
+        device: Name of the device that it was timed on.
     """
 
     one: Timing
@@ -94,19 +94,19 @@ class Cost:
 
 
 def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
-    """Judge the backbone of a recipe by a linear probe; ``probe.json`` in the trial's folder has the details.
+    """Evaluate the backbone of a recipe by a linear probe, and write ``probe.json`` into the trial's folder.
 
     Args:
         shared: Images, objective and number of folds.
-        task: The trial, whose folder is made.
-        stop: Asked between batches and folds.
+        task: The trial, whose folder is created.
+        stop: Request to stop, checked between batches and folds.
 
     Returns:
         The mean over folds of the objective.
 
     Raises:
         WeightsError: The backbone's weights are not to be had.
-        DataError: The images can't be parted into so many folds, or one vanished.
+        DataError: The images can't be divided into so many folds, or one vanished.
         ResourceError: Memory ran out.
         StoppedError: A signal came.
     """
@@ -117,10 +117,10 @@ def run_probe(shared: Shared, task: Task, stop: StopRequest) -> Outcome:
 
 
 def probe_folds(data: Data, recipe: Recipe) -> tuple[Splits, ...]:
-    """Return the folds that every probe of a bake-off is judged by.
+    """Return the cross-validation folds of a bake-off, the same for every probe.
 
     Raises:
-        DataError: The images can't be parted into so many.
+        DataError: The images can't be divided into so many.
     """
     count = recipe.search.folds or FOLDS
     return fold_splits(data.catalog, data.audit, data.splits, folds=count, seed=recipe.split_seed, key="search.folds")
@@ -133,13 +133,13 @@ def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, An
     records = (*data.splits.train, *data.splits.val)
     features = _features(model, recipe, data, records, stop)
     known = {(record.path, record.label): row for row, record in enumerate(records)}
-    labelled = _labelled(features, records, recipe, data.splits.class_names)
+    labelled = _label_features(features, records, recipe, data.splits.class_names)
     folds = []
     for fold in probe_folds(data, recipe):
         stop.check()
-        folds.append(_fold(labelled, fold, known, seed=recipe.seed))
+        folds.append(_probe_fold(labelled, fold, known, seed=recipe.seed))
     stop.check()
-    cost = _cost(model, recipe)
+    cost = _measure_cost(model, recipe)
     image = recipe.data.image
     return {
         "backbone": recipe.model.backbone,
@@ -149,12 +149,13 @@ def _document(shared: Shared, recipe: Recipe, stop: StopRequest) -> dict[str, An
         "default_size": get_backbone(recipe.model.backbone).default_size,
         "features": labelled.features.shape[1],
         "images": len(records),
-        **_judgement(folds, config, confidence=recipe.evaluate.confidence),
+        **_estimate(folds, config, confidence=recipe.evaluate.confidence),
         "cost": _cost_document(cost),
     }
 
 
-def _judgement(folds: Sequence[FoldMetrics], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
+def _estimate(folds: Sequence[FoldMetrics], config: SearchConfig, *, confidence: float) -> dict[str, Any]:
+    """Return the mean of the objective over folds with its corrected interval, and each fold's metrics."""
     values = np.array([fold.metrics[config.objective] for fold in folds], np.float64)
     estimate = corrected_estimate(values, left_out=left_out_ratio(folds), confidence=confidence)
     return {
@@ -179,7 +180,7 @@ def _judgement(folds: Sequence[FoldMetrics], config: SearchConfig, *, confidence
 
 
 def left_out_ratio(folds: Sequence[FoldMetrics]) -> float:
-    """Return the images left out for each one that a fold's probe was given."""
+    """Return the mean ratio of left-out images to the other images of a fold, for Nadeau and Bengio's correction."""
     return float(np.mean([fold.left_out / (fold.train + fold.val) for fold in folds]))
 
 
@@ -187,8 +188,8 @@ def _features(
     model: keras.Model, recipe: Recipe, data: Data, records: Sequence[Record], stop: StopRequest
 ) -> np.ndarray:
     halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
-    if halves is None:  # the pooling is always the only way
-        raise ValueError(f"the model can't be cut behind {POOLING}")
+    if halves is None:  # a bug: every path through the model passes the pooling
+        raise ValueError(f"the model can't be cut after {POOLING}")
     images = data.images(recipe)
     if recipe.train.cache == "off":
         images = replace(images, hashes={})
@@ -198,7 +199,7 @@ def _features(
     return np.concatenate([batch.images for batch in batches]).reshape(len(records), -1)
 
 
-def _labelled(
+def _label_features(
     features: np.ndarray, records: Sequence[Record], recipe: Recipe, class_names: tuple[str, ...]
 ) -> LabelledFeatures:
     task = recipe.data.task
@@ -214,7 +215,9 @@ def _labelled(
     )
 
 
-def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, str], int], *, seed: int) -> FoldMetrics:
+def _probe_fold(
+    labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, str], int], *, seed: int
+) -> FoldMetrics:
     train, val, left_out = (
         labelled.taken(np.array([known[record.path, record.label] for record in records], np.int64))
         for records in (fold.train, fold.val, open_holdout(fold))
@@ -229,8 +232,8 @@ def _fold(labelled: LabelledFeatures, fold: Splits, known: Mapping[tuple[str, st
     return FoldMetrics(len(train), len(val), len(left_out), probe.chosen["strength"], metrics)
 
 
-def _cost(model: keras.Model, recipe: Recipe) -> Cost:
-    """Time the model on black images, BatchNorm folded as where many images are predicted."""
+def _measure_cost(model: keras.Model, recipe: Recipe) -> Cost:
+    """Measure latency and size of a model on black images, with BatchNorm folded as for prediction."""
     image, quick = recipe.data.image, folded(model)
     images = np.zeros((TIMED_BATCH, image.height, image.width, 3), np.uint8)
 
@@ -258,7 +261,7 @@ def _cost_document(cost: Cost) -> dict[str, Any]:
 
 def _milliseconds(timing: Timing) -> dict[str, float | int]:
     return {
-        # What else the machine does only ever adds to a time: the fastest round is nearest to the model's own.
+        # Other work of the machine only ever adds to a time: the fastest round is nearest to the model's own.
         "value": 1000 * timing.min_seconds,
         "median": 1000 * timing.seconds,
         "max": 1000 * timing.max_seconds,

@@ -1,4 +1,4 @@
-"""``probe.json`` in the folder of a bake-off's probe: its metrics, fold by fold, and what the model costs.
+"""``probe.json``, the result of a bake-off's probe: its metrics, fold by fold, and the model's latency and size.
 
 The document::
 
@@ -19,22 +19,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from imagetune.core import run_files
 from imagetune.core.files import read_json_or_empty, write_json
 
-PROBE_NAME = "probe.json"
+PROBE_NAME = run_files.PROBE
 FORMAT = 1
 
 
 def write_probe(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write the details of a probe, but for their format, into its folder.
+    """Write the result of a probe to ``probe.json`` in its folder, with the format's number.
 
     Raises:
         ResourceError: The disk is full.
     """
-    write_json(folder / PROBE_NAME, {"format": FORMAT, **document})
+    write_json(folder / run_files.PROBE, {"format": FORMAT, **document})
 
 
 def read_probe(folder: Path) -> dict[str, Any] | None:
-    """Return the details of a probe; None where it has left none that can be read."""
-    document = read_json_or_empty(folder / PROBE_NAME)
+    """Return the result of a probe from its folder; None where there is none that can be read."""
+    document = read_json_or_empty(folder / run_files.PROBE)
     return document if document.get("format") == FORMAT else None

@@ -1,7 +1,7 @@
-"""What the process of a trial does: train as its recipe says, and return its validation metric.
+"""Entry point of a trial's process: trains as the trial's recipe says, and returns its validation metric.
 
-A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat alone. What is the same for all trials, the
-check of the images and their splits, is in the search's folder once.
+A trial leaves a run folder whose recipe.yaml `imagetune fit` can repeat. What is the same for all trials, the audit of
+the images and their splits, is in the search's folder once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from imagetune.errors import ImagetuneError, StoppedError
 from imagetune.search.executors.protocol import Outcome, Task
-from imagetune.search.loop import one_line
+from imagetune.search.records.trial import error_line
 from imagetune.search.trial_process.folds import train_folds
 from imagetune.search.trial_process.probe import run_probe
 from imagetune.search.trial_process.shared import Shared
@@ -25,19 +25,19 @@ _LONGEST_REASON = 300
 
 
 def run_trial(shared: Shared, task: Task) -> Outcome:
-    """Run a trial in this process, which ends with it.
+    """Run a trial in this process, and return its outcome; nothing is raised.
 
-    Whatever goes wrong is that trial's failure, with its traceback in ``debug.log`` of its folder; only a signal is
-    not: such a trial may be run again.
+    Every error makes a failed trial, with the traceback in ``debug.log`` of its folder. A signal makes a lost one,
+    which may be run again.
     """
     began = time.monotonic()
     try:
         with listen_for_stop((signal.SIGTERM,)) as stop:
             outcome = _run(shared, task, stop)
     except StoppedError as error:
-        outcome = Outcome("lost", error=one_line(error))
+        outcome = Outcome("lost", error=error_line(error))
     except ImagetuneError as error:
-        outcome = Outcome("failed", error=one_line(error))
+        outcome = Outcome("failed", error=error_line(error))
     except Exception as error:  # noqa: BLE001 - a bug in one trial must not end the others
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""What all trials of a search share."""
+"""Images and search settings that all trials of a search share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from imagetune.runs.prepare import Data
 
 @dataclass(frozen=True)
 class Shared:
-    """What every trial's process gets, pickled once.
+    """Images and search settings that every trial's process gets; pickled once for all trials.
 
     Attributes:
-        data: The images and their splits; trials leave the test split closed.
-        config: The objective, folds and early stopping.
+        data: The images and their splits; trials never open the test split.
+        config: The ``search`` section, of which trials use objective, folds and early stopping.
     """
 
     data: Data

@@ -1,4 +1,4 @@
-"""One training of a trial in a run folder of its own, and the metrics that it reached."""
+"""Training of a trial, or of one of its folds, in a run folder of its own."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from imagetune.training.setup.stopping import StopRequest
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is to be trained.
+    """One training to run: recipe, images, run folder, and where it starts and ends.
 
     Attributes:
-        recipe: Complete and validated.
-        data: Its images; the test split stays closed.
-        folder: The run folder to make.
-        objective: The validation metric.
-        until_epoch: Where training ends, in epochs of all stages.
-        continues: Run folder of the training that this one goes on with.
+        recipe: Complete, validated recipe.
+        data: Images of the recipe; the test split stays closed.
+        folder: The run folder to create.
+        objective: Name of the validation metric.
+        until_epoch: The last epoch, counted over all stages; None for all of them.
+        continues: Run folder of the training that this one continues.
         compared: Run folders of earlier trials for median stopping.
     """
 
@@ -43,12 +43,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training ended.
+    """Result of a training.
 
     Attributes:
-        objective: The metric of the epoch whose weights are kept, maybe one of a lower rung: what a fit would reach.
-        best_epoch: That epoch, from 1 over all stages.
-        epochs: Epochs that were trained here.
+        objective: Validation metric of the epoch whose weights are kept, which may be one of a lower rung.
+        best_epoch: That epoch, counted from 1 over all stages.
+        epochs: How many epochs were trained here, without those of a lower rung.
         stopped: Whether median stopping has ended it.
     """
 
@@ -59,10 +59,10 @@ class Trained:
 
 
 def train_lesson(lesson: Lesson, *, stop: StopRequest) -> Trained:
-    """Train, and leave a run folder whose recipe.yaml `imagetune fit` can repeat.
+    """Run a training in its run folder, whose recipe.yaml `imagetune fit` can repeat, and return its result.
 
     Raises:
-        ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to go on with is
+        ImagetuneError: As `imagetune.training.loop.fit.train`; CheckpointError where the training to continue is
             corrupted.
     """
     with running(lesson.recipe, lesson.folder, say=say_nothing, pages=False) as run:
@@ -95,7 +95,7 @@ def _train(lesson: Lesson, run: Run, stop: StopRequest) -> Trained:
 
 
 def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
-    """Return the recipe with the batch size of a lower rung, where it is `auto`: it decides what an epoch learns."""
+    """Return the recipe with the lower rung's batch size where it is ``auto``: another would change the training."""
     if recipe.train.batch_size != "auto":
         return recipe
     size = load_recipe(earlier.recipe).recipe.train.batch_size
@@ -103,7 +103,7 @@ def _with_batch_size_of(earlier: RunFolder, recipe: Recipe) -> Recipe:
 
 
 def _write_inputs(folder: RunFolder, training: Training, before: Recipe) -> None:
-    """Write what the training stands on; the hashes of its images are the search's."""
+    """Write the training's recipe and lock.json; the hashes of its images are in the search's folder."""
     if training.recipe != before:
         write_recipe(training.recipe, folder.recipe)
     write_json(

@@ -11,7 +11,7 @@ from imagetune.search.executors.attempts import attempt, claim_path, close_claim
 WRITER = """
 import sys, time
 from pathlib import Path
-from imagetune.search.attempts import attempt
+from imagetune.search.executors.attempts import attempt
 
 folder = Path(sys.argv[1])
 with attempt(folder, "search"):

@@ -107,7 +107,7 @@ def test_a_trial_that_is_lost_again_and_again_fails_with_the_reason_and_the_next
     on_nodes = executor(ray_work.kill_own_process)
     outcome = run_one(on_nodes, tmp_path)
     assert outcome.status == "failed"
-    assert outcome.error == "internal: its process or its machine was lost, 2 times in all: about to die"
+    assert outcome.error == "internal: its process or its machine was lost 2 times: about to die"
     on_nodes.start(task(tmp_path, 2))
     assert list(ended(on_nodes)) == ["002"]
 
@@ -229,15 +229,15 @@ def test_a_machine_that_cannot_run_trials_ends_the_search_with_the_reason(execut
 
 
 def test_a_trial_that_fits_no_machine_is_told_at_once(executor):
-    with pytest.raises(ResourceError, match="no machine of the Ray cluster has 2 processors") as error:
+    with pytest.raises(ResourceError, match="no machine of the Ray cluster has the 2 processors") as error:
         executor(ray_work.write, cpus=2)
     assert error.value.exit_code == 5
-    with pytest.raises(ResourceError, match="has 1 processors and 0.5 GPUs"):
+    with pytest.raises(ResourceError, match="has the 1 processor and 0.5 GPUs"):
         executor(ray_work.write, gpus=0.5)
     assert not ray.is_initialized()
 
 
-def test_another_version_of_ray_is_told(executor, monkeypatch):
+def test_another_version_of_ray_is_reported(executor, monkeypatch):
     monkeypatch.setattr(ray, "__version__", "2.0.0")
     with pytest.raises(ResourceError, match=r"Version mismatch: .*Ray: 2\.0\.0") as error:
         executor(ray_work.write)
@@ -246,9 +246,9 @@ def test_another_version_of_ray_is_told(executor, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"])
-def test_a_cluster_that_does_not_prediction_is_told_in_bounded_time(address):
+def test_a_cluster_that_does_not_answer_is_reported_in_bounded_time(address):
     began = time.monotonic()
-    with pytest.raises(ResourceError, match=f"{address}: no Ray cluster predictions: .*ray start --head") as error:
+    with pytest.raises(ResourceError, match=f"{address}: no Ray cluster answers: .*ray start --head") as error:
         RayTasks(ray_work.write, RayConfig(address=address), parallel="auto")
     assert error.value.exit_code == 5
     assert time.monotonic() - began < 15

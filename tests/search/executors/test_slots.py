@@ -82,7 +82,7 @@ def test_gpus_are_those_that_cuda_would_show(nvidia_smi, named, seen):
     assert visible_gpus({} if named is None else {"CUDA_VISIBLE_DEVICES": named}) == seen
 
 
-def test_a_driver_that_doesnt_prediction_is_no_gpu(nvidia_smi):
+def test_a_driver_that_does_not_answer_is_no_gpu(nvidia_smi):
     nvidia_smi("NVIDIA-SMI has failed", code=9)
     assert visible_gpus({}) == ()
 

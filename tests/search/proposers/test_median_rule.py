@@ -44,6 +44,6 @@ def test_no_trial_ends_after_the_first_epoch_of_a_stage_or_after_the_last_of_all
     assert allowed(stage(3), stage(4)) == [2, 3, 5, 6]
 
 
-def test_no_trial_ends_while_its_rate_still_rises():
+def test_no_trial_ends_while_its_learning_rate_still_rises():
     assert allowed(stage(6, name="linear", warmup_epochs=2.5)) == [4, 5]
     assert allowed(stage(10, name="one_cycle", rise_fraction=0.4)) == [5, 6, 7, 8, 9]

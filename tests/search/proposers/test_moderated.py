@@ -50,7 +50,7 @@ def test_equal_differences_borrow_their_spread_from_the_others():
     assert found.low < 0 < found.high
 
 
-def test_where_nothing_varies_nothing_is_told():
+def test_where_nothing_varies_there_is_no_test():
     assert compare_pairs([np.full(3, 0.1), np.array([0.2]), np.zeros(0)], confidence=0.95) == [None, None, None]
 
 

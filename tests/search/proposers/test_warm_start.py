@@ -14,8 +14,8 @@ from imagetune.run_folder.folder import lock_document, write_recipe
 from imagetune.runs.prepare import read_data
 from imagetune.search.choose_proposer import proposer_of
 from imagetune.search.proposers.protocol import Turn
-from imagetune.search.proposers.warm_start import KEPT_NAME, keep_warm_start, kept_warm_start, warm_start_of
-from imagetune.search.records.journal import JOURNAL_NAME, Ended, Journal, Proposed
+from imagetune.search.proposers.warm_start import keep_warm_start, kept_warm_start, warm_start_of
+from imagetune.search.records.journal import Ended, Journal, Proposed
 from imagetune.search.records.table import describe_search, open_records
 from imagetune.search.records.trial import Trial, TrialResult
 
@@ -123,7 +123,7 @@ def test_trials_with_a_metric_are_taken_over(earlier, taken, trial_recipes):
 
 def test_several_trainings_of_a_setting_count_with_their_mean(earlier, taken):
     folder = earlier([({RATE: 1e-3, OPTIMIZER: "adamw"}, 0.7), ({RATE: 1e-2, OPTIMIZER: SGD}, 0.6)])
-    journal = Journal(folder / JOURNAL_NAME)
+    journal = Journal(folder / "journal.jsonl")
     again = Trial("001-2", TRIED[0][0], phase="final", seed=1, repeats="001")
     journal.add(Proposed(again))
     journal.add(Ended(TrialResult(again, "completed", 0.8, 0.0, 1.0)))
@@ -183,10 +183,13 @@ def test_lower_rungs_of_hyperband_are_left(earlier, taken):
     [
         (
             {"search": "{algorithm: random, objective: loss, warm_start: %s}"},
-            "was judged by objective f1, this search is by loss",
+            "has objective f1, this search has loss",
         ),
-        ({"search": "{algorithm: random, folds: 3, warm_start: %s}"}, "was judged by folds None, this search is by 3"),
-        ({"search": "{algorithm: sweep, warm_start: %s}"}, "sweep tries what it tries whatever is known"),
+        ({"search": "{algorithm: random, folds: 3, warm_start: %s}"}, "has folds None, this search has 3"),
+        (
+            {"search": "{algorithm: sweep, warm_start: %s}"},
+            "sweep has no warm start: it runs the same trials whatever is known",
+        ),
         ({"epochs": 8}, "in the first of 3, train.stages[0].epochs was 4, now it is 8"),
         ({"rate": "{search: choice, values: [1.0, 2.0]}"}, "no trial of"),
     ],
@@ -237,7 +240,7 @@ def test_a_search_that_has_lost_its_images_is_refused(earlier, taken, name):
 
 def test_a_search_without_a_journal_is_no_search_without_metrics(earlier, taken):
     folder = earlier()
-    (folder / JOURNAL_NAME).unlink()
+    (folder / "journal.jsonl").unlink()
     with pytest.raises(CheckpointError, match=r"has no journal\.jsonl") as caught:
         taken(folder)
     assert caught.value.where == str(folder)
@@ -259,7 +262,7 @@ def test_a_folder_without_a_search_is_named(tmp_path, taken):
 
 def test_the_earlier_search_is_only_read(earlier, taken):
     folder = earlier()
-    with (folder / JOURNAL_NAME).open("a") as file:
+    with (folder / "journal.jsonl").open("a") as file:
         file.write('{"event": "prop')
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert len(taken(folder)[0]) == 3
@@ -295,6 +298,6 @@ def test_a_changed_warm_start_is_refused_on_resume(earlier, load, data, tmp_path
 
 
 def test_a_corrupted_file_is_named(tmp_path):
-    (tmp_path / KEPT_NAME).write_text(json.dumps({"sources": ["a"]}))
+    (tmp_path / "warm_start.json").write_text(json.dumps({"sources": ["a"]}))
     with pytest.raises(CheckpointError, match="can't be read"):
         kept_warm_start(tmp_path)

@@ -23,7 +23,7 @@ def test_what_a_range_does_not_offer_has_no_place(value):
     assert RATE.place(value) is None
 
 
-def test_a_choice_tells_1_from_true_and_none_from_the_word():
+def test_a_choice_distinguishes_1_from_true_and_none_from_the_word():
     assert [DEPTH.index(value) for value in ("none", 1, True, None, ["a", "b"])] == [0, 1, 2, 3, 4]
     assert DEPTH.index(1.0) is None
     assert DEPTH.place(True) == pytest.approx(0.5)
@@ -39,7 +39,7 @@ def test_ticks_stand_on_the_axis_in_order_with_both_ends(axis):
     assert all(later - earlier > 0.03 for earlier, later in pairwise(places))
 
 
-def test_a_name_is_as_short_as_it_can_be_told_from_the_others_by():
+def test_a_name_is_the_shortest_that_distinguishes_it_from_the_others():
     names = ["train.stages[0].learning_rate", "train.stages[1].learning_rate", "train.stages[1].unfreeze", "seed"]
     assert list(short_names(names, ["head", "top"]).values()) == [
         "head.learning_rate",

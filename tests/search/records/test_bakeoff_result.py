@@ -107,7 +107,7 @@ def test_differences_are_of_the_same_folds_and_hold_together(tmp_path, results):
     assert slow.difference[0] > small.difference[0]
 
 
-def test_names_say_what_tells_backbones_apart(tmp_path, results):
+def test_names_say_in_what_backbones_differ(tmp_path, results):
     write_probe(tmp_path / "trials" / "trial-001", probe_of("small", size=96, weights="random"))
     names = [row.name for row in baked(tmp_path, results, "max")]
     assert names[:3] == ["large (imagenet, 160)", "slow (imagenet, 160)", "small (random, 96)"]
@@ -124,7 +124,7 @@ def test_the_table_has_a_line_a_backbone(tmp_path, results):
     assert all(None not in row and None not in row.values() for row in rows)
 
 
-def test_the_screen_tells_metric_cost_front_and_failure(tmp_path, results):
+def test_the_screen_shows_metric_cost_front_and_failure(tmp_path, results):
     lines = list(bakeoff_lines(baked(tmp_path, results, "max"), "f1"))
     assert "mean of 5 folds" in lines[0]
     assert lines[2].split()[:2] == ["large", "0.9000"]

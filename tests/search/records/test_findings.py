@@ -18,10 +18,10 @@ def line(tmp_path):
 
 
 def test_hyperband_says_when_no_trial_can_drop_out(line):
-    topic, told = line("{algorithm: hyperband}")
+    topic, text = line("{algorithm: hyperband}")
     assert topic == "note"
-    assert "with 2 epochs and search.factor 3 hyperband has one rung, from which no trial drops out" in told
-    assert "raise search.max_epochs" in told
+    assert "with 2 epochs and search.factor 3 hyperband has one rung, from which no trial drops out" in text
+    assert "raise search.max_epochs" in text
     assert "with 1 epoch and" in line("{algorithm: hyperband, max_epochs: 1, factor: 2}")[1]
     assert line("{algorithm: hyperband, factor: 2}") is None
     assert line("{algorithm: hyperband, max_epochs: 9}") is None

@@ -63,7 +63,7 @@ def test_the_shares_are_those_of_the_function(additive_analysis):
     assert additive_analysis.fit > 0.8
 
 
-def test_what_matters_is_told_from_what_does_not(additive_analysis):
+def test_spaces_that_matter_are_distinguished_from_those_that_do_not(additive_analysis):
     found = by_name(additive_analysis)
     assert {"slope", "kind"} <= {name for name, one in found.items() if one.told} <= {"slope", "rate", "kind"}
     assert all(one.spread < 0.1 for one in found.values())

@@ -19,13 +19,13 @@ def titles(folder):
     return [remark.title for remark in remarks_of(read_search(folder))]
 
 
-def test_a_clear_difference_over_seeds_is_told_and_a_small_one_is_not():
+def test_a_clear_difference_over_seeds_is_significant_and_a_small_one_is_not():
     clear = difference_of(candidate(0.90, 0.91, 0.905), candidate(0.80, 0.81, 0.805), 1.0)
-    assert clear.told
+    assert clear.significant
     assert clear.better == pytest.approx(0.1)
     assert 0 < clear.low < 0.1 < clear.high
     small = difference_of(candidate(0.90, 0.86, 0.89), candidate(0.86, 0.88, 0.87), 1.0)
-    assert not small.told
+    assert not small.significant
     assert small.low < 0 < small.high
     assert 10 < small.seeds_needed < 60
 
@@ -45,9 +45,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     assert 0.9 <= held / 200 <= 0.99
 
 
-def test_one_seed_says_nothing_about_luck():
+def test_one_seed_has_no_significance():
     assert difference_of(candidate(0.9), candidate(0.8, 0.81), 1.0) is None
-    assert difference_of(candidate(0.9, 0.9), candidate(0.8, 0.8), 1.0).told
+    assert difference_of(candidate(0.9, 0.9), candidate(0.8, 0.8), 1.0).significant
 
 
 def test_failures_that_differ_in_numbers_are_one():
@@ -61,8 +61,8 @@ def test_failures_that_differ_in_numbers_are_one():
     assert second["error"] == errors[1]
 
 
-def test_a_winner_with_one_seed_may_be_luck(tmp_path):
-    assert titles(write_search(tmp_path / "out", trials=6, finalists=0)) == ["The winner may be luck"]
+def test_a_winner_with_one_seed_may_be_due_to_chance(tmp_path):
+    assert titles(write_search(tmp_path / "out", trials=6, finalists=0)) == ["The winner may be due to chance"]
 
 
 def test_a_winner_at_the_edge_with_its_like_asks_for_a_wider_range(tmp_path):

@@ -198,12 +198,12 @@ def test_folds_of_a_rung_go_on_fold_by_fold(shared, task, tmp_path):
 
 
 def asked(compared, recipe, metrics, **values):
-    """Ask median stopping after each of these epochs; return its last prediction."""
+    """Ask median stopping after each of these epochs; return its last decision."""
     rule = MedianStopping(compared, "loss", recipe.train.stages, lambda: None, **values)
-    prediction = False
+    decision = False
     for number, metric in enumerate(metrics, start=1):
-        prediction = rule(EpochRecord("head", number, number, {}, {"loss": metric}, 1e-3, 1.0))
-    return prediction
+        decision = rule(EpochRecord("head", number, number, {}, {"loss": metric}, 1e-3, 1.0))
+    return decision
 
 
 def test_earlier_trials_that_still_run_are_waited_for(recipe, tmp_path):
