@@ -14,8 +14,8 @@ from scipy.special import stdtrit
 from imagetune.evaluation.document import evaluate_split, split_document
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Estimate
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS
-from imagetune.recipe.tracking import EvaluateConfig
 
 
 @dataclass(frozen=True)

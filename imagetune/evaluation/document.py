@@ -17,8 +17,8 @@ from imagetune.evaluation.statistics.power import (
     value_resolution_document,
 )
 from imagetune.evaluation.statistics.verdict import judge
+from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.metrics import METRICS, TASK_METRICS
-from imagetune.recipe.tracking import EvaluateConfig, Requirement
 
 FORMAT = 1
 # Below this difference between two models nobody complains that a test can't see it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imagetune.data.loading.image_cache import ImageCache
     from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
-    from imagetune.recipe.tracking import TTA
+    from imagetune.recipe.evaluate import TTA
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1

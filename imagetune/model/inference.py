@@ -13,7 +13,7 @@ import numpy as np
 from imagetune.model.devices import find_device
 from imagetune.model.test_time_augmentation import apply_tta
 from imagetune.model.traces import graphs_freed
-from imagetune.recipe.tracking import TTA
+from imagetune.recipe.evaluate import TTA
 
 
 class ImageBatch(Protocol):

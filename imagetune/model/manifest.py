@@ -34,8 +34,8 @@ from imagetune.model.weights.matching import assign, match_layers
 from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
 from imagetune.recipe.data import ImageSettings, Task
+from imagetune.recipe.evaluate import TTA
 from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.tracking import TTA
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

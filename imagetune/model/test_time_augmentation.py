@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.tracking import TTA
+from imagetune.recipe.evaluate import TTA
 
 ZOOM_SHARE = 0.875
 """Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""

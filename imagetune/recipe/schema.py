@@ -9,9 +9,10 @@ from pydantic import Field
 from imagetune.recipe.base import Section
 from imagetune.recipe.card import CardConfig
 from imagetune.recipe.data import DataConfig
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.tracking import EvaluateConfig, TrackingConfig
+from imagetune.recipe.tracking import TrackingConfig
 from imagetune.recipe.train import TrainConfig
 
 

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from imagetune.recipe.data import Task
+from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.metrics import (
     METRICS,
     TASK_METRICS,
@@ -21,7 +22,6 @@ from imagetune.recipe.metrics import (
     show_value,
 )
 from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.tracking import Requirement
 from imagetune.recipe.train import EarlyStoppingConfig
 from imagetune.training.objectives.metrics import build_tally
 

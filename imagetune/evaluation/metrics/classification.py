@@ -42,8 +42,8 @@ from imagetune.evaluation.statistics.intervals import (
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
-from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")

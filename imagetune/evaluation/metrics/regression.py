@@ -23,8 +23,8 @@ from imagetune.evaluation.statistics.intervals import (
 )
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.recipe.data import Task
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import METRICS, list_test_metrics
-from imagetune.recipe.tracking import EvaluateConfig
 
 HEADLINES = list_test_metrics("regression")
 # The numbers are looked at in so many ranges, of at least so many images: fewer say nothing of a range.

@@ -25,8 +25,8 @@ from imagetune.evaluation.statistics.intervals import (
     units_left_out,
 )
 from imagetune.evaluation.statistics.jackknife import left_out_means
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import Scale
-from imagetune.recipe.tracking import EvaluateConfig
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -26,7 +26,7 @@ from imagetune.evaluation.probabilities.confidence import (
 from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
-from imagetune.recipe.tracking import OperatingPointConfig
+from imagetune.recipe.evaluate import OperatingPointConfig
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness
 from imagetune.model.fold_batch_norm import folded
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.tracking import Corruption, EvaluateConfig, RobustnessConfig
+from imagetune.recipe.evaluate import Corruption, EvaluateConfig, RobustnessConfig
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,7 @@ from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.document import evaluation_document, failed_requirements
 from imagetune.evaluation.metrics.classification import HEADLINES, evaluate_predictions
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.tracking import EvaluateConfig, Requirement
+from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 

@@ -21,8 +21,8 @@ from imagetune.evaluation.robustness.measure import (
 )
 from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_metrics, sums_of
 from imagetune.recipe.data import DataConfig
+from imagetune.recipe.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.tracking import EvaluateConfig, RobustnessConfig
 from imagetune.reports.run.report import write_report
 from imagetune.reports.sections.robustness import heat_of
 from imagetune.reports.tiles import RunTiles
