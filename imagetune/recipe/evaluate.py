@@ -33,16 +33,16 @@ TTA = Literal["horizontal_flip", "vertical_flip", "rotate_90", "rotate_180", "ro
 
 
 class Requirement(Section):
-    """A bar that a test metric has to reach."""
+    """A threshold that a test metric has to reach; a missed one ends the command with exit code 10."""
 
     metric: TestMetric
-    """Name of a headline metric; which there are depends on data.task."""
+    """Name of a test metric; data.task decides which there are."""
     lower_bound: float | None = None
-    """The lower end of the metric's interval must be at least this."""
+    """Least value of the lower end of the metric's confidence interval, for metrics that are better when higher."""
     upper_bound: float | None = None
-    """Of a metric that is better when lower: the upper end of its interval must be at most this."""
+    """Greatest value of the upper end of the metric's confidence interval, for metrics that are better when lower."""
     value: float | None = None
-    """The metric itself must be at least this; one that is better when lower, at most."""
+    """Threshold of the metric itself: its least value, or its greatest where lower is better."""
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Self:
@@ -55,39 +55,39 @@ class Requirement(Section):
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the bar is a ceiling."""
+        """Whether the threshold is the greatest value allowed, because the metric is better when lower."""
         return is_lower_better(self.metric)
 
     @property
     def threshold(self) -> tuple[str, float]:
-        """What the test must reach: ``lower_bound``, ``upper_bound`` or ``value``, and the number."""
+        """Kind of the threshold (``lower_bound``, ``upper_bound`` or ``value``), and the number."""
         requirements = (("lower_bound", self.lower_bound), ("upper_bound", self.upper_bound), ("value", self.value))
         return next((kind, number) for kind, number in requirements if number is not None)
 
 
 class RobustnessConfig(Section):
-    """How the model is tested on corrupted versions of the test images; each is a forward pass over them."""
+    """The robustness test on corrupted test images: a forward pass over them for each corruption and severity."""
 
     corruptions: Sequence[Corruption] | Literal["all"] = "all"
-    """The 15 common corruptions (Hendrycks and Dietterich 2019), and rotation, jpeg quality and resolution; `all` are
-    these 18."""
+    """Corruptions to test: names of the 15 common ones (Hendrycks and Dietterich 2019), `rotation`, `jpeg_quality`
+    and `resolution`; `all` means these 18."""
     severities: Sequence[Annotated[int, Field(ge=1, le=5)]] = (1, 3, 5)
-    """How much, 1 to 5, as in the paper."""
+    """Severities of each corruption, 1 (slight) to 5 (strong), as in the paper."""
     images: PositiveInt = 200
-    """Most test images that are used, drawn with equal shares of every class."""
+    """Largest number of test images used; they are drawn at random with equal shares of every class."""
 
 
 class OperatingPointConfig(Section):
-    """From which probability on the prediction is the class that matters; chosen on validation."""
+    """The operating point: the probability from which on one class of interest is predicted, chosen on validation."""
 
     positive: str
-    """The class that matters."""
+    """Name of the class of interest."""
     maximise: Literal["f1", "youden"] = "f1"
-    """What the threshold is chosen for, where no least recall or precision is given."""
+    """What the threshold maximises, the F1 score or Youden's J, where min_recall and min_precision are left out."""
     min_recall: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Instead: the highest precision with at least this recall."""
+    """Least recall, above 0 and up to 1: the threshold is then that of the highest precision with this recall."""
     min_precision: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Instead: the highest recall with at least this precision."""
+    """Least precision, above 0 and up to 1: the threshold is then that of the highest recall with this precision."""
 
     @model_validator(mode="after")
     def _one_goal(self) -> Self:
@@ -97,43 +97,47 @@ class OperatingPointConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """The one test after all selection."""
+    """What the final test measures, once all selection is done, and what it must reach."""
 
     top_k: Annotated[int, Field(ge=2, le=100)] = 3
-    """k of the top-k accuracy."""
+    """k of the top-k accuracy, 2 to 100."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    """Resamplings behind each interval."""
+    """Number of bootstrap resamples behind each confidence interval, 100 to 100000."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    """Coverage of the intervals."""
+    """Coverage of the confidence intervals, between 0.5 and 1."""
     batch_size: PositiveInt | None = None
-    """Images a forward pass; by default the training batch size."""
+    """Images in a forward pass; by default the training batch size."""
     tta: Sequence[TTA] = ()
-    """Test-time augmentation: versions of each image beside itself, whose probabilities are averaged, in evaluate
-    and predict."""
+    """Test-time augmentation: transforms of each image whose predictions are averaged with its own, in evaluate and
+    predict. By default only the image itself is seen."""
     mistakes: Annotated[int, Field(ge=0, le=100)] = 24
-    """How many of the worst mistakes the report shows as images."""
+    """Number of the worst mistakes that the report shows as images, 0 to 100."""
     baselines: bool = True
-    """Also test the majority class, the nearest neighbour and a linear probe, on the model's own features."""
+    """Whether baselines are tested too: majority class, nearest neighbours and a linear probe on the same features."""
     label_errors: bool = True
-    """Also look for images that are probably mislabelled, by confident learning over the model's features."""
+    """Whether suspected label errors are looked for, by confident learning on the model's features."""
     slices: bool = True
-    """Also look for parts of the test on which the model is worse: by size, brightness, blur, data.columns.slices."""
+    """Whether slices of the test on which the model is worse are looked for: by image size, brightness, blur and the
+    columns of data.columns.slices."""
     conformal_coverage: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
-    """Share of images whose true class is to be among those that a conformal set names."""
+    """Coverage of conformal prediction sets, between 0.5 and 1: the share of images whose set holds the true class."""
     costs: Sequence[Sequence[NonNegative]] | None = None
-    """The cost of each mistake, a row a true class and a column a prediction, in the order of the classes;
-    predictions are then also chosen by the lowest expected cost."""
+    """Cost of each mistake, 0 or more: a row for each true class and a column for each predicted class, in the order of
+    the classes. Predictions are then also chosen by the lowest expected cost."""
     operating_point: OperatingPointConfig | None = None
-    """For one class that matters: the probability from which on it is the prediction."""
+    """Operating point of one class of interest: the probability from which on it is predicted. By default there is
+    none."""
     out_of_distribution: Literal["mahalanobis", "energy", "off"] = "mahalanobis"
-    """The score that tells images unlike those of training; its threshold is chosen on validation."""
+    """Score that finds out-of-distribution images; its threshold is chosen on validation. `off` scores none."""
     out_of_distribution_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Share of validation images that the threshold of that score turns away."""
+    """Share of validation images that the threshold of that score flags, above 0 and below 0.5."""
     explain: Annotated[int, Field(ge=0, le=100)] = 8
-    """Of how many of the worst mistakes the report shows where the model looked (Grad-CAM)."""
+    """Number of the worst mistakes for which the report shows a saliency map (Grad-CAM), 0 to 100."""
     robustness: RobustnessConfig | None = None
-    """Also test on corrupted images; a forward pass for each corruption and severity."""
+    """Robustness test on corrupted images, a forward pass for each corruption and severity; by default there is
+    none."""
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """Also cross-validate: train on each of so many parts of the images left out in turn."""
+    """Number of folds of a cross-validation, 2 to 20: each is held out once, the model trained on the others. By
+    default there is none."""
     require: Sequence[Requirement] = ()
-    """Bars that the test must reach: the command fails with exit code 10 when one is missed."""
+    """Requirements that the test must meet; the command ends with exit code 10 when one is missed."""

@@ -15,33 +15,35 @@ TrackerName = Annotated[str, NameOf(TRACKERS, (MLFLOW,))]
 
 
 class TrackingConfig(Section):
-    """Where MLflow gets its copy of the run. The run folder is always written first."""
+    """Where a copy of the run is tracked. The run folder is always written first, so tracking never stops training."""
 
     enabled: bool = True
-    """False keeps the run in its folder only."""
+    """Whether the run is tracked at all; false keeps it in its folder only."""
     tracker: TrackerName | Annotated[Sequence[TrackerName], Field(min_length=1)] = MLFLOW
-    """`mlflow`, the name of a plug-in, or a list of them. The keys below are for MLflow alone."""
+    """Tracker or list of trackers: `mlflow`, or the name of a plug-in. The other keys are for MLflow alone."""
     uri: str | None = None
-    """MLflow server or store; by default $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
+    """Address of the MLflow server or store; by default $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working
+    folder."""
     experiment: str | None = None
-    """Experiment name; by default $MLFLOW_EXPERIMENT_NAME, else the recipe's name."""
+    """Name of the MLflow experiment; by default $MLFLOW_EXPERIMENT_NAME, else the recipe's name."""
     required: bool = False
-    """True stops before training (exit 7) when the server can't be reached; else records wait in the folder."""
+    """Whether an unreachable server stops the run before training (exit code 7); by default the records wait in the run
+    folder for `imagetune sync`."""
     log_model: bool = True
-    """Also log the model itself, as a Keras flavour with a signature."""
+    """Whether the model itself is logged too, as an MLflow model of the Keras flavour with a signature."""
     tensorboard: bool = False
-    """Also write TensorBoard logs to the run folder."""
+    """Whether TensorBoard logs are written to the run folder as well."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """Tags for the MLflow run."""
+    """Tags of the MLflow run, by name."""
 
     @property
     def plugin_trackers(self) -> tuple[str, ...]:
-        """Names of the trackers that are plug-ins, each once; none where tracking is off."""
+        """Names of the plug-in trackers, each once; empty where tracking is off."""
         return tuple(name for name in self._trackers if name != MLFLOW)
 
     @property
     def to_mlflow(self) -> bool:
-        """Whether MLflow gets a copy."""
+        """Whether MLflow gets a copy of the run."""
         return MLFLOW in self._trackers
 
     @property
