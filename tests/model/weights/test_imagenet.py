@@ -111,7 +111,7 @@ def test_a_cached_file_that_keras_states_no_hash_for_must_at_least_open(keras_ho
     published(path, "mobilenet")
     assert weights_state(row) == "cached"
     os.truncate(path, path.stat().st_size // 2)
-    assert weights_status(row).detail == "cut short, or not a weight file"
+    assert weights_status(row).detail == "truncated, or not a weight file"
 
 
 def refused_port():

@@ -119,7 +119,7 @@ def test_our_own_whole_model_gives_its_backbone(build, tmp_path):
     first.save(tmp_path / "model.keras")
     report = load(second, "efficientnet_lite0", tmp_path / "model.keras")
     assert report.unmatched == ("logits",)
-    assert report.note == "all 98 layers with weights found in model.keras; left aside: logits"
+    assert report.note == "all 98 layers with weights found in model.keras; not used: logits"
     assert_equal_weights(backbone_of(first), backbone_of(second))
 
 
