@@ -81,15 +81,15 @@ class OrdinalTally(ConfusionTally):
         return keras.ops.minimum(keras.ops.sum(keras.ops.cast(below, "int32"), axis=-1), self.num_classes - 1)
 
     def metrics(self, loss: float) -> dict[str, float]:
-        """Return the metrics of classes, and ``mae``: the mean distance in ranks."""
+        """Return the metrics of classes, and the mean absolute error in ranks (``mae``)."""
         matrix = self.matrix()
         return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
 
 
 class LabelTally(Tally):
-    """Counts right and wrong labels where an image has any number of them; its result is the share of flawless ones.
+    """Label counts of an epoch for multi-label images; its result is the subset accuracy.
 
-    A label counts as given from a probability of 0.5 on.
+    A label counts as predicted from a probability of 0.5 on.
 
     Args:
         num_classes: Number of labels k.
