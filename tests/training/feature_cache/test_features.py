@@ -149,7 +149,7 @@ def test_stages_go_on_from_features_to_images_and_keep_their_momentum(job):
     stages = [stage(epochs=2), stage("all", unfreeze="all", learning_rate=1e-4, epochs=1)]
     cached = trained(job(stages=stages))
     assert_same_training(cached, trained(job(stages=stages, cache="off")))
-    assert cached.stages[1].features == "the first layers learn"
+    assert cached.stages[1].features == "the first layers are trained"
 
 
 def test_a_stage_with_a_image_size_of_its_own_is_validated_at_the_final_one(job):
@@ -205,7 +205,7 @@ def test_auto_says_why_it_leaves_a_stage_alone(job):
     assert "augmented anew" in reason(job(stages=[top], augmentation="light"))
     assert "mixup blends" in reason(job(stages=[stage()], mix="mixup"))
     assert reason(job(stages=[stage(cache="off")])) == "train.cache is off"
-    assert reason(job(stages=[stage(unfreeze="all")])) == "the first layers learn"
+    assert reason(job(stages=[stage(unfreeze="all")])) == "the first layers are trained"
     assert "no epoch would see" in reason(job(stages=[stage(unfreeze="last 2 blocks", epochs=1)]))
 
 
