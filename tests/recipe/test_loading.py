@@ -69,7 +69,7 @@ def test_numbers_and_words_keep_their_kind(write):
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-0.1", "true", "'0.1'"])
-def test_a_rate_must_be_a_positive_finite_number(write, value):
+def test_a_learning_rate_must_be_a_positive_finite_number(write, value):
     path = write(f"data: {{source: x}}\ntrain: {{stages: [{{name: a, epochs: 1, learning_rate: {value}}}]}}\n")
     (line,) = errors_of(path)
     assert f"{path}:2:" in line

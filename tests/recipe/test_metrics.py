@@ -1,4 +1,4 @@
-"""The one table of metrics: what the recipe may name, and what training and test compute, is what it says."""
+"""The table of metrics agrees with the recipe's names and with what training and test compute."""
 
 from __future__ import annotations
 
