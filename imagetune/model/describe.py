@@ -79,6 +79,7 @@ def layer_rows(
     Raises:
         RecipeError: Unknown backbone, or ``unfreeze`` names nothing in it.
     """
+    # Imported here, so that listing the backbones doesn't wait for Keras.
     from imagetune.model.build import build_backbone
     from imagetune.model.trainable import blocks_of, set_trainable
 

@@ -48,6 +48,7 @@ def split_for_saliency(model: keras.Model) -> SaliencyModel:
     x: Any = inputs
     for layer in _list_head_layers(model):
         config = {key: value for key, value in layer.get_config().items() if key != "name"}
+        # Float32, as small gradients would underflow in half precision.
         copy = type(layer).from_config({**config, "dtype": "float32"})
         x = copy(x)
         copy.set_weights(layer.get_weights())
@@ -84,7 +85,7 @@ def logit_gradients(split: SaliencyModel, features: Floats, targets: NDArray[np.
     inputs = keras.Input(batch_shape=features.shape)
     shift = _Shift()
     stepped = keras.Model(inputs, split.head(shift(inputs)))
-    # A step down the negative logit is a step up the logit.
+    # A step down the negative logit is a step up the logit. Eager, as tracing a graph for one step takes longer.
     stepped.compile(keras.optimizers.SGD(1.0), loss=_NegativeLogit(), run_eagerly=True)
     wanted = np.eye(split.head.output_shape[-1], dtype=np.float32)[targets]
     stepped.train_on_batch(features, wanted)

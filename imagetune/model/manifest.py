@@ -185,6 +185,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     scale = value_scale_of(model) or ValueScale()
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that taking its place is a rename within one file system.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
             fresh = Path(name) / "new"
             fresh.mkdir()
@@ -329,6 +330,7 @@ def verified_weights(folder: Path, manifest: Manifest) -> Path:
 
 
 def _require_finite(model: keras.Model) -> None:
+    # A model of NaN would be saved and exported without an error, and only fail in use.
     for weight in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             what = f"{weight.path} holds numbers that are not finite: the model is not saved"
@@ -362,6 +364,7 @@ def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
 
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:
+    # Preprocessing and logits are always float32; the first layer with weights has the model's own format.
     inner = next(layer for layer in leaf_layers(model) if layer.weights)
     return inner.dtype_policy.name  # type: ignore[no-any-return]
 

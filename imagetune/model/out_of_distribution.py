@@ -183,11 +183,13 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     hint = "copy the folder again, or train again"
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint=hint)
+    # Before reading: a replaced file could fill the memory.
     if path.stat().st_size > LARGEST_BYTES or sha256_file(path) != rule.statistics_sha256:
         raise ModelFileError(
             "corrupted or replaced: not what the manifest was written with", where=str(path), hint=hint
         )
     try:
+        # A pickle inside the file could run code.
         with np.load(path, allow_pickle=False) as stored:
             found = FeatureStatistics(stored["means"], stored["directions"], stored["variances"], float(stored["rest"]))
     except (KeyError, ValueError, OSError) as error:

@@ -17,6 +17,7 @@ from imagetune.model.backbones.table import Backbone
 from imagetune.model.build import LOGITS, POOLING, backbone_of
 from imagetune.model.trainable import block_ends, chosen_layers
 
+# By whole model, weakly: a model must be freed when nothing else uses it.
 _lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
 # Suffixes of layer settings that don't change the output of a layer with given weights.
 _TRAINING_SETTINGS = ("name", "trainable", "regularizer", "initializer", "constraint")

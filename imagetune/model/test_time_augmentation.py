@@ -37,6 +37,7 @@ def apply_tta(transform: TTA, images: Pixels) -> Pixels:
     transformed = _TRANSFORMS[transform](images)
     if transformed.shape != images.shape:
         raise ValueError(f"{transform} makes {transformed.shape} of images of the shape {images.shape}")
+    # Flips are views with negative strides, which not every backend takes.
     return np.ascontiguousarray(transformed)
 
 

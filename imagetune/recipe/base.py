@@ -24,6 +24,7 @@ class Section(BaseModel):
     Attribute docstrings become the descriptions in ``imagetune recipe schema``.
     """
 
+    # Strict, as YAML scalars have their types already: a quoted "8" is text and no number.
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )

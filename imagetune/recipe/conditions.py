@@ -110,6 +110,7 @@ def check_conditions(spaces: Spaces, document: Document) -> None:
             or conditions form a cycle.
     """
     errors = [error for path in spaces for error in _find_errors(spaces, path, document)]
+    # Cycles are looked for last: they can't be followed through a condition that names nothing.
     errors = errors or [error for path in spaces for error in _find_cycles(spaces, path, document)]
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))

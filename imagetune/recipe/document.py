@@ -253,6 +253,7 @@ def value_at(node: Any, path: NodePath, absent: Any = None) -> Any:
 def _feed(builder: _Builder, text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"has {len(text)} characters, the most is {MAX_CHARACTERS}", where=builder.name)
+    # libyaml's parser is much faster, but not every platform's wheel of PyYAML has it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):

@@ -53,6 +53,7 @@ class LoadedRecipe:
         Raises:
             RecipeError: A value is not valid at its path.
         """
+        # Copied: trials of a search share one loaded recipe.
         root, locations = copy.deepcopy(self.document.root), self.document.locations
         for path, value in values.items():
             if path in self.spaces:
@@ -138,6 +139,7 @@ def _read_text(path: Path) -> str:
 
 
 def _build_default_name(path: Path) -> str:
+    # It becomes part of the run folder's name, so only what every file system takes is kept.
     return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem)[:100] or "run"
 
 
@@ -158,6 +160,7 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     source = folder / Path(recipe.data.source).expanduser()
     data = recipe.data.model_copy(update={"source": _normalise_path(source)})
     weights = recipe.model.weights
+    # A single word such as `imagenet` is a name; whatever has a slash or the ending of a weight file is a path.
     if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
         weights = _normalise_path(folder / Path(weights).expanduser())
     model, train = recipe.model.model_copy(update={"weights": weights}), recipe.train

@@ -69,6 +69,7 @@ def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, An
     """Return (key, first value, second value) of every key at which two recipes differ."""
     ours, theirs = dict(flatten(recipe_values(first))), dict(flatten(recipe_values(second)))
     keys = [*ours, *(key for key in theirs if key not in ours)]
+    # Types count too: 1, 1.0 and true are equal in Python and mean different things in a recipe.
     pairs = ((key, ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in keys)
     return [(key, left, right) for key, left, right in pairs if left != right or type(left) is not type(right)]
 

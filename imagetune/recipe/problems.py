@@ -41,6 +41,7 @@ def recipe_error(error: ValidationError, document: Document, root: type[BaseMode
     for finding in error.errors(include_url=False):
         by_path.setdefault(_strip_union_branches(finding, document.root), []).append(finding)
     meant = {path: found for path, found in by_path.items() if not _is_other_branch(path, found, by_path)}
+    # In the order of the file, in which they will be corrected.
     in_order = sorted(meant.items(), key=lambda item: document.place(item[0]))
     found = [_build_error(path, findings, document, root) for path, findings in in_order]
     return found[0].with_also(tuple(found[1:]))

@@ -30,6 +30,7 @@ def read_requirement(text: str) -> Requirement:
         raise RecipeError(f"{text!r} names no threshold", where="--require", hint=_EXPECTED)
     try:
         return Requirement.model_validate({"metric": metric, kind: float(number)})
+    # First, as a ValidationError is a ValueError too.
     except ValidationError as error:
         what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise RecipeError(what, where=f"--require {text}") from None

@@ -48,6 +48,7 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         if images and new_images:
+            # Contents without permissions: an installed package may be read-only, while the copy is to be edited.
             shutil.copytree(images, new_images, copy_function=shutil.copyfile)
     return target, new_images
 

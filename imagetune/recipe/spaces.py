@@ -24,6 +24,8 @@ _KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
 
 
 class _SpaceField(BaseModel):
+    """A model with a space as its only field: pydantic validates tagged unions only as fields."""
+
     space: Space
 
 
@@ -65,6 +67,7 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
         if path and is_space(node):
             try:
                 spaces[path] = _validate_space(node, path, document)
+            # Collected, so that one attempt reports all broken spaces.
             except RecipeError as error:
                 errors.append(error)
                 return None
@@ -78,6 +81,7 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
     taken = visit(document.root, ())
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
+    # In place, because the document is frozen, and its locations stay valid.
     document.root.clear()
     document.root.update(taken)
     return spaces

@@ -147,6 +147,7 @@ def _find_corruption(path: Path, expected: str | None) -> str:
     """Return what is wrong with a cached file; empty where nothing is."""
     if expected is None:
         return "" if _is_hdf5(path) else "truncated, or not a weight file"
+    # Keras states the MD5 of most files, and the SHA-256 of some newer ones.
     kind = "sha256" if len(expected) == 64 else "md5"
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:

@@ -122,6 +122,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
 
 def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> WeightsReport:
     with open_weights(path) as stored:
+        # The layers of Keras's published files have names of older versions, so Keras itself reads them in order.
         try:
             match = (match_in_order(network, stored) if in_order else None) or match_layers(network, stored)
         except WeightsError as error:
