@@ -14,8 +14,8 @@ from imagetune.evaluation.ensemble import combined, mean_image, mean_predictions
 from imagetune.evaluation.predict import ImagePrediction, predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
+from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.requirements import with_requirements
-from imagetune.recipe.tracking import Requirement
 from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen
 from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 

@@ -9,9 +9,9 @@ from typing import Any
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.model.manifest import LoadedModel
+from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import with_requirements
-from imagetune.recipe.tracking import Requirement
 from imagetune.run_folder.folder import RunFolder
 from imagetune.runs.open import open_run, run_splits
 from imagetune.runs.test import groups_of, labelled_records, predict_labelled

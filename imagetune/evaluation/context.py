@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.tracking import EvaluateConfig
+from imagetune.recipe.evaluate import EvaluateConfig
 
 if TYPE_CHECKING:
     import keras

@@ -12,8 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.files import write_csv
-from imagetune.data.loading.targets import encode_targets, median_class
-from imagetune.data.sources.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
+from imagetune.data.loading.targets import encode_targets
+from imagetune.data.loading.targets import median_class
+from imagetune.data.sources.labels import LabelRule
+from imagetune.data.sources.labels import ONE_CLASS
+from imagetune.data.sources.labels import join_labels
+from imagetune.data.sources.labels import number_of
+from imagetune.data.sources.labels import number_text
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from imagetune.data.loading.image_cache import ImageCache
     from imagetune.data.sources.records import Record
     from imagetune.recipe.data import ImageSettings
-    from imagetune.recipe.tracking import TTA
+    from imagetune.recipe.evaluate import TTA
 
 HEADER = ("path", "label", "predicted")
 UNKNOWN = -1

@@ -1,4 +1,4 @@
-"""The model: preprocessing, backbone and head in one, from raw pixels to probabilities or a number."""
+"""Building of models: preprocessing, backbone and head in one, from raw pixels to probabilities or a number."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ def build_model(
 
     Args:
         config: Backbone and head.
-        num_classes: Number of outputs: at least 2, 1 for regression, any for multi_label.
+        num_classes: Number of outputs: at least 2, any for multi_label, 1 for regression.
         image_size: Height and width in pixels, fixed from here on.
         task: What a label is.
-        scale: Of regression: takes the normalised value of the layer ``logits`` to the labels' units.
+        scale: For regression: mean and deviation that take the normalised value of the layer ``logits`` to the labels'
+            units.
 
     Returns:
         A functional model. Input ``image``: (batch, height, width, 3) uint8 or float, RGB, 0..255. Output:
-        (batch, num_classes) float32: probabilities that sum to 1, each for itself with multi_label, or for regression
-        the number in the labels' units. The backbone is one nested layer, called as in the recipe.
+        (batch, num_classes) float32: probabilities that sum to 1, independent ones for multi_label, or for regression
+        the number in the labels' units. The backbone is one nested layer with its name in the recipe.
 
     Raises:
         RecipeError: Unknown backbone, or images smaller than it takes.
@@ -59,16 +60,16 @@ def build_model(
         network = with_drop_path(network, config.drop_path)
     features = network(preprocess(inputs, backbone.preprocessing))
     logits = _add_head(features, config.head, num_classes)
-    return keras.Model(inputs, _prediction_layer(task, scale or ValueScale())(logits), name="imagetune")
+    return keras.Model(inputs, _build_prediction_layer(task, scale or ValueScale())(logits), name="imagetune")
 
 
 def value_scale_of(model: keras.Model) -> ValueScale | None:
-    """Return what takes the logit of a regression to the labels' units; None for a model of classes."""
+    """Return the mean and deviation that take a regression's output to the labels' units; None for a classifier."""
     layer = model.layers[-1]
     return ValueScale(float(layer.offset), float(layer.scale)) if layer.name == VALUE else None
 
 
-def _prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
+def _build_prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
     if task == "regression":
         return keras.layers.Rescaling(scale.std, offset=scale.mean, dtype="float32", name=VALUE)
     activation = "sigmoid" if task == "multi_label" else "softmax"
@@ -76,12 +77,12 @@ def _prediction_layer(task: Task, scale: ValueScale) -> keras.layers.Layer:
 
 
 def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Model:
-    """Return the backbone alone, without preprocessing, with random weights.
+    """Return the backbone alone, with random weights and without preprocessing.
 
     Its layers have the names that they have in a fresh process, however many models were built before.
 
     Args:
-        backbone: A row of the table.
+        backbone: Its row in the table.
         image_size: Height and width in pixels.
 
     Returns:
@@ -89,7 +90,7 @@ def build_backbone(backbone: Backbone, image_size: tuple[int, int]) -> keras.Mod
         (batch, rows, columns, channels).
 
     Raises:
-        RecipeError: The images are smaller than it takes, or a plug-in builds something else.
+        RecipeError: The images are smaller than it takes, or a plug-in builds something else than a feature map.
     """
     _check_size(backbone, image_size)
     shape = (*image_size, 3)
@@ -109,17 +110,17 @@ def _build_plugin(backbone: Backbone, shape: tuple[int, int, int]) -> keras.Mode
     with plugin_errors(BACKBONES, backbone.name):
         network = backbone.build(shape) if backbone.build else None
         if not isinstance(network, keras.Model) or tuple(network.input_shape) != (None, *shape):
-            raise TypeError(f"`build` gives {network!r}, expected a functional Keras model for {shape}")
+            raise TypeError(f"`build` returned {network!r}, expected a functional Keras model for {shape}")
         if len(network.output_shape) != 4:
             raise ValueError(f"its output is {network.output_shape}, expected a feature map of four dimensions")
         # A model file holds no code: a layer of the plug-in's own could not be opened by plain Keras.
-        foreign = sorted({type(layer).__name__ for layer in network.layers if not _ships_with_keras(layer)})
+        foreign = sorted({type(layer).__name__ for layer in network.layers if not _is_from_keras(layer)})
         if foreign:
             raise TypeError(f"its layers {', '.join(foreign)} are not Keras's own")
     return with_fresh_names(keras.Model(network.input, network.output, name=backbone.name))
 
 
-def _ships_with_keras(layer: keras.layers.Layer) -> bool:
+def _is_from_keras(layer: keras.layers.Layer) -> bool:
     return type(layer).__module__.partition(".")[0] == "keras"
 
 
@@ -129,28 +130,28 @@ def backbone_of(model: keras.Model) -> keras.Model:
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """Return the same model up to the logits: (batch, outputs) float32, before the last layer. Weights are shared."""
+    """Return the model up to its logits (batch, outputs) float32, before the last layer; weights are shared."""
     return keras.Model(model.input, model.get_layer(LOGITS).output, name="imagetune_logits")
 
 
 def with_layer(model: keras.Model, name: str) -> keras.Model:
-    """Return the same model with the output of a layer of the head beside its predictions. Weights are shared.
+    """Return the model with the output of one of the head's layers beside its predictions; weights are shared.
 
     Args:
-        model: Made by ``build_model``.
+        model: A model made by ``build_model``.
         name: `LOGITS`, or `POOLING` for the features.
 
     Returns:
-        Images to (batch, outputs + width of the layer) float32.
+        A model from images to (batch, outputs + width of the layer) float32.
     """
-    seen = keras.ops.cast(model.get_layer(name).output, "float32")
-    return keras.Model(model.input, keras.ops.concatenate([model.output, seen], axis=-1), name=f"imagetune_and_{name}")
+    extra = keras.ops.cast(model.get_layer(name).output, "float32")
+    return keras.Model(model.input, keras.ops.concatenate([model.output, extra], axis=-1), name=f"imagetune_and_{name}")
 
 
 def _check_size(backbone: Backbone, image_size: tuple[int, int]) -> None:
     if min(image_size) < backbone.min_size:
         what = f"{backbone.name} takes images of {backbone.min_size} pixels and more, not {min(image_size)}"
-        raise RecipeError(what, where="data.image_size", hint=f"its usual size is {backbone.default_size}")
+        raise RecipeError(what, where="data.image_size", hint=f"its default size is {backbone.default_size}")
 
 
 def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:
@@ -159,17 +160,17 @@ def _add_head(features: Any, head: HeadConfig, num_classes: int) -> Any:
     x = pooling[head.pooling](name=POOLING)(features)
     for number, units in enumerate(head.hidden, start=1):
         x = _dropout(x, head, f"hidden{number}_dropout")
-        x = layers.Dense(units, activation=head.activation, kernel_regularizer=_penalty(head), name=f"hidden{number}")(
-            x
-        )
+        x = layers.Dense(
+            units, activation=head.activation, kernel_regularizer=_build_penalty(head), name=f"hidden{number}"
+        )(x)
     x = _dropout(x, head, "dropout")
-    # Half-precision logits would lose what separates close classes.
-    return layers.Dense(num_classes, kernel_regularizer=_penalty(head), dtype="float32", name=LOGITS)(x)
+    # Half-precision logits would round away the difference between similar classes.
+    return layers.Dense(num_classes, kernel_regularizer=_build_penalty(head), dtype="float32", name=LOGITS)(x)
 
 
 def _dropout(x: Any, head: HeadConfig, name: str) -> Any:
     return keras.layers.Dropout(head.dropout, name=name)(x) if head.dropout else x
 
 
-def _penalty(head: HeadConfig) -> keras.regularizers.Regularizer | None:
+def _build_penalty(head: HeadConfig) -> keras.regularizers.Regularizer | None:
     return keras.regularizers.L1L2(l1=head.l1, l2=head.l2) if head.l1 or head.l2 else None

@@ -1,4 +1,4 @@
-"""What validation has settled about a model's predictions, kept in its manifest: plain numbers, applied elsewhere."""
+"""Decision rules in a manifest, chosen on validation: conformal prediction sets and the operating point."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ ConformalMethod = Literal["least_ambiguous", "risk_control", "absolute_residual"
 
 
 class ConformalRule(Section):
-    """How a prediction set is made that holds the true one with a stated probability."""
+    """Conformal prediction: how a prediction set is made that holds the true class with a stated probability."""
 
     method: ConformalMethod
-    """`least_ambiguous`: the classes whose probability reaches the threshold; `risk_control`: the labels that do;
-    `absolute_residual`: the numbers within the threshold of the predicted one."""
+    """How the set is made. `least_ambiguous`: the classes whose probability reaches the threshold; `risk_control`: the
+    labels that do; `absolute_residual`: the numbers within the threshold of the predicted one."""
     coverage: Annotated[float, Field(gt=0.5, lt=1.0)]
-    """The stated probability; of risk_control the share of an image's labels that are to be found."""
+    """Stated probability, between 0.5 and 1; for risk_control the share of an image's labels that are to be found."""
     threshold: NonNegative | None
-    """None where validation had too few images to vouch for any set but that of all predictions."""
+    """Threshold of the method; None where validation had too few images for any set but that of all classes."""
 
 
 class OperatingPoint(Section):
-    """From which probability on the prediction is the class that matters."""
+    """The operating point: the probability from which on the class of interest is predicted."""
 
     positive: str
-    """The class."""
+    """Name of the class of interest."""
     threshold: Fraction
-    """Of its probability, as the model gives it."""
+    """Least probability, as the model outputs it, at which the class is predicted; 0 to 1."""

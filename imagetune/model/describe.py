@@ -1,4 +1,4 @@
-"""What ``imagetune model list`` and ``imagetune model layers`` show."""
+"""Rows of ``imagetune model list`` (backbones) and ``imagetune model layers`` (the blocks of one)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from imagetune.model.weights.imagenet import WeightsState, weights_state
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A backbone in the list.
+    """A row of the list of backbones.
 
     Attributes:
         name: Name in recipes.
         parameters: Number of parameters without the classifier.
         megabytes: Size of its weights as float32.
         top1: Published top-1 accuracy on ImageNet in percent; None where Keras's table has none.
-        image_size: Usual height and width in pixels.
-        weights: Whether its ImageNet weights are at hand.
+        image_size: Default height and width in pixels.
+        weights: Whether its ImageNet weights are available on this machine.
     """
 
     name: str
@@ -32,14 +32,14 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """A block of a backbone.
+    """A row of the list of a backbone's blocks.
 
     Attributes:
         block: Name in ``unfreeze``.
         layers: Names of its layers with weights, from input to output.
-        parameters: Number of their parameters.
-        trainable_layers: Those of its layers that would learn.
-        trainable_parameters: Number of parameters that gradients would change.
+        parameters: Number of the parameters in these layers.
+        trainable_layers: Names of the layers that ``unfreeze`` would make trainable.
+        trainable_parameters: Number of parameters that ``unfreeze`` would make trainable.
     """
 
     block: str
@@ -53,7 +53,7 @@ def model_rows(*, verify: bool = False) -> tuple[ModelRow, ...]:
     """Return a row for each backbone, without importing Keras.
 
     Args:
-        verify: Also hash the weights that are at hand, so that corrupted ones show.
+        verify: Whether to hash the weights on this machine, so that corrupted ones show.
     """
     return tuple(
         ModelRow(
@@ -79,6 +79,7 @@ def layer_rows(
     Raises:
         RecipeError: Unknown backbone, or ``unfreeze`` names nothing in it.
     """
+    # Imported here, so that listing the backbones doesn't wait for Keras.
     from imagetune.model.build import build_backbone
     from imagetune.model.trainable import blocks_of, set_trainable
 

@@ -1,4 +1,4 @@
-"""What the model computes on."""
+"""The device that Keras computes on: CPU or accelerator, and the backend."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import keras
 
 @dataclass(frozen=True)
 class Device:
-    """What Keras computes on.
+    """The device that Keras computes on.
 
     Attributes:
-        name: Of the first device, such as ``gpu:0``.
-        is_cpu: Whether there is nothing but processor cores, which loading images wants as well.
-        backend: Of Keras: ``tensorflow``, ``jax`` or ``torch``.
+        name: Name of the first device, such as ``gpu:0``.
+        is_cpu: Whether there are only CPU cores, which loading images needs as well.
+        backend: Keras's backend: ``tensorflow``, ``jax`` or ``torch``.
     """
 
     name: str
@@ -23,12 +23,12 @@ class Device:
 
     @property
     def is_tensorflow_cpu(self) -> bool:
-        """Whether TensorFlow computes on the processor, where it gains from what other backends do anyway."""
+        """Whether TensorFlow computes on the CPU, where other settings are faster than on an accelerator."""
         return self.is_cpu and self.backend == "tensorflow"
 
 
 def find_device() -> Device:
-    """Return what Keras computes on."""
+    """Return the device that Keras computes on."""
     names = keras.distribution.list_devices()
     is_cpu = all(name.startswith("cpu") for name in names)
     return Device(str(next(iter(names), "cpu")), is_cpu, keras.backend.backend())

@@ -1,6 +1,7 @@
-"""The folder ``model/`` of a run: weights and a manifest, from which the same model is built again.
+"""Saving and loading of models: the folder ``model/`` of a run, with weights and a manifest.
 
-Nothing in it can run code: the manifest is plain data that our own functions build from, and the weights are numbers.
+The same model is built again from them. Nothing in the folder can run code: the manifest is plain data that our own
+functions build from, and the weights are numbers.
 """
 
 from __future__ import annotations
@@ -18,24 +19,41 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import disk_errors, sha256_file, write_json
-from imagetune.core.plugins import BACKBONES, plugin_package
+from imagetune.core.files import disk_errors
+from imagetune.core.files import sha256_file
+from imagetune.core.files import write_json
+from imagetune.core.plugins import BACKBONES
+from imagetune.core.plugins import plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
-from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
+from imagetune.errors import DivergedError
+from imagetune.errors import ModelFileError
+from imagetune.errors import RecipeError
+from imagetune.errors import ResourceError
+from imagetune.errors import WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model, value_scale_of
-from imagetune.model.decision_rules import ConformalRule, OperatingPoint
-from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
+from imagetune.model.build import build_model
+from imagetune.model.build import value_scale_of
+from imagetune.model.decision_rules import ConformalRule
+from imagetune.model.decision_rules import OperatingPoint
+from imagetune.model.out_of_distribution import Detector
+from imagetune.model.out_of_distribution import OutOfDistribution
+from imagetune.model.out_of_distribution import read_detector
 from imagetune.model.test_time_augmentation import unfit_tta
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
-from imagetune.model.weights.matching import assign, match_layers
-from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
+from imagetune.model.weights.matching import assign
+from imagetune.model.weights.matching import match_layers
+from imagetune.recipe.base import Fraction
+from imagetune.recipe.base import NonNegative
+from imagetune.recipe.base import Positive
+from imagetune.recipe.base import PositiveInt
+from imagetune.recipe.base import Section
 from imagetune.recipe.base import Sequence as ListOf
-from imagetune.recipe.data import ImageSettings, Task
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.data import Task
+from imagetune.recipe.evaluate import TTA
 from imagetune.recipe.model import ModelConfig
-from imagetune.recipe.tracking import TTA
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -43,59 +61,59 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.weights.h5"
 LARGEST_MANIFEST_BYTES = 16 << 20
 DEFAULT_MAX_PIXELS = 100_000_000
-# No backbone of the table gives fewer channels, and none reduces height and width by more than this.
+# No backbone of the table has fewer output channels, and none reduces height and width by more than this.
 MIN_CHANNELS = 512
 LARGEST_REDUCTION = 64
 
 
 class Manifest(Section):
-    """What ``manifest.json`` says."""
+    """The content of ``manifest.json``: architecture, labels, image settings, decision rules and hashes."""
 
     format: Literal["imagetune-model"] = "imagetune-model"
-    """Says that this is our manifest."""
+    """Name of this file format."""
     version: Literal[1] = 1
-    """Version of this layout."""
+    """Version of this file format."""
     imagetune: str
-    """Version of imagetune that wrote it."""
+    """Version of imagetune that wrote the manifest."""
     keras: str
-    """Version of Keras that wrote it."""
+    """Version of Keras that wrote the weights."""
     config: ModelConfig
-    """Architecture; ``weights`` is only where training started from."""
+    """Architecture: backbone and head; its ``weights`` say only what training started from."""
     backbone_package: str | None = None
-    """Package and version that the backbone is a plug-in of; None for ours, and in a manifest without the field."""
+    """Package and version of the plug-in that the backbone comes from; None for a built-in one."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Number format of the computation."""
     task: Task = "single_label"
-    """What the model predicts; a manifest without the field is of one class of several."""
+    """What the model predicts; in a manifest without the field, one class of several."""
     class_names: Annotated[ListOf[str], Field(min_length=1)]
-    """Label of each output, in order; for regression what the number is called."""
+    """Name of each output, in order; for regression the name of the number."""
     thresholds: ListOf[Fraction] = ()
-    """Of multi_label: from which probability on each label is given; 0.5 where there are none."""
+    """For multi_label: the probability from which on each label is predicted; 0.5 where the list is empty."""
     label_separator: Annotated[str, Field(min_length=1)] = ";"
-    """Of multi_label: what stands between the labels of a prediction."""
+    """For multi_label: text between the labels of a prediction."""
     value_mean: Finite = 0.0
-    """Of regression: mean of the training labels, added to the normalised value."""
+    """For regression: mean of the training labels, added to the scaled output."""
     value_std: Annotated[Finite, Field(gt=0)] = 1.0
-    """Of regression: standard deviation of the training labels, the normalised value's unit."""
+    """For regression: standard deviation of the training labels, which the output is multiplied by."""
     image: ImageSettings
-    """How an image becomes the model's input."""
+    """How an image file becomes the model's input."""
     max_pixels: PositiveInt
-    """Larger images are refused."""
+    """Largest number of pixels of an image; larger ones are refused."""
     tta: ListOf[TTA] = ()
-    """Versions of each image beside itself whose predictions are averaged; a manifest without the field has none."""
+    """Test-time augmentation: transforms whose predictions are averaged with the image's own; by default none."""
     temperature: Positive | None = None
-    """Of probabilities: what divides their logits to make them calibrated; fitted on validation, None where it could
-    not be."""
+    """Temperature that divides the logits to calibrate probabilities, fitted on validation; None where it could not be
+    fitted."""
     conformal: ConformalRule | None = None
-    """How prediction sets are made that hold the true one with a stated probability; chosen on validation."""
+    """Conformal rule: how prediction sets are made that hold the true class with a stated probability; None without."""
     operating_point: OperatingPoint | None = None
-    """From which probability on the prediction is the class that matters; chosen on validation."""
+    """Operating point: the probability from which on a class of interest is predicted; None without such a class."""
     costs: ListOf[ListOf[NonNegative]] | None = None
-    """What each mistake costs: a row a true class, a column a prediction; None where the recipe has no costs."""
+    """Cost of each mistake: a row for each true class, a column for each predicted one; None without costs."""
     out_of_distribution: OutOfDistribution | None = None
-    """From which score on an image is unlike those of training; None where no score was wanted or could be had."""
+    """Out-of-distribution rule: score and threshold; None where no score was wanted or could be computed."""
     weights_sha256: str
-    """Hash of ``model.weights.h5``."""
+    """SHA-256 of ``model.weights.h5``."""
 
     @model_validator(mode="after")
     def _fitting_outputs(self) -> Self:
@@ -107,11 +125,11 @@ class Manifest(Section):
         if self.thresholds and len(self.thresholds) != outputs:
             raise ValueError(f"{len(self.thresholds)} thresholds for {outputs} outputs")
         if self.operating_point is not None and self.operating_point.positive not in self.class_names:
-            raise ValueError(f"operating_point: {self.operating_point.positive!r} is no class of the model")
+            raise ValueError(f"operating_point: {self.operating_point.positive!r} is not a class of the model")
         if self.costs is not None and [len(row) for row in self.costs] != [outputs] * outputs:
-            raise ValueError(f"costs: no table of {outputs} x {outputs}")
+            raise ValueError(f"costs: the table is not {outputs} x {outputs}")
         if self.task == "regression" and self.out_of_distribution and self.out_of_distribution.score == "energy":
-            raise ValueError("out_of_distribution: numbers have no energy")
+            raise ValueError("out_of_distribution: regression has no energy score")
         return self
 
     @model_validator(mode="after")
@@ -123,24 +141,25 @@ class Manifest(Section):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with what is needed to use it.
+    """A saved model, rebuilt, with the labels, image settings and decision rules for using it.
 
     Attributes:
-        model: (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities, or (batch, 1) numbers.
-        class_names: Label of each output.
-        image: How an image becomes the input.
+        model: From (batch, height, width, 3) uint8 RGB to (batch, classes) float32 probabilities, or (batch, 1)
+            numbers.
+        class_names: Name of each output.
+        image: How an image file becomes the input.
         config: Backbone and head.
-        max_pixels: Larger images are refused.
-        sha256: Hash of the weights.
-        tta: Versions of each image beside itself whose predictions are averaged.
+        max_pixels: Largest number of pixels of an image; larger ones are refused.
+        sha256: SHA-256 of the weights.
+        tta: Transforms whose predictions are averaged with the image's own.
         task: What a label is.
-        thresholds: Of multi_label: from which probability on each label is given.
-        label_separator: Of multi_label: what stands between the labels of a prediction.
-        temperature: What divides the logits to make the probabilities calibrated; None where that isn't known.
-        conformal: How prediction sets are made; None where that isn't known.
-        operating_point: From which probability on the prediction is the class that matters; None without such a class.
-        costs: What each mistake costs, (true class, prediction); None where that wasn't said.
-        detector: What tells images unlike those of training; None where there is nothing that does.
+        thresholds: For multi_label: the probability from which on each label is predicted.
+        label_separator: For multi_label: text between the labels of a prediction.
+        temperature: What divides the logits to calibrate the probabilities; None where it is unknown.
+        conformal: How prediction sets are made; None without a rule.
+        operating_point: Probability from which on the class of interest is predicted; None without such a class.
+        costs: Cost of each mistake, by true and predicted class; None without costs.
+        detector: Out-of-distribution detector; None without one.
     """
 
     model: keras.Model
@@ -173,16 +192,17 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
     thresholds: Sequence[float] = (),
     label_separator: str = ";",
 ) -> None:
-    """Write ``folder`` with weights and manifest; it takes the place of an earlier one when complete.
+    """Write weights and manifest to ``folder``, which replaces an earlier one only when complete.
 
     Raises:
-        DivergedError: Some weight is not a finite number.
+        DivergedError: A weight is not a finite number.
         ResourceError: The disk is full or can't be written.
     """
     _require_finite(model)
     scale = value_scale_of(model) or ValueScale()
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that taking its place is a rename within one file system.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-model-") as name:
             fresh = Path(name) / "new"
             fresh.mkdir()
@@ -211,16 +231,16 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
 
 
 def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:
-    """Give ``manifest.json`` what is known only when the model has been looked at, atomically.
+    """Add what only the evaluation knows to ``manifest.json``, atomically, and return the new manifest.
 
     Args:
         folder: The folder ``model/`` of a run, or the run folder.
-        values: Plain JSON values by the manifest's fields; the others, and the hash of the weights, stay.
+        values: Plain JSON values by field of the manifest; other fields, and the hash of the weights, stay.
 
     Raises:
         ModelFileError: There is no manifest, or it is corrupted.
         ResourceError: The disk is full or can't be written.
-        ValueError: A value is not one that its field can have.
+        ValueError: A value is not valid for its field.
     """
     place = find_manifest(folder)
     content = {**read_manifest(place).model_dump(mode="json"), **values}
@@ -230,14 +250,14 @@ def update_manifest(folder: Path, values: Mapping[str, object]) -> Manifest:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Build the model of a run again and give it its weights.
+    """Return the model of a run, rebuilt from its manifest and with its verified weights.
 
     Args:
         folder: The folder ``model/`` of a run, or the run folder.
 
     Raises:
-        ModelFileError: Something is missing, corrupted, changed since it was written, or hostile.
-        ResourceError: Its backbone is a plug-in that is not installed here, or fails.
+        ModelFileError: A file is missing, corrupted, changed since it was written, or hostile.
+        ResourceError: Its backbone is a plug-in that is not installed here, or that fails.
     """
     place = find_manifest(folder)
     manifest = read_manifest(place)
@@ -281,7 +301,7 @@ def find_manifest(folder: Path) -> Path:
     """Return the folder that holds the manifest: ``folder`` or its ``model/``.
 
     Raises:
-        ModelFileError: Neither does.
+        ModelFileError: Neither holds one.
     """
     for place in (folder, folder / "model"):
         if (place / MANIFEST).is_file():
@@ -291,10 +311,10 @@ def find_manifest(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check ``manifest.json``.
+    """Return the validated content of ``manifest.json``.
 
     Raises:
-        ModelFileError: It is corrupted, or from another version.
+        ModelFileError: It is missing, corrupted, or from another version.
     """
     path = folder / MANIFEST
     try:
@@ -311,10 +331,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verified_weights(folder: Path, manifest: Manifest) -> Path:
-    """Return the path of the weights after checking their hash.
+    """Return the path of a model's weights, once their hash is checked.
 
     Raises:
-        ModelFileError: They are missing, or not those that the manifest was written with.
+        ModelFileError: The weights are missing, or not those that the manifest was written with.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -327,6 +347,7 @@ def verified_weights(folder: Path, manifest: Manifest) -> Path:
 
 
 def _require_finite(model: keras.Model) -> None:
+    # A model of NaN would be saved and exported without an error, and only fail in use.
     for weight in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             what = f"{weight.path} holds numbers that are not finite: the model is not saved"
@@ -334,7 +355,7 @@ def _require_finite(model: keras.Model) -> None:
 
 
 def _require_backbone(manifest: Manifest, place: Path) -> None:
-    """Refuse a model whose plug-in can't be used here: the file is good, the machine lacks something."""
+    """Refuse a model whose plug-in can't be used on this machine, although its files are good."""
     name, package = manifest.config.backbone, manifest.backbone_package
     if package is None:
         return
@@ -348,10 +369,10 @@ def _require_backbone(manifest: Manifest, place: Path) -> None:
 
 
 def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
-    """Refuse a manifest whose head would need more numbers than the weight file holds, before memory is taken."""
+    """Refuse a manifest whose head needs more numbers than the weight file holds, before memory is allocated."""
     head, image = manifest.config.head, manifest.image
     cells = (image.height // LARGEST_REDUCTION) * (image.width // LARGEST_REDUCTION) or 1
-    # A plug-in's backbone may be as narrow as it likes.
+    # A plug-in's backbone may have any number of channels.
     channels = MIN_CHANNELS if get_backbone(manifest.config.backbone).build is None else 1
     features = channels * (cells if head.pooling == "flatten" else 1)
     units = (features, *head.hidden, len(manifest.class_names))
@@ -360,6 +381,7 @@ def _require_plausible(manifest: Manifest, weights_bytes: int) -> None:
 
 
 def _precision(model: keras.Model) -> Literal["float32", "mixed_bfloat16", "mixed_float16"]:
+    # Preprocessing and logits are always float32; the first layer with weights has the model's own format.
     inner = next(layer for layer in leaf_layers(model) if layer.weights)
     return inner.dtype_policy.name  # type: ignore[no-any-return]
 

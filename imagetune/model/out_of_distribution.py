@@ -1,4 +1,4 @@
-"""Scores that tell images unlike those that a model learned from; the larger, the out-of-distribution image.
+"""Out-of-distribution (OOD) detection: energy and Mahalanobis scores, the larger the less like the training images.
 
 Energy (Liu et al., NeurIPS 2020): minus the log of the summed exponentials of the logits. For several labels an image
 it is summed over the labels (joint energy: Wang et al., NeurIPS 2021). Mahalanobis (Lee et al., NeurIPS 2018): the
@@ -25,7 +25,7 @@ from imagetune.recipe.data import Task
 
 STATISTICS = "feature_statistics.npz"
 LARGEST_BYTES = 1 << 30
-# More directions than this are not kept apart: what is left varies little, and is told by its mean variance.
+# Number of principal directions that keep their own variance; the rest varies little and shares its mean variance.
 MAX_DIRECTIONS = 1024
 # The covariance of a few thousand images is as good, and takes seconds.
 MAX_IMAGES = 3000
@@ -36,29 +36,29 @@ Score = Literal["energy", "mahalanobis"]
 
 
 class OutOfDistribution(Section):
-    """From which score on an image counts as unlike those of training; chosen on validation."""
+    """The out-of-distribution rule in a manifest: a score and the threshold above which images are flagged."""
 
     score: Score
-    """`energy`: of the logits; `mahalanobis`: the features' distance to the nearest class."""
+    """Kind of score: `energy` of the logits, or `mahalanobis` distance of the features to the nearest class mean."""
     threshold: Annotated[float, Field(allow_inf_nan=False)]
-    """Larger scores are flagged."""
+    """Score above which an image is flagged as out-of-distribution; chosen on validation."""
     share: Annotated[float, Field(gt=0.0, lt=0.5)]
-    """Share of validation images that the threshold was to turn away."""
+    """Share of validation images that the threshold was chosen to flag."""
     statistics_sha256: str | None = None
-    """Of mahalanobis: hash of ``feature_statistics.npz``."""
+    """For mahalanobis: SHA-256 of ``feature_statistics.npz``."""
 
 
 @dataclass(frozen=True)
 class FeatureStatistics:
-    """Where the features of each class lie, brought to length 1, and how they vary about their class.
+    """Class means and shared covariance of features of length 1, for Mahalanobis distances.
 
     The covariance is ``directions.T @ diag(variances) @ directions`` plus ``rest`` in every direction that is
     orthogonal to those.
 
     Attributes:
-        means: (k, d) float32, mean of each class; one mean where labels are several or numbers.
-        directions: (r, d) float32, orthonormal.
-        variances: (r,) float32, along each direction, above 0.
+        means: (k, d) float32 mean of each class; a single mean for multi-label and regression.
+        directions: (r, d) float32 orthonormal principal directions.
+        variances: (r,) float32 variance along each direction, above 0.
         rest: Variance in all other directions, above 0.
     """
 
@@ -70,49 +70,51 @@ class FeatureStatistics:
     def distances(self, features: Floats) -> NDArray[np.float64]:
         """Return the squared Mahalanobis distance (m,) of features (m, d) to the nearest mean."""
         middle = self.means.mean(axis=0, dtype=np.float64)
-        points = _unit(features) - middle
+        points = _normalise(features) - middle
         means = self.means - middle
         turned, turned_means = points @ self.directions.T, means @ self.directions.T
         scale = np.sqrt(self.variances.astype(np.float64))
-        along = _squared(turned / scale, turned_means / scale)
+        along = _compute_squared_distances(turned / scale, turned_means / scale)
         # Rounding may leave a little less than nothing.
-        beside = np.maximum(_squared(points, means) - _squared(turned, turned_means), 0.0)
+        beside = np.maximum(
+            _compute_squared_distances(points, means) - _compute_squared_distances(turned, turned_means), 0.0
+        )
         nearest: NDArray[np.float64] = (along + beside / self.rest).min(axis=1)
         return nearest
 
 
 @dataclass(frozen=True)
 class Detector:
-    """What tells strange images.
+    """Detector of out-of-distribution images.
 
     Attributes:
         rule: Score and threshold.
-        statistics: Of mahalanobis.
+        statistics: Feature statistics for mahalanobis; None for energy.
     """
 
     rule: OutOfDistribution
     statistics: FeatureStatistics | None = None
 
     def scores(self, evidence: Floats, task: Task) -> NDArray[np.float64]:
-        """Return (m,) scores of logits (m, k) for energy, or of features (m, ...) for mahalanobis."""
+        """Return the scores (m,) of logits (m, k) for energy, or of features (m, ...) for mahalanobis."""
         if self.statistics is None:
             return energies(evidence, task)
         return self.statistics.distances(evidence)
 
     def flagged(self, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which scores (m,) are those of images unlike the training images."""
-        strange: NDArray[np.bool_] = scores > self.rule.threshold
-        return strange
+        """Return which scores (m,) exceed the threshold, so that their images are flagged as out-of-distribution."""
+        exceeding: NDArray[np.bool_] = scores > self.rule.threshold
+        return exceeding
 
 
 def energies(logits: Floats, task: Task) -> NDArray[np.float64]:
-    """Return the energy (m,) of logits (m, k), at temperature 1.
+    """Return the energy scores (m,) of logits (m, k), at temperature 1.
 
     Raises:
-        ValueError: The task is regression, whose output is no logit.
+        ValueError: The task is regression, whose output is not a logit.
     """
     if task == "regression":
-        raise ValueError("numbers have no energy")
+        raise ValueError("regression has no energy score")
     values = np.asarray(logits, np.float64)
     if task == "multi_label":
         return np.asarray(-np.logaddexp(0, values).sum(axis=1), np.float64)
@@ -120,26 +122,28 @@ def energies(logits: Floats, task: Task) -> NDArray[np.float64]:
 
 
 def feature_statistics(features: Floats, classes: NDArray[np.int64] | None, *, seed: int = 0) -> FeatureStatistics:
-    """Measure features about their class means.
+    """Return class means and shared covariance of training features, with Ledoit-Wolf shrinkage.
 
     Args:
-        features: (n, d) of training images; of more than `MAX_IMAGES` some are drawn for the covariance.
+        features: (n, d) features of training images; of more than `MAX_IMAGES`, that many are drawn at random for the
+            covariance.
         classes: (n,) class of each, in [0, k); None to measure about the mean of all.
-        seed: Of what is drawn.
+        seed: Random seed of that draw.
     """
-    flat = _unit(features)
+    flat = _normalise(features)
     codes = np.zeros(len(flat), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
     means = np.stack([flat[codes == code].mean(axis=0) for code in range(int(codes.max()) + 1)])
     centred = flat - means[codes]
     if len(centred) > MAX_IMAGES:
         centred = centred[np.random.default_rng(seed).choice(len(centred), MAX_IMAGES, replace=False)]
-    directions, variances = _principal(centred)
+    directions, variances = _find_principal_directions(centred)
     width = flat.shape[1]
-    share, mean = _shrinkage(centred), float(np.square(centred).sum() / centred.size)
+    share, mean = _compute_shrinkage(centred), float(np.square(centred).sum() / centred.size)
     kept = (1 - share) * variances + share * mean
     left = width - len(variances)
     unseen = max(width * mean - float(variances.sum()), 0.0)
     rest = share * mean + (1 - share) * unseen / left if left else mean
+    # Constant features have no variance, and distances divide by it.
     floor = max(mean, _MIN) * _MIN
     return FeatureStatistics(
         means.astype(np.float32),
@@ -164,11 +168,11 @@ def write_statistics(statistics: FeatureStatistics, folder: Path) -> str:
 
 
 def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
-    """Return what a manifest's rule says, with its statistics.
+    """Return the detector of a saved model, with its feature statistics read and checked.
 
     Args:
         folder: The folder ``model/``.
-        rule: From the manifest in it.
+        rule: Rule from the manifest in it.
 
     Raises:
         ModelFileError: The statistics are missing, corrupted or replaced.
@@ -179,11 +183,13 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     hint = "copy the folder again, or train again"
     if not path.is_file():
         raise ModelFileError("missing", where=str(path), hint=hint)
+    # Before reading: a replaced file could fill the memory.
     if path.stat().st_size > LARGEST_BYTES or sha256_file(path) != rule.statistics_sha256:
         raise ModelFileError(
             "corrupted or replaced: not what the manifest was written with", where=str(path), hint=hint
         )
     try:
+        # A pickle inside the file could run code.
         with np.load(path, allow_pickle=False) as stored:
             found = FeatureStatistics(stored["means"], stored["directions"], stored["variances"], float(stored["rest"]))
     except (KeyError, ValueError, OSError) as error:
@@ -191,19 +197,19 @@ def read_detector(folder: Path, rule: OutOfDistribution) -> Detector:
     return Detector(rule, found)
 
 
-def _unit(features: Floats) -> NDArray[np.float64]:
-    """Return features (n, ...) as (n, d) of length 1."""
+def _normalise(features: Floats) -> NDArray[np.float64]:
+    """Return features (n, ...) flattened to (n, d) and scaled to length 1."""
     flat = np.asarray(features, np.float64).reshape(len(features), -1)
     return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _MIN), np.float64)
 
 
-def _squared(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_squared_distances(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the squared distances (m, k) of points (m, d) and (k, d)."""
     lengths = np.square(one).sum(axis=1)[:, None] + np.square(other).sum(axis=1)
     return np.asarray(lengths - 2 * one @ other.T, np.float64)
 
 
-def _principal(centred: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _find_principal_directions(centred: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the directions (r, d) in which features vary most, and the variance (r,) along each, the largest first."""
     count, width = centred.shape
     small = count < width
@@ -217,7 +223,9 @@ def _principal(centred: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     return directions / np.maximum(lengths, _MIN), values[order]
 
 
-def _shrinkage(centred: NDArray[np.float64]) -> float:
+def _compute_shrinkage(centred: NDArray[np.float64]) -> float:
+    """Return the share of the covariance that is replaced by its mean variance (Ledoit and Wolf 2004)."""
+    # Imported here: scikit-learn takes a second, and opening a model doesn't need it.
     from sklearn.covariance import ledoit_wolf_shrinkage
 
     return float(ledoit_wolf_shrinkage(centred, assume_centered=True))

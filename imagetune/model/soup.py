@@ -1,4 +1,4 @@
-"""The mean of several models' weights, and which models to take into it."""
+"""Model soups (Wortsman et al. 2022): the mean of several models' weights, and the greedy choice of models."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 Weights = Sequence[NDArray[Any]]
 Rank = tuple[float, ...]
-"""How good a model is: larger is better, the first number decides, the next ones break ties."""
+"""Rank of a model, larger is better: the first number decides, the others break ties."""
 
 
 @dataclass(frozen=True)
 class SoupStep:
-    """One model tried in the soup.
+    """A step of the greedy soup: one model tried in the mean.
 
     Attributes:
-        added: Position of the model.
-        members: The models whose mean was tried, it included.
-        rank: How good that mean is.
-        kept: Whether it stayed in.
+        added: Position of the model that was tried.
+        members: Positions of the models whose mean was tried, that model included.
+        rank: Rank of that mean.
+        kept: Whether the model stayed in the soup.
     """
 
     added: int
@@ -34,7 +34,7 @@ class SoupStep:
 def mean_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
     """Return the mean of the weights of models of one architecture.
 
-    Sums are taken in float64, so that the mean of equal models is that model, to the last bit.
+    Sums are in float64, so that the mean of equal models is that model to the last bit.
 
     Args:
         members: For each model its arrays, in the same order and of the same shapes. Arrays that are not floating
@@ -53,14 +53,14 @@ def mean_weights(members: Sequence[Weights]) -> list[NDArray[Any]]:
 
 
 def greedy_soup(ranks: Sequence[Rank], rank_of: Callable[[tuple[int, ...]], Rank]) -> tuple[SoupStep, ...]:
-    """Choose the models whose weights are averaged: the greedy soup of Wortsman et al. (2022, arXiv 2203.05482).
+    """Return the steps of the greedy soup: which models' weights are averaged (Wortsman et al. 2022, arXiv 2203.05482).
 
-    The models are tried from the best to the worst; one stays in when the mean with it is at least as good as without.
-    So the soup is never worse than the best model, by what it is chosen by.
+    Models are tried from best to worst; one stays in when the mean with it is at least as good as without. So the soup
+    is never worse than the best model, on the images that it is chosen on.
 
     Args:
-        ranks: How good each model is by itself; of equals the earlier one counts as better.
-        rank_of: How good the mean of some models, by position, is; asked for two models and more.
+        ranks: Rank of each model by itself; of equal ones the earlier counts as better.
+        rank_of: Returns the rank of the mean of the models at some positions; called for two models and more.
 
     Returns:
         A step for each model, in the order in which they were tried; the first is the best model, which stays.
@@ -68,14 +68,14 @@ def greedy_soup(ranks: Sequence[Rank], rank_of: Callable[[tuple[int, ...]], Rank
     best, *others = sorted(range(len(ranks)), key=lambda index: ranks[index], reverse=True)
     steps = [SoupStep(best, (best,), ranks[best], kept=True)]
     kept: tuple[int, ...] = (best,)
-    standing = ranks[best]
+    best_rank = ranks[best]
     for index in others:
         tried = (*kept, index)
         rank = rank_of(tried)
-        stays = rank >= standing
+        stays = rank >= best_rank
         steps.append(SoupStep(index, tried, rank, stays))
         if stays:
-            kept, standing = tried, rank
+            kept, best_rank = tried, rank
     return tuple(steps)
 
 
@@ -91,5 +91,5 @@ def _mean(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _is_floating(array: NDArray[Any]) -> bool:
-    # bfloat16 is an extension type, whose kind is V; everything else but whole numbers has the kind f.
+    # bfloat16 is an extension type, whose kind is V, so integers and booleans are excluded instead.
     return array.dtype.kind not in "iub"

@@ -1,4 +1,4 @@
-"""A model cut in two behind its frozen part: from images to features, and from features to the prediction."""
+"""Splitting a model at the end of its frozen layers: images to features, and features to predictions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from imagetune.model.backbones.table import Backbone
 from imagetune.model.build import LOGITS, POOLING, backbone_of
 from imagetune.model.trainable import block_ends, chosen_layers
 
+# By whole model, weakly: a model must be freed when nothing else uses it.
 _lower_parts: WeakKeyDictionary[keras.Model, keras.Model] = WeakKeyDictionary()
-# Ends of the names of layers' settings that don't change what a trained layer outputs.
-_OF_LEARNING = ("name", "trainable", "regularizer", "initializer", "constraint")
+# Suffixes of layer settings that don't change the output of a layer with given weights.
+_TRAINING_SETTINGS = ("name", "trainable", "regularizer", "initializer", "constraint")
 
 
 @dataclass(frozen=True)
 class Halves:
-    """A model in two parts, which share its layers and so its weights.
+    """A model split in two parts, which share its layers and therefore its weights.
 
     Attributes:
-        boundary: ``pooling``, or the block behind whose output the model is cut.
-        lower: Images (batch, height, width, 3), 0..255, to features (batch, ...).
-        logits: Features to logits (batch, outputs).
-        predictions: Features to what the whole model predicts (batch, outputs).
+        boundary: ``pooling``, or the block after which the model is split.
+        lower: Model from images (batch, height, width, 3), 0..255, to features (batch, ...).
+        logits: Model from features to logits (batch, outputs).
+        predictions: Model from features to the whole model's predictions (batch, outputs).
     """
 
     boundary: str
@@ -40,21 +41,21 @@ class Halves:
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Shape of an image's features."""
+        """Shape of the features of one image."""
         return tuple(int(size) for size in self.lower.output_shape[1:])
 
 
 def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return where a model can be cut so that nothing that learns lies below, input to output.
+    """Return the places where a model can be split with only frozen layers below, from input to output.
 
     Args:
-        model: Made by ``build_model``.
-        backbone: What it is built on.
-        unfreeze: What of the backbone learns, as in a stage of the recipe.
+        model: A model made by ``build_model``.
+        backbone: Its row in the table.
+        unfreeze: Trainable part of the backbone, as in a stage of the recipe.
 
     Returns:
-        Names of blocks, the last one ``pooling`` where the whole backbone is frozen. Not every one need be the only way
-        through the network; `cut_model` tells.
+        Names of blocks, the last one ``pooling`` where the whole backbone is frozen. Skip connections may lead around
+        some of them, which only `cut_model` finds out.
 
     Raises:
         RecipeError: ``unfreeze`` names what the backbone doesn't have.
@@ -70,18 +71,18 @@ def frozen_boundaries(model: keras.Model, backbone: Backbone, unfreeze: str | tu
 
 
 def cut_model(model: keras.Model, backbone: Backbone, boundary: str) -> Halves | None:
-    """Cut a model behind a block or behind the pooling of its head.
+    """Return a model split after a block or after the pooling of its head.
 
     Args:
-        model: Made by ``build_model``.
-        backbone: What it is built on.
+        model: A model made by ``build_model``.
+        backbone: Its row in the table.
         boundary: A name from `frozen_boundaries`.
 
     Returns:
-        The two parts; None where other ways lead around that block.
+        The two parts; None where skip connections lead around that block.
     """
     if boundary == POOLING:
-        return _halves(boundary, _up_to_pooling(model), None, model)
+        return _build_halves(boundary, _build_pooled_model(model), None, model)
     network = backbone_of(model)
     end = next(tensor for block, _, tensor in block_ends(model, backbone) if block == boundary)
     try:
@@ -89,13 +90,13 @@ def cut_model(model: keras.Model, backbone: Backbone, boundary: str) -> Halves |
     except ValueError:  # Keras: the output can't be computed from this tensor alone
         return None
     features = keras.Model(network.input, end)(preprocess(model.input, backbone.preprocessing))
-    return _halves(boundary, keras.Model(model.input, features, name="lower"), upper, model)
+    return _build_halves(boundary, keras.Model(model.input, features, name="lower"), upper, model)
 
 
 def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of a model's architecture and weights: what its output depends on beside its input."""
+    """Return the SHA-256 of a model's architecture and weights, the key under which its features are cached."""
     digest = hashlib.sha256()
-    digest.update(json.dumps(_architecture(model), sort_keys=True, default=str).encode())
+    digest.update(json.dumps(_describe_layers(model), sort_keys=True, default=str).encode())
     for weight in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
         digest.update(f"{value.dtype}{value.shape}".encode())
@@ -103,18 +104,18 @@ def weights_digest(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _up_to_pooling(model: keras.Model) -> keras.Model:
-    """Return the part below the head, the same one each time, so that it is compiled once."""
+def _build_pooled_model(model: keras.Model) -> keras.Model:
+    """Return the model from images to pooled features, the same object each time, so that it is compiled once."""
     if model not in _lower_parts:
         _lower_parts[model] = keras.Model(model.input, model.get_layer(POOLING).output, name="lower")
     return _lower_parts[model]
 
 
-def _halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> Halves:
+def _build_halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model: keras.Model) -> Halves:
     inputs = keras.Input(lower.output_shape[1:], name="features")
     x = inputs if upper is None else upper(inputs)
     logits = None
-    for layer in _head(model, after_pooling=upper is None):
+    for layer in _list_head_layers(model, after_pooling=upper is None):
         x = layer(x)
         if layer.name == LOGITS:
             logits = x
@@ -126,20 +127,20 @@ def _halves(boundary: str, lower: keras.Model, upper: keras.Model | None, model:
     )
 
 
-def _head(model: keras.Model, *, after_pooling: bool) -> Iterator[keras.layers.Layer]:
-    """Yield the layers behind the backbone, a chain."""
+def _list_head_layers(model: keras.Model, *, after_pooling: bool) -> Iterator[keras.layers.Layer]:
+    """Yield the layers after the backbone, which form a chain."""
     names = [layer.name for layer in model.layers]
     first = names.index(POOLING) + 1 if after_pooling else names.index(backbone_of(model).name) + 1
     yield from model.layers[first:]
 
 
-def _architecture(model: keras.Model) -> list[Any]:
-    """Return kind and settings of each layer, as far as its output depends on them when it doesn't learn."""
+def _describe_layers(model: keras.Model) -> list[Any]:
+    """Return class and settings of each layer, those left out that only matter in training."""
     settings: list[Any] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            settings.append(_architecture(layer))
+            settings.append(_describe_layers(layer))
         elif not isinstance(layer, keras.layers.Dropout):
-            config = {key: value for key, value in layer.get_config().items() if not key.endswith(_OF_LEARNING)}
+            config = {key: value for key, value in layer.get_config().items() if not key.endswith(_TRAINING_SETTINGS)}
             settings.append([type(layer).__name__, config])
     return settings

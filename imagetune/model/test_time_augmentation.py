@@ -1,4 +1,4 @@
-"""Views of images for test-time augmentation: other looks at the same image, made without chance."""
+"""Test-time augmentation (TTA): deterministic transforms of images whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.tracking import TTA
+from imagetune.recipe.evaluate import TTA
 
 ZOOM_SHARE = 0.875
 """Share of each side that `zoom_in` keeps: 224 of 256 pixels, the crop that ImageNet models are tested with."""
@@ -18,13 +18,14 @@ Pixels = NDArray[np.uint8]
 
 
 def apply_tta(transform: TTA, images: Pixels) -> Pixels:
-    """Return one transform of every image of a batch.
+    """Return a batch of images, each changed by a transform of test-time augmentation.
 
-    Flips and turns move pixels; turns are counter-clockwise. ``zoom_in`` is the middle of the image, 87.5% of each
-    side, enlarged by bilinear interpolation to the old size; being NumPy, its pixels are the same on every backend.
+    Flips and rotations move pixels; rotations are counter-clockwise. ``zoom_in`` is the centre of the image, 87.5% of
+    each side, enlarged by bilinear interpolation to the old size; being NumPy, its pixels are the same on every
+    backend.
 
     Args:
-        transform: Which transform.
+        transform: Name of the transform.
         images: (batch, height, width, 3) uint8, RGB; square for ``rotate_90`` and ``rotate_270``.
 
     Returns:
@@ -33,29 +34,30 @@ def apply_tta(transform: TTA, images: Pixels) -> Pixels:
     Raises:
         ValueError: The transform would change the shape.
     """
-    seen = _MAKERS[transform](images)
-    if seen.shape != images.shape:
-        raise ValueError(f"{transform} makes {seen.shape} of images of the shape {images.shape}")
-    return np.ascontiguousarray(seen)
+    transformed = _TRANSFORMS[transform](images)
+    if transformed.shape != images.shape:
+        raise ValueError(f"{transform} makes {transformed.shape} of images of the shape {images.shape}")
+    # Flips are views with negative strides, which not every backend takes.
+    return np.ascontiguousarray(transformed)
 
 
 def unfit_tta(tta: Iterable[TTA], image: ImageSettings) -> tuple[TTA, ...]:
-    """Return those of ``TTA transforms`` that an image of this size can't have: quarter turns where it isn't square."""
-    turning = ("rotate_90", "rotate_270") if image.height != image.width else ()
-    return tuple(transform for transform in tta if transform in turning)
+    """Return the transforms that images of this size don't allow: quarter rotations of images that aren't square."""
+    rotations = ("rotate_90", "rotate_270") if image.height != image.width else ()
+    return tuple(transform for transform in tta if transform in rotations)
 
 
-def _turned(quarters: int) -> Callable[[Pixels], Pixels]:
+def _rotate(quarters: int) -> Callable[[Pixels], Pixels]:
     return lambda images: np.rot90(images, quarters, axes=(1, 2))
 
 
-def _zoomed_in(images: Pixels) -> Pixels:
-    rows = _enlarged(images.astype(np.float32), axis=1)
-    return np.rint(_enlarged(rows, axis=2)).astype(np.uint8)
+def _zoom_in(images: Pixels) -> Pixels:
+    rows = _enlarge_centre(images.astype(np.float32), axis=1)
+    return np.rint(_enlarge_centre(rows, axis=2)).astype(np.uint8)
 
 
-def _enlarged(images: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return the middle of one axis, stretched to the whole; pixel centres lie half a pixel from the edges."""
+def _enlarge_centre(images: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return the central part of one axis, stretched to the whole axis by linear interpolation."""
     size = images.shape[axis]
     middle = (size - 1) / 2
     places = middle + (np.arange(size) - middle) * ZOOM_SHARE
@@ -68,11 +70,11 @@ def _enlarged(images: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return stretched
 
 
-_MAKERS: Mapping[TTA, Callable[[Pixels], Pixels]] = {
+_TRANSFORMS: Mapping[TTA, Callable[[Pixels], Pixels]] = {
     "horizontal_flip": lambda images: images[:, :, ::-1],
     "vertical_flip": lambda images: images[:, ::-1],
-    "rotate_90": _turned(1),
-    "rotate_180": _turned(2),
-    "rotate_270": _turned(3),
-    "zoom_in": _zoomed_in,
+    "rotate_90": _rotate(1),
+    "rotate_180": _rotate(2),
+    "rotate_270": _rotate(3),
+    "zoom_in": _zoom_in,
 }

@@ -1,4 +1,4 @@
-"""Which part of the backbone learns: blocks, and what an ``unfreeze`` value makes of them."""
+"""Trainable parameters: the named blocks of a backbone, and freezing and unfreezing them as ``unfreeze`` says."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from imagetune.model.backbones.table import Backbone
 from imagetune.recipe.unfreeze import Unfreeze, parse_unfreeze
 
 WHERE = "unfreeze"
-# Rates of the dropout layers as they were built; they are silent while their block is frozen.
+# Dropout rates as the layers were built with; the layers are silenced while their block is frozen.
 _built_rates: WeakKeyDictionary[keras.layers.Layer, float] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class LayerBlock:
-    """A named run of layers of a backbone.
+    """A block of a backbone: consecutive layers under one name.
 
     Attributes:
         name: Name in ``unfreeze``.
         layers: Names of its layers with weights, from input to output.
-        parameters: Number of their parameters.
+        parameters: Number of the parameters in these layers.
     """
 
     name: str
@@ -38,12 +38,12 @@ class LayerBlock:
 
 @dataclass(frozen=True, slots=True)
 class BlockState:
-    """What of a block learns.
+    """The trainable and frozen parameters of a block.
 
     Attributes:
-        name: The block.
-        layers: Names of the layers that learn.
-        trainable_parameters: Number of parameters that gradients change.
+        name: Name of the block.
+        layers: Names of its trainable layers.
+        trainable_parameters: Number of its trainable parameters.
         parameters: Number of all its parameters.
     """
 
@@ -55,12 +55,12 @@ class BlockState:
 
 @dataclass(frozen=True, slots=True)
 class TrainableSummary:
-    """What a stage trains.
+    """The trainable and frozen parameters of a model in a stage.
 
     Attributes:
-        blocks: The backbone's blocks from input to output.
-        trainable_parameters: Of the whole model, head included.
-        frozen_parameters: The rest, statistics of BatchNorm included.
+        blocks: State of the backbone's blocks, from input to output.
+        trainable_parameters: Number of trainable parameters of the whole model, head included.
+        frozen_parameters: Number of all other parameters, statistics of BatchNorm included.
     """
 
     blocks: tuple[BlockState, ...]
@@ -79,7 +79,7 @@ class _Block:
 
 
 def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of ``model`` from input to output, those of nested models included."""
+    """Yield the layers of a model from input to output, those of nested models in their place."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from leaf_layers(layer)
@@ -95,26 +95,26 @@ def blocks_of(model: keras.Model, backbone: Backbone) -> tuple[LayerBlock, ...]:
         backbone: Its row in the table.
     """
     return tuple(
-        LayerBlock(block.name, tuple(layer.name for layer in block.weighted), _count(block.weighted))
-        for block in _blocks(model, backbone)
+        LayerBlock(block.name, tuple(layer.name for layer in block.weighted), _count_parameters(block.weighted))
+        for block in _build_blocks(model, backbone)
     )
 
 
 def block_ends(model: keras.Model, backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """Yield the blocks from input to output: name, names of the layers, and the Keras tensor that leaves it.
+    """Yield (name, names of its layers, output tensor) of each block, from input to output.
 
     Args:
         model: A model made by ``build_model``, or a backbone made by ``build_backbone``.
         backbone: Its row in the table.
     """
-    block_of = {layer.name: name for name, layers in _top_layers(model, backbone).items() for layer in layers}
+    block_of = {layer.name: name for name, layers in _group_layers(model, backbone).items() for layer in layers}
     ends: dict[str, Any] = {}
     current = ""
-    # A sum of tensors is an operation and no layer; it belongs to the block that it closes.
-    for operation in _network(model, backbone).operations:
+    # A sum of tensors is an operation, not a layer; it belongs to the block that it ends.
+    for operation in _find_network(model, backbone).operations:
         current = block_of.get(operation.name, current)
         ends[current] = operation.output
-    for block in _blocks(model, backbone):
+    for block in _build_blocks(model, backbone):
         yield block.name, tuple(layer.name for layer in block.layers), ends[block.name]
 
 
@@ -126,46 +126,47 @@ def set_trainable(
     batch_norm: Literal["frozen", "train"],
     freeze_head: bool = False,
 ) -> TrainableSummary:
-    """Make the layers named by ``unfreeze`` and the head learn, and nothing else.
+    """Set the layers named by ``unfreeze``, and the head, trainable and freeze all others; return what is trainable.
 
     Compile the model again afterwards, with a new optimizer: Keras keeps the old choice until then. BatchNorm layers
-    are frozen one by one, because calling the backbone with ``training=False`` doesn't stop their statistics. Dropout
-    inside frozen blocks is silenced, so that a frozen backbone gives the same features every epoch.
+    are frozen one by one, because calling the backbone with ``training=False`` doesn't stop their statistics once it
+    is unfrozen. Dropout inside frozen blocks is silenced, so that a frozen backbone gives the same features every
+    epoch.
 
     Args:
         model: A model made by ``build_model``, or a backbone made by ``build_backbone``.
         backbone: Its row in the table.
-        unfreeze: A value as in a stage of the recipe.
-        batch_norm: ``train`` lets the BatchNorm layers of unfrozen blocks learn too.
-        freeze_head: True keeps the head as it is.
+        unfreeze: Trainable part of the backbone, as in a stage of the recipe.
+        batch_norm: ``train`` makes the BatchNorm layers of unfrozen blocks trainable too.
+        freeze_head: Whether the head stays frozen.
 
     Raises:
         RecipeError: A name matches nothing, or there are fewer blocks than asked for.
     """
     chosen = chosen_layers(model, backbone, unfreeze)
-    network = _network(model, backbone)
+    network = _find_network(model, backbone)
     # Setting it on a model sets it on every layer inside, so this comes first.
     network.trainable = bool(chosen)
     for layer in model.layers:
         if model is not network and layer is not network:
             layer.trainable = not freeze_head
-    blocks = _blocks(model, backbone)
+    blocks = _build_blocks(model, backbone)
     for block in blocks:
         for layer in block.layers:
-            still = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "frozen"
-            layer.trainable = layer.name in chosen and not still
+            frozen = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "frozen"
+            layer.trainable = layer.name in chosen and not frozen
         _silence_dropout(block, silent=not any(layer.name in chosen for layer in block.layers))
-    return _summary(model, blocks)
+    return _summarise(model, blocks)
 
 
 def learning_places(model: keras.Model) -> frozenset[int]:
-    """Return the places among the model's weights of all that training may change, moving statistics included."""
-    moving = {id(weight) for layer in leaf_layers(model) if layer.trainable for weight in layer.weights}
-    return frozenset(place for place, weight in enumerate(model.weights) if id(weight) in moving)
+    """Return the positions among the model's weights that training may change, BatchNorm statistics included."""
+    changing = {id(weight) for layer in leaf_layers(model) if layer.trainable for weight in layer.weights}
+    return frozenset(position for position, weight in enumerate(model.weights) if id(weight) in changing)
 
 
 def chosen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[str, ...]) -> frozenset[str]:
-    """Return the names of the backbone's layers that ``unfreeze`` means, BatchNorm included.
+    """Return the names of the backbone's layers that ``unfreeze`` names, BatchNorm included.
 
     Raises:
         RecipeError: A name matches nothing, or there are fewer blocks than asked for.
@@ -174,10 +175,10 @@ def chosen_layers(model: keras.Model, backbone: Backbone, unfreeze: str | tuple[
         wanted = parse_unfreeze(unfreeze)
     except ValueError as error:
         raise RecipeError(str(error), where=WHERE) from error
-    return frozenset(_resolve(wanted, blocks_of(model, backbone), backbone))
+    return frozenset(_resolve_layers(wanted, blocks_of(model, backbone), backbone))
 
 
-def _resolve(wanted: Unfreeze, blocks: Sequence[LayerBlock], backbone: Backbone) -> list[str]:
+def _resolve_layers(wanted: Unfreeze, blocks: Sequence[LayerBlock], backbone: Backbone) -> list[str]:
     layers = [name for block in blocks for name in block.layers]
     if wanted.everything:
         return layers
@@ -188,12 +189,13 @@ def _resolve(wanted: Unfreeze, blocks: Sequence[LayerBlock], backbone: Backbone)
             raise RecipeError(what, where=WHERE, hint="ask for fewer, or write `all`")
         return [name for block in blocks[-wanted.last_blocks :] for name in block.layers]
     if wanted.last_fraction:
+        # Rounded up: a small share of a small network still trains a layer.
         return layers[-math.ceil(wanted.last_fraction * len(layers)) :]
-    return [name for pattern in wanted.names for name in _matching(pattern, blocks, backbone)]
+    return [name for pattern in wanted.names for name in _match_names(pattern, blocks, backbone)]
 
 
-def _matching(pattern: str, blocks: Sequence[LayerBlock], backbone: Backbone) -> list[str]:
-    """Return the layers of the blocks, else the layers, whose name matches a shell pattern."""
+def _match_names(pattern: str, blocks: Sequence[LayerBlock], backbone: Backbone) -> list[str]:
+    """Return the names of the layers in blocks, or else of the single layers, that match a shell pattern."""
     of_blocks = [name for block in blocks if fnmatch.fnmatchcase(block.name, pattern) for name in block.layers]
     found = of_blocks or [name for block in blocks for name in block.layers if fnmatch.fnmatchcase(name, pattern)]
     if not found:
@@ -204,11 +206,11 @@ def _matching(pattern: str, blocks: Sequence[LayerBlock], backbone: Backbone) ->
     return found
 
 
-def _network(model: keras.Model, backbone: Backbone) -> keras.Model:
+def _find_network(model: keras.Model, backbone: Backbone) -> keras.Model:
     return model if model.name == backbone.name else model.get_layer(backbone.name)
 
 
-def _blocks(model: keras.Model, backbone: Backbone) -> list[_Block]:
+def _build_blocks(model: keras.Model, backbone: Backbone) -> list[_Block]:
     return [
         _Block(
             name,
@@ -218,13 +220,15 @@ def _blocks(model: keras.Model, backbone: Backbone) -> list[_Block]:
                 for inside in (leaf_layers(layer) if isinstance(layer, keras.Model) else [layer])
             ),
         )
-        for name, layers in _top_layers(model, backbone).items()
+        for name, layers in _group_layers(model, backbone).items()
     ]
 
 
-def _top_layers(model: keras.Model, backbone: Backbone) -> dict[str, list[keras.layers.Layer]]:
-    """Return the backbone's own layers by block, nested models whole."""
-    layers = [layer for layer in _network(model, backbone).layers if not isinstance(layer, keras.layers.InputLayer)]
+def _group_layers(model: keras.Model, backbone: Backbone) -> dict[str, list[keras.layers.Layer]]:
+    """Return the layers at the top of the backbone by block; nested models count as one layer."""
+    layers = [
+        layer for layer in _find_network(model, backbone).layers if not isinstance(layer, keras.layers.InputLayer)
+    ]
     names = backbone.scheme.assign([layer.name for layer in layers])
     members: dict[str, list[keras.layers.Layer]] = {}
     for layer, name in zip(layers, names, strict=True):
@@ -239,19 +243,23 @@ def _silence_dropout(block: _Block, *, silent: bool) -> None:
             layer.rate = 0.0 if silent else built
 
 
-def _summary(model: keras.Model, blocks: Sequence[_Block]) -> TrainableSummary:
+def _summarise(model: keras.Model, blocks: Sequence[_Block]) -> TrainableSummary:
     states = []
     for block in blocks:
-        learning = [layer for layer in block.weighted if layer.trainable]
-        trained = sum(_size(weight) for layer in learning for weight in layer.trainable_weights)
-        states.append(BlockState(block.name, tuple(layer.name for layer in learning), trained, _count(block.weighted)))
-    trainable = sum(_size(weight) for weight in model.trainable_weights)
+        trainable_layers = [layer for layer in block.weighted if layer.trainable]
+        trained = sum(_count_values(weight) for layer in trainable_layers for weight in layer.trainable_weights)
+        states.append(
+            BlockState(
+                block.name, tuple(layer.name for layer in trainable_layers), trained, _count_parameters(block.weighted)
+            )
+        )
+    trainable = sum(_count_values(weight) for weight in model.trainable_weights)
     return TrainableSummary(tuple(states), trainable, model.count_params() - trainable)
 
 
-def _count(layers: Sequence[keras.layers.Layer]) -> int:
-    return sum(_size(weight) for layer in layers for weight in layer.weights)
+def _count_parameters(layers: Sequence[keras.layers.Layer]) -> int:
+    return sum(_count_values(weight) for layer in layers for weight in layer.weights)
 
 
-def _size(weight: keras.Variable) -> int:
+def _count_values(weight: keras.Variable) -> int:
     return math.prod(weight.shape)

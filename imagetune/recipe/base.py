@@ -1,4 +1,4 @@
-"""What every recipe section shares."""
+"""Base class and field types of all recipe sections."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A frozen part of a recipe: values only, every key described, unknown keys refused."""
+    """Base of a recipe's sections: frozen and strict pydantic models that refuse unknown keys.
 
+    Attribute docstrings become the descriptions in ``imagetune recipe schema``.
+    """
+
+    # Strict, as YAML scalars have their types already: a quoted "8" is text and no number.
     model_config = ConfigDict(
         strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )

@@ -1,4 +1,4 @@
-"""The ``card`` section: what only people know of a model."""
+"""The ``card`` section: statements for the model card that only people can make."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from imagetune.recipe.base import Section, Sequence
 
 
 class CardConfig(Section):
-    """Sentences for the model card; everything else on it is measured."""
+    """Statements for the model card (Mitchell et al. 2019); everything else on the card is measured."""
 
     owners: Sequence[str] = ()
-    """Who predictions for the model, and how to reach them."""
+    """People or teams that answer for the model, and how to reach them."""
     intended_use: str = ""
-    """What the model is for, and by whom it is used."""
+    """What the model is for, and who uses it."""
     out_of_scope: str = ""
-    """What it must not be used for."""
+    """What the model must not be used for."""
     limitations: str = ""
-    """What is known to go wrong, and for whom."""
+    """Known failures of the model, and whom they affect."""
     data_origin: str = ""
-    """Where the images come from, who labelled them, and under which licence or consent."""
+    """Where the images come from, who labelled them, and the licence or consent under which they are used."""
     license: str = ""
-    """Licence of the model."""
+    """Licence under which the model may be used."""

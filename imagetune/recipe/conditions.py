@@ -1,4 +1,4 @@
-"""Conditional spaces: which spaces a setting leaves in force, and what is wrong with a condition."""
+"""Conditional search spaces (``when:``): which spaces are active under given values, and checks of the conditions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from imagetune.recipe.problems import did_you_mean, dotted, list_some, shown
 from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value, index_of
 
 Spaces = Mapping[NodePath, Space]
-# The spaces that must be in force with one of these values.
+# The search spaces that must be active with one of these values.
 Conditions = Mapping[NodePath, tuple[Value, ...]]
 
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
 def conditions_of(spaces: Spaces, path: NodePath) -> Conditions:
-    """Return the conditions of a space by path, from spaces that `check_conditions` has passed."""
+    """Return the conditions of a search space by path, from spaces that `check_conditions` has passed."""
     found = {_find(spaces, name): wanted for name, wanted in spaces[path].when.items()}
     return {parent: wanted for parent, wanted in found.items() if parent is not None}
 
 
 def parents_first(spaces: Spaces) -> list[NodePath]:
-    """Return the paths in an order in which each comes after those that its conditions name."""
+    """Return the paths of the search spaces in topological order: each after those that its conditions name."""
     seen: set[NodePath] = set()
     order: list[NodePath] = []
 
@@ -41,11 +41,11 @@ def parents_first(spaces: Spaces) -> list[NodePath]:
 
 
 def in_force(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath, Value]:
-    """Return the values of the spaces that are in force, in the order of the spaces.
+    """Return the values of the active search spaces, in the order of the spaces.
 
     Args:
-        spaces: All spaces.
-        values: A value for at least every space that is in force.
+        spaces: All search spaces.
+        values: A value for at least every active space.
     """
     kept: dict[NodePath, Value] = {}
     for path in parents_first(spaces):
@@ -55,42 +55,42 @@ def in_force(spaces: Spaces, values: Mapping[NodePath, Value]) -> dict[NodePath,
 
 
 def is_met(spaces: Spaces, path: NodePath, values: Mapping[NodePath, Value]) -> bool:
-    """Tell whether a space is in force.
+    """Return whether a search space is active: whether its conditions are met.
 
     Args:
-        spaces: All spaces.
-        path: Of the one in question.
-        values: The values, in force all of them, of the spaces that it depends on.
+        spaces: All search spaces.
+        path: Path of the space in question.
+        values: Values of the active spaces among those that it depends on.
     """
     conditions = conditions_of(spaces, path)
-    return all(parent in values and _among(wanted, values[parent]) for parent, wanted in conditions.items())
+    return all(parent in values and _is_among(wanted, values[parent]) for parent, wanted in conditions.items())
 
 
 def settings_with(spaces: Spaces, path: NodePath, value: Value) -> dict[NodePath, Value]:
-    """Return the fewest values that bring a space into force with a value.
+    """Return the smallest set of values that makes a search space active with a value.
 
-    Where its conditions allow several values of another space, that has its default if it is one of them, else the
+    Where its conditions allow several values of another space, its default is taken if it is one of them, else the
     first.
     """
     settings = {path: value}
     for parent, wanted in conditions_of(spaces, path).items():
         fallback = spaces[parent].fallback
-        settings = {**settings_with(spaces, parent, fallback if _among(wanted, fallback) else wanted[0]), **settings}
+        settings = {**settings_with(spaces, parent, fallback if _is_among(wanted, fallback) else wanted[0]), **settings}
     return settings
 
 
 def settle_conditions(spaces: Spaces, fixed: Mapping[NodePath, Value]) -> dict[NodePath, Space]:
-    """Return the spaces that may still come into force where an override has fixed some that others depend on.
+    """Return the search spaces that may still become active where overrides have fixed some that others depend on.
 
     Args:
-        spaces: The spaces that are left.
-        fixed: The value, by path, of what was a space in the file.
+        spaces: The search spaces that are left.
+        fixed: Values by path of the spaces in the file that overrides have replaced.
     """
     kept: dict[NodePath, Space] = {}
     dropped: set[NodePath] = set()
     for path in parents_first(spaces):
         settled = {name: at for name in spaces[path].when if (at := _find([*fixed, *dropped], name)) is not None}
-        if all(at in fixed and _among(spaces[path].when[name], fixed[at]) for name, at in settled.items()):
+        if all(at in fixed and _is_among(spaces[path].when[name], fixed[at]) for name, at in settled.items()):
             left = {name: wanted for name, wanted in spaces[path].when.items() if name not in settled}
             kept[path] = spaces[path].model_copy(update={"when": left})
         else:
@@ -99,55 +99,56 @@ def settle_conditions(spaces: Spaces, fixed: Mapping[NodePath, Value]) -> dict[N
 
 
 def check_conditions(spaces: Spaces, document: Document) -> None:
-    """Check every ``when``.
+    """Check the conditions of all search spaces of a recipe.
 
     Args:
-        spaces: All spaces of a recipe.
-        document: Where they stand.
+        spaces: All search spaces of a recipe.
+        document: The recipe file, for line and column.
 
     Raises:
-        RecipeError: A condition names no space, one of numbers between which there are others, a value that the space
-            hasn't, or leads back to its own space.
+        RecipeError: A condition names no search space, a space of real numbers, or a value that the space doesn't have;
+            or conditions form a cycle.
     """
-    errors = [error for path in spaces for error in _errors_of(spaces, path, document)]
-    errors = errors or [error for path in spaces for error in _circles(spaces, path, document)]
+    errors = [error for path in spaces for error in _find_errors(spaces, path, document)]
+    # Cycles are looked for last: they can't be followed through a condition that names nothing.
+    errors = errors or [error for path in spaces for error in _find_cycles(spaces, path, document)]
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
 
 
-def _errors_of(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
+def _find_errors(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
     for name, wanted in spaces[path].when.items():
         where = f"{document.where((*path, 'when', name))} {dotted(path)}".strip()
         parent = _find(spaces, name)
         if parent is None:
             others = [dotted(other) for other in spaces if other != path]
             hint = did_you_mean(name, others) if others else "leave `when` out: nothing else is searched"
-            what = f"search space: when names {name!r}, which {_told_place(document, name)}"
+            what = f"search space: when names {name!r}, which {_describe_value(document, name)}"
             yield RecipeError(what, where=where, hint=hint)
             continue
         space = spaces[parent]
         if not isinstance(space, (ChoiceSpace, IntSpace)):
             what = f"search space: {name} is searched by {space.search}, which hardly ever gives the same value twice"
-            yield RecipeError(what, where=where, hint="a condition names a choice or int space")
+            yield RecipeError(what, where=where, hint="make it a choice or int space")
             continue
         for value in wanted:
-            if not _offers(space, value):
+            if not _has_value(space, value):
                 what = f"search space: {shown(value)} is not among the values of {name}"
                 yield RecipeError(
                     what,
                     where=where,
-                    hint=_guess(value, space.values if isinstance(space, ChoiceSpace) else space.points),
+                    hint=_suggest_value(value, space.values if isinstance(space, ChoiceSpace) else space.points),
                 )
 
 
-def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
-    """Yield an error for a space whose conditions lead back to it."""
+def _find_cycles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[RecipeError]:
+    """Yield an error for a search space whose conditions form a cycle back to it."""
     waiting, seen = [*conditions_of(spaces, path)], set[NodePath]()
     while waiting:
         parent = waiting.pop()
         if parent == path:
             where = f"{document.where((*path, 'when'))} {dotted(path)}".strip()
-            what = "search space: its conditions lead back to itself, so that none of them could come first"
+            what = "search space: its conditions form a cycle back to itself"
             yield RecipeError(what, where=where, hint="leave one of the conditions out")
             return
         if parent not in seen:
@@ -155,32 +156,34 @@ def _circles(spaces: Spaces, path: NodePath, document: Document) -> Iterator[Rec
             waiting.extend(conditions_of(spaces, parent))
 
 
-def _told_place(document: Document, name: str) -> str:
-    value = value_at(document.root, tuple(int(part) if part.isdigit() else part for part in _plain(name).split(".")))
-    return "is no search space" if value is None else f"is {shown(value)} and no search space"
+def _describe_value(document: Document, name: str) -> str:
+    value = value_at(
+        document.root, tuple(int(part) if part.isdigit() else part for part in _drop_brackets(name).split("."))
+    )
+    return "is not a search space" if value is None else f"is {shown(value)}, not a search space"
 
 
-def _offers(space: ChoiceSpace | IntSpace, value: Value) -> bool:
+def _has_value(space: ChoiceSpace | IntSpace, value: Value) -> bool:
     if isinstance(space, ChoiceSpace):
         return index_of(space.values, value) is not None
     return isinstance(value, int) and not isinstance(value, bool) and value in space.points
 
 
-def _guess(value: Value, offered: Sequence[Value]) -> str:
+def _suggest_value(value: Value, offered: Sequence[Value]) -> str:
     if isinstance(value, str):
         return did_you_mean(value, (other for other in offered if isinstance(other, str)))
     return f"available: {list_some(map(shown, offered))}"
 
 
 def _find(spaces: Iterable[NodePath], name: str) -> NodePath | None:
-    """Return the space that ``train.stages.1.unfreeze`` or ``train.stages[1].unfreeze`` names."""
-    wanted = _plain(name)
+    """Return the path of the search space that ``train.stages.1.unfreeze`` or ``train.stages[1].unfreeze`` names."""
+    wanted = _drop_brackets(name)
     return next((path for path in spaces if ".".join(map(str, path)) == wanted), None)
 
 
-def _plain(name: str) -> str:
+def _drop_brackets(name: str) -> str:
     return _INDEX.sub(r".\1", name)
 
 
-def _among(values: tuple[Value, ...], value: Value) -> bool:
+def _is_among(values: tuple[Value, ...], value: Value) -> bool:
     return index_of(values, value) is not None

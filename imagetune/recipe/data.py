@@ -21,17 +21,18 @@ Task = Literal["single_label", "multi_label", "ordinal", "regression"]
 
 
 class SplitConfig(Section):
-    """Shares of the images kept for validation and test, when the source doesn't say itself."""
+    """How images are split into training, validation and test, where the source doesn't say so itself."""
 
     val: Fraction = 0.15
-    """Share of the images kept for validation: model selection sees them, the weights never do."""
+    """Share of the images kept for validation, 0 to 1: they select the model, and no weight is fitted to them."""
     test: Fraction = 0.2
-    """Share of the images held out for the one final test."""
+    """Share of the images held out for the final test, 0 to 1."""
     method: Literal["hash", "stratified"] = "hash"
-    """`hash`: each image's content (or group) alone decides its split, so it stays there when others are added;
-    class shares hold on average. `stratified`: class shares are exact, and adding images may move a few."""
+    """How images are split. `hash`: each image's content (or group) alone decides its split, so that it stays there
+    when others are added; class shares hold on average. `stratified`: class shares are exact, and adding images may
+    move a few."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Seed of the split, by default the recipe's: with one of its own, the recipe's seed changes only the training."""
+    """Seed of the split; by default the recipe's. With one of its own, the recipe's seed changes only the training."""
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Self:
@@ -41,99 +42,102 @@ class SplitConfig(Section):
 
 
 class ColumnsConfig(Section):
-    """Names of the columns of a CSV or Parquet source."""
+    """Column names of a CSV or Parquet source."""
 
     path: str = "path"
-    """Column with the image's path, relative to the table's folder."""
+    """Column with the path of the image, relative to the table's folder."""
     label: str = "label"
-    """Column with the class name; always read as text."""
+    """Column with the label, always read as text."""
     split: str = "split"
-    """Optional column with train, val or test."""
+    """Optional column with the split of the image: train, val or test."""
     group: str = "group"
-    """Optional column with what must stay on one side of the split: a patient, a film, a shop."""
+    """Optional column with the group of the image, such as a patient, a film or a shop; a group is never split."""
     slices: Sequence[str] = ()
-    """Other columns by whose values the test is looked at: a camera, a site, a time of day."""
+    """Columns whose values define slices of the test, such as a camera, a site or a time of day."""
 
 
 class AuditConfig(Section):
-    """What the check of the images before training does about its findings."""
+    """What the audit of the images before training does about its findings."""
 
     on_leak: Literal["error", "warn", "ignore"] = "error"
-    """The same or nearly the same image in two splits that the source gave."""
+    """What to do about leakage: the same or nearly the same image in two splits that the source gave."""
     on_conflict: Literal["error", "warn", "ignore"] = "warn"
-    """The same image under two labels."""
+    """What to do about the same image under two labels."""
     fail_on: Sequence[str] = ()
-    """Codes of findings that stop the run (exit 3), beside those that on_leak and on_conflict make errors; the codes
-    are listed by `imagetune data check --codes`."""
+    """Codes of findings that stop the run with exit code 3, beside those that on_leak and on_conflict make errors.
+    `imagetune data check --codes` lists the codes."""
     allow: Sequence[str] = ()
-    """Codes of findings that are neither told nor stop anything, because someone has looked at them."""
+    """Codes of findings that are neither reported nor stop the run, because someone has reviewed them."""
     near_duplicates: bool = True
-    """Also look for nearly identical images, and keep each family on one side of a split made here."""
+    """Whether near-duplicate images are looked for, and each group of them kept in one split."""
 
 
 class ImageSettings(Section):
-    """How an image file becomes an array; kept in the model's manifest so that every command does the same."""
+    """How an image file becomes an array; kept in the model's manifest, so that every command does the same."""
 
     height: Pixels
-    """Rows of the array."""
+    """Height of the array in pixels."""
     width: Pixels
-    """Columns of the array."""
+    """Width of the array in pixels."""
     resize: Resize = "pad"
-    """How the aspect ratio is treated."""
+    """How images of another aspect ratio are fitted: padded, cropped or stretched."""
     background: Background = (255, 255, 255)
-    """RGB colour under transparency and around padded images."""
+    """RGB colour, 0 to 255 each, under transparency and around padded images."""
 
 
 class DataConfig(Section):
-    """Images, labels and splits."""
+    """Where images and labels come from, and how images are split, resized, augmented and cached."""
 
     source: str
-    """A folder of class folders, a folder already split into train/val/test, a folder of images with a NAME.json
-    beside each ({"label": ...}, {"labels": [...]} or {"value": ...}), or a .csv or .parquet table with
-    path,label[,split,group]. Relative to the recipe's folder."""
+    """The images and labels, relative to the recipe's folder: a folder of class folders, a folder already split into
+    train/val/test, a folder of images with a NAME.json beside each ({"label": ...}, {"labels": [...]} or
+    {"value": ...}), or a .csv or .parquet table with the columns path,label[,split,group]."""
     task: Task = "single_label"
-    """What a label is: one class of several; any number of classes (`multi_label`: several in a cell, split at
-    label_separator); one of ordered classes (`ordinal`, whose order `classes` gives); a number (`regression`)."""
+    """What a label is: one class of several (`single_label`), any number of classes (`multi_label`), one of several
+    ordered classes (`ordinal`, in the order of `classes`), or a number (`regression`)."""
     label_separator: Annotated[str, Field(min_length=1)] = ";"
-    """What stands between the labels of an image in a table, for multi_label."""
+    """Text between the labels of an image in a table, for multi_label."""
     image_size: ImageSize = 224
-    """Height and width in pixels: one number, or [height, width]."""
+    """Height and width in pixels, 8 to 4096: one number for both, or [height, width]."""
     resize: Resize = "pad"
-    """`pad` keeps the whole image and its shape; `crop` fills the frame and cuts the longer side; `squash`
-    stretches."""
+    """How images of another aspect ratio are fitted: `pad` keeps the whole image and its shape, `crop` fills the frame
+    and cuts the longer side, `squash` stretches."""
     background: Background = (255, 255, 255)
-    """RGB colour under transparency and around padded images."""
+    """RGB colour, 0 to 255 each, under transparency and around padded images; white by default."""
     split: SplitConfig = SplitConfig()
-    """Shares kept for validation and test, when the source doesn't say itself."""
+    """How images are split, where the source doesn't say so itself."""
     columns: ColumnsConfig = ColumnsConfig()
-    """Column names of a table."""
+    """Column names of a .csv or .parquet source."""
     classes: Sequence[str] | None = None
-    """The class names to use, in this order; others are left out. By default all that the training split has."""
+    """Class names to use, in this order; images of other classes are left out. By default all classes of the training
+    split are used."""
     augmentation: Augmentation = "light"
-    """A preset of ours or of a plug-in, or a list of albumentations transforms: `- HorizontalFlip: {p: 0.5}`."""
+    """Random augmentation of training images: a preset, a plug-in's name, or a list of albumentations transforms such
+    as `- HorizontalFlip: {p: 0.5}`."""
     audit: AuditConfig = AuditConfig()
-    """The check of the images before training."""
+    """The audit of the images before training."""
     on_bad_image: Literal["skip", "error"] = "skip"
-    """An image that can't be decoded: leave it out and count it, or stop."""
+    """What to do about an image that can't be decoded: `skip` leaves it out and counts it, `error` stops the run."""
     max_pixels: PositiveInt = 100_000_000
-    """Images with more pixels than this are refused from their header, unread."""
+    """Largest number of pixels of an image; larger ones are refused by their header, before they are decoded."""
     workers: NonNegativeInt | Literal["auto"] = "auto"
-    """Processes that decode and augment; 0 does it in the main process."""
+    """Number of processes that decode and augment images; 0 uses threads of the main process, and `auto` measures which
+    is faster."""
     cache: Literal["auto", "ram", "disk", "off"] = "auto"
-    """Where images are kept, decoded and resized, so that later epochs need not decode them: in memory, on `disk` for
-    later runs too, or nowhere. `auto` decides by room and number of epochs."""
+    """Where decoded and resized images are kept for later epochs: in memory (`ram`), on `disk` for later runs too, or
+    nowhere (`off`). `auto` decides by the free space and the number of epochs."""
     cache_gib: Positive = 20.0
-    """Most disk space in GiB that decoded images and features of all runs may take; what was not used for longest
-    makes room. They lie in the user's cache folder, or in $IMAGETUNE_CACHE."""
+    """Largest disk space in GiB for the decoded images and features of all runs; what was unused for longest makes
+    room. The folder is the user's cache folder, or $IMAGETUNE_CACHE."""
 
     @property
     def cache_bytes(self) -> int:
-        """Most bytes that decoded images and features may take."""
+        """Largest disk space in bytes for decoded images and features."""
         return int(self.cache_gib * 2**30)
 
     @property
     def image(self) -> ImageSettings:
-        """How each image becomes an array."""
+        """Image settings that the keys of this section amount to: how each image becomes an array."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return ImageSettings(height=height, width=width, resize=self.resize, background=self.background)
 

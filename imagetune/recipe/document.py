@@ -1,4 +1,4 @@
-"""YAML as a recipe needs it: 1.2 scalars, no duplicate keys, no code, bounded size, and a line for every key.
+"""YAML parser for recipes: 1.2 scalars, no duplicate keys, no code, bounded size, line and column of every key.
 
 PyYAML's constructors follow YAML 1.1 (``no`` is false, ``1e-4`` is text, ``00123`` is 83), build Python objects and
 expand aliases without bound; only its event parser is used here.
@@ -16,6 +16,7 @@ from imagetune.errors import RecipeError
 
 NodePath = tuple[str | int, ...]
 
+# A recipe takes a page. The bounds keep a hostile file, such as one of aliases of aliases, from exhausting memory.
 MAX_CHARACTERS = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 40
@@ -34,7 +35,7 @@ _PLAIN_TAGS = {None, *(f"{_TAG}{kind}" for kind in ("null", "bool", "int", "floa
 
 @dataclass(frozen=True)
 class Location:
-    """A place in a file; both count from 1."""
+    """Line and column in a file; both count from 1."""
 
     line: int
     column: int
@@ -42,12 +43,12 @@ class Location:
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file.
+    """A parsed recipe file with the line and column of its keys.
 
     Attributes:
-        name: The file's name as the user gave it.
-        root: Plain dicts, lists and scalars.
-        locations: Where each key or list item stands.
+        name: Name of the file as the user wrote it; empty for a mapping.
+        root: Content as plain dicts, lists and scalars.
+        locations: Line and column of each key and list item.
     """
 
     name: str
@@ -55,21 +56,21 @@ class Document:
     locations: dict[NodePath, Location]
 
     def place(self, path: NodePath) -> tuple[int, int]:
-        """Return line and column of ``path``, or of the nearest part of it that the file has; else (0, 0)."""
+        """Return line and column of a path, or of the nearest section around it that the file has; else (0, 0)."""
         for end in range(len(path), -1, -1):
             if found := self.locations.get(path[:end]):
                 return found.line, found.column
         return 0, 0
 
     def where(self, path: NodePath) -> str:
-        """Return ``file:line:column`` of ``path``, as near as the file has it."""
+        """Return ``file:line:column`` of a path, or of the nearest section around it; the file alone without one."""
         line, column = self.place(path)
         return f"{self.name}:{line}:{column}" if line else self.name
 
 
 @dataclass
 class _Open:
-    """A mapping or list whose end has not come yet."""
+    """A mapping or list whose end event has not come yet."""
 
     value: dict[str, Any] | list[Any]
     path: NodePath
@@ -80,6 +81,8 @@ class _Open:
 
 @dataclass
 class _Builder:
+    """Builds plain values and their locations from the events of PyYAML's parser."""
+
     name: str
     stack: list[_Open] = field(default_factory=list)
     anchors: dict[str, tuple[Any, int]] = field(default_factory=dict)
@@ -88,16 +91,17 @@ class _Builder:
     root: Any = None
     documents: int = 0
 
-    def fail(self, mark: Any, what: str, hint: str = "") -> RecipeError:
+    def make_error(self, mark: Any, what: str, hint: str = "") -> RecipeError:
         return RecipeError(what, where=f"{self.name}:{mark.line + 1}:{mark.column + 1}", hint=hint)
 
     def count(self, mark: Any, nodes: int) -> None:
+        """Count values against the bound, those of an alias as often as it is used."""
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            raise self.fail(mark, f"more than {MAX_NODES} values (aliases counted as often as they are used)")
+            raise self.make_error(mark, f"more than {MAX_NODES} values (aliases counted as often as they are used)")
 
     def place(self, mark: Any, value: Any) -> NodePath:
-        """Put a value into the innermost open collection and return its path."""
+        """Put a value into the innermost open mapping or list and return its path."""
         if not self.stack:
             self.root = value
             return ()
@@ -108,7 +112,7 @@ class _Builder:
             self.locations[path] = Location(mark.line + 1, mark.column + 1)
             return path
         if parent.key is None:
-            raise self.fail(mark, "a key must be a word, not a list or mapping")
+            raise self.make_error(mark, "a key must be text, not a list or mapping")
         path = (*parent.path, parent.key)
         parent.value[parent.key] = value
         parent.key = None
@@ -122,8 +126,8 @@ class _Builder:
         path = (*parent.path, event.value)
         if event.value in parent.value:
             first = self.locations[path].line
-            raise self.fail(
-                event.start_mark, f"key {event.value!r} stands twice, first in line {first}", "keep one of the two"
+            raise self.make_error(
+                event.start_mark, f"key {event.value!r} appears twice, first in line {first}", "keep one of the two"
             )
         self.locations[path] = Location(event.start_mark.line + 1, event.start_mark.column + 1)
         parent.key = event.value
@@ -142,15 +146,19 @@ class _Builder:
         if event.tag in _TEXT_TAGS:
             return event.value
         if event.tag not in _PLAIN_TAGS:
-            raise self.fail(event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only")
+            raise self.make_error(
+                event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only"
+            )
         return resolve_scalar(event.value) if event.implicit[0] else event.value
 
     def open(self, event: Any, value: dict[str, Any] | list[Any]) -> None:
         self.count(event.start_mark, 1)
         if event.tag not in _PLAIN_TAGS:
-            raise self.fail(event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only")
+            raise self.make_error(
+                event.start_mark, f"tag {event.tag!r} is not allowed", "a recipe holds plain values only"
+            )
         if len(self.stack) >= MAX_DEPTH:
-            raise self.fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
+            raise self.make_error(event.start_mark, f"nested deeper than {MAX_DEPTH} levels")
         path = self.place(event.start_mark, value)
         self.stack.append(_Open(value, path, event.anchor, self.nodes))
 
@@ -161,9 +169,9 @@ class _Builder:
 
     def alias(self, event: yaml.AliasEvent) -> None:
         if self.wants_key():
-            raise self.fail(event.start_mark, "an alias can't be a key")
+            raise self.make_error(event.start_mark, "an alias can't be a key")
         if event.anchor not in self.anchors:
-            raise self.fail(event.start_mark, f"alias *{event.anchor} has no anchor &{event.anchor} before it")
+            raise self.make_error(event.start_mark, f"alias *{event.anchor} has no anchor &{event.anchor} before it")
         value, nodes = self.anchors[event.anchor]
         self.count(event.start_mark, nodes)
         self.place(event.start_mark, value)
@@ -173,7 +181,7 @@ class _Builder:
             case yaml.DocumentStartEvent():
                 self.documents += 1
                 if self.documents > 1:
-                    raise self.fail(event.start_mark, "a second document starts here", "keep one document a file")
+                    raise self.make_error(event.start_mark, "a second document starts here", "keep one document a file")
             case yaml.ScalarEvent():
                 self.scalar(event)
             case yaml.MappingStartEvent():
@@ -187,10 +195,15 @@ class _Builder:
 
 
 def parse_document(text: str, *, name: str) -> Document:
-    """Parse a recipe's text.
+    """Return the parsed recipe of a YAML text, with the line and column of every key.
+
+    Args:
+        text: Content of the file.
+        name: Name of the file, for messages.
 
     Raises:
-        RecipeError: With ``name:line:column``; also when the root isn't a mapping.
+        RecipeError: With ``name:line:column``: not YAML, too large, a duplicate key, a tag, or a root that is no
+            mapping.
     """
     builder = _Builder(name)
     _feed(builder, text)
@@ -203,18 +216,19 @@ def parse_document(text: str, *, name: str) -> Document:
 
 
 def parse_value(text: str, *, name: str) -> Any:
-    """Parse one value written on the command line, such as ``1e-4``, ``[64, 96]`` or ``linear_probe``."""
+    """Return one value parsed from the command line, such as ``1e-4``, ``[64, 96]`` or ``linear_probe``."""
     builder = _Builder(name)
     _feed(builder, text)
     return builder.root
 
 
 def resolve_scalar(text: str) -> str | bool | int | float | None:
-    """Read a plain scalar by YAML 1.2's core schema; a number with leading zeros stays text."""
+    """Return a plain scalar resolved by the core schema of YAML 1.2; a number with leading zeros stays text."""
     if text in _NULLS:
         return None
     if text in _BOOLS:
         return _BOOLS[text]
+    # Up to 19 digits, which fit into 64 bits; a longer number becomes a float below.
     if _INT.fullmatch(text) and len(text) < 20:
         return int(text)
     if _OTHER_INT.fullmatch(text):
@@ -227,7 +241,7 @@ def resolve_scalar(text: str) -> str | bool | int | float | None:
 
 
 def value_at(node: Any, path: NodePath, absent: Any = None) -> Any:
-    """Return the value at a path of mappings and lists, ``absent`` where there is nothing."""
+    """Return the value at a path of keys and indices; ``absent`` where there is none."""
     for part in path:
         inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
         if not inside:
@@ -239,6 +253,7 @@ def value_at(node: Any, path: NodePath, absent: Any = None) -> Any:
 def _feed(builder: _Builder, text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise RecipeError(f"has {len(text)} characters, the most is {MAX_CHARACTERS}", where=builder.name)
+    # libyaml's parser is much faster, but not every platform's wheel of PyYAML has it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for event in yaml.parse(text, Loader=loader):

@@ -1,4 +1,4 @@
-"""What shapes the loss and the weights of a training: loss, mixing, averaging, teacher."""
+"""Sub-sections of ``train``: loss, mixup and CutMix, weight averaging, distillation and weight penalties."""
 
 from __future__ import annotations
 
@@ -15,59 +15,62 @@ LossName = Annotated[str, NameOf(LOSSES, LOSS_NAMES)]
 
 
 class LossConfig(Section):
-    """What training minimises; a bare name means its defaults."""
+    """Loss that training minimises; a bare name means its defaults."""
 
     name: LossName = "auto"
-    """`auto`: cross_entropy for classes, squared_emd for ordered ones, huber for numbers. `focal` (Lin et al. 2017)
-    plays down what is already right. `mse` and `mae` are for numbers too. Or the name of a plug-in."""
+    """Name of the loss, or of a plug-in. `auto` is cross_entropy for classes, squared_emd for ordered classes and huber
+    for numbers. `focal` (Lin et al. 2017) gives less weight to images that are already predicted correctly. `mse` and
+    `mae` are for numbers too."""
     gamma: NonNegative = 2.0
-    """Focusing power of focal; 0 is cross-entropy."""
+    """Focusing parameter of focal, 0 or more; 0 is cross-entropy."""
     logit_adjustment: NonNegative = 0.0
-    """Share of the classes' log frequencies added to the logits while training (Menon et al. 2021), against
-    imbalance; 1 is the method as published, 0 switches it off."""
+    """Logit adjustment against class imbalance (Menon et al. 2021): the share of the classes' log frequencies that is
+    added to the logits while training. 1 is the method as published, 0 switches it off."""
 
 
 class MixConfig(Section):
-    """Blending images of a batch, and their labels with them; a bare name means its defaults."""
+    """Mixup and CutMix: blending of images and labels in a batch; a bare name means its defaults."""
 
     name: Literal["none", "mixup", "cutmix", "both"] = "none"
-    """`mixup` (Zhang et al. 2018) blends pixels, `cutmix` (Yun et al. 2019) pastes a rectangle, `both` picks one of
-    the two for each batch."""
+    """Kind of blending: `mixup` (Zhang et al. 2018) blends pixels, `cutmix` (Yun et al. 2019) pastes a rectangle,
+    `both` draws one of the two at random for each batch."""
     alpha: Positive = 0.4
-    """Both parameters of the Beta distribution of the blend; larger blends more."""
+    """Both parameters of the Beta distribution of the blending share, above 0; larger ones blend more."""
     probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the batches that are blended."""
+    """Share of the batches that are blended, above 0 and up to 1."""
 
 
 class AverageConfig(Section):
-    """Averaged weights; a bare name means its defaults."""
+    """Weight averaging; a bare name means its defaults."""
 
     name: Literal["none", "ema", "swa"] = "none"
-    """`ema`: an exponential moving average over the steps, which is validated and kept. `swa` (Izmailov et al. 2018):
-    the mean of the weights at the ends of a stage's last epochs, kept if it validates better."""
+    """Kind of averaging. `ema`: an exponential moving average over the steps, which is validated and kept. `swa`
+    (Izmailov et al. 2018): the mean of the weights at the ends of a stage's last epochs, kept if it validates
+    better."""
     decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
-    """Share of the old average that ema keeps each step."""
+    """Decay of ema: the share of the old average that each step keeps, between 0 and 1."""
     last_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of a stage's epochs that swa averages."""
+    """Share of a stage's epochs, counted from its end, that swa averages; above 0 and up to 1."""
 
 
 class TeacherConfig(Section):
-    """A finished run that teaches by its predictions (distillation, Hinton et al. 2015); a bare text is its `run`."""
+    """Distillation (Hinton et al. 2015) from the predictions of a finished run; a bare text is its `run`."""
 
     run: str
-    """Its folder, runs:/ID or models:/NAME/VERSION. It must have the same classes."""
+    """The teacher: a run folder, runs:/ID or models:/NAME/VERSION. It must have the same classes."""
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of the loss that comes from the teacher, the labels giving the rest."""
+    """Share of the loss that comes from the teacher, above 0 and up to 1; the rest comes from the labels."""
     temperature: Positive = 2.0
-    """Softens both sides' probabilities."""
+    """Temperature of both models' probabilities, above 0; values above 1 soften them."""
 
 
 class RegularisationConfig(Section):
-    """What keeps the weights small or near the pretrained ones, beside the optimizer's weight decay."""
+    """Penalties on the trained weights of the backbone, beside the optimizer's weight decay."""
 
     l1: NonNegative = 0.0
-    """L1 penalty on the kernels of the backbone that learn."""
+    """Strength of the L1 penalty on the backbone's trainable kernels, 0 or more; 0 switches it off."""
     l2: NonNegative = 0.0
-    """L2 penalty on the kernels of the backbone that learn."""
+    """Strength of the L2 penalty on the backbone's trainable kernels, 0 or more; 0 switches it off."""
     l2_sp: NonNegative = 0.0
-    """L2 penalty on the distance of the backbone from its pretrained weights (Li et al. 2018)."""
+    """Strength of the L2 penalty on the backbone's distance from its pretrained weights (L2-SP, Li et al. 2018), 0 or
+    more; 0 switches it off."""

@@ -1,4 +1,4 @@
-"""From a recipe file and overrides to a validated, frozen Recipe."""
+"""Loading of recipes: from a file or mapping and overrides to a validated, frozen ``Recipe``."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _DOTTED = re.compile(r"[a-z]\w*(\.\w+|\[\d+\])+")
 _WEIGHT_FILES = (".h5", ".keras")
 
 RecipeSource: TypeAlias = str | Path | Mapping[str, Any] | Recipe
-"""A recipe file, its content as a mapping, or a recipe that has been read."""
+"""A recipe file, its content as a mapping, or a recipe that is already validated."""
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
-"""``KEY=VALUE`` texts with values in YAML, as after ``-o``, or Python values by dotted key."""
+"""``KEY=VALUE`` texts with values in YAML, as after ``-o``; or Python values by dotted key."""
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe and what its file says beyond the values.
+    """A validated recipe with its search spaces and the locations of its keys.
 
     Attributes:
         recipe: The validated values, every search space replaced by its default.
         spaces: The search spaces by path.
         document: The raw values after overrides, with their places in the file.
-        folder: Where relative paths start.
+        folder: Folder that relative paths start from.
     """
 
     recipe: Recipe
@@ -48,11 +48,12 @@ class LoadedRecipe:
     folder: Path
 
     def with_values(self, values: Mapping[NodePath, Any]) -> LoadedRecipe:
-        """Return the recipe with other values at some paths, validated again, and nothing left to search there.
+        """Return the recipe with other values at some paths, validated again and without the search spaces there.
 
         Raises:
-            RecipeError: When the recipe doesn't allow them.
+            RecipeError: A value is not valid at its path.
         """
+        # Copied: trials of a search share one loaded recipe.
         root, locations = copy.deepcopy(self.document.root), self.document.locations
         for path, value in values.items():
             if path in self.spaces:
@@ -64,7 +65,7 @@ class LoadedRecipe:
 
     @contextmanager
     def placing_errors(self) -> Iterator[None]:
-        """Give an error that names a key of the recipe, such as ``train.stages[0].unfreeze``, its place in the file."""
+        """Add ``file:line:column`` to errors of the block that name a key, such as ``train.stages[0].unfreeze``."""
         try:
             yield
         except RecipeError as error:
@@ -75,25 +76,27 @@ class LoadedRecipe:
             raise self.error(path, error.what, hint=error.hint) from error
 
     def error(self, path: NodePath, what: str, *, hint: str = "") -> RecipeError:
-        """Return an error about a value that only a real object could refuse, with its place in the file."""
+        """Return an error about the value at a path, with its ``file:line:column``."""
         return RecipeError(what, where=f"{self.document.where(path)} {dotted(path)}".strip(), hint=hint)
 
 
 def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
-    """Return the validated recipe of a file or a mapping, with what it says beyond the values.
+    """Return the validated recipe of a file or mapping, with its search spaces and the locations of its keys.
 
     Args:
-        source: The YAML file; or the same content as a mapping, or a recipe. Relative paths start at the file's folder,
-            those of a mapping at the working directory.
+        source: A YAML file, the same content as a mapping, or a recipe. Relative paths start from the file's folder,
+            those of a mapping from the working directory.
         overrides: ``KEY=VALUE`` texts as after ``-o``, a key being a dotted path and a value YAML; or Python values by
             dotted key.
 
     Raises:
-        RecipeError: Everything that is wrong, each with ``file:line:column key``, or the key alone in a mapping.
+        RecipeError: The first of all mistakes, the others in ``also``, each with ``file:line:column key``; in a mapping
+            with the key alone.
     """
-    document, folder = _given(source)
+    document, folder = _read_source(source)
+    # Noted before the overrides: where one fixes a space, the conditions that name it must be settled.
     written = list(spaces_below(document.root))
-    for path, value, where in _settings(overrides):
+    for path, value, where in _parse_overrides(overrides):
         _assign(document.root, path, value, Document(where, document.root, {}))
     spaces = take_spaces(document)
     fixed = {path: value_at(document.root, path) for path in written if path not in spaces}
@@ -106,21 +109,21 @@ def load_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe
     return LoadedRecipe(recipe, spaces, document, folder)
 
 
-def _given(source: RecipeSource) -> tuple[Document, Path]:
-    """Return a recipe's raw values with their places in the file, and where its relative paths start."""
+def _read_source(source: RecipeSource) -> tuple[Document, Path]:
+    """Return a recipe's raw values with their locations, and the folder that its relative paths start from."""
     if isinstance(source, (str, Path)):
         path = Path(source)
-        document = parse_document(_read(path), name=str(path))
-        document.root.setdefault("name", _default_name(path))
+        document = parse_document(_read_text(path), name=str(path))
+        document.root.setdefault("name", _build_default_name(path))
         return document, path.absolute().parent
     values = source.model_dump(mode="json") if isinstance(source, Recipe) else plain_values(source, name="")
     if not isinstance(values, dict):
-        what = f"{shown(source)} is no recipe: expected a file's path, or a mapping with keys such as data"
+        what = f"{shown(source)} is not a recipe: expected a file's path, or a mapping with keys such as data"
         raise RecipeError(what, where="recipe")
     return Document("", values, {}), Path.cwd()
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -135,7 +138,8 @@ def _read(path: Path) -> str:
         raise RecipeError("is not UTF-8 text", where=str(path), hint="save it as UTF-8") from error
 
 
-def _default_name(path: Path) -> str:
+def _build_default_name(path: Path) -> str:
+    # It becomes part of the run folder's name, so only what every file system takes is kept.
     return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in path.stem)[:100] or "run"
 
 
@@ -148,16 +152,17 @@ def _validate(document: Document, folder: Path) -> Recipe:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Make paths absolute, so that the resolved recipe means the same from the run folder."""
+    """Return the recipe with absolute paths, so that its copy in the run folder means the same."""
 
     def absolute(run: str) -> str:
-        return run if run.startswith(("runs:/", "models:/")) else _tidy(folder / Path(run).expanduser())
+        return run if run.startswith(("runs:/", "models:/")) else _normalise_path(folder / Path(run).expanduser())
 
     source = folder / Path(recipe.data.source).expanduser()
-    data = recipe.data.model_copy(update={"source": _tidy(source)})
+    data = recipe.data.model_copy(update={"source": _normalise_path(source)})
     weights = recipe.model.weights
+    # A single word such as `imagenet` is a name; whatever has a slash or the ending of a weight file is a path.
     if weights.endswith(_WEIGHT_FILES) or ("/" in weights and not weights.startswith(("runs:/", "models:/"))):
-        weights = _tidy(folder / Path(weights).expanduser())
+        weights = _normalise_path(folder / Path(weights).expanduser())
     model, train = recipe.model.model_copy(update={"weights": weights}), recipe.train
     if train.teacher is not None:
         teacher = train.teacher.model_copy(update={"run": absolute(train.teacher.run)})
@@ -166,8 +171,11 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"data": data, "model": model, "train": train, "search": search})
 
 
-def _tidy(path: Path) -> str:
-    """Drop ``.`` and ``x/..`` from a path without following links."""
+def _normalise_path(path: Path) -> str:
+    """Return a path without ``.`` and ``x/..``.
+
+    Links are not followed, as ``Path.resolve`` would: users read this path again in recipe.yaml.
+    """
     parts: list[str] = []
     for part in path.parts:
         if part == ".." and len(parts) > 1:
@@ -177,8 +185,8 @@ def _tidy(path: Path) -> str:
     return str(Path(*parts))
 
 
-def _settings(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]]:
-    """Yield the path, the value and the place for messages of each override."""
+def _parse_overrides(overrides: Overrides) -> Iterator[tuple[NodePath, Any, str]]:
+    """Yield path, value and location (for messages) of each override."""
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
             yield _key_path(key), plain_values(value, name=key), key
@@ -196,9 +204,9 @@ def _key_path(key: str) -> NodePath:
 
 
 def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document) -> None:
-    """Set ``root[path]``, making sections on the way and writing a preset out when one of its stages is meant."""
+    """Set ``root[path]``, creating missing sections, and expanding a preset where the path names one of its stages."""
     if path[:2] == ("train", "stages") and len(path) > 2:
-        _write_stages_out(root, document)
+        _expand_preset(root, document)
     node: Any = root
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
@@ -207,12 +215,12 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
                 problem = f"{dotted(path[:depth])} has items 0 to {len(node) - 1}, not {part!r}"
                 raise RecipeError(problem, where=document.where(path))
         elif not isinstance(node, dict):
-            problem = f"{dotted(path[:depth])} is the value {node!r}, it has no key {part!r}"
+            problem = f"{dotted(path[:depth])} is the value {node!r}, which has no key {part!r}"
             raise RecipeError(problem, where=document.where(path))
         else:
             part = str(part)  # noqa: PLW2901  (a class called 3 is a key, not an index)
             if depth and is_inside_space(node, part):
-                problem = f"{dotted(path[:depth])} is a search space, so that nothing in it can be set"
+                problem = f"{dotted(path[:depth])} is a search space: no key inside it can be set"
                 raise RecipeError(problem, where=document.where(path), hint="replace it as a whole, or set its default")
         if last:
             node[part] = value
@@ -222,7 +230,7 @@ def _assign(root: dict[str, Any], path: NodePath, value: Any, document: Document
             node = node[part]
 
 
-def _write_stages_out(root: dict[str, Any], document: Document) -> None:
+def _expand_preset(root: dict[str, Any], document: Document) -> None:
     train = root.setdefault("train", {})
     if isinstance(train, dict) and not isinstance(train.get("stages"), list):
         try:

@@ -1,7 +1,7 @@
-"""Every metric, declared once: which tasks have it, which way is better, what it is called and where it can lie.
+"""The table of metrics: each one's tasks, direction, title, range and scale, declared once.
 
-Everything that names, orders, words or ranks metrics asks this table. What computes one is in
-`imagetune.evaluation` (the test, with intervals) and `imagetune.training` (an epoch, from sums over its batches).
+Whatever lists, orders, titles or ranks metrics asks this table. They are computed in `imagetune.evaluation` (the test,
+with intervals) and `imagetune.training` (an epoch, from sums over its batches).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from imagetune.recipe.data import Task
 
-# On which scale an interval is symmetric: as it is; the logarithm, for losses and errors, which are at least 0; the
-# logarithm of what is missing to 1; Fisher's z, for correlations (Metron 1, 1921).
+# Scale on which a metric's interval is symmetric: `plain` is the metric itself; `loss` its logarithm, for losses and
+# errors, which are at least 0; `shortfall` that of 1 minus the metric; `correlation` Fisher's z (Metron 1, 1921).
 Scale: TypeAlias = Literal["plain", "loss", "shortfall", "correlation"]
 Tasks: TypeAlias = tuple[Task, ...]
 
@@ -28,13 +28,13 @@ _LABELS: Tasks = ("single_label", "multi_label", "ordinal")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is to be known of a metric, apart from how it is computed.
+    """A metric's declaration: tasks, direction, titles, range and scale; not how it is computed.
 
     Attributes:
-        name: Its key in recipes and files.
-        title: What heads its column or card.
-        meaning: What it says, beside the title; ``{k}`` is that of the top-k accuracy, ``{unit}`` that of the labels.
-        words: What it is called in a sentence; by default the title.
+        name: Key in recipes and files.
+        title: Heading of its column or card.
+        meaning: Explanation beside the title; ``{k}`` is the k of the top-k accuracy, ``{unit}`` the labels' unit.
+        words: Name within a sentence; by default the title.
         test: Tasks whose test has it.
         epoch: Tasks whose training and validation have it after each epoch.
         per_class: Tasks of which each class, or label, has it.
@@ -42,12 +42,12 @@ class Metric:
         compared: Tasks whose runs are compared by it.
         baselines: Tasks whose baselines are shown with it.
         higher_is_better: False of losses and errors.
-        low: The least it can be.
-        high: The most it can be.
-        scale: On which its interval is symmetric.
-        has_units: It is in the labels' units, where three decimals may be too few or too many.
-        mean_over: ``images`` of the share of images that are right in some way, ``classes`` of a mean over classes,
-            which is as unsure as its small classes.
+        low: Smallest possible value.
+        high: Largest possible value.
+        scale: Scale on which its interval is symmetric.
+        has_units: Whether it is in the labels' units, where three decimals may be too few or too many.
+        mean_over: ``images`` for a share of images that are correct in some way; ``classes`` for a mean over classes,
+            which is as uncertain as its smallest classes.
     """
 
     name: str
@@ -69,31 +69,31 @@ class Metric:
 
     @property
     def in_words(self) -> str:
-        """What it is called in a sentence; ``{k}`` is left to be filled in."""
+        """Name within a sentence; the ``{k}`` of the top-k accuracy is left to be filled in."""
         return self.words or self.heading
 
     @property
     def heading(self) -> str:
-        """Its title in small letters, beside other headings of a table."""
+        """Title in lower case, as a heading of a table."""
         # Abbreviations and single letters keep their capital.
         return self.title[0].lower() + self.title[1:] if self.title[1:2].islower() else self.title
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies between 0 and 1, so that differences are told in points."""
+        """Whether it lies between 0 and 1, so that differences are reported in percentage points."""
         return (self.low, self.high) == (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """Which metric stands for a task where one has to.
+    """The metrics that a task is judged by, where a single one is needed.
 
     Attributes:
-        decides: By which of two runs is better.
-        verdict: By which over-fitting is judged; 1 is its best value.
-        per_class: By which the classes of two runs are compared; of regression ranges of the numbers.
-        per_image: The mean over the images of how wrong each prediction is, or one minus that mean.
-        robustness: By which the loss through corruption is measured.
+        decides: Metric that decides which of two runs is better.
+        verdict: Metric by which over-fitting is judged; its best value is 1.
+        per_class: Metric by which the classes of two runs are compared; for regression, ranges of the target.
+        per_image: Metric that is a mean over images of each prediction's error, or one minus that mean.
+        robustness: Metric whose loss under corruption is measured.
     """
 
     decides: str
@@ -103,7 +103,7 @@ class TaskMetrics:
     robustness: str
 
 
-# The order is that of every list of metrics: what a task has for itself comes before what all tasks with classes have.
+# Every list of metrics has this order: a task's own metrics come before those that all tasks with classes share.
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -161,7 +161,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "quadratic_weighted_kappa",
             "Weighted kappa",
-            "agreement beyond chance, far misses count more",
+            "agreement beyond chance, large errors weigh more",
             test=_ORDINAL,
             cards=_ORDINAL,
             compared=_ORDINAL,
@@ -182,7 +182,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "accuracy",
             "Accuracy",
-            "share of right predictions",
+            "share of correct predictions",
             test=_CLASSES,
             epoch=_LABELS,
             cards=_CLASSES,
@@ -203,7 +203,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "mean_average_precision",
             "Mean average precision",
-            "whatever the thresholds, mean of the classes",
+            "over all thresholds, mean of the classes",
             test=_MULTI,
             cards=_MULTI,
             compared=_MULTI,
@@ -241,11 +241,11 @@ METRICS: Mapping[str, Metric] = {
             baselines=_SINGLE + _MULTI,
             mean_over="classes",
         ),
-        Metric("average_precision", "Average precision", "whatever the threshold", per_class=_MULTI),
+        Metric("average_precision", "Average precision", "over all thresholds", per_class=_MULTI),
         Metric(
             "micro_f1",
             "Micro F1",
-            "each given or missed label counts the same",
+            "every label counts the same",
             test=_MULTI,
             cards=_MULTI,
             compared=_MULTI,
@@ -253,7 +253,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "top_k_accuracy",
             "Top-{k} accuracy",
-            "the true class is among the {k} likeliest",
+            "the true class is among the {k} most probable",
             test=_CLASSES,
             cards=_SINGLE,
             mean_over="images",
@@ -273,7 +273,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "subset_accuracy",
             "Subset accuracy",
-            "share of images all of whose labels are right",
+            "share of images with all labels correct",
             test=_MULTI,
             cards=_MULTI,
             compared=_MULTI,
@@ -306,9 +306,9 @@ TASK_METRICS: Mapping[Task, TaskMetrics] = {
     "regression": TaskMetrics(decides="mae", verdict="r2", per_class="mae", per_image="mae", robustness="mae"),
 }
 
-# Of each task that by which over-fitting is judged.
+# The metrics by which over-fitting is judged, over all tasks.
 VERDICT_METRICS = tuple(dict.fromkeys(metrics.verdict for metrics in TASK_METRICS.values()))
-# Those of any task.
+# The metrics of a test, and of an epoch, over all tasks.
 TEST_METRICS = tuple(name for name, metric in METRICS.items() if metric.test)
 EPOCH_METRICS = tuple(name for name, metric in METRICS.items() if metric.epoch)
 
@@ -316,7 +316,7 @@ if TYPE_CHECKING:
     TestMetric: TypeAlias = str
     EpochMetric: TypeAlias = str
 else:
-    # What a recipe may name; a literal, so that its schema lists them. Type checkers can't compute one.
+    # The names that a recipe may use: a literal, so that its JSON schema lists them. Type checkers can't compute one.
     TestMetric = Literal[TEST_METRICS]
     EpochMetric = Literal[EPOCH_METRICS]
 
@@ -352,17 +352,17 @@ def list_baseline_metrics(task: Task) -> tuple[str, ...]:
 
 
 def is_lower_better(name: str) -> bool:
-    """Return whether less of a metric is better."""
+    """Return whether smaller values of a metric are better."""
     return not METRICS[name].higher_is_better
 
 
 def show_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many decimals; a dash where there is none."""
+    """Return a number with ``digits`` decimals as text; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def show_value(value: float | None, name: str) -> str:
-    """Return a value of a metric as people read it: four digits of one with units, else three decimals."""
+    """Return a metric's value as text: four significant digits where it has units, else three decimals."""
     return f"{value:.4g}" if value is not None and METRICS[name].has_units else show_number(value)
 
 

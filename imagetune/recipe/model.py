@@ -1,4 +1,4 @@
-"""The ``model`` section: backbone, weights and head."""
+"""The ``model`` section: backbone, pretrained weights and head."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 def _with_plugins(schema: dict[str, Any]) -> None:
-    """Name the plug-ins in the JSON schema, as examples: the table of our own is the model's."""
+    """Add the installed plug-ins to the JSON schema as examples.
+
+    The built-in names are not listed here: their table belongs to ``imagetune.model``, which a recipe can't import.
+    """
     schema["examples"] = [DEFAULT_BACKBONE, *plugin_names(BACKBONES)]
 
 
 class HeadConfig(Section):
-    """The new layers on top of the backbone."""
+    """The new layers on top of the backbone, which turn its features into predictions."""
 
     pooling: Literal["avg", "max", "flatten"] = "avg"
-    """How the feature map (height, width, channels) becomes a vector."""
+    """How the feature map (height, width, channels) becomes a vector: its mean or maximum by channel, or all its
+    values."""
     hidden: Sequence[PositiveInt] = ()
-    """Units of hidden layers between pooling and output; none by default."""
+    """Number of units of each hidden layer between pooling and output; by default there is no hidden layer."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-    """Activation of the hidden layers."""
+    """Activation function of the hidden layers."""
     dropout: Fraction = 0.2
-    """Share of features dropped before each dense layer while training."""
+    """Dropout rate before each dense layer while training, 0 to 1; 0 switches dropout off."""
     l1: NonNegative = 0.0
-    """L1 penalty on the kernels of the head."""
+    """Strength of the L1 penalty on the kernels of the head, 0 or more; 0 switches it off."""
     l2: NonNegative = 0.0
-    """L2 penalty on the kernels of the head."""
+    """Strength of the L2 penalty on the kernels of the head, 0 or more; 0 switches it off."""
 
 
 class ModelConfig(Section):
-    """Backbone, weights and head."""
+    """Which network is fine-tuned: its backbone, the weights that it starts from, and its head."""
 
     backbone: Annotated[str, Field(json_schema_extra=_with_plugins)] = DEFAULT_BACKBONE
-    """A name from `imagetune model list`: keras.applications in snake_case, efficientnet_lite0, or a
-    plug-in."""
+    """Name of the backbone, from `imagetune model list`: a model of keras.applications in snake_case,
+    efficientnet_lite0, or a plug-in."""
     weights: str = "imagenet"
-    """`imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file, or an earlier run:
-    its folder, runs:/ID or models:/NAME/VERSION."""
+    """Weights that training starts from: `imagenet`, `random`, `hed` (VGG16 only), a .weights.h5, .keras or .h5 file,
+    or an earlier run, given by its folder, runs:/ID or models:/NAME/VERSION."""
     drop_path: Fraction | None = None
-    """Stochastic depth (Huang et al. 2016): share of the last residual branches dropped an image while training,
-    rising linearly from the first; for EfficientNets and ConvNeXts. By default as the backbone is published."""
+    """Stochastic depth (Huang et al. 2016): the probability, 0 to 1, that the last residual branch is dropped for an
+    image while training; it rises linearly from the first branch. For EfficientNets and ConvNeXts; by default as the
+    backbone was published."""
     head: HeadConfig = HeadConfig()
-    """What is put on top of the backbone."""
+    """The layers on top of the backbone."""

@@ -1,4 +1,4 @@
-"""Values of a Python program as a recipe file would hold them."""
+"""Python values (paths, tuples, NumPy scalars) converted to what a recipe file would hold."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from imagetune.recipe.problems import shown
 
 
 def plain_values(value: Any, *, name: str, depth: int = 0) -> Any:
-    """Return a copy in dicts, lists and scalars: what reading the same recipe from YAML would have given.
+    """Return a copy made of dicts, lists and scalars, as reading the same recipe from YAML would give.
 
     Args:
         value: Mappings, lists, tuples, paths, NumPy scalars and arrays, and scalars; anything else stays as it is, and
-            is refused by the key that it stands at.
+            is refused by the validation of its key.
         name: Dotted key, for messages.
-        depth: How many mappings and lists it is in.
+        depth: Number of mappings and lists around the value.
 
     Raises:
-        RecipeError: A key is neither text nor a whole number, or values hold themselves.
+        RecipeError: A key is neither text nor a whole number, or the nesting is too deep, as in a list that holds
+            itself.
     """
     if depth > MAX_DEPTH:
         raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", where=name)
@@ -42,4 +43,4 @@ def _key(key: Any, name: str) -> str:
     # A class that is called 3 has that name in a file, too.
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return str(key)
-    raise RecipeError(f"{shown(key)} is no key: expected text", where=name or "recipe")
+    raise RecipeError(f"{shown(key)} can't be a key: expected text", where=name or "recipe")

@@ -1,4 +1,4 @@
-"""The type of a recipe's value that names something of ours or a plug-in."""
+"""Field type for a recipe value that names something built in or a plug-in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from imagetune.core.plugins import PluginKind, name_clash, plugin_names
 
 @dataclass(frozen=True)
 class NameOf:
-    """Annotation of a ``str``: one of ours, or of an installed plug-in, which is not imported to check its name.
+    """Annotation of a ``str`` that names something built in or an installed plug-in.
+
+    A plug-in is not imported to check its name: recipes must load instantly.
 
     Mistakes read as those of a ``Literal``, so that the nearest name is suggested, plug-ins included.
 
     Attributes:
-        kind: Where plug-ins are looked for.
-        built_in: Names of ours.
+        kind: Kind of plug-in, which has an entry-point group.
+        built_in: Names of what is built in.
     """
 
     kind: PluginKind
@@ -27,16 +29,16 @@ class NameOf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, ours first."""
+        """All names, the built-in ones first."""
         return (*self.built_in, *(name for name in plugin_names(self.kind) if name not in self.built_in))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._checked)
+        return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"enum": list(self.names), "type": "string"}
 
-    def _checked(self, value: Any) -> str:
+    def _check(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.names:
             quoted = [repr(name) for name in self.names]
             raise PydanticKnownError("literal_error", {"expected": f"{', '.join(quoted[:-1])} or {quoted[-1]}"})

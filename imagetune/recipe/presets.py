@@ -1,4 +1,4 @@
-"""Stage presets, written out as the stages that they stand for."""
+"""Stage presets (linear_probe, head_then_top, lp_ft, gradual, full), expanded into lists of stages."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 from imagetune.core.text import suggest_name
 
-# On three sets of small images a third of this rate was worse in five of six pairs, and no preset was clearly better
-# than the default (docs/strategies.md).
+# On three sets of small images a third of this learning rate was worse in five of six pairs, and no preset was clearly
+# better than the default (docs/strategies.md).
 HEAD_RATE = 3e-3
 DEFAULT_PRESET = "head_then_top"
 
 
 def _stage(name: str, unfreeze: str, epochs: int, share: float) -> dict[str, Any]:
-    """Return a stage whose rate is ``share`` of the head's."""
+    """Return a stage whose learning rate is ``share`` of the head's."""
     return {"name": name, "unfreeze": unfreeze, "epochs": epochs, "learning_rate": share}
 
 
-# The learning rates are shares of the head's rate, HEAD_RATE unless the recipe says otherwise.
+# The learning rates are shares of the head's, HEAD_RATE unless the recipe says otherwise.
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "linear_probe": (_stage("head", "none", 12, 1.0),),
     "head_then_top": (_stage("head", "none", 8, 1.0), _stage("top", "last 3 blocks", 8, 0.1)),
-    # Kumar et al. 2022, arXiv 2202.10054: a good head first, then everything at a small rate.
+    # Kumar et al. 2022, arXiv 2202.10054: a good head first, then everything at a small learning rate, so that random
+    # gradients of a new head don't distort the pretrained features.
     "lp_ft": (_stage("probe", "none", 8, 1.0), _stage("all", "all", 8, 0.03)),
     # Howard and Ruder 2018, arXiv 1801.06146: one block more at a time from the output.
     "gradual": (
@@ -37,7 +38,7 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a preset's name under ``stages``, and the keys that shape it, by a list of stages.
+    """Return a ``train`` section with its preset, and the keys that shape it, expanded into a list of stages.
 
     Args:
         section: A raw ``train`` section.
@@ -50,7 +51,7 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(stages, str):
         for key in ("epochs", "learning_rate"):
             if key in section:
-                raise ValueError(f"`{key}` goes with a preset's name; here each stage says its own {key}")
+                raise ValueError(f"`{key}` goes with a preset's name; in a list, each stage has its own {key}")
         return section
     if stages not in PRESETS:
         guess = suggest_name(stages, PRESETS)
@@ -60,11 +61,11 @@ def expand_stages(section: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in (("epochs", epochs), ("learning_rate", rate)):
         if isinstance(value, dict):
             raise ValueError(f"`{key}` is a search space here, so the preset's stages can't be written out")
-    section["stages"] = [_shaped(stage, epochs, rate) for stage in PRESETS[stages]]
+    section["stages"] = [_shape_stage(stage, epochs, rate) for stage in PRESETS[stages]]
     return section
 
 
-def _shaped(stage: Mapping[str, Any], epochs: Any, head_rate: Any) -> dict[str, Any]:
+def _shape_stage(stage: Mapping[str, Any], epochs: Any, head_rate: Any) -> dict[str, Any]:
     # A value of the wrong type goes through unscaled, so that the schema reports it at its place.
     scalable = isinstance(head_rate, (int, float)) and not isinstance(head_rate, bool)
     rate = float(f"{head_rate * stage['learning_rate']:.6g}") if scalable else head_rate

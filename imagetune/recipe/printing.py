@@ -1,4 +1,4 @@
-"""Recipes as text: the resolved YAML, the differences of two, and the JSON schema for editors."""
+"""Recipes as text: resolved YAML, differences of two recipes, and the JSON schema for editors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from imagetune.recipe.problems import dotted
 from imagetune.recipe.schema import Recipe
 from imagetune.recipe.search import Space
 
-# Sections of a search, and top-level keys, in which the loader finds no use for a space.
+# Sections and top-level keys in which a search space makes no sense: a trial can't change them.
 _WITHOUT_SPACES = {"SearchConfig", "BudgetConfig", "RayConfig"}
 _FIXED_KEYS = {"name", "seed", "evaluate", "tracking", "card", "search"}
-# Sections that may be written as their name alone.
+# Section and key of values that may be written as their name alone.
 _BARE_NAMES = (
     ("StageConfig", "schedule"),
     *(("TrainConfig", key) for key in ("optimizer", "loss", "mix", "average")),
@@ -28,7 +28,7 @@ ABSENT = "(absent)"
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as plain values, every default included."""
+    """Return the recipe as plain JSON values, every default included."""
     return recipe.model_dump(mode="json")
 
 
@@ -38,11 +38,11 @@ def recipe_yaml(recipe: Recipe) -> str:
 
 
 def searchable_yaml(loaded: LoadedRecipe) -> str:
-    """Return a recipe as YAML that reads back to an equal one with the same spaces."""
+    """Return a recipe as YAML that reads back to an equal recipe with the same search spaces."""
     values: Any = recipe_values(loaded.recipe)
     for path in loaded.spaces:
         if value_at(values, path, ABSENT) is ABSENT:
-            # A key of a preset, which the resolved recipe has written out as stages.
+            # A space at a key of a preset, which the resolved recipe has expanded into stages: the file's form is kept.
             section, written = values[str(path[0])], copy.deepcopy(loaded.document.root[str(path[0])])
             section |= {key: value for key, value in written.items() if key == "stages" or key not in section}
     for path, space in loaded.spaces.items():
@@ -51,7 +51,10 @@ def searchable_yaml(loaded: LoadedRecipe) -> str:
 
 
 def flatten(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
-    """Yield ``train.stages[0].epochs`` and value for every scalar; empty lists and mappings count as scalars."""
+    """Yield dotted key (``train.stages[0].epochs``) and value of every scalar.
+
+    Empty lists and mappings count as scalars, or they would vanish.
+    """
     if isinstance(values, Mapping) and values:
         for key, value in values.items():
             yield from flatten(value, (*path, key))
@@ -63,23 +66,24 @@ def flatten(values: Any, path: NodePath = ()) -> Iterator[tuple[str, Any]]:
 
 
 def recipe_differences(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any]]:
-    """Return key, first and second value wherever two recipes differ."""
+    """Return (key, first value, second value) of every key at which two recipes differ."""
     ours, theirs = dict(flatten(recipe_values(first))), dict(flatten(recipe_values(second)))
     keys = [*ours, *(key for key in theirs if key not in ours)]
+    # Types count too: 1, 1.0 and true are equal in Python and mean different things in a recipe.
     pairs = ((key, ours.get(key, ABSENT), theirs.get(key, ABSENT)) for key in keys)
     return [(key, left, right) for key, left, right in pairs if left != right or type(left) is not type(right)]
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of a recipe file: every key with its description, spaces and presets allowed."""
+    """Return the JSON schema of a recipe file: every key with its description, search spaces and presets allowed."""
     schema = Recipe.model_json_schema()
     space = TypeAdapter(Space).json_schema(ref_template="#/$defs/{model}")
     definitions = {**schema["$defs"], **space.pop("$defs")}
     for name, definition in schema["$defs"].items():
         if name not in _WITHOUT_SPACES and "properties" in definition:
-            definition["properties"] = {key: _or_space(value) for key, value in definition["properties"].items()}
+            definition["properties"] = {key: _allow_space(value) for key, value in definition["properties"].items()}
     schema["properties"] = {
-        key: value if key in _FIXED_KEYS else _or_space(value) for key, value in schema["properties"].items()
+        key: value if key in _FIXED_KEYS else _allow_space(value) for key, value in schema["properties"].items()
     }
     for kind in space["discriminator"]["mapping"].values():
         _allow_single_condition(definitions[kind.rsplit("/", 1)[-1]]["properties"]["when"])
@@ -96,28 +100,28 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _or_space(field: dict[str, Any]) -> dict[str, Any]:
-    """Allow a search space in the place of a value, and of every item of a list."""
+def _allow_space(field: dict[str, Any]) -> dict[str, Any]:
+    """Return a field's schema that also allows a search space in the place of the value and of every item of a list."""
     kept: dict[str, Any] = {key: field[key] for key in ("title", "description", "default") if key in field}
     rest = {key: value for key, value in field.items() if key not in kept}
-    choices = [_with_space_items(choice) for choice in (rest["anyOf"] if set(rest) == {"anyOf"} else [rest])]
+    choices = [_allow_space_items(choice) for choice in (rest["anyOf"] if set(rest) == {"anyOf"} else [rest])]
     return {**kept, "anyOf": [*choices, {"$ref": "#/$defs/Space"}]}
 
 
-def _with_space_items(choice: dict[str, Any]) -> dict[str, Any]:
+def _allow_space_items(choice: dict[str, Any]) -> dict[str, Any]:
     choice = dict(choice)
     if isinstance(choice.get("items"), dict):
-        choice["items"] = _or_space(choice["items"])
+        choice["items"] = _allow_space(choice["items"])
     if "prefixItems" in choice:
-        choice["prefixItems"] = [_or_space(item) for item in choice["prefixItems"]]
+        choice["prefixItems"] = [_allow_space(item) for item in choice["prefixItems"]]
     if isinstance(choice.get("additionalProperties"), dict):
-        choice["additionalProperties"] = _or_space(choice["additionalProperties"])
+        choice["additionalProperties"] = _allow_space(choice["additionalProperties"])
     return choice
 
 
 def _allow_single_condition(when: dict[str, Any]) -> None:
-    """Allow the one value in the place of a list; what a value is, only the other space knows."""
-    when["additionalProperties"] = {"description": "The value, or a list of values, that it must have."}
+    """Allow a single value in the place of a list in ``when``; which values there are, only the other space knows."""
+    when["additionalProperties"] = {"description": "Value, or list of values, that the other space must have."}
 
 
 def _allow_single_run(properties: dict[str, Any]) -> None:
@@ -131,10 +135,14 @@ def _allow_presets(properties: dict[str, Any]) -> None:
     kept: dict[str, Any] = {key: stages.pop(key) for key in ("title", "description") if key in stages}
     stages.pop("default", None)
     properties["stages"] = {**kept, "anyOf": [{"enum": list(PRESETS)}, stages]}
-    epochs: dict[str, Any] = {"description": "Epochs of each stage of a preset.", "type": "integer", "minimum": 1}
-    properties["epochs"] = _or_space(epochs)
-    rate = "Learning rate of the head in a preset; other stages get their share of it."
-    properties["learning_rate"] = _or_space({"description": rate, "type": "number"})
+    epochs: dict[str, Any] = {
+        "description": "Number of epochs of each stage of a preset.",
+        "type": "integer",
+        "minimum": 1,
+    }
+    properties["epochs"] = _allow_space(epochs)
+    head_rate = "Peak learning rate of the head in a preset; other stages get a share of it."
+    properties["learning_rate"] = _allow_space({"description": head_rate, "type": "number"})
 
 
 def _allow_bare_name(definitions: Mapping[str, Any], properties: dict[str, Any], key: str) -> None:

@@ -1,4 +1,4 @@
-"""Pydantic's findings in the user's words: where in the file, what was expected, did you mean."""
+"""Pydantic validation errors turned into messages: file, line and column, what was expected, did you mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagetune.core.text import suggest_name
 from imagetune.errors import RecipeError
 from imagetune.recipe.document import Document, NodePath
 
-# What people type who come from other tools.
+# Names of the same keys in other tools (fastai, timm, Keras).
 _ALIASES = {
     "lr": "learning_rate",
     "bs": "batch_size",
@@ -30,24 +30,28 @@ _MANY = 12
 
 
 def recipe_error(error: ValidationError, document: Document, root: type[BaseModel]) -> RecipeError:
-    """Return one RecipeError for the first finding, with the others in ``also``.
+    """Return a RecipeError for the first mistake in the file, with the others in ``also``.
 
     Args:
-        error: What pydantic found in ``document.root``.
+        error: Pydantic's error for ``document.root``.
         document: The recipe after overrides.
-        root: The model class that was validated, for the names of the keys that exist.
+        root: The section class that was validated, which knows the keys that exist.
     """
     by_path: dict[NodePath, list[Mapping[str, Any]]] = {}
     for finding in error.errors(include_url=False):
-        by_path.setdefault(_real_path(finding, document.root), []).append(finding)
-    meant = {path: found for path, found in by_path.items() if not _of_another_branch(path, found, by_path)}
+        by_path.setdefault(_strip_union_branches(finding, document.root), []).append(finding)
+    meant = {path: found for path, found in by_path.items() if not _is_other_branch(path, found, by_path)}
+    # In the order of the file, in which they will be corrected.
     in_order = sorted(meant.items(), key=lambda item: document.place(item[0]))
-    found = [_one_error(path, findings, document, root) for path, findings in in_order]
+    found = [_build_error(path, findings, document, root) for path, findings in in_order]
     return found[0].with_also(tuple(found[1:]))
 
 
-def _of_another_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], paths: Iterable[NodePath]) -> bool:
-    """Return whether findings only say that a list is no word: what is wrong inside the list says more."""
+def _is_other_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], paths: Iterable[NodePath]) -> bool:
+    """Return whether findings only say that a list or mapping is no scalar.
+
+    Pydantic reports every branch of a union; what is wrong inside the list says more.
+    """
     words = ("literal_error", "string_type", "int_type", "float_type", "bool_type")
     if any(finding["type"] not in words or not isinstance(finding["input"], (list, dict)) for finding in findings):
         return False
@@ -55,7 +59,7 @@ def _of_another_branch(path: NodePath, findings: Iterable[Mapping[str, Any]], pa
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` or a short list of what there is."""
+    """Return ``did you mean 'x'?`` for the nearest known word, or a short list of the known words."""
     known = sorted(known)
     alias = _ALIASES.get(word)
     if alias in known:
@@ -64,13 +68,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def list_some(words: Iterable[str]) -> str:
-    """Return the first words with commas between, and dots where there are more; there may be endlessly many."""
+    """Return the first 12 words separated by commas, with dots where there are more; an endless iterator will do."""
     first = list(islice(words, _MANY + 1))
     return ", ".join(first[:_MANY]) + (", ..." if len(first) > _MANY else "")
 
 
 def dotted(path: NodePath) -> str:
-    """Return ``train.stages[0].epochs`` for a path."""
+    """Return a path in dotted notation, such as ``train.stages[0].epochs``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -78,13 +82,13 @@ def dotted(path: NodePath) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a recipe spells it, cut where it is long."""
+    """Return a value as a recipe spells it, shortened to 60 characters."""
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _real_path(finding: Mapping[str, Any], root: Any) -> NodePath:
-    """Return the finding's place without the names of union branches that pydantic puts between."""
+def _strip_union_branches(finding: Mapping[str, Any], root: Any) -> NodePath:
+    """Return the path of a finding in the recipe, without the names of union branches that pydantic adds."""
     path: list[str | int] = []
     node = root
     loc = finding["loc"]
@@ -100,7 +104,7 @@ def _real_path(finding: Mapping[str, Any], root: Any) -> NodePath:
     return tuple(path)
 
 
-def _one_error(
+def _build_error(
     path: NodePath, findings: list[Mapping[str, Any]], document: Document, root: type[BaseModel]
 ) -> RecipeError:
     first = findings[0]
@@ -109,17 +113,17 @@ def _one_error(
         case "missing":
             return RecipeError("is missing and has no default", where=where, hint=f"add `{path[-1]}:`")
         case "extra_forbidden":
-            keys = _keys_at(root, path[:-1])
+            keys = _list_keys(root, path[:-1])
             return RecipeError("unknown key", where=where, hint=did_you_mean(str(path[-1]), keys))
         case "value_error":
             return RecipeError(str(first["ctx"]["error"]), where=where)
     wanted = " or ".join(dict.fromkeys(expected(finding) for finding in findings))
-    hint = _literal_hint(findings) or _section_hint(path, findings, root)
+    hint = _suggest_literal(findings) or _suggest_keys(path, findings, root)
     return RecipeError(f"{shown(first['input'])} is wrong: expected {wanted}", where=where, hint=hint)
 
 
 def expected(finding: Mapping[str, Any]) -> str:
-    """Return what a finding of pydantic's expected, as words that go after "expected"."""
+    """Return what one of pydantic's findings expected, as words to follow "expected"."""
     context = finding.get("ctx", {})
     match finding["type"]:
         case "literal_error":
@@ -141,12 +145,12 @@ def expected(finding: Mapping[str, Any]) -> str:
         case "too_short":
             return f"a list of at least {context['min_length']}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal" | "multiple_of":
-            return _bound(finding["type"], context)
+            return _describe_bound(finding["type"], context)
     text = str(finding["msg"])
     return text[0].lower() + text[1:]
 
 
-def _bound(kind: str, context: Mapping[str, Any]) -> str:
+def _describe_bound(kind: str, context: Mapping[str, Any]) -> str:
     words = {
         "greater_than": ("more than", "gt"),
         "greater_than_equal": ("at least", "ge"),
@@ -158,7 +162,7 @@ def _bound(kind: str, context: Mapping[str, Any]) -> str:
     return f"{word} {context[key]}"
 
 
-def _literal_hint(findings: list[Mapping[str, Any]]) -> str:
+def _suggest_literal(findings: list[Mapping[str, Any]]) -> str:
     for finding in findings:
         if finding["type"] == "literal_error" and isinstance(finding["input"], str):
             known = [part.strip(" '") for part in str(finding["ctx"]["expected"]).replace(" or ", ", ").split(",")]
@@ -167,26 +171,26 @@ def _literal_hint(findings: list[Mapping[str, Any]]) -> str:
     return ""
 
 
-def _section_hint(path: NodePath, findings: Iterable[Mapping[str, Any]], root: type[BaseModel]) -> str:
-    """Return which keys a section has where a value stands in its place."""
+def _suggest_keys(path: NodePath, findings: Iterable[Mapping[str, Any]], root: type[BaseModel]) -> str:
+    """Return a hint that lists the keys of a section for which a single value was written."""
     for finding in findings:
         if finding["type"] in ("model_type", "model_attributes_type"):
-            keys = list(dict.fromkeys(_keys_at(root, path)))
+            keys = list(dict.fromkeys(_list_keys(root, path)))
             return f"its keys are {list_some(keys)}"
         if finding["type"] == "dict_type" and isinstance(finding["input"], str):
             return f"write `{finding['input']}: {{}}`"
     return ""
 
 
-def _keys_at(root: type[BaseModel], path: NodePath) -> list[str]:
-    """Return the keys of the section at ``path``."""
+def _list_keys(root: type[BaseModel], path: NodePath) -> list[str]:
+    """Return the keys of the section, or of the union's sections, at a path."""
     sections: list[Any] = [root]
     for part in path:
         sections = [
             inner
             for section in sections
             for inner in (
-                _sections_in(section.model_fields[part].annotation)
+                _find_sections(section.model_fields[part].annotation)
                 if isinstance(part, str) and part in section.model_fields
                 else [section]
                 if isinstance(part, int)
@@ -196,10 +200,10 @@ def _keys_at(root: type[BaseModel], path: NodePath) -> list[str]:
     return [name for section in sections for name in section.model_fields]
 
 
-def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """Return the sections that a field's type mentions."""
+def _find_sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the section classes inside a field's type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, list, dict):
-        return [section for inner in get_args(annotation) for section in _sections_in(inner)]
+        return [section for inner in get_args(annotation) for section in _find_sections(inner)]
     return []

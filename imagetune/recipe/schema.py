@@ -1,4 +1,4 @@
-"""The whole recipe."""
+"""The recipe: all sections, and the keys at its top."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from pydantic import Field
 from imagetune.recipe.base import Section
 from imagetune.recipe.card import CardConfig
 from imagetune.recipe.data import DataConfig
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.tracking import EvaluateConfig, TrackingConfig
+from imagetune.recipe.tracking import TrackingConfig
 from imagetune.recipe.train import TrainConfig
 
 
 class Recipe(Section):
-    """Everything that decides a run."""
+    """A recipe: everything that decides a run."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] = "run"
-    """Name of the runs of this recipe; by default the file's name."""
+    """Name of the recipe's runs, of letters, digits, `.`, `_` and `-`; by default the file's name."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of splits, shuffling, augmentation, new weights and dropout; the same seed gives the same run."""
+    """Random seed of splits, shuffling, augmentation, new weights and dropout; the same seed gives the same run."""
     data: DataConfig
-    """Where images come from and how they are prepared."""
+    """Where images come from, how they are split, and how they are prepared."""
     model: ModelConfig = ModelConfig()
-    """Which network is fine-tuned."""
+    """Which network is fine-tuned, and from which weights."""
     train: TrainConfig = Field(default_factory=TrainConfig)
-    """How it is trained."""
+    """How the network is trained: stages, optimizer, loss and early stopping."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """What the final test measures and must reach."""
+    """What the final test measures, and what it must reach."""
     tracking: TrackingConfig = TrackingConfig()
-    """Where MLflow gets its copy."""
+    """Where a copy of the run is tracked, such as in MLflow."""
     card: CardConfig = CardConfig()
-    """What people know of the model, for its card."""
+    """Statements for the model card that only people can make."""
     search: SearchConfig = SearchConfig()
     """How `imagetune search` explores the spaces of this recipe."""
 
     @property
     def split_seed(self) -> int:
-        """Seed of the splits and of folds: which image is for what."""
+        """Seed of the splits and folds: that of ``data.split``, else the recipe's."""
         return self.seed if self.data.split.seed is None else self.data.split.seed
 
     @property

@@ -1,4 +1,4 @@
-"""The ``search`` section, and the spaces that any value of a recipe may be replaced by."""
+"""The ``search`` section, and the search spaces that may stand in the place of any value of a recipe."""
 
 from __future__ import annotations
 
@@ -13,44 +13,48 @@ from imagetune.recipe.base import NonNegative, NonNegativeInt, Positive, Positiv
 from imagetune.recipe.metrics import EpochMetric
 from imagetune.recipe.problems import shown
 
-# What a space may stand for: a scalar, a list or a whole section.
+# A value that a space stands for: a scalar, a list or a whole section.
 Value = JsonValue
 
 
 class BudgetConfig(Section):
-    """What a search may cost at most; what runs when it is used up ends as usual."""
+    """The most that a search may cost; trials that are running when it is used up still finish."""
 
     trials: PositiveInt | None = None
-    """Trials in all, repeats of finalists not counted; limits hyperband and sweep, too."""
+    """Largest number of trials, repeats of finalists not counted; it also limits hyperband and sweep. By default there
+    is no limit."""
     hours: Positive | None = None
-    """Hours of trials, all sessions of a resumed search together; then nothing new starts but the finalists."""
+    """Largest time of all trials in hours, over all sessions of a resumed search; then only finalists still start. By
+    default there is no limit."""
 
 
 class RayConfig(Section):
-    """How trials run on a Ray cluster, whose machines all see the images and the run folder under the same path."""
+    """How trials run on a Ray cluster; its machines all need the images and the run folder under the same path."""
 
     address: str = "auto"
-    """Address of the cluster, host:port; `auto` finds the one that this machine belongs to or that RAY_ADDRESS names,
+    """Address of the cluster as host:port; `auto` finds the one that this machine belongs to or that RAY_ADDRESS names,
     `local` starts one that ends with the search."""
     cpus: PositiveInt = 2
-    """Processors that a trial holds."""
+    """Number of CPUs reserved for each trial."""
     gpus: NonNegative = 0
-    """GPUs that a trial holds; a part of one, such as 0.5, shares it, and 0 trains on processors."""
+    """Number of GPUs reserved for each trial; a fraction such as 0.5 shares a GPU, and 0 trains on CPUs."""
     retries: NonNegativeInt = 2
-    """How often a trial starts again whose process or machine is lost."""
+    """Number of times that a trial is started again after its process or machine was lost."""
 
     @field_validator("address")
     @classmethod
     def _of_the_cluster(cls, address: str) -> str:
         if "://" in address:
-            raise ValueError(f"{address!r} is Ray Client's; run the search on a machine of the cluster, with auto")
+            raise ValueError(
+                f"{address!r} is an address of Ray Client; run the search on a machine of the cluster, with auto"
+            )
         return address
 
     @field_validator("gpus")
     @classmethod
     def _whole_or_part(cls, gpus: float) -> float:
         if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"{gpus:g} GPUs: Ray gives a part of one, or whole ones")
+            raise ValueError(f"{gpus:g} GPUs: Ray reserves a fraction of one GPU, or whole GPUs")
         return gpus
 
 
@@ -58,45 +62,46 @@ class SearchConfig(Section):
     """How `imagetune search` explores the spaces of the recipe."""
 
     algorithm: Literal["random", "grid", "bayesian", "hyperband", "sweep", "bakeoff"] = "bayesian"
-    """`random`, `grid`, `bayesian` and `hyperband` are KerasTuner's oracles. `sweep` changes one value at a time around
-    the defaults. `bakeoff` ranks backbones by cross-validated linear probes on their features, and fine-tunes the best
-    few."""
+    """Algorithm of the search. `random`, `grid`, `bayesian` and `hyperband` are KerasTuner's oracles. `sweep` changes
+    one value at a time around the defaults. `bakeoff` ranks backbones by cross-validated linear probes on their
+    features, and fine-tunes the best few."""
     objective: EpochMetric = "f1"
-    """Validation metric to optimise, of the epoch whose weights a run keeps (`train.early_stopping.metric` decides)."""
+    """Validation metric to optimise, in the epoch whose weights a run keeps (see train.early_stopping.metric)."""
     trials: PositiveInt = 20
-    """Trials that random and bayesian search propose, and the most points of a grid; the others decide themselves."""
+    """Number of trials that random and bayesian search propose, and the largest number of points of a grid; the other
+    algorithms decide by themselves."""
     budget: BudgetConfig = BudgetConfig()
-    """When to stop before that."""
+    """Limits of trials and time, at which the search stops earlier."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """Seed of the proposals; by default the recipe's."""
+    """Random seed of the proposals; by default the recipe's."""
     max_epochs: PositiveInt | None = None
-    """Hyperband: epochs of its longest trials; by default those of the recipe's stages together."""
+    """Number of epochs of hyperband's longest trials; by default the epochs of all stages of the recipe."""
     factor: Annotated[int, Field(ge=2)] = 3
-    """Hyperband: how many trials drop out at each rung."""
+    """Reduction factor of hyperband, 2 or more: one trial in this many goes on to the next rung."""
     early_stop: Literal["median", "none"] = "median"
-    """`median` ends a trial whose best metric so far is worse than the median of what earlier trials had averaged by
-    the same epoch (Golovin et al. 2017); hyperband and sweep never use it."""
+    """Early stopping of trials. `median` ends a trial whose best metric so far is worse than the median of the running
+    averages of earlier trials at the same epoch (Golovin et al. 2017); hyperband and sweep never use it."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Judge a trial by the mean over so many folds of the training and validation images, in place of the one
-    validation split. The probes of a bakeoff have folds in any case, 5 where this says nothing."""
+    """Number of folds, 2 or more: a trial is then judged by its mean over the folds of the training and validation
+    images. By default it is judged on the validation split; the linear probes of a bakeoff then have 5 folds."""
     finalists: NonNegativeInt = 3
-    """How many of the best settings are trained again with other seeds, so that the winner isn't luck; for bakeoff, how
-    many backbones are fine-tuned."""
+    """Number of the best settings that are trained again with other seeds, so that the winner isn't luck; for bakeoff,
+    the number of backbones that are fine-tuned."""
     repeats: PositiveInt = 3
-    """Trainings of each finalist in all, each with another seed; for sweep, of every setting."""
+    """Number of trainings of each finalist in all, each with another seed; for sweep, of every setting."""
     refit: Literal["train", "train_and_val"] = "train"
-    """What the winner is trained on before its one test: the training images, or the validation images as well, for
-    as many epochs as were best."""
+    """Images that the winner is trained on before its test: the training images, or the validation images as well, for
+    the number of epochs that was best."""
     warm_start: Sequence[str] = ()
-    """Earlier searches of the same images, by their run folder or runs:/ address: their trials are known from the
-    beginning, and not tried again but for the best, which comes first."""
+    """Earlier searches on the same images, by run folder or runs:/ address: their trials are known from the beginning,
+    and only the best of them is tried again, first. By default there are none."""
     parallel: PositiveInt | Literal["auto"] = "auto"
-    """Trials at a time; `auto` is one for each GPU, else one a core where only heads learn and one for four cores
-    where the backbone does, as far as memory goes."""
+    """Number of trials at a time; `auto` is one for each GPU, else one for each core where only heads are trained and
+    one for four cores where the backbone is trained, as far as memory allows."""
     executor: Literal["local", "ray"] = "local"
-    """Where trials run: in processes of this machine, or on a Ray cluster."""
+    """Where trials run: in processes on this machine, or on a Ray cluster."""
     ray: RayConfig = RayConfig()
-    """The cluster."""
+    """The Ray cluster and what a trial reserves on it."""
 
     @field_validator("warm_start", mode="before")
     @classmethod
@@ -105,11 +110,11 @@ class SearchConfig(Section):
 
 
 class _Conditional(Section):
-    """What every space may have."""
+    """A search space with the condition under which it is searched."""
 
     when: dict[str, Annotated[Sequence[Value], Field(min_length=1)]] = Field(default_factory=dict)
-    """Dotted paths of other spaces (choices or whole numbers) with the value or list of values that each must have for
-    this one to be searched; where one has another, or isn't searched itself, this one's default stays in force."""
+    """Condition: dotted paths of other search spaces (choice or int) with the value or values that each must have for
+    this space to be searched. Otherwise, and where one of them isn't searched itself, the default applies."""
 
     @field_validator("when", mode="before")
     @classmethod
@@ -120,15 +125,15 @@ class _Conditional(Section):
 
 
 class LogUniformSpace(_Conditional):
-    """Numbers whose logarithm is uniform between low and high."""
+    """A search space of numbers whose logarithm is uniform between low and high."""
 
     search: Literal["log_uniform"]
     low: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-    """The smallest."""
+    """Smallest value."""
     high: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-    """The largest."""
+    """Largest value."""
     default: float | None = None
-    """What `fit` uses; by default the geometric middle."""
+    """Value that `fit` uses; by default the geometric mean of low and high."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -137,20 +142,21 @@ class LogUniformSpace(_Conditional):
 
     @property
     def fallback(self) -> float:
-        """What `fit` uses."""
+        """Value that `fit` uses: the default, or what stands for it."""
+        # The middle on the scale that is searched: the arithmetic mean of 1e-6 and 1e-1 would be nearly 1e-1.
         return math.sqrt(self.low * self.high) if self.default is None else self.default
 
 
 class UniformSpace(_Conditional):
-    """Numbers uniform between low and high."""
+    """A search space of numbers, uniform between low and high."""
 
     search: Literal["uniform"]
     low: Annotated[float, Field(allow_inf_nan=False)]
-    """The smallest."""
+    """Smallest value."""
     high: Annotated[float, Field(allow_inf_nan=False)]
-    """The largest."""
+    """Largest value."""
     default: float | None = None
-    """What `fit` uses; by default the middle."""
+    """Value that `fit` uses; by default the mean of low and high."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -159,22 +165,22 @@ class UniformSpace(_Conditional):
 
     @property
     def fallback(self) -> float:
-        """What `fit` uses."""
+        """Value that `fit` uses: the default, or what stands for it."""
         return (self.low + self.high) / 2 if self.default is None else self.default
 
 
 class IntSpace(_Conditional):
-    """Whole numbers from low to high, both included."""
+    """A search space of whole numbers from low to high, both included."""
 
     search: Literal["int"]
     low: int
-    """The smallest."""
+    """Smallest value."""
     high: int
-    """The largest that may come, if the steps reach it."""
+    """Largest value, if the steps reach it."""
     step: PositiveInt = 1
-    """Distance of two numbers."""
+    """Distance between two neighbouring values."""
     default: int | None = None
-    """What `fit` uses; by default the lowest."""
+    """Value that `fit` uses; by default low."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -185,26 +191,27 @@ class IntSpace(_Conditional):
 
     @property
     def fallback(self) -> int:
-        """What `fit` uses."""
+        """Value that `fit` uses: the default, or what stands for it."""
         return self.low if self.default is None else self.default
 
     @property
     def points(self) -> range:
-        """The numbers."""
+        """All values of the space, rising."""
         return range(self.low, self.high + 1, self.step)
 
 
 class ChoiceSpace(_Conditional):
-    """One of several values: scalars, lists or whole sections, mixed as you like."""
+    """A search space of listed values: scalars, lists or whole sections, mixed as you like."""
 
     search: Literal["choice"]
     values: Annotated[Sequence[Value], Field(min_length=1)]
-    """What to choose from."""
+    """Values to choose from, each once."""
     default: Value = None
-    """What `fit` uses; by default the first."""
+    """Value that `fit` uses; by default the first of the values."""
 
     @model_validator(mode="after")
     def _default_is_a_value(self) -> Self:
+        # A default of null is a value as well, so whether it was written decides.
         if "default" in self.model_fields_set and index_of(self.values, self.default) is None:
             raise ValueError(
                 f"default {shown(self.default)} is not among the values {', '.join(map(shown, self.values))}"
@@ -215,12 +222,12 @@ class ChoiceSpace(_Conditional):
     def _distinct_values(self) -> Self:
         for index, value in enumerate(self.values):
             if index_of(self.values, value) != index:
-                raise ValueError(f"{shown(value)} stands twice among the values")
+                raise ValueError(f"{shown(value)} appears twice among the values")
         return self
 
     @property
     def fallback(self) -> Value:
-        """What `fit` uses."""
+        """Value that `fit` uses: the default, or what stands for it."""
         return self.default if "default" in self.model_fields_set else self.values[0]
 
 
@@ -228,7 +235,10 @@ Space = Annotated[LogUniformSpace | UniformSpace | IntSpace | ChoiceSpace, Field
 
 
 def index_of(values: Iterable[Value], value: Value) -> int | None:
-    """Return where a value stands; 1, 1.0 and true are equal in Python and mean different things in a recipe."""
+    """Return the index of a value, None where it is not among them.
+
+    Values are compared as JSON: 1, 1.0 and true are equal in Python and mean different things in a recipe.
+    """
     wanted = _as_text(value)
     return next((index for index, candidate in enumerate(values) if _as_text(candidate) == wanted), None)
 

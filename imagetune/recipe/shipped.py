@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and the images that go with them."""
+"""The recipes that come with the package: listed, summarised and copied with their images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_summary(path: Path) -> str:
-    """Return the first comment line of a recipe: what it is for."""
+    """Return the first comment line of a recipe, which says what it is for."""
     first = path.read_text(encoding="utf-8").split("\n", 1)[0]
     return first.removeprefix("#").strip()
 
@@ -28,16 +28,17 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
     """Copy a shipped recipe into ``folder``, with its images if it has any.
 
     Returns:
-        The new recipe, and the new folder of images.
+        Path of the new recipe, and of the new folder of images; None where the recipe has none.
 
     Raises:
-        RecipeError: Unknown name, or something of that name stands there already.
+        RecipeError: Unknown name, or a file or folder of that name exists already.
+        ResourceError: The disk is full or can't be written.
     """
     recipes = shipped_recipes()
     if name not in recipes:
         raise RecipeError(f"no shipped recipe is called {name!r}", hint=did_you_mean(name, recipes))
     source = recipes[name]
-    images = _images_of(source)
+    images = _find_images(source)
     target = folder / source.name
     new_images = folder / images.name if images else None
     for path in (target, new_images):
@@ -47,11 +48,12 @@ def copy_recipe(name: str, folder: Path) -> tuple[Path, Path | None]:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         if images and new_images:
+            # Contents without permissions: an installed package may be read-only, while the copy is to be edited.
             shutil.copytree(images, new_images, copy_function=shutil.copyfile)
     return target, new_images
 
 
-def _images_of(recipe: Path) -> Path | None:
+def _find_images(recipe: Path) -> Path | None:
     root = parse_document(recipe.read_text(encoding="utf-8"), name=recipe.name).root
     images = recipe.parent / str(root["data"]["source"])
     return images if images.is_dir() else None

@@ -1,4 +1,4 @@
-"""Search spaces in a recipe's raw values: found, read, and replaced by their defaults."""
+"""Search spaces in a recipe's raw values: finding and validating them, and replacing them by their defaults."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ _KINDS: dict[str, type[BaseModel]] = {
     "int": IntSpace,
     "choice": ChoiceSpace,
 }
-# A section with more spaces doesn't list them all.
+# An error message about a section with more search spaces doesn't list all their defaults.
 _MAX_DEFAULTS = 4
 _KEYS = {key for kind in _KINDS.values() for key in kind.model_fields}
 
 
 class _SpaceField(BaseModel):
+    """A model with a space as its only field: pydantic validates tagged unions only as fields."""
+
     space: Space
 
 
 def is_space(node: Any) -> bool:
-    """Tell whether a raw value is a search space, or meant as one: a number weighs a class of that name."""
+    """Return whether a raw value is a search space, or is meant as one.
+
+    A number under the key ``search`` is none: there it is the weight of a class of that name.
+    """
     return isinstance(node, dict) and "search" in node and not isinstance(node["search"], (int, float))
 
 
 def is_inside_space(node: Any, key: Any) -> bool:
-    """Tell whether ``key`` would be set in what a space stands for, and not be a key of the space itself."""
+    """Return whether a key would be set inside a search space's values, rather than be a key of the space itself."""
     return is_space(node) and key not in _KEYS
 
 
 def spaces_below(node: Any, path: NodePath = ()) -> Iterator[NodePath]:
-    """Yield the paths of the outermost spaces."""
+    """Yield the paths of the outermost search spaces in raw values."""
     if path and is_space(node):
         yield path
     elif isinstance(node, dict):
@@ -53,7 +58,7 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
     """Replace every search space in the document by its default value, and return the spaces.
 
     Raises:
-        RecipeError: A space that can't be read, or one within another's values.
+        RecipeError: A space is not valid, or lies within another one's values.
     """
     spaces: dict[NodePath, Space] = {}
     errors: list[RecipeError] = []
@@ -61,7 +66,8 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
     def visit(node: Any, path: NodePath) -> Any:
         if path and is_space(node):
             try:
-                spaces[path] = _read(node, path, document)
+                spaces[path] = _validate_space(node, path, document)
+            # Collected, so that one attempt reports all broken spaces.
             except RecipeError as error:
                 errors.append(error)
                 return None
@@ -75,13 +81,14 @@ def take_spaces(document: Document) -> dict[NodePath, Space]:
     taken = visit(document.root, ())
     if errors:
         raise errors[0].with_also(tuple(errors[1:]))
+    # In place, because the document is frozen, and its locations stay valid.
     document.root.clear()
     document.root.update(taken)
     return spaces
 
 
 def place_of(space: Space, path: NodePath, value: Value) -> NodePath:
-    """Return where a space's value is written: among its values, or as one of its ends."""
+    """Return the path in the file of a value of a search space: among its values, or one of its ends."""
     if isinstance(space, ChoiceSpace):
         index = index_of(space.values, value)
         return path if index is None else (*path, "values", index)
@@ -91,19 +98,22 @@ def place_of(space: Space, path: NodePath, value: Value) -> NodePath:
 
 
 def with_defaults_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
-    """Return what is wrong with a recipe whose spaces are at their defaults, with those that the file doesn't show."""
-    told = [_default_told(each, spaces) for each in (error, *error.also)]
-    return told[0].with_also(tuple(told[1:]))
+    """Return a validation error with the defaults of the search spaces that it is about.
+
+    The values in the message are those defaults, which the file may not show.
+    """
+    errors = [_add_defaults(each, spaces) for each in (error, *error.also)]
+    return errors[0].with_also(tuple(errors[1:]))
 
 
 def kind_hint(space: Space, error: RecipeError) -> str:
-    """Return which space to write in the place of numbers that may be no whole ones; empty where that is not amiss."""
+    """Return the hint to write an int space where a space of real numbers met a whole-number key; else nothing."""
     numbers = isinstance(space, (LogUniformSpace, UniformSpace))
     return "for whole numbers write search: int" if numbers and "a whole number" in error.what else ""
 
 
 def moved(locations: Mapping[NodePath, Location], source: NodePath, target: NodePath) -> dict[NodePath, Location]:
-    """Return the locations with those from ``source`` on in the place of those from ``target`` on."""
+    """Return the locations with those below ``source`` moved below ``target``, whose own are dropped."""
     if source == target or source not in locations:
         return dict(locations)
     kept = {path: place for path, place in locations.items() if path[: len(target)] != target}
@@ -111,7 +121,7 @@ def moved(locations: Mapping[NodePath, Location], source: NodePath, target: Node
     return {**kept, **new}
 
 
-def _default_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
+def _add_defaults(error: RecipeError, spaces: Mapping[NodePath, Space]) -> RecipeError:
     key = error.where.rsplit(" ", 1)[-1]
     own = next((space for path, space in spaces.items() if dotted(path) == key), None)
     if own is not None and not isinstance(own, ChoiceSpace):
@@ -125,7 +135,7 @@ def _default_told(error: RecipeError, spaces: Mapping[NodePath, Space]) -> Recip
     return RecipeError(f"{error.what} (with the defaults {defaults}{rest})", where=error.where, hint=error.hint)
 
 
-def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
+def _validate_space(node: dict[str, Any], path: NodePath, document: Document) -> Space:
     kind = node["search"]
     if not isinstance(kind, str) or kind not in _KINDS:
         where = f"{document.where((*path, 'search'))} {dotted(path)}".strip()
@@ -134,17 +144,17 @@ def _read(node: dict[str, Any], path: NodePath, document: Document) -> Space:
         raise RecipeError(f"unknown search space {shown(kind)}", where=where, hint=hint)
     for inner in spaces_below({key: value for key, value in node.items() if key != "search"}):
         where = f"{document.where((*path, *inner))} {dotted(path)}".strip()
-        hint = "write it at its own key, outside of these values, with `when:` if it depends on which of them is tried"
-        raise RecipeError("search space: it holds another search space", where=where, hint=hint)
+        hint = "write it at its own key, outside these values, with `when:` if it depends on which of them is tried"
+        raise RecipeError("search space: it contains another search space", where=where, hint=hint)
     try:
         return _SpaceField.model_validate({"space": node}).space
     except ValidationError as error:
-        raise _space_error(error, node, path, document) from error
+        raise _build_error(error, node, path, document) from error
 
 
-def _space_error(error: ValidationError, node: dict[str, Any], path: NodePath, document: Document) -> RecipeError:
+def _build_error(error: ValidationError, node: dict[str, Any], path: NodePath, document: Document) -> RecipeError:
     findings = error.errors(include_url=False)
-    # A key that is spelt otherwise says more than that the right one is missing.
+    # A misspelt key says more than the missing one that it stands for.
     finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     inner = tuple(part for part in finding["loc"][2:] if isinstance(part, (str, int)))
     where = f"{document.where((*path, *inner))} {dotted(path)}".strip()

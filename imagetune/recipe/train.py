@@ -1,4 +1,4 @@
-"""The ``train`` section: stages, optimizer, schedule and when to stop."""
+"""The ``train`` section: stages, optimizer, learning-rate schedule and early stopping."""
 
 from __future__ import annotations
 
@@ -28,96 +28,101 @@ class OptimizerConfig(Section):
     """A Keras optimizer and its own settings; a bare name means its defaults."""
 
     name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
-    """The algorithm."""
+    """Optimization algorithm, as Keras implements it."""
     weight_decay: NonNegative = 0.0001
-    """Decoupled weight decay on kernels; never on biases, normalisation and scales."""
+    """Decoupled weight decay of kernels, 0 or more; biases, normalisation and scales have none."""
     momentum: Fraction = 0.9
-    """Momentum of sgd and rmsprop."""
+    """Momentum of sgd and rmsprop, 0 to 1."""
     nesterov: bool = True
-    """Nesterov momentum of sgd."""
+    """Whether sgd uses Nesterov momentum."""
     beta_1: Fraction = 0.9
-    """Decay of the first moment of adam, adamw and lion."""
+    """Decay rate of the first moment of adam, adamw and lion, 0 to 1."""
     beta_2: Fraction = 0.999
-    """Decay of the second moment of adam, adamw and lion."""
+    """Decay rate of the second moment of adam, adamw and lion, 0 to 1."""
     clip_norm: Positive | None = None
-    """Largest global norm of the gradients; larger ones are scaled down."""
+    """Largest global norm of the gradients; larger ones are scaled down. By default gradients aren't clipped."""
     clip_value: Positive | None = None
-    """Largest absolute value of a gradient; larger ones are cut."""
+    """Largest absolute value of a gradient; larger ones are cut. Without effect where clip_norm is set."""
 
 
 class ScheduleConfig(Section):
-    """How the learning rate moves during a stage; a bare name means its defaults."""
+    """Learning-rate schedule of a stage; a bare name means its defaults."""
 
     name: Literal[
         "cosine", "one_cycle", "linear", "polynomial", "exponential", "step", "inverse_sqrt", "constant", "plateau"
     ] = "cosine"
-    """`cosine`, `linear`, `polynomial` and `exponential` fall each step to final_fraction; `one_cycle` (Smith 2018)
-    first rises for rise_fraction of the stage; `step` falls by factor every step_epochs; `inverse_sqrt` falls with the
-    square root of the steps after the warmup; `plateau` falls by factor when validation stalls."""
+    """Shape of the schedule. `cosine`, `linear`, `polynomial` and `exponential` fall with every step down to
+    final_fraction; `one_cycle` (Smith 2018) first rises for rise_fraction of the stage; `step` is multiplied by factor
+    every step_epochs; `inverse_sqrt` falls with the square root of the steps after the warmup; `plateau` is multiplied
+    by factor when validation stops improving; `constant` stays."""
     warmup_epochs: NonNegative = 0.5
-    """Epochs (fractions allowed) of linear rise from zero; one_cycle rises by itself."""
+    """Length of the linear warmup in epochs, fractions allowed; 0 starts at the peak. one_cycle has a rise of its
+    own."""
     final_fraction: Fraction = 0.01
-    """Share of the learning rate left at the end of the stage."""
+    """Share of the peak learning rate that is left at the end of the stage, 0 to 1."""
     power: Positive = 2.0
-    """Exponent of polynomial; 1 is a straight line."""
+    """Exponent of polynomial, above 0; 1 is a straight line."""
     rise_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
-    """Share of the stage in which one_cycle rises, from a 25th of the rate."""
+    """Share of the stage in which one_cycle rises, from a 25th of the peak learning rate; between 0 and 1."""
     step_epochs: Positive = 3.0
-    """Epochs (fractions allowed) between two falls of step."""
+    """Epochs between two reductions of step, fractions allowed."""
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
-    """What plateau and step multiply the rate with."""
+    """Factor that plateau and step multiply the learning rate by, between 0 and 1."""
     patience: NonNegativeInt = 2
-    """Epochs without improvement before plateau lowers the rate."""
+    """Epochs without improvement before plateau lowers the learning rate."""
 
 
 class EarlyStoppingConfig(Section):
-    """When a stage ends before its epochs are over."""
+    """Early stopping: when a stage ends before its epochs are over, and which epoch's weights it leaves."""
 
     metric: EpochMetric = "loss"
-    """Validation metric to watch; also decides which epoch's weights are the best."""
+    """Validation metric to watch; it also decides which epoch's weights are the best."""
     patience: NonNegativeInt | None = None
-    """Epochs without improvement before the stage ends; by default it runs all its epochs."""
+    """Epochs without improvement before the stage ends; by default it has all its epochs."""
     min_delta: NonNegative = 0.0
-    """Smallest change that counts as an improvement."""
+    """Smallest change of the metric that counts as an improvement, in the metric's units."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights a stage leaves: those of the `best` so far, or those of its `last`, whatever its metric."""
+    """Which epoch's weights a stage leaves: those of the `best` epoch so far, or those of its `last` one."""
 
 
 class StageConfig(Section):
-    """One stretch of training with the same layers trainable."""
+    """A stage: epochs of training with the same trainable layers and one learning-rate schedule."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    """Name in logs and metrics."""
+    """Name of the stage in logs and metrics, of letters, digits, `_` and `-`."""
     unfreeze: str | Sequence[str] = "none"
-    """Part of the backbone to train: `none`, `all`, `last 3 blocks`, `last 30%`, or names or patterns of
-    blocks or layers."""
+    """Trainable part of the backbone: `none`, `all`, `last 3 blocks`, `last 30%`, or names or patterns of blocks or
+    layers, as `imagetune model layers BACKBONE` lists them."""
     epochs: PositiveInt
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     learning_rate: Positive | Literal["auto"]
-    """Peak learning rate; `auto` measures one at the start of the stage, as `imagetune lr-find` does."""
+    """Peak learning rate, above 0; `auto` finds one by a range test at the start of the stage, as `imagetune
+    lr-find`."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """How the learning rate moves."""
+    """How the learning rate changes during the stage."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """The rate of each block is that of the next one towards the output times this; 1 means the same for all."""
+    """Layer-wise learning-rate decay, above 0 and up to 1: each block's learning rate is this share of the next block's
+    towards the output. 1 means the same learning rate for all."""
     batch_norm: Literal["frozen", "train"] = "frozen"
-    """Whether BatchNorm layers of unfrozen blocks learn and update their statistics."""
+    """Whether BatchNorm layers of unfrozen blocks are trained and update their statistics, or stay `frozen`."""
     freeze_head: bool = False
-    """Keep the head as it is and train only the unfrozen part of the backbone."""
+    """Whether the head stays frozen, so that only the unfrozen part of the backbone is trained."""
     augmentation: Augmentation | None = None
-    """Overrides data.augmentation in this stage."""
+    """Augmentation of this stage; by default data.augmentation."""
     image_size: ImageSize | None = None
-    """Overrides data.image_size while this stage trains: small images first, large ones later. Validation, test and
+    """Image size while this stage trains, for progressive resizing; by default data.image_size. Validation, test and
     the saved model keep data.image_size."""
     early_stopping: EarlyStoppingConfig | None = None
-    """Overrides train.early_stopping in this stage."""
+    """Early stopping of this stage; by default train.early_stopping."""
     cache: str | None = None
-    """Overrides train.cache in this stage; the name of a frozen block means its output."""
+    """Feature cache of this stage: `auto`, `off`, or the name of the frozen block whose output is kept. By default
+    train.cache."""
     augmented_copies: PositiveInt | Literal["auto"] | None = None
-    """Overrides train.augmented_copies in this stage."""
+    """Augmented copies of this stage; by default train.augmented_copies."""
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate as a number.
+        """Peak learning rate of the head as a number.
 
         Raises:
             ValueError: It is still `auto`.
@@ -145,55 +150,56 @@ class StageConfig(Section):
 
 
 class TrainConfig(Section):
-    """Stages, optimizer and when to stop."""
+    """How the model is trained: stages, batch size, optimizer, loss and early stopping."""
 
     stages: Sequence[StageConfig] = ()
-    """Stages in order, or a preset: linear_probe, head_then_top, lp_ft, gradual, full. A preset takes `epochs` (of
-    each of its stages) and `learning_rate` (of the head) beside it. The default is head_then_top."""
+    """Stages in their order, or a preset: linear_probe, head_then_top (the default), lp_ft, gradual or full. Beside a
+    preset, `epochs` sets the epochs of each of its stages and `learning_rate` that of the head."""
     batch_size: PositiveInt | Literal["auto"] = DEFAULT_BATCH
-    """Images that go through the model at a time; `auto` tries what fits in memory: a whole step, or a power of two
-    that divides it."""
+    """Images that go through the model at a time; `auto` finds the largest that fits in memory: a whole step, or a
+    power of two that divides it."""
     effective_batch: PositiveInt | None = None
-    """Images an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
+    """Images in an optimizer step, a multiple of batch_size; gradients are accumulated to reach it. By default
     batch_size, or 32 where that is `auto`."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """The optimizer of all stages."""
+    """Optimizer of all stages."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of each label's weight spread over all classes."""
+    """Label smoothing: the share of each label's weight that is spread over all classes, 0 to 1; 0 switches it off."""
     loss: LossConfig = LossConfig()
-    """What is minimised."""
+    """Loss that training minimises."""
     mix: MixConfig = MixConfig()
-    """Blending images and labels of a batch."""
+    """Mixup or CutMix: blending of images and labels in a batch. By default there is none."""
     average: AverageConfig = AverageConfig()
-    """Averaged weights."""
+    """Averaging of the weights over training steps or epochs. By default there is none."""
     regularisation: RegularisationConfig = RegularisationConfig()
-    """Penalties on the backbone's weights."""
+    """Penalties on the backbone's weights beside weight decay. By default there are none."""
     batch_norm_statistics: Literal["keep", "reestimate"] = "keep"
-    """`reestimate` takes means and variances of BatchNorm anew from the training images before training starts
-    (Li et al. 2016), for images far from those that the backbone has seen."""
+    """Whether to `keep` the BatchNorm statistics of the pretrained backbone, or to `reestimate` them on the training
+    images before training (Li et al. 2016), for images unlike those of pretraining."""
     teacher: TeacherConfig | None = None
-    """A finished run to learn from."""
+    """Finished run whose predictions are learned from (distillation). By default there is none."""
     class_weights: Literal["none", "balanced", "effective_number"] | dict[str, Positive] = "none"
-    """`balanced` weighs classes by inverse frequency, `effective_number` more gently (Cui et al. 2019); or a weight a
-    class name."""
+    """Weight of each class in the loss: `none`, `balanced` (inverse frequency), `effective_number` (less extreme, Cui
+    et al. 2019), or a weight above 0 for each class name."""
     sampling: Literal["natural", "balanced", "square_root"] = "natural"
-    """How often images come in an epoch: `balanced` shows every class equally often, `square_root` in between."""
+    """How often images are drawn in an epoch: `natural` shows each once, `balanced` shows every class equally often,
+    `square_root` lies in between."""
     jit_compile: Literal["auto"] | bool = "auto"
-    """XLA: `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
+    """Whether steps are compiled by XLA; `auto` leaves it off on the CPU with TensorFlow, where it measured slower."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Number format of the computation; weights stay float32."""
+    """Number format of the computation; the weights stay float32."""
     cache: Literal["auto", "off"] = "auto"
-    """Whether what the frozen part of the backbone makes of an image is computed once and kept, instead of in every
-    epoch. `auto` does it where that saves time and changes little, and says so."""
+    """Feature cache: whether the features of frozen layers are computed once and kept, instead of in every epoch.
+    `auto` keeps them where that saves time and changes little, and says so."""
     augmented_copies: PositiveInt | Literal["auto"] = "auto"
-    """Differently augmented versions of each image that a cached stage takes in turn, an epoch each. More are nearer
-    to an augmentation that never repeats, and take longer."""
+    """Number of augmented copies of each image that a stage with cached features takes in turn, one in each epoch;
+    `auto` is 4. More come nearer to augmentation that never repeats, and take longer."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    """When a stage ends early, and by which validation metric its best weights are chosen."""
+    """When a stage ends early, and by which validation metric the best weights are chosen."""
 
     @property
     def trains_backbone(self) -> bool:
-        """Whether some stage trains the backbone itself, so that its features have seen the labels of training."""
+        """Whether some stage trains the backbone itself, so that its features depend on the training labels."""
         return any(stage.unfreeze != "none" for stage in self.stages)
 
     @property
@@ -209,12 +215,12 @@ class TrainConfig(Section):
 
     @property
     def step_size(self) -> int:
-        """Images an optimizer step."""
+        """Images in an optimizer step."""
         return self.effective_batch or (DEFAULT_BATCH if self.batch_size == "auto" else self.batch_size)
 
     @property
     def accumulation(self) -> int:
-        """Passes whose gradients make one optimizer step."""
+        """Number of passes whose accumulated gradients make one optimizer step."""
         return self.step_size // self.pass_size
 
     @field_validator("optimizer", "loss", "mix", "average", mode="before")
@@ -233,16 +239,17 @@ class TrainConfig(Section):
         return expand_stages(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _stages_that_can_be_told_apart(self) -> Self:
+    def _distinct_stages(self) -> Self:
         if not self.stages:
             raise ValueError("`stages` is empty: at least one stage must train something")
         names = [stage.name for stage in self.stages]
         if twice := sorted({name for name in names if names.count(name) > 1}):
+            # Metrics and checkpoints know a stage by its name.
             raise ValueError(f"two stages are called {twice[0]!r}")
         return self
 
     @model_validator(mode="after")
-    def _stages_that_go_on(self) -> Self:
+    def _growing_stages(self) -> Self:
         everything = None
         for stage in self.stages:
             wanted = parse_unfreeze(stage.unfreeze)
@@ -254,7 +261,7 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _caches_that_can_be_kept(self) -> Self:
+    def _cacheable_features(self) -> Self:
         for stage in self.stages:
             if stage.cache in (None, "auto", "off"):
                 continue

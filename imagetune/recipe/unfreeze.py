@@ -1,4 +1,4 @@
-"""The little language of ``unfreeze``: which part of the backbone a stage trains."""
+"""Parser of ``unfreeze``, the notation for the trainable part of the backbone (``last 3 blocks``, ``last 30%``)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NAME = re.compile(r"[\w.*?\[\]/-]+")
 
 @dataclass(frozen=True)
 class Unfreeze:
-    """A parsed ``unfreeze``; exactly one field says something, and none of them means "nothing".
+    """A parsed ``unfreeze`` value: at most one field is set, and with none the whole backbone stays frozen.
 
     Attributes:
-        everything: The whole backbone.
-        last_blocks: This many blocks, counted from the output.
-        last_fraction: The share (0..1] of the layers with weights, counted from the output.
-        names: Block names, layer names, or shell patterns of either.
+        everything: Whether the whole backbone is trainable.
+        last_blocks: Number of trainable blocks, counted from the output.
+        last_fraction: Trainable share (0..1] of the layers with weights, counted from the output.
+        names: Trainable blocks or layers, by name or shell pattern.
     """
 
     everything: bool = False
@@ -37,13 +37,13 @@ class Unfreeze:
 
 
 def parse_unfreeze(value: str | tuple[str, ...]) -> Unfreeze:
-    """Read an ``unfreeze`` value.
+    """Return the trainable part of the backbone that an ``unfreeze`` value means.
 
     Raises:
-        ValueError: With what was expected.
+        ValueError: The value can't be read; the message says what was expected.
     """
     if isinstance(value, tuple):
-        return Unfreeze(names=tuple(_checked_name(name) for name in value))
+        return Unfreeze(names=tuple(_check_name(name) for name in value))
     text = " ".join(value.split())
     if text == "none":
         return Unfreeze()
@@ -59,10 +59,10 @@ def parse_unfreeze(value: str | tuple[str, ...]) -> Unfreeze:
         if not 0 < percent <= 100:
             raise ValueError(f"{value!r} is outside 0% to 100%")
         return Unfreeze(last_fraction=percent / 100)
-    return Unfreeze(names=(_checked_name(text),))
+    return Unfreeze(names=(_check_name(text),))
 
 
-def _checked_name(name: str) -> str:
+def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"can't read {name!r}; {EXPECTED}")
     return name

@@ -1,4 +1,4 @@
-"""Which plug-ins a recipe names."""
+"""The plug-ins that a recipe uses, with their package versions."""
 
 from __future__ import annotations
 

@@ -5,9 +5,12 @@ import pytest
 from scipy.stats import t
 
 from imagetune.core.files import write_json
-from imagetune.evaluation.cross_validation import Fold, corrected_estimate, folds_document, pooled_predictions
+from imagetune.evaluation.cross_validation import Fold
+from imagetune.evaluation.cross_validation import corrected_estimate
+from imagetune.evaluation.cross_validation import folds_document
+from imagetune.evaluation.cross_validation import pooled_predictions
 from imagetune.evaluation.errors.slices import compare_slices
-from imagetune.recipe.tracking import EvaluateConfig
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.reports.run.report import write_report
 
 CONFIG = EvaluateConfig(bootstrap_samples=100)

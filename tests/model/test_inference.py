@@ -51,7 +51,7 @@ def mean_of_columns():
     return keras.Model(inputs, keras.layers.GlobalAveragePooling1D(data_format="channels_first")(colours))
 
 
-def test_the_prediction_is_the_mean_over_the_image_and_its_views():
+def test_the_prediction_is_the_mean_over_the_image_and_its_transforms():
     images = np.zeros((1, 4, 4, 3), np.uint8)
     images[0, :2, :2] = 240  # a bright top left corner
     model = mean_of_columns()
@@ -69,7 +69,7 @@ def test_the_prediction_is_the_mean_over_the_image_and_its_views():
     np.testing.assert_allclose(thirds, [[left * 3 / 4, left / 4]], atol=1e-6)
 
 
-def test_views_reach_a_smaller_last_batch_too(random_images):
+def test_transforms_reach_a_smaller_last_batch_too(random_images):
     images = random_images(5, 4)
     model = mean_of_columns()
     found = predict_probabilities(

@@ -148,7 +148,7 @@ def test_changed_manifests_are_refused(folder, values, message):
     refused(folder, message)
 
 
-def test_views_are_kept_and_a_manifest_without_them_has_none(folder, build, tmp_path):
+def test_transforms_are_kept_and_a_manifest_without_them_has_none(folder, build, tmp_path):
     path = folder / "manifest.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "tta"}))
     assert load_model(folder).tta == ()
@@ -157,7 +157,7 @@ def test_views_are_kept_and_a_manifest_without_them_has_none(folder, build, tmp_
     assert load_model(tmp_path / "with").tta == tta
 
 
-def test_views_that_the_images_can_not_have_are_refused(folder):
+def test_transforms_that_the_images_can_not_have_are_refused(folder):
     image = {"height": 32, "width": 64, "resize": "pad", "background": [0, 0, 0]}
     change(folder, image=image, tta=["rotate_270"])
     refused(folder, "rotate_270 needs square images, not 32x64")

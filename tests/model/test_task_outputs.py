@@ -1,4 +1,4 @@
-"""What models of several labels, ordered classes and numbers put out, and what their manifests keep."""
+"""Outputs and manifests of multi-label, ordinal and regression models."""
 
 import json
 

@@ -28,7 +28,7 @@ def test_flips_and_turns_move_the_pixels_of_each_image(view, expected):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_has_the_shape_and_type_of_the_images(view, random_images):
+def test_every_transform_has_the_shape_and_type_of_the_images(view, random_images):
     images = random_images(3, 20)
     before = images.copy()
     seen = apply_tta(view, images)

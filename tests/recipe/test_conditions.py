@@ -69,8 +69,8 @@ def test_a_setting_without_a_space_keeps_its_default(load):
 @pytest.mark.parametrize(
     ("when", "message"),
     [
-        ("{train.stages.1.unfreze: all}", "no search space; did you mean 'train.stages[1].unfreeze'?"),
-        ("{train.stages.1.epochs: 1}", "'train.stages.1.epochs', which is 1 and no search space; did you mean"),
+        ("{train.stages.1.unfreze: all}", "not a search space; did you mean 'train.stages[1].unfreeze'?"),
+        ("{train.stages.1.epochs: 1}", "'train.stages.1.epochs', which is 1, not a search space; did you mean"),
         (
             "{train.stages.1.unfreeze: [al]}",
             "'al' is not among the values of train.stages.1.unfreeze; did you mean 'all'?",
@@ -87,14 +87,14 @@ def test_a_condition_that_cannot_be_is_named_with_its_place(load, tmp_path, when
     assert message in line
 
 
-def test_conditions_in_a_circle_are_refused(tmp_path):
+def test_conditions_in_a_cycle_are_refused(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
         "data:\n  source: x\n"
         "  resize: {search: choice, values: [pad, crop], when: {data.augmentation: none}}\n"
         "  augmentation: {search: choice, values: [none, light], when: {data.resize: pad}}\n"
     )
-    with pytest.raises(RecipeError, match="lead back to itself") as caught:
+    with pytest.raises(RecipeError, match="form a cycle back to itself") as caught:
         load_recipe(path)
     assert [line.split(" ")[1].rsplit(":", 2)[1] for line in caught.value.lines()] == ["3", "4"]
 
@@ -119,7 +119,7 @@ def test_a_condition_of_the_only_space_has_nothing_to_name(tmp_path):
     path = tmp_path / "r.yaml"
     space = "{search: choice, values: [8, 16], when: {train.epochs: 3}}"
     path.write_text(f"data: {{source: x}}\ntrain: {{batch_size: {space}}}\n")
-    with pytest.raises(RecipeError, match="which is no search space; leave `when` out: nothing else is searched"):
+    with pytest.raises(RecipeError, match="which is not a search space; leave `when` out: nothing else is searched"):
         load_recipe(path)
 
 

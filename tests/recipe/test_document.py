@@ -50,7 +50,7 @@ def test_every_key_and_item_has_its_place():
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("a: 1\nb: 2\na: 3\n", "r:3:1", "key 'a' stands twice, first in line 1"),
+        ("a: 1\nb: 2\na: 3\n", "r:3:1", "key 'a' appears twice, first in line 1"),
         ("a: !!python/object/apply:os.system ['touch /tmp/owned']", "r:1:4", "tag 'tag:yaml.org,2002:python/object"),
         ("", "r:1:1", "is empty"),
         ("# nothing\n", "r:1:1", "is empty"),
@@ -60,7 +60,7 @@ def test_every_key_and_item_has_its_place():
         ("a:\n\tb: 1\n", "r:2:1", "cannot start any token"),
         ("a: [1, 2", "r:2:1", "expected ',' or ']'"),
         ("a: *x", "r:1:4", "alias *x has no anchor"),
-        ("? [a]\n: 1", "r:1:3", "a key must be a word"),
+        ("? [a]\n: 1", "r:1:3", "a key must be text"),
     ],
 )
 def test_what_is_no_recipe_is_refused_with_its_place(text, where, what):

@@ -69,7 +69,7 @@ def test_numbers_and_words_keep_their_kind(write):
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-0.1", "true", "'0.1'"])
-def test_a_rate_must_be_a_positive_finite_number(write, value):
+def test_a_learning_rate_must_be_a_positive_finite_number(write, value):
     path = write(f"data: {{source: x}}\ntrain: {{stages: [{{name: a, epochs: 1, learning_rate: {value}}}]}}\n")
     (line,) = errors_of(path)
     assert f"{path}:2:" in line
@@ -193,14 +193,18 @@ def test_a_tried_value_cannot_be_changed_through_its_recipe(write):
         ("{search: uniform, low: 1, high: 3, defualt: 2}", 50, "unknown key 'defualt'; did you mean 'default'?"),
         ("{search: log_unifrm, low: 1, high: 3}", 16, "unknown search space 'log_unifrm'; did you mean 'log_uniform'?"),
         ("{search: choice, values: []}", 32, "values: [] is wrong: expected a list of at least 1"),
-        ("{search: choice, values: [8, 16, 8]}", 3, "8 stands twice among the values"),
+        ("{search: choice, values: [8, 16, 8]}", 3, "8 appears twice among the values"),
         ("{search: choice, values: [1], default: true}", 3, "default true is not among the values 1"),
         (
             "{search: choice, values: [8, {search: int, low: 1, high: 3}]}",
             44,
-            "it holds another search space; write it at",
+            "it contains another search space; write it at",
         ),
-        ("{search: choice, values: [8, [{a: {search: int, low: 1, high: 3}}]]}", 46, "it holds another search space"),
+        (
+            "{search: choice, values: [8, [{a: {search: int, low: 1, high: 3}}]]}",
+            46,
+            "it contains another search space",
+        ),
     ],
 )
 def test_a_broken_space_is_named_with_its_place(write, space, column, message):
@@ -242,7 +246,7 @@ def test_all_broken_spaces_are_named(write):
 def test_nothing_can_be_set_inside_what_a_space_stands_for(write):
     path = write("data: {source: x}\ntrain: {optimizer: {search: choice, values: [adamw, sgd]}}\n")
     (line,) = errors_of(path, "train.optimizer.weight_decay=0.1")
-    assert "train.optimizer is a search space, so that nothing in it can be set" in line
+    assert "train.optimizer is a search space: no key inside it can be set" in line
     assert load_recipe(path, ["train.optimizer.default=sgd"]).recipe.train.optimizer.name == "sgd"
 
 

@@ -1,4 +1,4 @@
-"""The one table of metrics: what the recipe may name, and what training and test compute, is what it says."""
+"""The table of metrics agrees with the recipe's names and with what training and test compute."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from imagetune.recipe.data import Task
+from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.metrics import (
     METRICS,
     TASK_METRICS,
@@ -21,7 +22,6 @@ from imagetune.recipe.metrics import (
     show_value,
 )
 from imagetune.recipe.search import SearchConfig
-from imagetune.recipe.tracking import Requirement
 from imagetune.recipe.train import EarlyStoppingConfig
 from imagetune.training.objectives.metrics import build_tally
 

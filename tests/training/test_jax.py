@@ -1,4 +1,4 @@
-"""The same tests on another backend, each in a process of its own: Keras chooses its backend once."""
+"""The same tests on the JAX backend, each in a process of its own: Keras chooses its backend once."""
 
 import os
 import subprocess

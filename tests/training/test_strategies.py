@@ -1,4 +1,4 @@
-"""What each strategy does to a real training: of a pretrained network where its weights matter, else of a tiny one."""
+"""Effects of each training strategy: on a pretrained network where its weights matter, else on a tiny one."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ SMALL = ModelConfig(backbone=TINY, weights="random", head={"dropout": 0.0})
 
 
 class Recorder:
-    """A listener that remembers."""
+    """Listener that records all events."""
 
     def __init__(self):
         self.stages, self.epochs = [], []
@@ -46,7 +46,7 @@ class Recorder:
 
 @pytest.fixture
 def job(images, tmp_path, tiny):
-    """Make a training on the coloured images; the same seed gives the same one."""
+    """Return a training job on the coloured images; the same seed gives the same one."""
     data = DataConfig(source=str(images), image_size=48, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.robustness import blurs, weather
+from imagetune.evaluation.robustness import blurs
+from imagetune.evaluation.robustness import weather
 from imagetune.evaluation.robustness.blurs import Floats
-from imagetune.recipe.tracking import Corruption
+from imagetune.recipe.evaluate import Corruption
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Corruptor: TypeAlias = Callable[[Floats, int, float, np.random.Generator], Floats]

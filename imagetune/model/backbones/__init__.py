@@ -1,1 +1,1 @@
-"""Backbones: the table, their blocks, names and preprocessing."""
+"""Backbones: the table of all, their construction, blocks, layer names and preprocessing."""

@@ -1,4 +1,4 @@
-"""How the layers of each family of backbones group into named blocks, from input to output."""
+"""Named blocks of the backbones: the rules that group the layers of each architecture, from input to output."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BlockScheme:
-    r"""The rule that names the block of each layer of a family.
+    r"""The rule that names the block of each layer of an architecture.
 
     Attributes:
         by_name: Pairs (block name, pattern). A layer whose name matches goes into that block (``\1`` in the block name
             stands for the pattern's group); one that matches none goes with the layer before it.
-        by_end: Pairs (block name, pattern of its last layer), for families whose layers carry no block in their name.
-            What comes after the last end belongs to the last block.
+        by_end: Pairs (block name, pattern of its last layer), for architectures whose layer names don't mention a
+            block. Layers after the last end belong to the last block.
     """
 
     by_name: tuple[tuple[str, str], ...] = ()
     by_end: tuple[tuple[str, str], ...] = ()
 
     def assign(self, layer_names: Sequence[str]) -> list[str]:
-        """Return the block name of each layer.
+        """Return the name of the block of each layer.
 
         Args:
-            layer_names: In the order from input to output.
+            layer_names: Names of the layers, from input to output.
         """
         return self._assign_by_end(layer_names) if self.by_end else self._assign_by_name(layer_names)
 
     def _assign_by_name(self, layer_names: Sequence[str]) -> list[str]:
-        found = [self._block_of(name) for name in layer_names]
+        found = [self._find_block(name) for name in layer_names]
         current = next((block for block in found if block), self.by_name[0][0])
         blocks = []
         for block in found:
@@ -38,7 +38,7 @@ class BlockScheme:
             blocks.append(current)
         return blocks
 
-    def _block_of(self, layer_name: str) -> str | None:
+    def _find_block(self, layer_name: str) -> str | None:
         for block, pattern in self.by_name:
             if match := re.search(pattern, layer_name):
                 return match.expand(block)

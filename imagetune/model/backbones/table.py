@@ -1,4 +1,4 @@
-"""The backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
+"""The table of backbones: every constructor of ``keras.applications``, EfficientNet-Lite0, and those of plug-ins.
 
 Importing this module is cheap: Keras is imported when a backbone is built.
 """
@@ -23,25 +23,23 @@ WEIGHTS_HOST = "https://storage.googleapis.com/"
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A convolutional network without its classifier.
+    """A backbone: a convolutional network without its classifier, as a row of the table.
 
     Attributes:
         name: Name in recipes: that of ``keras.applications`` in snake_case; of a plug-in, that of its entry point.
-        scheme: How its layers group into blocks.
-        preprocessing: What it does to RGB pixels 0..255 first; see ``imagetune.model.backbones.preprocessing``.
-        default_size: Height and width in pixels that its ImageNet weights were trained at.
-        min_size: Smallest height and width in pixels that it takes.
-        parameters: Number of parameters without the classifier.
-        constructor: Name in ``keras.applications``; empty for our own and plug-ins.
-        built_in: Whether Keras builds the preprocessing into the network: never, unless told otherwise, or always.
-        top1: Published top-1 accuracy on ImageNet in percent, from the table at https://keras.io/api/applications.
-        weights_url: Where Keras downloads the ImageNet weights without classifier.
-        weights_file: Name of that file in Keras's cache.
-        weights_hash: Its MD5 or SHA-256 as Keras states it; None where Keras states none.
-        build: Of a plug-in: takes (height, width, 3) and gives the network, a functional ``keras.Model`` of layers that
-            Keras ships, from (batch, height, width, 3) to a feature map (batch, rows, columns, channels).
-        weights_path: Of a plug-in: gives the path of its ImageNet weights, an .h5 or .keras file whose layers are
-            called as those of ``build``; None where it has none.
+        scheme: Rule that groups its layers into blocks. preprocessing: Normalisation of RGB pixels 0..255 that it
+        expects; see ``imagetune.model.backbones.preprocessing``. default_size: Height and width in pixels that its
+        ImageNet weights were trained at. min_size: Smallest height and width in pixels that it takes. parameters:
+        Number of parameters without the classifier. constructor: Name in ``keras.applications``; empty for our own and
+        plug-ins. built_in: Whether Keras builds the preprocessing into the network: never, by default (optional), or
+        always. top1: Published top-1 accuracy on ImageNet in percent, from the table at
+        https://keras.io/api/applications. weights_url: Address from which Keras downloads the ImageNet weights without
+        classifier. weights_file: Name of that file in Keras's cache. weights_hash: Its MD5 or SHA-256 as Keras states
+        it; None where Keras states none. build: For a plug-in: takes (height, width, 3) and returns the network, a
+        functional ``keras.Model`` of layers that Keras ships, from (batch, height, width, 3) to a feature map (batch,
+        rows, columns, channels).
+        weights_path: For a plug-in: returns the path of its ImageNet weights, an .h5 or .keras file whose layers have
+            the names of those of ``build``; None where it has none.
     """
 
     name: str
@@ -61,34 +59,36 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _Architecture:
+    """What the backbones of one architecture share."""
+
     scheme: BlockScheme
     preprocessing: Preprocessing
     built_in: BuiltIn = "none"
     min_size: int = 32
 
 
-_VGG = _Kind(blocks.VGG, "caffe")
-_RESNET = _Kind(blocks.RESNET, "caffe")
-_RESNET_V2 = _Kind(blocks.RESNET, "tf")
-_INCEPTION_V3 = _Kind(blocks.INCEPTION_V3, "tf", min_size=75)
-_INCEPTION_RESNET_V2 = _Kind(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
-_XCEPTION = _Kind(blocks.XCEPTION, "tf", min_size=71)
-_MOBILENET = _Kind(blocks.MOBILENET, "tf")
-_MOBILENET_V2 = _Kind(blocks.MOBILENET_V2, "tf")
-_MOBILENET_V3 = _Kind(blocks.MOBILENET_V3, "tf", "optional")
-_DENSENET = _Kind(blocks.DENSENET, "torch")
-_NASNET = _Kind(blocks.NASNET, "tf")
-_EFFICIENTNET = _Kind(blocks.EFFICIENTNET, "torch", "always")
-_EFFICIENTNET_V2_B = _Kind(blocks.EFFICIENTNET, "torch", "optional")
-_EFFICIENTNET_V2_SML = _Kind(blocks.EFFICIENTNET, "v2", "optional")
-_CONVNEXT = _Kind(blocks.CONVNEXT, "torch", "optional")
+_VGG = _Architecture(blocks.VGG, "caffe")
+_RESNET = _Architecture(blocks.RESNET, "caffe")
+_RESNET_V2 = _Architecture(blocks.RESNET, "tf")
+_INCEPTION_V3 = _Architecture(blocks.INCEPTION_V3, "tf", min_size=75)
+_INCEPTION_RESNET_V2 = _Architecture(blocks.INCEPTION_RESNET_V2, "tf", min_size=75)
+_XCEPTION = _Architecture(blocks.XCEPTION, "tf", min_size=71)
+_MOBILENET = _Architecture(blocks.MOBILENET, "tf")
+_MOBILENET_V2 = _Architecture(blocks.MOBILENET_V2, "tf")
+_MOBILENET_V3 = _Architecture(blocks.MOBILENET_V3, "tf", "optional")
+_DENSENET = _Architecture(blocks.DENSENET, "torch")
+_NASNET = _Architecture(blocks.NASNET, "tf")
+_EFFICIENTNET = _Architecture(blocks.EFFICIENTNET, "torch", "always")
+_EFFICIENTNET_V2_B = _Architecture(blocks.EFFICIENTNET, "torch", "optional")
+_EFFICIENTNET_V2_SML = _Architecture(blocks.EFFICIENTNET, "v2", "optional")
+_CONVNEXT = _Architecture(blocks.CONVNEXT, "torch", "optional")
 
 
-def _row(
+def _build_row(
     name: str,
     constructor: str,
-    family: _Kind,
+    architecture: _Architecture,
     default_size: int,
     parameters: int,
     top1: float | None,
@@ -100,11 +100,11 @@ def _row(
     return Backbone(
         name=name,
         constructor=constructor,
-        scheme=family.scheme,
-        preprocessing=family.preprocessing,
-        built_in=family.built_in,
+        scheme=architecture.scheme,
+        preprocessing=architecture.preprocessing,
+        built_in=architecture.built_in,
         default_size=default_size,
-        min_size=family.min_size,
+        min_size=architecture.min_size,
         parameters=parameters,
         top1=top1,
         weights_url=WEIGHTS_HOST + path,
@@ -118,124 +118,124 @@ _TF = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 # fmt: off
 _TABLE: tuple[Backbone, ...] = (
-    _row("vgg16", "VGG16", _VGG, 224, 14_714_688, 71.3,
+    _build_row("vgg16", "VGG16", _VGG, 224, 14_714_688, 71.3,
          _KERAS + "vgg16/vgg16" + _TF,
          "6d6bbae143d832006294945121d1f1fc"),
-    _row("vgg19", "VGG19", _VGG, 224, 20_024_384, 71.3,
+    _build_row("vgg19", "VGG19", _VGG, 224, 20_024_384, 71.3,
          _KERAS + "vgg19/vgg19" + _TF,
          "253f8cb515780f3b799900260a226db6"),
-    _row("resnet50", "ResNet50", _RESNET, 224, 23_587_712, 74.9,
+    _build_row("resnet50", "ResNet50", _RESNET, 224, 23_587_712, 74.9,
          _KERAS + "resnet/resnet50" + _TF,
          "4d473c1dd8becc155b73f8504c6f6626"),
-    _row("resnet101", "ResNet101", _RESNET, 224, 42_658_176, 76.4,
+    _build_row("resnet101", "ResNet101", _RESNET, 224, 42_658_176, 76.4,
          _KERAS + "resnet/resnet101" + _TF,
          "88cf7a10940856eca736dc7b7e228a21"),
-    _row("resnet152", "ResNet152", _RESNET, 224, 58_370_944, 76.6,
+    _build_row("resnet152", "ResNet152", _RESNET, 224, 58_370_944, 76.6,
          _KERAS + "resnet/resnet152" + _TF,
          "ee4c566cf9a93f14d82f913c2dc6dd0c"),
-    _row("resnet50_v2", "ResNet50V2", _RESNET_V2, 224, 23_564_800, 76.0,
+    _build_row("resnet50_v2", "ResNet50V2", _RESNET_V2, 224, 23_564_800, 76.0,
          _KERAS + "resnet/resnet50v2" + _TF,
          "fac2f116257151a9d068a22e544a4917"),
-    _row("resnet101_v2", "ResNet101V2", _RESNET_V2, 224, 42_626_560, 77.2,
+    _build_row("resnet101_v2", "ResNet101V2", _RESNET_V2, 224, 42_626_560, 77.2,
          _KERAS + "resnet/resnet101v2" + _TF,
          "c0ed64b8031c3730f411d2eb4eea35b5"),
-    _row("resnet152_v2", "ResNet152V2", _RESNET_V2, 224, 58_331_648, 78.0,
+    _build_row("resnet152_v2", "ResNet152V2", _RESNET_V2, 224, 58_331_648, 78.0,
          _KERAS + "resnet/resnet152v2" + _TF,
          "ed17cf2e0169df9d443503ef94b23b33"),
-    _row("inception_v3", "InceptionV3", _INCEPTION_V3, 299, 21_802_784, 77.9,
+    _build_row("inception_v3", "InceptionV3", _INCEPTION_V3, 299, 21_802_784, 77.9,
          _KERAS + "inception_v3/inception_v3" + _TF,
          "bcbd6486424b2319ff4ef7d526e38f63"),
-    _row("inception_resnet_v2", "InceptionResNetV2", _INCEPTION_RESNET_V2, 299, 54_336_736, 80.3,
+    _build_row("inception_resnet_v2", "InceptionResNetV2", _INCEPTION_RESNET_V2, 299, 54_336_736, 80.3,
          _KERAS + "inception_resnet_v2/inception_resnet_v2" + _TF,
          "d19885ff4a710c122648d3b5c3b684e4"),
-    _row("xception", "Xception", _XCEPTION, 299, 20_861_480, 79.0,
+    _build_row("xception", "Xception", _XCEPTION, 299, 20_861_480, 79.0,
          _KERAS + "xception/xception" + _TF,
          "b0042744bf5b25fce3cb969f33bebb97"),
-    _row("mobilenet", "MobileNet", _MOBILENET, 224, 3_228_864, 70.4,
+    _build_row("mobilenet", "MobileNet", _MOBILENET, 224, 3_228_864, 70.4,
          _KERAS + "mobilenet/mobilenet_1_0_224_tf_no_top.h5",
          None),
-    _row("mobilenet_v2", "MobileNetV2", _MOBILENET_V2, 224, 2_257_984, 71.3,
+    _build_row("mobilenet_v2", "MobileNetV2", _MOBILENET_V2, 224, 2_257_984, 71.3,
          _KERAS + "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
          None),
-    _row("mobilenet_v3_small", "MobileNetV3Small", _MOBILENET_V3, 224, 939_120, None,
+    _build_row("mobilenet_v3_small", "MobileNetV3Small", _MOBILENET_V3, 224, 939_120, None,
          _KERAS + "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
          "d3e8ec802a04aa4fc771ee12a9a9b836"),
-    _row("mobilenet_v3_large", "MobileNetV3Large", _MOBILENET_V3, 224, 2_996_352, None,
+    _build_row("mobilenet_v3_large", "MobileNetV3Large", _MOBILENET_V3, 224, 2_996_352, None,
          _KERAS + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
          "07fb09a5933dd0c8eaafa16978110389"),
-    _row("densenet121", "DenseNet121", _DENSENET, 224, 7_037_504, 75.0,
+    _build_row("densenet121", "DenseNet121", _DENSENET, 224, 7_037_504, 75.0,
          _KERAS + "densenet/densenet121" + _TF,
          "30ee3e1110167f948a6b9946edeeb738"),
-    _row("densenet169", "DenseNet169", _DENSENET, 224, 12_642_880, 76.2,
+    _build_row("densenet169", "DenseNet169", _DENSENET, 224, 12_642_880, 76.2,
          _KERAS + "densenet/densenet169" + _TF,
          "b8c4d4c20dd625c148057b9ff1c1176b"),
-    _row("densenet201", "DenseNet201", _DENSENET, 224, 18_321_984, 77.3,
+    _build_row("densenet201", "DenseNet201", _DENSENET, 224, 18_321_984, 77.3,
          _KERAS + "densenet/densenet201" + _TF,
          "c13680b51ded0fb44dff2d8f86ac8bb1"),
-    _row("nasnet_mobile", "NASNetMobile", _NASNET, 224, 4_269_716, 74.4,
+    _build_row("nasnet_mobile", "NASNetMobile", _NASNET, 224, 4_269_716, 74.4,
          _KERAS + "nasnet/NASNet-mobile-no-top.h5>nasnet_mobile_no_top.h5",
          "1ed92395b5b598bdda52abe5c0dbfd63"),
-    _row("nasnet_large", "NASNetLarge", _NASNET, 331, 84_916_818, 82.5,
+    _build_row("nasnet_large", "NASNetLarge", _NASNET, 331, 84_916_818, 82.5,
          _KERAS + "nasnet/NASNet-large-no-top.h5>nasnet_large_no_top.h5",
          "d81d89dc07e6e56530c4e77faddd61b5"),
-    _row("efficientnet_b0", "EfficientNetB0", _EFFICIENTNET, 224, 4_049_564, 77.1,
+    _build_row("efficientnet_b0", "EfficientNetB0", _EFFICIENTNET, 224, 4_049_564, 77.1,
          "keras-applications/efficientnetb0_notop.h5",
          "50bc09e76180e00e4465e1a485ddc09d"),
-    _row("efficientnet_b1", "EfficientNetB1", _EFFICIENTNET, 240, 6_575_232, 79.1,
+    _build_row("efficientnet_b1", "EfficientNetB1", _EFFICIENTNET, 240, 6_575_232, 79.1,
          "keras-applications/efficientnetb1_notop.h5",
          "74c4e6b3e1f6a1eea24c589628592432"),
-    _row("efficientnet_b2", "EfficientNetB2", _EFFICIENTNET, 260, 7_768_562, 80.1,
+    _build_row("efficientnet_b2", "EfficientNetB2", _EFFICIENTNET, 260, 7_768_562, 80.1,
          "keras-applications/efficientnetb2_notop.h5",
          "111f8e2ac8aa800a7a99e3239f7bfb39"),
-    _row("efficientnet_b3", "EfficientNetB3", _EFFICIENTNET, 300, 10_783_528, 81.6,
+    _build_row("efficientnet_b3", "EfficientNetB3", _EFFICIENTNET, 300, 10_783_528, 81.6,
          "keras-applications/efficientnetb3_notop.h5",
          "af6d107764bb5b1abb91932881670226"),
-    _row("efficientnet_b4", "EfficientNetB4", _EFFICIENTNET, 380, 17_673_816, 82.9,
+    _build_row("efficientnet_b4", "EfficientNetB4", _EFFICIENTNET, 380, 17_673_816, 82.9,
          "keras-applications/efficientnetb4_notop.h5",
          "ebc24e6d6c33eaebbd558eafbeedf1ba"),
-    _row("efficientnet_b5", "EfficientNetB5", _EFFICIENTNET, 456, 28_513_520, 83.6,
+    _build_row("efficientnet_b5", "EfficientNetB5", _EFFICIENTNET, 456, 28_513_520, 83.6,
          "keras-applications/efficientnetb5_notop.h5",
          "38879255a25d3c92d5e44e04ae6cec6f"),
-    _row("efficientnet_b6", "EfficientNetB6", _EFFICIENTNET, 528, 40_960_136, 84.0,
+    _build_row("efficientnet_b6", "EfficientNetB6", _EFFICIENTNET, 528, 40_960_136, 84.0,
          "keras-applications/efficientnetb6_notop.h5",
          "9ecce42647a20130c1f39a5d4cb75743"),
-    _row("efficientnet_b7", "EfficientNetB7", _EFFICIENTNET, 600, 64_097_680, 84.3,
+    _build_row("efficientnet_b7", "EfficientNetB7", _EFFICIENTNET, 600, 64_097_680, 84.3,
          "keras-applications/efficientnetb7_notop.h5",
          "cbcfe4450ddf6f3ad90b1b398090fe4a"),
-    _row("efficientnet_v2_b0", "EfficientNetV2B0", _EFFICIENTNET_V2_B, 224, 5_919_312, 78.7,
+    _build_row("efficientnet_v2_b0", "EfficientNetV2B0", _EFFICIENTNET_V2_B, 224, 5_919_312, 78.7,
          _KERAS + "efficientnet_v2/efficientnetv2-b0_notop.h5",
          "893217f2bb855e2983157299931e43ff"),
-    _row("efficientnet_v2_b1", "EfficientNetV2B1", _EFFICIENTNET_V2_B, 240, 6_931_124, 79.8,
+    _build_row("efficientnet_v2_b1", "EfficientNetV2B1", _EFFICIENTNET_V2_B, 240, 6_931_124, 79.8,
          _KERAS + "efficientnet_v2/efficientnetv2-b1_notop.h5",
          "0e80663031ca32d657f9caa404b6ec37"),
-    _row("efficientnet_v2_b2", "EfficientNetV2B2", _EFFICIENTNET_V2_B, 260, 8_769_374, 80.5,
+    _build_row("efficientnet_v2_b2", "EfficientNetV2B2", _EFFICIENTNET_V2_B, 260, 8_769_374, 80.5,
          _KERAS + "efficientnet_v2/efficientnetv2-b2_notop.h5",
          "1dfe2e7a5d45b6632553a8961ea609eb"),
-    _row("efficientnet_v2_b3", "EfficientNetV2B3", _EFFICIENTNET_V2_B, 300, 12_930_622, 82.0,
+    _build_row("efficientnet_v2_b3", "EfficientNetV2B3", _EFFICIENTNET_V2_B, 300, 12_930_622, 82.0,
          _KERAS + "efficientnet_v2/efficientnetv2-b3_notop.h5",
          "f6abf7b5849ac99a89b50dd3fd532856"),
-    _row("efficientnet_v2_s", "EfficientNetV2S", _EFFICIENTNET_V2_SML, 384, 20_331_360, 83.9,
+    _build_row("efficientnet_v2_s", "EfficientNetV2S", _EFFICIENTNET_V2_SML, 384, 20_331_360, 83.9,
          _KERAS + "efficientnet_v2/efficientnetv2-s_notop.h5",
          "af0682fb74e8c54910f2d4393339c070"),
-    _row("efficientnet_v2_m", "EfficientNetV2M", _EFFICIENTNET_V2_SML, 480, 53_150_388, 85.3,
+    _build_row("efficientnet_v2_m", "EfficientNetV2M", _EFFICIENTNET_V2_SML, 480, 53_150_388, 85.3,
          _KERAS + "efficientnet_v2/efficientnetv2-m_notop.h5",
          "1b8dc055df72dde80d614482840fe342"),
-    _row("efficientnet_v2_l", "EfficientNetV2L", _EFFICIENTNET_V2_SML, 480, 117_746_848, 85.7,
+    _build_row("efficientnet_v2_l", "EfficientNetV2L", _EFFICIENTNET_V2_SML, 480, 117_746_848, 85.7,
          _KERAS + "efficientnet_v2/efficientnetv2-l_notop.h5",
          "b0b66b5c863aef5b46e8608fe1711615"),
-    _row("convnext_tiny", "ConvNeXtTiny", _CONVNEXT, 224, 27_820_128, 81.3,
+    _build_row("convnext_tiny", "ConvNeXtTiny", _CONVNEXT, 224, 27_820_128, 81.3,
          _KERAS + "convnext/convnext_tiny_notop.h5",
          "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
-    _row("convnext_small", "ConvNeXtSmall", _CONVNEXT, 224, 49_454_688, 82.3,
+    _build_row("convnext_small", "ConvNeXtSmall", _CONVNEXT, 224, 49_454_688, 82.3,
          _KERAS + "convnext/convnext_small_notop.h5",
          "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab"),
-    _row("convnext_base", "ConvNeXtBase", _CONVNEXT, 224, 87_566_464, 85.3,
+    _build_row("convnext_base", "ConvNeXtBase", _CONVNEXT, 224, 87_566_464, 85.3,
          _KERAS + "convnext/convnext_base_notop.h5",
          "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45"),
-    _row("convnext_large", "ConvNeXtLarge", _CONVNEXT, 224, 196_230_336, 86.3,
+    _build_row("convnext_large", "ConvNeXtLarge", _CONVNEXT, 224, 196_230_336, 86.3,
          _KERAS + "convnext/convnext_large_notop.h5",
          "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd"),
-    _row("convnext_xlarge", "ConvNeXtXLarge", _CONVNEXT, 224, 348_147_968, 86.7,
+    _build_row("convnext_xlarge", "ConvNeXtXLarge", _CONVNEXT, 224, 348_147_968, 86.7,
          _KERAS + "convnext/convnext_xlarge_notop.h5",
          "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05"),
 )
@@ -254,31 +254,32 @@ _BACKBONES = {backbone.name: backbone for backbone in (EFFICIENTNET_LITE0, *_TAB
 
 
 def all_backbones() -> tuple[Backbone, ...]:
-    """Return every backbone: our packaged one, those of Keras, those of plug-ins, which are imported.
+    """Return all backbones: the packaged one, those of Keras, and those of plug-ins, which are imported.
 
     Raises:
-        RecipeError: A plug-in is not what it should be.
+        RecipeError: A plug-in is not a valid backbone.
     """
     return (*_BACKBONES.values(), *map(get_backbone, plugin_names(BACKBONES)))
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone called ``name``.
+    """Return the backbone with a name.
 
     Raises:
-        RecipeError: There is none; the message names the nearest and lists all. Or it is a plug-in that can't be used.
+        RecipeError: There is none, and the message suggests the nearest name or lists all; or it is a plug-in that
+            can't be used.
     """
     if clash := name_clash(BACKBONES, name, _BACKBONES):
         raise RecipeError(clash, where="model.backbone")
     if name in _BACKBONES:
         return _BACKBONES[name]
     if name in plugin_names(BACKBONES):
-        return _plugin(name)
-    hint = suggest_name(name, _all_names()) or f"choose one of: {', '.join(_all_names())}"
+        return _load_backbone(name)
+    hint = suggest_name(name, _list_names()) or f"choose one of: {', '.join(_list_names())}"
     raise RecipeError(f"unknown backbone {name!r}", where="model.backbone", hint=f"{hint} (`imagetune model list`)")
 
 
-def _plugin(name: str) -> Backbone:
+def _load_backbone(name: str) -> Backbone:
     found = load_plugin(BACKBONES, name)
     with plugin_errors(BACKBONES, name):
         if not isinstance(found, Backbone) or found.build is None:
@@ -288,5 +289,5 @@ def _plugin(name: str) -> Backbone:
     return found
 
 
-def _all_names() -> tuple[str, ...]:
+def _list_names() -> tuple[str, ...]:
     return (*_BACKBONES, *plugin_names(BACKBONES))

@@ -1,1 +1,1 @@
-"""Pretrained weights: where they come from and how they are read."""
+"""Pretrained weights: their sources, safe readers of their files, and matching with a backbone's layers."""

@@ -1,8 +1,8 @@
-"""Reader of Keras's weight files that believes nothing they say: ``.weights.h5``, ``.h5`` and ``.keras``.
+"""Reader of Keras's weight files (``.weights.h5``, ``.h5`` and ``.keras``) that is safe with hostile files.
 
 Only groups, names and numbers are read; nothing is deserialised, so no file can run code. Links out of the file,
 numbers kept elsewhere, shapes that the file is too small for, and archives that would inflate are refused before
-memory is predicted as them.
+memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagetune.errors import ModelFileError
 MAX_OBJECTS = 200_000
 DEEPEST_GROUP = 32
 LARGEST_ATTRIBUTE_BYTES = 16 << 20
-# Trained weights hardly compress; what inflates more than this is not weights.
+# Trained weights hardly compress: what inflates by more than this factor isn't weights.
 MAX_INFLATION = 4
 CHUNK_SLACK_BYTES = 1 << 20
 ARCHIVED_WEIGHTS = "model.weights.h5"
@@ -32,16 +32,16 @@ ARCHIVED_WEIGHTS = "model.weights.h5"
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file that is not read yet; shape and size have been checked against the file."""
+    """An array of a file that isn't read yet; its shape and size have been checked against the file."""
 
     shape: tuple[int, ...]
     dataset: Any
 
     def read(self) -> np.ndarray:
-        """Return the numbers, (shape) float32 or as stored.
+        """Return the array, with the shape and dtype of the file.
 
         Raises:
-            ModelFileError: The file is corrupted there, or holds NaN or infinity.
+            ModelFileError: The array is corrupted, or holds NaN or infinity.
         """
         try:
             array = np.asarray(self.dataset[()])
@@ -54,12 +54,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """The arrays of one layer in a file.
+    """A layer of a file with its arrays.
 
     Attributes:
-        path: Where it lies, from the root: ``("layers", "functional", "layers", "conv2d_1")``; its model is all but the
-            last part.
-        name: The layer's own name; empty where the file doesn't keep it.
+        path: Path from the root, such as ``("layers", "functional", "layers", "conv2d_1")``; all but the last part name
+            its model.
+        name: Name of the layer; empty where the file doesn't keep it.
         arrays: Its weights, in Keras's order.
     """
 
@@ -69,12 +69,12 @@ class StoredLayer:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the arrays."""
+        """Shapes of the layer's arrays."""
         return tuple(array.shape for array in self.arrays)
 
     @property
     def label(self) -> str:
-        """What to call it in a message."""
+        """Name of the layer in messages."""
         return self.name or "/".join(self.path)
 
 
@@ -95,35 +95,35 @@ class StoredWeights:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[StoredWeights]:
-    """Open a weight file or a whole saved model and give its layers; arrays can be read until the block ends.
+    """Yield the layers of a weight file or saved model; their arrays can be read until the block ends.
 
     Raises:
-        ModelFileError: The file is corrupted, hostile or in no layout of Keras.
+        ModelFileError: The file is corrupted, hostile, or in none of Keras's layouts.
     """
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(_hdf5_source(path))
+            source = stack.enter_context(_open_source(path))
             file = stack.enter_context(h5py.File(source, "r"))
-            stored = _stored_weights(file)
+            stored = _read_stored(file)
         except ModelFileError as error:
-            raise _located(error, path) from error
+            raise _add_path(error, path) from error
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             what = f"corrupted or not a weight file: {error}"
             raise ModelFileError(what, where=str(path), hint="copy the file again, or give another one") from error
         try:
             yield stored
         except ModelFileError as error:
-            raise _located(error, path) from error
+            raise _add_path(error, path) from error
 
 
-def _located(error: ModelFileError, path: Path) -> ModelFileError:
+def _add_path(error: ModelFileError, path: Path) -> ModelFileError:
     hint = error.hint or "give a .weights.h5, .h5 or .keras file that Keras wrote"
     return ModelFileError(error.what, where=str(path), hint=hint)
 
 
 @contextmanager
-def _hdf5_source(path: Path) -> Iterator[Path | IO[bytes]]:
-    """Give the HDF5 file itself; inside a ``.keras`` archive it is read in place."""
+def _open_source(path: Path) -> Iterator[Path | IO[bytes]]:
+    """Yield the HDF5 file; inside a ``.keras`` archive it is read in place, without unpacking."""
     if not zipfile.is_zipfile(path):
         yield path
         return
@@ -138,19 +138,21 @@ def _hdf5_source(path: Path) -> Iterator[Path | IO[bytes]]:
             yield weights
 
 
-def _stored_weights(file: h5py.File) -> StoredWeights:
-    root = _member(file, "model_weights") if "model_weights" in file else file
+def _read_stored(file: h5py.File) -> StoredWeights:
+    root = _find_member(file, "model_weights") if "model_weights" in file else file
     if isinstance(root, h5py.Group) and _has_attribute(root, "layer_names"):
-        groups = tuple(_legacy_groups(root))
-        return StoredWeights(tuple(layer for group in groups for layer in _split(group)), ordered=True, groups=groups)
-    layers = tuple(_walk(file, (), _Budget()))
+        groups = tuple(_read_legacy_groups(root))
+        return StoredWeights(
+            tuple(layer for group in groups for layer in _split_group(group)), ordered=True, groups=groups
+        )
+    layers = tuple(_walk_layers(file, (), _Budget()))
     if not layers:
-        raise ModelFileError("it holds no layers in a layout of Keras")
+        raise ModelFileError("it holds no layers in any of Keras's layouts")
     return StoredWeights(layers, ordered=False)
 
 
 class _Budget:
-    """Counts the objects of a file, so that loops of links and endless trees end."""
+    """Budget of objects and depth of a file, so that loops of links and endless trees end."""
 
     def __init__(self) -> None:
         self.left = MAX_OBJECTS
@@ -161,35 +163,36 @@ class _Budget:
             raise ModelFileError(f"more than {MAX_OBJECTS} objects, or deeper than {DEEPEST_GROUP} groups")
 
 
-def _walk(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> Iterator[StoredLayer]:
-    """Yield the layers of a Keras 3 file: every group ``vars`` with the arrays ``0``, ``1``, ..."""
+def _walk_layers(group: h5py.Group, path: tuple[str, ...], budget: _Budget) -> Iterator[StoredLayer]:
+    """Yield the layers of a Keras 3 file: every group ``vars`` that holds arrays ``0``, ``1``, ..."""
     for name in group:
         budget.spend(len(path))
-        member = _member(group, name)
+        member = _find_member(group, name)
         if not isinstance(member, h5py.Group):
             continue
+        # A whole saved model also holds the slots of its optimizer, which look like layers.
         if not path and name == "optimizer":
             continue
         if name != "vars":
-            yield from _walk(member, (*path, name), budget)
+            yield from _walk_layers(member, (*path, name), budget)
             continue
         keys = sorted((key for key in member if key.isdecimal()), key=int)
-        if arrays := tuple(_array(member, key) for key in keys):
-            yield StoredLayer(path, _text_attribute(member, "name"), arrays)
+        if arrays := tuple(_check_array(member, key) for key in keys):
+            yield StoredLayer(path, _read_text(member, "name"), arrays)
 
 
-def _legacy_groups(root: h5py.Group) -> Iterator[StoredLayer]:
-    """Yield the top layers with weights of a Keras 2 file, in its order; paths of their arrays are in ``path``."""
-    for name in _names_attribute(root, "layer_names"):
-        group = _member(root, name)
+def _read_legacy_groups(root: h5py.Group) -> Iterator[StoredLayer]:
+    """Yield the top layers with weights of a Keras 2 file, in its order; ``path`` also has the paths of the arrays."""
+    for name in _read_names(root, "layer_names"):
+        group = _find_member(root, name)
         if not isinstance(group, h5py.Group):
             raise ModelFileError(f"{name!r} is not a group")
-        if weights := _names_attribute(group, "weight_names"):
-            yield StoredLayer((name, *weights), name, tuple(_array(group, weight) for weight in weights))
+        if weights := _read_names(group, "weight_names"):
+            yield StoredLayer((name, *weights), name, tuple(_check_array(group, weight) for weight in weights))
 
 
-def _split(group: StoredLayer) -> Iterator[StoredLayer]:
-    """Yield the layers inside a top layer; a nested model keeps the arrays of all its layers in one group."""
+def _split_group(group: StoredLayer) -> Iterator[StoredLayer]:
+    """Yield the layers inside a top layer of a Keras 2 file, where a nested model keeps all arrays in one group."""
     name, *weights = group.path
     members: dict[str, list[StoredArray]] = {}
     for weight, array in zip(weights, group.arrays, strict=True):
@@ -200,8 +203,8 @@ def _split(group: StoredLayer) -> Iterator[StoredLayer]:
         yield StoredLayer((name, parent) if nested else (name,), inner, tuple(arrays))
 
 
-def _member(group: h5py.Group, name: str) -> Any:
-    """Return a member of ``group``, refusing links that lead elsewhere on any part of the way."""
+def _find_member(group: h5py.Group, name: str) -> Any:
+    """Return a member of a group; links that lead elsewhere are refused on every part of the path."""
     current: Any = group
     for part in filter(None, name.split("/")):
         if not isinstance(current, h5py.Group) or part not in current:
@@ -212,8 +215,8 @@ def _member(group: h5py.Group, name: str) -> Any:
     return current
 
 
-def _array(group: h5py.Group, name: str) -> StoredArray:
-    dataset = _member(group, name)
+def _check_array(group: h5py.Group, name: str) -> StoredArray:
+    dataset = _find_member(group, name)
     if not isinstance(dataset, h5py.Dataset):
         raise ModelFileError(f"{name!r} is not an array")
     if dataset.external or dataset.is_virtual:
@@ -231,19 +234,19 @@ def _has_attribute(group: h5py.Group, name: str) -> bool:
     return name in group.attrs or f"{name}0" in group.attrs
 
 
-def _names_attribute(group: h5py.Group, name: str) -> list[str]:
-    """Return a list of names, which Keras splits over ``name0``, ``name1``, ... when it is long."""
+def _read_names(group: h5py.Group, name: str) -> list[str]:
+    """Return an attribute that is a list of names; Keras splits a long one over ``name0``, ``name1``, ..."""
     if name in group.attrs:
-        return _texts(_attribute(group, name))
+        return _decode_texts(_read_attribute(group, name))
     parts = itertools.takewhile(lambda part: part in group.attrs, (f"{name}{index}" for index in itertools.count()))
-    return [text for part in parts for text in _texts(_attribute(group, part))]
+    return [text for part in parts for text in _decode_texts(_read_attribute(group, part))]
 
 
-def _text_attribute(group: h5py.Group, name: str) -> str:
-    return next(iter(_texts(_attribute(group, name))), "") if name in group.attrs else ""
+def _read_text(group: h5py.Group, name: str) -> str:
+    return next(iter(_decode_texts(_read_attribute(group, name))), "") if name in group.attrs else ""
 
 
-def _attribute(group: h5py.Group, name: str) -> Any:
+def _read_attribute(group: h5py.Group, name: str) -> Any:
     attribute = group.attrs.get_id(name)
     stated = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
     if stated > LARGEST_ATTRIBUTE_BYTES:
@@ -251,6 +254,6 @@ def _attribute(group: h5py.Group, name: str) -> Any:
     return group.attrs[name]
 
 
-def _texts(value: Any) -> list[str]:
+def _decode_texts(value: Any) -> list[str]:
     items = [value] if isinstance(value, (str, bytes)) else list(np.asarray(value).ravel())
     return [item.decode() if isinstance(item, bytes) else str(item) for item in items]

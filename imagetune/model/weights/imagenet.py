@@ -1,6 +1,6 @@
-"""ImageNet weights: those of Keras in Keras's own cache, and those of EfficientNet-Lite0 in a Python package.
+"""ImageNet weights: status, verification and download, in Keras's cache or in a Python package.
 
-A cached file is hashed before anything reads it, because Keras deletes a file whose hash is wrong, also one that the
+A cached file is hashed before anything reads it, because Keras deletes a file whose hash is wrong, even one that the
 user put there by hand. This module imports Keras only to download.
 """
 
@@ -36,14 +36,14 @@ STALL_TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WeightsStatus:
-    """Whether the ImageNet weights of a backbone are at hand.
+    """Availability of the ImageNet weights of a backbone on this machine.
 
     Attributes:
         backbone: Name of the backbone.
-        state: ``packaged`` in a Python package, ``cached`` by Keras, ``absent``, or ``corrupted``: with another hash.
-        path: Where the file is or belongs.
-        url: Where Keras downloads it; empty for a package.
-        detail: What is wrong with a corrupted file.
+        state: ``packaged`` in a Python package, ``cached`` by Keras, ``absent``, or ``corrupted`` (another hash).
+        path: Path of the file, or where it belongs.
+        url: Address that Keras downloads it from; empty for a package.
+        detail: What is wrong with a corrupted or absent file.
     """
 
     backbone: str
@@ -59,30 +59,30 @@ def cache_folder() -> Path:
 
 
 def weights_status(backbone: Backbone, *, verify: bool = True) -> WeightsStatus:
-    """Return whether the ImageNet weights of ``backbone`` are at hand.
+    """Return the status of a backbone's ImageNet weights on this machine.
 
     Args:
         backbone: A row of the table.
-        verify: Hash the file; without it a file that is there counts as whole.
+        verify: Whether to hash the file; otherwise a file that exists counts as complete.
     """
     if backbone.build is not None:
-        return _plugin_status(backbone)
+        return _check_plugin(backbone)
     if not backbone.constructor:
-        return _packaged_status(backbone, verify=verify)
+        return _check_packaged(backbone, verify=verify)
     path = cache_folder() / backbone.weights_file
     if not path.is_file():
         return WeightsStatus(backbone.name, "absent", str(path), backbone.weights_url)
-    detail = _corruption(path, backbone.weights_hash) if verify else ""
+    detail = _find_corruption(path, backbone.weights_hash) if verify else ""
     return WeightsStatus(backbone.name, "corrupted" if detail else "cached", str(path), backbone.weights_url, detail)
 
 
 def weights_state(backbone: Backbone, *, verify: bool = True) -> WeightsState:
-    """Return the state alone; see ``weights_status``."""
+    """Return the state of a backbone's ImageNet weights; see ``weights_status``."""
     return weights_status(backbone, verify=verify).state
 
 
 def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
-    """Download the ImageNet weights of the named backbones into Keras's cache, those that are not there yet.
+    """Download the missing ImageNet weights of the named backbones into Keras's cache and return their status.
 
     Raises:
         RecipeError: Unknown backbone; nothing is downloaded then.
@@ -95,7 +95,7 @@ def fetch_weights(names: Sequence[str]) -> tuple[WeightsStatus, ...]:
 
 
 def check_weights(names: Sequence[str] = ()) -> tuple[WeightsStatus, ...]:
-    """Hash the ImageNet weights of the named backbones, by default of all that are at hand.
+    """Return the verified status of the named backbones' ImageNet weights, by default of all on this machine.
 
     Raises:
         RecipeError: Unknown backbone.
@@ -107,21 +107,22 @@ def check_weights(names: Sequence[str] = ()) -> tuple[WeightsStatus, ...]:
 
 
 def imagenet_file(backbone: Backbone) -> Path:
-    """Return the path of the verified ImageNet weights, downloaded by Keras if need be.
+    """Return the path of a backbone's verified ImageNet weights, downloaded by Keras if they are missing.
 
     Raises:
-        WeightsError: Corrupted, or absent and not to be downloaded; names the address, the place and what to do.
+        WeightsError: The file is corrupted, or missing and can't be downloaded; the message has address, path and
+            remedy.
     """
     status = weights_status(backbone)
     path = Path(status.path)
     if status.state == "corrupted":
-        raise WeightsError(status.detail, where=status.path, hint=_corruption_hint(backbone))
+        raise WeightsError(status.detail, where=status.path, hint=_suggest_repair(backbone))
     if status.state == "absent":
         _download(backbone, path)
     return path
 
 
-def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
+def _check_packaged(backbone: Backbone, *, verify: bool) -> WeightsStatus:
     try:
         path = packages.lite0_file()
     except WeightsError as error:
@@ -131,7 +132,7 @@ def _packaged_status(backbone: Backbone, *, verify: bool) -> WeightsStatus:
     return WeightsStatus(backbone.name, "corrupted" if wrong else "packaged", str(path), "", detail)
 
 
-def _plugin_status(backbone: Backbone) -> WeightsStatus:
+def _check_plugin(backbone: Backbone) -> WeightsStatus:
     if backbone.weights_path is None:
         detail = f"{backbone.name} comes without pretrained weights: set model.weights to random or to a file"
         return WeightsStatus(backbone.name, "absent", "", "", detail)
@@ -142,10 +143,11 @@ def _plugin_status(backbone: Backbone) -> WeightsStatus:
     return WeightsStatus(backbone.name, "packaged" if there else "absent", str(path), "", detail)
 
 
-def _corruption(path: Path, expected: str | None) -> str:
-    """Return what is wrong with a cached file, or nothing."""
+def _find_corruption(path: Path, expected: str | None) -> str:
+    """Return what is wrong with a cached file; empty where nothing is."""
     if expected is None:
-        return "" if _opens(path) else "cut short, or not a weight file"
+        return "" if _is_hdf5(path) else "truncated, or not a weight file"
+    # Keras states the MD5 of most files, and the SHA-256 of some newer ones.
     kind = "sha256" if len(expected) == 64 else "md5"
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:
@@ -155,8 +157,8 @@ def _corruption(path: Path, expected: str | None) -> str:
     return "" if actual == expected else f"corrupted or another version: {kind.upper()} {actual}, expected {expected}"
 
 
-def _opens(path: Path) -> bool:
-    """Return whether HDF5 finds the file whole; Keras publishes no hash for a few files."""
+def _is_hdf5(path: Path) -> bool:
+    """Return whether HDF5 can open a file; Keras publishes no hash for a few files."""
     try:
         with h5py.File(path, "r"):
             return True
@@ -164,20 +166,20 @@ def _opens(path: Path) -> bool:
         return False
 
 
-def _corruption_hint(backbone: Backbone) -> str:
+def _suggest_repair(backbone: Backbone) -> str:
     if not backbone.constructor:
         return "install its package again"
     return f"delete it, then run `imagetune weights fetch {backbone.name}`; it comes from {backbone.weights_url}"
 
 
 def _download(backbone: Backbone, target: Path) -> None:
-    """Let Keras download into a folder beside the cache, so that the cache only ever holds whole files."""
+    """Download by Keras into a temporary folder, then move, so that the cache only ever holds complete files."""
     if not backbone.constructor:
         raise WeightsError(weights_status(backbone).detail, where=f"weights of {backbone.name}")
     _require_reachable(backbone, target)
     import keras
 
-    with disk_errors(target), _short_patience(), contextlib.redirect_stdout(sys.stderr):
+    with disk_errors(target), _limit_stalls(), contextlib.redirect_stdout(sys.stderr):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as folder:
             try:
@@ -191,29 +193,30 @@ def _download(backbone: Backbone, target: Path) -> None:
             except (ImagetuneError, MemoryError):
                 raise
             except Exception as error:  # Keras raises a bare Exception for every failed download
-                raise _not_to_be_had(backbone, target, str(error)) from error
+                raise _build_error(backbone, target, str(error)) from error
             Path(got).replace(target)
 
 
 def _require_reachable(backbone: Backbone, target: Path) -> None:
-    """Ask for the file's headers, with a limit that also covers looking up the host's name.
+    """Request the file's headers, with a time limit that also covers looking up the host's name.
 
     Raises:
-        WeightsError: No prediction in time.
+        WeightsError: There was no response in time, or an error.
     """
-    predictions: queue.Queue[str] = queue.Queue()
-    asker = threading.Thread(target=lambda: predictions.put(_ask(backbone.weights_url)), daemon=True)
-    asker.start()
+    # In a thread, because a name lookup knows no time limit and would hang for minutes without a network.
+    responses: queue.Queue[str] = queue.Queue()
+    request = threading.Thread(target=lambda: responses.put(_request_headers(backbone.weights_url)), daemon=True)
+    request.start()
     try:
-        reason = predictions.get(timeout=CONNECT_TIMEOUT_SECONDS + 1)
+        reason = responses.get(timeout=CONNECT_TIMEOUT_SECONDS + 1)
     except queue.Empty:
-        reason = f"no prediction in {CONNECT_TIMEOUT_SECONDS:g} seconds"
+        reason = f"no response in {CONNECT_TIMEOUT_SECONDS:g} seconds"
     if reason:
-        raise _not_to_be_had(backbone, target, reason)
+        raise _build_error(backbone, target, reason)
 
 
-def _ask(url: str) -> str:
-    """Return why ``url`` can't be had, or nothing."""
+def _request_headers(url: str) -> str:
+    """Return why an address can't be fetched; empty where it can."""
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the table's own https addresses
     try:
         with urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_SECONDS):  # noqa: S310
@@ -225,8 +228,8 @@ def _ask(url: str) -> str:
 
 
 @contextlib.contextmanager
-def _short_patience() -> Iterator[None]:
-    """Give up on a connection that stalls; Keras sets no limit of its own."""
+def _limit_stalls() -> Iterator[None]:
+    """Give up on connections that stall during the block; Keras sets no time limit of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_TIMEOUT_SECONDS)
     try:
@@ -235,7 +238,7 @@ def _short_patience() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _not_to_be_had(backbone: Backbone, target: Path, reason: str) -> WeightsError:
+def _build_error(backbone: Backbone, target: Path, reason: str) -> WeightsError:
     what = f"no ImageNet weights for {backbone.name}: {backbone.weights_url} can't be fetched ({reason})"
     hint = (
         f"run `imagetune weights fetch {backbone.name}` where there is a network and copy the file to {target}, "

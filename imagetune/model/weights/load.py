@@ -1,4 +1,4 @@
-"""Gives a backbone its pretrained weights, from wherever the recipe says."""
+"""Loading of pretrained weights into a backbone: ImageNet, HED, a file, or an earlier run."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ WORDS = ("imagenet", "random", "hed")
 
 @dataclass(frozen=True, slots=True)
 class WeightsReport:
-    """Where the backbone's weights came from, and what of them was used.
+    """The source of the backbone's weights, and which layers were matched.
 
     Attributes:
         source: ``random``, or the path of the file.
-        sha256: Hash of that file; None for random weights.
-        matched: Number of the backbone's layers that got weights: all of them, or none for random weights.
-        unmatched: Layers of the file that the backbone has no place for, such as a classifier.
-        note: One sentence for the user.
+        sha256: SHA-256 of that file; None for random weights.
+        matched: Number of the backbone's layers that got weights: all of them, or 0 for random weights.
+        unmatched: Layers of the file that the backbone doesn't have, such as a classifier.
+        note: A sentence for the user.
     """
 
     source: str
@@ -63,18 +63,18 @@ class WeightsReport:
 
 
 def load_weights(model: keras.Model, config: ModelConfig) -> WeightsReport:
-    """Give the backbone inside ``model`` the weights that ``config`` names; the head keeps its own.
+    """Load the weights that ``config`` names into the backbone of a model; the head keeps its own.
 
-    Nothing is assigned unless every layer of the backbone has its numbers.
+    Nothing is assigned unless every layer of the backbone has weights in the file.
 
     Args:
         model: A model made by ``build_model`` from the same ``config``.
         config: ``weights`` is ``imagenet``, ``random``, ``hed``, a file, or the folder of an earlier run.
 
     Raises:
-        RecipeError: ``hed`` for another backbone than VGG16, or a word that means nothing.
-        WeightsError: Weights that are not to be had, or are not those of this backbone.
-        ModelFileError: A weight file or run folder that is corrupted or hostile.
+        RecipeError: ``hed`` for another backbone than VGG16, or an unknown word.
+        WeightsError: The weights can't be had, or are those of another backbone.
+        ModelFileError: A weight file or run folder is corrupted or hostile.
     """
     backbone = get_backbone(config.backbone)
     network = model.get_layer(backbone.name)
@@ -109,7 +109,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
     """Return the verified weight file of an earlier run.
 
     Raises:
-        WeightsError: The run's backbone is another one.
+        WeightsError: The run has another backbone.
         ModelFileError: There is no model in the folder, or it is corrupted.
     """
     place = find_manifest(folder)
@@ -122,6 +122,7 @@ def _weights_of_run(folder: Path, backbone: Backbone) -> Path:
 
 def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> WeightsReport:
     with open_weights(path) as stored:
+        # The layers of Keras's published files have names of older versions, so Keras itself reads them in order.
         try:
             match = (match_in_order(network, stored) if in_order else None) or match_layers(network, stored)
         except WeightsError as error:
@@ -131,8 +132,8 @@ def _load_file(network: keras.Model, path: Path, *, in_order: bool = False) -> W
 
 
 def _report(path: Path, match: Match) -> WeightsReport:
-    left = f"; left aside: {', '.join(match.left[:8])}{' ...' if len(match.left) > 8 else ''}" if match.left else ""
-    note = f"all {len(match.found)} layers with weights found in {path.name}{left}"
+    unused = f"; not used: {', '.join(match.left[:8])}{' ...' if len(match.left) > 8 else ''}" if match.left else ""
+    note = f"all {len(match.found)} layers with weights found in {path.name}{unused}"
     return WeightsReport(str(path), sha256_file(path), len(match.found), match.left, note)
 
 
@@ -142,7 +143,7 @@ def _load_lite0(network: keras.Model, path: Path) -> WeightsReport:
         _check_shapes(network.get_layer(name), values)
     for name, values in arrays.items():
         network.get_layer(name).set_weights(values)
-    note = f"all {len(arrays)} layers with weights found in {path.name}; left aside: the classifier"
+    note = f"all {len(arrays)} layers with weights found in {path.name}; not used: the classifier"
     return WeightsReport(str(path), sha256_file(path), len(arrays), ("_fc",), note)
 
 

@@ -1,4 +1,4 @@
-"""Finds the layers of a backbone in a weight file, by name and shape.
+"""Matching of a backbone's layers with those of a weight file, by name and shape, by place, or by order.
 
 A file may hold the backbone alone, nested in a larger model, or flat among other layers; Keras 3 may or may not have
 kept the layers' names, and automatic names (``conv2d_94``) depend on what else its process had built.
@@ -22,12 +22,12 @@ SHOWN_PROBLEMS = 5
 
 @dataclass(frozen=True)
 class Match:
-    """Where each layer of a backbone lies in a file.
+    """A match between the layers of a backbone and those of a weight file.
 
     Attributes:
-        found: Layer of the backbone to the layer of the file.
-        problems: What keeps the match from being complete, a line a layer.
-        left: Layers of the file that nobody wants: a classifier, another branch.
+        found: Layer of the file by layer of the backbone.
+        problems: Why the match isn't complete, one message for each layer.
+        left: Layers of the file that the backbone doesn't have, such as a classifier or another branch.
     """
 
     found: Mapping[keras.layers.Layer, StoredLayer]
@@ -36,27 +36,27 @@ class Match:
 
 
 def match_layers(backbone: keras.Model, stored: StoredWeights) -> Match:
-    """Return a complete match, found by the layers' names or else by their places.
+    """Return a complete match, by the layers' names or else by their places in the file.
 
     Raises:
-        WeightsError: Some layer is not in the file, or has another shape there; the first few are listed.
+        WeightsError: A layer is missing in the file, or has another shape there; the first few are listed.
     """
     targets = [layer for layer in leaf_layers(backbone) if layer.weights]
     by_name = _match_names(targets, stored.layers)
     match = by_name if not by_name.problems else _match_places(backbone, targets, stored.layers)
     if match is None or match.problems:
-        raise WeightsError(_complaint(backbone, targets, by_name), hint="give a file of this backbone")
+        raise WeightsError(_describe_problems(backbone, targets, by_name), hint="give a file of this backbone")
     used = {id(layer) for layer in match.found.values()}
     return Match(match.found, left=tuple(layer.label for layer in stored.layers if id(layer) not in used))
 
 
 def match_in_order(backbone: keras.Model, stored: StoredWeights) -> Match | None:
-    """Return the match by the order of layers, as Keras itself reads its published files; None if there isn't one.
+    """Return a match by the order of layers, as Keras itself reads its published files; None without one.
 
     Layers at either end of the file that are not the backbone's, such as a built-in Normalization, are left out.
     """
     targets = [layer for layer in backbone.layers if layer.weights]
-    wanted = [_shapes(layer) for layer in targets]
+    wanted = [_list_shapes(layer) for layer in targets]
     present = [group.shapes for group in stored.groups]
     starts = [
         start for start in range(len(present) - len(wanted) + 1) if present[start : start + len(wanted)] == wanted
@@ -69,10 +69,10 @@ def match_in_order(backbone: keras.Model, stored: StoredWeights) -> Match | None
 
 
 def assign(match: Match) -> None:
-    """Give every matched layer its numbers from the file.
+    """Assign every matched layer its weights from the file.
 
     Raises:
-        ModelFileError: The file is corrupted there, or holds NaN or infinity.
+        ModelFileError: An array of the file is corrupted, or holds NaN or infinity.
     """
     for layer, stored in match.found.items():
         for weight, array in zip(layer.weights, stored.arrays, strict=True):
@@ -81,28 +81,33 @@ def assign(match: Match) -> None:
 
 def _match_names(targets: Sequence[keras.layers.Layer], layers: Iterable[StoredLayer]) -> Match:
     candidates: dict[str, list[StoredLayer]] = defaultdict(list)
-    for layer, name in _fresh_stored_names(layers, {class_stem(target) for target in targets}):
+    for layer, name in _renumber_names(layers, {class_stem(target) for target in targets}):
         candidates[name].append(layer)
-    # A name found twice (two backbones in one file) is taken from the model that holds most of what is looked for.
+    # A name that occurs twice (two backbones in one file) is taken from the model with most of the layers looked for.
     fits: Counter[tuple[str, ...]] = Counter(
-        layer.path[:-1] for target in targets for layer in candidates[target.name] if layer.shapes == _shapes(target)
+        layer.path[:-1]
+        for target in targets
+        for layer in candidates[target.name]
+        if layer.shapes == _list_shapes(target)
     )
     found, problems = {}, []
     for target in targets:
-        wanted = _shapes(target)
+        wanted = _list_shapes(target)
         ranked = sorted(candidates[target.name], key=lambda layer: fits[layer.path[:-1]])
         fitting = [layer for layer in ranked if layer.shapes == wanted]
         if fitting:
             found[target] = fitting[-1]
         elif ranked:
-            problems.append(f"{target.name}: {_shown(ranked[-1].shapes)} in the file, {_shown(wanted)} needed")
+            problems.append(
+                f"{target.name}: {_format_shapes(ranked[-1].shapes)} in the file, {_format_shapes(wanted)} needed"
+            )
         else:
             problems.append(f"{target.name}: not in the file")
     return Match(found, tuple(problems))
 
 
-def _fresh_stored_names(layers: Iterable[StoredLayer], stems: set[str]) -> list[tuple[StoredLayer, str]]:
-    """Return the layers with their automatic names counted anew within each model of the file."""
+def _renumber_names(layers: Iterable[StoredLayer], stems: set[str]) -> list[tuple[StoredLayer, str]]:
+    """Return the layers with their names, automatic ones counted from 0 again within each model of the file."""
     numbered: dict[tuple[tuple[str, ...], str], list[tuple[int, StoredLayer]]] = defaultdict(list)
     names = []
     for layer in layers:
@@ -122,31 +127,31 @@ def _fresh_stored_names(layers: Iterable[StoredLayer], stems: set[str]) -> list[
 def _match_places(
     backbone: keras.Model, targets: Sequence[keras.layers.Layer], layers: Sequence[StoredLayer]
 ) -> Match | None:
-    """Return the match by the places that Keras 3 writes layers to: ``layers/conv2d_1`` is the second Conv2D."""
-    places = _places(backbone)
+    """Return a match by the places that Keras 3 writes layers to: ``layers/conv2d_1`` is the second Conv2D."""
+    places = _list_places(backbone)
     by_path = {layer.path: layer for layer in layers}
     first = places[targets[0]]
     prefixes = {path[: -len(first)] for path in by_path if path[-len(first) :] == first}
     complete = [
         found
         for prefix in sorted(prefixes)
-        if len(found := _at_places(prefix, targets, places, by_path)) == len(targets)
+        if len(found := _find_at_places(prefix, targets, places, by_path)) == len(targets)
     ]
     return Match(complete[0]) if len(complete) == 1 else None
 
 
-def _at_places(
+def _find_at_places(
     prefix: tuple[str, ...],
     targets: Sequence[keras.layers.Layer],
     places: Mapping[keras.layers.Layer, tuple[str, ...]],
     by_path: Mapping[tuple[str, ...], StoredLayer],
 ) -> dict[keras.layers.Layer, StoredLayer]:
     found = {target: by_path.get(prefix + places[target]) for target in targets}
-    return {target: layer for target, layer in found.items() if layer and layer.shapes == _shapes(target)}
+    return {target: layer for target, layer in found.items() if layer and layer.shapes == _list_shapes(target)}
 
 
-def _places(model: keras.Model) -> dict[keras.layers.Layer, tuple[str, ...]]:
-    """Return where Keras 3 writes each layer, relative to the group of the model."""
+def _list_places(model: keras.Model) -> dict[keras.layers.Layer, tuple[str, ...]]:
+    """Return the path at which Keras 3 writes each layer, relative to the group of the model."""
     places: dict[keras.layers.Layer, tuple[str, ...]] = {}
     counts: dict[str, int] = defaultdict(int)
     for layer in model.layers:
@@ -154,22 +159,22 @@ def _places(model: keras.Model) -> dict[keras.layers.Layer, tuple[str, ...]]:
         name = f"{stem}_{counts[stem]}" if counts[stem] else stem
         counts[stem] += 1
         if isinstance(layer, keras.Model):
-            places |= {inner: ("layers", name, *place) for inner, place in _places(layer).items()}
+            places |= {inner: ("layers", name, *place) for inner, place in _list_places(layer).items()}
         else:
             places[layer] = ("layers", name)
     return places
 
 
-def _complaint(backbone: keras.Model, targets: Sequence[keras.layers.Layer], match: Match) -> str:
+def _describe_problems(backbone: keras.Model, targets: Sequence[keras.layers.Layer], match: Match) -> str:
     shown = "; ".join(match.problems[:SHOWN_PROBLEMS])
     more = len(match.problems) - SHOWN_PROBLEMS
     rest = f"; and {more} more" if more > 0 else ""
     return f"{len(match.found)} of the {len(targets)} layers of {backbone.name} are in the file: {shown}{rest}"
 
 
-def _shapes(layer: keras.layers.Layer) -> tuple[tuple[int, ...], ...]:
+def _list_shapes(layer: keras.layers.Layer) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(weight.shape) for weight in layer.weights)
 
 
-def _shown(shapes: tuple[tuple[int, ...], ...]) -> str:
+def _format_shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
     return " ".join("x".join(map(str, shape)) for shape in shapes)

@@ -1,4 +1,4 @@
-"""Weights that come in Python packages: found without importing the package."""
+"""Pretrained weights in installed Python packages, found without importing the package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lite0_file() -> Path:
 
 
 def hed_file() -> Path:
-    """Return the path of VGG16's weights as retrained for finding edges.
+    """Return the path of VGG16's weights as retrained for edge detection (HED).
 
     Raises:
         WeightsError: The optional package is missing.
@@ -42,7 +42,7 @@ def hed_file() -> Path:
 
 
 def find_packaged(module: str, file: str) -> Path | None:
-    """Return the path of a file in an installed package, or None, without importing the package."""
+    """Return the path of a file in an installed package, without importing it; None where there is none."""
     spec = find_spec(module)
     folders = spec.submodule_search_locations if spec else None
     paths = (Path(folder) / file for folder in folders or ())

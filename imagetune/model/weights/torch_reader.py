@@ -1,8 +1,9 @@
-"""Reader of PyTorch's old file layout (before 1.6), without PyTorch and without running what the file says.
+"""Reader of PyTorch's old file layout (before 1.6), without PyTorch and without running code from the file.
 
-Five pickles in a row, then raw numbers: a magic number, the protocol, facts about the writing machine, the state
-dictionary, the keys of the storages; and for each key its number of elements (int64) and its elements, little-endian.
-A pickle may call anything that it names: this reader knows four names, and gives each a harmless meaning.
+Five pickles in a row, then raw numbers: a magic number, the protocol, properties of the machine that wrote it, the
+state dictionary, the keys of the storages; and for each key its number of elements (int64) and its elements,
+little-endian. A pickle may call anything that it names: this reader allows four names, and gives each a harmless
+meaning.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ITEM_TYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongS
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """A named run of numbers that tensors are views of."""
+    """A named array of numbers that tensors are views of."""
 
     key: str
     dtype: np.dtype[Any]
@@ -45,39 +46,39 @@ class _Tensor:
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of a state dictionary.
+    """Return the tensors of a state dictionary by name.
 
     Returns:
-        Tensor name to a contiguous array, float32 or int64.
+        Contiguous array, float32 or int64, by tensor name.
 
     Raises:
-        WeightsError: The file is cut short, has been tampered with, names anything but the four names it needs, or is
-            not in this layout.
+        WeightsError: The file is truncated or tampered with, names anything but the four allowed names, or is not in
+            this layout.
     """
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise WeightsError(f"larger than {LARGEST_FILE_BYTES} bytes", where=str(path))
         with path.open("rb") as file:
-            return _read(file)
+            return _read_tensors(file)
     except WeightsError as error:
         raise WeightsError(error.what, where=str(path), hint="install the package again") from error
     except (OSError, MemoryError, RecursionError) as error:
         raise WeightsError(f"can't be read: {error}", where=str(path), hint="install the package again") from error
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_tensors(file: BinaryIO) -> dict[str, np.ndarray]:
     if _unpickle(file) != MAGIC or _unpickle(file) != PROTOCOL:
         raise WeightsError("not a PyTorch file of the old layout")
     if _unpickle(file).get("little_endian") is not True:
         raise WeightsError("the numbers are not little-endian")
     state, keys = _unpickle(file), _unpickle(file)
-    tensors = _checked_state(state)
+    tensors = _check_state(state)
     storages = _read_storages(file, keys, {tensor.storage for tensor in tensors.values()})
-    return {name: _view(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
+    return {name: _build_view(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows four names and calls nothing else."""
+    """Unpickler that allows four names and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -110,15 +111,15 @@ def _rebuild_tensor(*arguments: Any) -> _Tensor:
             numbers = (offset, *shape, *strides)
             if len(shape) == len(strides) <= 8 and all(isinstance(n, int) and n >= 0 for n in numbers):
                 return _Tensor(storage, offset, shape, strides)
-    raise WeightsError("a tensor with impossible arguments")
+    raise WeightsError("it holds a tensor with impossible arguments")
 
 
-def _checked_state(state: Any) -> dict[str, _Tensor]:
+def _check_state(state: Any) -> dict[str, _Tensor]:
     if not isinstance(state, dict) or len(state) > MAX_TENSORS:
         raise WeightsError("it doesn't hold a state dictionary")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise WeightsError("it holds something else than named tensors")
+            raise WeightsError("it holds something other than named tensors")
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
         if 0 not in tensor.shape and tensor.offset + last >= tensor.storage.count:
             raise WeightsError(f"tensor {name!r} reaches outside its storage")
@@ -144,7 +145,7 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
 
 
 def _read_exactly(file: BinaryIO, count: int, key: str) -> bytes:
-    # A stated length is only believed when the file is long enough, before memory is predicted as it.
+    # A stated length is only believed when the file is long enough, before memory is allocated for it.
     here = file.tell()
     left = file.seek(0, 2) - here
     file.seek(here)
@@ -153,7 +154,7 @@ def _read_exactly(file: BinaryIO, count: int, key: str) -> bytes:
     return file.read(count)
 
 
-def _view(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
+def _build_view(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     item = storage.dtype.itemsize
     strides = [stride * item for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)

@@ -1,1 +1,1 @@
-"""Features of a frozen backbone, computed once."""
+"""Feature cache: the output of frozen layers, computed once instead of in every epoch."""

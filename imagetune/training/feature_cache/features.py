@@ -1,4 +1,4 @@
-"""Features of a stage's frozen layers: computed once, kept for later runs, and fed to what learns in every epoch."""
+"""Cached features of frozen layers: computed once, stored for later runs, and read in every epoch."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from imagetune.training.feature_cache.plan import FEATURE_TYPE, FeaturePlan, rea
 from imagetune.training.setup.job import TrainingImages, TrainingJob, stage_batches, stage_data
 
 Progress = Callable[[int, int], None]
-# Raised whenever the same key and description would mean other numbers.
+# Raise this whenever the same key and description would mean other features.
 _VERSION = 1
-# A head predictions features in no time; more at once would only take memory where they are those of an early block.
-_PREDICTED_AT_ONCE = 256
-_QUICKER = "_imagetune_quicker"
+# Features in a batch of validation. A head is quick; features of an early block are large, and more would take memory.
+_BATCH_FEATURES = 256
+_FASTER = "_imagetune_faster"
 
 
 @dataclass(frozen=True)
-class _Quicker:
-    """The model that is asked in the place of a lower half, and the digest of the weights that it is made from."""
+class _Faster:
+    """A faster model with the output of a lower half, and the digest of the weights that it is made from."""
 
     digest: str
     model: keras.Model
@@ -48,8 +48,8 @@ class FeatureBatch:
     """A batch of features.
 
     Attributes:
-        images: (b, ...) float32: what the part of the model that learns takes for images.
-        indices: (b,) int64, index into the records.
+        images: (b, ...) float32 features, which the trainable part of the model takes in the place of images.
+        indices: (b,) int64 index into the records.
     """
 
     images: NDArray[np.float32]
@@ -58,12 +58,12 @@ class FeatureBatch:
 
 @dataclass(frozen=True)
 class TrainFeatures:
-    """The features that a cached stage learns from, one copy of all images after the other.
+    """Features of the training images of a cached stage, one augmented copy of all images after the other.
 
     Attributes:
-        rows: Features of n images, one copy of all of them after the other.
-        count: n.
-        copies: Number of augmented copies; an epoch sees one of them.
+        rows: Table of the features, one copy of all images after the other.
+        count: Number of images.
+        copies: Number of augmented copies, of which an epoch sees one.
         first_epoch: Epoch that sees the first copy, counted from 0 over all stages.
     """
 
@@ -75,64 +75,66 @@ class TrainFeatures:
     def batches(
         self, order: Callable[[int], NDArray[np.int64]], *, batch_size: int, epochs: int, done: int = 0
     ) -> Iterator[FeatureBatch]:
-        """Yield batches as the pipeline would.
+        """Yield the batches of all epochs, in the order in which the image pipeline would.
 
         Args:
-            order: Gives the positions (n,) of an epoch in their order.
-            batch_size: Images a batch; the last of an epoch may have fewer.
-            epochs: How many, from the first one on.
-            done: How many of them to leave out at the beginning.
+            order: Returns the image positions (n,) of an epoch in their order.
+            batch_size: Number of images in a batch; the last of an epoch may have fewer.
+            epochs: Number of epochs, from the first on.
+            done: Number of epochs to leave out at the beginning.
 
         Raises:
-            ResourceError: The table of the features is gone.
+            ResourceError: The table of features was deleted.
         """
         for number in range(done, epochs):
             positions = order(self.first_epoch + number)
             copy = number % self.copies
             for first in range(0, self.count, batch_size):
                 indices = positions[first : first + batch_size]
-                yield FeatureBatch(_taken(self.rows, copy * self.count + indices), indices)
+                yield FeatureBatch(_take_rows(self.rows, copy * self.count + indices), indices)
 
 
 @dataclass(frozen=True)
 class _Version:
-    """A version of some images: their keys (None where the image's hash isn't known), and a way to load them."""
+    """A version of some images, plain or augmented: their keys (None without a known hash), and how to load them."""
 
     keys: Sequence[bytes | None]
     load: Callable[[], Batches]
 
 
 def keeps_features(train: TrainConfig) -> bool:
-    """Tell whether a training leaves the backbone as it was, so that its features serve other runs, too."""
+    """Return whether all stages keep the backbone frozen and cached, so that its features serve other runs too."""
     return all(read_feature_settings(train, stage).caches_backbone for stage in train.stages)
 
 
 def compute_train_features(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, halves: Halves, *, first_epoch: int, progress: Progress
 ) -> TrainFeatures:
-    """Return the features of the training images, computing those that aren't in their table yet.
+    """Return the features of the training images, computing those that aren't stored yet.
 
-    Copy c is what epoch ``first_epoch + c`` would have seen without a cache, so that as many copies as epochs give
-    the same training.
+    Copy c is what epoch ``first_epoch + c`` would see without a cache, so that as many copies as epochs give the same
+    training.
 
     Args:
-        job: What all stages share.
+        job: The training job.
         stage: The stage.
-        plan: From ``plan_features``.
-        halves: Of the plan.
-        first_epoch: Epochs before this stage.
-        progress: Called with the images that are done and their number.
+        plan: Plan from ``plan_features``.
+        halves: The split model of the plan.
+        first_epoch: Number of epochs before this stage.
+        progress: Called with the number of finished images and of all images.
 
     Raises:
-        StoppedError: A signal came.
+        StoppedError: A signal was received.
         DataError: An image vanished.
     """
     images, data = job.images, stage_data(job.images.config, stage)
     if plan.augmented:
-        versions = [_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
+        versions = [_describe_augmented(job, stage, data, first_epoch + copy) for copy in range(plan.copies)]
     else:
-        versions = [_plain(images.train, images, data, job.config.pass_size)]
-    rows = _computed(halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory)
+        versions = [_describe_plain(images.train, images, data, job.config.pass_size)]
+    rows = _load_or_compute(
+        halves.lower, versions, data, check=job.stop.check, progress=progress, in_memory=plan.in_memory
+    )
     return TrainFeatures(rows, len(images.train), len(versions), first_epoch)
 
 
@@ -145,30 +147,37 @@ def plain_features(
     check: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> list[FeatureBatch]:
-    """Return the features of images as they are, computing those that aren't in their table yet.
+    """Return the features of images without augmentation, computing those that aren't stored yet.
 
     Args:
-        halves: Of a model for images of the final size.
-        records: Any images.
-        images: How they are read, and their hashes.
-        batch_size: Images a forward pass; of features there are more in a batch that is returned.
+        halves: The split model for images of the final size.
+        records: Records of any images.
+        images: How images are read, and their hashes.
+        batch_size: Number of images in a forward pass; the returned batches of features are larger.
         check: Called after every batch of images; may raise.
-        progress: Called with the images that are done and their number.
+        progress: Called with the number of finished images and of all images.
     """
     data = images.config
-    # In memory: validation asks for all of them after every epoch.
-    versions = [_plain(records, images, data, batch_size)]
-    rows = _computed(halves.lower, versions, data, check=check or _go_on, progress=progress or _quiet, in_memory=True)
-    starts = range(0, len(records), _PREDICTED_AT_ONCE)
-    parts = (np.arange(first, min(first + _PREDICTED_AT_ONCE, len(records))) for first in starts)
-    return [FeatureBatch(_taken(rows, part), part) for part in parts]
+    # In memory: validation reads all of them after every epoch.
+    versions = [_describe_plain(records, images, data, batch_size)]
+    rows = _load_or_compute(
+        halves.lower,
+        versions,
+        data,
+        check=check or _check_nothing,
+        progress=progress or _report_nothing,
+        in_memory=True,
+    )
+    starts = range(0, len(records), _BATCH_FEATURES)
+    parts = (np.arange(first, min(first + _BATCH_FEATURES, len(records))) for first in starts)
+    return [FeatureBatch(_take_rows(rows, part), part) for part in parts]
 
 
-def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
-    """Return the training images as an epoch would see them."""
+def _describe_augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: int) -> _Version:
+    """Return the version of the training images that an epoch would see, with its augmentation."""
     own, records, hashes, steps = data.augmentation, job.images.train, job.images.hashes, job.steps_per_epoch
     transforms = augmentation_transforms(own, (data.image.height, data.image.width))
-    how = key_of(_decoded(data), transforms, version("albumentations")).hex()
+    how = key_of(_list_decoding_settings(data), transforms, version("albumentations")).hex()
     # What augmentation draws follows from seed, epoch and index, so these name it; the content hash names the image.
     keys = [
         key_of(hashes[record.path], how, job.seed, epoch, index) if record.path in hashes else None
@@ -177,9 +186,9 @@ def _augmented(job: TrainingJob, stage: StageConfig, data: DataConfig, epoch: in
     return _Version(keys, lambda: stage_batches(job, stage, epochs=epoch + 1, start_step=epoch * steps, natural=True))
 
 
-def _plain(records: Sequence[Record], images: TrainingImages, data: DataConfig, batch_size: int) -> _Version:
-    """Return images as they are."""
-    how, hashes = key_of(_decoded(data)).hex(), images.hashes
+def _describe_plain(records: Sequence[Record], images: TrainingImages, data: DataConfig, batch_size: int) -> _Version:
+    """Return the version of images without augmentation."""
+    how, hashes = key_of(_list_decoding_settings(data)).hex(), images.hashes
     keys = [key_of(hashes[record.path], how) if record.path in hashes else None for record in records]
     return _Version(
         keys,
@@ -195,12 +204,12 @@ def _plain(records: Sequence[Record], images: TrainingImages, data: DataConfig, 
     )
 
 
-def _decoded(data: DataConfig) -> list[Any]:
-    """Return what a decoded image's pixels depend on beside its file."""
+def _list_decoding_settings(data: DataConfig) -> list[Any]:
+    """Return all settings that a decoded image's pixels depend on beside its file."""
     return [DECODER_VERSION, data.image.model_dump()]
 
 
-def _computed(
+def _load_or_compute(
     lower: keras.Model,
     versions: Sequence[_Version],
     data: DataConfig,
@@ -209,12 +218,12 @@ def _computed(
     progress: Progress,
     in_memory: bool,
 ) -> Rows:
-    """Return the features of all versions, one after the other; what isn't stored yet is computed and stored."""
+    """Return the features of all versions in a row; those that aren't stored yet are computed and stored."""
     keys = [key for one in versions for key in one.keys]
     shape = tuple(int(size) for size in lower.output_shape[1:])
     digest = weights_digest(lower)
-    stored = _stored(digest, keys, shape, data.cache_bytes)
-    # Rows in memory are filled from the table as far as that has them, and fill it in turn.
+    stored = _open_stored(digest, keys, shape, data.cache_bytes)
+    # Rows in memory are filled from the stored table as far as it goes, and new ones are written to both.
     if in_memory or stored is None:
         rows: Rows = MemoryRows(len(keys), shape, FEATURE_TYPE)
     else:
@@ -222,13 +231,18 @@ def _computed(
     first = 0
     for one in versions:
         _fill(
-            partial(_forward, lower, digest), one, (rows, stored), first, check, lambda done: progress(done, len(keys))
+            partial(_get_fast_model, lower, digest),
+            one,
+            (rows, stored),
+            first,
+            check,
+            lambda done: progress(done, len(keys)),
         )
         first += len(one.keys)
     return rows
 
 
-def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
+def _open_stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], budget: int) -> StoredRows | None:
     # A table has a row for every key: an image without one would have no place in it.
     known = [key for key in keys if key is not None]
     if len(known) < len(keys):
@@ -238,13 +252,13 @@ def _stored(digest: str, keys: Sequence[bytes | None], shape: tuple[int, ...], b
     return open_rows(about, known, shape, FEATURE_TYPE, budget_bytes=budget)
 
 
-def _forward(lower: keras.Model, digest: str) -> keras.Model:
-    """Return the quickest model of the same features; the same one as long as the weights are, so compiled once."""
-    known = getattr(lower, _QUICKER, None)
-    if not isinstance(known, _Quicker) or known.digest != digest:
-        # Where nothing is folded it is the model itself, which a dictionary with weak keys would hold for ever.
-        known = _Quicker(digest, folded(lower))
-        setattr(lower, _QUICKER, known)
+def _get_fast_model(lower: keras.Model, digest: str) -> keras.Model:
+    """Return the fastest model of the same features: one object, compiled once, as long as the weights stay."""
+    known = getattr(lower, _FASTER, None)
+    if not isinstance(known, _Faster) or known.digest != digest:
+        # Kept on the model itself, which it is where nothing is folded: a weak dictionary would hold it for ever.
+        known = _Faster(digest, folded(lower))
+        setattr(lower, _FASTER, known)
     return known.model
 
 
@@ -256,21 +270,21 @@ def _fill(
     check: Callable[[], None],
     progress: Callable[[int], None],
 ) -> None:
-    """Put the rows of a version, which begin at ``first``, into both tables."""
+    """Fill both tables with the rows of a version, which begin at ``first``."""
     rows, stored = tables
-    missing = _missing(range(first, first + len(images.keys)), rows, stored)
+    missing = _find_missing(range(first, first + len(images.keys)), rows, stored)
     progress(first + len(images.keys) - len(missing))
     if not missing:
         return
-    # Trials beside each other need the same features: one computes them, the others wait.
+    # Parallel trials need the same features: one computes them, and the others wait.
     with stored.making(images.keys, check) if stored is not None else nullcontext():
-        missing = _missing(missing, rows, stored)
+        missing = _find_missing(missing, rows, stored)
         if missing:
-            _compute(forward, images, tables, first, missing, check, progress)
+            _compute_missing(forward, images, tables, first, missing, check, progress)
 
 
-def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
-    """Return the positions that aren't stored yet; those that are get copied into ``rows``."""
+def _find_missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[int]:
+    """Return the positions that aren't stored yet, and copy the stored ones into ``rows``."""
     missing = set()
     for position in positions:
         row = None if stored is None else stored.get(position)
@@ -281,7 +295,7 @@ def _missing(positions: Iterable[int], rows: Rows, stored: Rows | None) -> set[i
     return missing
 
 
-def _compute(
+def _compute_missing(
     forward: Callable[[], keras.Model],
     images: _Version,
     tables: tuple[Rows, StoredRows | None],
@@ -293,7 +307,7 @@ def _compute(
     rows, stored = tables
     kept_in = [rows] if stored is None or stored is rows else [rows, stored]
     with images.load() as batches:
-        # Whole batches that are there already need not go through the model.
+        # Batches whose features are all stored need not go through the model.
         wanted = (batch for batch in batches if missing.intersection((batch.indices + first).tolist()))
         for batch, features in outputs_of(forward(), wanted):
             positions = (batch.indices + first).tolist()
@@ -305,18 +319,18 @@ def _compute(
             check()
 
 
-def _taken(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def _take_rows(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     try:
         taken: NDArray[np.float32] = rows.take(positions)
     except LookupError as error:
         hint = "is the disk full? raise data.cache_gib, or set train.cache: off"
-        raise ResourceError("cached features are gone", hint=hint) from error
+        raise ResourceError("cached features were deleted during the run", hint=hint) from error
     return taken
 
 
-def _go_on() -> None:
-    """Stop for nothing."""
+def _check_nothing() -> None:
+    """Check nothing, where the caller needs no stop."""
 
 
-def _quiet(_done: int, _count: int) -> None:
-    """Tell nobody."""
+def _report_nothing(_done: int, _count: int) -> None:
+    """Report no progress."""

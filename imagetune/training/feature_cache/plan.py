@@ -1,4 +1,4 @@
-"""Whether a stage computes the features of its frozen layers once, where it cuts the model, and why."""
+"""Plan of the feature cache: whether a stage caches features of frozen layers, where it splits the model, and why."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from imagetune.recipe.train import StageConfig, TrainConfig
 from imagetune.recipe.unfreeze import parse_unfreeze
 from imagetune.training.setup.job import TrainingJob, is_augmented, stage_batches, stage_data
 
-# Measured (docs/strategies.md): a head learns as well from this many augmented copies of each image as from ones
-# that never repeat; from a single one it doesn't.
+# Measured (docs/strategies.md): a head trained on this many augmented copies of each image is as good as with
+# augmentation that never repeats; with a single copy it is worse.
 AUTO_COPIES = 4
 FEATURE_TYPE = "<f4"
-# Features that are read as fast as a cheap disk gives them never cost more than this.
+# Reading speed of a cheap solid-state disk: features are assumed to be read no faster.
 _BYTES_PER_SECOND = 500e6
 # The rest is for decoded images, the model and other processes.
 _MEMORY_SHARE = 0.25
@@ -29,12 +29,12 @@ _MEMORY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What a recipe says of the features of a stage: the stage's own settings, or those of all stages.
+    """Feature-cache settings of a stage: its own, or those of all stages.
 
     Attributes:
-        cut: ``auto``, ``off``, or the block whose output is kept.
-        copies: Augmented copies of each image that take turns, an epoch each.
-        whole_backbone: Whether nothing of the backbone is trained.
+        cut: ``auto``, ``off``, or the block whose output is cached.
+        copies: Number of augmented copies of each image that take turns, one in each epoch.
+        whole_backbone: Whether the whole backbone is frozen.
     """
 
     cut: str
@@ -43,17 +43,17 @@ class FeatureSettings:
 
     @property
     def caches_backbone(self) -> bool:
-        """Whether the output of the whole backbone may be kept: what a head is trained on."""
+        """Whether the output of the whole backbone may be cached, because only the head is trained."""
         return self.whole_backbone and self.cut != "off"
 
     def count_copies(self, epochs: int, *, augmented: bool) -> int:
-        """Return how many copies of each image a stage of so many epochs looks at; 1 without augmentation."""
+        """Return the number of copies of each image in a stage of ``epochs`` epochs; 1 without augmentation."""
         wanted = AUTO_COPIES if self.copies == "auto" else self.copies
         return min(epochs, wanted) if augmented else 1
 
 
 def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSettings:
-    """Return the recipe's settings of a stage's features; nothing else reads ``cache`` and ``augmented_copies``."""
+    """Return the feature-cache settings of a stage; nothing else reads ``cache`` and ``augmented_copies``."""
     return FeatureSettings(
         stage.cache or train.cache,
         stage.augmented_copies or train.augmented_copies,
@@ -63,13 +63,13 @@ def read_feature_settings(train: TrainConfig, stage: StageConfig) -> FeatureSett
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """What a stage does about the features of its frozen layers.
+    """Plan of a stage's feature cache.
 
     Attributes:
-        reason: A clause for the screen.
-        halves: The model of the stage, cut; None where every epoch starts from the images.
-        copies: Augmented copies of each image, one an epoch in turn; 1 without augmentation.
-        augmented: Whether the copies differ from the image.
+        reason: Clause for the screen that gives the plan and its reason.
+        halves: The split model of the stage; None where every epoch starts from the images.
+        copies: Number of augmented copies of each image, one in each epoch in turn; 1 without augmentation.
+        augmented: Whether the copies are augmented.
         in_memory: Whether all features of the stage fit into memory.
     """
 
@@ -81,50 +81,50 @@ class FeaturePlan:
 
 
 def plan_features(job: TrainingJob, stage: StageConfig, model: keras.Model) -> FeaturePlan:
-    """Return what a stage does about features.
+    """Return the plan of a stage's feature cache.
 
-    A backbone that is frozen as a whole is always worth it. Elsewhere ``auto`` keeps features only of images that
-    are not augmented, at the last boundary where reading them takes less time than computing them, which is measured.
+    Caching always pays where the whole backbone is frozen. Elsewhere ``auto`` caches features only of images that
+    aren't augmented, at the last boundary where reading them takes less time than computing them, which is measured.
 
     Args:
-        job: What all stages share.
-        stage: Its ``unfreeze`` is known to fit the backbone.
-        model: The model that the stage trains, as from ``stage_model``.
+        job: The training job.
+        stage: The stage, whose ``unfreeze`` is known to fit the backbone.
+        model: The model that the stage trains, from ``stage_model``.
     """
     settings = read_feature_settings(job.config, stage)
-    if trouble := _trouble(job, settings.cut):
+    if trouble := _find_obstacle(job, settings.cut):
         return FeaturePlan(trouble)
     boundaries = frozen_boundaries(model, job.backbone, stage.unfreeze)
     if not boundaries:
-        return FeaturePlan("the first layers learn")
+        return FeaturePlan("the first layers are trained")
     augmented = is_augmented(stage_data(job.images.config, stage))
     count = settings.count_copies(stage.epochs, augmented=augmented)
     if settings.cut in boundaries:
         return _plan_at(job, model, settings.cut, count, augmented=augmented)
     if boundaries[-1] == POOLING:
         return _plan_at(job, model, POOLING, count, augmented=augmented)
-    # That a few copies are enough was measured for heads alone.
+    # Only for heads it was measured that a few copies are enough.
     if augmented and settings.copies == "auto":
         return FeaturePlan("images are augmented anew in each epoch; train.augmented_copies would let them take turns")
     return _plan_deepest(job, stage, model, boundaries, count, augmented=augmented)
 
 
-def _trouble(job: TrainingJob, cut: str) -> str:
-    """Return why features can't be kept whatever the model is; nothing where they can."""
+def _find_obstacle(job: TrainingJob, cut: str) -> str:
+    """Return why features can't be cached, whatever the model is; empty where they can."""
     if cut == "off":
         return "train.cache is off"
     if job.config.mix.name != "none":
         return f"{job.config.mix.name} blends images anew in each epoch"
     if job.config.teacher is not None:
-        return "the teacher looks at the images of each epoch"
+        return "the teacher predicts the images of each epoch"
     return ""
 
 
 def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *, augmented: bool) -> FeaturePlan:
-    """Return the plan to keep the features of one boundary, if there is room for them."""
+    """Return the plan to cache the features at one boundary, if there is room for them."""
     halves = cut_model(model, job.backbone, boundary)
     if halves is None:
-        return FeaturePlan(f"other ways through the network lead around {boundary}")
+        return FeaturePlan(f"skip connections lead around {boundary}")
     size = row_bytes(halves.feature_shape, FEATURE_TYPE)
     needed = size * (len(job.images.train) * copies + len(job.images.val))
     in_memory = needed <= _MEMORY_SHARE * psutil.virtual_memory().available
@@ -132,21 +132,21 @@ def _plan_at(job: TrainingJob, model: keras.Model, boundary: str, copies: int, *
         return FeaturePlan(f"features of {boundary} would take {needed / 2**30:.1f} GiB, more than data.cache_gib")
     versions = f" x {copies} augmented copies" if copies > 1 else ""
     what = f"features of {boundary}, {len(job.images.train)} images{versions}, computed once"
-    return FeaturePlan(f"{what} ({_amount(needed)})", halves, copies, augmented, in_memory)
+    return FeaturePlan(f"{what} ({_format_size(needed)})", halves, copies, augmented, in_memory)
 
 
 def _plan_deepest(
     job: TrainingJob, stage: StageConfig, model: keras.Model, boundaries: Sequence[str], copies: int, *, augmented: bool
 ) -> FeaturePlan:
-    """Return the plan for the last boundary where the model can be cut, if that saves time there."""
+    """Return the plan for the last boundary where the model can be split, if caching saves time there."""
     if stage.epochs <= copies:
         return FeaturePlan("no epoch would see the same images again")
-    found = FeaturePlan("no frozen block is the only way through the network")
+    found = FeaturePlan("skip connections lead around every frozen block")
     for boundary in reversed(boundaries):
         found = _plan_at(job, model, boundary, copies, augmented=augmented)
         if found.halves is None:
             continue
-        spent = _seconds_a_image(job, stage, found.halves.lower) * (stage.epochs - copies)
+        spent = _time_image(job, stage, found.halves.lower) * (stage.epochs - copies)
         moved = row_bytes(found.halves.feature_shape, FEATURE_TYPE) * (stage.epochs + copies) / _BYTES_PER_SECOND
         if spent > moved:
             return found
@@ -154,7 +154,7 @@ def _plan_deepest(
     return found
 
 
-def _seconds_a_image(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
+def _time_image(job: TrainingJob, stage: StageConfig, lower: keras.Model) -> float:
     with stage_batches(job, stage, epochs=1, workers=0) as batches:
         images = next(batches).images
     lower.predict_on_batch(images)  # the first call also compiles, which happens once anyway
@@ -163,5 +163,5 @@ def _seconds_a_image(job: TrainingJob, stage: StageConfig, lower: keras.Model) -
     return (time.perf_counter() - began) / len(images)
 
 
-def _amount(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(1, round(size / 2**20))} MiB"

@@ -1,1 +1,1 @@
-"""The training loop: where it stands, what it commits, and how it goes on after an interruption."""
+"""The training loop: its state, checkpoints, and resuming after an interruption."""

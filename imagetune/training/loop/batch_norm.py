@@ -1,4 +1,4 @@
-"""Means and variances of BatchNorm, taken anew from the training images."""
+"""Re-estimation of BatchNorm statistics (means and variances) on training images."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import numpy as np
 
 from imagetune.model.trainable import leaf_layers
 
-# Enough for means over some hundred images and more; all of a large set would take as long as an epoch.
+# Means over several hundred images are precise enough; all of a large set would take as long as an epoch.
 MAX_BATCHES = 32
 
 
 def reestimate_statistics(
     model: keras.Model, batches: Iterable[np.ndarray], *, only: Sequence[keras.layers.Layer] | None = None
 ) -> int:
-    """Replace the statistics of BatchNorm layers by the mean over batches of what each sees.
+    """Replace the statistics of BatchNorm layers by means over batches; return the number of layers.
 
     Adaptive BatchNorm (Li et al. 2016, arXiv 1603.04779), and what averaged weights need (Izmailov et al. 2018,
-    arXiv 1803.05407). At most ``MAX_BATCHES`` batches are looked at. Nothing else of the model changes.
+    arXiv 1803.05407). At most ``MAX_BATCHES`` batches are used. Nothing else of the model changes.
 
     Args:
-        model: (batch, height, width, 3) images to anything.
+        model: A model of images (batch, height, width, 3).
         batches: Images (batch, height, width, 3) uint8; at least one batch.
-        only: The BatchNorm layers to change, the others working as they do in use; all by default.
+        only: BatchNorm layers to change, while others work as at inference; by default all.
 
     Returns:
-        Number of BatchNorm layers.
+        Number of BatchNorm layers that were changed.
     """
     present = batch_norm_layers(model)
     layers = present if only is None else list(only)
     if not layers:
         return 0
-    with _learning_statistics(present, layers), _without_dropout(model):
+    with _update_statistics(present, layers), _silence_dropout(model):
         for index, images in enumerate(batches):
             # Makes the moving average the plain mean over the batches so far.
             for layer in layers:
@@ -46,12 +46,12 @@ def reestimate_statistics(
 
 
 def batch_norm_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the BatchNorm layers anywhere in a model, input to output."""
+    """Return all BatchNorm layers of a model, nested ones included, from input to output."""
     return [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @contextmanager
-def _learning_statistics(present: list[keras.layers.Layer], learning: list[keras.layers.Layer]) -> Iterator[None]:
+def _update_statistics(present: list[keras.layers.Layer], learning: list[keras.layers.Layer]) -> Iterator[None]:
     before = [(layer.trainable, layer.momentum) for layer in present]
     for layer in present:
         layer.trainable = any(layer is one for one in learning)
@@ -63,7 +63,7 @@ def _learning_statistics(present: list[keras.layers.Layer], learning: list[keras
 
 
 @contextmanager
-def _without_dropout(model: keras.Model) -> Iterator[None]:
+def _silence_dropout(model: keras.Model) -> Iterator[None]:
     before = [(layer, layer.rate) for layer in leaf_layers(model) if isinstance(layer, keras.layers.Dropout)]
     for layer, _ in before:
         layer.rate = 0.0

@@ -1,4 +1,4 @@
-"""What happens after each step and epoch of a stage."""
+"""Keras callback of a stage: checks the loss, validates, commits checkpoints, and stops early."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from imagetune.training.setup.events import EpochRecord, StepDone
 from imagetune.training.setup.job import TrainingJob
 from imagetune.training.setup.stages import StageSetup
 
-# Asked after every epoch; true ends the training there.
+# Called after every epoch; true ends the training there.
 StopCondition = Callable[[EpochRecord], bool]
 
 
 class StageCallback(keras.callbacks.Callback):
-    """Watches the loss, validates, commits checkpoints, remembers the best epoch and stops early.
+    """Callback of a stage: checks the loss, validates, commits checkpoints, keeps the best epoch and stops early.
 
     Args:
-        job: What all stages share.
-        state: Where training stands: at the beginning of a stage, or where an earlier training of it stood.
-        setup: What the stage trains with.
-        weights: What the stage trains and keeps.
-        validate: Gives the validation metrics of the model as it is.
-        initial: The weights that training started with.
-        stop_when: Asked after every epoch whether training ends there.
+        job: The training job.
+        state: State at the beginning of the stage, or of the earlier training of it that is resumed.
+        setup: The prepared stage.
+        weights: Weights that the stage trains and keeps.
+        validate: Returns the validation metrics of the current model.
+        initial: Weights that training started with.
+        stop_when: Called after every epoch; true ends the training there.
 
     Attributes:
-        state: Where training stands now.
+        state: Current state of training.
         stopped: Whether ``stop_when`` has ended the training, whatever stages are left.
     """
 
@@ -79,12 +79,12 @@ class StageCallback(keras.callbacks.Callback):
         return self.state.step - self._stage.steps_before
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Start the clock."""
+        """Start the clock of the epoch."""
         del epoch, logs
         self._began = time.perf_counter()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the learning rate of plateau, which depends on how training goes."""
+        """Set the learning rate of a plateau schedule, which depends on the validation metrics."""
         del batch, logs
         if self.setup.schedule.config.name != "plateau":
             return
@@ -95,11 +95,11 @@ class StageCallback(keras.callbacks.Callback):
             scale_learning_rate(self.model.optimizer, factor)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a loss that is no number, tell the listener, and stop if asked to.
+        """Check that the loss is finite, notify the listener, and stop on request.
 
         Raises:
             DivergedError: The loss is not finite.
-            StoppedError: A signal came.
+            StoppedError: A signal was received.
         """
         loss = float((logs or {})["loss"])
         self.state = replace(self.state, step=self.state.step + 1)
@@ -111,19 +111,19 @@ class StageCallback(keras.callbacks.Callback):
         self.job.stop.check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Validate, commit, and decide how to go on.
+        """Validate, commit a checkpoint, and decide whether the stage goes on.
 
         Raises:
             DivergedError: The validation loss is not finite.
             ResourceError: The disk is full.
-            StoppedError: A signal came.
+            StoppedError: A signal was received.
         """
         seconds = time.perf_counter() - self._began
         self.state = replace(self.state, epoch=self.state.epoch + 1)
-        self.weights.epoch_ended(epoch + 1)
-        # Taken before averages are shown: training goes on with what was learned.
+        self.weights.add_epoch(epoch + 1)
+        # Collected before averages are swapped in: training goes on with the learned weights.
         arrays = collect_arrays(self.job.model, self.setup.learner.optimizer, self.weights)
-        with self.weights.shown():
+        with self.weights.swap_in():
             record = self._record(float((logs or {})["loss"]), seconds)
             best = self._advance(record, last=epoch + 1 == self.setup.stage.epochs)
             self._commit(replace(self.state, arrays=arrays))
@@ -134,9 +134,9 @@ class StageCallback(keras.callbacks.Callback):
         self.job.stop.check()
 
     def commit(self) -> None:
-        """Commit a checkpoint of the weights as they would be kept now, unless that of the last epoch is it."""
+        """Commit a checkpoint of the weights as they would be kept now, unless the last epoch's is the same."""
         if self._committed_step != self.state.step:
-            with self.weights.shown():
+            with self.weights.swap_in():
                 self._commit(self.state)
 
     def _commit(self, state: TrainingState) -> None:
@@ -158,11 +158,11 @@ class StageCallback(keras.callbacks.Callback):
         )
 
     def _advance(self, record: EpochRecord, *, last: bool) -> BestEpoch:
-        """Take an epoch into the state, for whatever waits for improvements; return the best epoch so far.
+        """Update early stopping, plateau and the best epoch with an epoch's record; return the best epoch so far.
 
         Args:
-            record: Of the epoch.
-            last: Whether the stage has no more epochs.
+            record: Record of the epoch.
+            last: Whether it is the stage's last epoch.
         """
         best, watched = self.state.best, self._early_stopping
         improved = best is None or self._improves(record, best)
@@ -188,7 +188,7 @@ class StageCallback(keras.callbacks.Callback):
     def _learning_rate(self) -> float:
         if self.setup.schedule.config.name == "plateau":
             return self._plateau.learning_rate
-        # That of the step just done, which began one earlier.
+        # The count is already that of the next step.
         passes = max(self._steps_of_stage - 1, 0)
         return self.setup.schedule.rate_at(passes // self.job.config.accumulation)
 

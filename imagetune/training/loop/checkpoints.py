@@ -1,9 +1,9 @@
-"""Checkpoints that are complete or absent: a folder each, written aside and renamed into place.
+"""Checkpoints: a folder each, complete or absent, because it is written aside and renamed into place.
 
 A checkpoint holds the model's weights and the state of training. The weights that training started with are one file
-that all checkpoints of a run share by hard links; what has changed since lies beside it, so that a checkpoint costs
-what has been learned: of a stage that trains a head, the head. A checkpoint made at the end of an epoch also holds the
-arrays that going on exactly from there needs, see `imagetune.training.loop.resume`.
+that all checkpoints of a run share by hard links; those that have changed since lie beside it, so that a checkpoint of
+a stage that trains only the head is as small as the head. A checkpoint made at the end of an epoch also holds the
+arrays that resuming exactly from there needs, see `imagetune.training.loop.resume`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The weights that training started with, as later checkpoints need to know them.
+    """The weights that training started with: their file and hashes, for later checkpoints.
 
     Attributes:
-        file: Their file, beside the checkpoints.
-        sha256: Of the file.
+        file: File of the weights, beside the checkpoints.
+        sha256: SHA-256 of the file.
         digests: SHA-256 of each of the model's weights.
     """
 
@@ -56,63 +56,63 @@ def commit_checkpoint(
     """Write a checkpoint and return its folder ``step-NNNNNNNN``.
 
     Args:
-        folder: The run's checkpoints.
-        model: Whose weights are kept.
-        state: Where training stands; only the weights that it names as learned are compared with the initial ones,
-            all where it names none. Nobody can go on from a checkpoint without its arrays.
-        initial: From `link_initial_weights` of the first checkpoint; by default all weights are written.
+        folder: Folder of the run's checkpoints.
+        model: Model whose weights are written.
+        state: State of training; only the weights that it lists as learned are compared with the initial ones, or all
+            where it lists none. Without arrays the checkpoint can't be resumed from.
+        initial: Result of `link_initial_weights` for the first checkpoint; by default all weights are written.
 
     Raises:
         ResourceError: The disk is full; earlier checkpoints are untouched and nothing temporary is left.
     """
     target = checkpoint_path(folder, state.step)
-    with _committed(target) as temporary:
+    with _commit_folder(target) as temporary:
         _write(temporary, model, state, initial)
     return target
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return the folder of the checkpoint after so many passes, whether it is there or not."""
+    """Return the folder of the checkpoint after a number of passes, whether it exists or not."""
     return folder / f"step-{step:08d}"
 
 
 def copy_checkpoint(path: Path, folder: Path) -> Path:
-    """Give a checkpoint of another run a second name in ``folder``, by hard links where the file system can.
+    """Copy a checkpoint of another run into ``folder``, by hard links where the file system allows, and return it.
 
     Raises:
-        CheckpointError: It isn't there.
+        CheckpointError: It doesn't exist.
         ResourceError: The disk is full.
     """
     if not (path / STATE).is_file():
         raise CheckpointError("there is no checkpoint", where=str(path))
-    with _committed(folder / path.name) as temporary:
+    with _commit_folder(folder / path.name) as temporary:
         for file in path.iterdir():
             _link(file, temporary / file.name)
     return folder / path.name
 
 
 def link_initial_weights(path: Path, model: keras.Model) -> InitialWeights:
-    """Give the initial weights of a checkpoint a name beside it, and return what later ones need to know of them.
+    """Link the initial weights of a checkpoint beside it, and return their file and hashes.
 
     Args:
         path: A checkpoint.
-        model: With the initial weights.
+        model: The model with the initial weights.
     """
     expected = json.loads((path / STATE).read_text(encoding="utf-8"))["start_sha256"]
     # The first checkpoint is soon pruned; its file has to outlive it.
     beside = path.parent / INITIAL
     beside.unlink(missing_ok=True)
     _link(path / INITIAL, beside)
-    return InitialWeights(beside, expected, tuple(_digest(_value(weight)) for weight in model.weights))
+    return InitialWeights(beside, expected, tuple(_hash_value(_read_value(weight)) for weight in model.weights))
 
 
 def load_checkpoint(path: Path, model: keras.Model, learned: Collection[int] | None = None) -> TrainingState:
-    """Put a checkpoint's weights into ``model`` and return where training stood, without the arrays.
+    """Load a checkpoint's weights into a model, and return the state of training without the arrays.
 
     Args:
         path: The checkpoint.
-        model: Of the same architecture.
-        learned: Positions among its weights that may differ from the initial ones; by default every one.
+        model: A model of the same architecture.
+        learned: Positions of the weights that may differ from the initial ones; by default all.
 
     Raises:
         CheckpointError: The files are not those that were committed.
@@ -124,15 +124,17 @@ def load_checkpoint(path: Path, model: keras.Model, learned: Collection[int] | N
 
 
 def reopen_checkpoint(path: Path, model: keras.Model) -> tuple[TrainingState, InitialWeights]:
-    """Put a checkpoint's weights into ``model`` and return all that training needs to go on from it.
+    """Load a checkpoint's weights into a model, and return all that training needs to resume from it.
 
     Raises:
-        CheckpointError: The files are not those that were committed, or nobody can go on from them: it was made in the
-            middle of an epoch.
+        CheckpointError: The files are not those that were committed, or the checkpoint was made in the middle of an
+            epoch, so that it can't be resumed from.
     """
     state, resumable = _verify(path)
     if not resumable:
-        raise CheckpointError("training can't go on from here: it was not made at the end of an epoch", where=str(path))
+        raise CheckpointError(
+            "training can't be resumed from here: it was not made at the end of an epoch", where=str(path)
+        )
     with np.load(path / ARRAYS, allow_pickle=False) as stored:
         state = replace(state, arrays={name: stored[name] for name in stored.files})
     _load_initial(path, model, None)
@@ -155,8 +157,8 @@ def prune_checkpoints(folder: Path, *, best: Path | None) -> None:
 
 
 @contextmanager
-def _committed(target: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes ``target`` when the block ends well, and is removed otherwise."""
+def _commit_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``target`` when the block succeeds, and is removed otherwise."""
     folder = target.parent
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,17 +176,19 @@ def _committed(target: Path) -> Iterator[Path]:
 def _write(folder: Path, model: keras.Model, state: TrainingState, initial: InitialWeights | None) -> None:
     changed: dict[str, NDArray[Any]] = {}
     if initial is None:
-        digest = _write_arrays(folder / INITIAL, {str(at): _value(weight) for at, weight in enumerate(model.weights)})
+        digest = _write_arrays(
+            folder / INITIAL, {str(at): _read_value(weight) for at, weight in enumerate(model.weights)}
+        )
     else:
         _link(initial.file, folder / INITIAL)
         digest = initial.sha256
         positions = state.learned or range(len(model.weights))
-        values = {position: _value(model.weights[position]) for position in positions}
-        changed = {str(at): value for at, value in values.items() if _digest(value) != initial.digests[at]}
+        values = {position: _read_value(model.weights[position]) for position in positions}
+        changed = {str(at): value for at, value in values.items() if _hash_value(value) != initial.digests[at]}
     content = {**state.as_json(), "start_sha256": digest, "changed_sha256": _write_arrays(folder / CHANGED, changed)}
     if state.arrays:
         content["resume_sha256"] = _write_arrays(folder / ARRAYS, state.arrays)
-    # Last: a folder without this file is no checkpoint.
+    # Written last: a folder without this file is not a checkpoint.
     write_json(folder / STATE, content)
 
 
@@ -196,7 +200,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _verify(path: Path) -> tuple[TrainingState, bool]:
-    """Return where training stood and whether it can go on, once the files are known to be as state.json says."""
+    """Return the state of training, and whether it can be resumed, after checking the files' hashes."""
     try:
         content = json.loads((path / STATE).read_text(encoding="utf-8"))
         expected = {INITIAL: content["start_sha256"], CHANGED: content["changed_sha256"]}
@@ -226,16 +230,16 @@ def _load_changed(path: Path, model: keras.Model) -> None:
             model.weights[int(position)].assign(changed[position])
 
 
-def _value(weight: keras.Variable) -> NDArray[Any]:
+def _read_value(weight: keras.Variable) -> NDArray[Any]:
     return np.asarray(keras.ops.convert_to_numpy(weight))
 
 
-def _digest(value: NDArray[Any]) -> bytes:
+def _hash_value(value: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest()
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system can't."""
+    """Link a file to a second name, or copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Training: stages in order, each from the best weights of the one before."""
+"""The training loop: stages in their order, each starting from the best weights of the one before."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from imagetune.training.setup.stages import Objective, StageSetup, prepare_stage
 
 @dataclass(frozen=True)
 class _Training:
-    """A job under way: what follows from it once, before the first stage changes the model, for all stages.
+    """A job with what is computed from it once for all stages, before the first of them changes the model.
 
     Attributes:
-        job: What to do.
-        objective: What the model is to learn.
-        targets: Of each training image.
-        initial: The weights that training started with.
-        stop_when: Asked after every epoch whether training ends there.
+        job: The training job.
+        objective: Training objective.
+        targets: Targets of the training images.
+        initial: Weights that training started with.
+        stop_when: Called after every epoch; true ends the training there.
     """
 
     job: TrainingJob
@@ -60,27 +60,27 @@ def train(
 ) -> EpochRecord:
     """Train the model in place through all stages and return the epoch whose weights it has then: the best of all.
 
-    A stage starts from the best weights so far, so one that can't beat its start leaves the model as it was. Training
-    that goes on from the end of an epoch of an earlier one gives what that would have given, with the same recipe and
-    images.
+    A stage starts from the best weights so far, so one that brings no improvement leaves the model as it was. Training
+    that resumes from the end of an epoch of an earlier one gives the same result as that would have, with the same
+    recipe and images.
 
     Args:
-        job: What all stages share.
-        start_from: Folder of the earlier training's checkpoints.
-        until_epoch: Where training ends, in epochs of all stages; schedules stay those of the whole recipe.
-        stop_when: Asked after every epoch whether training ends there.
+        job: The training job.
+        start_from: Folder of the checkpoints of an earlier training to resume.
+        until_epoch: Last epoch, counted over all stages; schedules stay those of the whole recipe.
+        stop_when: Called after every epoch; true ends the training there.
 
     Raises:
         DivergedError: The loss is not finite. The best weights so far are in a checkpoint.
-        StoppedError: A signal came; the weights of the last step are in a checkpoint.
+        StoppedError: A signal was received; the weights of the last step are in a checkpoint.
         ResourceError: Memory or disk ran out.
         DataError: An image vanished.
-        CheckpointError: There is nothing to go on from, or it is corrupted.
+        CheckpointError: There is no checkpoint to resume from, or it is corrupted.
     """
-    # First of all: L2-SP holds on to the pretrained weights, whatever a checkpoint brings.
+    # First of all: L2-SP needs the pretrained weights, which a checkpoint would replace.
     objective, targets = build_objective(job), build_targets(job)
     state, initial = _begin(job) if start_from is None else reopen_training(start_from, job.folder, job.model)
-    first = _stage_position(job, state, start_from)
+    first = _find_first_stage(job, state, start_from)
     training = _Training(job, objective, targets, initial, lambda record: _ends(record, until_epoch, stop_when))
     if state.best is not None and until_epoch is not None and state.epoch >= until_epoch:
         return _load_best(job, state)
@@ -89,11 +89,11 @@ def train(
             state, stopped = _train_stage(training, stage, state)
         if stopped:
             break
-    return _best_of(state).record
+    return _require_best(state).record
 
 
 def _begin(job: TrainingJob) -> tuple[TrainingState, InitialWeights]:
-    """Commit the weights that training starts with."""
+    """Commit the weights that training starts with, and return the first state."""
     if job.config.batch_norm_statistics == "reestimate":
         _reestimate(job, job.config.stages[0], job.model)
     state = TrainingState()
@@ -101,30 +101,30 @@ def _begin(job: TrainingJob) -> tuple[TrainingState, InitialWeights]:
     return state, link_initial_weights(commit_checkpoint(job.folder, job.model, state), job.model)
 
 
-def _stage_position(job: TrainingJob, state: TrainingState, start_from: Path | None) -> int:
-    """Return which stage comes first: that of the state, or the very first."""
+def _find_first_stage(job: TrainingJob, state: TrainingState, start_from: Path | None) -> int:
+    """Return the index of the first stage to train: that of the state, or 0."""
     if state.stage is None:
         return 0
     names = [stage.name for stage in job.config.stages]
     if state.stage.name not in names:
-        what = f"stopped in stage {state.stage.name!r}, which the recipe doesn't have"
+        what = f"training stopped in stage {state.stage.name!r}, which the recipe doesn't have"
         raise CheckpointError(what, where=str(start_from))
     return names.index(state.stage.name)
 
 
 def _ends(record: EpochRecord, until_epoch: int | None, stop_when: StopCondition | None) -> bool:
     reached = until_epoch is not None and record.epoch >= until_epoch
-    # Asked in any case: it may keep count of the epochs.
+    # Called in any case: it may count the epochs.
     return (stop_when is not None and stop_when(record)) or reached
 
 
 def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) -> tuple[TrainingState, bool]:
-    """Train a stage, or what is left of it, and put the best weights so far into the model.
+    """Train a stage, or the rest of it, and put the best weights so far into the model.
 
     Args:
         training: What all stages share.
-        stage: The stage as the recipe has it.
-        state: Between two stages, or in this one where an earlier training of it stood.
+        stage: The stage as in the recipe.
+        state: State between two stages, or within this one where it is resumed.
 
     Returns:
         The state after the stage, and whether training ends here, whatever stages are left.
@@ -133,15 +133,15 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
         return _skip_stage(training, stage, state), False
     job, model = training.job, stage_model(training.job, stage)
     resolved, plan = _settle_stage(training, stage, model, state)
-    begun = state.stage or _stage_state(resolved, plan, state)
+    begun = state.stage or _begin_stage(resolved, plan, state)
     state, done = replace(state, stage=begun), state.epoch - begun.epochs_before
     source = open_stage_source(job, resolved, plan, model, first_epoch=begun.epochs_before, done=done)
     with memory_errors(job.config.pass_size), job.stop.deferred(), source:
         setup = _prepare(training, resolved, model, state.slots, plan.halves)
         state = replace(state, learned=state.learned | learning_places(model))
-        weights = _kept_weights(job, resolved, model, setup, state.learned)
+        weights = _build_kept_weights(job, resolved, model, setup, state.learned)
         state = _restore(state, setup, weights)
-        job.listener.stage_started(_announcement(job, stage, begun, setup))
+        job.listener.stage_started(_build_announcement(job, stage, begun, setup))
         callback = StageCallback(
             job,
             state,
@@ -152,20 +152,20 @@ def _train_stage(training: _Training, stage: StageConfig, state: TrainingState) 
             stop_when=training.stop_when,
         )
         _fit(callback, training.targets, source.batches(), done)
-    state = replace(callback.state, stage=None, slots=_slots_after(setup, model))
+    state = replace(callback.state, stage=None, slots=_read_slots(setup, model))
     if not _has_best_weights(job, model, state):
         _load_best(job, state)
     return state, callback.stopped
 
 
 def _skip_stage(training: _Training, stage: StageConfig, state: TrainingState) -> TrainingState:
-    """Return the state after a stage that an earlier training has finished, with the best weights in the model."""
+    """Load the best weights after a stage that an earlier training has finished, and return the state."""
     job = training.job
-    # The optimizer is built for its slots alone, which the next stage goes on with.
+    # The optimizer is built only for its slots, which the next stage starts from.
     setup = _prepare(training, _with_learning_rate(stage, state), job.model, state.slots)
     restore_optimizer(state, setup.learner)
     _load_best(job, state)
-    return replace(state, stage=None, slots=_slots_after(setup, job.model), arrays={})
+    return replace(state, stage=None, slots=_read_slots(setup, job.model), arrays={})
 
 
 def _prepare(
@@ -187,7 +187,7 @@ def _prepare(
 def _settle_stage(
     training: _Training, stage: StageConfig, model: keras.Model, state: TrainingState
 ) -> tuple[StageConfig, FeaturePlan]:
-    """Return the stage with a number for its learning rate, and its plan for features; measured once, at its start."""
+    """Return the stage with a number for its learning rate, and its feature plan; measured once, at its start."""
     job = training.job
     if state.stage is not None:
         stage = _with_learning_rate(stage, state)
@@ -200,12 +200,12 @@ def _settle_stage(
 
 
 def _with_learning_rate(stage: StageConfig, state: TrainingState) -> StageConfig:
-    """Return a stage with the learning rate that it began with, which may have been measured then."""
+    """Return a stage with the learning rate that it began with, which may have been found by a range test."""
     return stage if state.stage is None else stage.model_copy(update={"learning_rate": state.stage.learning_rate})
 
 
-def _stage_state(stage: StageConfig, plan: FeaturePlan, state: TrainingState) -> StageState:
-    """Return the state of a stage that begins now."""
+def _begin_stage(stage: StageConfig, plan: FeaturePlan, state: TrainingState) -> StageState:
+    """Return the state of a stage at its beginning."""
     return StageState(
         name=stage.name,
         epochs_before=state.epoch,
@@ -217,46 +217,46 @@ def _stage_state(stage: StageConfig, plan: FeaturePlan, state: TrainingState) ->
 
 
 def _restore(state: TrainingState, setup: StageSetup, weights: KeptWeights) -> TrainingState:
-    """Give a stage what its checkpoint holds beside the weights, and return the state without that."""
+    """Restore the arrays of a checkpoint in a stage, and return the state without them."""
     if state.arrays:
         restore_weights(state, weights)
         restore_optimizer(state, setup.learner)
-    # They are of the end of an epoch: a checkpoint in the middle of the next must not pass for it.
+    # They belong to the end of an epoch: a checkpoint in the middle of the next must not contain them.
     return replace(state, arrays={})
 
 
 def _load_best(job: TrainingJob, state: TrainingState) -> EpochRecord:
-    """Put the best weights so far into the model and return the record of their epoch."""
-    best = _best_of(state)
+    """Load the best weights so far into the model, and return the record of their epoch."""
+    best = _require_best(state)
     load_checkpoint(best.checkpoint, job.model, state.learned)
     return best.record
 
 
-def _best_of(state: TrainingState) -> BestEpoch:
+def _require_best(state: TrainingState) -> BestEpoch:
     if state.best is None:
-        raise ImagetuneError("training ended without an epoch")
+        raise ImagetuneError("training ended before its first epoch")
     return state.best
 
 
 def _has_best_weights(job: TrainingJob, model: keras.Model, state: TrainingState) -> bool:
-    """Tell whether the model has the weights of the best epoch as it is: the last one, learned in place."""
-    # Averages are in the checkpoint only: the learner has got its own weights back.
+    """Return whether the model already has the best epoch's weights: those of the last epoch, trained in place."""
+    # Averages are only in the checkpoint: the learner has its own weights again.
     in_place = model is job.model and job.config.average.name == "none"
     return state.best is None or (in_place and state.best.record.epoch == state.epoch)
 
 
-def _slots_after(setup: StageSetup, model: keras.Model) -> Slots:
+def _read_slots(setup: StageSetup, model: keras.Model) -> Slots:
     return read_slots(setup.learner.optimizer, find_trainable_variables(model))
 
 
 def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[IndexedBatch], done: int) -> None:
-    """Run the epochs of a stage that are left.
+    """Run the remaining epochs of a stage.
 
     Args:
-        callback: Of the stage.
-        targets: Of each training image.
-        batches: Of the epochs that are left.
-        done: Epochs of the stage that an earlier training has had.
+        callback: Callback of the stage.
+        targets: Targets of the training images.
+        batches: Batches of the remaining epochs.
+        done: Number of epochs of the stage that an earlier training has finished.
     """
     job, setup = callback.job, callback.setup
     feed = Feed(batches, targets, first_step=callback.state.epoch * job.steps_per_epoch)
@@ -271,7 +271,7 @@ def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[In
             verbose=0,
         )
     except Exception:
-        # Ctrl-C reaches workers that are still starting, too: their death is not what went wrong.
+        # Ctrl-C also kills workers that are still starting: their error isn't the cause.
         if job.stop.signal_number is not None:
             callback.commit()
             job.stop.check()
@@ -280,10 +280,10 @@ def _fit(callback: StageCallback, targets: TrainingTargets, batches: Iterable[In
         raise
 
 
-def _kept_weights(
+def _build_kept_weights(
     job: TrainingJob, stage: StageConfig, model: keras.Model, setup: StageSetup, learned: frozenset[int]
 ) -> KeptWeights:
-    moving = stage.batch_norm == "train" and job.config.average.name == "swa"
+    refresh = stage.batch_norm == "train" and job.config.average.name == "swa"
     return KeptWeights(
         setup.learner,
         kept=job.model,
@@ -291,12 +291,12 @@ def _kept_weights(
         config=job.config.average,
         epochs=stage.epochs,
         learned=learned,
-        refresh=(lambda averaged: _reestimate(job, stage, averaged)) if moving else None,
+        refresh=(lambda averaged: _reestimate(job, stage, averaged)) if refresh else None,
     )
 
 
 def _reestimate(job: TrainingJob, stage: StageConfig, model: keras.Model) -> None:
-    """Take BatchNorm's statistics anew from training images as they are, in random order."""
+    """Re-estimate BatchNorm's statistics on training images without augmentation, in random order."""
     with stage_batches(job, stage, epochs=1, augmentation="none", workers=0) as batches:
         reestimate_statistics(model, _images(batches))
 
@@ -306,7 +306,7 @@ def _images(batches: Iterable[Batch]) -> Iterator[np.ndarray]:
         yield batch.images
 
 
-def _announcement(job: TrainingJob, stage: StageConfig, begun: StageState, setup: StageSetup) -> StageStarted:
+def _build_announcement(job: TrainingJob, stage: StageConfig, begun: StageState, setup: StageSetup) -> StageStarted:
     return StageStarted(
         name=stage.name,
         index=job.config.stages.index(stage),

@@ -1,4 +1,4 @@
-"""Where a stage's batches and validation metrics come from: images, or features of its frozen layers."""
+"""Sources of a stage's batches and validation metrics: images, or cached features of frozen layers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from imagetune.training.setup.validation import compute_metrics_of_validation, c
 
 
 class StageSource(Protocol):
-    """Gives a stage its batches and its validation metrics; to be closed by its ``with`` block."""
+    """Source of a stage's batches and validation metrics; a ``with`` block closes it."""
 
     def batches(self) -> Iterable[IndexedBatch]:
         """Return the batches of all epochs of the stage."""
 
     def validate(self) -> dict[str, float]:
-        """Return the validation metrics of the model as it is; empty without validation images."""
+        """Return the validation metrics of the current model by name; empty without validation images."""
 
     def __enter__(self) -> Self: ...
 
@@ -37,13 +37,13 @@ class StageSource(Protocol):
 
 
 class ImageSource:
-    """Images, decoded and augmented anew in every epoch. Workers begin at once, before the model is ready.
+    """Source of images, augmented anew in every epoch; workers start at once, before the model is ready.
 
     Args:
-        job: What all stages share.
+        job: The training job.
         stage: The stage.
-        first_epoch: Epochs before it.
-        done: Epochs of the stage that an earlier training has had.
+        first_epoch: Number of epochs before it.
+        done: Number of epochs of the stage that an earlier training has finished.
     """
 
     def __init__(self, job: TrainingJob, stage: StageConfig, *, first_epoch: int, done: int = 0) -> None:
@@ -56,7 +56,7 @@ class ImageSource:
         return self._batches
 
     def validate(self) -> dict[str, float]:
-        """Return the validation metrics of the model as it is; empty without validation images."""
+        """Return the validation metrics of the current model by name; empty without validation images."""
         return compute_validation_metrics(self._job.model, self._job.images, batch_size=self._job.config.pass_size)
 
     def __enter__(self) -> Self:
@@ -69,16 +69,16 @@ class ImageSource:
 
 
 class FeatureSource:
-    """Features of frozen layers, computed when the batches are asked for.
+    """Source of cached features of frozen layers, computed when the batches are requested.
 
     Args:
-        job: What all stages share.
+        job: The training job.
         stage: The stage.
-        plan: From ``plan_features``.
-        halves: Of the plan.
-        final: The model for images of the final size, cut at the same place.
-        first_epoch: Epochs before the stage.
-        done: Epochs of the stage that an earlier training has had.
+        plan: Plan from ``plan_features``.
+        halves: The split model of the plan.
+        final: The model for images of the final size, split at the same place.
+        first_epoch: Number of epochs before the stage.
+        done: Number of epochs of the stage that an earlier training has finished.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FeatureSource:
         """Return the batches of all epochs of the stage, after computing what isn't stored yet.
 
         Raises:
-            StoppedError: A signal came.
+            StoppedError: A signal was received.
             DataError: An image vanished.
         """
         job, first, count = self._job, self._first_epoch, len(self._job.images.train)
@@ -124,7 +124,7 @@ class FeatureSource:
         )
 
     def validate(self) -> dict[str, float]:
-        """Return the validation metrics of the model as it is; empty without validation images."""
+        """Return the validation metrics of the current model by name; empty without validation images."""
         if not self._val:
             return {}
         predictions = predict_probabilities(self._final.predictions, self._val)
@@ -142,15 +142,15 @@ class FeatureSource:
 def open_stage_source(
     job: TrainingJob, stage: StageConfig, plan: FeaturePlan, model: keras.Model, *, first_epoch: int, done: int = 0
 ) -> StageSource:
-    """Return what a stage learns from: images, or features where the plan keeps them.
+    """Return the source of a stage's batches: images, or features where the plan caches them.
 
     Args:
-        job: What all stages share.
+        job: The training job.
         stage: The stage.
-        plan: From ``plan_features``.
+        plan: Plan from ``plan_features``.
         model: The model that the stage trains.
-        first_epoch: Epochs before the stage.
-        done: Epochs of the stage that an earlier training has had.
+        first_epoch: Number of epochs before the stage.
+        done: Number of epochs of the stage that an earlier training has finished.
     """
     if plan.halves is None:
         return ImageSource(job, stage, first_epoch=first_epoch, done=done)

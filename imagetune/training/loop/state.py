@@ -1,7 +1,7 @@
-"""Where training stands: what one stage hands to the next, and what a checkpoint holds beside the weights.
+"""Training state: what one stage hands to the next, and what a checkpoint holds beside the weights.
 
-`TrainingJob` says what to do and never changes; `TrainingState` says how far that has come. A stage adds its own
-`StageState` when it begins, replaces the state after every step and epoch, and takes its part out again when it ends.
+`TrainingJob` says what to do and never changes; `TrainingState` is the progress. A stage adds its own `StageState` when
+it begins, replaces the state after every step and epoch, and removes its own when it ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imagetune.training.setup.events import EpochRecord
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The best epoch so far, and the checkpoint with its weights."""
+    """Record of the best epoch so far, and the checkpoint with its weights."""
 
     record: EpochRecord
     checkpoint: Path
@@ -28,19 +28,19 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class StageState:
-    """The state of the stage that is being trained.
+    """State of the stage that is being trained.
 
     Attributes:
         name: Name of the stage.
-        epochs_before: Finished epochs when it began, over all stages.
-        steps_before: Passes when it began, over all stages.
+        epochs_before: Number of finished epochs when it began, over all stages.
+        steps_before: Number of passes when it began, over all stages.
         learning_rate: Its peak learning rate as a number: a range test isn't repeated after an interruption.
-        features_cut: Block behind which the model is cut for cached features; ``off`` without: the choice may rest on
-            a measurement, which would come out otherwise another time.
-        features_reason: What is done about features, and why, in words.
-        stalled_epochs: Epochs without improvement, which early stopping counts.
+        features_cut: Block after which the model is split for cached features, ``off`` without; kept because the choice
+            may rest on a measurement, which could come out differently another time.
+        features_reason: Whether features are cached, and why, as a clause.
+        stalled_epochs: Number of epochs without improvement, for early stopping.
         plateau: State of the plateau schedule.
-        averaged_epochs: Epochs in the average of SWA.
+        averaged_epochs: Number of epochs in the average of SWA.
         finished: Whether the stage has had all its epochs, or was stopped early.
     """
 
@@ -58,19 +58,18 @@ class StageState:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where training stands.
+    """State of training over all stages.
 
     Attributes:
-        epoch: Finished epochs over all stages.
-        step: Passes over all stages: optimizer steps where nothing is accumulated.
+        epoch: Number of finished epochs over all stages.
+        step: Number of passes over all stages: optimizer steps where gradients aren't accumulated.
         best: The best epoch so far; None before the first.
-        learned: Positions of the weights that stages have trained; empty before the first stage, which may yet train
-            any.
-        slots: What the optimizer remembered when the stage began. A checkpoint holds of it only the counts of updates,
-            as the arrays hold the slots of now.
+        learned: Positions of the weights that stages have trained; empty before the first stage, which may train any.
+        slots: Optimizer slots when the stage began. A checkpoint holds only their numbers of updates, as the arrays
+            hold the current slots.
         stage: The stage that is being trained; None between stages.
-        arrays: What going on needs beside these values and the weights, by name: variables of the optimizer, random
-            state, averages. Only a checkpoint made at the end of an epoch has them: nobody goes on from another.
+        arrays: Arrays that resuming needs beside these values and the weights, by name: variables of the optimizer,
+            random state, averages. Only a checkpoint made at the end of an epoch has them, and can be resumed from.
     """
 
     epoch: int = 0
@@ -82,7 +81,7 @@ class TrainingState:
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all values but the arrays, as state.json holds them."""
+        """Return the state without the arrays, as state.json holds it."""
         best = self.best
         return {
             "epoch": self.epoch,
@@ -95,15 +94,15 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> Self:
-        """Return the state that `as_json` told of.
+        """Return the state that `as_json` wrote.
 
         Args:
-            values: Content of state.json; what else it holds is passed over.
-            folder: Where the best epoch's checkpoint lies.
+            values: Content of state.json; other keys are ignored.
+            folder: Folder of the best epoch's checkpoint.
 
         Raises:
             KeyError: A value is missing.
-            TypeError: A value is of another type, or is not known.
+            TypeError: A value is of another type, or unknown.
         """
         best, stage = values["best"], values["stage"]
         return cls(

@@ -1,4 +1,4 @@
-"""The weights that are validated and kept: those just learned, or an average of them."""
+"""Weight averaging: EMA and SWA, swapped in for validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from imagetune.recipe.learning import AverageConfig
 
 
 class KeptWeights:
-    """Shows averaged weights for validation and checkpoints, and gives the learner its own back.
+    """Averages weights, and swaps the averages in for validation and checkpoints.
 
-    EMA (Polyak and Juditsky 1992) is kept by the optimizer, step by step; SWA (Izmailov et al. 2018,
-    arXiv 1803.05407) is the mean over the ends of the last epochs, kept here.
+    EMA (Polyak and Juditsky 1992) is updated by the optimizer in every step; SWA (Izmailov et al. 2018,
+    arXiv 1803.05407) is the mean over the ends of the last epochs, summed up here.
 
     Args:
         learner: The compiled model that is being trained.
         kept: The model that is validated and saved: it shares its layers with the learner, or has the same layers for
             another image size and gets copies of its weights.
-        trained: The model that the learner belongs to, of the same weights as ``kept`` in the same order.
-        config: What is averaged.
-        epochs: Epochs of the stage.
+        trained: The model that the learner belongs to, with the same weights as ``kept`` in the same order.
+        config: Kind of averaging.
+        epochs: Number of epochs of the stage.
         learned: Positions of the weights that may have changed since training began.
-        refresh: Takes BatchNorm's statistics anew after averaging; None where they don't move.
+        refresh: Re-estimates BatchNorm's statistics after averaging; None where they stay frozen.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class KeptWeights:
         self.config = config
         self.learned = learned
         self.refresh = refresh
-        # Counted from 1, as epochs are told.
+        # Counted from 1, like all numbers of epochs.
         self._first_averaged = epochs - round(epochs * config.last_fraction) + 1
         self._sum: list[np.ndarray] = []
         self._count = 0
 
-    def epoch_ended(self, epoch: int) -> None:
-        """Take the weights at the end of the stage's ``epoch``, counted from 1, into the average of SWA."""
+    def add_epoch(self, epoch: int) -> None:
+        """Add the weights at the end of an epoch of the stage, counted from 1, to the average of SWA."""
         if self.config.name != "swa" or epoch < self._first_averaged:
             return
         # Float64: sums of many epochs would lose the small weights' last bits.
@@ -63,39 +63,39 @@ class KeptWeights:
 
     @property
     def averaged_epochs(self) -> int:
-        """Epochs in the average of SWA."""
+        """Number of epochs in the average of SWA."""
         return self._count
 
-    def remembered(self) -> dict[str, NDArray[Any]]:
-        """Return what going on needs beside the weights that are shown: the learned ones, and the sum of SWA."""
+    def collect_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that resuming needs beside the kept weights: the learned weights, and the sum of SWA."""
         if self.config.name == "none":
             return {}
         learned = enumerate(self.trained.get_weights())
         own = {f"own/{position}": np.array(weight) for position, weight in learned if position in self.learned}
         return own | {f"sum/{position}": total for position, total in enumerate(self._sum) if position in self.learned}
 
-    def put_back(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
-        """Restore what `remembered` returned.
+    def restore_arrays(self, arrays: Mapping[str, NDArray[Any]], averaged_epochs: int) -> None:
+        """Restore the arrays that `collect_arrays` returned.
 
         Args:
-            arrays: By name; others than its own are passed over.
-            averaged_epochs: Epochs in the average of SWA then.
+            arrays: Arrays by name; other names are ignored.
+            averaged_epochs: Number of epochs in the average of SWA at that time.
         """
         for position, weight in enumerate(self.trained.weights):
             if f"own/{position}" in arrays:
                 weight.assign(arrays[f"own/{position}"])
         self._count = averaged_epochs
         if averaged_epochs:
-            # Weights that don't learn have added up to a multiple of themselves, which float64 holds exactly.
+            # Frozen weights have added up to a multiple of themselves, which float64 holds exactly.
             sums = (weight.astype(np.float64) * averaged_epochs for weight in self.trained.get_weights())
             self._sum = [arrays.get(f"sum/{position}", total) for position, total in enumerate(sums)]
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Put the weights to keep into the kept model during the block; afterwards the learner has its own again."""
+    def swap_in(self) -> Iterator[None]:
+        """Put the averaged weights into the kept model during the block; the learner has its own again afterwards."""
         if keras.backend.backend() == "jax":  # during an epoch its state lives outside the variables
             self.learner.jax_state_sync()
-        learned = self._average_in()
+        learned = self._assign_average()
         if self.kept is not self.trained:
             self.kept.set_weights(self.trained.get_weights())
         try:
@@ -104,8 +104,8 @@ class KeptWeights:
             if learned is not None:
                 self.trained.set_weights(learned)
 
-    def _average_in(self) -> list[np.ndarray] | None:
-        """Put averaged weights into the trained model; return those that it had, or None where nothing is averaged."""
+    def _assign_average(self) -> list[np.ndarray] | None:
+        """Put averaged weights into the trained model; return those that it had, None where nothing is averaged."""
         ema = self.config.name == "ema" and self.learner.optimizer.built
         if not ema and not self._count:
             return None

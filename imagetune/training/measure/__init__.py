@@ -1,1 +1,1 @@
-"""What is measured before a training: learning rate, batch size, time and memory."""
+"""Measurements before training: learning-rate range test, batch size, loading processes, time and memory."""

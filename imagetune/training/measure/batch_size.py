@@ -1,7 +1,7 @@
-"""The largest batch size that fits in memory, found by trial.
+"""Search for the largest batch size that fits in memory (``train.batch_size: auto``).
 
 Each size is tried in a process of its own, ``python -m imagetune.training.measure.batch_size``: running out of memory
-then ends that process and nothing else, and a GPU's memory is free again afterwards.
+then ends only that process, and a GPU's memory is free again afterwards.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ POLL_SECONDS = 0.05
 
 
 class Load(Section):
-    """What has to fit into memory."""
+    """A training whose steps have to fit into memory, as it is sent to the process that tries it."""
 
     model: ModelConfig
-    """Backbone and head."""
+    """Backbone and head of the model."""
     train: TrainConfig
-    """Stages, optimizer, precision and the images a step."""
+    """Stages, optimizer, precision and images in a step."""
     data: DataConfig
     """Image size and task."""
     outputs: PositiveInt
     """Number of the model's outputs."""
     batch_size: PositiveInt | None = Field(default=None)
-    """Images at a time in this trial."""
+    """Number of images in a pass of this trial; by default a whole step."""
 
 
 def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) -> TrainConfig:
-    """Return ``load.train`` with the largest batch size that fits; the images an optimizer step stay as they are.
+    """Return the ``train`` section with the largest batch size that fits in memory and the same images in a step.
 
     Args:
-        load: What has to fit.
-        say: Hears what is tried and what fits.
+        load: The training that has to fit.
+        say: Receives messages about what is tried and what fits.
         worker: Command line of the process that tries a size.
 
     Raises:
         ResourceError: Not even the smallest size fits.
-        RecipeError: A stage unfreezes what the backbone doesn't have.
+        RecipeError: A stage unfreezes a block or layer that the backbone doesn't have.
     """
     whole = load.train.step_size
 
@@ -80,26 +80,26 @@ def fitting_batch_size(load: Load, *, say: Say, worker: Sequence[str] = WORKER) 
 
 
 def with_batch_size(train: TrainConfig, size: int) -> TrainConfig:
-    """Return the section with ``size`` images at a time and as many an optimizer step as before."""
+    """Return the ``train`` section with ``size`` images in a pass and as many in an optimizer step as before."""
     return train.model_copy(update={"batch_size": size, "effective_batch": train.step_size})
 
 
 def candidate_sizes(step_size: int) -> list[int]:
-    """Return the whole step and the powers of two that divide it, largest first."""
+    """Return the batch sizes to try, largest first: the whole step and the powers of two that divide it."""
     powers = [1 << exponent for exponent in range(step_size.bit_length()) if step_size % (1 << exponent) == 0]
     return sorted({step_size, *powers}, reverse=True)
 
 
 def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
-    """Return the first size that fits.
+    """Return the first of the sizes that fits.
 
     Raises:
-        ResourceError: None does.
+        ResourceError: None of them fits.
     """
     for size in sizes:
         if fits(size):
             return size
-    hint = "set a smaller data.image_size, or let fewer layers train"
+    hint = "set a smaller data.image_size, or train fewer layers"
     what = f"no batch size fits in memory, not even {sizes[-1]}"
     if sizes[-1] > 1:
         hint = f"set a train.effective_batch that can be halved, such as {1 << (sizes[-1].bit_length() - 1)}"
@@ -107,11 +107,11 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
 
 
 def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
-    """Tell whether two training steps of a size fit into memory, by running them in a process of their own.
+    """Return whether two training steps of a batch size fit into memory, by running them in another process.
 
     Args:
-        load: What has to fit, with its ``batch_size``.
-        worker: Command line of that process. It reads the load as JSON and predictions with a line of JSON:
+        load: The training that has to fit, with its ``batch_size``.
+        worker: Command line of that process. It reads the load as JSON and replies with a line of JSON:
             ``{"peak_bytes": N}``, ``{"out_of_memory": true}`` or ``{"recipe_error": [what, where, hint]}``.
 
     Raises:
@@ -119,33 +119,33 @@ def fits_in_memory(load: Load, *, worker: Sequence[str] = WORKER) -> bool:
         ImagetuneError: The process failed for another reason than memory.
     """
     limit = int(MEMORY_SHARE * available_memory())
-    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as output:
-        given.write(load.model_dump_json())
-        given.seek(0)
-        with tempfile.TemporaryFile("w+") as complaints:
-            code = _run_watched(worker, given, output, complaints, limit)
-            complaints.seek(0)
-            reason = complaints.read().strip().rpartition("\n")[2]
+    with tempfile.TemporaryFile("w+") as request, tempfile.TemporaryFile("w+") as output:
+        request.write(load.model_dump_json())
+        request.seek(0)
+        with tempfile.TemporaryFile("w+") as errors:
+            code = _run_watched(worker, request, output, errors, limit)
+            errors.seek(0)
+            reason = errors.read().strip().rpartition("\n")[2]
         output.seek(0)
-        prediction = _last_json(output.read())
-    if "recipe_error" in prediction:
-        what, where, hint = prediction["recipe_error"]
+        reply = _parse_last_line(output.read())
+    if "recipe_error" in reply:
+        what, where, hint = reply["recipe_error"]
         raise RecipeError(what, where=where, hint=hint)
     # Killed by us, by the system, or aborted by a library that got no memory.
-    if code < 0 or prediction.get("out_of_memory"):
+    if code < 0 or reply.get("out_of_memory"):
         return False
-    if "peak_bytes" not in prediction:
+    if "peak_bytes" not in reply:
         raise ImagetuneError(f"trying a batch size failed: {reason}", where="train.batch_size")
-    return bool(prediction["peak_bytes"] <= limit)
+    return bool(reply["peak_bytes"] <= limit)
 
 
 def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many bytes this process may still use: of the machine, or of the container it runs in.
+    """Return the memory in bytes that this process may still use, of the machine or of its container.
 
     Args:
-        root: Where Linux shows control groups.
+        root: Folder in which Linux shows control groups.
     """
-    rooms = [psutil.virtual_memory().available]
+    available = [psutil.virtual_memory().available]
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -155,15 +155,13 @@ def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
             counts = dict(line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines())
         except (OSError, ValueError):  # another system, the other version, or "max": no limit
             continue
-        rooms.append(limit_bytes - now + int(counts.get(cache, 0)))  # cached files make room when it is needed
-    return max(min(rooms), 0)
+        # Cached files are given up when memory is needed.
+        available.append(limit_bytes - now + int(counts.get(cache, 0)))
+    return max(min(available), 0)
 
 
 def measure(load: Load) -> int:
-    """Run two training steps on black images for each stage that may need the most; return this process's peak.
-
-    Returns:
-        Bytes of main memory at the highest.
+    """Return the peak memory in bytes of two training steps, on black images, of each stage that may need the most.
 
     Raises:
         ResourceError: Memory ran out.
@@ -174,18 +172,18 @@ def measure(load: Load) -> int:
     keras.config.set_dtype_policy(train.precision)
     backbone = get_backbone(load.model.backbone)
     with memory_errors(size):
-        first = _build(load, load.data)
+        first = _build_model(load, load.data)
         for stage in demanding_stages(first, backbone, train.stages, load.data):
             data = stage_data(load.data, stage)
-            model = first if data.image == load.data.image else _build(load, data)
-            _two_steps(model, backbone, stage, train, load.data)
+            model = first if data.image == load.data.image else _build_model(load, data)
+            _run_two_steps(model, backbone, stage, train, load.data)
     return peak_memory_bytes()
 
 
 def demanding_stages(
     model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig], data: DataConfig
 ) -> list[StageConfig]:
-    """Return the stages that may need the most memory: those that no other outdoes in layers and image size."""
+    """Return the stages that may need the most memory: no other trains all their layers on images as large."""
     needs = []
     for stage in stages:
         image = stage_data(data, stage).image
@@ -199,43 +197,43 @@ def demanding_stages(
 
 
 def main() -> None:
-    """Try one size: read a load from standard input, prediction on standard output."""
-    prediction: dict[str, Any]
+    """Try one batch size: read a load from standard input, and write the reply to standard output."""
+    reply: dict[str, Any]
     try:
-        prediction = {"peak_bytes": measure(Load.model_validate_json(sys.stdin.read()))}
+        reply = {"peak_bytes": measure(Load.model_validate_json(sys.stdin.read()))}
     except ResourceError:
-        prediction = {"out_of_memory": True}
+        reply = {"out_of_memory": True}
     except RecipeError as error:
-        prediction = {"recipe_error": [error.what, error.where, error.hint]}
-    print(json.dumps(prediction), flush=True)
+        reply = {"recipe_error": [error.what, error.where, error.hint]}
+    print(json.dumps(reply), flush=True)
 
 
-def _build(load: Load, data: DataConfig) -> keras.Model:
+def _build_model(load: Load, data: DataConfig) -> keras.Model:
     size = (data.image.height, data.image.width)
     return build_model(load.model, num_classes=load.outputs, image_size=size, task=data.task)
 
 
-def _two_steps(
+def _run_two_steps(
     model: keras.Model, backbone: Backbone, stage: StageConfig, train: TrainConfig, data: DataConfig
 ) -> None:
-    # Memory doesn't depend on it, and `auto` is no number.
+    # Memory doesn't depend on the learning rate, and `auto` is not a number.
     stage = stage.model_copy(update={"learning_rate": 1e-3})
     outputs = model.output_shape[-1]
     anchors = copy_pretrained_weights(backbone_of(model), train.regularisation)
     objective = Objective(data.task, np.full(outputs, 1 / outputs), anchors)
     setup = prepare_stage(model, backbone, stage, train, steps_per_epoch=2, objective=objective)
     images = np.zeros((train.pass_size, *model.input_shape[1:]), np.uint8)
-    # Slots of the optimizer and buffers of the compiled step are there from the second step on.
+    # The optimizer's slots and the compiled step's buffers are allocated from the second step on.
     for _ in range(2):
         setup.learner.train_on_batch(images, np.zeros((train.pass_size, outputs), np.float32))
 
 
-def _run_watched(command: Sequence[str], given: IO[str], output: IO[str], complaints: IO[str], limit: int) -> int:
-    """Run a process and kill it when it holds more than ``limit`` bytes; return its exit code, negative if killed."""
-    process = psutil.Popen(command, stdin=given, stdout=output, stderr=complaints)
+def _run_watched(command: Sequence[str], request: IO[str], output: IO[str], errors: IO[str], limit: int) -> int:
+    """Run a process, killed when it holds more than ``limit`` bytes; return its exit code, negative if killed."""
+    process = psutil.Popen(command, stdin=request, stdout=output, stderr=errors)
     try:
         while process.poll() is None:
-            if _held(process) > limit:
+            if _read_memory(process) > limit:
                 process.kill()
             time.sleep(POLL_SECONDS)
     finally:
@@ -245,14 +243,14 @@ def _run_watched(command: Sequence[str], given: IO[str], output: IO[str], compla
     return int(process.returncode)
 
 
-def _held(process: psutil.Popen) -> int:
+def _read_memory(process: psutil.Popen) -> int:
     try:
         return int(process.memory_info().rss)
     except psutil.Error:  # it has just ended
         return 0
 
 
-def _last_json(text: str) -> dict[str, Any]:
+def _parse_last_line(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:

@@ -1,7 +1,7 @@
-"""From the measured costs of each piece to the time of a training, its bottleneck, and the setting that saves most.
+"""Forecast of a training's time, its bottleneck and the change that saves most, from measured costs.
 
-Nothing here measures; every metric follows from those that are given. Loading and training overlap. On a device of
-its own the slower of the two sets the pace. On the CPU both want the same cores, so their work adds up.
+Nothing here measures: all numbers follow from the arguments. Loading and training overlap. With a device of its own the
+slower of the two sets the pace; on the CPU both need the same cores, so that their times add up.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ TRANSFER, PREPARE, STEP = "moving batches to the device", "blending and asking t
 FEATURES, VALIDATION, COMPILE = "the features of frozen layers", "validation", "compiling"
 START = "the start of the pipeline"
 
-# Share of a perfect pipeline that worker processes reach: the rest goes into sending batches (docs/performance.md).
+# Share of a perfect speed-up that worker processes reach; the rest is spent on sending batches (docs/performance.md).
 PROCESS_SHARE = 0.85
-# A cached image costs a copy; measured, that is less than this share of loading one.
+# A cached image is copied; measured, that takes less than this share of loading one.
 CACHED_SHARE = 0.03
-# A head alone is a small part of a step; what subtraction leaves of it is noise below this share.
+# A head alone takes a small share of a step; below this share the difference of two measurements is noise.
 MIN_STEP_SHARE = 0.03
-# Savings below are not worth a change; a setting that changes nothing else goes first from here on.
+# Smallest share saved that is worth a change, and from which a change with the same result comes first.
 WORTH_SAYING, WORTH_ALONE = 0.05, 0.1
 
 
 @dataclass(frozen=True)
 class StageCosts:
-    """What a stage costs: seconds an image, unless said otherwise.
+    """Costs of a stage, in seconds per image unless said otherwise.
 
     Attributes:
-        name: The stage's.
-        epochs: Passes over the training images.
-        read: Reading a file, on one core.
-        decode: Decoding, on one core.
-        augment: Augmenting, on one core.
-        delivery: What the pipeline takes, undisturbed, where it decodes every image.
-        step: The whole training step.
-        transfer: Into the batch and to the device.
-        prepare: Blending and teacher.
-        compile_seconds: Once.
-        start_seconds: Once, until the pipeline delivers.
-        frozen: Forward pass of the frozen layers; 0 without any.
-        cached_step: Training step from cached features on; None where none are cached.
-        copies: Augmented copies of each image that a cached stage needs: as many passes over the images.
+        name: Name of the stage.
+        epochs: Number of passes over the training images.
+        read: Time of reading a file, on one core.
+        decode: Time of decoding, on one core.
+        augment: Time of augmenting, on one core.
+        delivery: Time of the pipeline, undisturbed, where it decodes every image.
+        step: Time of the whole training step.
+        transfer: Time of copying into the batch and to the device.
+        prepare: Time of mixing and of the teacher's predictions.
+        compile_seconds: Time of compiling, once.
+        start_seconds: Time until the pipeline delivers its first batch, once.
+        frozen: Time of the forward pass of frozen layers; 0 without any.
+        cached_step: Time of a training step from cached features; None where none are cached.
+        copies: Number of augmented copies of each image in a cached stage: as many passes over the images.
         decoded: Whether images are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
-        kept_delivery: What the pipeline takes for images that are kept decoded; None where that must be reckoned.
+        kept_delivery: Time of the pipeline for images that are kept decoded; None where it must be estimated.
     """
 
     name: str
@@ -69,21 +69,21 @@ class StageCosts:
 
     @property
     def loading(self) -> float:
-        """All of loading, on one core."""
+        """Time of loading an image on one core: reading, decoding and augmenting."""
         return self.read + self.decode + self.augment
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a training costs.
+    """Costs of a training.
 
     Attributes:
-        stages: In their order.
-        train_images: Training images.
-        val_images: Validation images.
-        forward: Seconds an image of a forward pass for validation.
-        cores: That this process may use.
-        shared: Whether the model runs on the cores that load, too.
+        stages: Costs of the stages, in their order.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        forward: Seconds per image of a forward pass for validation.
+        cores: Number of cores that this process may use.
+        shared: Whether the model runs on the same cores as the loading.
     """
 
     stages: tuple[StageCosts, ...]
@@ -96,15 +96,15 @@ class Costs:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """A stage as it would run.
+    """Forecast of a stage.
 
     Attributes:
-        name: The stage's.
-        images_per_second: Training images, in an epoch like most of the stage's.
-        epoch_seconds: Such an epoch, with validation.
-        seconds: The whole stage.
-        pieces: Where its seconds go; what is hidden behind something slower has none.
-        waits_for: What sets the pace: loading or the step.
+        name: Name of the stage.
+        images_per_second: Training images per second in a typical epoch of the stage.
+        epoch_seconds: Time of such an epoch, with validation.
+        seconds: Time of the whole stage.
+        pieces: Seconds by piece of work; what overlaps with slower work has none.
+        waits_for: What limits the speed: loading or the training step.
     """
 
     name: str
@@ -117,15 +117,15 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Advice:
-    """A setting and what it would save.
+    """Advice to change a setting, with what that would save.
 
     Attributes:
         setting: The key of the recipe, or what to leave out.
         value: What to set it to.
-        saves_seconds: Of the whole training.
-        share: Of the training's seconds.
-        same_result: False where the model that comes out is another one.
-        reason: A clause with the metrics behind it.
+        saves_seconds: Seconds that it saves of the whole training.
+        share: Share that it saves of the training's time.
+        same_result: Whether the trained model stays the same.
+        reason: Clause with the measured numbers behind it.
     """
 
     setting: str
@@ -138,14 +138,14 @@ class Advice:
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that could be changed, and what every stage would cost then.
+    """A change of a setting, with the costs of training that it would lead to.
 
     Attributes:
         setting: The key of the recipe, or what to leave out.
         value: What to set it to.
-        costs: With that setting.
-        same_result: False where the model that comes out is another one.
-        reason: A clause with the metrics behind it.
+        costs: Costs of the training with that setting.
+        same_result: Whether the trained model stays the same.
+        reason: Clause with the measured numbers behind it.
     """
 
     setting: str
@@ -156,17 +156,17 @@ class Change:
 
 
 def forecast(costs: Costs) -> list[StageForecast]:
-    """Return each stage as it would run."""
+    """Return the forecast of each stage."""
     return [_forecast_stage(costs, stage) for stage in costs.stages]
 
 
 def sum_seconds(costs: Costs) -> float:
-    """Return the seconds of all stages."""
+    """Return the forecast seconds of all stages together."""
     return sum(stage.seconds for stage in forecast(costs))
 
 
 def bottleneck(forecasts: Sequence[StageForecast]) -> tuple[str, float]:
-    """Return the piece that takes the most of all stages' seconds, and its share."""
+    """Return the piece of work that takes most of the training's time, and its share."""
     pieces: dict[str, float] = {}
     for stage in forecasts:
         for name, seconds in stage.pieces.items():
@@ -176,7 +176,7 @@ def bottleneck(forecasts: Sequence[StageForecast]) -> tuple[str, float]:
 
 
 def rank_changes(costs: Costs, changes: Sequence[Change]) -> list[Advice]:
-    """Return what each change would save, the largest saving first; those that save nothing are left out."""
+    """Return the advice from changes that save time, the largest saving first."""
     before = sum_seconds(costs)
     found = []
     for change in changes:
@@ -188,9 +188,9 @@ def rank_changes(costs: Costs, changes: Sequence[Change]) -> list[Advice]:
 
 
 def best_advice(ranked: Sequence[Advice]) -> Advice | None:
-    """Return the one setting to change, None where none is worth it.
+    """Return the one setting to change; None where none is worth it.
 
-    One that leaves the result as it is goes before larger savings that don't.
+    A change that leaves the trained model as it is comes before larger savings that don't.
     """
     for advice in ranked:
         if advice.same_result and advice.share >= WORTH_ALONE:
@@ -199,30 +199,30 @@ def best_advice(ranked: Sequence[Advice]) -> Advice | None:
 
 
 def change_stages(costs: Costs, change: Callable[[StageCosts], StageCosts]) -> Costs:
-    """Return the costs with every stage changed."""
+    """Return the costs with a change applied to every stage."""
     return replace(costs, stages=tuple(change(stage) for stage in costs.stages))
 
 
 def use_processes(costs: Costs, count: int, start_seconds: float) -> Costs:
-    """Return the costs with ``count`` worker processes instead of what there is."""
-    rate = min(count, costs.cores) * PROCESS_SHARE
+    """Return the costs with images loaded by ``count`` worker processes."""
+    speedup = min(count, costs.cores) * PROCESS_SHARE
     return change_stages(
         costs,
-        lambda stage: replace(stage, delivery=stage.loading / rate, kept_delivery=None, start_seconds=start_seconds),
+        lambda stage: replace(stage, delivery=stage.loading / speedup, kept_delivery=None, start_seconds=start_seconds),
     )
 
 
 def cache_features(stage: StageCosts, copies: int) -> StageCosts:
-    """Return a stage that caches the features of its frozen layers, the step from there on taken by difference."""
+    """Return the costs of a stage that caches features, the step from there on estimated by subtraction."""
     if stage.cached_step is not None:
         return replace(stage, copies=min(copies, stage.epochs))
-    # Backward and update of the rest are in the difference: frozen layers have a forward pass alone.
+    # Frozen layers have only a forward pass, so the difference holds backward pass and update of the others.
     step = max(stage.step - stage.frozen, MIN_STEP_SHARE * stage.step)
     return replace(stage, cached_step=step, copies=min(copies, stage.epochs))
 
 
 def count_needed_processes(stage: StageCosts, cores: int) -> int:
-    """Return how many processes feed the step of a stage, at most one a core."""
+    """Return the number of processes that keep up with the step of a stage, at most one for each core."""
     return max(1, min(cores, -int(-stage.loading / (PROCESS_SHARE * max(stage.step, 1e-9)) // 1)))
 
 
@@ -261,7 +261,7 @@ def _forecast_stage(costs: Costs, stage: StageCosts) -> StageForecast:
 
 @dataclass(frozen=True)
 class _Pace:
-    """Seconds an image of one pass, and of each of its pieces."""
+    """Seconds per image of one pass over the images, and of each of its pieces of work."""
 
     seconds: float
     pieces: dict[str, float]
@@ -278,7 +278,7 @@ def _pace(costs: Costs, stage: StageCosts, device: float, *, decoded: bool) -> _
         loading = left
     work = {STEP: device, TRANSFER: stage.transfer, PREPARE: stage.prepare}
     together = dict(work)
-    # On shared cores loading takes its time from the step; on a device of its own it runs beside it.
+    # On shared cores the time of loading adds to the step; beside a device it overlaps with it.
     if costs.shared:
         together.update({name: seconds / costs.cores for name, seconds in parts.items()})
     seconds = sum(together.values())
@@ -292,7 +292,7 @@ def _is_decoded(stage: StageCosts, number: int) -> bool:
 
 
 def _validation_seconds(costs: Costs, stage: StageCosts) -> float:
-    """Return an epoch's validation; where features are cached it is nearly nothing."""
+    """Return the seconds of an epoch's validation, which are few where features are cached."""
     if stage.cached_step is not None:
         return stage.cached_step * costs.val_images
     loading = (stage.read + stage.decode) / costs.cores * (CACHED_SHARE if stage.decoded else 1.0)

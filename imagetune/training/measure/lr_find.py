@@ -1,6 +1,6 @@
-"""The learning-rate range test: let it rise step by step and see where the loss falls and where it explodes.
+"""Learning-rate range test (Smith 2017, arXiv 1506.01186): the loss under an exponentially rising learning rate.
 
-After Smith 2017 (arXiv 1506.01186), with an exponential rise.
+The suggestion lies where the loss falls, before it diverges.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from imagetune.training.setup.stages import Objective, prepare_stage
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-7, 10.0
 MAX_STEPS = 100
-# The test ends where the smoothed loss is so many times its lowest, as in fastai.
+# The test ends where the smoothed loss is this many times its minimum, as in fastai.
 EXPLODED = 4.0
-# Of the moving average: a lower one follows every batch.
+# Decay of the moving average of losses; with a lower one it would follow every batch.
 SMOOTHING = 0.9
-# The first smoothed losses are means of very few batches: what falls there is noise.
+# The first smoothed losses are means of very few batches, whose falls are noise.
 UNSETTLED_STEPS = 5
 FLAT_SHARE = 0.1
-# Less is noise or rounding: shares of the loss over the whole fall, and over one step.
+# Smallest falls that count, as shares of the loss: over the whole fall, and in one step. Less is noise or rounding.
 MIN_FALL, MIN_SLOPE = 0.01, 1e-3
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The curve of a range test, and what it suggests.
+    """The curve of a range test with its suggested learning rates.
 
     Attributes:
         stage: Name of the stage.
-        learning_rates: (n,) float64, that of the head at each step, rising.
-        losses: (n,) float64, loss of each step's images before the step.
-        smoothed: (n,) float64, moving average of the losses.
+        learning_rates: (n,) float64 learning rate of the head at each step, rising.
+        losses: (n,) float64 loss of each step's images before its update.
+        smoothed: (n,) float64 moving average of the losses.
         valley: Learning rate two thirds into the longest fall of the smoothed losses; None where they don't fall.
         steepest: Learning rate at which they fall fastest; None where they don't fall.
     """
@@ -58,10 +58,10 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """The learning rate to train with: the valley, else the steepest slope.
+        """Suggested learning rate: the valley, else the steepest slope.
 
         Raises:
-            DivergedError: The loss fell nowhere.
+            DivergedError: The loss fell at no learning rate.
         """
         found = self.valley or self.steepest
         if found is not None:
@@ -77,9 +77,9 @@ class RisingLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """An exponential rise from MIN_LEARNING_RATE to MAX_LEARNING_RATE over MAX_STEPS steps.
 
     Args:
-        share: Share of the head's learning rate that these variables get.
-        first_count: The optimizer's count at the first step.
-        accumulation: What the optimizer counts in a step.
+        share: Share of the head's learning rate for these variables.
+        first_count: The optimizer's count of passes at the first step.
+        accumulation: Number of passes in a step, all of which the optimizer counts.
     """
 
     def __init__(self, share: float, *, first_count: int = 0, accumulation: int = 1) -> None:
@@ -90,10 +90,10 @@ class RisingLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """Return the learning rate at the optimizer's count ``step`` as a backend scalar."""
         taken = keras.ops.floor_divide(step - self.first_count, self.accumulation)
-        return self.share * MIN_LEARNING_RATE * keras.ops.exp(keras.ops.cast(taken, "float32") * _growth())
+        return self.share * MIN_LEARNING_RATE * keras.ops.exp(keras.ops.cast(taken, "float32") * _compute_growth())
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, for Keras."""
+        """Return the constructor's arguments by name, for Keras."""
         return {"share": self.share, "first_count": self.first_count, "accumulation": self.accumulation}
 
 
@@ -107,19 +107,18 @@ def find_stage_learning_rate(
 ) -> RangeTest:
     """Return the range test of a stage on its own layers, optimizer, images, augmentation and blending.
 
-    Every variable of the model is as before afterwards; its layers are left set for the stage.
+    All variables of the model are restored afterwards; its layers stay trainable or frozen as in the stage.
 
     Args:
-        job: What all stages share.
-        model: The model that the stage trains, as from ``stage_model``.
-        stage: Its ``learning_rate`` and ``schedule`` don't matter.
-        objective: What the model is to learn; by default taken from the job, with the weights as they are now as the
-            pretrained ones.
-        slots: What the optimizer remembers of earlier stages.
+        job: The training job.
+        model: The model that the stage trains, from ``stage_model``.
+        stage: The stage; its ``learning_rate`` and ``schedule`` have no effect.
+        objective: Training objective; by default that of the job, with the current weights as the pretrained ones.
+        slots: Optimizer slots of earlier stages.
 
     Raises:
         ResourceError: Memory ran out.
-        StoppedError: A signal came.
+        StoppedError: A signal was received.
         DataError: An image vanished.
     """
     constant = ScheduleConfig(name="constant", warmup_epochs=0.0)
@@ -134,7 +133,7 @@ def find_stage_learning_rate(
             objective=objective or build_objective(job),
             slots=slots,
         )
-        with _passes(job, stage) as passes:
+        with _open_passes(job, stage) as passes:
             curve = run_range_test(setup.learner, passes, accumulation=job.config.accumulation, check=job.stop.check)
     return read_curve(stage.name, *curve)
 
@@ -142,14 +141,14 @@ def find_stage_learning_rate(
 def run_range_test(
     learner: keras.Model, passes: Iterable[Sequence[Any]], *, accumulation: int = 1, check: Callable[[], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the curve of training ``learner`` with a rising learning rate until the loss explodes.
+    """Return the learning rates and losses of training with a rising learning rate until the loss diverges.
 
     Its variables change: see `restore_afterwards`.
 
     Args:
-        learner: Compiled for a learning rate of 1 for the head, that of other groups being their share of it.
+        learner: Model compiled with a learning rate of 1 for the head, and each group's share of it for the others.
         passes: At least ``MAX_STEPS * accumulation`` tuples (images, targets[, weights]).
-        accumulation: Passes an optimizer step.
+        accumulation: Number of passes in an optimizer step.
         check: Called after every step; may raise.
 
     Returns:
@@ -157,34 +156,34 @@ def run_range_test(
     """
     for inner in list_inner_optimizers(learner.optimizer):
         share = float(keras.ops.convert_to_numpy(inner.learning_rate))
-        # `iterations` are steps, while schedules are asked with the count of passes.
+        # `iterations` counts steps, while schedules are called with the count of passes.
         count = int(keras.ops.convert_to_numpy(inner.iterations)) * accumulation
         inner.learning_rate = RisingLearningRate(share, first_count=count, accumulation=accumulation)
     feed = iter(passes)
     losses: list[float] = []
     while len(losses) < MAX_STEPS:
-        losses.append(float(np.mean([_loss_of_pass(learner, next(feed)) for _ in range(accumulation)])))
+        losses.append(float(np.mean([_train_pass(learner, next(feed)) for _ in range(accumulation)])))
         check()
         if not math.isfinite(losses[-1]):
             break
         settled = smooth(np.array(losses))[UNSETTLED_STEPS:]
         if len(settled) and settled[-1] > EXPLODED * settled.min():
             break
-    return MIN_LEARNING_RATE * np.exp(np.arange(len(losses)) * _growth()), np.array(losses)
+    return MIN_LEARNING_RATE * np.exp(np.arange(len(losses)) * _compute_growth()), np.array(losses)
 
 
 def read_curve(stage: str, learning_rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RangeTest:
-    """Return what the range test of a stage says, from (n,) learning rates and losses."""
+    """Return the range test of a stage with its suggestions, from learning rates (n,) and losses (n,)."""
     finite = np.isfinite(losses)
     tried, losses = learning_rates[finite], losses[finite]
     smoothed = smooth(losses)
     return RangeTest(
-        stage, tried, losses, smoothed, _at(tried, find_valley(smoothed)), _at(tried, find_steepest(smoothed))
+        stage, tried, losses, smoothed, _look_up(tried, find_valley(smoothed)), _look_up(tried, find_steepest(smoothed))
     )
 
 
 def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the exponential moving average of (n,) losses, its bias towards zero corrected as in Adam."""
+    """Return the exponential moving average (n,) of losses, with its bias towards zero corrected as in Adam."""
     smoothed, mean = np.empty_like(losses), 0.0
     for index, loss in enumerate(losses):
         mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss
@@ -193,13 +192,13 @@ def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_valley(smoothed: NDArray[np.float64]) -> int | None:
-    """Return the position two thirds into the longest fall; None where the loss falls by less than a hundredth.
+    """Return the position two thirds into the longest fall of the loss; None where it falls by less than 1%.
 
-    The longest fall is the longest choice of points, in order, each lower than the one before, so that small bumps
-    don't end it; fastai made the idea popular. A flat start and a flat end, where less than a tenth of the fall
-    happens, don't count: how long they are says nothing about the learning rate.
+    The longest fall is the longest falling subsequence, so that small bumps don't end it; fastai made the idea popular.
+    A flat start and a flat end, with less than a tenth of the fall each, don't count: their length says nothing about
+    the learning rate.
     """
-    points = [index + UNSETTLED_STEPS for index in _longest_fall(smoothed[UNSETTLED_STEPS:])]
+    points = [index + UNSETTLED_STEPS for index in _find_longest_fall(smoothed[UNSETTLED_STEPS:])]
     if not points:
         return None
     high, low = smoothed[points[0]], smoothed[points[-1]]
@@ -223,7 +222,7 @@ def find_steepest(smoothed: NDArray[np.float64]) -> int | None:
 
 @contextmanager
 def restore_afterwards(model: keras.Model) -> Iterator[None]:
-    """Put every variable of ``model`` back after the block, the random state of its dropout included."""
+    """Restore all variables of a model after the block, the random state of its dropout included."""
     before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.variables]
     try:
         yield
@@ -233,8 +232,8 @@ def restore_afterwards(model: keras.Model) -> Iterator[None]:
 
 
 @contextmanager
-def _passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[Any]]]:
-    """Give enough batches for a test, whole ones where there are any: the loss of a few images says little."""
+def _open_passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[Any]]]:
+    """Yield enough batches for a test, only full ones: the loss of a few images says little."""
     size = min(job.config.pass_size, len(job.images.train))
     whole = len(job.images.train) // size
     epochs = -(-MAX_STEPS * job.config.accumulation // whole)
@@ -242,10 +241,10 @@ def _passes(job: TrainingJob, stage: StageConfig) -> Iterator[Iterator[Sequence[
         yield (batch for batch in Feed(batches, build_targets(job)) if len(batch[0]) == size)
 
 
-def _longest_fall(values: NDArray[np.float64]) -> list[int]:
-    """Return the positions of the longest falling subsequence, of several the one that ends first.
+def _find_longest_fall(values: NDArray[np.float64]) -> list[int]:
+    """Return the positions of the longest falling subsequence; of several, the one that ends first.
 
-    Each value is lower than the one before by a share of MIN_SLOPE or more, or else a long flat stretch would win.
+    Each value is lower than the one before by a share of at least MIN_SLOPE, or a long flat stretch would win.
     """
     lengths, before = np.ones(len(values), dtype=int), np.full(len(values), -1)
     for index in range(1, len(values)):
@@ -261,15 +260,15 @@ def _longest_fall(values: NDArray[np.float64]) -> list[int]:
     return chain[::-1]
 
 
-def _loss_of_pass(learner: keras.Model, batch: Sequence[Any]) -> float:
+def _train_pass(learner: keras.Model, batch: Sequence[Any]) -> float:
     learner.reset_metrics()  # the reported loss is a mean since the last reset
     return float(learner.train_on_batch(*batch, return_dict=True)["loss"])
 
 
-def _at(learning_rates: NDArray[np.float64], index: int | None) -> float | None:
+def _look_up(learning_rates: NDArray[np.float64], index: int | None) -> float | None:
     return None if index is None else float(learning_rates[index])
 
 
-def _growth() -> float:
+def _compute_growth() -> float:
     """Return the natural logarithm of the ratio of two neighbouring learning rates."""
     return math.log(MAX_LEARNING_RATE / MIN_LEARNING_RATE) / (MAX_STEPS - 1)

@@ -1,4 +1,4 @@
-"""What a training would cost, from one batch of each stage."""
+"""Training plan of a dry run: parameters, learning rates and estimated time of each stage, from one batch each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from imagetune.training.setup.stages import prepare_stage
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a stage would train and how long it would take.
+    """Plan of a stage: what it would train, and its estimated time.
 
     Attributes:
-        stage: The stage's values.
-        steps_per_epoch: Optimizer steps an epoch.
-        rates: Peak learning rate of each group of layers, input to output; with ``auto`` the share that each would have
-            of what is measured.
-        trainable_parameters: Number of parameters that it would train.
-        parameters: All parameters.
-        features: What is done about the features of frozen layers, and why.
-        features_seconds: Estimated time to compute them once; 0 where they are not kept.
-        epoch_seconds: Estimated time of an epoch after that, reading left out.
+        stage: Values of the stage. steps_per_epoch: Number of passes in an epoch. rates: Peak learning rate of each
+        group of layers, input to output; with ``auto`` each one's share of the learning rate to be found.
+        trainable_parameters: Number of trainable parameters.
+        parameters: Number of all parameters.
+        features: Whether features of frozen layers are cached, and why, as a clause.
+        features_seconds: Estimated time to compute features once; 0 where they aren't cached.
+        epoch_seconds: Estimated time of an epoch after that, without loading.
     """
 
     stage: StageConfig
@@ -39,12 +37,12 @@ class StagePlan:
 
     @property
     def seconds(self) -> float:
-        """Estimated training time of the stage."""
+        """Estimated training time of the stage in seconds."""
         return self.features_seconds + self.epoch_seconds * self.stage.epochs
 
 
 def plan_stages(job: TrainingJob) -> list[StagePlan]:
-    """Return each stage as it would run, timed on a batch of its own. The model's weights change; nothing is written.
+    """Return the plan of each stage, timed on one of its batches; the model's weights change, nothing is written.
 
     Raises:
         ResourceError: Memory ran out.
@@ -60,7 +58,7 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
         setup = prepare_stage(
             stage_model(job, stage), job.backbone, timed, job.config, steps_per_epoch=steps, objective=objective
         )
-        # Of `auto` only the shares of the groups are known yet.
+        # With `auto` only the groups' shares of the learning rate are known yet.
         unit = ANY_LEARNING_RATE if stage.learning_rate == "auto" else 1.0
         plans.append(
             StagePlan(
@@ -70,26 +68,26 @@ def plan_stages(job: TrainingJob) -> list[StagePlan]:
                 setup.trainable_parameters,
                 setup.parameters,
                 times.plan.reason,
-                _features_seconds(times, count, len(job.images.val)),
+                _estimate_features_seconds(times, count, len(job.images.val)),
                 count * (times.cached_step or times.step).seconds,
             )
         )
     return plans
 
 
-def _features_seconds(times: StageTimes, train: int, val: int) -> float:
+def _estimate_features_seconds(times: StageTimes, train: int, val: int) -> float:
     if times.cached_step is None or times.frozen is None:
         return 0.0
     return times.frozen.seconds * (train * times.plan.copies + val)
 
 
 def _with_any_learning_rate(stage: StageConfig) -> StageConfig:
-    """Return the stage with a number for ``auto``: what a step costs doesn't depend on it."""
+    """Return the stage with any number for ``auto``: the time of a step doesn't depend on it."""
     return stage.model_copy(update={"learning_rate": ANY_LEARNING_RATE}) if stage.learning_rate == "auto" else stage
 
 
 def peak_memory_bytes() -> int:
-    """Return the most main memory that this process has held, in bytes."""
+    """Return the peak main memory of this process in bytes."""
     # Linux counts in KiB, macOS in bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Settings of a recipe that could be changed, and what the training would cost then, as far as measuring can tell."""
+"""What-if analysis: settings of a recipe that could be changed, and the estimated cost of training with them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ MIXED = "mixed_bfloat16"
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a recipe.
+    """Measurements of a recipe's training.
 
     Attributes:
-        costs: Of its training.
-        stages: Of each stage on the device.
-        loading: Of each stage's images on one core.
-        cache: The recipe's ``data.cache``; the measured pipeline has none.
+        costs: Costs of the training.
+        stages: Times of each stage on the device.
+        loading: Times of loading each stage's images on one core.
+        cache: The recipe's ``data.cache``; the pipeline was measured without a cache.
     """
 
     costs: Costs
@@ -51,24 +51,28 @@ class Measured:
 
 
 def possible_changes(job: TrainingJob, measured: Measured) -> list[Change]:
-    """Return what could be changed, measuring a little more where that is needed.
+    """Return the settings that could be changed with their costs; some are measured first.
 
     Args:
-        job: The training; its model's weights change.
-        measured: What it costs as it is.
+        job: The training job; its model's weights change.
+        measured: Measurements of the training as it is.
 
     Raises:
-        ImagetuneError: As from measuring.
+        ImagetuneError: A measurement failed.
     """
     piece, _ = bottleneck(forecast(measured.costs))
-    found = [*_loading_changes(job, measured), *_feature_changes(job, measured), *_compile_changes(job, measured)]
-    # Where loading sets the pace, a quicker model would only wait longer.
+    found = [
+        *_find_loading_changes(job, measured),
+        *_find_feature_changes(job, measured),
+        *_find_compile_changes(job, measured),
+    ]
+    # Where loading is the bottleneck, a faster model would only wait longer.
     if piece in (READ, DECODE, AUGMENT):
         return found
-    return [*found, *_device_changes(job, measured)]
+    return [*found, *_find_device_changes(job, measured)]
 
 
-def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
+def _find_loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     data, costs = job.images.config, measured.costs
     now = 1 / costs.stages[0].delivery
     if data.workers == 0 and costs.cores > 1:
@@ -76,8 +80,8 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
             costs.cores if costs.shared else max(count_needed_processes(stage, costs.cores) for stage in costs.stages)
         )
         count = min(count, MAX_WORKERS)
-        rate = count * PROCESS_SHARE / costs.stages[0].loading
-        reason = f"{count} processes would load about {rate:,.0f} images/s, threads load {now:,.0f}"
+        speed = count * PROCESS_SHARE / costs.stages[0].loading
+        reason = f"{count} processes would load about {speed:,.0f} images/s, threads load {now:,.0f}"
         yield Change("data.workers", count, use_processes(costs, count, START_SECONDS), True, reason)
     elif data.workers != 0:
         speeds = measure_loading_speeds(job.images.train, data, data.augmentation)
@@ -91,11 +95,11 @@ def _loading_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         yield Change(
             "data.cache", "auto", change_stages(costs, lambda stage: replace(stage, decoded=True)), True, reason
         )
-    yield from _without_transform(measured)
+    yield from _drop_transform(measured)
 
 
-def _without_transform(measured: Measured) -> Iterator[Change]:
-    """Yield the change that leaves out the transform that takes longest, if there is any."""
+def _drop_transform(measured: Measured) -> Iterator[Change]:
+    """Yield the change that leaves out the slowest transform of the augmentation, if there is any."""
     stages, found = [], {}
     for stage, loading in zip(measured.costs.stages, measured.loading, strict=True):
         if not loading.transforms:
@@ -105,7 +109,7 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
         saved = min(timing.seconds, stage.augment)
         left = (stage.loading - saved) / stage.loading
         found[name] = f"{name} takes {1e3 * timing.seconds:.2g} of the {1e3 * stage.loading:.2g} ms of loading an image"
-        # The pipeline is taken to get faster by the same share as one core.
+        # The pipeline is assumed to get faster by the same share as one core.
         stages.append(replace(stage, augment=stage.augment - saved, delivery=stage.delivery * left))
     if found:
         name, reason = next(iter(found.items()))
@@ -113,13 +117,13 @@ def _without_transform(measured: Measured) -> Iterator[Change]:
         yield Change("data.augmentation", f"without {name}", changed, False, reason)
 
 
-def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
+def _find_feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     stages = job.config.stages
     off = [stage for stage in stages if read_feature_settings(job.config, stage).cut == "off"]
     if off:
         key = "train.cache" if job.config.cache == "off" else f"train.stages[{stages.index(off[0])}].cache"
         wanted = {stage.name: stage.model_copy(update={"cache": "auto"}) for stage in off}
-        yield from _with_plans(job, measured, wanted, key, "auto", same_result=False)
+        yield from _try_plans(job, measured, wanted, key, "auto", same_result=False)
         return
     fresh = {
         stage.name: stage.model_copy(update={"augmented_copies": AUTO_COPIES})
@@ -129,7 +133,7 @@ def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         and read_feature_settings(job.config, stage).copies == "auto"
     }
     if fresh:
-        yield from _with_plans(job, measured, fresh, "train.augmented_copies", AUTO_COPIES, same_result=False)
+        yield from _try_plans(job, measured, fresh, "train.augmented_copies", AUTO_COPIES, same_result=False)
     fewer = {stage.name: max(1, stage.copies // 2) for stage in measured.costs.stages if stage.copies > 1}
     if fewer:
         copies = min(fewer.values())
@@ -140,7 +144,7 @@ def _feature_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         yield Change("train.augmented_copies", copies, changed, False, reason)
 
 
-def _with_plans(
+def _try_plans(
     job: TrainingJob,
     measured: Measured,
     wanted: Mapping[str, StageConfig],
@@ -149,7 +153,7 @@ def _with_plans(
     *,
     same_result: bool,
 ) -> Iterator[Change]:
-    """Yield the change that lets stages keep features, where their plans then say that it pays."""
+    """Yield the change that lets stages cache features, where their plans then do so."""
     stages, reason, same = [], "", True
     for config, costs in zip(job.config.stages, measured.costs.stages, strict=True):
         stage = wanted.get(config.name)
@@ -166,10 +170,10 @@ def _with_plans(
         yield Change(key, value, replace(measured.costs, stages=tuple(stages)), same_result or same, reason)
 
 
-def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
+def _find_compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     """Yield the change that switches XLA off, measured.
 
-    It is worth a comparison only on the CPU, and where somebody has switched it on.
+    It is compared only on the CPU, and where the recipe has switched it on.
     """
     if job.config.jit_compile is not True or not measured.costs.shared or keras.backend.backend() != "tensorflow":
         return
@@ -187,8 +191,8 @@ def _compile_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     yield Change("train.jit_compile", "auto", replace(measured.costs, stages=tuple(stages)), True, reason)
 
 
-def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
-    """Yield changes that make the forward pass quicker, measured; the whole step is taken to change as much."""
+def _find_device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
+    """Yield changes that make the forward pass faster, measured; the whole step is assumed to change as much."""
     images = first_batch(job, job.config.stages[0]).images
     height, width = job.model.input_shape[1:3]
     pixels = np.zeros((len(images), height, width, 3), np.uint8)
@@ -197,7 +201,7 @@ def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
         small = np.zeros((len(pixels), *size, 3), np.uint8)
         share = time_forward(job, job.rebuild(size), small)[0].seconds / before
         area = size[0] * size[1] / (height * width)
-        changed = change_stages(measured.costs, lambda stage: _smaller(stage, share, area))
+        changed = change_stages(measured.costs, lambda stage: _shrink_images(stage, share, area))
         shown = size[0] if size[0] == size[1] else list(size)
         reason = f"the forward pass takes {share:.0%} of what it takes at {height} x {width}"
         changed = replace(changed, forward=changed.forward * share)
@@ -207,14 +211,14 @@ def _device_changes(job: TrainingJob, measured: Measured) -> Iterator[Change]:
     double = np.concatenate([pixels, pixels])
     share = time_forward(job, job.model, double)[0].seconds / before
     reason = f"the forward pass takes {share:.0%} an image in batches of {len(double)}"
-    yield Change("train.batch_size", len(double), _faster(measured.costs, share), False, reason)
+    yield Change("train.batch_size", len(double), _speed_up(measured.costs, share), False, reason)
     if job.config.precision == "float32" and job.rebuild is not None:
-        share = _mixed_forward(job, (height, width), pixels) / before
+        share = _time_mixed_forward(job, (height, width), pixels) / before
         reason = f"the forward pass takes {share:.0%} in {MIXED}"
-        yield Change("train.precision", MIXED, _faster(measured.costs, share), False, reason)
+        yield Change("train.precision", MIXED, _speed_up(measured.costs, share), False, reason)
 
 
-def _mixed_forward(job: TrainingJob, size: tuple[int, int], pixels: np.ndarray) -> float:
+def _time_mixed_forward(job: TrainingJob, size: tuple[int, int], pixels: np.ndarray) -> float:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(MIXED)
     try:
@@ -225,7 +229,7 @@ def _mixed_forward(job: TrainingJob, size: tuple[int, int], pixels: np.ndarray) 
 
 
 def device_costs(costs: StageCosts, times: StageTimes) -> StageCosts:
-    """Return a stage's costs with what was measured on the device."""
+    """Return a stage's costs with the times measured on the device."""
     return replace(
         costs,
         step=times.step.seconds,
@@ -237,8 +241,8 @@ def device_costs(costs: StageCosts, times: StageTimes) -> StageCosts:
     )
 
 
-def _smaller(stage: StageCosts, share: float, area: float) -> StageCosts:
-    # Of decoding only a part falls with the size that is asked for, so it is left as it is.
+def _shrink_images(stage: StageCosts, share: float, area: float) -> StageCosts:
+    # Decoding depends little on the image size, so its time is left as it is.
     left = (stage.loading - (1 - area) * stage.augment) / stage.loading
     return replace(
         stage,
@@ -250,7 +254,7 @@ def _smaller(stage: StageCosts, share: float, area: float) -> StageCosts:
     )
 
 
-def _faster(costs: Costs, share: float) -> Costs:
+def _speed_up(costs: Costs, share: float) -> Costs:
     changed = change_stages(costs, lambda stage: replace(stage, step=stage.step * share, frozen=stage.frozen * share))
     return replace(changed, forward=costs.forward * share)
 
@@ -266,15 +270,15 @@ def stage_costs(
     decoded: bool,
     first_pass: bool,
 ) -> StageCosts:
-    """Return what was measured of a stage as the metrics that a forecast takes.
+    """Return the measured times of a stage as the costs that a forecast takes.
 
     Args:
-        config: The stage's values.
-        times: Of its work on the device.
-        loading: Of its images on one core.
-        pipeline: Of its pipeline where each image is decoded.
-        kept: Of its pipeline where they are kept decoded, if that is known.
-        transfer: Seconds an image into the batch and to the device.
+        config: Values of the stage.
+        times: Times of its work on the device.
+        loading: Times of loading its images on one core.
+        pipeline: Times of its pipeline where each image is decoded.
+        kept: Times of its pipeline where images are kept decoded; None where that wasn't measured.
+        transfer: Seconds per image into the batch and to the device.
         decoded: Whether images are kept decoded.
         first_pass: Whether this stage is the first to decode them at its size.
     """

@@ -1,6 +1,6 @@
-"""How many processes load images, chosen by a short measurement.
+"""Number of loading processes (``data.workers: auto``), chosen by a short measurement.
 
-Threads share one interpreter, which limits them; processes don't, but take seconds to start. The choice weighs both.
+Threads share one interpreter, which limits them; processes don't, but take seconds to start. Both are weighed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from imagetune.training.measure.forecast import CACHED_SHARE, PROCESS_SHARE
 from imagetune.training.setup.job import is_augmented, stage_data
 
 MEASURED_IMAGES = 12
-# What disturbs a measurement makes it slower, so the fastest of a few is the nearest.
+# Disturbances only make a measurement slower, so the fastest of several is the most accurate.
 ROUNDS = 2
 MAX_THREADS, MAX_WORKERS = 8, 32
-# Of a core: the interpreter and the libraries that decode and augment.
+# Time on one core to start a process: the interpreter and the libraries that decode and augment.
 START_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class LoadingSpeeds:
-    """What loading and augmenting was measured at, in images a second.
+    """Measured speeds of loading and augmenting, in images per second.
 
     Attributes:
-        core: One thread.
-        threads: All threads of one process.
-        cores: That this process may use.
-        kept_share: Share of an image's loading that is left once it is kept decoded.
+        core: Speed of one thread.
+        threads: Speed of all threads of one process.
+        cores: Number of cores that this process may use.
+        kept_share: Share of an image's loading time that is left once it is kept decoded.
     """
 
     core: float
@@ -44,23 +44,23 @@ class LoadingSpeeds:
 
     @property
     def workers(self) -> int:
-        """How many processes the cores have room for."""
+        """Number of processes for which there are cores."""
         return min(self.cores, MAX_WORKERS)
 
     @property
     def processes(self) -> float:
-        """What so many processes would load, in images a second."""
+        """Speed that so many processes would have, in images per second."""
         return self.workers * PROCESS_SHARE * self.core
 
 
 @dataclass(frozen=True)
 class Reads:
-    """How often a training loads images.
+    """Number of image reads in a training.
 
     Attributes:
-        fresh: Images that must be decoded.
-        kept: Images that are decoded already.
-        starts: How often processes would be started.
+        fresh: Number of reads that decode the image.
+        kept: Number of reads of images that are kept decoded.
+        starts: Number of times that processes would be started.
     """
 
     fresh: int
@@ -70,14 +70,14 @@ class Reads:
 
 @dataclass(frozen=True)
 class WorkerChoice:
-    """How many processes load images, and a clause that says why."""
+    """Number of loading processes, and a clause with the reason."""
 
     workers: int
     reason: str
 
 
 def measure_loading_speeds(records: Sequence[Record], data: DataConfig, augmentation: Augmentation) -> LoadingSpeeds:
-    """Return how fast images are loaded, measured on a few with one thread and with several.
+    """Return the speeds of loading images, measured on a few of them with one thread and with several.
 
     Raises:
         BadImageError: An image vanished.
@@ -97,15 +97,15 @@ def measure_loading_speeds(records: Sequence[Record], data: DataConfig, augmenta
 
 
 def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: Callable[[], float]) -> WorkerChoice:
-    """Return how many processes to start, and why.
+    """Return the number of processes to start, and why.
 
-    Some only where threads can't feed the step and the training is long enough to pay their start.
+    Processes pay only where threads can't keep up with the model and the training is long enough for their start.
 
     Args:
-        speeds: As measured.
-        reads: What the whole training loads.
-        shared: Whether the model runs on the cores that load, too.
-        step: Measures the seconds an image that the model takes; called only where the prediction depends on it.
+        speeds: Measured speeds of loading.
+        reads: Number of reads in the whole training.
+        shared: Whether the model runs on the same cores as the loading.
+        step: Measures the model's seconds per image; called only where the choice depends on it.
     """
     said = f"threads load {speeds.threads:.0f} images/s here"
     if speeds.cores == 1:
@@ -113,26 +113,26 @@ def choose_workers(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: C
     if speeds.processes <= speeds.threads:
         return WorkerChoice(0, f"{said}, processes would load no more")
     cost = reads.starts * START_SECONDS * (speeds.workers / speeds.cores if shared else 1.0)
-    # The most that could be saved, were the model infinitely fast: often enough that settles it without measuring.
-    if _saved_seconds(speeds, reads, shared=shared, step=0.0) < cost:
+    # The most that could be saved, with an infinitely fast model: often that decides without measuring.
+    if _compute_saved_seconds(speeds, reads, shared=shared, step=0.0) < cost:
         return WorkerChoice(0, f"{said}, the start of processes would not pay")
     seconds = step()
-    saved = _saved_seconds(speeds, reads, shared=shared, step=seconds)
+    saved = _compute_saved_seconds(speeds, reads, shared=shared, step=seconds)
     if saved < cost:
         return WorkerChoice(0, f"{said}, the model takes {1 / seconds:.0f}")
-    # On shared cores every worker helps until all cores are busy; beside a device no more than its speed asks for.
+    # On shared cores every worker helps until all cores are busy; a device needs no more than its own speed.
     needed = speeds.workers if shared else math.ceil(1 / (seconds * PROCESS_SHARE * speeds.core))
     workers = max(1, min(speeds.workers, needed))
     return WorkerChoice(workers, f"{said}, the model could take {1 / seconds:.0f}; about {saved:.0f} s saved")
 
 
 def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
-    """Return how often a training loads images; stages that keep features do so only as often as they need.
+    """Return the number of image reads in a training; stages with cached features read each copy once.
 
     Args:
-        train: Its stages.
-        data: Whether images are kept decoded.
-        count: Training images.
+        train: Stages and feature cache.
+        data: Image size, and whether images are kept decoded.
+        count: Number of training images.
     """
     passes = 0
     for stage in train.stages:
@@ -145,8 +145,8 @@ def count_reads(train: TrainConfig, data: DataConfig, count: int) -> Reads:
     return Reads(fresh * count, (passes - fresh) * count, len(train.stages))
 
 
-def _saved_seconds(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: float) -> float:
-    """Return what processes would save over the training, their start left out."""
+def _compute_saved_seconds(speeds: LoadingSpeeds, reads: Reads, *, shared: bool, step: float) -> float:
+    """Return the seconds that processes would save over the training, without their start."""
     saved = 0.0
     for count, share in ((reads.fresh, 1.0), (reads.kept, speeds.kept_share)):
         together = step + (share / (speeds.core * speeds.cores) if shared else 0.0)

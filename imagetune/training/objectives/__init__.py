@@ -1,1 +1,1 @@
-"""What is learned: losses, metrics of training, mixing, penalties, distillation."""
+"""Objectives: losses, class weights, epoch metrics, mixup and CutMix, weight penalties and distillation."""

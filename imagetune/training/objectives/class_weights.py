@@ -1,4 +1,4 @@
-"""Classes of unequal size: weights of images in the loss, and how often each image comes."""
+"""Class imbalance: class weights in the loss, and sampling probabilities of images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from imagetune.errors import DataError
 from imagetune.recipe.problems import did_you_mean
 
-# Cui et al. 2019 tried 0.9 to 0.9999; this one still tells classes of a few hundred images apart.
+# Cui et al. 2019 tried 0.9 to 0.9999; with this value classes of a few hundred images still get different weights.
 EFFECTIVE_NUMBER_BETA = 0.999
 
 
 def count_classes(labels: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Return how many of the labels name each class, (k,) int64 in the order of ``class_names``."""
+    """Return the number of labels of each class, (k,) int64 in the order of ``class_names``."""
     position = {name: index for index, name in enumerate(class_names)}
     return np.bincount([position[label] for label in labels], minlength=len(class_names)).astype(np.int64)
 
@@ -25,13 +25,13 @@ def class_weights(
 ) -> NDArray[np.float32] | None:
     """Return the (k,) weight of each class in the loss, or None when all are 1.
 
-    ``balanced`` is n / (k * count of the class), as in scikit-learn. ``effective_number`` is proportional to
-    (1 - beta) / (1 - beta^count) (Cui et al. 2019, arXiv 1901.05555). Both weigh the training images 1 on average.
+    ``balanced`` is n / (k * count of the class), as in scikit-learn. ``effective_number`` is proportional to (1 - beta)
+    / (1 - beta^count) (Cui et al. 2019, arXiv 1901.05555). With both the mean weight of the training images is 1.
 
     Args:
-        setting: ``none``, ``balanced``, ``effective_number``, or a weight a class name; other classes weigh 1.
+        setting: ``none``, ``balanced``, ``effective_number``, or a weight by class name; other classes have weight 1.
         counts: (k,) training images of each class.
-        class_names: k names.
+        class_names: Names of the k classes.
 
     Raises:
         DataError: A weight for a class that doesn't exist.
@@ -51,11 +51,11 @@ def class_weights(
 
 
 def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of an epoch's images that each class gets, (k,), summing to 1.
+    """Return the share of an epoch's images that each class gets, (k,) float64 summing to 1.
 
     Args:
-        setting: ``natural`` (as many as there are), ``balanced`` (all the same), or ``square_root`` (by the square root
-            of the counts, Mahajan et al. 2018, arXiv 1805.00932).
+        setting: ``natural`` (proportional to the counts), ``balanced`` (all the same), or ``square_root`` (proportional
+            to the square root of the counts, Mahajan et al. 2018, arXiv 1805.00932).
         counts: (k,) training images of each class; one without images gets no share.
     """
     power = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0}[setting]
@@ -67,16 +67,16 @@ def sampling_shares(setting: str, counts: NDArray[np.int64]) -> NDArray[np.float
 def compute_sampling_weights(
     setting: str, labels: Sequence[str], class_names: Sequence[str]
 ) -> NDArray[np.float64] | None:
-    """Return the probability of each image in a draw, (n,) float64 summing to 1; None when each comes once an epoch.
+    """Return the sampling probability of each image, (n,) float64 summing to 1; None where each comes once an epoch.
 
     Args:
         setting: As for ``sampling_shares``.
-        labels: n labels.
-        class_names: k names.
+        labels: Labels of the n images.
+        class_names: Names of the k classes.
     """
     if setting == "natural":
         return None
     counts = count_classes(labels, class_names)
-    chance = sampling_shares(setting, counts) / np.maximum(counts, 1)
+    probability = sampling_shares(setting, counts) / np.maximum(counts, 1)
     position = {name: index for index, name in enumerate(class_names)}
-    return np.array([chance[position[label]] for label in labels])
+    return np.array([probability[position[label]] for label in labels])

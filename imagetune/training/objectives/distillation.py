@@ -1,4 +1,4 @@
-"""A finished model whose predictions another one learns from."""
+"""Knowledge distillation: a teacher model whose softened probabilities another model learns from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WHERE = "train.teacher.run"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model whose probabilities, softened, are learned from (Hinton et al. 2015, arXiv 1503.02531).
+    """A teacher: a model whose softened probabilities are learned from (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        model: (batch, height, width, 3) RGB 0..255 to (batch, k) probabilities.
-        order: (k,) its output for each class of the pupil.
-        temperature: Above 1 softens.
+        model: From (batch, height, width, 3) RGB 0..255 to (batch, k) probabilities.
+        order: (k,) index of its output for each class of the student.
+        temperature: Temperature of the probabilities; values above 1 soften them.
     """
 
     model: keras.Model
@@ -30,10 +30,10 @@ class Teacher:
     temperature: float
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return softened probabilities, (batch, k) float32, in the pupil's order of classes.
+        """Return softened probabilities, (batch, k) float32, in the student's order of classes.
 
         Args:
-            images: (batch, height, width, 3) RGB 0..255 of any size; resized to the teacher's own.
+            images: (batch, height, width, 3) RGB 0..255 of any size; they are resized to the teacher's.
         """
         size = tuple(self.model.input_shape[1:3])
         if images.shape[1:3] != size:
@@ -46,7 +46,7 @@ class Teacher:
 
 
 def make_teacher(loaded: LoadedModel, class_names: Sequence[str], temperature: float) -> Teacher:
-    """Return a teacher for a pupil with these classes.
+    """Return a teacher for a student with the same classes, in any order.
 
     Raises:
         RecipeError: The teacher has other classes.

@@ -1,4 +1,4 @@
-"""Metrics of an epoch, from what can be added up over its batches."""
+"""Epoch metrics (accuracy, F1, MAE, R squared, loss), computed from sums over the batches."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from imagetune.data.loading.targets import ValueScale, median_class
 from imagetune.recipe.data import Task
 
-# Where Huber's loss goes over from the square to the absolute value (Huber 1964), in standard deviations of the labels.
+# Error at which Huber's loss turns from square to absolute (Huber 1964), in standard deviations of the labels.
 HUBER_DELTA = 1.0
 
 
 class Tally(keras.metrics.Metric):
-    """Adds up an epoch's predictions; its result is one metric, `metrics` gives all."""
+    """Base of the Keras metrics that sum up an epoch's predictions; `metrics` returns all metrics of the task."""
 
     @abstractmethod
     def metrics(self, loss: float) -> dict[str, float]:
         """Return the metrics of the epoch so far, with its mean ``loss``."""
 
     def _count(self, name: str, shape: tuple[int, ...] = ()) -> Any:
-        # Float32 counts exactly to 16.7 million a cell, and every backend and device can add it.
+        # Float32 counts exactly up to 16.7 million in a cell, and every backend and device can add it.
         return self.add_variable(shape, initializer="zeros", name=name)
 
 
 class ConfusionTally(Tally):
-    """Counts (true, predicted) pairs of an epoch; its result is the accuracy.
+    """Confusion matrix of an epoch for one class of several; its result is the accuracy.
 
     Args:
         num_classes: Number of classes k.
@@ -45,9 +45,9 @@ class ConfusionTally(Tally):
 
         Args:
             y_true: (batch, k or more) one-hot or soft labels; a soft one counts for each class by its share. Columns
-                beyond the k-th, such as a teacher's predictions, are passed over.
+                after the k-th, such as a teacher's predictions, are ignored.
             y_pred: (batch, k) logits.
-            sample_weight: Passed over.
+            sample_weight: Ignored.
         """
         del sample_weight
         true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
@@ -60,15 +60,15 @@ class ConfusionTally(Tally):
         return keras.ops.argmax(logits, axis=-1)
 
     def result(self) -> Any:
-        """Return the share of right predictions."""
+        """Return the accuracy: the share of correct predictions."""
         return keras.ops.trace(self.counts) / keras.ops.maximum(keras.ops.sum(self.counts), 1.0)
 
     def matrix(self) -> NDArray[np.float64]:
-        """Return the counts so far as (k, k) float64: rows true, columns predicted."""
+        """Return the confusion matrix so far, (k, k) float64: rows true, columns predicted."""
         return np.asarray(keras.ops.convert_to_numpy(self.counts), dtype=np.float64)
 
     def metrics(self, loss: float) -> dict[str, float]:
-        """Return loss, accuracy and macro precision, recall and F1."""
+        """Return loss, accuracy and macro-averaged precision, recall and F1."""
         return metrics_of(self.matrix(), loss)
 
 
@@ -81,15 +81,15 @@ class OrdinalTally(ConfusionTally):
         return keras.ops.minimum(keras.ops.sum(keras.ops.cast(below, "int32"), axis=-1), self.num_classes - 1)
 
     def metrics(self, loss: float) -> dict[str, float]:
-        """Return the metrics of classes, and ``mae``: the mean distance in ranks."""
+        """Return the metrics of classes, and the mean absolute error in ranks (``mae``)."""
         matrix = self.matrix()
         return {**metrics_of(matrix, loss), "mae": rank_error(matrix)}
 
 
 class LabelTally(Tally):
-    """Counts right and wrong labels where an image has any number of them; its result is the share of flawless ones.
+    """Label counts of an epoch for multi-label images; its result is the subset accuracy.
 
-    A label counts as given from a probability of 0.5 on.
+    A label counts as predicted from a probability of 0.5 on.
 
     Args:
         num_classes: Number of labels k.
@@ -100,38 +100,39 @@ class LabelTally(Tally):
         self.num_classes = num_classes
         self.right = self._count("right", (num_classes,))
         self.true = self._count("true", (num_classes,))
-        self.given = self._count("given", (num_classes,))
-        self.flawless = self._count("flawless")
+        self.predicted = self._count("predicted", (num_classes,))
+        self.correct_images = self._count("correct_images")
         self.images = self._count("images")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch, unweighted: ``y_true`` (batch, k) 0 to 1, maybe soft; ``y_pred`` (batch, k) logits."""
         del sample_weight
         true = keras.ops.cast(y_true[:, : self.num_classes], "float32")
-        given = keras.ops.cast(y_pred >= 0, "float32")
-        same = keras.ops.cast(keras.ops.equal(given, keras.ops.cast(true >= 0.5, "float32")), "float32")
-        self.right.assign_add(keras.ops.sum(true * given, axis=0))
+        predicted = keras.ops.cast(y_pred >= 0, "float32")
+        same = keras.ops.cast(keras.ops.equal(predicted, keras.ops.cast(true >= 0.5, "float32")), "float32")
+        self.right.assign_add(keras.ops.sum(true * predicted, axis=0))
         self.true.assign_add(keras.ops.sum(true, axis=0))
-        self.given.assign_add(keras.ops.sum(given, axis=0))
-        self.flawless.assign_add(keras.ops.sum(keras.ops.min(same, axis=-1)))
+        self.predicted.assign_add(keras.ops.sum(predicted, axis=0))
+        self.correct_images.assign_add(keras.ops.sum(keras.ops.min(same, axis=-1)))
         self.images.assign_add(keras.ops.cast(keras.ops.shape(true)[0], "float32"))
 
     def result(self) -> Any:
-        """Return the share of images all of whose labels are right."""
-        return self.flawless / keras.ops.maximum(self.images, 1.0)
+        """Return the subset accuracy: the share of images with all labels correct."""
+        return self.correct_images / keras.ops.maximum(self.images, 1.0)
 
     def metrics(self, loss: float) -> dict[str, float]:
-        """Return loss, accuracy (all labels right) and macro precision, recall and F1 of the labels that occur."""
+        """Return loss, subset accuracy, and precision, recall and F1 averaged over the labels that occur."""
         counts = [
-            np.asarray(keras.ops.convert_to_numpy(count), np.float64) for count in (self.right, self.true, self.given)
+            np.asarray(keras.ops.convert_to_numpy(count), np.float64)
+            for count in (self.right, self.true, self.predicted)
         ]
         return {"loss": float(loss), "accuracy": float(self.result()), **macro_averages(*counts)}
 
 
 class ValueTally(Tally):
-    """Adds up the errors of predicted numbers; its result is the mean absolute error in the labels' units.
+    """Errors of an epoch's predicted numbers; its result is the mean absolute error in the labels' units.
 
-    Sums are of normalised values, so that large labels don't use up float32.
+    Sums are of normalised values, so that large labels don't exceed the precision of float32.
 
     Args:
         scale: Mean and standard deviation that labels were normalised with.
@@ -151,27 +152,27 @@ class ValueTally(Tally):
         self.sums.assign_add(keras.ops.stack([keras.ops.sum(term) for term in terms]))
 
     def result(self) -> Any:
-        """Return the mean absolute error."""
+        """Return the mean absolute error in the labels' units."""
         return self.scale.std * self.sums[1] / keras.ops.maximum(self.sums[0], 1.0)
 
     def metrics(self, loss: float) -> dict[str, float]:
-        """Return loss, ``mae`` in the labels' units, and ``r2``: the share of the variance that is explained."""
+        """Return loss, mean absolute error in the labels' units, and R squared: the share of variance explained."""
         count, absolute, squared, total, total_squared = np.asarray(
             keras.ops.convert_to_numpy(self.sums), np.float64
         ).tolist()
         count = max(count, 1.0)
         spread = total_squared - total**2 / count
         mae = self.scale.std * absolute / count
-        return {"loss": float(loss), "mae": mae, "r2": _explained(squared, spread)}
+        return {"loss": float(loss), "mae": mae, "r2": _compute_r2(squared, spread)}
 
 
 def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Tally:
-    """Return the metric that counts an epoch's predictions.
+    """Return the Keras metric that sums up an epoch's predictions for a task.
 
     Args:
         task: What a label is.
         outputs: Number of the model's outputs.
-        scale: Of regression: what labels and outputs that the tally sees were normalised with.
+        scale: For regression: mean and deviation that its labels and outputs are normalised with.
     """
     if task == "regression":
         return ValueTally(scale or ValueScale())
@@ -181,21 +182,21 @@ def build_tally(task: Task, outputs: int, scale: ValueScale | None = None) -> Ta
 def metrics_of_predictions(
     task: Task, targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale | None = None
 ) -> dict[str, float]:
-    """Return the metrics of images that the model predicted, loss included.
+    """Return the metrics of predictions by name, loss included.
 
-    The loss is that of the task's default: cross-entropy, for ordinal the squared earth mover's distance, for
-    regression Huber's of normalised values.
+    The loss is the task's default: cross-entropy, for ordinal the squared earth mover's distance, for regression
+    Huber's on normalised values.
 
     Args:
         task: What a label is.
         targets: (n, k) as ``encode_targets`` gives them.
         predictions: (n, k) outputs of the whole model: probabilities, or numbers in the labels' units.
-        scale: Of regression: what the loss normalises with.
+        scale: For regression: mean and deviation that the loss normalises with.
     """
     if task == "regression":
-        return _value_metrics(targets, predictions, scale or ValueScale())
+        return _compute_value_metrics(targets, predictions, scale or ValueScale())
     if task == "multi_label":
-        return _label_metrics(targets, predictions)
+        return _compute_label_metrics(targets, predictions)
     labels = targets.argmax(axis=1).astype(np.int32)
     if task == "ordinal":
         gap = np.cumsum(predictions.astype(np.float64) - targets, axis=1)
@@ -208,12 +209,12 @@ def metrics_of_predictions(
 def confusion_matrix(
     labels: NDArray[np.int32], probabilities: NDArray[np.float32], predicted: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
-    """Return (k, k) counts, rows true and columns predicted.
+    """Return the confusion matrix (k, k): counts, rows true and columns predicted.
 
     Args:
         labels: (n,) true classes.
-        probabilities: (n, k).
-        predicted: (n,) predictions; by default the likeliest classes.
+        probabilities: (n, k) predicted probabilities.
+        predicted: (n,) predicted classes; by default the most probable ones.
     """
     classes = probabilities.shape[1]
     predictions = probabilities.argmax(axis=1) if predicted is None else predicted
@@ -222,7 +223,7 @@ def confusion_matrix(
 
 
 def metrics_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
-    """Return loss, accuracy and macro precision, recall and F1.
+    """Return loss, accuracy and macro-averaged precision, recall and F1 from a confusion matrix (k, k).
 
     A class without images is left out of the averages; one that is never predicted has precision 0, as in
     scikit-learn.
@@ -236,12 +237,12 @@ def metrics_of(matrix: NDArray[np.float64], loss: float) -> dict[str, float]:
 def macro_averages(
     right: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Return precision, recall and F1 as means over the classes that occur.
+    """Return precision, recall and F1, macro-averaged over the classes that occur.
 
     Args:
-        right: (k,) images of each class that were predicted as it.
-        true: (k,) images of each class.
-        predicted: (k,) images that were predicted as each class.
+        right: (k,) number of images of each class that were predicted as it (true positives).
+        true: (k,) number of images of each class.
+        predicted: (k,) number of images that were predicted as each class.
     """
     present = true > 0
     averages = {
@@ -253,42 +254,42 @@ def macro_averages(
 
 
 def rank_error(matrix: NDArray[np.float64]) -> float:
-    """Return the mean distance in ranks between true and predicted class, from (k, k) counts."""
+    """Return the mean absolute error in ranks between true and predicted class, from a confusion matrix (k, k)."""
     ranks = np.arange(len(matrix))
     return float((np.abs(ranks[:, None] - ranks) * matrix).sum() / max(matrix.sum(), 1.0))
 
 
 def log_loss(labels: NDArray[np.int32], probabilities: NDArray[np.float32]) -> float:
-    """Return the mean negative log probability of the true class, in nats."""
+    """Return the log loss: the mean negative log probability of the true class, in nats."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean()) if len(labels) else 0.0
 
 
-def _label_metrics(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
-    true, given = targets >= 0.5, probabilities >= 0.5
-    # Float32 probabilities of exactly 0 or 1 are rounded ones.
+def _compute_label_metrics(targets: NDArray[np.float32], probabilities: NDArray[np.float32]) -> dict[str, float]:
+    true, predicted = targets >= 0.5, probabilities >= 0.5
+    # A float32 probability of exactly 0 or 1 is a rounded one.
     sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
     losses = -np.where(true, np.log(sure), np.log1p(-sure))
-    counts = ((true & given).sum(axis=0), true.sum(axis=0), given.sum(axis=0))
+    counts = ((true & predicted).sum(axis=0), true.sum(axis=0), predicted.sum(axis=0))
     averages = macro_averages(*(count.astype(np.float64) for count in counts))
     if not len(targets):
         return {"loss": 0.0, "accuracy": 0.0, **averages}
-    return {"loss": float(losses.mean()), "accuracy": float((true == given).all(axis=1).mean()), **averages}
+    return {"loss": float(losses.mean()), "accuracy": float((true == predicted).all(axis=1).mean()), **averages}
 
 
-def _value_metrics(
+def _compute_value_metrics(
     targets: NDArray[np.float32], predictions: NDArray[np.float32], scale: ValueScale
 ) -> dict[str, float]:
     if not len(targets):
         return {"loss": 0.0, "mae": 0.0, "r2": 0.0}
-    true, given = targets[:, 0].astype(np.float64), predictions[:, 0].astype(np.float64)
-    gap = np.abs(given - true)
+    true, predicted = targets[:, 0].astype(np.float64), predictions[:, 0].astype(np.float64)
+    gap = np.abs(predicted - true)
     size = gap / scale.std
     huber = np.where(size <= HUBER_DELTA, 0.5 * size**2, HUBER_DELTA * (size - 0.5 * HUBER_DELTA))
     spread = float(np.square(true - true.mean()).sum())
-    return {"loss": float(huber.mean()), "mae": float(gap.mean()), "r2": _explained(float((gap**2).sum()), spread)}
+    return {"loss": float(huber.mean()), "mae": float(gap.mean()), "r2": _compute_r2(float((gap**2).sum()), spread)}
 
 
-def _explained(squared_error: float, spread: float) -> float:
-    """Return R squared; 0 where all labels are the same, so that there is nothing to explain."""
+def _compute_r2(squared_error: float, spread: float) -> float:
+    """Return R squared; 0 where all labels are the same, so that there is no variance to explain."""
     return 1.0 - squared_error / spread if spread > 1e-12 else 0.0

@@ -1,4 +1,4 @@
-"""Penalties on the backbone's weights: small ones (L1, L2), or near the pretrained ones (L2-SP)."""
+"""Weight penalties on the backbone: L1 and L2 keep weights small, L2-SP keeps them near the pretrained ones."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class WeightPenalty(keras.regularizers.Regularizer):
     """The penalty ``l1 * sum|w| + l2 * sum w^2 + l2_sp * sum (w - w0)^2`` on a variable w.
 
     Args:
-        config: The three strengths.
-        anchor: w0, the pretrained value, of the variable's shape; None without L2-SP.
+        config: Strengths of the three penalties.
+        anchor: Pretrained value w0, of the variable's shape; None without L2-SP.
     """
 
     def __init__(self, config: RegularisationConfig, anchor: keras.Variable | None) -> None:
@@ -27,7 +27,7 @@ class WeightPenalty(keras.regularizers.Regularizer):
 
     def __call__(self, weights: Any) -> Any:
         """Return the penalty, a float32 scalar."""
-        # Mixed precision would overflow in sums of squares.
+        # Sums of squares would overflow in half precision.
         weights = keras.ops.cast(weights, "float32")
         total = self.config.l1 * keras.ops.sum(keras.ops.absolute(weights))
         total += self.config.l2 * keras.ops.sum(keras.ops.square(weights))
@@ -37,26 +37,26 @@ class WeightPenalty(keras.regularizers.Regularizer):
 
 
 def copy_pretrained_weights(network: keras.Model, config: RegularisationConfig) -> PretrainedWeights:
-    """Return the backbone's weights in order, for L2-SP (Li et al. 2018, arXiv 1802.01483); empty without it."""
+    """Return copies of the backbone's weights in order, for L2-SP (Li et al. 2018, arXiv 1802.01483); else nothing."""
     if not config.l2_sp:
         return ()
     return [keras.ops.convert_to_numpy(variable).copy() for variable in network.weights]
 
 
 def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: PretrainedWeights) -> None:
-    """Put the penalties on what of the backbone is trained now, and take them off the rest.
+    """Put the penalties on the backbone's trainable variables, and remove them from the frozen ones.
 
-    L1 and L2 hold kernels only; L2-SP also holds biases and scales, as published.
+    L1 and L2 penalise kernels only; L2-SP also penalises biases and scales, as published.
 
     Args:
-        network: The backbone; which layers are trained is already set.
-        config: Strengths.
-        anchors: As from ``copy_pretrained_weights``.
+        network: The backbone, with its layers already set trainable or frozen.
+        config: Strengths of the penalties.
+        anchors: Pretrained weights from ``copy_pretrained_weights``.
     """
     for variable in network.weights:
         variable.regularizer = None
     place = {id(variable): index for index, variable in enumerate(network.weights)}
-    for variable in _penalised(network.trainable_variables, config):
+    for variable in _list_penalised(network.trainable_variables, config):
         anchor = None
         if config.l2_sp:
             anchor = keras.Variable(anchors[place[id(variable)]], trainable=False, dtype="float32")
@@ -64,7 +64,7 @@ def set_penalties(network: keras.Model, config: RegularisationConfig, anchors: P
         variable.regularizer = WeightPenalty(kernels, anchor)
 
 
-def _penalised(variables: Iterable[keras.Variable], config: RegularisationConfig) -> list[keras.Variable]:
+def _list_penalised(variables: Iterable[keras.Variable], config: RegularisationConfig) -> list[keras.Variable]:
     if config.l2_sp:
         return list(variables)
     return [variable for variable in variables if len(variable.shape) > 1] if config.l1 or config.l2 else []

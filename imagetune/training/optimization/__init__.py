@@ -1,1 +1,1 @@
-"""How it is learned: optimizers, schedules, learning-rate range test, batch size."""
+"""Optimization: Keras optimizers with learning rates by block, and learning-rate schedules."""

@@ -1,4 +1,4 @@
-"""Keras optimizers: decay on kernels only, a learning rate for each group of layers, slots that outlive a stage."""
+"""Keras optimizers: weight decay of kernels only, learning rates by group of layers, slots kept between stages."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from imagetune.recipe.learning import AverageConfig
 from imagetune.recipe.train import OptimizerConfig
 
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
-# Slots that mean nothing outside their stage.
-_OF_ONE_STAGE = ("gradient_accumulator", "average")
+# Kinds of slots that mean nothing outside their stage.
+_STAGE_SLOTS = ("gradient_accumulator", "average")
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What an optimizer remembers of each variable: momentum and the like.
+    """Optimizer slots of each variable, such as momentum, carried from stage to stage.
 
-    A variable is known by its position among the model's weights, which is the same in a model built again for another
-    image size.
+    A variable is identified by its position among the model's weights, which is the same in a model built again for
+    another image size.
 
     Attributes:
         values: Array of each slot, by position and kind (``momentum``).
-        steps: Updates that a variable has had, by position: Adam's bias correction needs it.
+        steps: Number of updates that a variable has had, by position; Adam's bias correction needs it.
     """
 
     values: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
@@ -35,12 +35,12 @@ class Slots:
 
 @dataclass(frozen=True)
 class Group:
-    """Variables that share a learning rate and an age.
+    """A group of variables with the same learning rate and the same number of earlier updates.
 
     Attributes:
-        learning_rate: A number, or its schedule.
+        learning_rate: Learning rate as a number or a schedule.
         variables: Trainable variables, by their position among the model's weights.
-        steps: Updates that they have had in earlier stages.
+        steps: Number of updates that they have had in earlier stages.
     """
 
     learning_rate: LearningRate
@@ -49,11 +49,11 @@ class Group:
 
 
 class GroupedOptimizer(keras.optimizers.MultiOptimizer):
-    """An optimizer for each group, under one bound on the norm of all gradients together.
+    """An optimizer for each group of variables, with gradients clipped by their global norm over all groups.
 
     Args:
-        select: Gives the optimizer of a variable.
-        clip_norm: Largest global norm; None leaves gradients alone.
+        select: Returns the optimizer of a variable.
+        clip_norm: Largest global norm; None doesn't clip.
     """
 
     def __init__(self, select: Callable[[keras.Variable], keras.optimizers.Optimizer], clip_norm: float | None) -> None:
@@ -79,23 +79,23 @@ def build_optimizer(
     average: AverageConfig | None = None,
     accumulation: int = 1,
 ) -> keras.optimizers.Optimizer:
-    """Return a built optimizer for all groups: one of its own for each where there are several.
+    """Return a built optimizer for all groups, with one optimizer inside for each where there are several.
 
     Args:
-        config: Algorithm and its settings. ``clip_norm`` holds for all groups together; with accumulation and more
-            than one group, for the gradients of each pass.
-        groups: Every trainable variable in exactly one.
-        slots: What is remembered of earlier stages.
+        config: Algorithm and its settings. ``clip_norm`` applies to all groups together; with accumulation and more
+            than one group, to the gradients of each pass.
+        groups: Groups of variables, with every trainable variable in exactly one.
+        slots: Optimizer slots of earlier stages.
         average: With ``ema``, the optimizer also keeps averaged weights; ``finalize_variable_values`` puts them into
             the variables.
-        accumulation: Passes whose mean gradient makes one update.
+        accumulation: Number of passes whose mean gradient makes one update.
     """
     ema = average.decay if average is not None and average.name == "ema" else None
     several = len(groups) > 1
-    optimizers = [_one_optimizer(config, group, ema, accumulation, clip=not several) for group in groups]
+    optimizers = [_build_group_optimizer(config, group, ema, accumulation, clip=not several) for group in groups]
     for optimizer, group in zip(optimizers, groups, strict=True):
         optimizer.build(list(group.variables.values()))
-        _restore(optimizer, group, slots or Slots(), accumulation)
+        _restore_slots(optimizer, group, slots or Slots(), accumulation)
     if not several:
         return optimizers[0]
     group_of = {id(variable): index for index, group in enumerate(groups) for variable in group.variables.values()}
@@ -107,38 +107,38 @@ def build_optimizer(
 
 
 def read_slots(optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]) -> Slots:
-    """Return what ``optimizer`` remembers of ``variables``, given by position, for the next stage's."""
+    """Return the optimizer slots of variables, given by position, for the optimizer of the next stage."""
     values: dict[tuple[int, str], np.ndarray] = {}
     steps: dict[int, int] = {}
     for inner in list_inner_optimizers(optimizer):
         updates = int(keras.ops.convert_to_numpy(inner.iterations))
-        for (position, kind), slot in _slots(inner, variables).items():
-            if kind not in _OF_ONE_STAGE:
+        for (position, kind), slot in _find_slots(inner, variables).items():
+            if kind not in _STAGE_SLOTS:
                 values[position, kind] = keras.ops.convert_to_numpy(slot).copy()
                 steps[position] = updates
     return Slots(values, steps)
 
 
 def find_trainable_variables(model: keras.Model) -> dict[int, keras.Variable]:
-    """Return the trainable variables by their position among the model's weights, in the order of the optimizer."""
+    """Return the trainable variables by their position among the model's weights, in the optimizer's order."""
     positions = {id(variable): position for position, variable in enumerate(model.weights)}
     return {positions[id(variable)]: variable for variable in model.trainable_variables}
 
 
 def list_inner_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """Return the optimizers that do the work, inside loss scaling and groups."""
+    """Return the optimizers inside loss scaling and groups, which update the variables."""
     # float16 wraps the optimizer in one that scales the loss, whatever the recipe asks for.
     scaled = getattr(optimizer, "inner_optimizer", optimizer)
     return list(getattr(scaled, "optimizers", None) or [scaled])
 
 
 def scale_learning_rate(optimizer: keras.optimizers.Optimizer, factor: float) -> None:
-    """Multiply the constant learning rate of ``optimizer``, and of all inside it, by ``factor``."""
+    """Multiply the constant learning rate of an optimizer, and of all optimizers inside it, by a factor."""
     for one in list_inner_optimizers(optimizer):
         one.learning_rate = float(keras.ops.convert_to_numpy(one.learning_rate)) * factor
 
 
-def _one_optimizer(
+def _build_group_optimizer(
     config: OptimizerConfig, group: Group, ema: float | None, accumulation: int, *, clip: bool
 ) -> keras.optimizers.Optimizer:
     builders: dict[str, Callable[..., Any]] = {
@@ -155,18 +155,18 @@ def _one_optimizer(
         clipvalue=config.clip_value if config.clip_norm is None else None,
         use_ema=ema is not None,
         ema_momentum=0.99 if ema is None else ema,
-        # Keras refuses 1.
+        # Keras refuses 1, which means no accumulation.
         gradient_accumulation_steps=accumulation if accumulation > 1 else None,
-        **_own(config),
+        **_select_settings(config),
     )
     # Biases, normalisation and scales are the variables with at most one dimension.
     optimizer.exclude_from_weight_decay(var_list=[one for one in group.variables.values() if len(one.shape) <= 1])
     return optimizer
 
 
-def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:
-    """Restore slots and age of a group; averages start at the weights as they are."""
-    for (position, kind), slot in _slots(optimizer, group.variables).items():
+def _restore_slots(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, accumulation: int) -> None:
+    """Restore a group's slots and number of updates; moving averages start from the current weights."""
+    for (position, kind), slot in _find_slots(optimizer, group.variables).items():
         if kind == "average":
             # A copy: JAX refuses to update two variables that share a buffer.
             slot.assign(keras.ops.convert_to_numpy(group.variables[position]).copy())
@@ -175,7 +175,7 @@ def _restore(optimizer: keras.optimizers.Optimizer, group: Group, slots: Slots, 
     optimizer.variables[0].assign(group.steps * accumulation)  # the count of iterations is always the first
 
 
-def _slots(
+def _find_slots(
     optimizer: keras.optimizers.Optimizer, variables: Mapping[int, keras.Variable]
 ) -> dict[tuple[int, str], keras.Variable]:
     """Return the optimizer's variables by the position of their reference and their kind: Keras names them so."""
@@ -190,8 +190,8 @@ def _slots(
     return found
 
 
-def _own(config: OptimizerConfig) -> dict[str, Any]:
-    """Return the settings that only this algorithm has."""
+def _select_settings(config: OptimizerConfig) -> dict[str, Any]:
+    """Return the settings that only this algorithm has, as Keras's arguments."""
     match config.name:
         case "sgd":
             return {"momentum": config.momentum, "nesterov": config.nesterov and config.momentum > 0}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a value for every step of a stage."""
+"""Learning-rate schedules: warmup, cosine, one-cycle, step and others, with a value for every step of a stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE_CYCLE_START = 1 / 25  # Smith's ratio of the first learning rate to the high
 
 
 class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warmup, then a shape that falls step by step; one_cycle's rise is its own warmup.
+    """Learning-rate schedule of a stage: a linear warmup, then a falling shape; one_cycle rises by itself.
 
     Over the steps after the warmup, from 0 to 1:
 
@@ -22,7 +22,7 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
     - ``linear``, ``polynomial``: (1 - progress) to the power of 1 or ``power``, down to ``final_fraction``.
     - ``exponential``: the same ratio every step, down to ``final_fraction``.
     - ``inverse_sqrt``: with the square root of the steps (Vaswani et al. 2017, arXiv 1706.03762).
-    - ``constant``, and ``plateau``, which PlateauLearningRate lowers.
+    - ``constant``, and ``plateau``, which `PlateauLearningRate` lowers.
 
     Over the whole stage:
 
@@ -33,11 +33,11 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak: The highest learning rate.
         config: Shape of the schedule; keys of other shapes have no effect.
-        steps_per_epoch: Optimizer steps an epoch; a fraction where accumulated batches don't fill the last one.
-        epochs: Epochs of the stage.
-        first_step: Optimizer steps before the stage.
-        accumulation: What the optimizer counts in a step: Keras counts every pass whose gradients it accumulates, and
-            asks its schedule with that count.
+        steps_per_epoch: Optimizer steps in an epoch; a fraction where accumulated batches don't fill the last one.
+        epochs: Number of epochs of the stage.
+        first_step: Number of optimizer steps before the stage.
+        accumulation: Passes in an optimizer step: Keras counts every pass whose gradients it accumulates, and calls
+            its schedule with that count.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def total_steps(self) -> float:
-        """Optimizer steps of the stage."""
+        """Number of optimizer steps of the stage."""
         return self.steps_per_epoch * self.epochs
 
     @property
     def warmup_steps(self) -> float:
-        """Steps of the linear rise: never more than half of the stage, and none for one_cycle, which rises itself."""
+        """Steps of the linear warmup: at most half of the stage, and none for one_cycle, which rises by itself."""
         if self.config.name == "one_cycle":
             return 0.0
         return min(self.config.warmup_epochs * self.steps_per_epoch, self.total_steps / 2)
@@ -75,11 +75,11 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return self._value(keras.ops.cast(taken, "float32"), keras.ops)
 
     def rate_at(self, step: float) -> float:
-        """Return the learning rate at ``step``, counted from 0 in the stage, as a number."""
+        """Return the learning rate at a step, counted from 0 in the stage, as a number."""
         return float(self._value(np.float64(step), np))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, as Keras asks for."""
+        """Return the constructor's arguments by name, for Keras."""
         return {
             "peak": self.peak,
             "config": self.config.model_dump(),
@@ -91,24 +91,24 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def _value(self, step: Any, ops: Any) -> Any:
         step = ops.maximum(step, 0.0)
-        # The first step already moves: a learning rate of exactly zero would waste it.
+        # The first step already has a learning rate above zero: at zero it would be wasted.
         rising = ops.minimum((step + 1.0) / (self.warmup_steps + 1.0), 1.0)
         return self.peak * rising * self._shape(step, ops)
 
     def _shape(self, step: Any, ops: Any) -> Any:
-        """Return the share of the peak at ``step``, warmup aside."""
+        """Return the share of the peak learning rate at a step, warmup aside."""
         config, warmup = self.config, self.warmup_steps
         falling = ops.maximum(step - warmup, 0.0)
         left = 1.0 - ops.minimum(falling / max(self.total_steps - warmup, 1.0), 1.0)
         match config.name:
             case "cosine":
-                return _from_to(config.final_fraction, 1.0, _half_cosine(left, ops))
+                return _interpolate(config.final_fraction, 1.0, _follow_half_cosine(left, ops))
             case "linear":
-                return _from_to(config.final_fraction, 1.0, left)
+                return _interpolate(config.final_fraction, 1.0, left)
             case "polynomial":
-                return _from_to(config.final_fraction, 1.0, left**config.power)
+                return _interpolate(config.final_fraction, 1.0, left**config.power)
             case "exponential":
-                # A final fraction of 0 is never reached by a constant ratio.
+                # A constant ratio never reaches a final fraction of 0.
                 return ops.exp((1.0 - left) * np.log(max(config.final_fraction, 1e-6)))
             case "inverse_sqrt":
                 scale = max(warmup, 1.0)
@@ -123,21 +123,21 @@ class StageSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def _cycle(self, step: Any, ops: Any) -> Any:
         rise = self.config.rise_fraction * self.total_steps
-        up = _half_cosine(ops.minimum(step / rise, 1.0), ops)
+        up = _follow_half_cosine(ops.minimum(step / rise, 1.0), ops)
         left = 1.0 - ops.minimum(ops.maximum(step - rise, 0.0) / (self.total_steps - rise), 1.0)
-        down = _from_to(self.config.final_fraction, 1.0, _half_cosine(left, ops))
-        return ops.where(step < rise, _from_to(ONE_CYCLE_START, 1.0, up), down)
+        down = _interpolate(self.config.final_fraction, 1.0, _follow_half_cosine(left, ops))
+        return ops.where(step < rise, _interpolate(ONE_CYCLE_START, 1.0, up), down)
 
 
 @dataclass(frozen=True)
 class PlateauState:
-    """The state of a plateau schedule.
+    """State of a plateau schedule, as a checkpoint keeps it.
 
     Attributes:
-        learning_rate: Of the last step; None before the first.
-        share: Of the peak, what is left after the reductions so far.
-        step: The last step.
-        stalled_epochs: Epochs without improvement since the last reduction.
+        learning_rate: Learning rate of the last step; None before the first.
+        share: Share of the peak that is left after the reductions so far.
+        step: Number of the last step.
+        stalled_epochs: Number of epochs without improvement since the last reduction.
     """
 
     learning_rate: float | None = None
@@ -147,15 +147,15 @@ class PlateauState:
 
 
 class PlateauLearningRate:
-    """The learning rate of ``plateau``: a warmup, then constant until a watched metric stops improving.
+    """Learning rate of ``plateau``: a warmup, then constant and lowered whenever a metric stops improving.
 
-    It is asked before each step and told after each epoch. Epochs that end in the warmup don't count as stalled: the
-    learning rate there is low because it still rises.
+    Call `before_step` before each step and `after_epoch` after each epoch. Epochs that end in the warmup don't count as
+    stalled: the learning rate there is low because it still rises.
 
     Args:
-        schedule: The stage's schedule, which has the warmup, ``factor``, ``patience`` and ``final_fraction``, the
-            smallest share of the peak.
-        state: Where an earlier training stood that this one goes on with.
+        schedule: Schedule of the stage, with warmup, ``factor``, ``patience`` and ``final_fraction``, the smallest
+            share of the peak.
+        state: State of the earlier training that this one resumes.
     """
 
     def __init__(self, schedule: StageSchedule, state: PlateauState | None = None) -> None:
@@ -168,11 +168,11 @@ class PlateauLearningRate:
 
     @property
     def state(self) -> PlateauState:
-        """Its state, for a checkpoint."""
+        """Current state, for a checkpoint."""
         return PlateauState(self.learning_rate, self._share, self._step, self._stalled_epochs)
 
     def before_step(self, step: int) -> float:
-        """Return what to multiply the learning rate with for ``step``, counted from 0 in the stage; 1 leaves it.
+        """Return the factor by which a step, counted from 0 in the stage, changes the learning rate; 1 leaves it.
 
         The first call starts from the peak.
         """
@@ -181,20 +181,20 @@ class PlateauLearningRate:
         return self.learning_rate / before
 
     def after_epoch(self, *, improved: bool) -> None:
-        """Count an epoch, and lower the learning rate of the next step where ``patience`` is over."""
+        """Count an epoch, and lower the learning rate from the next step on where ``patience`` is exceeded."""
         config = self.schedule.config
         warming = self._step + 1 < self.schedule.warmup_steps
         self._stalled_epochs = 0 if improved or warming else self._stalled_epochs + 1
-        # Below the final fraction there is no further reduction: the stage would stand still.
+        # There is no reduction below the final fraction: the stage would stand still.
         if self._stalled_epochs > config.patience and self._share * config.factor >= config.final_fraction:
             self._stalled_epochs = 0
             self._share *= config.factor
 
 
-def _half_cosine(share: Any, ops: Any) -> Any:
+def _follow_half_cosine(share: Any, ops: Any) -> Any:
     """Return a value from 0 to 1 along half a cosine, for ``share`` from 0 to 1."""
     return 0.5 * (1.0 - ops.cos(np.pi * share))
 
 
-def _from_to(low: float, high: float, share: Any) -> Any:
+def _interpolate(low: float, high: float, share: Any) -> Any:
     return low + (high - low) * share

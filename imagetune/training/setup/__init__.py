@@ -1,1 +1,1 @@
-"""What a stage is made of: job, stages, feeds, events, stopping, faults, validation."""
+"""Setup of training: the job, prepared stages, input to Keras, events, stop requests and validation."""

@@ -1,4 +1,4 @@
-"""What training tells whoever listens: the screen, the run folder, the tracker."""
+"""Events of training for its listeners: the screen, the run folder and the trackers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class StageStarted:
-    """What a stage begins with: a line of stages.jsonl.
+    """Event at the start of a stage: a line of stages.jsonl.
 
     Attributes:
         name: Name of the stage.
         index: Position among the stages, from 0.
         stages: Number of stages.
-        epochs: Its epochs, unless it is stopped early.
-        first_epoch: Number of its first epoch, from 1 over all stages.
-        steps_per_epoch: Passes an epoch: optimizer steps where nothing is accumulated.
+        epochs: Number of its epochs, unless it is stopped early.
+        first_epoch: Number of its first epoch, counted from 1 over all stages.
+        steps_per_epoch: Passes in an epoch: optimizer steps where gradients aren't accumulated.
         rates: Peak learning rate of each group of layers, input to output.
-        trainable_parameters: Number of parameters that the stage trains.
-        parameters: All parameters.
-        found_rate: Learning rate of the head where the recipe says ``auto``: what the range test found.
-        features: What is done about features of the frozen layers, and why.
+        trainable_parameters: Number of trainable parameters.
+        parameters: Number of all parameters.
+        found_rate: Learning rate of the head that the range test found, where the recipe says ``auto``.
+        features: Whether features of frozen layers are cached, and why, as a clause.
     """
 
     name: str
@@ -39,12 +39,12 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class FeaturesDone:
-    """How many of a stage's features are there.
+    """Event while a stage's features are computed.
 
     Attributes:
         stage: Name of the stage.
-        done: Features that are computed or were stored.
-        count: All features: images times augmented copies.
+        done: Number of features that are computed or were stored.
+        count: Number of all features: images times augmented copies.
     """
 
     stage: str
@@ -54,14 +54,14 @@ class FeaturesDone:
 
 @dataclass(frozen=True)
 class StepDone:
-    """A pass through the model and back is done.
+    """Event after a training pass: forward, backward and maybe an update.
 
     Attributes:
         stage: Name of the stage.
-        epoch: Number of the epoch, from 1 over all stages.
-        step: Number of the pass, from 1 within the epoch.
-        steps_per_epoch: Passes an epoch.
-        loss: Mean of the epoch so far.
+        epoch: Number of the epoch, counted from 1 over all stages.
+        step: Number of the pass, counted from 1 within the epoch.
+        steps_per_epoch: Number of passes in an epoch.
+        loss: Mean loss of the epoch so far.
     """
 
     stage: str
@@ -73,16 +73,16 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """An epoch's metrics: a line of metrics.jsonl.
+    """Metrics of an epoch: a line of metrics.jsonl.
 
     Attributes:
         stage: Name of the stage.
-        epoch: Number from 1 over all stages.
-        step: Passes so far over all stages; optimizer steps where nothing is accumulated.
-        train: loss, accuracy, precision, recall and f1 (macro) as seen while learning, augmented and with dropout.
-        val: The same of the validation images after the epoch; empty without validation images.
-        learning_rate: Of the head at the last step.
-        images_per_second: Training images a second, validation and checkpoint left out.
+        epoch: Number of the epoch, counted from 1 over all stages.
+        step: Number of passes so far over all stages; optimizer steps where gradients aren't accumulated.
+        train: Training metrics by name, measured while training: on augmented images and with dropout.
+        val: Validation metrics by name, after the epoch; empty without validation images.
+        learning_rate: Learning rate of the head at the last step.
+        images_per_second: Training images per second, without validation and checkpoint.
     """
 
     stage: str
@@ -94,41 +94,41 @@ class EpochRecord:
     images_per_second: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return the line of metrics.jsonl."""
+        """Return the record as a line of metrics.jsonl."""
         return dict(self.__dict__)
 
     def metric(self, metric: str) -> float:
-        """Return the metric that selection looks at: validation's, or training's where there is no validation."""
+        """Return the value of a metric for model selection: on validation, or on training images without validation."""
         return (self.val or self.train)[metric]
 
 
 class Listener(Protocol):
-    """Hears of progress. Implementations must be quick and must not raise."""
+    """Receives the events of training; implementations must be quick and must not raise."""
 
     def stage_started(self, event: StageStarted) -> None:
-        """Hear that a stage begins."""
+        """Receive the event at the start of a stage."""
 
     def features_done(self, event: FeaturesDone) -> None:
-        """Hear how far a stage's features are."""
+        """Receive the progress of a stage's features."""
 
     def step_done(self, event: StepDone) -> None:
-        """Hear that a step is done."""
+        """Receive the event after a pass."""
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Hear that an epoch is done and its checkpoint committed."""
+        """Receive the record of an epoch whose checkpoint is committed."""
 
 
 class SilentListener:
-    """A listener for work whose progress nobody watches."""
+    """Listener that ignores all events."""
 
     def stage_started(self, event: StageStarted) -> None:
-        """Ignore it."""
+        """Ignore the event."""
 
     def features_done(self, event: FeaturesDone) -> None:
-        """Ignore it."""
+        """Ignore the event."""
 
     def step_done(self, event: StepDone) -> None:
-        """Ignore it."""
+        """Ignore the event."""
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Ignore it."""
+        """Ignore the event."""

@@ -1,4 +1,4 @@
-"""What a training is to do: images, model, values; and the batches that follow from them."""
+"""The training job: model, images and settings of a training, and the batches and targets made from them."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CLASS_TASKS = ("single_label", "ordinal")
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The images that the model learns from and is selected by. The test split has no place here.
+    """The training and validation images; test images have no place here, so that none reaches model selection.
 
     Attributes:
         train: Training records.
-        val: Validation records, maybe none.
-        class_names: Label map, by position.
+        val: Validation records; may be empty.
+        class_names: Names of the classes, by index.
         config: How images are read and augmented, and what a label is.
-        hashes: SHA-256 of each image by path, as far as known: what caches know images by.
-        caches: Of decoded images.
+        hashes: SHA-256 of each image by path, as far as known; caches identify images by it.
+        caches: Caches of decoded images.
     """
 
     train: Sequence[Record]
@@ -51,26 +51,26 @@ class TrainingImages:
 
     @property
     def train_labels(self) -> list[str]:
-        """The label of each training record."""
+        """Label of each training record, in their order."""
         return [record.label for record in self.train]
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a training is to do, in all its stages; how far it has come says `TrainingState`.
+    """A training job: what all stages need, unchanged during training; `TrainingState` holds the progress.
 
     Attributes:
-        model: Raw RGB images (batch, height, width, 3) to probabilities (batch, k); trained in place.
-        backbone: What the model is built on.
-        config: Stages, optimizer and when to stop.
+        model: Model from raw RGB images (batch, height, width, 3) to probabilities (batch, k); trained in place.
+        backbone: Its row in the table of backbones.
+        config: Stages, optimizer and early stopping.
         images: Training and validation records.
-        folder: Where checkpoints go.
-        seed: Seed of order, augmentation and blending.
-        listener: Hears of progress.
-        stop: Asked after every step.
+        folder: Folder of the checkpoints.
+        seed: Random seed of order, augmentation and mixing.
+        listener: Receives the events of progress.
+        stop: Request to stop, checked after every step.
         rebuild: Builds the same model with random weights for another (height, width), for stages with an image size
             of their own.
-        teacher: Whose predictions are learned from too, or None.
+        teacher: Model whose predictions are learned from too, or None.
     """
 
     model: keras.Model
@@ -86,12 +86,12 @@ class TrainingJob:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Passes an epoch: optimizer steps where nothing is accumulated."""
+        """Number of passes in an epoch: optimizer steps where gradients aren't accumulated."""
         return steps_per_epoch(len(self.images.train), self.config.pass_size)
 
 
 def build_objective(job: TrainingJob) -> Objective:
-    """Return what the model is to learn. The backbone must still have its pretrained weights, which are copied."""
+    """Return the training objective; the backbone must still have its pretrained weights, which L2-SP copies."""
     task, images = job.images.config.task, job.images
     priors = None
     if task in CLASS_TASKS:
@@ -102,16 +102,16 @@ def build_objective(job: TrainingJob) -> Objective:
 
 
 def build_targets(job: TrainingJob) -> TrainingTargets:
-    """Return the target of each training image, its weight in the loss, and what blends them.
+    """Return the targets and loss weights of the training images, with mixing and teacher.
 
     Raises:
-        DataError: A weight for a class that doesn't exist.
+        DataError: There is a weight for a class that doesn't exist.
     """
     images, labels = job.images, job.images.train_labels
     data = images.config
     targets = encode_targets(labels, images.class_names, data.task, separator=data.label_separator)
     if (scale := value_scale_of(job.model)) is not None:
-        # Numbers are learned without their units: a loss of large ones would need another learning rate.
+        # Numbers are normalised: the loss of large ones would need another learning rate.
         targets = (targets - np.float32(scale.mean)) / np.float32(scale.std)
     weights = None
     if job.config.class_weights != "none":
@@ -131,19 +131,19 @@ def stage_batches(
     workers: int | None = None,
     natural: bool = False,
 ) -> Batches:
-    """Return the shuffled, augmented batches of a stage; to be closed, for instance by a ``with`` block.
+    """Open the shuffled, augmented batches of a stage, to be closed, for instance by a ``with`` block.
 
     Args:
-        job: What all stages share.
-        stage: Image size and augmentation may be its own.
-        epochs: Passes over the images, counted from the beginning of training.
+        job: The training job.
+        stage: The stage, which may have its own image size and augmentation.
+        epochs: Number of passes over the images, counted from the beginning of training.
         start_step: First step, counted from the beginning of training.
-        augmentation: Replaces the stage's.
-        workers: Replaces the recipe's.
-        natural: Every image once an epoch, whatever ``train.sampling`` says.
+        augmentation: Augmentation in the place of the stage's.
+        workers: Number of loading processes in the place of the recipe's.
+        natural: Whether every image comes once an epoch, whatever ``train.sampling`` says.
     """
     data = stage_data(job.images.config, stage)
-    # Validation or the final predictions read them once more.
+    # One more: validation or the final predictions read the images again.
     cache = job.images.caches.opened(data, reads=epochs + 1)
     return training_batches(
         job.images.train,
@@ -162,10 +162,10 @@ def stage_batches(
 
 
 def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
-    """Return the model that a stage trains: the job's own, or a copy of it for the stage's image size.
+    """Return the model that a stage trains: the job's own, or a copy for the stage's image size.
 
     Raises:
-        ValueError: The job can't build one for another image size.
+        ValueError: The job can't rebuild the model for another image size.
     """
     image = stage_data(job.images.config, stage).image
     size = (image.height, image.width)
@@ -173,7 +173,7 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
         return job.model
     if job.rebuild is None:
         raise ValueError("a stage with an image size of its own needs `rebuild`")
-    # Its dropout follows from the stage, not from what was drawn before: training can go on here in another process.
+    # The copy's dropout follows from the stage, not from earlier random draws: another process can resume here.
     keras.utils.set_random_seed(zlib.crc32(f"{job.seed} {stage.name}".encode()))
     copy = job.rebuild(size)
     copy.set_weights(job.model.get_weights())
@@ -181,18 +181,18 @@ def stage_model(job: TrainingJob, stage: StageConfig) -> keras.Model:
 
 
 def stage_data(data: DataConfig, stage: StageConfig) -> DataConfig:
-    """Return the data section as it holds in a stage: with image size and augmentation of the stage's own, if any."""
+    """Return the ``data`` section of a stage: with the stage's own image size and augmentation, if it has any."""
     own = {"image_size": stage.image_size, "augmentation": stage.augmentation}
     return data.model_copy(update={key: value for key, value in own.items() if value is not None})
 
 
 def is_augmented(data: DataConfig) -> bool:
-    """Tell whether epochs show images other than as they are."""
+    """Return whether training images are augmented."""
     return data.augmentation not in ("none", ())
 
 
 def compute_draw_probabilities(job: TrainingJob) -> np.ndarray | None:
-    """Return (n,) float64, the probability of each training image in a draw; None where each comes once an epoch."""
+    """Return the sampling probability of each training image, (n,) float64; None where each comes once an epoch."""
     if job.config.sampling == "natural":
         return None
     return compute_sampling_weights(job.config.sampling, job.images.train_labels, job.images.class_names)

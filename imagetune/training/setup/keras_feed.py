@@ -1,4 +1,4 @@
-"""Batches of images or features, joined with their targets as Keras takes them."""
+"""Input to Keras: batches of images or features joined with targets and weights, mixed and with a teacher."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from imagetune.training.objectives.mixing import mix_batch
 
 @dataclass(frozen=True)
 class TrainingTargets:
-    """The target of each training image, and what happens to it before the model learns it.
+    """Targets and loss weights of all training images, with the mixing and the teacher that change them.
 
     Attributes:
-        targets: (n, t) float32, by the image's index.
+        targets: (n, t) float32 targets, by the image's index.
         weights: (n,) float32 weight of each image in the loss, or None when all are 1.
-        mix: Blending of images and labels.
-        teacher: Whose predictions are learned from too, or None.
-        seed: Seed of the blending.
+        mix: Mixup or CutMix of images and labels.
+        teacher: Model whose predictions are learned from too, or None.
+        seed: Random seed of the mixing.
     """
 
     targets: NDArray[np.float32]
@@ -35,7 +35,7 @@ class TrainingTargets:
 
 
 class IndexedBatch(Protocol):
-    """Images, or their features, whose targets are known by index; ``imagetune.data.loading.pipeline.Batch`` is one."""
+    """A batch of images or features with their indices; ``imagetune.data.loading.pipeline.Batch`` is one."""
 
     @property
     def images(self) -> NDArray[Any]:
@@ -47,14 +47,14 @@ class IndexedBatch(Protocol):
 
 
 class Feed:
-    """Turns batches into (images, targets[, weights]) and remembers why it failed.
+    """Iterable of (images, targets[, weights]) for Keras, which keeps the error that ended it.
 
-    TensorFlow runs a Python generator behind its own error types, which keep only the text of what went wrong.
+    TensorFlow runs a Python generator behind its own error types, which keep only the text of an error.
 
     Args:
         batches: Batches of uint8 images, or of features.
-        targets: Of all training images.
-        first_step: Number of the first batch; together with the seed it decides how that batch is blended.
+        targets: Targets of all training images.
+        first_step: Number of the first batch; together with the seed it decides how that batch is mixed.
     """
 
     def __init__(self, batches: Iterable[IndexedBatch], targets: TrainingTargets, *, first_step: int = 0) -> None:
@@ -67,26 +67,26 @@ class Feed:
         """Yield tuples (images, targets (b, t) float32[, weights (b,) float32]).
 
         Raises:
-            ImagetuneError: As from the batches; it is also kept in ``failure``.
+            ImagetuneError: The batches failed; the error is also kept in ``failure``.
         """
         try:
             for step, batch in enumerate(self.batches, start=self.first_step):
-                yield self._prepared(batch, step)
+                yield self._prepare(batch, step)
         except ImagetuneError as error:
             self.failure = error
             raise
 
-    def _prepared(self, batch: IndexedBatch, step: int) -> tuple[NDArray[Any], ...]:
+    def _prepare(self, batch: IndexedBatch, step: int) -> tuple[NDArray[Any], ...]:
         known = self.targets
         images, targets = batch.images, known.targets[batch.indices]
         weights = None if known.weights is None else known.weights[batch.indices]
         if known.mix.name != "none":
-            # The weights travel as one more column, so that they are blended like the labels.
+            # The weights are one more column of the targets, so that they are blended like the labels.
             columns = targets if weights is None else np.column_stack([targets, weights])
             random = np.random.default_rng((known.seed, step))
             images, columns = mix_batch(images, columns, known.mix, random)
             targets, weights = (columns, None) if weights is None else (columns[:, :-1], columns[:, -1])
         if known.teacher is not None:
-            # After blending: the teacher is asked about the images that the model sees.
+            # After mixing: the teacher predicts the images that the model sees.
             targets = np.concatenate([targets, known.teacher.predict(images)], axis=1)
         return (images, targets) if weights is None else (images, targets, weights)

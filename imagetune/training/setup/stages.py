@@ -1,4 +1,4 @@
-"""A stage made ready: layers set trainable, learning rates of the blocks, optimizer, schedule and loss."""
+"""Preparing a stage: trainable layers, learning rates by block, optimizer, schedule, loss and compiled model."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class Objective:
-    """What the model is to learn.
+    """The training objective: task, class priors, and what penalties and targets refer to.
 
     Attributes:
         task: What a label is.
         priors: (k,) shares of the classes in training; None where there are no classes.
         anchors: Pretrained weights of the backbone for L2-SP; empty without it.
-        scale: Of regression: what labels are normalised with.
+        scale: For regression: mean and deviation that labels are normalised with.
     """
 
     task: Task = "single_label"
@@ -52,17 +52,17 @@ class Objective:
 
 @dataclass(frozen=True)
 class StageSetup:
-    """What a stage trains with.
+    """A prepared stage: the compiled model with its schedule, metrics and learning rates.
 
     Attributes:
-        stage: Its values, the learning rate a number.
-        learner: The compiled model from raw images, or from features of a frozen part, to logits; shares its layers
-            with the whole model.
-        tally: The metric that counts the epoch's predictions.
-        schedule: Learning rate of the head.
+        stage: Values of the stage, with a number for the learning rate.
+        learner: Compiled model from raw images, or from features of frozen layers, to logits; it shares its layers with
+            the whole model.
+        tally: Keras metric that sums up the epoch's predictions.
+        schedule: Learning-rate schedule of the head.
         learning_rates: Peak learning rate of each group of layers, input to output.
-        trainable_parameters: Trainable parameters.
-        parameters: All parameters of the model.
+        trainable_parameters: Number of trainable parameters.
+        parameters: Number of all parameters of the model.
     """
 
     stage: StageConfig
@@ -85,29 +85,29 @@ def prepare_stage(
     slots: Slots | None = None,
     halves: Halves | None = None,
 ) -> StageSetup:
-    """Freeze and unfreeze the model's layers for a stage, and return what it trains with.
+    """Return a stage ready to train: the model's layers frozen and unfrozen, and the learner compiled.
 
     Args:
-        model: Made by ``build_model``; its layers are set for the stage.
-        backbone: What it is built on.
-        stage: The stage's values, its learning rate a number.
-        train: What all stages share.
-        steps_per_epoch: Passes an epoch.
-        objective: What the model is to learn; one class of several by default.
-        slots: What the optimizer remembers of earlier stages.
-        halves: The model cut behind layers that are frozen: then the learner takes features for images.
+        model: A model made by ``build_model``; its layers are set trainable or frozen.
+        backbone: Its row in the table.
+        stage: Values of the stage, with a number for the learning rate.
+        train: Settings that all stages share.
+        steps_per_epoch: Number of passes in an epoch.
+        objective: Training objective; one class of several by default.
+        slots: Optimizer slots of earlier stages.
+        halves: The model split after frozen layers: the learner then takes features in the place of images.
 
     Raises:
-        RecipeError: ``unfreeze`` names what the backbone doesn't have.
+        RecipeError: ``unfreeze`` names a block or layer that the backbone doesn't have.
     """
     objective, slots = objective or Objective(), slots or Slots()
     summary = set_trainable(model, backbone, stage.unfreeze, batch_norm=stage.batch_norm, freeze_head=stage.freeze_head)
     set_penalties(backbone_of(model), train.regularisation, objective.anchors)
-    blocks = _variable_blocks(model, backbone, decayed=stage.layer_decay < 1.0)
+    blocks = _group_variables(model, backbone, decayed=stage.layer_decay < 1.0)
     learning_rates = decay_learning_rates(list(blocks), stage)
     updates = steps_per_epoch / train.accumulation
     schedule = StageSchedule(stage.peak_rate, stage.schedule, steps_per_epoch=updates, epochs=stage.epochs)
-    groups = _groups(blocks, learning_rates, schedule, slots, train.accumulation)
+    groups = _build_groups(blocks, learning_rates, schedule, slots, train.accumulation)
     learner = logits_model(model) if halves is None else halves.logits
     tally = build_tally(objective.task, int(learner.output_shape[-1]), objective.scale)
     _compile(learner, train, objective, groups, slots, tally)
@@ -125,7 +125,7 @@ def prepare_stage(
 def _compile(
     learner: keras.Model, train: TrainConfig, objective: Objective, groups: Sequence[Group], slots: Slots, tally: Tally
 ) -> None:
-    """Give the learner its optimizer and loss."""
+    """Compile the learner with its optimizer, loss and metrics."""
     learner.compile(
         optimizer=build_optimizer(
             train.optimizer, groups, slots=slots, average=train.average, accumulation=train.accumulation
@@ -138,15 +138,15 @@ def _compile(
             teacher=train.teacher,
         ),
         metrics=[tally],
-        jit_compile=_jit_compile(train.jit_compile),
+        jit_compile=_resolve_jit_compile(train.jit_compile),
     )
 
 
 def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageConfig]) -> None:
-    """Refuse stages whose ``unfreeze`` or ``cache`` name what the backbone doesn't have, before anything is trained.
+    """Refuse stages whose ``unfreeze`` or ``cache`` don't fit the backbone, before anything is trained.
 
     Raises:
-        RecipeError: It names what the backbone doesn't have, or what learns in the stage.
+        RecipeError: One names a block or layer that the backbone doesn't have, or ``cache`` a block that is trained.
     """
     for index, stage in enumerate(stages):
         try:
@@ -154,46 +154,46 @@ def check_stages(model: keras.Model, backbone: Backbone, stages: Sequence[StageC
         except RecipeError as error:
             raise RecipeError(error.what, where=f"train.stages[{index}].unfreeze", hint=error.hint) from error
         if stage.cache not in (None, "auto", "off", *boundaries):
-            what = f"{stage.cache!r} is no frozen part of {backbone.name} in stage {stage.name!r}"
+            what = f"{stage.cache!r} is not a frozen block of {backbone.name} in stage {stage.name!r}"
             there = ", ".join(["auto", "off", *boundaries])
             raise RecipeError(what, where=f"train.stages[{index}].cache", hint=f"choose one of: {there}")
 
 
 def decay_learning_rates(groups: Sequence[str], stage: StageConfig) -> dict[str, float]:
-    """Return the peak learning rate of each group, given input to output with the head last.
+    """Return the peak learning rate of each group of layers, which are in order with the head last.
 
-    Layer-wise decay as in Howard and Ruder 2018 (arXiv 1801.06146), with the factor free.
+    Layer-wise learning-rate decay as in Howard and Ruder 2018 (arXiv 1801.06146), with the factor free.
     """
     last = len(groups) - 1
     return {group: stage.peak_rate * stage.layer_decay ** (last - index) for index, group in enumerate(groups)}
 
 
-def _groups(
+def _build_groups(
     blocks: Mapping[str, Mapping[int, keras.Variable]],
     learning_rates: Mapping[str, float],
     peak: StageSchedule,
     slots: Slots,
     accumulation: int,
 ) -> list[Group]:
-    """Return the variables of each block, those that have learned before apart from those that begin now.
+    """Return the groups of variables: those of each block, split by the number of their earlier updates.
 
     Args:
         blocks: Variables of each block, by their position among the model's weights.
-        learning_rates: Peak of each block.
+        learning_rates: Peak learning rate of each block.
         peak: Schedule of the head in this stage.
-        slots: What the optimizer remembers of earlier stages.
-        accumulation: Passes an optimizer step.
+        slots: Optimizer slots of earlier stages.
+        accumulation: Number of passes in an optimizer step.
     """
     groups = []
     for name, variables in blocks.items():
         # An optimizer has one count of updates for all its variables, and Adam's bias correction needs the true one.
         for age in sorted({slots.steps.get(position, 0) for position in variables}):
             peers = {at: one for at, one in variables.items() if slots.steps.get(at, 0) == age}
-            groups.append(Group(_schedule(learning_rates[name], peak, age, accumulation), peers, age))
+            groups.append(Group(_build_schedule(learning_rates[name], peak, age, accumulation), peers, age))
     return groups
 
 
-def _schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumulation: int) -> LearningRate:
+def _build_schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumulation: int) -> LearningRate:
     if peak.config.name == "plateau":
         return learning_rate  # it depends on how training goes, so the callback moves it
     return StageSchedule(
@@ -206,8 +206,8 @@ def _schedule(learning_rate: float, peak: StageSchedule, first_step: int, accumu
     )
 
 
-def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -> dict[str, dict[int, keras.Variable]]:
-    """Return the trainable variables of each block that has any, input to output, then of the head; or all as one."""
+def _group_variables(model: keras.Model, backbone: Backbone, *, decayed: bool) -> dict[str, dict[int, keras.Variable]]:
+    """Return the trainable variables of each block, input to output, then of the head; or all as the head's."""
     everything = find_trainable_variables(model)
     if not decayed:
         return {HEAD: everything}
@@ -225,8 +225,8 @@ def _variable_blocks(model: keras.Model, backbone: Backbone, *, decayed: bool) -
     return {name: variables for name, variables in blocks.items() if variables or name == HEAD}
 
 
-def _jit_compile(setting: str | bool) -> bool | str:
+def _resolve_jit_compile(setting: str | bool) -> bool | str:
     if setting != "auto":
         return setting
-    # Measured: XLA makes most backbones slower on the CPU with TensorFlow. The other backends decide for themselves.
+    # Measured: XLA makes most backbones slower on the CPU with TensorFlow. Other backends decide by themselves.
     return False if find_device().is_tensorflow_cpu else "auto"

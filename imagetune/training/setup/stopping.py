@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, commit a checkpoint, go; a second signal ends the process at once."""
+"""Stop requests by SIGINT and SIGTERM: finish the step, commit a checkpoint, end; a second signal ends at once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import psutil
 from imagetune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Signals that come so soon after the first are part of it.
+# Signals within this time after the first belong to it.
 SAME_SECONDS = 0.3
 
 
 class StopRequest:
-    """Whether someone asked us to stop, and by which signal.
+    """A request to stop, made by a signal.
 
     Attributes:
-        signal_number: The first signal that came; None before.
+        signal_number: The first signal received; None before.
     """
 
     def __init__(self) -> None:
@@ -32,17 +32,17 @@ class StopRequest:
         self._deferred = False
 
     def check(self) -> None:
-        """Go on unless a signal has come.
+        """Return if training may go on.
 
         Raises:
-            StoppedError: One has.
+            StoppedError: A signal was received.
         """
         if self.signal_number is not None:
             raise StoppedError(self.signal_number)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal wait for the next ``check`` instead of interrupting the block."""
+        """Let signals wait for the next ``check`` during the block, instead of interrupting it."""
         self._deferred = True
         try:
             yield
@@ -50,10 +50,10 @@ class StopRequest:
             self._deferred = False
 
     def receive(self, signal_number: int, _frame: FrameType | None = None) -> None:
-        """Take note of a signal; the second one ends the process.
+        """Record a signal; a second one ends the process.
 
         Raises:
-            StoppedError: It need not be deferred.
+            StoppedError: Signals aren't deferred now.
         """
         now = time.monotonic()
         if self.signal_number is not None:
@@ -67,7 +67,7 @@ class StopRequest:
 
 
 class StopWhen(StopRequest):
-    """A request to stop that a function makes; signals are left alone.
+    """A request to stop made by a function, without signals.
 
     Args:
         asked: Called after every step; true stops the run there.
@@ -78,19 +78,23 @@ class StopWhen(StopRequest):
         self._asked = asked
 
     def check(self) -> None:
-        """Raise StoppedError if the function says so."""
+        """Return if training may go on.
+
+        Raises:
+            StoppedError: The function returned true.
+        """
         if self._asked():
             raise StoppedError(None)
 
 
 @contextmanager
 def listen_for_stop(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[StopRequest]:
-    """Give a stop request that hears of SIGINT and SIGTERM during the block.
+    """Yield a stop request that receives SIGINT and SIGTERM during the block.
 
     Outside the main thread, where Python can't set handlers, signals stay as they are.
 
     Args:
-        signals: Which of them; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.
+        signals: Signals to receive; a trial leaves Ctrl-C, which a terminal sends to all processes, to the search.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Metrics of the validation images: what a model is selected by."""
+"""Validation metrics, by which models are selected."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from imagetune.training.setup.job import TrainingImages
 
 
 def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, batch_size: int) -> dict[str, float]:
-    """Return the validation metrics of the model as it is, by name; empty without validation images.
+    """Return the validation metrics of a model by name; empty without validation images.
 
     Args:
-        model: Raw images to probabilities, or to numbers for regression.
-        images: Its validation records, and how they are read; seen without test-time augmentation.
-        batch_size: Images a forward pass.
+        model: Model from raw images to probabilities, or to numbers for regression.
+        images: Validation records, and how images are read; test-time augmentation isn't used.
+        batch_size: Number of images in a forward pass.
 
     Raises:
         DataError: An image vanished or can't be decoded.
@@ -43,12 +43,12 @@ def compute_validation_metrics(model: keras.Model, images: TrainingImages, *, ba
 def compute_metrics_of_validation(
     predictions: np.ndarray, model: keras.Model, images: TrainingImages
 ) -> dict[str, float]:
-    """Return the metrics of a model's predictions for the validation images, by name.
+    """Return the metrics of a model's predictions of the validation images, by name.
 
     Args:
         predictions: (n, k) float32 outputs of the whole model, in the order of the records.
-        model: It knows what normalises numbers.
-        images: Its validation records, and what a label is.
+        model: The model, which knows how regression targets are normalised.
+        images: Validation records, and what a label is.
     """
     data = images.config
     labels = [record.label for record in images.val]

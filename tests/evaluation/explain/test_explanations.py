@@ -9,13 +9,15 @@ from examined import examined_of
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import ExaminedSplit
-from imagetune.evaluation.explain.explanations import explained_mistakes, explained_outputs
-from imagetune.evaluation.predictions import Predictions, predictions_of
+from imagetune.evaluation.explain.explanations import explained_mistakes
+from imagetune.evaluation.explain.explanations import explained_outputs
+from imagetune.evaluation.predictions import Predictions
+from imagetune.evaluation.predictions import predictions_of
 from imagetune.model.build import build_model
 from imagetune.recipe.data import DataConfig
+from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.model import ModelConfig
 from imagetune.recipe.schema import Recipe
-from imagetune.recipe.tracking import EvaluateConfig
 from imagetune.reports.run.report import write_report
 from imagetune.reports.sections.explanations import MAX_SHOWN
 from imagetune.reports.tiles import RunTiles

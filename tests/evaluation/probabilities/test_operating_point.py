@@ -9,7 +9,7 @@ from imagetune.evaluation.predictions import predictions_of
 from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
 from imagetune.evaluation.probabilities.operating_point import choose_threshold, operating_document
 from imagetune.model.decision_rules import OperatingPoint
-from imagetune.recipe.tracking import OperatingPointConfig
+from imagetune.recipe.evaluate import OperatingPointConfig
 
 CLASSES = ("ant", "bee", "cat")
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 from imagetune.evaluation.robustness.blurs import defocused, motion_blurred, seen_through_glass
 from imagetune.evaluation.robustness.corruptions import COMMON, SEVERITIES, corrupt
 from imagetune.evaluation.robustness.weather import fractal
-from imagetune.recipe.tracking import Corruption
+from imagetune.recipe.evaluate import Corruption
 
 NAMES = get_args(Corruption)
 # More of these is further from the image; of the others the paper changes several things at once.

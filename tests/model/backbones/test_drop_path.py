@@ -14,7 +14,7 @@ def branches(network):
 @pytest.mark.parametrize(
     "name", ["efficientnet_lite0", "efficientnet_v2_b0", pytest.param("convnext_tiny", marks=pytest.mark.slow)]
 )
-def test_the_rate_rises_linearly_to_the_last_branch(name):
+def test_the_drop_rate_rises_linearly_to_the_last_branch(name):
     plain = build_backbone(get_backbone(name), (64, 64))
     network = with_drop_path(plain, 0.4)
     rates = [layer.rate for layer in branches(network)]

@@ -51,7 +51,7 @@ def test_the_names_are_those_of_the_design():
         ("inceptionv3", "inception_v3"),
     ],
 )
-def test_another_spelling_is_told_the_right_one(wrong, right):
+def test_another_spelling_is_corrected(wrong, right):
     with pytest.raises(RecipeError, match=f"did you mean '{right}'") as caught:
         get_backbone(wrong)
     assert caught.value.where == "model.backbone"
@@ -151,7 +151,7 @@ def test_a_plugin_that_is_no_backbone_is_refused(plugin_backbones, name, reason)
         ("flat", "expected a feature map of four dimensions"),
         ("foreign", "its layers Own are not Keras's own"),
         ("failing", "OSError: no room"),
-        ("nothing", r"`build` gives None, expected a functional Keras model for \(32, 32, 3\)"),
+        ("nothing", r"`build` returned None, expected a functional Keras model for \(32, 32, 3\)"),
     ],
 )
 def test_a_plugin_that_builds_no_feature_map_is_refused(plugin_backbones, name, reason):

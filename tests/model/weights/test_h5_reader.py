@@ -112,7 +112,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 def test_a_file_without_layers_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = 1.0
-    refused(tmp_path / "a.h5", "no layers in a layout of Keras")
+    refused(tmp_path / "a.h5", "no layers in any of Keras's layouts")
 
 
 def test_names_that_lead_nowhere_are_refused(tmp_path):

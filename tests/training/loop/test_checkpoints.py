@@ -105,7 +105,7 @@ def test_the_best_and_the_last_two_are_kept(tmp_path, model):
     assert list_checkpoints(tmp_path) == [paths[0], paths[2], paths[3]]
 
 
-def test_only_what_has_learned_is_put_back_where_that_is_known(tmp_path, model):
+def test_only_trained_weights_are_restored_where_that_is_known(tmp_path, model):
     model.weights[1].assign([5.0, 6.0])
     start = link_initial_weights(commit_checkpoint(tmp_path, model, state(0)), model)
     kept = model.get_weights()

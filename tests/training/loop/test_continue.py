@@ -1,4 +1,4 @@
-"""Training in two parts gives what training in one go gives."""
+"""Resumed training gives the same result as training without interruption."""
 
 import json
 import random
@@ -28,7 +28,7 @@ MODEL = ModelConfig.model_validate({"backbone": TINY, "weights": "random", "head
 
 
 class Recorder(SilentListener):
-    """A listener that remembers."""
+    """Listener that records all events."""
 
     def __init__(self):
         self.stages, self.epochs = [], []
@@ -54,7 +54,7 @@ def split(images, tiny):
 
 @pytest.fixture
 def job(split, tmp_path):
-    """Make a training as a process that has just started would, in a folder of its own."""
+    """Return a training job as a process that has just started would, in a folder of its own."""
     splits, hashes = split
 
     def make(folder, *, data=None, **train_section):
@@ -173,7 +173,7 @@ def test_a_stage_with_a_image_size_of_its_own(job, until):
     check_parts(job, [until], stages=[small, large], average="ema")
 
 
-def test_a_rate_that_was_found_is_not_sought_again(job):
+def test_a_learning_rate_that_was_found_is_not_sought_again(job):
     found, part = check_parts(job, [1], stages=[stage("head", 2, learning_rate="auto")])
     assert part.listener.stages[0].found_rate is not None
     assert found[0].stage == "head"

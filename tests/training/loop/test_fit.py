@@ -20,7 +20,7 @@ from imagetune.training.setup.stopping import StopRequest
 
 
 class Recorder:
-    """A listener that remembers."""
+    """Listener that records all events."""
 
     def __init__(self):
         self.stages, self.steps, self.epochs = [], [], []
@@ -40,7 +40,7 @@ class Recorder:
 
 @pytest.fixture
 def job(images, tmp_path, tiny):
-    """Make a training of a small random network on the coloured images."""
+    """Return a training job of a small random network on the coloured images."""
     data = DataConfig(source=str(images), image_size=32, workers=0, augmentation="none")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)

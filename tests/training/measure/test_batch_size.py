@@ -32,7 +32,7 @@ def load(stages=(("head", "none"), ("all", "all")), size=None, **train):
 
 
 def worker(script):
-    """A process that predictions for the real one; `size` is the batch size that it is asked for."""
+    """Return the command of a process that replies in the place of the real one; `size` is the requested batch size."""
     start = "import json, os, signal, sys, time; size = json.load(sys.stdin)['batch_size']; "
     return [sys.executable, "-c", start + script]
 
@@ -83,7 +83,7 @@ def test_a_process_that_holds_too_much_is_ended(monkeypatch):
     assert not fits_in_memory(load(size=8), worker=worker("time.sleep(600)"))
 
 
-def test_another_failure_is_told_and_no_prediction():
+def test_another_failure_is_reported_as_itself():
     with pytest.raises(ImagetuneError, match="ZeroDivisionError: division by zero"):
         fits_in_memory(load(size=8), worker=worker("1 / 0"))
 

@@ -73,7 +73,7 @@ def test_images_kept_decoded_are_decoded_in_the_first_epoch_only():
     assert forecast(replace(COSTS, stages=(later,)))[0].pieces[DECODE] < 0.5 * first
 
 
-def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_view():
+def test_a_stage_that_keeps_features_passes_the_frozen_layers_once_a_copy():
     stage = replace(STAGE, frozen=0.009, cached_step=0.0001, copies=2)
     (found,) = forecast(replace(COSTS, stages=(stage,)))
     assert found.pieces[FEATURES] == pytest.approx(2 * 1000 * 0.009 + 100 * (0.009 + 0.003))

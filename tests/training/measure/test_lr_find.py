@@ -49,7 +49,7 @@ class DeafListener:
 
 @pytest.fixture
 def job(images, tmp_path, tiny):
-    """Make a training of a small random network on the coloured images."""
+    """Return a training job of a small random network on the coloured images."""
     data = DataConfig(source=str(images), image_size=32, workers=0, augmentation="light")
     catalog = read_catalog(data)
     splits = split_catalog(catalog, audit_catalog(catalog, data), data, seed=3)
@@ -120,7 +120,7 @@ def test_smoothing_starts_without_bias():
 
 
 def line_through_two_layers(**optimizer):
-    """A model of two weights of one, whose gradients are equal, the lower one learning at half the rate."""
+    """A model of two weights of one, whose gradients are equal, the lower one with half the learning rate."""
     model = keras.Sequential([keras.Input((1,))])
     for name in ("low", "high"):
         model.add(keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name=name))
@@ -135,7 +135,7 @@ def ones(count):
     return [(np.ones((4, 1), np.float32), np.ones((4, 1), np.float32))] * count
 
 
-def test_the_rate_rises_by_the_same_ratio_and_groups_keep_theirs():
+def test_the_learning_rate_rises_by_the_same_ratio_and_groups_keep_theirs():
     model = line_through_two_layers()
     seen = []
     run_range_test(

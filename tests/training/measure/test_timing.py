@@ -40,7 +40,7 @@ LOADING = LoadingTimes(Timing((1e-4,)), Timing((2e-3,)), Timing((1e-3,)), (("Aff
 
 @pytest.fixture
 def job(images, tmp_path, tiny):
-    """Make a training of a small random network on the coloured images."""
+    """Return a training job of a small random network on the coloured images."""
     config = ModelConfig(backbone=PLAIN, weights="random")
 
     def make(*stages, data_section=None, **train_section):
@@ -92,7 +92,7 @@ def changes_of(job, **more):
     return {change.setting: change for change in possible_changes(job, measured(job, **more))}
 
 
-def test_the_first_call_is_told_apart_from_the_others():
+def test_the_first_call_is_distinguished_from_the_others():
     calls = []
 
     def work():
@@ -176,7 +176,7 @@ def test_caching_features_of_images_that_are_not_augmented_changes_no_result(job
     assert found["train.cache"].same_result
 
 
-def test_views_are_proposed_where_they_would_let_a_stage_keep_features(job):
+def test_copies_are_proposed_where_they_would_let_a_stage_keep_features(job):
     found = changes_of(
         job(TOP, {**TOP, "name": "more", "epochs": 8}, data_section={"augmentation": "strong"}), cache="auto"
     )
@@ -185,7 +185,7 @@ def test_views_are_proposed_where_they_would_let_a_stage_keep_features(job):
     assert (augmented_copies.value, augmented_copies.same_result) == (4, False)
 
 
-def test_fewer_views_are_proposed_where_features_are_kept(job):
+def test_fewer_copies_are_proposed_where_features_are_kept(job):
     assert changes_of(job(HEAD), cache="auto")["train.augmented_copies"].value == 2
 
 

@@ -63,7 +63,7 @@ def test_images_that_are_kept_decoded_leave_less_to_save():
     assert choose(rates, images=500, kept=1_000_000, step=lambda: 1 / 5000).workers == 0
 
 
-def test_stages_that_keep_features_load_images_once_a_view():
+def test_stages_that_keep_features_load_images_once_a_copy():
     stages = [
         {"name": "head", "epochs": 20, "learning_rate": 0.01},
         {"name": "top", "unfreeze": "last 1 blocks", "epochs": 5, "learning_rate": 0.01},
@@ -84,7 +84,7 @@ def test_images_that_are_kept_are_decoded_once_a_size():
     assert count_reads(TrainConfig(stages=stages), data, 10) == Reads(20, 60, 2)
 
 
-def test_rates_are_measured_on_images(images):
+def test_speeds_are_measured_on_images(images):
     records = [Record(str(path), path.parent.name) for path in images.glob("*/*.png")]
     data = DataConfig(source=str(images), image_size=32)
     found = measure_loading_speeds(records, data, "light")

@@ -43,7 +43,7 @@ def test_sampling_shares(setting, expected):
     np.testing.assert_allclose(sampling_shares(setting, np.array([90, 10, 0])), expected)
 
 
-def test_images_of_a_class_share_its_chance():
+def test_images_of_a_class_share_its_probability():
     chances = compute_sampling_weights("balanced", ["a", "a", "a", "b"], ("a", "b"))
     np.testing.assert_allclose(chances, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
     assert compute_sampling_weights("natural", ["a"], ("a",)) is None

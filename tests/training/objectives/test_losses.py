@@ -116,7 +116,7 @@ def test_a_plugins_loss_gets_smoothed_labels(plugin_losses):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("scalar", r"it gives the shape \(\), expected \(batch,\)"), ("broken", "fails")]
+    ("name", "reason"), [("scalar", r"it returned the shape \(\), expected \(batch,\)"), ("broken", "fails")]
 )
 def test_a_plugins_loss_that_fails_says_whose_it_is(plugin_losses, name, reason):
     loss = build_loss(LossConfig(name=name), "single_label")

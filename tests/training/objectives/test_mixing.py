@@ -37,7 +37,7 @@ def test_probability_is_the_share_of_blended_batches():
     assert 0.2 < np.mean(blended) < 0.4
 
 
-def test_the_given_batch_is_left_as_it_was():
+def test_the_original_batch_is_left_as_it_was():
     before = BLACK_AND_WHITE.copy()
     mixed("cutmix")
     np.testing.assert_array_equal(BLACK_AND_WHITE, before)

@@ -26,7 +26,7 @@ def two_layers():
 
 
 def groups_of(model, low, high):
-    """Two groups of two layers, with a rate each."""
+    """Return two groups of two layers, with a learning rate each."""
     places = find_trainable_variables(model)
     return [
         Group(rate, {place: one for place, one in places.items() if f"{layer}/" in one.path})
@@ -54,7 +54,7 @@ def test_weight_decay_moves_kernels_and_never_biases(name):
     assert moved["low/bias"] == 0.0
 
 
-def test_decoupled_decay_follows_the_rate_of_each_group():
+def test_decoupled_decay_follows_the_learning_rate_of_each_group():
     model = two_layers()
     optimizer = build_optimizer(OptimizerConfig(weight_decay=0.1), groups_of(model, 0.05, 0.5))
     moved = moved_without_gradients(optimizer, model)
@@ -74,7 +74,7 @@ def test_a_decayed_group_moves_less():
     assert float(1 - keras.ops.convert_to_numpy(high[0]).mean()) == pytest.approx(1.0)
 
 
-def test_rates_fall_from_the_head_to_the_input():
+def test_learning_rates_fall_from_the_head_to_the_input():
     stage = StageConfig(name="top", epochs=1, learning_rate=1.0, layer_decay=0.5)
     assert decay_learning_rates(["block4", "block5", "head"], stage) == {
         "block4": 0.25,

@@ -36,7 +36,7 @@ def seen_by_the_optimizer(rates, step):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps_per_epoch", [10, 7.5])
 @pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
-def test_the_optimizer_sees_the_rate_that_is_reported(name, steps_per_epoch, warmup_epochs):
+def test_the_optimizer_sees_the_learning_rate_that_is_reported(name, steps_per_epoch, warmup_epochs):
     rates = schedule(name, steps_per_epoch=steps_per_epoch, warmup_epochs=warmup_epochs, first_step=1000)
     for step in (0, 1, 3, 15, 16, 29, 30, 31, 45, 74, 75, 99, 500):
         assert seen_by_the_optimizer(rates, 1000 + step) == pytest.approx(rates.rate_at(step), rel=1e-4), step
@@ -65,7 +65,7 @@ def test_accumulated_passes_are_one_step_as_keras_counts_them():
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "one_cycle"])
-def test_the_rate_rises_evenly_to_its_peak_and_never_again(name):
+def test_the_learning_rate_rises_evenly_to_its_peak_and_never_again(name):
     rates = rates_of(name, warmup_epochs=1.0)
     assert rates.max() == rates[10]
     assert rates[:11] == pytest.approx(0.1 * np.arange(1, 12) / 11)
@@ -74,7 +74,7 @@ def test_the_rate_rises_evenly_to_its_peak_and_never_again(name):
 
 @pytest.mark.parametrize("name", FALLING)
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 3.0])
-def test_the_rate_ends_at_the_final_fraction_and_stays_there(name, warmup_epochs):
+def test_the_learning_rate_ends_at_the_final_fraction_and_stays_there(name, warmup_epochs):
     rates = schedule(name, warmup_epochs=warmup_epochs, final_fraction=0.02)
     assert rates.rate_at(100) == pytest.approx(0.002)
     assert rates.rate_at(1000) == pytest.approx(0.002)
@@ -131,7 +131,7 @@ def plateau(**shape):
 
 
 def run_epochs(rates, improvements):
-    """Return the rate at the end of each epoch of ten steps, multiplied up as an optimizer does."""
+    """Return the learning rate at the end of each epoch of ten steps, multiplied up as an optimizer does."""
     rate, seen = 0.1, []
     for epoch, improved in enumerate(improvements):
         for step in range(10):
@@ -141,7 +141,7 @@ def run_epochs(rates, improvements):
     return seen
 
 
-def test_plateau_lowers_the_rate_after_its_patience_and_never_under_the_floor():
+def test_plateau_lowers_the_learning_rate_after_its_patience_and_never_under_the_floor():
     rates = plateau(factor=0.5, patience=1, final_fraction=0.2, warmup_epochs=0.0)
     seen = run_epochs(rates, (True, False, False, True, False, False, False, False, False))
     assert seen == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025])
