@@ -42,43 +42,25 @@ def command(
     With --robustness it tests under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
     evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.images.
     """
-    if robustness:
-        if data is not None or others or requirements:
-            raise click.UsageError(
-                "--robustness uses the run's own test images: leave --data, --with and --require out"
-            )
-        _test_corrupted(run, as_json=as_json)
-        return
     from imagetune.recipe.requirements import read_requirement
 
     require = [read_requirement(requirement) for requirement in requirements]
     with quiet_start():
-        from imagetune.commands import ensemble
         from imagetune.commands.evaluate import evaluate
         from imagetune.commands.requirements import check_requirements
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.robustness import robustness_lines, say_tenths
 
-    document = (
-        ensemble.evaluate((run, *others), data=data, require=require)
-        if others
-        else evaluate(run, data=data, require=require)
+    document = evaluate(
+        run, others=others, data=data, require=require, robustness=robustness, say=say, progress=say_tenths(say)
     )
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
+    elif robustness:
+        echo_lines(robustness_lines(document["robustness"]))
     else:
         echo_lines(evaluation_lines(document))
-    check_requirements(document, where=run)
-
-
-def _test_corrupted(run: str, *, as_json: bool) -> None:
-    with quiet_start():
-        from imagetune.commands.evaluate_robustness import evaluate_robustness
-    from imagetune.cli.render.lines import echo_lines
-    from imagetune.cli.render.robustness import robustness_lines, say_tenths
-
-    document = evaluate_robustness(run, say=say, progress=say_tenths(say))
-    if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False))
-        return
-    echo_lines(robustness_lines(document["robustness"]))
+    # A robustness test adds to an evaluation whose requirements were checked when it was made.
+    if not robustness:
+        check_requirements(document, where=run)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +11,6 @@ from imagetune.cli.options import run_argument, with_option
 from imagetune.cli.quiet import quiet_start
 from imagetune.cli.render.lines import say
 from imagetune.cli.render.predictions import prediction_line
-from imagetune.core.text import format_count
-
-if TYPE_CHECKING:
-    from imagetune.evaluation.predict import ImagePrediction
 
 
 @click.command(
@@ -41,7 +35,7 @@ def command(
     others: tuple[str, ...],
     as_json: bool,
     csv_file: Path | None,
-    **asked: bool,
+    **rule_flags: bool,
 ) -> None:
     """Predict the labels of the images in PATHS (files, folders, patterns) with the model of RUN.
 
@@ -61,44 +55,14 @@ def command(
     how. With --with an image is flagged if more than half of the runs that can tell flag it; the score is their share.
     """
     with quiet_start():
-        from imagetune.commands import ensemble
-        from imagetune.commands.predict import predict
-        from imagetune.data.sources.read import find_images, none_read, spare_images
+        from imagetune.commands.predict import predict, predict_to_csv
         from imagetune.evaluation.predict import DecisionRules
+        from imagetune.evaluation.prediction_table import prediction_document
 
-    ways = DecisionRules(**asked)
-    if ways.operating_point and ways.min_cost:
-        raise click.UsageError("--operating-point and --min-cost exclude each other: give one of them")
-    if others and ways != DecisionRules():
-        what = "--calibrated, --sets, --operating-point and --min-cost need a single run"
-        raise click.UsageError(f"{what}: leave --with out")
+    rules = DecisionRules(**rule_flags)
     if csv_file is not None:
-        spare_images([csv_file], find_images(paths))
-    predictions = ensemble.predict((run, *others), paths) if others else predict(run, paths, ways)
-    read = _print(predictions, as_json=as_json) if csv_file is None else _write_csv(predictions, csv_file)
-    if not read:
-        raise none_read()
-
-
-def _print(predictions: Iterable[ImagePrediction], *, as_json: bool) -> bool:
-    """Print a line an image as it is predicted, and return whether any could be read."""
-    from imagetune.evaluation.prediction_table import prediction_document
-
-    read = False
-    for prediction in predictions:
-        read |= prediction.error is None
+        predict_to_csv(run, paths, csv_file, rules, others=others, say=say)
+        return
+    for prediction in predict(run, paths, rules, others=others):
         json_line = json.dumps(prediction_document(prediction), ensure_ascii=False) if as_json else None
         click.echo(json_line or prediction_line(prediction))
-    return read
-
-
-def _write_csv(predictions: Iterable[ImagePrediction], path: Path) -> bool:
-    """Write a row an image, and return whether any could be read."""
-    from imagetune.evaluation.prediction_table import write_prediction_table
-
-    rows, unread = write_prediction_table(predictions, path)
-    say(
-        "written",
-        f"{path}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""),
-    )
-    return unread < rows

@@ -22,11 +22,10 @@ from imagetune.cli.quiet import quiet_start
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
-    from imagetune.recipe.loading import load_recipe
-    from imagetune.search.executors.forkserver import warm_up_trials
+    from imagetune.commands.warm_up import start_trial_processes
 
-    if load_recipe(recipe, overrides).recipe.search.executor == "local":
-        warm_up_trials()  # it imports Keras for all trials while this process does so for itself
+    # Before this process imports Keras: both imports take seconds, and they run side by side.
+    start_trial_processes(recipe, overrides)
     with quiet_start():
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search

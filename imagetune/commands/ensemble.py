@@ -1,4 +1,4 @@
-"""Predictions of several runs together: their mean, and a test of it on images that no run has seen."""
+"""An ensemble of runs: the mean of their predicted probabilities, and a test of it on images that no run has seen."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from imagetune.runs.lineage import Member, hash_images, open_members, refuse_see
 from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
 
-def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
-    """Yield the mean of several runs' predictions for each image in files, folders and globs.
+def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
+    """Yield the mean of several runs' predicted probabilities for each image in files, folders and patterns.
 
-    Each run sees the image in its own size and through its own TTA transforms.
+    Each run gets the image in its own size and applies its own test-time augmentation.
+
+    Args:
+        runs: Run folders, or runs:/ or models:/ addresses.
+        paths: Files, folders and patterns.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -37,16 +41,18 @@ def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePredicti
         yield mean_image(predictions, together)
 
 
-def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
-    """Return the evaluation document of several runs together, as `imagetune.commands.evaluate.evaluate` does of one.
+def evaluate_ensemble(
+    runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()
+) -> dict[str, Any]:
+    """Return the metrics of the mean of several runs, as `imagetune.commands.evaluate.evaluate` does for one run.
 
     Args:
         runs: The first one's test split is used, and its ``evaluate`` section.
         data: Other labelled images instead.
-        require: Bars besides those of the first run's recipe.
+        require: Requirements besides those of the first run's recipe.
 
     Returns:
-        The document, with ``members``: each run's name and TTA transforms; and ``unusable`` as of one run.
+        The document, with ``members``: each run's name and its TTA transforms; and ``unusable`` as for one run.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -60,8 +66,8 @@ def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
     )
     document = evaluation_document({"test": evaluation}, config=with_requirements(first.recipe.evaluate, require))
-    told = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
-    return document | {"members": told} | ({"unusable": unusable} if unusable else {})
+    described = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
+    return document | {"members": described} | ({"unusable": unusable} if unusable else {})
 
 
 def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple[Record, ...], dict[str, str]]:
@@ -69,6 +75,7 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
     first, *others = members
     unusable: dict[str, str] = {}
     if data is None:
+        # The first run's split is no leak into itself; the other runs may have been split otherwise.
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:

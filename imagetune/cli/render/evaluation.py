@@ -80,10 +80,10 @@ def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a prediction is the mean of, where it is one: augmented copies of the image, or several runs."""
     members = document.get("members", [])
     for member in members:
-        copies = f", test-time augmentation: {', '.join(member['TTA transforms'])}" if member["tta"] else ""
+        copies = f", test-time augmentation: {', '.join(member['tta'])}" if member["tta"] else ""
         yield labelled("member", f"{member['run']}{copies}")
     if document.get("tta") and not members:
-        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['TTA transforms'])}")
+        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
 
 
 def _title(name: str) -> str:
