@@ -9,7 +9,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from imagetune.core.files import write_text
 
 
-def html_environment(package: str = "imagetune.evaluation") -> Environment:
+def html_environment(package: str = "imagetune.reports") -> Environment:
     """Return what draws HTML: all texts are escaped, and a name that is missing is an error.
 
     Args:
