@@ -1,4 +1,4 @@
-"""`imagetune evaluate`."""
+"""The command `imagetune evaluate`: test a finished run again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from imagetune.cli.render.lines import say
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
 @run_argument
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Other labelled images: a folder of class folders or a table."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Test on other labelled images: a folder of class folders or a table.",
 )
 @with_option
 @click.option(
     "--robustness",
     is_flag=True,
-    help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report"
-    " (and to its copy in MLflow).",
+    help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report,"
+    " also in MLflow.",
 )
 @click.option(
     "--require",
     "requirements",
     multiple=True,
     metavar="METRIC:THRESHOLD",
-    help="Fail with exit code 10 if this threshold is missed, such as balanced_accuracy:lower_bound=0.85; repeatable.",
+    help="A further requirement, such as balanced_accuracy:lower_bound=0.85; repeatable.",
 )
 @json_option
 def command(
@@ -37,10 +39,11 @@ def command(
 ) -> None:
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
-    The command fails with exit code 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
+    The exit code is 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
 
-    With --robustness it tests under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
-    evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.images.
+    With --robustness the test images are corrupted: by the 15 common corruptions, rotation, JPEG compression and low
+    resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
+    up to evaluate.robustness.images images.
     """
     from imagetune.recipe.requirements import read_requirement
 

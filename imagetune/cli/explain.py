@@ -1,4 +1,4 @@
-"""`imagetune explain`."""
+"""The command `imagetune explain`: saliency maps of any images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagetune.cli.render.predictions import explanation_line
 @click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out explained/")
 @run_argument
 @click.argument("paths", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write images to.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write JPEG files to.")
 @click.option(
     "--class",
     "class_name",
@@ -26,11 +26,12 @@ from imagetune.cli.render.predictions import explanation_line
 )
 @json_option
 def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None, as_json: bool) -> None:
-    """Show which regions of the images in PATHS (files, folders, patterns) speak for a class, by the model of RUN.
+    """Draw saliency maps: which regions of the images in PATHS raise the score of a class, by the model of RUN.
 
-    Each file in --out has three panels: the image as the model receives it; a Grad-CAM map, from gradients; an
-    occlusion map, from what is lost when a region is covered. Warm regions speak for the class. Agreement is the rank
-    correlation of both maps: where it is low, trust neither. JSON has a line an image.
+    PATHS are files, folders and patterns. Each file in --out has three panels: the image as the model receives it; a
+    Grad-CAM map, from gradients; an occlusion map, from the drop of the score when a region is covered. Warm regions
+    raise the score. Agreement is the rank correlation of both maps: where it is low, trust neither. JSON has a line for
+    each image.
     """
     with quiet_start():
         from imagetune.commands.explain import explain

@@ -1,4 +1,4 @@
-"""`imagetune predict`."""
+"""The command `imagetune predict`: predictions for any images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,24 @@ from imagetune.cli.render.predictions import prediction_line
 @run_argument
 @click.argument("paths", nargs=-1, required=True)
 @with_option
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON an image.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV file with a column a class.")
-@click.option("--calibrated", is_flag=True, help="Print probabilities calibrated on validation.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(path_type=Path),
+    help="Write a CSV file with a row for each image and a column for each class.",
+)
+@click.option("--calibrated", is_flag=True, help="Print probabilities calibrated by temperature scaling.")
 @click.option(
     "--sets",
     is_flag=True,
-    help="Also print the prediction set, which holds the true class 9 of 10 times (say).",
+    help="Also print the conformal prediction set, which contains the true class with a set probability.",
 )
-@click.option("--operating-point", is_flag=True, help="Predict by the threshold of evaluate.operating_point.")
+@click.option(
+    "--operating-point",
+    is_flag=True,
+    help="Predict the positive class of evaluate.operating_point from its threshold on.",
+)
 @click.option("--min-cost", is_flag=True, help="Predict the class with the lowest expected cost by evaluate.costs.")
 def command(
     run: str,
@@ -39,20 +48,21 @@ def command(
 ) -> None:
     """Predict the labels of the images in PATHS (files, folders, patterns) with the model of RUN.
 
-    The label is a class; for multi_label the labels whose probability reaches their thresholds, joined by
-    data.label_separator, perhaps none; for regression the number, which JSON has as "value" too, without probabilities.
+    The label is a class; for multi_label all labels whose probabilities reach their thresholds, joined by
+    data.label_separator, perhaps none; for regression a number, in JSON also as "value", without probabilities.
 
-    By default probabilities and labels are those of model.keras, from which the test metrics were computed.
-    --calibrated prints probabilities at the temperature fitted on validation; no label changes. --sets adds the
-    conformal prediction set, which holds the true class with the probability of evaluate.conformal_coverage:
-    "predictions" in JSON, the most probable first, and joined by ; in CSV; for regression "interval", two numbers.
-    --operating-point predicts the class of evaluate.operating_point from its threshold on, and else the most probable
-    other class. --min-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated
-    probabilities; evaluation.json says under "costs" what that is worth.
+    By default the probabilities are those of model.keras, from which the test metrics were computed. --calibrated
+    scales them by the temperature fitted on validation; no label changes. --sets adds the conformal prediction set,
+    which contains the true class with the probability evaluate.conformal_coverage: "predictions" in JSON, the most
+    probable class first, joined by ; in CSV; for regression "interval", two numbers. --operating-point predicts the
+    positive class of evaluate.operating_point from its threshold on, and otherwise the most probable other class.
+    --min-cost predicts the class with the lowest expected cost by evaluate.costs, from calibrated probabilities;
+    "costs" in evaluation.json shows what this saves.
 
-    An out-of-distribution image, unlike those that the model was trained on, is flagged: do not rely on its prediction.
-    JSON has "out_of_distribution", true or false, and "out_of_distribution_score"; evaluate.out_of_distribution sets
-    how. With --with an image is flagged if more than half of the runs that can tell flag it; the score is their share.
+    Out-of-distribution images, which are unlike the training images, are flagged: do not rely on their predictions.
+    JSON has "out_of_distribution", true or false, and "out_of_distribution_score"; the recipe's
+    evaluate.out_of_distribution chooses the score. With --with an image is flagged if more than half of the runs that
+    have a score flag it; the score is their share.
     """
     with quiet_start():
         from imagetune.commands.predict import predict, predict_to_csv

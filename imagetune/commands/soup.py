@@ -111,7 +111,7 @@ def soup(
         raise DataError("has no validation images to choose with", where=members[0].name)
     check_run_place(run_dir)
     candidates = _Candidates(members, [_load_weights(member) for member in members], stop or StopRequest(), say)
-    return _record_soup(candidates, *candidates.cook(), run_dir=run_dir)
+    return _record_soup(candidates, *candidates.choose(), run_dir=run_dir)
 
 
 class _Candidates:

@@ -1,4 +1,4 @@
-"""A comparison of runs as lines of text."""
+"""The comparison of runs as lines of text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_PATHS = 5
 
 
 def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the runs, their metrics, the classes and images in which they differ, and the verdict."""
+    """Yield the runs, their metrics with significance tests, the classes and images that differ, and the verdict."""
     for run in document["runs"]:
         yield labelled(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
     groups = f" in {document['groups']} groups" if document["groups"] else ""
@@ -67,7 +67,7 @@ def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
 
 
 def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the classes that differ, the smallest p-value first."""
+    """Yield a table of the classes whose metric differs between two runs, the smallest p-value first."""
     differing = [found for found in pair["per_class"] if found["difference"]["value"]]
     differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
     if not differing:
@@ -123,7 +123,7 @@ def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each row's run minus each column's in the deciding metric; a star where that is significant."""
+    """Yield a matrix of differences in the deciding metric, row minus column; a star where one is significant."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     pairs = len(document["pairs"])
     yield f"{METRICS[metric].in_words}: row minus column; * significant after Holm's correction for {pairs} pairs"
