@@ -158,11 +158,11 @@ def measure_rows(place: Path, count: int) -> RowsMetrics:
     catalog = read_catalog(config)
     catalog_seconds = time.perf_counter() - began
     digests = (hashlib.sha256(record.path.encode()).hexdigest() for record in catalog.records)
-    statistics_of_images = tuple(
+    statistics = tuple(
         ImageFacts(record.path, digest, 1, 1, 1, None, None)
         for record, digest in zip(catalog.records, digests, strict=True)
     )
-    audit = Audit(statistics_of_images, (), tuple(range(len(statistics_of_images))))
+    audit = Audit(statistics, (), tuple(range(len(statistics))))
     began = time.perf_counter()
     splits = split_catalog(catalog, audit, config, seed=7)
     split_seconds = time.perf_counter() - began
