@@ -67,7 +67,9 @@ _FUNCTIONS = ("compare", "evaluate", "fit", "load", "predict", "search")
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from imagetune.core.version import read_version
+
+        return read_version()
     if name == "errors":
         return import_module("imagetune.errors")
     if name in _FUNCTIONS:
@@ -81,15 +83,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("imagetune")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0+unknown"
 
 
 class _Package(ModuleType):

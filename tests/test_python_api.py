@@ -175,6 +175,7 @@ def test_a_recipe_of_a_run_fits_again(run, tmp_path):
     assert again.metrics == run.metrics
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(images, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -190,6 +191,38 @@ def test_a_script_without_a_guard_runs_once_although_processes_load_its_images(i
     )
     assert (found.stderr, found.returncode) == ("", 0)
     assert re.fullmatch(r"begins\n<FinishedRun run-.*>\n", found.stdout)
+
+
+def test_a_new_process_is_told_of_no_script():
+    from multiprocessing.spawn import get_preparation_data
+
+    from imagetune.data.processes import without_main_module
+
+    before = sys.modules["__main__"]
+    with without_main_module():
+        told = get_preparation_data("worker")
+    assert not {"init_main_from_path", "init_main_from_name"} & set(told)
+    assert sys.modules["__main__"] is before
+
+
+@pytest.mark.slow
+def test_a_search_tells_of_each_trial_and_of_the_last_training(images, tmp_path, capfd):
+    heard = []
+    rate = {"search": "log_uniform", "low": 1e-4, "high": 1e-2}
+    found = imagetune.search(
+        small(str(images)),
+        run_dir=tmp_path / "search",
+        progress=heard.append,
+        train__epochs=1,
+        train__learning_rate=rate,
+        search__algorithm="random",
+        search__trials=2,
+    )
+    assert capfd.readouterr() == ("", "")
+    kinds = [type(event).__name__ for event in heard]
+    assert kinds == ["TrialResult"] * len(found.trials) + ["EpochRecord"]
+    assert found.best.folder == tmp_path / "search" / "best"
+    assert len(found.best.predict(images / "red")) == 10
 
 
 # The examples are of these, on two of the shipped classes in small.
@@ -222,6 +255,7 @@ def test_the_example_of_a_function_holds(name, workplace, monkeypatch):
     assert runner.run(found, out=told.write).failed == 0, told.getvalue()
 
 
+@pytest.mark.slow
 def test_the_page_on_python_holds(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -232,3 +266,23 @@ def test_the_page_on_python_holds(workplace, monkeypatch):
         for block in blocks:
             exec(compile(textwrap.dedent(block), "docs/python.md", "exec"), names)
     assert "fruit" in told.getvalue()
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_from_a_folder_to_a_prediction(tmp_path, monkeypatch):
+    import nbclient
+    import nbformat
+
+    (tmp_path / "clipart").symlink_to(shipped_recipes()["quickstart"].parent / "clipart")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "docs" / "from_folder_to_prediction.ipynb", 4)
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert any(output.get("text", "").startswith("fruit") for output in outputs)
+    assert "image/jpeg" in outputs[-1].data
+    committed = (ROOT / "docs" / "from_folder_to_prediction.ipynb").read_text(encoding="utf-8")
+    assert "/tmp/" not in committed
+    assert len(committed) < 100_000

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 import imagetune.data  # noqa: F401  (data workers import this module first, and it must settle things before Grain)
-from imagetune import __version__
 from imagetune.core.text import find_similar_name
+from imagetune.core.version import read_version
 from imagetune.errors import ImagetuneError
 
 # The order is that in which people meet the commands. The help texts stand here, and not in the commands' modules, so
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: imagetune recipe copy quickstart . && imagetune fit quickstart.yaml",
 )
-@click.version_option(__version__, prog_name="imagetune")
+@click.version_option(read_version(), prog_name="imagetune")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Fine-tune image models from one recipe file, with an honest test, tracking in MLflow and a report."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imagetune.commands.evaluate import evaluate_model
 from imagetune.commands.explain import Explanation, explain_images
 from imagetune.commands.images import Images, as_paths_or_arrays
-from imagetune.core.quiet import retracing_notes_hidden
+from imagetune.core.quiet import notes_hidden
 from imagetune.data.sources.read import find_images
 from imagetune.errors import ModelFileError
 from imagetune.evaluation.predict import DecisionRules, ImagePrediction, predict_arrays, predict_images
@@ -193,7 +193,7 @@ class FinishedRun:
             found = predict_images(self._loaded, find_images(paths), ways)
         else:
             found = predict_arrays(self._loaded, [image for image in given if not isinstance(image, str)], ways)
-        with retracing_notes_hidden():
+        with notes_hidden():
             return list(found)
 
     def evaluate(self, data: str | Path | None = None, *, require: Sequence[str] = ()) -> EvaluationResult:
@@ -209,7 +209,7 @@ class FinishedRun:
         """
         place = None if data is None else Path(data)
         requirements = [read_requirement(text) for text in require]
-        with retracing_notes_hidden():
+        with notes_hidden():
             return EvaluationResult(evaluate_model(self._files, self._loaded, data=place, require=requirements))
 
     def explain(self, images: Images, *, out: str | Path, target: str | None = None) -> list[Explanation]:
@@ -226,7 +226,7 @@ class FinishedRun:
             ResourceError: ``out`` can't be written.
         """
         given = as_paths_or_arrays(images)
-        with retracing_notes_hidden():
+        with notes_hidden():
             return list(explain_images(self._loaded, given, out=Path(out), target=target))
 
     @cached_property

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,12 +48,16 @@ def says_more_than_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def retracing_notes_hidden() -> Iterator[None]:
-    """Drop TensorFlow's warnings about models that are made again and again, during the block only."""
+def notes_hidden() -> Iterator[None]:
+    """Drop what libraries say while a program works, during the block only.
+
+    That is TensorFlow on models that are made again and again, and tqdm on widgets that a notebook could show.
+    """
     logger = logging.getLogger("tensorflow")
     logger.addFilter(says_more_than_retracing)
     try:
-        yield
+        with _tqdm_hidden():
+            yield
     finally:
         logger.removeFilter(says_more_than_retracing)
 
@@ -69,8 +74,15 @@ def imports_at_ease() -> Iterator[None]:
     collected = gc.isenabled()
     gc.disable()
     try:
-        with import_notes_hidden():
+        with import_notes_hidden(), _tqdm_hidden():
             yield
     finally:
         if collected:
             gc.enable()
+
+
+@contextmanager
+def _tqdm_hidden() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield

@@ -18,9 +18,9 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-import imagetune
 from imagetune.core.files import disk_errors, sha256_file, write_json
 from imagetune.core.plugins import BACKBONES, plugin_package
+from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
 from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
@@ -188,7 +188,7 @@ def save_model(  # noqa: PLR0913 - the values of a manifest, each by its name
             fresh.mkdir()
             model.save_weights(fresh / WEIGHTS)
             manifest = Manifest(
-                imagetune=imagetune.__version__,
+                imagetune=read_version(),
                 keras=keras.__version__,
                 config=config,
                 backbone_package=plugin_package(BACKBONES, config.backbone),
@@ -304,7 +304,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        what = f"not a manifest that imagetune {imagetune.__version__} can read: {field}: {first['msg']}"
+        what = f"not a manifest that imagetune {read_version()} can read: {field}: {first['msg']}"
         raise ModelFileError(what, where=str(path), hint="copy the folder again, or train again") from error
     except OSError as error:
         raise ModelFileError(f"can't be read: {error.strerror}", where=str(path)) from error

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagetune import __version__
 from imagetune.core import run_files
+from imagetune.core.version import read_version
 from imagetune.errors import TrackingError
 from imagetune.tracking.address import redact_uri
 from imagetune.tracking.content import clean_tags
@@ -71,7 +71,7 @@ def run_tags(
     tags = {
         "mlflow.source.name": "imagetune",
         "mlflow.source.type": "LOCAL",
-        "imagetune.version": __version__,
+        "imagetune.version": read_version(),
         "imagetune.recipe": str(recipe.get("name") or ""),
         "imagetune.run_folder": str(run_dir.absolute()),
         "imagetune.verdict": verdict_title(evaluation),

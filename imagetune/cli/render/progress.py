@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.render.lines import in_width, labelled
+from imagetune.cli.render.lines import in_width
+from imagetune.cli.render.lines import labelled
 from imagetune.core.text import format_count
-from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted, StepDone
+from imagetune.training.setup.events import EpochRecord
+from imagetune.training.setup.events import FeaturesDone
+from imagetune.training.setup.events import StageStarted
+from imagetune.training.setup.events import StepDone
 
 
 class Screen:
@@ -26,7 +31,7 @@ class Screen:
             TextColumn("loss {task.fields[loss]:.4f}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not _can_move(self.console),
         )
         self._task: TaskID | None = None
         self._first_epoch = 1
@@ -80,6 +85,11 @@ class Screen:
         ]
         rates = f"learning rate {record.learning_rate:.2e}  {record.images_per_second:.0f} images/s"
         self.say(f"epoch {record.epoch:>3}", f"{'  |  '.join(sides)}  |  {rates}")
+
+
+def _can_move(console: Console) -> bool:
+    """Return whether a bar can move: on a terminal, and in a notebook that has widgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def _metrics(values: dict[str, float]) -> str:

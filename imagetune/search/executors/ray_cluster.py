@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imagetune import __version__
+from imagetune.core.version import read_version
 from imagetune.errors import ResourceError
 from imagetune.recipe.search import RayConfig
 from imagetune.search.executors.attempts import attempt, close_claim, open_claim, sees_claim
@@ -120,7 +120,7 @@ class RayTasks:
             self._ray.shutdown()
             raise _too_small(config)
         variables = {name: os.environ[name] for name in _CARRIED if name in os.environ}
-        terms = _Terms(secrets.token_hex(8), __version__, Path.cwd(), variables, config.cpus, config.gpus)
+        terms = _Terms(secrets.token_hex(8), read_version(), Path.cwd(), variables, config.cpus, config.gpus)
         self._terms = terms
         self._work = self._ray.put(pickle.dumps(work))
         # A process ends with its trial: memory comes back, on GPUs as well.
@@ -218,8 +218,8 @@ def _run(work: bytes, task: Task, terms: _Terms) -> Outcome | _Unfit:
 
 
 def _unfit(place: str, task: Task, terms: _Terms) -> _Unfit | None:
-    if terms.version != __version__:
-        what = f"it has imagetune {__version__}, the search runs with {terms.version}"
+    if terms.version != read_version():
+        what = f"it has imagetune {read_version()}, the search runs with {terms.version}"
         return _Unfit(place, what, "install the same version on every machine")
     if not sees_claim(task.folder, terms.search):
         what = f"it doesn't see the search's folder {task.folder.parent}"

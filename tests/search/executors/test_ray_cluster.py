@@ -221,7 +221,7 @@ def test_a_machine_that_cannot_run_trials_ends_the_search_with_the_reason(execut
     with pytest.raises(ResourceError, match=r"machine [\d.]+: it lacks a part of imagetune: No module named 'no_such"):
         ended(on_nodes)
     on_nodes.close()
-    monkeypatch.setattr(ray_cluster, "__version__", "0.0.1")
+    monkeypatch.setattr(ray_cluster, "read_version", lambda: "0.0.1")
     on_nodes = executor(ray_work.write)
     on_nodes.start(task(tmp_path, 2))
     with pytest.raises(ResourceError, match=r"it has imagetune .*, the search runs with 0\.0\.1"):
