@@ -14,28 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.core.text import format_count
-from imagetune.core.text import format_set_difference
+from imagetune.core.text import format_count, format_set_difference
 from imagetune.data.sources.labels import label_rule
-from imagetune.errors import DataError
-from imagetune.errors import ModelFileError
-from imagetune.errors import RecipeError
+from imagetune.errors import DataError, ModelFileError, RecipeError
 from imagetune.evaluation.comparison.compare import compare_predictions
-from imagetune.evaluation.comparison.document import ComparedRun
-from imagetune.evaluation.comparison.document import comparison_document
-from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.predictions import UNKNOWN
-from imagetune.evaluation.predictions import read_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import group_codes
+from imagetune.evaluation.comparison.document import ComparedRun, comparison_document
+from imagetune.evaluation.predictions import UNKNOWN, Predictions, read_predictions
+from imagetune.evaluation.statistics.intervals import Bootstrap, group_codes
 from imagetune.recipe.metrics import list_compared_metrics
 from imagetune.reports.comparison import write_comparison
-from imagetune.run_folder.folder import RunFolder
-from imagetune.run_folder.folder import told_state
-from imagetune.run_folder.reader import RunFiles
-from imagetune.run_folder.reader import read_run
-from imagetune.tracking.resolve import is_mlflow_uri
-from imagetune.tracking.resolve import resolve_run
+from imagetune.run_folder.folder import RunFolder, told_state
+from imagetune.run_folder.reader import RunFiles, read_run
+from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 # Identity of a test image: its content or path, and a number among its exact copies in the split, counted from 0.
 Key = tuple[str, int]

@@ -9,13 +9,9 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from imagetune.cli.render.lines import in_width
-from imagetune.cli.render.lines import labelled
+from imagetune.cli.render.lines import in_width, labelled
 from imagetune.core.text import format_count
-from imagetune.training.setup.events import EpochRecord
-from imagetune.training.setup.events import FeaturesDone
-from imagetune.training.setup.events import StageStarted
-from imagetune.training.setup.events import StepDone
+from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStarted, StepDone
 
 
 class Screen:
