@@ -39,5 +39,6 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
     echo_lines(evaluation_lines(result.evaluation))
     echo_lines(run_lines(result.folder))
+    # After the metrics: a missed requirement is an exit code for scripts, and people want to see why.
     enforce_requirements(result)
     echo_lines([use_line(result.folder)])

@@ -92,6 +92,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; ``--debug`` is accepted at any place."""
     debug = "--debug" in arguments
+    # Click would take a group's option only before the command.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)

@@ -59,6 +59,7 @@ def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = N
         ModelFileError: One is no run, or has no test predictions, or has another task or other classes than the first.
         DataError: Their test images differ, or one was trained on another's test images.
     """
+    # Each run gets a letter, by which tables and pages name it.
     if not 2 <= len(runs) <= len(ascii_uppercase):
         raise RecipeError(f"{len(runs)} given; from 2 to {len(ascii_uppercase)} runs can be compared", where="RUN")
     members = [_Member.open(run, key) for run, key in zip(runs, ascii_uppercase, strict=False)]
@@ -187,6 +188,7 @@ class _Shared:
 
 def _identify_images(members: Sequence[_Member]) -> _Identities:
     """Identify images by content where every run knows its test images' hashes, else by path."""
+    # A hash finds the same image under another path, but only if every run has recorded all of its hashes.
     by_content = all(member.hashes.get(path) for member in members for path in member.paths)
 
     def identity(member: _Member, path: str) -> str:
@@ -204,6 +206,7 @@ def _number_images(member: _Member, identities: Sequence[str]) -> Mapping[Key, i
 
     Copies within the split are numbered by label and path, so that all runs number them alike.
     """
+    # A split may hold the same image twice; each copy counts in a run's metrics, and so in the comparison.
     copies: dict[str, count[int]] = {}
     order = sorted(range(len(identities)), key=lambda place: (member.labels[place], member.paths[place]))
     keys = {place: (identities[place], next(copies.setdefault(identities[place], count()))) for place in order}
@@ -291,6 +294,7 @@ def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | 
     groups = group_codes([_find_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
     comparison = compare_predictions(
         predictions,
+        # Without groups each image is resampled by itself.
         groups=np.arange(len(known)) if groups is None else groups,
         bootstrap=Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, first.files.recipe.seed),
         metric=metric,

@@ -22,6 +22,7 @@ from imagetune.reports.audit import write_audit_page
 from imagetune.reports.contact_sheet import draw_contact_sheet
 from imagetune.runs.checks.recipe import load_checked_recipe
 
+# Whatever else a source ends in is a folder or a table.
 RECIPE_SUFFIXES = {".yaml", ".yml"}
 
 

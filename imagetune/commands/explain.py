@@ -152,6 +152,7 @@ def _find_output(loaded: LoadedModel, target: str | None) -> int | None:
 
 def _file_names(images: Sequence[str]) -> list[str]:
     """Return a file name for each image: its own stem, numbered where several images share it."""
+    # Images of different folders may share a name, and all files go into one folder.
     seen: dict[str, int] = {}
     names = []
     for image in images:
@@ -171,6 +172,7 @@ def _explain_batch(
         except BadImageError as error:
             errors[source.name] = Explanation(source.name, error=error.what)
     stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
+    # A batch of unreadable images is empty, which no model takes.
     batches = [_Batch(stacked)] if images else []
     probabilities = predict_probabilities(loaded.model, batches, tta=loaded.tta)
     numbers = loaded.task == "regression"

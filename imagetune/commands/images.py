@@ -43,4 +43,5 @@ def _check_array(image: Any, where: str = "images") -> NDArray[np.uint8]:
         raise DataError(f"{type(image).__name__} among arrays", where=where, hint=_HINT)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(f"an array of shape {image.shape} and dtype {image.dtype}", where=where, hint=_HINT)
+    # OpenCV refuses views with negative strides, such as a flipped array.
     return np.ascontiguousarray(image)

@@ -44,6 +44,7 @@ def find_learning_rate(
     recipe = load_checked_recipe(recipe_path, overrides).recipe
     chosen = _find_stage(recipe.train.stages, stage)
     data = read_data(recipe, say=say)
+    # A hundred steps are over before a measurement of the best number of workers would pay.
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
     say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising learning rate")

@@ -195,6 +195,7 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
     # Only a path with .. is resolved: a symbolic link that the user named stays in the folder's name.
     folder = RunFolder(path.resolve() if ".." in path.parts else path.absolute())
     try:
+        # A folder that the user named may exist; a generated name that exists is that of another run.
         folder.path.mkdir(parents=True, exist_ok=run_dir is not None)
     except OSError as error:
         raise ResourceError(f"can't make the run folder: {error.strerror}", where=str(path)) from error
@@ -276,6 +277,7 @@ def _claim(folder: RunFolder) -> None:
     """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
         with folder.status.open("x", encoding="utf-8") as file:
+            # Never empty, as whoever looks in this moment expects JSON.
             file.write("{}")
     except FileExistsError as error:
         raise _build_occupied_error(folder) from error

@@ -72,6 +72,7 @@ class RunRecorder:
     def stage_started(self, event: StageStarted) -> None:
         """Write the stage into status.json, and append its settings to stages.jsonl."""
         self.stage = event.name
+        # A training that continues an earlier one begins its stage again, which is listed already.
         if event.name not in self._known_stages:
             self.folder.append_stage(asdict(event))
         self._write()

@@ -94,6 +94,7 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
     config = recipe.data
     data = {
         "source": str(RunFolder(place).splits),
+        # splits.csv has the default columns, whatever those of the source are called.
         "columns": ColumnsConfig(slices=config.columns.slices),
         # The table alone decides, also where a fold has no validation images.
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
@@ -114,6 +115,7 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
         update={
             "data": config.model_copy(update=data),
             "evaluate": recipe.evaluate.model_copy(update=evaluate),
+            # A fold's model serves the estimate alone; the tracking server gets its metrics only.
             "tracking": recipe.tracking.model_copy(update={"log_model": False}),
         }
     )

@@ -106,6 +106,7 @@ def seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, 
         hashes: Their SHA-256 by path, as far as known.
     """
     learned = (*member.splits.train, *member.splits.val)
+    # Two ways find an image again: its file, also through a symbolic link, and its content, also in a copy.
     paths = {_resolved(record.path) for record in learned}
     contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
     return sum(_resolved(record.path) in paths or hashes.get(record.path) in contents for record in records)

@@ -142,10 +142,12 @@ def prepare_training(
 
 def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tuple[keras.Model, WeightsReport]:
     """Return the recipe's model with the weights of its backbone loaded, everything seeded, and their source."""
+    # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
+    # From the training labels alone, as the scale becomes part of the model.
     scale = value_scale(images.train_labels) if recipe.data.task == "regression" else None
     model = _build(recipe, images.class_names, (image.height, image.width), scale)
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)

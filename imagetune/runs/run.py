@@ -106,6 +106,7 @@ def running(
         run.recorder.end("finished")
         if pages:
             write_pages(folder)
+    # Also for Ctrl-C, which is no Exception: status.json must not say that the run goes on.
     except BaseException as error:
         run.recorder.end(failure_state(error), error)
         if pages:

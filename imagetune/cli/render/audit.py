@@ -16,6 +16,7 @@ from imagetune.data.splits.splits import Splits
 if TYPE_CHECKING:
     from imagetune.commands.data import Fixed
 
+# Groups of a finding, and paths of a group: enough to recognise the problem, and --json lists all.
 _MAX_SHOWN = 5
 _SIDES = ("train", "val", "test")
 

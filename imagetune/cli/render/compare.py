@@ -11,6 +11,7 @@ from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.comparison.document import p_text
 from imagetune.recipe.metrics import METRICS, show_value
 
+# What a screen has room for; --json and --page show all.
 _MAX_CLASSES = 10
 _MAX_PATHS = 5
 
@@ -69,6 +70,7 @@ def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
 def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of the classes whose metric differs between two runs, the smallest p-value first."""
     differing = [found for found in pair["per_class"] if found["difference"]["value"]]
+    # Classes without a p-value come last, in alphabetical order.
     differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
     if not differing:
         return
@@ -158,6 +160,7 @@ def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[
 def _signed(value: float | None, name: str) -> str:
     if value is None:
         return "-"
+    # Adding 0.0 turns -0.0 into 0.0, so that no difference is shown as -0.000.
     return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"
 
 

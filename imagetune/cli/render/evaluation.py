@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
     from imagetune.training.measure.plan import StagePlan
 
+# A requirement sets one of these: a bound of the confidence interval, or the value itself.
 _BOUNDS = ("lower_bound", "upper_bound", "value")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imagetune.training.measure.forecast import Advice, StageForecast
     from imagetune.training.measure.timing import StageTimes
 
+# Wide enough for the table of times; the lines below it are wrapped to the same width, in files, too.
 WIDTH = 100
 _MAX_NAME = 44
 

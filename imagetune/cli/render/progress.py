@@ -42,6 +42,7 @@ class Screen:
     def say(self, topic: str, text: str, /) -> None:
         """Print a message above the progress bar."""
         width = self.console.width if self.console.is_terminal else None
+        # rich would break paths, and would take brackets in them for markup.
         self.console.print(in_width(labelled(topic, text), width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:

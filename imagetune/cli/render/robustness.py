@@ -9,6 +9,7 @@ from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 from imagetune.core.messages import Say
 
+# A test of all corruptions takes minutes: ten messages show that it goes on.
 _TENTHS = 10
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from imagetune.search.records.trial import TrialResult
     from imagetune.search.session import Search
 
+# Rows of the table that fit on a screen; search.csv has all trials.
 _MAX_TRIALS = 20
+# Failures often differ in a size or a step alone, such as that of a full memory.
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from imagetune.search.records.progress import ProgressReader
     from imagetune.search.records.trial import Trial, TrialResult
 
+# Reading the progress of all trials touches files, so that it is not done at every tick.
 _UPDATE_SECONDS = 0.5
 _BEST_ROWS = 5
 # Blank lines around the trials, and the line of the cursor.

@@ -10,6 +10,7 @@ from textwrap import wrap
 from imagetune.cli.render.tables import GAP, row_line
 
 _WORDS = re.compile(r"[._\s]+")
+# On a narrower screen lines are cut by the terminal instead of holding a word each.
 _MIN_WIDTH = 20
 
 
