@@ -1,10 +1,11 @@
-"""Whether testing a model takes longer than its forward pass.
+"""Speed of predicting test images, against the bare forward pass of the model.
 
     python -m benchmarks.evaluation [--backbones efficientnet_lite0 mobilenet_v3_small] [--images 512] [--rounds 5]
 
 A round is all images once. The forward pass has its batches in memory, ready; imagetune predicts the JPEGs of
 640 x 480 as every evaluation does, from the files to the predictions with their labels, while later batches are loaded.
-On the CPU both want the same cores, so loading can't be hidden whole: what it takes is told beside, and what is left.
+On the CPU both want the same cores, so loading can't be hidden whole: its time is
+shown beside, with the rest that is left.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ import keras
 import numpy as np
 
 from benchmarks.sets import write_jpegs
-from benchmarks.side_by_side import Comparison, machine_line, markdown_table, measure_in_turn, save_json, timed, told
+from benchmarks.side_by_side import (
+    Comparison,
+    machine_line,
+    markdown_table,
+    measure_in_turn,
+    save_json,
+    show,
+    timed,
+)
 from imagetune.core.processes import usable_cores
 from imagetune.data.loading.decode import load_image
 from imagetune.data.loading.image_cache import ImageCaches
@@ -46,7 +55,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
     parser.add_argument("--batch", type=int, default=32, help="images a forward pass")
     parser.add_argument("--rounds", type=int, default=5, help="the median is shown")
-    parser.add_argument("--json", type=Path, help="also write every metric to this file")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     arguments = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -56,15 +65,15 @@ def main() -> None:
         print(f"{len(records)} JPEGs of 640 x 480 to {arguments.size} x {arguments.size}, batches of {arguments.batch}")
         print(f"{machine_line()}\n")
         for backbone in arguments.backbones:
-            recipe = recipe_of(backbone, folder, arguments.size, arguments.batch)
+            recipe = build_recipe(backbone, folder, arguments.size, arguments.batch)
             comparison = compare(recipe, records, arguments.rounds)
             print(f"{backbone}\n\n{markdown_table(comparison, base=FORWARD)}\n")
-            print(f"{explained(comparison, recipe, records)}\n", flush=True)
+            print(f"{explain_ratio(comparison, recipe, records)}\n", flush=True)
             results[backbone] = comparison.as_json(FORWARD)
     save_json(arguments.json, {"backbones": results})
 
 
-def recipe_of(backbone: str, source: str, size: int, batch: int) -> Recipe:
+def build_recipe(backbone: str, source: str, size: int, batch: int) -> Recipe:
     """Return a recipe whose model is tested."""
     return Recipe.model_validate(
         {
@@ -81,7 +90,7 @@ def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Compariso
     image = recipe.data.image
     keras.utils.set_random_seed(recipe.seed)
     model = build_model(recipe.model, num_classes=len(names), image_size=(image.height, image.width))
-    ready = in_memory(recipe, records, names)
+    ready = decode_batches(recipe, records, names)
 
     def forward() -> None:
         for images in ready:
@@ -101,7 +110,7 @@ def compare(recipe: Recipe, records: Sequence[Record], rounds: int) -> Compariso
     return measure_in_turn(rates, rounds=rounds, warmups=1, unit="images/s", lower_is_better=False)
 
 
-def in_memory(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -> list[np.ndarray]:
+def decode_batches(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -> list[np.ndarray]:
     """Return every batch, decoded."""
     data = recipe.data
     with evaluation_batches(
@@ -115,7 +124,7 @@ def in_memory(recipe: Recipe, records: Sequence[Record], names: Sequence[str]) -
         return [batch.images for batch in batches]
 
 
-def explained(comparison: Comparison, recipe: Recipe, records: Sequence[Record]) -> str:
+def explain_ratio(comparison: Comparison, recipe: Recipe, records: Sequence[Record]) -> str:
     """Say what loading takes of the cores, and what would be left for the forward pass if it took nothing else."""
     data = recipe.data
     load_image(records[0].path, data.image, max_pixels=data.max_pixels)
@@ -124,7 +133,7 @@ def explained(comparison: Comparison, recipe: Recipe, records: Sequence[Record])
     most = forward / (forward + loading)
     found = comparison.ratio(OURS, FORWARD)
     return (
-        f"Loading takes {told(1e3 * loading)} ms an image of all cores, the forward pass {told(1e3 * forward)} ms: at "
+        f"Loading takes {show(1e3 * loading)} ms an image of all cores, the forward pass {show(1e3 * forward)} ms: at "
         f"most {most:.3f} of its rate is left where they share them; measured {found}."
     )
 

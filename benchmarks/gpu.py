@@ -1,11 +1,11 @@
-"""Does the pipeline keep a GPU busy? JAX, bfloat16, a batch that fills the card.
+"""Training speed on a GPU against the bare training step: JAX, bfloat16, a batch that fills the card.
 
     KERAS_BACKEND=jax python -m benchmarks.gpu [--backbones resnet50 convnext_tiny] [--trace FOLDER] [--timm PYTHON]
     KERAS_BACKEND=jax python -m benchmarks.gpu --tiny      # does it work? on any machine
 
 Images a second of `imagetune fit` from decoded images, against the same step on one batch that lies on the card
-already. Bar: 0.9. `--timm` takes the Python of an environment with torch and timm, and compares with those on the same
-images. `--trace` records an epoch with jax.profiler and says where its time went; TensorBoard shows the whole.
+already. Required: 0.9. `--timm` takes the Python of an environment with torch and timm, and compares with those on the
+same images. `--trace` records an epoch with jax.profiler and prints where its time went; TensorBoard shows the whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.side_by_side import (
     measure_in_turn,
     run_process,
     save_json,
-    told,
+    show,
 )
 from imagetune.cli.quiet import quiet_start
 from imagetune.core.messages import say_nothing
@@ -40,14 +40,14 @@ from imagetune.recipe.schema import Recipe
 if TYPE_CHECKING:
     from imagetune.runs.prepare import Data
 
-BAR = 0.9
+REQUIRED_RATIO = 0.9
 ON_CARD = "step on the card"
 OURS = "imagetune"
 TIMM = "timm, its loader"
 TIMM_STEP = "timm, step on the card"
 LARGEST_BATCH = 4096
 # A batch twice as large has to be this much faster to be worth its memory.
-WORTH = 1.03
+MIN_SPEEDUP = 1.03
 P = ParamSpec("P")
 T = TypeVar("T")
 TINY = {"images": 32, "size": 32, "batch": 8, "epochs": 2, "rounds": 1, "backbones": ["resnet50"]}
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parse_arguments()
     with quiet_start():
         from benchmarks import rates
-    device = in_process(device_name)
+    device = run_in_process(get_device_name)
     print(f"{device}; {machine_line()}", flush=True)
     results: dict[str, Any] = {"device": device}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def main() -> None:
         source = rates.write_images(Path(folder) / "images", arguments.images)
         for backbone in arguments.backbones:
             results[backbone] = measure(backbone, arguments, source, Path(folder))
-    print(f"The bar is {BAR} of the step on the card.")
+    print(f"Required: {REQUIRED_RATIO} of the step on the card.")
     save_json(arguments.json, {"command": sys.argv[1:], "results": results})
 
 
@@ -76,14 +76,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "convnext_tiny"])
     parser.add_argument("--images", type=int, default=8192, help="JPEGs of 640 x 480 to generate")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch", type=int, help="images a step; by default what the card does best")
-    parser.add_argument("--epochs", type=int, default=4, help="of each measurement, of which the first doesn't count")
+    parser.add_argument("--batch", type=int, help="images a step; by default the fastest one")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of each measurement; the first doesn't count")
     parser.add_argument("--augmentation", default="light", help="a preset")
     parser.add_argument("--cache", default="auto", help="data.cache of the recipe")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timm", metavar="PYTHON", help="the Python of an environment with torch and timm")
     parser.add_argument("--trace", type=Path, metavar="FOLDER", help="record an epoch of each backbone there")
-    parser.add_argument("--json", type=Path, help="write the metrics here, too")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     parser.add_argument("--tiny", action="store_true", help=f"only to see whether it works: {TINY}")
     if parser.parse_known_args()[0].tiny:
         parser.set_defaults(**TINY)
@@ -91,20 +91,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(backbone: str, arguments: argparse.Namespace, source: Path, work: Path) -> dict[str, Any]:
-    """Measure one backbone on all sides, print its table, and return what goes into the JSON."""
+    """Measure one backbone on all sides, print its table, and return its measurements as JSON values."""
     from benchmarks import rates
     from imagetune.runs.prepare import read_data
 
-    batch = arguments.batch or best_batch(backbone, arguments, source)
-    recipe = recipe_for(backbone, batch, arguments, source)
+    batch = arguments.batch or find_fastest_batch(backbone, arguments, source)
+    recipe = build_recipe(backbone, batch, arguments, source)
     data = read_data(recipe, say=say_nothing)
     sides: dict[str, Measure] = {
-        ON_CARD: partial(in_process, rates.bare_rate, recipe, data, one_batch=True),
-        OURS: partial(in_process, rates.our_rate, recipe, data, work),
+        ON_CARD: partial(run_in_process, rates.measure_bare_fit, recipe, data, one_batch=True),
+        OURS: partial(run_in_process, rates.measure_imagetune, recipe, data, work),
     }
     if arguments.timm:
-        sides[TIMM] = partial(timm_rate, arguments, backbone, batch, source)
-        sides[TIMM_STEP] = partial(timm_rate, arguments, backbone, batch, source, "--one-batch")
+        sides[TIMM] = partial(measure_timm, arguments, backbone, batch, source)
+        sides[TIMM_STEP] = partial(measure_timm, arguments, backbone, batch, source, "--one-batch")
     comparison = measure_in_turn(sides, rounds=arguments.rounds, unit="images/s", lower_is_better=False)
     print(
         f"\n{backbone} at {arguments.size} pixels, batches of {batch}, bfloat16, augmentation {arguments.augmentation}:"
@@ -112,17 +112,17 @@ def measure(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
     print(f"\n{markdown_table(comparison, base=ON_CARD)}\n", flush=True)
     found = {"batch": batch, **comparison.as_json(ON_CARD)}
     if arguments.trace:
-        found["trace"] = in_process(traced_epoch, recipe, data, work, arguments.trace / backbone)
+        found["trace"] = run_in_process(trace_epoch, recipe, data, work, arguments.trace / backbone)
         for lane, shares in found["trace"].items():
             print(f"- {lane}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     return found
 
 
-def recipe_for(backbone: str, batch: int, arguments: argparse.Namespace, source: Path) -> Recipe:
+def build_recipe(backbone: str, batch: int, arguments: argparse.Namespace, source: Path) -> Recipe:
     """Return the recipe of a measurement."""
     from benchmarks import rates
 
-    return rates.training_recipe(
+    return rates.build_recipe(
         source,
         backbone=backbone,
         size=arguments.size,
@@ -134,19 +134,19 @@ def recipe_for(backbone: str, batch: int, arguments: argparse.Namespace, source:
     )
 
 
-def best_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> int:
-    """Double the batch as long as the step on the card gets faster, or until its memory is full."""
+def find_fastest_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> int:
+    """Return the fastest batch size: it is doubled until the step gets no faster, or the memory is full."""
     from imagetune.runs.prepare import read_data
 
     best, batch, rate = 0, 32, 0.0
     while batch <= min(LARGEST_BATCH, arguments.images // 2):
-        recipe = recipe_for(backbone, batch, arguments, source)
-        found = in_process(rate_where_it_fits, recipe, read_data(recipe, say=say_nothing))
+        recipe = build_recipe(backbone, batch, arguments, source)
+        found = run_in_process(measure_if_it_fits, recipe, read_data(recipe, say=say_nothing))
         if found is None:
             print(f"  batch {batch}: the card's memory is full", file=sys.stderr)
             break
-        print(f"  batch {batch}: {told(found)} images/s", file=sys.stderr)
-        if found < rate * WORTH:
+        print(f"  batch {batch}: {show(found)} images/s", file=sys.stderr)
+        if found < rate * MIN_SPEEDUP:
             break
         best, batch, rate = batch, batch * 2, found
     if not best:
@@ -154,13 +154,13 @@ def best_batch(backbone: str, arguments: argparse.Namespace, source: Path) -> in
     return best
 
 
-def in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do some work in a process of its own: JAX gives the card's memory back only when its process ends."""
+def run_in_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of work in a process of its own: JAX frees the card's memory only when its process ends."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *args, **kwargs).result()
 
 
-def device_name() -> str:
+def get_device_name() -> str:
     """Return the device's name and kind."""
     import jax
 
@@ -168,30 +168,30 @@ def device_name() -> str:
     return f"{device.device_kind} ({device.platform})"
 
 
-def rate_where_it_fits(recipe: Recipe, data: Data) -> float | None:
+def measure_if_it_fits(recipe: Recipe, data: Data) -> float | None:
     """Return the images a second of the step on the card, or None where its memory is too small."""
     import jax
 
     from benchmarks import rates
 
     try:
-        return rates.bare_rate(recipe, data, one_batch=True)
+        return rates.measure_bare_fit(recipe, data, one_batch=True)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
             return None
         raise
 
 
-def traced_epoch(recipe: Recipe, data: Data, work: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Train once more with an epoch recorded in ``folder``, and return what its time went into."""
+def trace_epoch(recipe: Recipe, data: Data, work: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """Train once more with an epoch recorded in ``folder``, and return the shares of its time by kind of work."""
     from benchmarks import rates
     from benchmarks.traces import EpochTrace, time_by_lane
 
-    rates.our_rate(recipe, data, work, EpochTrace(folder))
+    rates.measure_imagetune(recipe, data, work, EpochTrace(folder))
     return time_by_lane(folder)
 
 
-def timm_rate(arguments: argparse.Namespace, backbone: str, batch: int, source: Path, *flags: str) -> float:
+def measure_timm(arguments: argparse.Namespace, backbone: str, batch: int, source: Path, *flags: str) -> float:
     """Return the images a second that timm reaches on the same images."""
     script = Path(__file__).parent / "peers" / "timm_script.py"
     options = {"backbone": backbone, "size": arguments.size, "batch": batch, "epochs": arguments.epochs}

@@ -1,11 +1,11 @@
-"""What a stage that trains only the head costs: one epoch of the plain script, or all of them?
+"""Time of a stage that trains only the head on cached features, against a plain Keras script.
 
     python -m benchmarks.head_stage [--backbones efficientnet_lite0] [--epochs 10] [--rounds 1]
 
 3,000 generated JPEGs of 640 x 480, 65% of them to train on. `imagetune fit` is a whole process with an empty cache, its
 audit, tracking, test with intervals and report included. The plain script is `peers/keras_guide.py` with the same
-images, size, head, epochs and batch, and no more than its own final test. Bar: at least 0.7 x epochs times faster. A
-second run of imagetune finds what the first has kept.
+images, size, head, epochs and batch, and no more than its own final test. Required: at least 0.7 x epochs times faster.
+A second run of imagetune finds the features that the first has kept.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from benchmarks.side_by_side import (
     measure_in_turn,
     run_process,
     save_json,
-    told,
+    show,
 )
 
-BAR = 0.7
+REQUIRED_SPEEDUP = 0.7
 CLASSES = 10
 SHARES = {"train": 0.65, "val": 0.15, "test": 0.2}
 PLAIN, OURS, AGAIN, UNCACHED = "plain script", "imagetune", "imagetune again", "imagetune, train.cache=off"
@@ -46,10 +46,10 @@ class Contest:
 
     Attributes:
         arguments: The command line.
-        backbone: What both train on.
-        epochs: How long both train.
-        work: Images in ``images``, and what runs leave behind.
-        accuracies: Share of right test predictions of each side's last run.
+        backbone: The backbone of both sides.
+        epochs: The epochs of both sides.
+        work: Images in ``images``, and the files of runs.
+        accuracies: Test accuracy of each side's last run.
     """
 
     arguments: argparse.Namespace
@@ -79,9 +79,9 @@ class Contest:
         if self.arguments.plain_cache:
             command.append("--cache")
         finished = run_process(command)
-        told_by_it = json.loads(finished.output.splitlines()[-1])
-        self.accuracies[PLAIN] = told_by_it["test_accuracy"]
-        return finished.seconds + (self.epochs - run) * float(told_by_it["phases"][0]["later_epoch_seconds"])
+        printed = json.loads(finished.output.splitlines()[-1])
+        self.accuracies[PLAIN] = printed["test_accuracy"]
+        return finished.seconds + (self.epochs - run) * float(printed["phases"][0]["later_epoch_seconds"])
 
     def ours(self, side: str, *overrides: str) -> float:
         """Return the seconds of `imagetune fit`."""
@@ -155,7 +155,7 @@ def parse_arguments() -> argparse.Namespace:
                         "count the rest as long as its later epochs; the table says so")  # fmt: skip
     parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded images in memory")
     parser.add_argument("--uncached", action="store_true", help="also imagetune without kept features")
-    parser.add_argument("--json", type=Path, help="write the metrics here, too")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     return parser.parse_args()
 
 
@@ -166,11 +166,11 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def page(contest: Contest, comparison: Comparison) -> str:
-    """Return a table with a line on the bar and one on what each side has learned."""
-    ratio, bar = comparison.ratio(OURS, PLAIN), BAR * contest.epochs
+    """Return a table with a line on the required speed-up and one with the test accuracies."""
+    ratio, required = comparison.ratio(OURS, PLAIN), REQUIRED_SPEEDUP * contest.epochs
     lines = [f"{contest.backbone}, {contest.epochs} epochs:\n", markdown_table(comparison, base=PLAIN), ""]
-    lines.append(f"{OURS}: {ratio} times faster; the bar is 0.7 x {contest.epochs} = {told(bar)}, "
-                 f"of which this is {told(ratio.median / bar)}.")  # fmt: skip
+    lines.append(f"{OURS}: {ratio} times faster; required are 0.7 x {contest.epochs} = {show(required)}, "
+                 f"of which this is {show(ratio.median / required)}.")  # fmt: skip
     longest = contest.arguments.longest_plain
     if longest and longest < contest.epochs:
         lines.append(f"The plain script ran for {longest} epochs; the rest is counted from its later epochs.")

@@ -1,10 +1,10 @@
-"""Which oracle finds better settings in the same number of trials, on a recorded surface of real trainings?
+"""Comparison of search oracles at equal numbers of trials, on a recorded surface of real trainings.
 
     python -m benchmarks.oracles [--seeds 20] [--first-seed 0] [--trials 10 20 30] [--stock]
 
 The surface is that of record_surface.py: a lookup in the place of a training. Every oracle proposes one trial at a time
-with imagetune's own settings; hyperband isn't among them, as a surface of finished trainings has no epochs. Bar:
-bayesian's median best is better than that of random. `--stock` adds KerasTuner's own Bayesian oracle, as it comes.
+with imagetune's own settings; hyperband isn't among them, as a surface of finished trainings has no epochs. Required: a
+better median best of bayesian than of random. `--stock` adds KerasTuner's own Bayesian oracle, as it comes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Run = Callable[[Surface, int, int], list[float]]
 
 @dataclass(frozen=True)
 class Found:
-    """What one oracle has found.
+    """The results of one oracle.
 
     Attributes:
-        best: Best metric so far, (seeds, trials).
+        best: Best metric so far, (seeds, trials) float64.
         seconds: Mean processor time of a trial, the lookup included.
     """
 
@@ -45,12 +45,12 @@ class Found:
 
     @property
     def median(self) -> NDArray[np.float64]:
-        """Over the seeds, (trials)."""
+        """The median over the seeds of the best metric so far, (trials) float64."""
         return np.asarray(np.median(self.best, axis=0))
 
 
-def proposed(algorithm: str) -> Run:
-    """Return what searches a surface with one of imagetune's oracles."""
+def build_search(algorithm: str) -> Run:
+    """Return a function that searches a surface with one of imagetune's oracles."""
 
     def run(surface: Surface, trials: int, seed: int) -> list[float]:
         config = SearchConfig.model_validate({"algorithm": algorithm, "trials": trials, "objective": surface.metric})
@@ -64,7 +64,7 @@ def proposed(algorithm: str) -> Run:
     return run
 
 
-def stock_bayesian(surface: Surface, trials: int, seed: int) -> list[float]:
+def search_with_keras_tuner(surface: Surface, trials: int, seed: int) -> list[float]:
     """Search a surface with KerasTuner's own Bayesian oracle."""
     oracle = keras_tuner.oracles.BayesianOptimizationOracle(
         objective=keras_tuner.Objective("metric", "max" if surface.sign > 0 else "min"),
@@ -84,9 +84,9 @@ def stock_bayesian(surface: Surface, trials: int, seed: int) -> list[float]:
 
 
 ORACLES: dict[str, Run] = {
-    "random": proposed("random"),
-    "bayesian": proposed("bayesian"),
-    "KerasTuner's bayesian": stock_bayesian,
+    "random": build_search("random"),
+    "bayesian": build_search("bayesian"),
+    "KerasTuner's bayesian": search_with_keras_tuner,
 }
 
 
@@ -98,7 +98,7 @@ def measure(run: Run, surface: Surface, *, trials: int, seeds: Sequence[int]) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table for each metric, and return 1 where the bar is missed."""
+    """Measure, print a table for each metric, and return 1 where the requirement is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -118,13 +118,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"median (quartiles) of {options.seeds} seeds\n\n{_table(found, options.trials)}", flush=True)
         better = surface.sign * (found["bayesian"].median - found["random"].median)
         met = met and all(better[count - 1] > 0 for count in options.trials)
-    print(f"\nbar {'met' if met else 'MISSED'}: the median of bayesian is better than that of random everywhere")
+    print(
+        f"\nrequirement {'met' if met else 'MISSED'}: the median of bayesian is better than that of random everywhere"
+    )
     return 0 if met else 1
 
 
 def _table(found: Mapping[str, Found], counts: Sequence[int]) -> str:
     head = ["oracle", *(f"{count} trials" for count in counts), "processor time a trial"]
-    rows = [[name, *(_told(each, count) for count in counts), _time(each)] for name, each in found.items()]
+    rows = [
+        [name, *(_format_quartiles(each, count) for count in counts), _format_time(each)]
+        for name, each in found.items()
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
@@ -132,12 +137,12 @@ def _best_so_far(surface: Surface, metrics: Sequence[float]) -> list[float]:
     return list(surface.sign * np.maximum.accumulate(surface.sign * np.array(metrics)))
 
 
-def _told(found: Found, count: int) -> str:
+def _format_quartiles(found: Found, count: int) -> str:
     low, middle, high = np.quantile(found.best[:, count - 1], [0.25, 0.5, 0.75])
     return f"{middle:.4f} ({low:.4f} to {high:.4f})"
 
 
-def _time(found: Found) -> str:
+def _format_time(found: Found) -> str:
     return f"{1000 * found.seconds:.0f} ms"
 
 

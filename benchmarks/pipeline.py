@@ -1,4 +1,4 @@
-"""How many augmented images a second the pipeline delivers: against its own parts on one core, and against tf.data.
+"""Speed of the loading pipeline in augmented images a second, against its own parts on one core and against tf.data.
 
     python -m benchmarks.pipeline [--rounds 4] [--seconds 2.5] [--size 224] [--sets 640x480 4000x3000] [--json OUT]
 
@@ -26,7 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.sets import write_jpegs
-from benchmarks.side_by_side import Comparison, Spread, machine_line, markdown_table, measure_in_turn, save_json, told
+from benchmarks.side_by_side import (
+    Comparison,
+    Spread,
+    machine_line,
+    markdown_table,
+    measure_in_turn,
+    save_json,
+    show,
+)
 from imagetune.core.processes import usable_cores
 from imagetune.data.loading.augmentation import PRESETS, build_augmenter
 from imagetune.data.loading.decode import load_image
@@ -42,7 +50,7 @@ ENDLESS = 10**6
 EPOCHS = 10
 COUNTS = {"640x480": 1000, "4000x3000": 60}
 BATCHES = {"640x480": 32, "4000x3000": 8}
-BARS = {"640x480": 4.0, "4000x3000": 10.0}
+REQUIRED_RATIOS = {"640x480": 4.0, "4000x3000": 10.0}
 START_AHEAD_SECONDS = 8.0
 
 DECODE, AUGMENT, PEER = "kernel, one core: decode and augment", "kernel, one core: augment", "tf.data, albumentations"
@@ -72,7 +80,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
     parser.add_argument("--augmentation", default="medium", help="a preset of plain transforms")
     parser.add_argument("--sets", nargs="+", choices=COUNTS, default=list(COUNTS), help="size of the JPEGs")
-    parser.add_argument("--json", type=Path, help="where the metrics go, too")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     arguments = parser.parse_args()
     image = ImageSettings(height=arguments.size, width=arguments.size)
     found: dict[str, Any] = {}
@@ -84,37 +92,40 @@ def main() -> None:
             records = write_jpegs(images, classes=CLASSES, count=COUNTS[name], size=(height, width))
             work = Work(tuple(records), image, arguments.augmentation, BATCHES[name], arguments.seconds)
             comparison = measure_in_turn(
-                sides_of(work, Path(folder, "cache")), rounds=arguments.rounds, unit="images/s", lower_is_better=False
+                build_sides(work, Path(folder, "cache")),
+                rounds=arguments.rounds,
+                unit="images/s",
+                lower_is_better=False,
             )
             size = f"{arguments.size} x {arguments.size}, augmentation {arguments.augmentation}"
             print(f"## {COUNTS[name]} JPEGs of {name} to {size}\n\n{markdown_table(comparison, base=PEER)}\n")
-            print(bars_table(comparison, BARS[name]))
+            print(ratio_table(comparison, REQUIRED_RATIOS[name]))
             found[name] = comparison.as_json(PEER)
             if name == "640x480":
                 print(f"\n{start_table(work, arguments.rounds)}")
     save_json(arguments.json, found)
 
 
-def sides_of(work: Work, cache_root: Path) -> dict[str, Callable[[], float]]:
+def build_sides(work: Work, cache_root: Path) -> dict[str, Callable[[], float]]:
     """Return what is measured, each by its name."""
-    cache = filled_cache(work, cache_root)
+    cache = fill_cache(work, cache_root)
     sides: dict[str, Callable[[], float]] = {
         DECODE: partial(kernel, work),
         AUGMENT: partial(augment_kernel, work),
     }
     for workers in (0, usable_cores()):
-        sides[first_side(workers)] = partial(pipeline, work, workers, None)
-        sides[later_side(workers)] = partial(pipeline, work, workers, cache)
+        sides[name_first_epoch(workers)] = partial(pipeline, work, workers, None)
+        sides[name_later_epochs(workers)] = partial(pipeline, work, workers, cache)
     sides[PEER] = partial(peer, work)
     return sides
 
 
-def first_side(workers: int) -> str:
+def name_first_epoch(workers: int) -> str:
     """Return the name of the pipeline's first epoch."""
     return f"first epoch, {_feeders(workers)}"
 
 
-def later_side(workers: int) -> str:
+def name_later_epochs(workers: int) -> str:
     """Return the name of the pipeline's later epochs."""
     return f"later epochs, {_feeders(workers)}"
 
@@ -123,7 +134,7 @@ def _feeders(workers: int) -> str:
     return f"{workers} processes" if workers else "threads"
 
 
-def filled_cache(work: Work, root: Path) -> ImageCache:
+def fill_cache(work: Work, root: Path) -> ImageCache:
     """Return a cache on disk that holds all images."""
     size = (work.image.height, work.image.width)
     config = DataConfig.model_validate({"source": "generated", "image_size": size, "cache": "disk"})
@@ -246,31 +257,31 @@ def rate(counts: Iterable[int], seconds: float) -> float:
     return done / (time.perf_counter() - started)
 
 
-def bars_table(comparison: Comparison, peer_bar: float) -> str:
-    """Return the ratios that issue 4 sets bars for, of the better kind of feeders."""
+def ratio_table(comparison: Comparison, required_peer: float) -> str:
+    """Return the ratios with their required values, of the faster of threads and processes."""
     cores = usable_cores()
-    feeders = max((0, cores), key=lambda workers: comparison.spread(later_side(workers)).median)
-    fast = max((0, cores), key=lambda workers: comparison.spread(first_side(workers)).median)
+    feeders = max((0, cores), key=lambda workers: comparison.spread(name_later_epochs(workers)).median)
+    fast = max((0, cores), key=lambda workers: comparison.spread(name_first_epoch(workers)).median)
     metrics = comparison.metrics
     overall = [
         EPOCHS / (1 / first + (EPOCHS - 1) / later)
-        for first, later in zip(metrics[first_side(fast)], metrics[later_side(feeders)], strict=True)
+        for first, later in zip(metrics[name_first_epoch(fast)], metrics[name_later_epochs(feeders)], strict=True)
     ]
     whole = Comparison({PEER: metrics[PEER], "ours": overall}, comparison.unit, lower_is_better=False)
     lines = [
-        ("first epoch of kernel x cores", comparison.ratio(first_side(fast), DECODE), cores, 0.9),
-        ("later epochs of augmenting x cores", comparison.ratio(later_side(feeders), AUGMENT), cores, 0.9),
-        ("first epoch of tf.data", comparison.ratio(first_side(fast), PEER), 1, None),
-        ("later epochs of tf.data", comparison.ratio(later_side(feeders), PEER), 1, None),
-        (f"{EPOCHS} epochs of tf.data", whole.ratio("ours", PEER), 1, peer_bar),
+        ("first epoch of kernel x cores", comparison.ratio(name_first_epoch(fast), DECODE), cores, 0.9),
+        ("later epochs of augmenting x cores", comparison.ratio(name_later_epochs(feeders), AUGMENT), cores, 0.9),
+        ("first epoch of tf.data", comparison.ratio(name_first_epoch(fast), PEER), 1, None),
+        ("later epochs of tf.data", comparison.ratio(name_later_epochs(feeders), PEER), 1, None),
+        (f"{EPOCHS} epochs of tf.data", whole.ratio("ours", PEER), 1, required_peer),
     ]
-    rows = [_bar_row(name, ratio, divisor, bar) for name, ratio, divisor, bar in lines]
-    return "\n".join(["| ratio | median | in each round | bar |", "| --- | ---: | ---: | ---: |", *rows])
+    rows = [_ratio_row(name, ratio, divisor, required) for name, ratio, divisor, required in lines]
+    return "\n".join(["| ratio | median | in each round | required |", "| --- | ---: | ---: | ---: |", *rows])
 
 
-def _bar_row(name: str, ratio: Spread, divisor: int, bar: float | None) -> str:
-    each = f"{told(ratio.least / divisor)} to {told(ratio.most / divisor)}"
-    return f"| {name} | {told(ratio.median / divisor)} | {each} | {'' if bar is None else f'{bar:g}'} |"
+def _ratio_row(name: str, ratio: Spread, divisor: int, required: float | None) -> str:
+    each = f"{show(ratio.least / divisor)} to {show(ratio.most / divisor)}"
+    return f"| {name} | {show(ratio.median / divisor)} | {each} | {'' if required is None else f'{required:g}'} |"
 
 
 def start_table(work: Work, rounds: int) -> str:

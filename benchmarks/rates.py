@@ -1,6 +1,6 @@
-"""Images a second of imagetune's training and of a bare `model.fit`, on the same model; for step.py and gpu.py.
+"""Images a second of training by imagetune and by a bare `model.fit`, on the same model; for step.py and gpu.py.
 
-A rate is that of a whole epoch's training. The first epoch compiles, decodes and fills caches, and doesn't count.
+The time is that of a whole epoch. The first epoch compiles, decodes and fills caches, and doesn't count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from imagetune.training.setup.events import EpochRecord, Listener, SilentListene
 from imagetune.training.setup.stopping import StopRequest
 
 CLASSES = 10
-RATE = 1e-4
+LEARNING_RATE = 1e-4
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -41,7 +41,7 @@ def write_images(folder: Path, count: int) -> Path:
     return folder
 
 
-def training_recipe(
+def build_recipe(
     source: Path,
     *,
     backbone: str,
@@ -70,10 +70,10 @@ def training_recipe(
         "augmentation": augmentation,
         "cache": cache,
         "split": {"val": 0.0, "test": 0.0},
-        # Families of near-duplicates matter to splits only, and there are none.
+        # Near-duplicate groups matter to splits only, and there are none.
         "audit": {"near_duplicates": False},
     }
-    stage = {"name": "all", "unfreeze": "all", "epochs": epochs, "learning_rate": RATE}
+    stage = {"name": "all", "unfreeze": "all", "epochs": epochs, "learning_rate": LEARNING_RATE}
     return Recipe.model_validate(
         {
             "name": "rates",
@@ -85,14 +85,14 @@ def training_recipe(
     )
 
 
-def our_rate(recipe: Recipe, data: Data, work: Path, listener: Listener | None = None) -> float:
+def measure_imagetune(recipe: Recipe, data: Data, work: Path, listener: Listener | None = None) -> float:
     """Return the images a second of imagetune's training: its pipeline, its callback, its files.
 
     Args:
-        recipe: From `training_recipe`.
+        recipe: From `build_recipe`.
         data: Its images, read once for all measurements.
-        work: Where the run folder goes for the time being.
-        listener: Hears of progress.
+        work: The folder for the run folder, which is deleted afterwards.
+        listener: Receives the progress.
     """
     records: list[EpochRecord] = []
     model, _ = build_pretrained(recipe, data.images(recipe), say=say_nothing)
@@ -107,12 +107,12 @@ def our_rate(recipe: Recipe, data: Data, work: Path, listener: Listener | None =
     return statistics.median(record.images_per_second for record in records[1:])
 
 
-def bare_rate(recipe: Recipe, data: Data, *, one_batch: bool = False) -> float:
+def measure_bare_fit(recipe: Recipe, data: Data, *, one_batch: bool = False) -> float:
     """Return the images a second of a bare `fit` of the same model with the same optimizer and compilation.
 
     Args:
-        recipe: From `training_recipe`.
-        data: Its images count; what they show doesn't.
+        recipe: From `build_recipe`.
+        data: Its images, whose number counts; their pixels are random.
         one_batch: Take one batch that is on the device already again and again, instead of shuffling all images in
             memory.
     """
@@ -159,7 +159,7 @@ def _bare_learner(recipe: Recipe, data: Data) -> keras.Model:
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="frozen")
     learner = logits_model(model)
     learner.compile(
-        optimizer=keras.optimizers.AdamW(RATE, weight_decay=recipe.train.optimizer.weight_decay),
+        optimizer=keras.optimizers.AdamW(LEARNING_RATE, weight_decay=recipe.train.optimizer.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # As imagetune decides: on the CPU XLA would make the bare side slower.

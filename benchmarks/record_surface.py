@@ -1,4 +1,4 @@
-"""Records a surface for oracles.py: the validation metrics of a grid of real trainings, as a table.
+"""Recording of a surface for oracles.py: the validation metrics of a grid of real trainings, as a table.
 
     python -m benchmarks.record_surface [--out benchmarks/surfaces/linear_probe.csv] [--seed 0] [--epochs 10]
 

@@ -1,16 +1,16 @@
-"""Whether time and memory grow gently: a million rows, many epochs, many trials, many images.
+"""Growth of time and memory: a million rows, many epochs, many trials, many images.
 
     python -m benchmarks.scale [--rows 1000000] [--epochs 200] [--trials 100] [--records 100000] [--out METRICS.json]
 
 Each part is left out with 0. Every measurement is a process of its own.
 
 - Rows: a CSV of path and label with 1,000 classes; `read_catalog`, `split_catalog` and the positions of the labels. The
-  images aren't there: the audit between catalog and split is given facts made from the paths, whose making is not in
-  the seconds but whose memory is in the peak.
+  images aren't there: the audit between catalog and split is given image statistics made from the paths; the seconds
+  leave their making out, the peak memory includes them.
 - Epochs: `imagetune fit` of a head on 48 images of 32 pixels, watched from outside: the memory of the process and its
   workers after epoch 10 and after the last one, with the caches and without.
-- Trials: `imagetune search` over the rate of a head, one epoch a trial: the memory of its main process after trial 5
-  and after the last one. Trials' own processes end with them.
+- Trials: `imagetune search` over the learning rate of a head, one epoch a trial: the memory of its main process after
+  trial 5 and after the last one. Trials' own processes end with them.
 - Images: batches of 64-pixel images from 1,000 files, listed once and listed so often that there are 100,000
   records. Both deliver equally many batches; the seconds until the first one are apart.
 """
@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.side_by_side import machine_line, run_process, save_json, told
+from benchmarks.side_by_side import machine_line, run_process, save_json, show
 from imagetune.data.audit.audit import Audit, ImageFacts
 from imagetune.data.sources.read import read_catalog
 from imagetune.data.sources.records import Record
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the images part")
-    parser.add_argument("--out", type=Path, help="also write every metric as JSON")
+    parser.add_argument("--out", type=Path, help="also write the measurements to this file")
     parser.add_argument("--part", choices=("rows", "records"), help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -158,11 +158,11 @@ def measure_rows(place: Path, count: int) -> RowsMetrics:
     catalog = read_catalog(config)
     catalog_seconds = time.perf_counter() - began
     digests = (hashlib.sha256(record.path.encode()).hexdigest() for record in catalog.records)
-    facts = tuple(
+    statistics = tuple(
         ImageFacts(record.path, digest, 1, 1, 1, None, None)
         for record, digest in zip(catalog.records, digests, strict=True)
     )
-    audit = Audit(facts, (), tuple(range(len(facts))))
+    audit = Audit(statistics, (), tuple(range(len(statistics))))
     began = time.perf_counter()
     splits = split_catalog(catalog, audit, config, seed=7)
     split_seconds = time.perf_counter() - began
@@ -280,8 +280,8 @@ def rows_table(rows: RowsMetrics) -> str:
         [
             "| rows | catalog, s | split, s | label map, s | together, s | peak memory, MiB | at the start, MiB |",
             "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-            f"| {rows.rows:,} | {told(rows.catalog_seconds)} | {told(rows.split_seconds)} | "
-            f"{told(rows.labels_seconds)} | {told(total)} | {told(rows.peak_mib)} | {told(rows.start_mib)} |",
+            f"| {rows.rows:,} | {show(rows.catalog_seconds)} | {show(rows.split_seconds)} | "
+            f"{show(rows.labels_seconds)} | {show(total)} | {show(rows.peak_mib)} | {show(rows.start_mib)} |",
         ]
     )
 
@@ -294,8 +294,15 @@ def growth_table(growths: list[GrowthMetrics]) -> str:
     ]
     for one in growths:
         slope = (one.last_mib - one.first_mib) / max(one.last - one.first, 1)
-        cells = [one.name, one.first, told(one.first_mib), one.last, told(one.last_mib), f"{slope:+.2f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} | {told(one.seconds)} |")
+        cells = [
+            one.name,
+            one.first,
+            show(one.first_mib),
+            one.last,
+            show(one.last_mib),
+            f"{slope:+.2f}",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} | {show(one.seconds)} |")
     return "\n".join(lines)
 
 
@@ -305,7 +312,7 @@ def records_table(found: list[RecordsMetrics]) -> str:
     for count in dict.fromkeys(one.records for one in found):
         rates = [one.rate for one in found if one.records == count]
         first = min(one.first_seconds for one in found if one.records == count)
-        lines.append(f"| {count:,} | {told(max(rates))} | {', '.join(map(told, rates))} | {told(first)} |")
+        lines.append(f"| {count:,} | {show(max(rates))} | {', '.join(map(show, rates))} | {show(first)} |")
     return "\n".join(lines)
 
 
@@ -322,8 +329,8 @@ def _lines(path: Path) -> int:
 
 def _memory_mib(pid: int, *, alone: bool) -> float:
     process = psutil.Process(pid)
-    family = [process] if alone else [process, *process.children(recursive=True)]
-    return float(sum(one.memory_info().rss for one in family) / MIB)
+    processes = [process] if alone else [process, *process.children(recursive=True)]
+    return float(sum(one.memory_info().rss for one in processes) / MIB)
 
 
 def _peak_mib() -> float:

@@ -1,11 +1,11 @@
-"""What a search over a head costs: many trials, or one run of the plain script?
+"""Time of a search over the settings of a head, against one run of a plain Keras script.
 
     python -m benchmarks.search [--trials 24] [--epochs 10] [--rounds 1] [--parallel auto]
 
 3,000 generated JPEGs of 640 x 480, 65% of them to train on, as in `benchmarks.head_stage`. `imagetune search` is a
-whole process with an empty cache: the check of the images, trials with a rate, a dropout, a weight decay and a batch
-size each, the finalists with two more seeds, the refit, its test with intervals and the report. Every trial may train
-as many epochs as the plain script, `peers/keras_guide.py`, trains once. Bar: no slower than that script.
+whole process with an empty cache: the audit of the images, trials over learning rate, dropout, weight decay and batch
+size, the finalists with two more seeds, the refit, its test with intervals and the report. Every trial may train
+as many epochs as the plain script, `peers/keras_guide.py`, trains once. Required: no slower than that script.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.side_by_side import (
     measure_in_turn,
     run_process,
     save_json,
-    told,
+    show,
 )
 
 OURS = "imagetune search"
@@ -49,8 +49,8 @@ class Search:
 
     Attributes:
         arguments: The command line.
-        work: Images in ``images``, and what runs leave behind.
-        rows: Of search.csv, of the last run.
+        work: Images in ``images``, and the files of runs.
+        rows: The rows of search.csv of the last run.
     """
 
     arguments: argparse.Namespace
@@ -102,7 +102,7 @@ class Search:
         }
 
     def as_json(self) -> list[dict[str, str]]:
-        """Return what each trial took."""
+        """Return the time and the epochs of each trial as JSON values."""
         names = ("trial", "phase", "status", "objective", "seconds", "epochs", "place")
         return [{name: row[name] for name in names} for row in self.rows]
 
@@ -129,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10, help="of the plain script, and at most of each trial")
     parser.add_argument("--algorithm", default="bayesian", choices=["random", "bayesian", "hyperband"])
     parser.add_argument("--early-stop", default="median", choices=["median", "none"])
-    parser.add_argument("--parallel", default="auto", type=_count, help="trials at a time, or auto")
+    parser.add_argument("--parallel", default="auto", type=_parse_count, help="trials at a time, or auto")
     parser.add_argument("--images", type=int, default=3000, help="to generate, of all splits together")
     parser.add_argument("--size", type=int, default=224, help="side of the model's input in pixels")
     parser.add_argument("--batch", type=int, default=32, help="images a step of the plain script")
@@ -137,29 +137,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--longest-plain", type=int, help="run the plain script for no more epochs than this, and "
                         "count the rest as long as its later epochs; the table says so")  # fmt: skip
     parser.add_argument("--plain-cache", action="store_true", help="the plain script keeps decoded images in memory")
-    parser.add_argument("--json", type=Path, help="write the metrics here, too")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     return parser.parse_args()
 
 
 def page(search: Search, comparison: Comparison) -> str:
-    """Return a table, a line on the bar, and where the time of the search went."""
+    """Return a table, a line on the requirement, and the time of the trials."""
     arguments, ratio = search.arguments, comparison.ratio(OURS, PLAIN)
     lines = [markdown_table(comparison, base=PLAIN), ""]
-    lines.append(f"{OURS}: {told(1 / ratio.median)} of the time of the plain script; the bar is 1, "
-                 f"{'kept' if ratio.median >= 1 else 'missed'}.")  # fmt: skip
+    lines.append(f"{OURS}: {show(1 / ratio.median)} of the time of the plain script; required is 1, "
+                 f"{'met' if ratio.median >= 1 else 'missed'}.")  # fmt: skip
     longest = arguments.longest_plain
     if longest and longest < arguments.epochs:
         lines.append(f"The plain script ran for {longest} epochs; the rest is counted from its later epochs.")
     ended = Counter(row["status"] for row in search.rows)
     seconds = [float(row["seconds"]) for row in search.rows if row["status"] != "repeated"]
     lines.append(f"Trials: {', '.join(f'{count} {status}' for status, count in ended.items())}; the first took "
-                 f"{told(seconds[0])} s, the others {told(statistics.median(seconds[1:]))} s in the middle "
-                 f"({told(min(seconds[1:]))} to {told(max(seconds[1:]))}), "
-                 f"all together {told(sum(seconds))} s.")  # fmt: skip
+                 f"{show(seconds[0])} s, the others {show(statistics.median(seconds[1:]))} s in the middle "
+                 f"({show(min(seconds[1:]))} to {show(max(seconds[1:]))}), "
+                 f"all together {show(sum(seconds))} s.")  # fmt: skip
     return "\n".join(lines)
 
 
-def _count(text: str) -> int | str:
+def _parse_count(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 

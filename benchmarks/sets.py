@@ -1,4 +1,4 @@
-"""Generated sets of photographs for the benchmarks: smooth, noisy, and different from class to class."""
+"""Generated sets of images for the benchmarks, which resemble photographs and differ from class to class."""
 
 from __future__ import annotations
 

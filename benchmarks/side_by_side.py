@@ -1,4 +1,4 @@
-"""Ways to do the same work, measured in turn for several rounds: what all benchmarks of docs/performance.md share.
+"""Measurements of several ways to do the same work, in turn for several rounds; shared by all benchmarks.
 
 A benchmark gives each way a name and a callable that does the work once and returns its metric:
 
@@ -34,7 +34,7 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several rounds, and how far they lie apart."""
+    """The median of several rounds, with the least and the most."""
 
     median: float
     least: float
@@ -42,16 +42,16 @@ class Spread:
 
     def __str__(self) -> str:
         """Return the three as `2.10 (1.90 to 2.30)`."""
-        return f"{told(self.median)} ({told(self.least)} to {told(self.most)})"
+        return f"{show(self.median)} ({show(self.least)} to {show(self.most)})"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The metrics of each side, a metric a round.
+    """The measurements of each side, one for each round.
 
     Attributes:
-        metrics: By the side's name, as many as there were rounds.
-        unit: Of the metrics.
+        metrics: The measurements by the side's name, as many as there were rounds.
+        unit: The unit of the measurements.
         lower_is_better: True for seconds and bytes, False for images a second.
     """
 
@@ -60,7 +60,7 @@ class Comparison:
     lower_is_better: bool = True
 
     def spread(self, side: str) -> Spread:
-        """Return what a side's rounds come to."""
+        """Return the median, the least and the most of a side's rounds."""
         found = self.metrics[side]
         return Spread(statistics.median(found), min(found), max(found))
 
@@ -75,7 +75,7 @@ class Comparison:
         return Spread(self.spread(better).median / self.spread(worse).median, min(rounds), max(rounds))
 
     def as_json(self, base: str) -> dict[str, Any]:
-        """Return every metric, and the ratios to ``base``."""
+        """Return every measurement, and the ratios to ``base``, as JSON values."""
         ratios = {side: vars(self.ratio(side, base)) for side in self.metrics}
         return {"unit": self.unit, "base": base, "metrics": self.metrics, "times_better": ratios}
 
@@ -96,14 +96,14 @@ def measure_in_turn(
     unit: str = "s",
     lower_is_better: bool = True,
 ) -> Comparison:
-    """Let every side work once a round; every other round goes backwards, so that none is always the first.
+    """Measure every side once a round; every other round goes backwards, so that none is always the first.
 
     Args:
-        sides: By name, what does the work once and returns its metric.
-        rounds: How often each works.
+        sides: For each side a function that does the work once and returns its measurement.
+        rounds: Number of measurements of each side.
         warmups: Rounds before them that don't count.
-        unit: Of the metrics.
-        lower_is_better: What a good metric is.
+        unit: The unit of the measurements.
+        lower_is_better: True for seconds and bytes, False for images a second.
     """
     metrics: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-warmups, rounds):
@@ -112,13 +112,13 @@ def measure_in_turn(
             metric = sides[name]()
             if number < 0:
                 continue
-            print(f"  round {number + 1} of {rounds}: {name}: {told(metric)} {unit}", file=sys.stderr, flush=True)
+            print(f"  round {number + 1} of {rounds}: {name}: {show(metric)} {unit}", file=sys.stderr, flush=True)
             metrics[name].append(metric)
     return Comparison(metrics, unit, lower_is_better)
 
 
 def timed(work: Callable[[], object]) -> Measure:
-    """Return a side that is the seconds that ``work`` takes."""
+    """Return a measure: a function that does some work and returns its seconds."""
 
     def seconds() -> float:
         started = time.perf_counter()
@@ -129,7 +129,7 @@ def timed(work: Callable[[], object]) -> Measure:
 
 
 def timed_process(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Measure:
-    """Return a side that is the seconds of a whole process, start of Python and all."""
+    """Return a measure of the seconds of a whole process, including the start of Python."""
     return lambda: run_process(command, env=env, cwd=cwd).seconds
 
 
@@ -164,8 +164,8 @@ def markdown_table(comparison: Comparison, *, base: str) -> str:
     ]
     for side in comparison.metrics:
         found, ratio = comparison.spread(side), comparison.ratio(side, base)
-        cells = [side, told(found.median), f"{told(found.least)} to {told(found.most)}"]
-        cells += [told(ratio.median), f"{told(ratio.least)} to {told(ratio.most)}"] if side != base else ["", ""]
+        cells = [side, show(found.median), f"{show(found.least)} to {show(found.most)}"]
+        cells += [show(ratio.median), f"{show(ratio.least)} to {show(ratio.most)}"] if side != base else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -190,14 +190,14 @@ def package_versions(packages: Sequence[str] = PACKAGES) -> list[str]:
 
 
 def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Write metrics with the machine that they are from; no path, no file."""
+    """Write measurements with the machine that they are from; nothing without a path."""
     if path is not None:
         document = {"machine": machine_line(), "when": time.strftime("%Y-%m-%d %H:%M"), **content}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def told(metric: float) -> str:
-    """Return a metric with three digits that mean something."""
+def show(metric: float) -> str:
+    """Return a measurement with three significant digits."""
     if abs(metric) >= 100:
         return f"{metric:,.0f}"
     return f"{metric:.3g}" if abs(metric) < 1 else f"{metric:.{1 if abs(metric) >= 10 else 2}f}"

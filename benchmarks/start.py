@@ -1,4 +1,4 @@
-"""How long it takes until something happens: commands, a short fit, the check of the images.
+"""Time of start-up: of commands, of a short fit, and of the audit of the images.
 
     python -m benchmarks.start [--rounds 5] [--images 100] [--audit 10000] [--out METRICS.json]
 
@@ -8,7 +8,7 @@ work with the same images; ours also checks the images, evaluates every split wi
 sends the run to MLflow, once to a store that exists and once to one that it has to make. Nothing is taken from caches
 of earlier rounds, but byte code is, as in an installed package.
 
-The check of the images is measured twice in this process: when nothing is known of them, beside the rate at which
+The audit of the images is measured twice in this process: when nothing is known of them, beside the rate at which
 one core reads, hashes and decodes them times the cores, and again when they have not changed.
 """
 
@@ -33,7 +33,7 @@ from benchmarks.side_by_side import (
     measure_in_turn,
     run_process,
     save_json,
-    told,
+    show,
 )
 from imagetune.core.processes import usable_cores
 from imagetune.data.audit.audit import audit_catalog
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the model's input")
     parser.add_argument("--audit", type=int, default=10_000, help="images of the check; 0 leaves it out")
     parser.add_argument("--audit-height", type=int, default=240, help="rows of these images, which are 4:3")
-    parser.add_argument("--out", type=Path, help="also write every metric as JSON")
+    parser.add_argument("--out", type=Path, help="also write the measurements to this file")
     arguments = parser.parse_args()
     print(machine_line())
     metrics: dict[str, object] = {}
@@ -184,7 +184,7 @@ def audit_table(audits: list[AuditMetrics]) -> str:
     for one in audits:
         rate = one.images / one.seconds
         lines.append(
-            f"| {one.name} | {one.images:,} | {told(one.seconds)} | {told(rate)} | {told(rate / one.kernel_rate)} |"
+            f"| {one.name} | {one.images:,} | {show(one.seconds)} | {show(rate)} | {show(rate / one.kernel_rate)} |"
         )
     return "\n".join(lines)
 

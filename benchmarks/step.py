@@ -1,10 +1,10 @@
-"""What imagetune's training costs beside the step itself, in stages that train the backbone.
+"""Speed of training a backbone against a bare `model.fit`.
 
     python -m benchmarks.step [--backbones efficientnet_lite0 mobilenet_v3_small resnet50] [--size 96] [--rounds 2]
 
 Images a second of an epoch of `imagetune fit` (pipeline, callback, run folder; from the second epoch on, when the
 images are decoded) against a bare `model.fit` with the same model, optimizer, batch size and number of images on
-tensors in memory. Augmenting takes its share of the same cores. Bar: 0.97.
+tensors in memory. Augmenting takes its share of the same cores. Required: 0.97.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.side_by_side import Comparison, Measure, machine_line, markdown_
 from imagetune.cli.quiet import quiet_start
 from imagetune.core.messages import say_nothing
 
-BAR = 0.97
+REQUIRED_RATIO = 0.97
 # An epoch of each takes some seconds: what begins and ends an epoch must not count for more than in a real one.
 IMAGES = {"efficientnet_lite0": 256, "mobilenet_v3_small": 1024, "resnet50": 128}
 BARE = "bare model.fit"
@@ -44,7 +44,7 @@ def main() -> None:
             comparison = compare(backbone, arguments, source, Path(folder))
             print(f"\n{backbone}, {count} images:\n\n{markdown_table(comparison, base=BARE)}\n", flush=True)
             results[backbone] = {"images": count, **comparison.as_json(BARE)}
-    print(f"The bar is {BAR}.")
+    print(f"Required: {REQUIRED_RATIO}.")
     save_json(arguments.json, {"command": sys.argv[1:], "results": results})
 
 
@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="images a step")
     parser.add_argument("--epochs", type=int, default=4, help="of each measurement; at least 2")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the metrics here, too")
+    parser.add_argument("--json", type=Path, help="also write the measurements to this file")
     return parser.parse_args()
 
 
@@ -70,7 +70,7 @@ def compare(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
 
     sides: dict[str, Measure] = {}
     for augmentation in arguments.augmentations:
-        recipe = rates.training_recipe(
+        recipe = rates.build_recipe(
             source,
             backbone=backbone,
             size=arguments.size,
@@ -79,8 +79,8 @@ def compare(backbone: str, arguments: argparse.Namespace, source: Path, work: Pa
             augmentation=augmentation,
         )
         data = read_data(recipe, say=say_nothing)
-        sides.setdefault(BARE, partial(rates.bare_rate, recipe, data))
-        sides[f"imagetune, augmentation {augmentation}"] = partial(rates.our_rate, recipe, data, work)
+        sides.setdefault(BARE, partial(rates.measure_bare_fit, recipe, data))
+        sides[f"imagetune, augmentation {augmentation}"] = partial(rates.measure_imagetune, recipe, data, work)
     return measure_in_turn(sides, rounds=arguments.rounds, unit="images/s", lower_is_better=False)
 
 

@@ -1,4 +1,4 @@
-"""A recorded surface: validation metrics of real trainings on a grid, interpolated between its points."""
+"""A recorded surface: validation metrics of real trainings on a grid of settings, interpolated between its points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An epoch of a training recorded by jax.profiler, and where its time went."""
+"""Profile of one epoch of a training, recorded by jax.profiler, as shares of time by kind of work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EpochTrace(SilentListener):
 
 
 def time_by_lane(folder: Path) -> dict[str, dict[str, float]]:
-    """Return what each stream of the device, or each busy thread without one, did with the recorded time.
+    """Return the shares of time by kind of work, for each stream of the device or, without one, for busy threads.
 
     Args:
         folder: What `EpochTrace` wrote.

@@ -1,4 +1,4 @@
-"""Fine-tune image models from one recipe: tested honestly, tracked, ready to use.
+"""imagetune: fine-tune image models from one recipe file, with an honest test, tracking in MLflow and a report.
 
 >>> import imagetune
 >>> run = imagetune.fit("quickstart.yaml")  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""`python -m imagetune`."""
+"""The entry point of `python -m imagetune`."""
 
 from imagetune.cli.main import main
 

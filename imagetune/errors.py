@@ -1,4 +1,4 @@
-"""Every mistake that a user can meet, and the exit code of each.
+"""The tree of exceptions that users can meet, each with the exit code of the command line.
 
     ImagetuneError                70  (a bug of ours when raised bare)
     |-- RecipeError                2  the recipe says something impossible
@@ -10,12 +10,12 @@
     |-- CheckpointError            6  checkpoints, resuming, a run folder in use
     |-- TrackingError              7  tracking is required and can't be reached
     |-- SearchError                8  a search without one good trial
-    |-- ModelFileError             9  a model file that is corrupted, foreign or hostile
-    |-- GateError                 10  a test metric under the bar that the recipe requires
+    |-- ModelFileError             9  a model file that is corrupted, in another format or unsafe
+    |-- GateError                 10  a test metric that misses a requirement of the recipe
     `-- StoppedError        128 + n  stopped by signal n
 
-A message has four parts: where, what is wrong, what was expected or is available, and what to do. The command line
-prints it as one line, ``error[CODE] where: what; hint``.
+A message has three parts: where, what is wrong (with what was expected or is available), and what to do. The command
+line prints it as one line, ``error[CODE] where: what; hint``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import ClassVar
 
 
 class ImagetuneError(Exception):
-    """Base of every expected failure.
+    """The base class of every expected failure.
 
     Args:
-        what: What is wrong, with the offending value quoted and what was expected.
-        where: File, ``file:line:column``, field, image or address that it is about.
+        what: What is wrong, with the offending value and what was expected.
+        where: The file, ``file:line:column``, field, image or address that it is about.
         hint: What to do about it, an imperative clause.
     """
 
@@ -51,7 +51,7 @@ class ImagetuneError(Exception):
         return " ".join(f"error[{self.code}] {self}".split())
 
     def lines(self) -> list[str]:
-        """Return a line for each thing that is wrong; all but a recipe's errors have one."""
+        """Return a line for each mistake; only a recipe's error can have more than one."""
         return [self.line()]
 
 
@@ -63,7 +63,7 @@ class RecipeError(ImagetuneError):
     also: tuple[RecipeError, ...] = ()
 
     def with_also(self, others: tuple[RecipeError, ...]) -> RecipeError:
-        """Return this error with the other mistakes of the same recipe, so that all are reported at once."""
+        """Return this error with the other mistakes of the same recipe attached, so that all are reported at once."""
         self.also = others
         return self
 
@@ -100,7 +100,7 @@ class ResourceError(ImagetuneError):
 
 
 class WeightsError(ResourceError):
-    """Pretrained weights are not at hand, or are not what they should be."""
+    """Pretrained weights are not available, or don't have the expected content."""
 
     code = "weights"
 
@@ -120,32 +120,33 @@ class TrackingError(ImagetuneError):
 
 
 class SearchError(ImagetuneError):
-    """A search could not give a result."""
+    """A search has no result, because every trial failed."""
 
     code = "search"
     exit_code = 8
 
 
 class ModelFileError(ImagetuneError):
-    """A model file is corrupted, foreign or hostile."""
+    """A model file is corrupted, in another format, or unsafe to load; or a folder is no run folder."""
 
     code = "model-file"
     exit_code = 9
 
 
 class GateError(ImagetuneError):
-    """A test metric stays under the bar set by ``evaluate.require``."""
+    """A test metric misses a requirement of ``evaluate.require``."""
 
     code = "gate"
     exit_code = 10
 
 
 class StoppedError(ImagetuneError):
-    """The user or the system asked the process to stop.
+    """The user, the system or a program asked the process to stop.
 
     Args:
-        signal_number: The signal that was received; the exit code is 128 plus it. None where a program asked, by the
-            ``stop`` of `imagetune.fit`: it counts as SIGINT.
+        signal_number: The received signal, which added to 128 gives the exit code. None where a program asked, by the
+            ``stop`` of `imagetune.fit`; this counts as SIGINT.
+        where: The run that was stopped, if any.
     """
 
     code = "stopped"

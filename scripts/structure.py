@@ -1,4 +1,4 @@
-"""Measures of how a package is built: files, folders, imports, functions, comments.
+"""Measures of a package's structure: files, folders, imports, functions, comments.
 
     python scripts/structure.py [PATH] [--json]
 
@@ -296,9 +296,9 @@ def _top(module: str) -> str:
 
 
 def as_text(measures: Structure) -> str:
-    """Return the measures as lines of a label and a metric; what is long is counted, and named after it."""
+    """Return the measures as lines of a label and a value; of lists the length, and their items below it."""
     rows = [(name.replace("_", " "), *_shown(name, value)) for name, value in asdict(measures).items()]
-    return "\n".join(line for label, figure, more in rows for line in (f"{label:<26}{figure}", *more))
+    return "\n".join(line for label, value, more in rows for line in (f"{label:<26}{value}", *more))
 
 
 def _shown(name: str, value: object) -> tuple[str, list[str]]:

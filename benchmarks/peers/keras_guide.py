@@ -4,8 +4,8 @@
 
 FOLDER holds train, val and test with a folder a class in each. Images are read by `image_dataset_from_directory`, the
 frozen base is called with `training=False` under pooling, dropout and a dense head; then, if asked to, everything is
-trained at a small rate. The last line printed is JSON. All backbones but efficientnet_lite0 start from random weights,
-which costs the same time.
+trained at a small learning rate. The last line printed is JSON. All backbones but efficientnet_lite0 start from random
+weights, which costs the same time.
 """
 
 from __future__ import annotations

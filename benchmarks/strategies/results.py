@@ -24,7 +24,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; metrics are of the test images but for ``val_accuracy``.
+    """The outcome of a run; metrics are those of the test images, but for ``val_accuracy``.
 
     Attributes:
         set_name: Name of the image set.

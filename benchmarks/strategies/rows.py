@@ -1,4 +1,4 @@
-"""The rows of the table as data: what each changes in the base recipe."""
+"""The compared strategies as data: the keys that each changes in the base recipe."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EPOCHS = 10
 BASELINE = "head_then_top"
 BALANCED_SETS = ("clipart", "digits", "fashion")
 LONG_TAIL_SETS = ("digits_long_tail",)
-# Three times the default: a few hundred images and ten epochs are few steps, and at the default rate every row
-# would be judged far from convergence.
+# Three times the default: a few hundred images and ten epochs are few steps, and at the default learning rate every
+# row would be judged far from convergence.
 HEAD_RATE = 3e-3
 TOP_RATE = 3e-4
 
@@ -27,8 +27,8 @@ class Row:
         name: Short name, unique.
         group: Heading in the table.
         changes: Values by dotted path; ``train.stages.*.x`` sets x in every stage.
-        preset: Whose stages it has.
-        sets: Where it is measured.
+        preset: The preset whose stages it has.
+        sets: The sets of images that it is measured on.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Row:
         return {"stages": stages}
 
     def recipe(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the whole recipe, given what all rows of a set share."""
+        """Return the whole recipe of a row from the base recipe of a set of images."""
         root = copy.deepcopy(dict(base))
         root["train"] = {**root.get("train", {}), **self.train_section()}
         for path, value in self.changes.items():
@@ -76,11 +76,11 @@ PRESET_ROWS = (
 )
 
 DEPTH_ROWS = (
-    Row("everything in stage two", "depth and rates", _ALL),
-    Row("everything, layer_decay 0.8", "depth and rates", {**_ALL, "train.stages.1.layer_decay": 0.8}),
-    Row("layer_decay 0.8", "depth and rates", {"train.stages.1.layer_decay": 0.8}),
-    Row("rates / 3", "depth and rates", {_HEAD_LR: 1e-3, _TOP_LR: 1e-4}),
-    Row("learning_rate auto", "depth and rates", {"train.stages.*.learning_rate": "auto"}),
+    Row("everything in stage two", "depth and learning rates", _ALL),
+    Row("everything, layer_decay 0.8", "depth and learning rates", {**_ALL, "train.stages.1.layer_decay": 0.8}),
+    Row("layer_decay 0.8", "depth and learning rates", {"train.stages.1.layer_decay": 0.8}),
+    Row("learning rates / 3", "depth and learning rates", {_HEAD_LR: 1e-3, _TOP_LR: 1e-4}),
+    Row("learning_rate auto", "depth and learning rates", {"train.stages.*.learning_rate": "auto"}),
 )
 
 NORMALISATION_ROWS = (
@@ -91,7 +91,7 @@ NORMALISATION_ROWS = (
 OPTIMISATION_ROWS = (
     Row("schedule one_cycle", "optimisation", {"train.stages.*.schedule": "one_cycle"}),
     Row("schedule constant", "optimisation", {"train.stages.*.schedule": "constant"}),
-    Row("sgd, rates x 10", "optimisation", {"train.optimizer": "sgd", _HEAD_LR: 3e-2, _TOP_LR: 3e-3}),
+    Row("sgd, learning rates x 10", "optimisation", {"train.optimizer": "sgd", _HEAD_LR: 3e-2, _TOP_LR: 3e-3}),
     Row("clip_norm 1", "optimisation", {"train.optimizer": {"name": "adamw", "clip_norm": 1.0}}),
     Row("average ema 0.95", "optimisation", {"train.average": {"name": "ema", "decay": 0.95}}),
     Row("average swa", "optimisation", {"train.average": "swa"}),
@@ -114,7 +114,7 @@ IMAGE_ROWS = (
     Row("mixup", "images", {"train.mix": "mixup"}),
     Row("cutmix", "images", {"train.mix": "cutmix"}),
     Row("small images first", "images", {"train.stages.0.image_size": 48}),
-    Row("flipped view at test", "images", {"evaluate.tta": ["horizontal_flip"]}),
+    Row("horizontal_flip at test", "images", {"evaluate.tta": ["horizontal_flip"]}),
 )
 
 COMBINED_ROWS = (
@@ -134,10 +134,10 @@ COMBINED_ROWS = (
 
 # All other rows start every epoch from the images, so that they don't depend on what a cache does.
 CACHE_ROWS = (
-    Row("head from 1 view", "cached features", {"train.cache": "auto", "train.augmented_copies": 1}),
+    Row("head from 1 augmented copy", "cached features", {"train.cache": "auto", "train.augmented_copies": 1}),
     Row("head from 4 augmented copies", "cached features", {"train.cache": "auto", "train.augmented_copies": 4}),
     Row(
-        "probe from 1 view",
+        "probe from 1 augmented copy",
         "cached features",
         {"train.cache": "auto", "train.augmented_copies": 1},
         preset="linear_probe",
@@ -172,15 +172,15 @@ ROWS = (
 )
 
 
-def baseline_of(row: Row) -> str:
+def find_baseline(row: Row) -> str:
     """Return the name of the row that ``row`` is compared with."""
     if row.group == "cached features":
         return row.preset
     return IMBALANCE_ROWS[0].name if row.group == "imbalance" else BASELINE
 
 
-def described(row: Row) -> str:
-    """Return a row's changes as they are spelled in a recipe."""
+def describe_changes(row: Row) -> str:
+    """Return the changes of a row as they are spelled in a recipe."""
     if not row.changes:
         return f"`stages: {row.preset}`, `learning_rate: {HEAD_RATE:g}`"
     return ", ".join(f"`{path.removeprefix('train.')}: {_plain(value)}`" for path, value in row.changes.items())

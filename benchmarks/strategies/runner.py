@@ -138,21 +138,21 @@ def _serve(pipe: Connection, core: int | None, work: Path, code: str) -> None:
 
 
 def _outcome(task: Task, work: Path, code: str) -> Outcome:
-    """Make a run; whatever goes wrong in it is an outcome too."""
+    """Return the outcome of a run; an exception in it is an outcome, too."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    facts: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "code": code,
         "versions": f"Keras {version('keras')} on {backend} {version(backend)}",
         "machine": _machine(),
         "when": time.strftime("%Y-%m-%d"),
     }
     try:
-        return Outcome(task.set_name, task.row, task.seed, **_metrics(task, work), **facts)
+        return Outcome(task.set_name, task.row, task.seed, **_metrics(task, work), **origin)
     except Exception as error:  # noqa: BLE001  (a row that fails must not stop the others)
         (work / "errors").mkdir(parents=True, exist_ok=True)
         name = "".join(letter if letter.isalnum() else "-" for letter in f"{task.set_name}-{task.row}-{task.seed}")
         (work / "errors" / f"{name}.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Outcome(task.set_name, task.row, task.seed, error=f"{type(error).__name__}: {error}", **facts)
+        return Outcome(task.set_name, task.row, task.seed, error=f"{type(error).__name__}: {error}", **origin)
 
 
 def _metrics(task: Task, work: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The image sets: the shipped drawings, and two public sets that packages carry.
 
 A seed draws its own images and splits from the larger sets. Images are written as PNG under the work folder; the
-shipped drawings stay where they are and are split by imagetune itself, families of near-duplicates together.
+shipped drawings stay where they are and are split by imagetune itself, near-duplicate groups together.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def data_section(name: str, seed: int, work: Path) -> dict[str, Any]:
         long_tail = name.endswith("long_tail")
         drawn = _draw(labels, LONG_TAIL_COUNTS if long_tail else COUNTS, seed=seed, long_tail=long_tail)
         _write(images, labels, names, drawn, table)
-    # Digits look alike to a perceptual hash: every class would be one family.
+    # Digits look alike to a perceptual hash: every class would be one near-duplicate group.
     audit = {"on_leak": "ignore", "near_duplicates": False}
     return {**shared, "source": str(table), "image_size": PIXELS, "audit": audit}
 

@@ -11,8 +11,16 @@ from pathlib import Path
 from scipy import stats
 
 from benchmarks.strategies.results import Outcome, Task
-from benchmarks.strategies.rows import BALANCED_SETS, EPOCHS, IMBALANCE_ROWS, LONG_TAIL_SETS, ROWS, Row, baseline_of
-from benchmarks.strategies.rows import described as changes_of
+from benchmarks.strategies.rows import (
+    BALANCED_SETS,
+    EPOCHS,
+    IMBALANCE_ROWS,
+    LONG_TAIL_SETS,
+    ROWS,
+    Row,
+    describe_changes,
+    find_baseline,
+)
 from benchmarks.strategies.runner import BATCH
 from imagetune.core.files import write_text
 
@@ -64,7 +72,7 @@ def compare(row: Row, results: Results) -> Comparison | None:
     for task, outcome in results.items():
         if task.row != row.name or task.set_name not in row.sets or outcome.error:
             continue
-        other = results.get(Task(task.seed, task.set_name, baseline_of(row)))
+        other = results.get(Task(task.seed, task.set_name, find_baseline(row)))
         if other is not None and not other.error:
             pairs.append((outcome, other))
     if not pairs:
@@ -127,11 +135,11 @@ def _lines(rows: Sequence[Row], sets: Sequence[str], results: Results) -> str:
 
 
 def _cells(row: Row, sets: Sequence[str], results: Results) -> list[str]:
-    cells = [row.name, changes_of(row), *(_mean(row, name, results) for name in sets)]
+    cells = [row.name, describe_changes(row), *(_mean(row, name, results) for name in sets)]
     found = compare(row, results)
     if found is None:
         return [*cells, "", "", "", ""]
-    if row.name == baseline_of(row):
+    if row.name == find_baseline(row):
         return [*cells, "baseline", "", "", "1.00"]
     spread = "" if found.half_width is None else f" ± {found.half_width:.1f}"
     clear = found.half_width is not None and abs(found.mean) > found.half_width

@@ -1,0 +1,1 @@
+"""The command line: a module for each command, with its options, one call, and the layout of its output."""

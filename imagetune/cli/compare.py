@@ -1,4 +1,4 @@
-"""`imagetune compare`."""
+"""The command `imagetune compare`: compare runs on their shared test images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from imagetune.cli.options import json_option
 
 @click.command(epilog="Example: imagetune compare runs/clipart-a runs/clipart-b --page compared.html")
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
-@click.option("--common", is_flag=True, help="If test sets differ, compare on images that no run was trained on.")
 @click.option(
-    "--metric", metavar="NAME", help="The metric that decides, such as balanced_accuracy; by default the task's first."
+    "--common",
+    is_flag=True,
+    help="Where test images differ, compare on those that all runs share and none was trained on.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="The metric that decides, such as balanced_accuracy; by default the task's main one.",
 )
 @json_option
 @click.option("--page", type=click.Path(path_type=Path), help="Also write a self-contained HTML page.")

@@ -1,4 +1,4 @@
-"""`imagetune data`."""
+"""The command `imagetune data`: audit and preview images."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def command() -> None:
     "--fix",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write cleaned.csv, a source without the faulty images, and changes.csv into a folder. No image is changed.",
+    help="Write cleaned.csv, a source without the faulty images, and changes.csv into DIR. No image is changed.",
 )
 def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | None, fix: Path | None) -> None:
-    """Report problems with files, duplicates, labels and splits.
+    """Report problems with the files, duplicates, labels and splits of a recipe's images, or of a folder or table.
 
-    Every image is opened. The exit code is 3 if something stands in the way of training.
+    Every image is opened. The exit code is 3 if a finding is an error, so that nothing can be trained.
     """
     from imagetune.cli.render.audit import audit_lines, fixed_lines
     from imagetune.commands import data
@@ -56,7 +56,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
     if page is not None:
         checked.write_page(page)
     if not as_json:
-        # First, as what was found also says why nothing can be fixed.
+        # Before --fix, which may fail: the findings also say why nothing can be fixed.
         echo_lines(audit_lines(checked.catalog, checked.audit))
     fixed = None if fix is None else checked.fix(fix)
     if as_json:
@@ -64,7 +64,7 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     elif fixed is not None:
         echo_lines(("", *fixed_lines(fixed)))
-    # What was fixed is judged by what it is now.
+    # With --fix the exit code is that of the cleaned source, which is what will be trained on.
     (checked if fixed is None else fixed.check).enforce()
 
 
@@ -72,10 +72,12 @@ def check(source: Path, overrides: tuple[str, ...], as_json: bool, page: Path | 
 @recipe_argument
 @overrides_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The PNG file to write.")
-@click.option("--images", default=16, show_default=True, type=click.IntRange(1, 64), help="Images on the sheet.")
-@click.option("--copies", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each.")
+@click.option("--images", default=16, show_default=True, type=click.IntRange(1, 64), help="Number of images.")
+@click.option(
+    "--copies", default=5, show_default=True, type=click.IntRange(1, 16), help="Augmented copies of each image."
+)
 def preview(recipe: Path, overrides: tuple[str, ...], out: Path, images: int, copies: int) -> None:
-    """Draw training images and augmented copies of them as one sheet."""
+    """Draw training images of RECIPE beside augmented copies of them on one sheet."""
     from imagetune.commands import data
 
     data.preview(recipe, overrides, out=out, images=images, copies=copies)

@@ -1,4 +1,4 @@
-"""`imagetune evaluate`."""
+"""The command `imagetune evaluate`: test a finished run again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from imagetune.cli.render.lines import say
 @click.command(epilog="Example: imagetune evaluate runs/clipart-20261121-101500-3f2a --json")
 @run_argument
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Other labelled images: a folder of class folders or a table."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Test on other labelled images: a folder of class folders or a table.",
 )
 @with_option
 @click.option(
     "--robustness",
     is_flag=True,
-    help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report"
-    " (and to its copy in MLflow).",
+    help="Test on corrupted versions of the test images instead, and add the result to the run's evaluation and report,"
+    " also in MLflow.",
 )
 @click.option(
     "--require",
     "requirements",
     multiple=True,
     metavar="METRIC:THRESHOLD",
-    help="Fail with exit code 10 if this threshold is missed, such as balanced_accuracy:lower_bound=0.85; repeatable.",
+    help="A further requirement, such as balanced_accuracy:lower_bound=0.85; repeatable.",
 )
 @json_option
 def command(
@@ -37,48 +39,31 @@ def command(
 ) -> None:
     """Test RUN, a run folder or a runs:/ or models:/ address, on its test images.
 
-    The command fails with exit code 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
+    The exit code is 10 if a requirement of the recipe's evaluate.require is missed, also with --data.
 
-    With --robustness it tests under the 15 common corruptions, rotation, JPEG quality and resolution, as the recipe's
-    evaluate.robustness says; each corruption and severity takes a forward pass over up to evaluate.robustness.images.
+    With --robustness the test images are corrupted: by the 15 common corruptions, rotation, JPEG compression and low
+    resolution, or by those of the recipe's evaluate.robustness. Each corruption and severity takes a forward pass over
+    up to evaluate.robustness.images images.
     """
-    if robustness:
-        if data is not None or others or requirements:
-            raise click.UsageError(
-                "--robustness uses the run's own test images: leave --data, --with and --require out"
-            )
-        _test_corrupted(run, as_json=as_json)
-        return
     from imagetune.recipe.requirements import read_requirement
 
     require = [read_requirement(requirement) for requirement in requirements]
     with quiet_start():
-        from imagetune.commands import ensemble
         from imagetune.commands.evaluate import evaluate
         from imagetune.commands.requirements import check_requirements
     from imagetune.cli.render.evaluation import evaluation_lines
     from imagetune.cli.render.lines import echo_lines
+    from imagetune.cli.render.robustness import robustness_lines, say_tenths
 
-    document = (
-        ensemble.evaluate((run, *others), data=data, require=require)
-        if others
-        else evaluate(run, data=data, require=require)
+    document = evaluate(
+        run, others=others, data=data, require=require, robustness=robustness, say=say, progress=say_tenths(say)
     )
     if as_json:
         click.echo(json.dumps(document, ensure_ascii=False))
+    elif robustness:
+        echo_lines(robustness_lines(document["robustness"]))
     else:
         echo_lines(evaluation_lines(document))
-    check_requirements(document, where=run)
-
-
-def _test_corrupted(run: str, *, as_json: bool) -> None:
-    with quiet_start():
-        from imagetune.commands.evaluate_robustness import evaluate_robustness
-    from imagetune.cli.render.lines import echo_lines
-    from imagetune.cli.render.robustness import robustness_lines, say_tenths
-
-    document = evaluate_robustness(run, say=say, progress=say_tenths(say))
-    if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False))
-        return
-    echo_lines(robustness_lines(document["robustness"]))
+    # A robustness test adds to an evaluation whose requirements were checked when it was made.
+    if not robustness:
+        check_requirements(document, where=run)

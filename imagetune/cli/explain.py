@@ -1,4 +1,4 @@
-"""`imagetune explain`."""
+"""The command `imagetune explain`: saliency maps of any images."""
 
 from __future__ import annotations
 
@@ -16,32 +16,28 @@ from imagetune.cli.render.predictions import explanation_line
 @click.command(epilog="Example: imagetune explain runs/clipart-20261121-101500-3f2a holiday/ --out explained/")
 @run_argument
 @click.argument("paths", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write images to.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write JPEG files to.")
 @click.option(
     "--class",
-    "target",
+    "class_name",
     metavar="NAME",
     help="The class to explain; by default the predicted one, or the most probable of several labels. For regression:"
     " higher (the default) or lower.",
 )
 @json_option
-def command(run: str, paths: tuple[str, ...], out: Path, target: str | None, as_json: bool) -> None:
-    """Show which regions of the images in PATHS (files, folders, patterns) speak for a class, by the model of RUN.
+def command(run: str, paths: tuple[str, ...], out: Path, class_name: str | None, as_json: bool) -> None:
+    """Draw saliency maps: which regions of the images in PATHS raise the score of a class, by the model of RUN.
 
-    Each file in --out has three panels: the image as the model receives it; a Grad-CAM map, from gradients; an
-    occlusion map, from what is lost when a region is covered. Warm regions speak for the class. Agreement is the rank
-    correlation of both maps: where it is low, trust neither. JSON has a line an image.
+    PATHS are files, folders and patterns. Each file in --out has three panels: the image as the model receives it; a
+    Grad-CAM map, from gradients; an occlusion map, from the drop of the score when a region is covered. Warm regions
+    raise the score. Agreement is the rank correlation of both maps: where it is low, trust neither. JSON has a line for
+    each image.
     """
     with quiet_start():
         from imagetune.commands.explain import explain
-        from imagetune.data.sources.read import none_read
 
-    read = False
-    for found in explain(run, paths, out=out, target=target):
-        read |= found.error is None
+    for explanation in explain(run, paths, out=out, target=class_name):
         if as_json:
-            click.echo(json.dumps(asdict(found), ensure_ascii=False))
+            click.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:
-            click.echo(explanation_line(found))
-    if not read:
-        raise none_read()
+            click.echo(explanation_line(explanation))

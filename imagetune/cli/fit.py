@@ -1,4 +1,4 @@
-"""`imagetune fit`."""
+"""The command `imagetune fit`: the main job."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from imagetune.cli.quiet import quiet_start
 @recipe_argument
 @overrides_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder; runs/NAME-TIME-ID by default.")
-@click.option("--dry-run", is_flag=True, help="Check everything, run one batch, print the plan and write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything, train on one batch, print the plan with estimated times, and write nothing.",
+)
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_run: bool) -> None:
-    """Fine-tune a model as RECIPE says, test it once and write a run folder to review."""
+    """Fine-tune a model as RECIPE says, test it once, and record all of it in a run folder with a report."""
     with quiet_start():
         from imagetune.commands.fit import fit, plan
         from imagetune.commands.requirements import enforce_requirements
@@ -35,5 +39,6 @@ def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, dry_
         result = fit(recipe, overrides, run_dir=run_dir, listener=screen, say=screen.say, stop=stop)
     echo_lines(evaluation_lines(result.evaluation))
     echo_lines(run_lines(result.folder))
+    # After the metrics: a missed requirement is an exit code for scripts, and people want to see why.
     enforce_requirements(result)
     echo_lines([use_line(result.folder)])

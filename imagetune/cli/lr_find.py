@@ -1,4 +1,4 @@
-"""`imagetune lr-find`."""
+"""The command `imagetune lr-find`: the learning-rate range test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagetune.cli.render.lr_find import rate_lines
 @click.command(epilog="Example: imagetune lr-find recipe.yaml --stage top --out top.png")
 @recipe_argument
 @overrides_option
-@click.option("--stage", metavar="NAME", help="The stage to test; the first one by default.")
+@click.option("--stage", metavar="NAME", help="The stage whose learning rates are tested; the first one by default.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -24,7 +24,7 @@ from imagetune.cli.render.lr_find import rate_lines
     help="The PNG file to write.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Path) -> None:
-    """Find a learning rate for a stage of RECIPE by a range test.
+    """Find a learning rate for a stage of RECIPE by a learning-rate range test.
 
     It trains for up to 100 steps while the learning rate rises from 1e-7 to 10, with the stage's own layers, optimizer
     and augmentation, until the loss explodes. It prints two suggestions, ready for the recipe: the valley, two thirds
@@ -40,4 +40,4 @@ def command(recipe: Path, overrides: tuple[str, ...], stage: str | None, out: Pa
     with listen_for_stop() as stop:
         found = find_learning_rate(recipe, overrides, stage=stage, out=out, say=say, stop=stop)
     click.echo("\n".join(rate_lines(found, out)))
-    _ = found.suggestion  # an error if the loss fell nowhere, after the plot that shows it
+    _ = found.suggestion  # raises an error where the loss never fell, after the plot that shows it

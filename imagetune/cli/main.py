@@ -16,7 +16,8 @@ from imagetune.core.text import find_similar_name
 from imagetune.core.version import read_version
 from imagetune.errors import ImagetuneError
 
-# Help of the commands in the order in which people meet them; a command's module is imported when it is used.
+# The order is that in which people meet the commands. The help texts stand here, and not in the commands' modules, so
+# that `imagetune --help` imports none of them.
 COMMANDS = {
     "fit": "Fine-tune a model, test it once and record the run.",
     "search": "Try many settings of a recipe, refit the best one and test it once.",
@@ -28,7 +29,7 @@ COMMANDS = {
     "report": "Write the report of a run again.",
     "lr-find": "Find a learning rate by a range test.",
     "profile": "Measure where training time goes, and which setting would save most of it.",
-    "data": "Check and preview images.",
+    "data": "Audit and preview images.",
     "model": "List backbones and their layers.",
     "weights": "List, fetch and check pretrained weights.",
     "recipe": "List, copy, show, validate and compare recipes.",
@@ -38,15 +39,15 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules of their own, imported when they are called."""
+    """A group of commands whose modules are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in their order of use."""
+        """Return the names of the commands in their order in the help."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Return the command of a name, imported from its module; None where there is none."""
         if cmd_name not in COMMANDS:
             self._refuse(ctx, cmd_name)
             return None
@@ -61,7 +62,7 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {word!r}. Did you mean {similar!r}?")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands without importing them."""
+        """Write the list of commands without importing them."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -75,22 +76,23 @@ class LazyGroup(click.Group):
 @click.version_option(read_version(), prog_name="imagetune")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Fine-tune image models from one recipe file: tested honestly, tracked, ready to use."""
+    """Fine-tune image models from one recipe file, with an honest test, tracking in MLflow and a report."""
 
 
 def main() -> None:
-    """Run the command line and exit with the code of the outcome."""
+    """Run the command line and exit with its exit code."""
     code = run(sys.argv[1:])
-    # One more Ctrl-C ends the end, without a traceback of whatever a library does then.
+    # A Ctrl-C while Python shuts down ends it at once, without a traceback from within a library.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # The process ends: looking through a million objects of TensorFlow for rubbish first takes two seconds (measured).
+    # The last garbage collection would look through a million objects of TensorFlow for two seconds (measured).
     gc.freeze()
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line and return its exit code; ``--debug`` may stand anywhere."""
+    """Run a command line and return its exit code; ``--debug`` is accepted at any place."""
     debug = "--debug" in arguments
+    # Click would take a group's option only before the command.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         outcome: Any = cli.main(arguments, prog_name="imagetune", standalone_mode=False)
@@ -102,9 +104,9 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _failed(["error[stopped] stopped by SIGINT"], 130, debug=debug)
     except SystemExit:
-        # Click's prediction to a reader, such as head, that has gone away: what SIGPIPE would have done.
+        # Click's reaction to a reader that has gone away, such as head: the exit code is that of SIGPIPE.
         return 128 + signal.SIGPIPE
-    except Exception as error:  # noqa: BLE001  (the last stop: a bug of ours still gets one line and its exit code)
+    except Exception as error:  # noqa: BLE001  (a bug of ours still gets one line and its exit code)
         hint = "this is a bug of imagetune: run again with --debug and report what it prints"
         return _failed([f"error[internal] {type(error).__name__}: {error}; {hint}"], 70, debug=debug)
     return outcome if isinstance(outcome, int) else 0

@@ -1,4 +1,4 @@
-"""`imagetune model`."""
+"""The command `imagetune model`: list backbones and their layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def command() -> None:
 def list_models(as_json: bool) -> None:
     """List all backbones.
 
-    The columns: parameters, published top-1 accuracy on ImageNet, default image size, state of the weights.
+    The columns are the number of parameters, the published top-1 accuracy on ImageNet, the default image size in
+    pixels, and where the ImageNet weights are.
     """
     from imagetune.cli.render.models import model_lines
     from imagetune.model.describe import model_rows
@@ -35,17 +36,20 @@ def list_models(as_json: bool) -> None:
 
 @command.command("layers", epilog="Example: imagetune model layers vgg16 --unfreeze block5 --all")
 @click.argument("backbone")
-@click.option("--unfreeze", default="none", show_default=True, help="Show what this `unfreeze` makes trainable.")
+@click.option(
+    "--unfreeze",
+    default="none",
+    show_default=True,
+    metavar="BLOCKS",
+    help="The blocks to unfreeze, as a stage's `unfreeze` in a recipe.",
+)
 @click.option("--all", "every_layer", is_flag=True, help="Also show every layer with weights.")
 def layers(backbone: str, unfreeze: str, every_layer: bool) -> None:
-    """Show the blocks of BACKBONE, and what is trainable.
-
-    The blocks come from input to output, each with its number of layers, parameters and trainable parameters.
-    """
+    """List the blocks of BACKBONE from input to output, each with its layers, parameters and trainable parameters."""
     from imagetune.cli.render.models import layer_lines
     from imagetune.model.describe import layer_rows
 
     with quiet_start():
-        import imagetune.model.build  # noqa: F401  (starts Keras, which layer_rows needs)
+        import imagetune.model.build  # noqa: F401  (imports Keras, which layer_rows needs, without its messages)
     rows = layer_rows(backbone, unfreeze)
     click.echo("\n".join(layer_lines(rows, every_layer=every_layer)))

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, so that they are spelled alike everywhere."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ with_option = click.option(
     "others",
     multiple=True,
     metavar="RUN",
-    help="Another run to predict with: probabilities are averaged; repeatable.",
+    help="Another run, whose predicted probabilities are averaged with those of RUN; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""`imagetune profile`."""
+"""The command `imagetune profile`: where training time goes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from imagetune.cli.render.lines import say
 @overrides_option
 @json_option
 def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Measure where the training time of RECIPE goes, and which one setting would save most of it.
+    """Measure where the training time of RECIPE goes, and which setting would save most of it.
 
-    It measures on some of the training images, for half a minute or so: reading, decoding and augmenting on one core,
-    each transform alone, loading as configured, and for each stage the forward pass of its frozen layers and the
-    training step. From these it forecasts the time of an epoch and of the whole training, and finds the bottleneck.
+    About half a minute is measured on some of the training images: reading, decoding and augmenting on one core, each
+    transform alone, loading as configured, and for each stage the forward pass of its frozen layers and the training
+    step. From these follow the bottleneck and a forecast of the time of each epoch and of the whole training.
 
-    Keep the machine idle meanwhile. The command leaves no run, no decoded images and no features behind.
+    Keep the machine idle meanwhile. No run, no decoded images and no features are left behind.
     """
     with quiet_start():
         from imagetune.commands.profile import profile

@@ -1,4 +1,4 @@
-"""Keeps the libraries' start-up chatter off the screen."""
+"""Start-up messages of TensorFlow and other libraries, kept off the screen."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imagetune.core.quiet import import_notes_hidden, says_more_than_retracing
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Hide what TensorFlow prints while it is imported: notes about instruction sets and missing GPUs.
+    """Hide what TensorFlow prints while it is imported in the block: notes about instruction sets and missing GPUs.
 
-    If the import fails, all of it is shown. Garbage is not looked for meanwhile, and what was imported is never looked
-    through later: a quarter of the time otherwise.
+    If the import fails, all of it is shown. Garbage collection is off meanwhile, and later skips the imported objects:
+    otherwise it takes a quarter of the time of the import.
     """
     gc.disable()
     logging.getLogger("tensorflow").addFilter(says_more_than_retracing)

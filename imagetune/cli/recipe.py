@@ -1,4 +1,4 @@
-"""`imagetune recipe`."""
+"""The command `imagetune recipe`: list, copy, show, validate and compare recipes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def copy(name: str, folder: Path) -> None:
 @recipe_argument
 @overrides_option
 def show(recipe: Path, overrides: tuple[str, ...]) -> None:
-    """Print RECIPE with every default written out."""
+    """Print RECIPE as YAML with every default written out."""
     from imagetune.recipe.printing import recipe_yaml
     from imagetune.runs.checks.recipe import load_checked_recipe
 
@@ -54,7 +54,7 @@ def show(recipe: Path, overrides: tuple[str, ...]) -> None:
 def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
     """Check the keys, values, backbone and augmentation of RECIPE.
 
-    The exit code is 2 if there are mistakes, each of which gets a line.
+    If there are mistakes, each gets a line, and the exit code is 2.
     """
     from imagetune.core.text import format_count
     from imagetune.runs.checks.recipe import load_checked_recipe
@@ -66,7 +66,7 @@ def validate(recipe: Path, overrides: tuple[str, ...]) -> None:
 
 @command.command("schema", epilog="Example: imagetune recipe schema > recipe.schema.json")
 def schema() -> None:
-    """Print the JSON schema of a recipe, for editors."""
+    """Print the JSON schema of recipes, by which editors complete and check them."""
     from imagetune.recipe.printing import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
@@ -76,7 +76,7 @@ def schema() -> None:
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 def diff(first: Path, second: Path) -> None:
-    """Print the keys in which two recipes differ, defaults included."""
+    """Print the keys whose values differ between the recipes FIRST and SECOND, defaults included."""
     from imagetune.recipe.loading import load_recipe
     from imagetune.recipe.printing import recipe_differences
 

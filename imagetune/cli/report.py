@@ -1,4 +1,4 @@
-"""`imagetune report`."""
+"""The command `imagetune report`: write a report again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagetune.cli.render.lines import say
 @click.command(epilog="Example: imagetune report runs/clipart-20261121-101500-3f2a")
 @run_argument
 def command(run: str) -> None:
-    """Write report.html of RUN again from the files in its folder, and update the copy in MLflow of a tracked run."""
+    """Write report.html of RUN, the folder of a run or a search, again, and update its copy in MLflow if it has one."""
     with quiet_start():
         from imagetune.commands.report import report
 

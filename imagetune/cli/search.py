@@ -1,4 +1,4 @@
-"""`imagetune search`."""
+"""The command `imagetune search`: hyperparameter search."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from imagetune.cli.quiet import quiet_start
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue the search in --run-dir: finished trials are kept, interrupted ones run again. With more"
-    " search.trials than before, a finished search continues.",
+    help="Continue the search in --run-dir: finished trials are kept, and interrupted ones run again. A finished search"
+    " continues if search.trials is larger than before.",
 )
 def command(recipe: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
-    """Try settings from the search spaces of RECIPE, refit the best one and test it once."""
-    from imagetune.recipe.loading import load_recipe
-    from imagetune.search.executors.forkserver import warm_up_trials
+    """Search the spaces of RECIPE for the best settings, train a model with them, and test it once."""
+    from imagetune.commands.warm_up import start_trial_processes
 
-    if load_recipe(recipe, overrides).recipe.search.executor == "local":
-        warm_up_trials()  # it imports Keras for all trials while this process does so for itself
+    # Before this process imports Keras: both imports take seconds, and they run side by side.
+    start_trial_processes(recipe, overrides)
     with quiet_start():
         from imagetune.commands.requirements import enforce_requirements
         from imagetune.commands.search import search

@@ -1,4 +1,4 @@
-"""`imagetune soup`."""
+"""The command `imagetune soup`: average the weights of runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from imagetune.cli.render.lines import say
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The soup's run folder; runs/NAME-TIME-ID by default.")
 def command(runs: tuple[str, ...], run_dir: Path | None) -> None:
-    """Average the weights of RUNs of one architecture that were trained on the same images.
+    """Average the weights of RUNs, which have one architecture and the same images, as a greedy model soup.
 
-    The best run by validation comes first; each next one is kept if the validation metric gets no worse. The result is
-    tested once and is a run like any other.
+    The best run on validation comes first; each further run is kept if the validation metric gets no worse. The
+    resulting model is tested once, and is recorded as a run like any other.
     """
     with quiet_start():
         from imagetune.commands import soup as soups

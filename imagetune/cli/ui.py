@@ -1,4 +1,4 @@
-"""`imagetune ui`."""
+"""The command `imagetune ui`: open MLflow's UI."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import click
 
 
 @click.command(epilog="Example: imagetune ui --port 5001")
-@click.option("--uri", help="MLflow store or server; $MLFLOW_TRACKING_URI or sqlite:///mlflow.db by default.")
+@click.option(
+    "--uri", metavar="URI", help="MLflow store or server; $MLFLOW_TRACKING_URI or sqlite:///mlflow.db by default."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 def command(uri: str | None, host: str, port: int) -> int:
-    """Open MLflow's UI on the store that runs are recorded in."""
+    """Serve MLflow's UI for the store that runs are recorded in."""
     from imagetune.tracking.ui import run_ui
 
     return run_ui(uri, host=host, port=port)

@@ -1,4 +1,4 @@
-"""`imagetune weights`."""
+"""The command `imagetune weights`: pretrained weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from imagetune.cli.render.models import weights_lines
 
 @click.group(epilog="Example: imagetune weights fetch resnet50 vgg16")
 def command() -> None:
-    """List, fetch and check pretrained weights; fetch them where there is a network, then carry the cache along."""
+    """List, fetch and check pretrained weights.
+
+    Without a network, fetch them on a machine that has one, and copy its cache.
+    """
 
 
 @command.command("list", epilog="Example: imagetune weights list")
 def list_weights() -> None:
-    """List the ImageNet weights of all backbones, with their files."""
+    """List the ImageNet weights of all backbones, with their state and their files."""
     from imagetune.model.backbones.table import all_backbones
     from imagetune.model.weights.imagenet import weights_status
 
@@ -24,9 +27,9 @@ def list_weights() -> None:
 @command.command("fetch", epilog="Example: imagetune weights fetch resnet50")
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download the ImageNet weights of NAMES and verify them.
+    """Download the ImageNet weights of the backbones NAMES, and verify them.
 
-    They go into Keras's cache, ~/.keras/models or $KERAS_HOME/models.
+    They are stored in Keras's cache, ~/.keras/models or $KERAS_HOME/models.
     """
     from imagetune.model.weights.imagenet import fetch_weights
 
@@ -36,9 +39,9 @@ def fetch(names: tuple[str, ...]) -> None:
 @command.command("check", epilog="Example: imagetune weights check resnet50")
 @click.argument("names", nargs=-1)
 def check(names: tuple[str, ...]) -> int:
-    """Verify the SHA-256 of weights.
+    """Verify the SHA-256 of the ImageNet weights of the backbones NAMES; of all available ones by default.
 
-    By default it checks all that are available. The exit code is 5 if weights of NAMES are absent or corrupted.
+    The exit code is 5 if weights of NAMES are missing or corrupted.
     """
     from imagetune.model.weights.imagenet import check_weights
 

@@ -1,4 +1,4 @@
-"""Finished runs side by side on the images that all of them were tested on; no model is loaded."""
+"""Comparison of finished runs on the test images they share, with significance tests; no model is loaded."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from imagetune.run_folder.folder import RunFolder, told_state
 from imagetune.run_folder.reader import RunFiles, read_run
 from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
-# An image, and its how-manieth copy in the test split.
+# Identity of a test image: its content or path, and a number among its exact copies in the split, counted from 0.
 Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison.
+    """The comparison of two or more runs.
 
     Attributes:
-        document: Plain JSON values; see `imagetune.evaluation.comparison.document`.
-        root: Paths of images start here.
-        files: The first run's, for how its images are read.
+        document: The comparison as JSON values; see `imagetune.evaluation.comparison.document`.
+        root: The folder that relative paths of images start at.
+        files: The files of the first run, whose recipe says how images are read.
     """
 
     document: dict[str, Any] = field(repr=False)
@@ -47,44 +47,45 @@ class Compared:
 
 
 def compare(runs: Sequence[str], *, common: bool = False, metric: str | None = None) -> Compared:
-    """Compare runs on the same test images, from the predictions in their folders.
+    """Return the metrics, differences and significance tests of runs, from the predictions in their folders.
 
     Args:
-        runs: Two or more: run folders, or runs:/ or models:/ addresses.
-        common: Compare on the common part where the test images differ.
+        runs: Two or more run folders, or runs:/ or models:/ addresses.
+        common: Where the test images differ, compare on those that all runs share and none was trained on.
         metric: The metric that decides; by default the first headline metric of the task.
 
     Raises:
         RecipeError: There are too few or too many runs, or no such metric.
-        ModelFileError: One is no run, or has no test predictions, or another task or other classes than the first.
-        DataError: Their test images differ, or one has learned from another's.
+        ModelFileError: One is no run, or has no test predictions, or has another task or other classes than the first.
+        DataError: Their test images differ, or one was trained on another's test images.
     """
+    # Each run gets a letter, by which tables and pages name it.
     if not 2 <= len(runs) <= len(ascii_uppercase):
         raise RecipeError(f"{len(runs)} given; from 2 to {len(ascii_uppercase)} runs can be compared", where="RUN")
     members = [_Member.open(run, key) for run, key in zip(runs, ascii_uppercase, strict=False)]
     for other in members[1:]:
         _require_same_task(members[0], other)
     _require_metric(metric, members[0])
-    shared = _shared(members, _identities(members))
+    shared = _find_shared(members, _identify_images(members))
     if not common:
         _require_same_images(members, shared)
-    return _compared(members, shared, metric)
+    return _compare_members(members, shared, metric)
 
 
 def write_page(compared: Compared, path: Path) -> Path:
-    """Write a comparison as a self-contained page with thumbnails, and return the file."""
+    """Write a comparison as a self-contained HTML page with thumbnails, and return its path."""
     return write_comparison(compared.document, path, root=compared.root, config=compared.files.recipe.data)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A run.
+    """One of the runs that are compared.
 
     Attributes:
-        name: As the user gave it.
-        key: What it is called in the comparison.
-        files: Its folder.
-        predictions: Of its test split.
+        name: The run as the user named it.
+        key: Its letter in the comparison: A, B, ...
+        files: The files of its folder.
+        predictions: Its predictions for its test split.
     """
 
     name: str
@@ -94,13 +95,18 @@ class _Member:
 
     @classmethod
     def open(cls, run: str, key: str) -> _Member:
+        """Read a run's files and its test predictions.
+
+        Raises:
+            ModelFileError: It is no run, or lacks test predictions or splits.csv.
+        """
         files = read_run(resolve_run(run) if is_mlflow_uri(run) else Path(run))
         path = RunFolder(files.folder).predictions("test")
         if not path.is_file():
             what = f"has no test predictions ({told_state(RunFolder(files.folder))})"
             raise ModelFileError(what, where=run, hint="give finished runs with a test split")
         if not files.rows:
-            what = "has no splits.csv, so it can't be told whether it learned from the others' test images"
+            what = "has no splits.csv, so nobody knows whether it was trained on the others' test images"
             raise ModelFileError(what, where=run, hint="give a run folder, or an address whose run still exists")
         tested = files.evaluation.get("splits", {}).get("test", {})
         thresholds = [found["threshold"] for found in tested.get("per_class", []) if "threshold" in found]
@@ -109,24 +115,24 @@ class _Member:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Absolute path of each test image."""
+        """The absolute path of each test image."""
         return tuple(str(self.files.images_root / path) for path in self.predictions.paths)
 
     @cached_property
     def learned(self) -> tuple[str, ...]:
-        """Absolute path of each image that it was trained or selected with."""
+        """The absolute path of each image that the run was trained or selected with."""
         rows = (row for row in self.files.rows if row["split"] in ("train", "val"))
         return tuple(str(self.files.images_root / row["path"]) for row in rows)
 
     @cached_property
     def groups(self) -> Mapping[str, str]:
-        """The group of each image that has one, by absolute path."""
+        """The groups of images by absolute path, of those images that have one."""
         root = self.files.images_root
         return {str(root / row["path"]): row["group"] for row in self.files.rows if row.get("group")}
 
     @cached_property
     def hashes(self) -> Mapping[str, str]:
-        """SHA-256 of its images by absolute path, as far as they are known."""
+        """The SHA-256 of the run's images by absolute path, as far as they are known."""
         hashes: Mapping[str, str] = self.files.lock.get("images", {})
         return hashes
 
@@ -143,12 +149,12 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Identities:
-    """Who is who: equal keys are the same image.
+    """The identities of the images of all runs: equal keys are the same image.
 
     Attributes:
-        by_content: Whether images are told by their SHA-256; else by their path.
-        tested: For each run the place of each test image among its predictions.
-        learned: For each run what it was trained or selected with.
+        by_content: Whether images are identified by their SHA-256; else by their path.
+        tested: For each run the row of each test image among its predictions.
+        learned: For each run the images that it was trained or selected with.
     """
 
     by_content: bool
@@ -158,14 +164,14 @@ class _Identities:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the runs' test splits have in common.
+    """The test images that all runs share.
 
     Attributes:
-        keys: Images that every run was tested on, in the first one's order.
-        relabelled: Those whose label is not the same everywhere.
-        seen: Those that some run learned from, as a copy in its training or validation split.
-        learned: For each run how many test images of others it learned from.
-        identities: Who is who.
+        keys: Images that every run was tested on, in the first run's order.
+        relabelled: Those whose label is not the same in all runs.
+        seen: Those that some run was trained or selected with, as a copy in its training or validation split.
+        learned: For each run the number of the others' test images that it was trained or selected with.
+        identities: The identities of all images.
     """
 
     keys: tuple[Key, ...]
@@ -176,12 +182,13 @@ class _Shared:
 
     @property
     def usable(self) -> tuple[Key, ...]:
-        """Images on which a comparison is fair."""
+        """The images on which a comparison is fair: labelled alike, and new to every run."""
         return tuple(key for key in self.keys if key not in self.relabelled and key not in self.seen)
 
 
-def _identities(members: Sequence[_Member]) -> _Identities:
-    """Tell images by content where every run knows its test images' hashes, else by path."""
+def _identify_images(members: Sequence[_Member]) -> _Identities:
+    """Identify images by content where every run knows its test images' hashes, else by path."""
+    # A hash finds the same image under another path, but only if every run has recorded all of its hashes.
     by_content = all(member.hashes.get(path) for member in members for path in member.paths)
 
     def identity(member: _Member, path: str) -> str:
@@ -189,20 +196,24 @@ def _identities(members: Sequence[_Member]) -> _Identities:
 
     return _Identities(
         by_content,
-        tuple(_places(member, [identity(member, path) for path in member.paths]) for member in members),
+        tuple(_number_images(member, [identity(member, path) for path in member.paths]) for member in members),
         tuple(frozenset(identity(member, path) for path in member.learned) for member in members),
     )
 
 
-def _places(member: _Member, identities: Sequence[str]) -> Mapping[Key, int]:
-    """Number copies within the split by label and path, so that runs number them alike."""
+def _number_images(member: _Member, identities: Sequence[str]) -> Mapping[Key, int]:
+    """Return the row of each test image by its key.
+
+    Copies within the split are numbered by label and path, so that all runs number them alike.
+    """
+    # A split may hold the same image twice; each copy counts in a run's metrics, and so in the comparison.
     copies: dict[str, count[int]] = {}
     order = sorted(range(len(identities)), key=lambda place: (member.labels[place], member.paths[place]))
     keys = {place: (identities[place], next(copies.setdefault(identities[place], count()))) for place in order}
     return {keys[place]: place for place in range(len(identities))}
 
 
-def _shared(members: Sequence[_Member], identities: _Identities) -> _Shared:
+def _find_shared(members: Sequence[_Member], identities: _Identities) -> _Shared:
     first, *others = identities.tested
     keys = tuple(key for key in first if all(key in other for other in others))
     labels = [
@@ -237,26 +248,26 @@ def _require_metric(metric: str | None, first: _Member) -> None:
 
 
 def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
-    """Refuse to compare on images that are not the same for all, or not new to all.
+    """Refuse to compare on images that are not the same for all runs, or not new to all of them.
 
     Raises:
-        DataError: With how many images could be compared on.
+        DataError: The images differ; its hint says how many could be compared on.
     """
     sizes = [len(member.paths) for member in members]
-    told = []
+    problems = []
     if any(size != len(shared.keys) for size in sizes):
         each = ", ".join(f"{member.key} has {size}" for member, size in zip(members, sizes, strict=True))
-        told.append(f"their test images differ: {len(shared.keys)} are common to all ({each})")
-        told += [
+        problems.append(f"their test images differ: {len(shared.keys)} are common to all ({each})")
+        problems += [
             f"{member.name} was trained or selected with {format_count(seen, 'test image')} of others"
             for member, seen in zip(members, shared.learned, strict=True)
             if seen
         ]
     elif shared.seen:
-        told.append(f"some run has learned from copies of {format_count(len(shared.seen), 'test image')}")
+        problems.append(f"some run was trained on copies of {format_count(len(shared.seen), 'test image')}")
     if shared.relabelled:
-        told.append(f"{format_count(len(shared.relabelled), 'common image')} not labelled alike")
-    if not told:
+        problems.append(f"{format_count(len(shared.relabelled), 'common image')} with different labels")
+    if not problems:
         return
     usable = len(shared.usable)
     hint = (
@@ -264,11 +275,12 @@ def _require_same_images(members: Sequence[_Member], shared: _Shared) -> None:
         if usable
         else "fit them with the same data and seed, or on a table with a split column"
     )
-    raise DataError("; ".join(told), where=" ".join(member.name for member in members), hint=hint)
+    raise DataError("; ".join(problems), where=" ".join(member.name for member in members), hint=hint)
 
 
-def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -> Compared:
+def _compare_members(members: Sequence[_Member], shared: _Shared, metric: str | None) -> Compared:
     first, evaluate = members[0], members[0].files.recipe.evaluate
+    # An image whose label is none of the classes has no right prediction, and would count as an error of every run.
     known = [key for key in shared.usable if _is_known(first, shared.identities.tested[0][key])]
     if not known:
         what = f"there is no test image to compare on: {len(shared.keys)} are common to all"
@@ -276,12 +288,13 @@ def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -
         raise DataError(what, where=" ".join(member.name for member in members), hint=hint)
     places = [np.array([tested[key] for key in known]) for tested in shared.identities.tested]
     predictions = {
-        member.key: _picked(member.predictions, chosen, first.predictions.class_names)
+        member.key: _select_predictions(member.predictions, chosen, first.predictions.class_names)
         for member, chosen in zip(members, places, strict=True)
     }
-    groups = group_codes([_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
+    groups = group_codes([_find_group(members, [chosen[row] for chosen in places]) for row in range(len(known))])
     comparison = compare_predictions(
         predictions,
+        # Without groups each image is resampled by itself.
         groups=np.arange(len(known)) if groups is None else groups,
         bootstrap=Bootstrap(evaluate.bootstrap_samples, evaluate.confidence, first.files.recipe.seed),
         metric=metric,
@@ -289,9 +302,9 @@ def _compared(members: Sequence[_Member], shared: _Shared, metric: str | None) -
     document = comparison_document(
         comparison,
         predictions,
-        runs=[_told(member) for member in members],
+        runs=[_describe_member(member) for member in members],
         matched_by="content" if shared.identities.by_content else "path",
-        notes=tuple(_notes(members, shared, len(known))),
+        notes=tuple(_list_notes(members, shared, len(known))),
     )
     return Compared(document, first.files.images_root, first.files)
 
@@ -301,8 +314,8 @@ def _is_known(member: _Member, place: int) -> bool:
     return not single or bool(member.predictions.labels[place] != UNKNOWN)
 
 
-def _picked(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
-    """Return the predictions of some images, with the classes in another order."""
+def _select_predictions(predictions: Predictions, places: NDArray[np.int64], class_names: Sequence[str]) -> Predictions:
+    """Return the predictions for some images, with their class columns in the order of ``class_names``."""
     order = [predictions.class_names.index(name) for name in class_names]
     position = {old: new for new, old in enumerate(order)}
     labels = [position.get(int(label), UNKNOWN) for label in predictions.labels[places]]
@@ -319,13 +332,13 @@ def _picked(predictions: Predictions, places: NDArray[np.int64], class_names: Se
     )
 
 
-def _group(members: Sequence[_Member], places: Sequence[int]) -> str | None:
-    """Return the group of an image, as the first run has it that has one."""
+def _find_group(members: Sequence[_Member], places: Sequence[int]) -> str | None:
+    """Return the group of an image from the first run that knows one, or None."""
     found = (member.groups.get(member.paths[place]) for member, place in zip(members, places, strict=True))
     return next((group for group in found if group), None)
 
 
-def _told(member: _Member) -> ComparedRun:
+def _describe_member(member: _Member) -> ComparedRun:
     recipe = member.files.recipe
     return ComparedRun(
         key=member.key,
@@ -336,8 +349,8 @@ def _told(member: _Member) -> ComparedRun:
     )
 
 
-def _notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterator[str]:
-    """Yield what a reader should know about the images and the runs."""
+def _list_notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterator[str]:
+    """Yield sentences on the images that were left out, and on runs that can't be compared in full."""
     sizes = [len(member.paths) for member in members]
     if any(size != len(shared.keys) for size in sizes):
         each = ", ".join(f"{member.key} was tested on {size}" for member, size in zip(members, sizes, strict=True))
@@ -346,11 +359,11 @@ def _notes(members: Sequence[_Member], shared: _Shared, compared: int) -> Iterat
         seen = format_count(len(shared.seen), "image")
         yield f"{seen} left out: a copy is in some run's training or validation split"
     if shared.relabelled:
-        yield f"{format_count(len(shared.relabelled), 'image')} left out: the runs don't have the same label for them"
+        yield f"{format_count(len(shared.relabelled), 'image')} left out: the runs have different labels for them"
     if unknown := len(shared.usable) - compared:
         yield f"{format_count(unknown, 'image')} left out: the label is not one of the classes"
     folders = Counter(member.files.folder.resolve() for member in members)
     if max(folders.values()) > 1:
         yield "the same run is given twice"
     if not shared.identities.by_content:
-        yield "images are told by their path: some run has no SHA-256 of its images, so copies would not be noticed"
+        yield "images are matched by path: some run has no SHA-256 of its images, so copies would not be noticed"

@@ -1,4 +1,4 @@
-"""Looking at images before any training: the audit and the contact sheet. Never starts Keras."""
+"""Images looked at before any training: the audit of a source and the contact sheet. Never imports Keras."""
 
 from __future__ import annotations
 
@@ -22,40 +22,54 @@ from imagetune.reports.audit import write_audit_page
 from imagetune.reports.contact_sheet import draw_contact_sheet
 from imagetune.runs.checks.recipe import load_checked_recipe
 
+# Whatever else a source ends in is a folder or a table.
 RECIPE_SUFFIXES = {".yaml", ".yml"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What an audit found, with the section of the recipe that it was made by."""
+    """The audit of a source of images: files, duplicates, labels and splits.
+
+    Attributes:
+        catalog: The images with their labels.
+        audit: The findings.
+        config: The data section of the recipe that the images were read by.
+    """
 
     catalog: Catalog
     audit: Audit
     config: DataConfig
 
     def document(self) -> dict[str, object]:
-        """Return it as JSON."""
+        """Return the catalog's counts and the findings as JSON values."""
         return audit_document(self.catalog, self.audit)
 
     def enforce(self) -> None:
-        """Raise DataError if something stands in the way of training."""
+        """Raise DataError if a finding is an error, so that nothing can be trained on the images."""
         enforce_audit(self.audit)
 
     def write_page(self, path: Path) -> None:
-        """Write it as a page with images; refuses a place among the images."""
+        """Write the findings as an HTML page with thumbnails; raises DataError for a place among the images."""
         require_outside(path, self.config)
         write_audit_page(self.catalog, self.audit, self.config, path)
 
     def fix(self, folder: Path) -> Fixed:
-        """Write a table of the images that can be trusted into a folder, and check it."""
+        """Write a cleaned source into a folder, audit it, and return both; no image is changed."""
         cleaning = clean(self.catalog, self.audit)
         cleaned, changes = write_cleaning(cleaning, folder, self.config)
-        return Fixed(cleaned, changes, cleaning, _checked(self.config.model_copy(update={"source": str(cleaned)})))
+        return Fixed(cleaned, changes, cleaning, _audit_source(self.config.model_copy(update={"source": str(cleaned)})))
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A cleaned table, what was changed for it, and the check of it."""
+    """A cleaned source: a table of the images that can be trusted.
+
+    Attributes:
+        cleaned: The table, a CSV file.
+        changes: A CSV file of what was left out or moved, and why.
+        cleaning: The same as values.
+        check: The audit of the cleaned source.
+    """
 
     cleaned: Path
     changes: Path
@@ -63,7 +77,7 @@ class Fixed:
     check: Check
 
     def document(self) -> dict[str, object]:
-        """Return it as JSON."""
+        """Return both files and the number of changes of each kind as JSON values."""
         counts = Counter(change.change for change in self.cleaning.changes)
         return {
             "cleaned": str(self.cleaned),
@@ -75,16 +89,37 @@ class Fixed:
 
 
 def check(source: Path, overrides: Sequence[str]) -> Check:
-    """Audit the images of a recipe, of a folder or of a table."""
+    """Return the audit of the images of a recipe, of a folder or of a table.
+
+    Args:
+        source: A recipe (.yaml, .yml), a folder of class folders, or a table.
+        overrides: ``KEY=VALUE`` texts for a recipe.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        DataError: There is no such source, or it has no images.
+    """
     if source.suffix.lower() in RECIPE_SUFFIXES:
         config = load_checked_recipe(source, overrides).recipe.data
     else:
         config = DataConfig(source=str(source.absolute()))
-    return _checked(config)
+    return _audit_source(config)
 
 
 def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, copies: int) -> None:
-    """Draw training images of a recipe beside their augmented copies; refuses to write among the images."""
+    """Write a contact sheet (PNG) of training images, each beside its augmented copies.
+
+    Args:
+        recipe: The YAML file.
+        overrides: ``KEY=VALUE`` texts.
+        out: The PNG file; a place among the images is refused.
+        images: Rows of the sheet.
+        copies: Augmented copies of each image.
+
+    Raises:
+        RecipeError: The recipe is wrong.
+        DataError: The images can't be read.
+    """
     loaded = load_checked_recipe(recipe, overrides).recipe
     require_outside(out, loaded.data)
     catalog = read_catalog(loaded.data)
@@ -102,6 +137,6 @@ def preview(recipe: Path, overrides: Sequence[str], *, out: Path, images: int, c
         Image.fromarray(sheet).save(temporary, format="PNG")
 
 
-def _checked(config: DataConfig) -> Check:
+def _audit_source(config: DataConfig) -> Check:
     catalog = read_catalog(config)
     return Check(catalog, audit_catalog(catalog, config), config)

@@ -1,4 +1,4 @@
-"""Predictions of several runs together: their mean, and a test of it on images that no run has seen."""
+"""An ensemble of runs: the mean of their predicted probabilities, and a test of it on images that no run has seen."""
 
 from __future__ import annotations
 
@@ -9,21 +9,34 @@ from typing import Any
 from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.evaluation.document import evaluate_split, evaluation_document
-from imagetune.evaluation.ensemble import combined, mean_image, mean_predictions
-from imagetune.evaluation.predict import ImagePrediction, predict_images
+from imagetune.evaluation.document import evaluate_split
+from imagetune.evaluation.document import evaluation_document
+from imagetune.evaluation.ensemble import combined
+from imagetune.evaluation.ensemble import mean_image
+from imagetune.evaluation.ensemble import mean_predictions
+from imagetune.evaluation.predict import ImagePrediction
+from imagetune.evaluation.predict import predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.requirements import with_requirements
-from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen
-from imagetune.runs.test import groups_of, labelled_records, predict_labelled
+from imagetune.runs.lineage import Member
+from imagetune.runs.lineage import hash_images
+from imagetune.runs.lineage import open_members
+from imagetune.runs.lineage import refuse_seen
+from imagetune.runs.test import groups_of
+from imagetune.runs.test import labelled_records
+from imagetune.runs.test import predict_labelled
 
 
-def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
-    """Yield the mean of several runs' predictions for each image in files, folders and globs.
+def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:
+    """Yield the mean of several runs' predicted probabilities for each image in files, folders and patterns.
 
-    Each run sees the image in its own size and through its own TTA transforms.
+    Each run gets the image in its own size and applies its own test-time augmentation.
+
+    Args:
+        runs: Run folders, or runs:/ or models:/ addresses.
+        paths: Files, folders and patterns.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -37,16 +50,18 @@ def predict(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePredicti
         yield mean_image(predictions, together)
 
 
-def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
-    """Return the evaluation document of several runs together, as `imagetune.commands.evaluate.evaluate` does of one.
+def evaluate_ensemble(
+    runs: Sequence[str], *, data: Path | None = None, require: Sequence[Requirement] = ()
+) -> dict[str, Any]:
+    """Return the metrics of the mean of several runs, as `imagetune.commands.evaluate.evaluate` does for one run.
 
     Args:
         runs: The first one's test split is used, and its ``evaluate`` section.
         data: Other labelled images instead.
-        require: Bars besides those of the first run's recipe.
+        require: Requirements besides those of the first run's recipe.
 
     Returns:
-        The document, with ``members``: each run's name and TTA transforms; and ``unusable`` as of one run.
+        The document, with ``members``: each run's name and its TTA transforms; and ``unusable`` as for one run.
 
     Raises:
         ModelFileError: The runs' classes differ.
@@ -60,8 +75,8 @@ def evaluate(runs: Sequence[str], *, data: Path | None = None, require: Sequence
         predictions, config=first.recipe.evaluate, seed=first.recipe.seed, groups=groups_of(records)
     )
     document = evaluation_document({"test": evaluation}, config=with_requirements(first.recipe.evaluate, require))
-    told = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
-    return document | {"members": told} | ({"unusable": unusable} if unusable else {})
+    described = [{"run": member.name, "tta": list(member.recipe.evaluate.tta)} for member in members]
+    return document | {"members": described} | ({"unusable": unusable} if unusable else {})
 
 
 def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple[Record, ...], dict[str, str]]:
@@ -69,6 +84,7 @@ def _unseen_records(members: Sequence[Member], data: Path | None) -> tuple[tuple
     first, *others = members
     unusable: dict[str, str] = {}
     if data is None:
+        # The first run's split is no leak into itself; the other runs may have been split otherwise.
         records = open_holdout(first.splits)
         hashes = first.hashes
     else:

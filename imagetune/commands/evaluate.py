@@ -1,37 +1,69 @@
-"""A finished run tested again: on its own test images, or on others."""
+"""A finished run tested again: on its own test images, on other labelled images, or under corruptions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from imagetune.commands.ensemble import evaluate_ensemble
+from imagetune.commands.evaluate_robustness import evaluate_robustness
+from imagetune.core.messages import Say
+from imagetune.core.messages import say_nothing
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.errors import RecipeError
+from imagetune.evaluation.document import evaluate_split
+from imagetune.evaluation.document import evaluation_document
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import with_requirements
 from imagetune.run_folder.folder import RunFolder
-from imagetune.runs.open import open_run, run_splits
-from imagetune.runs.test import groups_of, labelled_records, predict_labelled
+from imagetune.runs.open import open_run
+from imagetune.runs.open import run_splits
+from imagetune.runs.test import groups_of
+from imagetune.runs.test import labelled_records
+from imagetune.runs.test import predict_labelled
 
 
-def evaluate(run: str, *, data: Path | None = None, require: Sequence[Requirement] = ()) -> dict[str, Any]:
-    """Return the evaluation document of a run on its own test split, or on other labelled images.
+def evaluate(
+    run: str,
+    *,
+    others: Sequence[str] = (),
+    data: Path | None = None,
+    require: Sequence[Requirement] = (),
+    robustness: bool = False,
+    say: Say = say_nothing,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Return the metrics of a run, with confidence intervals, on its test split or on other labelled images.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
-        data: Other labelled images.
-        require: Bars besides those of the recipe.
+        others: More runs; the mean of all runs' probabilities is tested, on the first one's test split.
+        data: Other labelled images: a folder of class folders, or a table.
+        require: Requirements besides those of the recipe.
+        robustness: Test on corrupted versions of the run's own test images instead, and write the result into its
+            folder; see `imagetune.commands.evaluate_robustness`.
+        say: Receives what could not be sent to MLflow.
+        progress: Called during a robustness test with how many images the model has seen, and how many there are.
 
     Returns:
-        The document; with ``unusable``, path and reason, where some of the other images had to be left out.
+        JSON values, laid out as evaluation.json; with ``unusable``, path and reason, where some of the other images had
+        to be left out; with ``members`` for several runs.
 
     Raises:
-        ModelFileError: It is no finished run.
-        DataError: There are no such images, or they can't be read.
+        RecipeError: A robustness test is asked for together with other images, runs or requirements.
+        ModelFileError: It is no finished run, or the runs' classes differ.
+        DataError: There are no such images, they can't be read, or some run has learned from them.
     """
+    if robustness:
+        if data is not None or others or require:
+            hint = "leave --data, --with and --require out"
+            raise RecipeError("uses the run's own test images", where="--robustness", hint=hint)
+        return evaluate_robustness(run, say=say, progress=progress)
+    if others:
+        return evaluate_ensemble((run, *others), data=data, require=require)
     folder, loaded = open_run(run)
     return evaluate_model(folder, loaded, data=data, require=require)
 
@@ -39,7 +71,7 @@ def evaluate(run: str, *, data: Path | None = None, require: Sequence[Requiremen
 def evaluate_model(
     folder: RunFolder, loaded: LoadedModel, *, data: Path | None = None, require: Sequence[Requirement] = ()
 ) -> dict[str, Any]:
-    """Return the evaluation document of a run whose model is loaded already; otherwise as `evaluate`."""
+    """Return the metrics of a run whose model is loaded already; otherwise as `evaluate` for one run."""
     recipe = load_recipe(folder.recipe).recipe
     unusable: dict[str, str] = {}
     if data:

@@ -1,4 +1,4 @@
-"""A finished run tested on corrupted versions of its own test images."""
+"""Robustness test of a finished run: its metrics on corrupted versions of its own test images."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.messages import Say, say_nothing
+from imagetune.core.messages import Say
+from imagetune.core.messages import say_nothing
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.errors import DataError, ModelFileError
-from imagetune.evaluation.robustness.measure import Subject, measure_robustness
+from imagetune.errors import DataError
+from imagetune.errors import ModelFileError
+from imagetune.evaluation.robustness.measure import Subject
+from imagetune.evaluation.robustness.measure import measure_robustness
 from imagetune.recipe.evaluate import RobustnessConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.reports.tiles import RunTiles
-from imagetune.runs.open import open_run, run_splits
-from imagetune.runs.pages import send_changes, write_pages
+from imagetune.runs.open import open_run
+from imagetune.runs.open import run_splits
+from imagetune.runs.pages import send_changes
+from imagetune.runs.pages import write_pages
 
 
 def evaluate_robustness(
     run: str, *, say: Say = say_nothing, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Test a run as its ``evaluate.robustness`` says, or in every way by default, and write that into its folder.
+    """Measure a run's robustness to corruptions, and write the result into its folder.
 
-    evaluation.json gets the part ``robustness``, and the report is written again; everything else stays. Where the run
-    is tracked, MLflow gets both.
+    The corruptions are those of ``evaluate.robustness``, or all by default. evaluation.json gets the key
+    ``robustness``, and the report is written again; everything else stays. Where the run is tracked, MLflow gets both.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
-        say: Hears what could not be sent to MLflow.
-        progress: Called with how many images the model has been given, and how many it gets in all.
+        say: Receives what could not be sent to MLflow.
+        progress: Called with how many corrupted images the model has seen, and how many there are.
 
     Returns:
         The whole of evaluation.json.
@@ -57,7 +62,7 @@ def evaluate_robustness(
     )
     found = measure_robustness(subject, open_holdout(splits), progress=progress)
     if found is None:
-        raise DataError("has no test images to corruption", where=str(folder.path), hint="hold some out by data.split")
+        raise DataError("has no test images to corrupt", where=str(folder.path), hint="hold some out by data.split")
     document: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     document["robustness"] = found
     folder.write_evaluation(document)

@@ -1,4 +1,4 @@
-"""Any image explained by a finished run: where its model looks for a prediction."""
+"""Saliency maps of a run's model for any images: Grad-CAM and occlusion sensitivity beside the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imagetune.data.loading.decode import load_image, resize_image
 from imagetune.data.loading.targets import median_class
-from imagetune.data.sources.read import find_images, spare_images
+from imagetune.data.sources.read import find_images, none_read, spare_images
 from imagetune.errors import BadImageError, RecipeError
 from imagetune.evaluation.explain.saliency import SaliencyMap, compute_saliency
 from imagetune.model.gradients import PASS_SIZE, SaliencyModel, split_for_saliency
@@ -22,23 +22,24 @@ from imagetune.reports.tiles import overlay_heat, scale_image, write_tile
 from imagetune.runs.open import open_run
 
 PANEL_PIXELS = 320
-# What can be explained of a number: what makes it so.
+# A regression has no classes to explain: its two targets are what raises the number and what lowers it.
 DIRECTIONS = ("higher", "lower")
 _GAP = 8
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was found about an image.
+    """The saliency of one image for one class, and the file that shows it.
 
     Attributes:
         path: The image.
-        target: The class that is explained, of numbers higher or lower; None where the image can't be read.
-        probability: What the model gives it; None of numbers.
-        agreement: Rank correlation of Grad-CAM and occlusion, -1 to 1; None where it is not defined.
-        file: The image, Grad-CAM and occlusion side by side.
+        target: The class that is explained; for regression ``higher`` or ``lower``. None where the image can't be read.
+        probability: The predicted probability of that class; None for regression.
+        agreement: Spearman rank correlation of the Grad-CAM and the occlusion map, -1 to 1; None where it is not
+            defined.
+        file: The JPEG with the image, its Grad-CAM map and its occlusion map side by side.
         error: Why the image can't be read, or None.
-        value: Of regression, the number.
+        value: The predicted number of a regression, else None.
     """
 
     path: str
@@ -52,7 +53,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Source:
-    """An image to explain: how messages name it, where its panels go, and what gives its pixels."""
+    """An image to explain: its name in messages, the file for its panels, and a function that returns its pixels."""
 
     name: str
     file: Path
@@ -61,37 +62,45 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images that go through the model together: ``images`` (b, height, width, 3) uint8, RGB."""
+    """A batch of images for the model: ``images`` (n, height, width, 3) uint8, RGB."""
 
     images: NDArray[np.uint8]
 
 
 def explain(run: str, paths: Sequence[str], *, out: Path, target: str | None = None) -> Iterator[Explanation]:
-    """Explain images, and write for each the image, Grad-CAM and occlusion side by side as JPEG.
+    """Yield the saliency of each image, and write a JPEG of the image, its Grad-CAM and its occlusion map.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
         paths: Files, folders and patterns.
-        out: Folder for the images; made where it isn't there.
-        target: The class to explain; by default each image's prediction. Of a number, ``higher`` or ``lower``: what
-            makes it so; by default higher.
+        out: Folder for the JPEGs; made where it isn't there.
+        target: The class to explain; by default each image's predicted class. For regression ``higher`` (the default)
+            or ``lower``.
 
     Yields:
-        An explanation of each image, in order; of one that can't be read, why.
+        An explanation of each image, in order; for one that can't be read, the reason.
 
     Raises:
-        DataError: There is no image, or one would be written over.
+        DataError: There is no image, one would be written over, or none can be read; the latter comes after the last
+            explanation.
         RecipeError: The model has no such class.
         ResourceError: ``out`` can't be written.
     """
     _, loaded = open_run(run)
-    yield from explain_images(loaded, paths, out=out, target=target)
+    readable = False
+    for explanation in explain_images(loaded, paths, out=out, target=target):
+        readable |= explanation.error is None
+        yield explanation
+    if not readable:
+        raise none_read()
 
 
 def explain_images(
     loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], *, out: Path, target: str | None = None
 ) -> Iterator[Explanation]:
-    """Yield an explanation of each image, by a model that is loaded already; otherwise as `explain`.
+    """Yield the saliency of each image for a model that is loaded already; otherwise as `explain`.
+
+    If none of the images can be read, each has its error, and nothing is raised.
 
     Args:
         loaded: The model.
@@ -99,14 +108,14 @@ def explain_images(
         out: Folder for the panels.
         target: The class to explain.
     """
-    output = _output(loaded, target)
+    output = _find_output(loaded, target)
     split = split_for_saliency(loaded.model)
-    sources = _sources(loaded, images, out)
+    sources = _list_sources(loaded, images, out)
     for first in range(0, len(sources), PASS_SIZE):
         yield from _explain_batch(loaded, split, sources[first : first + PASS_SIZE], output)
 
 
-def _sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path) -> list[_Source]:
+def _list_sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.uint8]], out: Path) -> list[_Source]:
     arrays = [image for image in images if not isinstance(image, str)]
     if arrays:
         return [
@@ -122,7 +131,12 @@ def _sources(loaded: LoadedModel, images: Sequence[str] | Sequence[NDArray[np.ui
     ]
 
 
-def _output(loaded: LoadedModel, target: str | None) -> int | None:
+def _find_output(loaded: LoadedModel, target: str | None) -> int | None:
+    """Return the index of the model's output to explain, or of the direction of a regression; None for each prediction.
+
+    Raises:
+        RecipeError: The model has no such class.
+    """
     if target is None:
         return None
     if loaded.task == "regression":
@@ -137,7 +151,8 @@ def _output(loaded: LoadedModel, target: str | None) -> int | None:
 
 
 def _file_names(images: Sequence[str]) -> list[str]:
-    """Return a name for each image's file: its own, numbered where several share it."""
+    """Return a file name for each image: its own stem, numbered where several images share it."""
+    # Images of different folders may share a name, and all files go into one folder.
     seen: dict[str, int] = {}
     names = []
     for image in images:
@@ -157,10 +172,12 @@ def _explain_batch(
         except BadImageError as error:
             errors[source.name] = Explanation(source.name, error=error.what)
     stacked = np.stack(images) if images else np.zeros((0, loaded.image.height, loaded.image.width, 3), np.uint8)
+    # A batch of unreadable images is empty, which no model takes.
     batches = [_Batch(stacked)] if images else []
     probabilities = predict_probabilities(loaded.model, batches, tta=loaded.tta)
     numbers = loaded.task == "regression"
-    targets = _predictions(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
+    targets = _predicted_classes(loaded, probabilities) if output is None or numbers else np.full(len(images), output)
+    # Saliency of a number shows what raises it; the opposite map shows what lowers it, without a second pass.
     found = iter(zip(stacked, compute_saliency(split, stacked, targets[:, None]), probabilities, strict=True))
     for source in sources:
         if source.name in errors:
@@ -173,21 +190,21 @@ def _explain_batch(
             target=DIRECTIONS[saliency.against] if numbers else loaded.class_names[saliency.target],
             probability=None if numbers else float(row[saliency.target]),
             agreement=saliency.agreement,
-            file=_write(image, saliency, source.file),
+            file=_write_panels(image, saliency, source.file),
             value=float(row[saliency.target]) if numbers else None,
         )
 
 
-def _predictions(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the class (n,) that each image is predicted as, as `imagetune predict` does."""
+def _predicted_classes(loaded: LoadedModel, probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the predicted class (n,) int64 of each image, by the same rule as `imagetune predict`."""
     if loaded.task == "ordinal":
         return median_class(probabilities)
     likeliest: NDArray[np.int64] = probabilities.argmax(axis=1).astype(np.int64)
     return likeliest
 
 
-def _write(image: NDArray[np.uint8], saliency: SaliencyMap, file: Path) -> str:
-    """Write the image and its two maps side by side."""
+def _write_panels(image: NDArray[np.uint8], saliency: SaliencyMap, file: Path) -> str:
+    """Write the image and its two saliency maps side by side, and return the file's path."""
     panel = scale_image(image, PANEL_PIXELS)
     gap = np.full((len(panel), _GAP, 3), 255, np.uint8)
     panels = [panel, gap, overlay_heat(panel, saliency.grad_cam), gap, overlay_heat(panel, saliency.occlusion)]

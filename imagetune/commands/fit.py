@@ -1,4 +1,4 @@
-"""The main job: one recipe fine-tuned, tested once, and left as a run to review."""
+"""The main job: a model fine-tuned as a recipe says, tested once, and recorded as a run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def fit(
         recipe: The YAML file, or the same as a mapping.
         overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         run_dir: The run folder; one is named and made under runs/ by default.
-        listener: Hears of the training's progress.
-        say: Hears what happens.
-        stop: Asked after every step; by default nothing stops the run.
+        listener: Receives the training's progress: stages, steps, epochs.
+        say: Receives progress messages.
+        stop: Checked after every step; by default nothing stops the run.
 
     Raises:
         ImagetuneError: See the error tree; nothing is left behind when it comes before training.
@@ -47,7 +47,7 @@ def fit(
     check_run_place(run_dir)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
-        # Whatever is wrong with the folds shows before anything is trained.
+        # Settled first, so that folds which the images don't allow are refused before hours of training, not after.
         folds = folds_of(loaded.recipe, data, say=say)
         refuse_inherited_leaks(loaded.recipe, data.splits, data.audit.hashes, say=say)
         training = prepare_training(loaded.recipe, data, say=say, stop=stop)
@@ -56,6 +56,7 @@ def fit(
             run.track()
             best = train_model(run, training, say=say)
             evaluation = write_and_test(run, training, data.splits, say=say)
+            # After the test: the model and its metrics are complete, whatever happens to a fold.
             if folds:
                 evaluation |= cross_validate(run, folds, data, say=say, stop=stop)
                 run.folder.write_evaluation(evaluation)
@@ -69,13 +70,15 @@ def plan(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> tuple[Recipe, list[StagePlan]]:
-    """Do everything of `fit` up to one batch of each stage, leave nothing behind, and return recipe and stages.
+    """Return the resolved recipe and the estimated time of each stage, as `imagetune fit --dry-run` shows them.
+
+    Everything that `fit` does is done up to one batch of each stage; nothing is left behind.
 
     Args:
         recipe: The YAML file, or the same as a mapping.
         overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
-        say: Hears what happens.
-        stop: Asked after every step; by default nothing stops it.
+        say: Receives progress messages.
+        stop: Checked after every step; by default nothing stops it.
 
     Raises:
         ImagetuneError: As from `fit`.
@@ -83,5 +86,6 @@ def plan(
     loaded = load_checked_recipe(recipe, overrides)
     with loaded.placing_errors():
         data = read_data(loaded.recipe, say=say)
+        # Measuring how many workers load fastest would take longer than the rest of a dry run.
         training = prepare_training(loaded.recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
         return training.recipe, plan_stages(training.job)

@@ -1,4 +1,4 @@
-"""Images as a Python program gives them: paths or arrays, one or many."""
+"""Images as arguments of the Python API: paths or uint8 RGB arrays, one or many."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ def as_paths_or_arrays(images: Images) -> list[str] | list[NDArray[np.uint8]]:
     if isinstance(images, (str, os.PathLike)):
         return [os.fspath(images)]
     if isinstance(images, np.ndarray):
-        return [_checked(image) for image in (images if images.ndim == 4 else [images])]
+        return [_check_array(image) for image in (images if images.ndim == 4 else [images])]
     if not isinstance(images, Iterable):
         raise DataError(f"{type(images).__name__} is no image", where="images", hint=_HINT)
     given: list[Any] = list(images)
     if all(isinstance(image, (str, os.PathLike)) for image in given):
         return [os.fspath(image) for image in given]
-    return [_checked(image, f"images[{index}]") for index, image in enumerate(given)]
+    return [_check_array(image, f"images[{index}]") for index, image in enumerate(given)]
 
 
-def _checked(image: Any, where: str = "images") -> NDArray[np.uint8]:
+def _check_array(image: Any, where: str = "images") -> NDArray[np.uint8]:
+    """Return an image as a contiguous (h, w, 3) uint8 array, or raise DataError where it is none."""
     if not isinstance(image, np.ndarray):
         raise DataError(f"{type(image).__name__} among arrays", where=where, hint=_HINT)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise DataError(f"an array of shape {image.shape} and dtype {image.dtype}", where=where, hint=_HINT)
+    # OpenCV refuses views with negative strides, such as a flipped array.
     return np.ascontiguousarray(image)

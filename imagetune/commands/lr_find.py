@@ -1,4 +1,4 @@
-"""The learning-rate range test of a recipe, and its image."""
+"""The learning-rate range test of a recipe's stage (Smith 2017, arXiv 1506.01186), and its plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_learning_rate(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> RangeTest:
-    """Test the learning rates of a stage and draw what was seen; nothing but the image is written.
+    """Return the loss of a stage at rising learning rates, and plot it; nothing but the plot is written.
 
     Args:
         recipe_path: The recipe.
@@ -34,7 +34,7 @@ def find_learning_rate(
         stage: Name of the stage; the first by default. A later one is tested from the weights that training starts
             with, not from those that the stages before it would leave.
         out: The PNG file of the plot; none is written by default.
-        say: Hears what happens.
+        say: Receives progress messages.
         stop: Asked after every step; by default nothing stops it.
 
     Raises:
@@ -42,18 +42,19 @@ def find_learning_rate(
         ImagetuneError: As from ``fit``.
     """
     recipe = load_checked_recipe(recipe_path, overrides).recipe
-    chosen = _stage(recipe.train.stages, stage)
+    chosen = _find_stage(recipe.train.stages, stage)
     data = read_data(recipe, say=say)
+    # A hundred steps are over before a measurement of the best number of workers would pay.
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest(), workers="as_written")
     job, size = training.job, training.recipe.train.step_size
-    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising rate")
+    say("stage", f"{chosen.name}: up to {MAX_STEPS} steps of {size} images at a rising learning rate")
     found = find_stage_learning_rate(job, stage_model(job, chosen), chosen)
     if out is not None:
         write_rate_plot(found, out)
     return found
 
 
-def _stage(stages: Sequence[StageConfig], name: str | None) -> StageConfig:
+def _find_stage(stages: Sequence[StageConfig], name: str | None) -> StageConfig:
     for stage in stages:
         if name in (None, stage.name):
             return stage

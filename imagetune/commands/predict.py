@@ -1,25 +1,96 @@
-"""What a finished run's model says of any images."""
+"""Predictions for any images by the model of a finished run, or by the mean of several runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from imagetune.data.sources.read import find_images
+from imagetune.commands.ensemble import predict_ensemble
+from imagetune.core.messages import Say, say_nothing
+from imagetune.core.text import format_count
+from imagetune.data.sources.read import find_images, none_read, spare_images
+from imagetune.errors import RecipeError
 from imagetune.evaluation.predict import NO_DECISION_RULES, DecisionRules, ImagePrediction, predict_images
+from imagetune.evaluation.prediction_table import write_prediction_table
 from imagetune.runs.open import open_run
 
 
-def predict(run: str, paths: Sequence[str], ways: DecisionRules = NO_DECISION_RULES) -> Iterator[ImagePrediction]:
-    """Yield a prediction for each image in files, folders and globs.
+def predict(
+    run: str,
+    paths: Sequence[str],
+    rules: DecisionRules = NO_DECISION_RULES,
+    *,
+    others: Sequence[str] = (),
+) -> Iterator[ImagePrediction]:
+    """Yield a prediction for each image in files, folders and patterns, in their order.
 
     Args:
         run: A run folder, or a runs:/ or models:/ address.
-        paths: Of images.
-        ways: What of the model's manifest is applied to its predictions.
+        paths: Files, folders and patterns.
+        rules: Which decision rules of the model's manifest are applied to its predictions.
+        others: More runs; the probabilities of all runs are averaged.
 
     Raises:
-        ModelFileError: It is no finished run, or its model settles nothing that ``ways`` asks for.
-        DataError: There is no image.
+        RecipeError: The decision rules exclude each other, or there are several runs, whose manifests may differ.
+        ModelFileError: It is no finished run, its model lacks what a rule needs, or the runs' classes differ.
+        DataError: There is no image, or none of them can be read; the latter comes after the last prediction.
     """
+    _check_rules(rules, others)
+    return _require_readable(_predict(run, paths, rules, others))
+
+
+def predict_to_csv(
+    run: str,
+    paths: Sequence[str],
+    file: Path,
+    rules: DecisionRules = NO_DECISION_RULES,
+    *,
+    others: Sequence[str] = (),
+    say: Say = say_nothing,
+) -> None:
+    """Write a prediction for each image into a CSV file: a row an image, a column a class; otherwise as `predict`.
+
+    Args:
+        run: A run folder, or a runs:/ or models:/ address.
+        paths: Files, folders and patterns.
+        file: The CSV file.
+        rules: Which decision rules of the model's manifest are applied to its predictions.
+        others: More runs; the probabilities of all runs are averaged.
+        say: Receives how many rows were written.
+
+    Raises:
+        ImagetuneError: As from `predict`; also a DataError where the file is one of the images.
+    """
+    _check_rules(rules, others)
+    spare_images([file], find_images(paths))
+    rows, unread = write_prediction_table(_predict(run, paths, rules, others), file)
+    say("written", f"{file}: {format_count(rows, 'image')}" + (f", {unread:,} of them can't be read" if unread else ""))
+    if unread == rows:
+        raise none_read()
+
+
+def _check_rules(rules: DecisionRules, others: Sequence[str]) -> None:
+    """Refuse decision rules that exclude each other, or that several runs can't apply, before a model is loaded."""
+    if rules.operating_point and rules.min_cost:
+        what = "--operating-point and --min-cost exclude each other"
+        raise RecipeError(what, where="--min-cost", hint="give one of them")
+    if others and rules != NO_DECISION_RULES:
+        # Temperatures and thresholds were fitted to one run's probabilities, not to the mean of several.
+        what = "--calibrated, --sets, --operating-point and --min-cost need a single run"
+        raise RecipeError(what, where="--with", hint="leave it out")
+
+
+def _predict(run: str, paths: Sequence[str], rules: DecisionRules, others: Sequence[str]) -> Iterator[ImagePrediction]:
+    if others:
+        return predict_ensemble((run, *others), paths)
     _, loaded = open_run(run)
-    yield from predict_images(loaded, find_images(paths), ways)
+    return predict_images(loaded, find_images(paths), rules)
+
+
+def _require_readable(predictions: Iterable[ImagePrediction]) -> Iterator[ImagePrediction]:
+    readable = False
+    for prediction in predictions:
+        readable |= prediction.error is None
+        yield prediction
+    if not readable:
+        raise none_read()

@@ -1,4 +1,4 @@
-"""Where the time of a recipe's training goes: every piece measured, and what would save most."""
+"""Profile of a recipe's training: time of each piece, bottleneck, and the setting that would save most."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ from imagetune.training.setup.job import (
 from imagetune.training.setup.stopping import StopRequest
 
 PIPELINE_SECONDS = 1.5
-# More epochs than anyone waits for.
+# More epochs than a measurement of seconds can reach, so that batches never run out.
 ENDLESS = 1000
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How the images of one or several stages are loaded.
+    """Loading times of the images of one or several stages.
 
     Attributes:
-        stages: Names of the stages that load so.
-        image: The size that they get.
-        augmentation: As in the recipe.
-        times: Its pieces, on one core.
-        pipeline: The whole as configured, every image decoded.
-        kept: The whole from images that are kept decoded; None where none are kept, or not by this process alone.
+        stages: Names of the stages that load images in this way.
+        image: The image settings, with the size in pixels.
+        augmentation: The preset or the list of transforms, as in the recipe.
+        times: Seconds of reading, decoding and augmenting an image on one core.
+        pipeline: Seconds of an image through the pipeline as configured, every image decoded.
+        kept: The same from decoded images in the cache; None where none are kept, or where other processes keep them.
     """
 
     stages: tuple[str, ...]
@@ -81,21 +81,21 @@ class Loading:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured of a recipe, and what follows.
+    """The measured times of a recipe's training, with forecast and advice.
 
     Attributes:
-        recipe: With numbers for what was ``auto`` and measured.
-        backend: Of Keras.
-        device: What the model runs on.
-        costs: Of the training.
-        loading: Each way to load images that the stages have.
-        stages: Each stage on the device.
-        transfer: An image into its batch and to the device.
-        forward: A forward pass for validation.
-        forecasts: Each stage as it would run.
-        bottleneck: The piece that takes the most, and its share of the training.
-        advice: What each setting would save, the largest saving first.
-        best: The one setting to change, if any is worth it.
+        recipe: The resolved recipe, with numbers for what was ``auto``.
+        backend: Name of the Keras backend.
+        device: Name of the device that the model runs on.
+        costs: Seconds an image of every piece of the training.
+        loading: Loading times, one entry for each way in which stages load images.
+        stages: Times of each stage's model on the device.
+        transfer: Time of putting an image into its batch and onto the device.
+        forward: Time of the forward pass for a validation image.
+        forecasts: Forecast of each stage's time.
+        bottleneck: The piece that takes the most time, and its share of the training.
+        advice: The saving of each possible change of a setting, the largest first.
+        best: The one setting to change; None where none is worth it.
     """
 
     recipe: Recipe
@@ -113,11 +113,11 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """The whole training."""
+        """The forecast seconds of the whole training."""
         return sum(stage.seconds for stage in self.forecasts)
 
     def document(self) -> dict[str, Any]:
-        """Return every number as JSON values: seconds an image, images a second on one core and on all."""
+        """Return all times as JSON values: seconds an image, and images a second on one core and on all cores."""
         train, cores = self.recipe.train, self.costs.cores
         return {
             "format": FORMAT,
@@ -129,11 +129,11 @@ class Profile:
             "batch_size": train.batch_size,
             "workers": self.recipe.data.workers,
             "images": {"train": self.costs.train_images, "val": self.costs.val_images},
-            "loading": [_loading_document(loading, cores) for loading in self.loading],
-            "transfer": _timing(self.transfer),
-            "validation_forward": _timing(self.forward),
+            "loading": [_build_loading_document(loading, cores) for loading in self.loading],
+            "transfer": _build_timing_document(self.transfer),
+            "validation_forward": _build_timing_document(self.forward),
             "stages": [
-                _stage_document(config, times, found)
+                _build_stage_document(config, times, found)
                 for config, times, found in zip(train.stages, self.stages, self.forecasts, strict=True)
             ],
             "seconds": self.seconds,
@@ -150,13 +150,13 @@ def profile(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> Profile:
-    """Measure what each piece of a recipe's training costs, on its own images; nothing is written.
+    """Return the time of each piece of a recipe's training, measured on its own images; nothing is written.
 
     Args:
         recipe_path: The recipe.
         overrides: ``KEY=VALUE`` texts.
-        say: Hears what is being measured.
-        stop: Asked between measurements; by default nothing stops it.
+        say: Receives what is being measured.
+        stop: Checked between measurements; by default nothing stops it.
 
     Raises:
         ImagetuneError: As from ``fit``.
@@ -164,13 +164,13 @@ def profile(
     recipe = load_checked_recipe(recipe_path, overrides).recipe
     data = read_data(recipe, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop or StopRequest())
-    # Decoded images that are kept would be left behind, and hide what decoding costs.
+    # A cache of decoded images would be left behind, and would hide the time of decoding.
     plain = training.recipe.data.model_copy(update={"cache": "off"})
     job = replace(training.job, images=replace(training.job.images, config=plain))
-    return _measure(training.recipe, job, say)
+    return _measure_training(training.recipe, job, say)
 
 
-def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
+def _measure_training(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     say("measuring", f"loading {min(SAMPLE, len(job.images.train))} of {len(job.images.train)} training images")
     loading = _measure_loading(job, kept=recipe.data.cache != "off" and recipe.data.workers == 0)
     objective, targets = build_objective(job), build_targets(job)
@@ -181,9 +181,9 @@ def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
     say("measuring", "validation")
     images = first_batch(job, job.config.stages[0].model_copy(update={"image_size": None})).images
     transfer, (forward, _) = time_transfer(images), time_forward(job, job.model, images)
-    costs = _costs(recipe, job, loading, times, transfer, forward)
+    costs = _build_costs(recipe, job, loading, times, transfer, forward)
     say("measuring", "what could be changed")
-    by_stage = [_loading_of(loading, stage) for stage in job.config.stages]
+    by_stage = [_find_loading(loading, stage) for stage in job.config.stages]
     measured = Measured(costs, tuple(times), tuple(found.times for found in by_stage), recipe.data.cache)
     advice = rank_changes(costs, possible_changes(job, measured))
     forecasts = forecast(costs)
@@ -204,7 +204,7 @@ def _measure(recipe: Recipe, job: TrainingJob, say: Say) -> Profile:
 
 
 def _measure_loading(job: TrainingJob, *, kept: bool) -> tuple[Loading, ...]:
-    """Measure each way to load that the stages have, once."""
+    """Measure each way in which stages load images, once."""
     ways: dict[str, list[StageConfig]] = {}
     for stage in job.config.stages:
         data = stage_data(job.images.config, stage)
@@ -218,7 +218,7 @@ def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool)
     times = time_loading(job.images.train, data.image, data.augmentation, max_pixels=data.max_pixels)
     job.stop.check()
     workers = data.workers if isinstance(data.workers, int) else 0
-    # What lies finished in the buffers has cost nothing that is being measured.
+    # Batches that lie finished in the buffers when the clock starts would flatter the rate: they are taken first.
     buffered = 4 * workers if workers else min(usable_cores(), 8) + 2
     batches = stage_batches(job, stages[0], epochs=ENDLESS)
     pipeline = time_pipeline(batches, buffered=buffered, seconds=PIPELINE_SECONDS)
@@ -230,7 +230,10 @@ def _measure_way(job: TrainingJob, stages: Sequence[StageConfig], *, kept: bool)
 
 
 def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> PipelineTimes | None:
-    """Load some images again and again that this process keeps in memory; a disk's pages are in memory as well."""
+    """Return the time of loading images that a cache keeps decoded; None where an image's hash is unknown.
+
+    The cache is in memory also where the recipe keeps it on disk, whose pages are in memory after the first epoch.
+    """
     images, size = job.images, job.config.pass_size
     sample = spread_sample(images.train, max(SAMPLE, 2 * size))
     hashes = {record.path: images.hashes[record.path] for record in sample if record.path in images.hashes}
@@ -244,11 +247,11 @@ def _measure_kept(job: TrainingJob, stage: StageConfig, buffered: int) -> Pipeli
     return times
 
 
-def _loading_of(loading: Sequence[Loading], stage: StageConfig) -> Loading:
+def _find_loading(loading: Sequence[Loading], stage: StageConfig) -> Loading:
     return next(found for found in loading if stage.name in found.stages)
 
 
-def _costs(
+def _build_costs(
     recipe: Recipe,
     job: TrainingJob,
     loading: Sequence[Loading],
@@ -258,7 +261,7 @@ def _costs(
 ) -> Costs:
     stages, seen = [], set()
     for config, measured in zip(job.config.stages, times, strict=True):
-        found = _loading_of(loading, config)
+        found = _find_loading(loading, config)
         stages.append(
             stage_costs(
                 config,
@@ -267,7 +270,7 @@ def _costs(
                 pipeline=found.pipeline,
                 kept=found.kept,
                 transfer=transfer.seconds,
-                decoded=_kept_decoded(stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)),
+                decoded=_fits_in_cache(stage_data(recipe.data, config), len(job.images.train) + len(job.images.val)),
                 first_pass=found.image not in seen,
             )
         )
@@ -282,13 +285,13 @@ def _costs(
     )
 
 
-def _kept_decoded(data: DataConfig, count: int) -> bool:
-    """Say whether so many images would be kept decoded; room is told from the recipe's own limit."""
+def _fits_in_cache(data: DataConfig, count: int) -> bool:
+    """Return whether so many images would fit decoded into the cache, by the limit in the recipe."""
     image = data.image
     return data.cache != "off" and count * row_bytes((image.height, image.width, 3), np.uint8) <= data.cache_bytes
 
 
-def _timing(timing: Timing) -> dict[str, float | int]:
+def _build_timing_document(timing: Timing) -> dict[str, float | int]:
     return {
         "seconds": timing.seconds,
         "min": timing.min_seconds,
@@ -298,7 +301,7 @@ def _timing(timing: Timing) -> dict[str, float | int]:
     }
 
 
-def _loading_document(loading: Loading, cores: int) -> dict[str, Any]:
+def _build_loading_document(loading: Loading, cores: int) -> dict[str, Any]:
     times = loading.times
     pieces = {"read": times.read, "decode": times.decode, "augment": times.augment}
     augmentation = loading.augmentation
@@ -306,24 +309,24 @@ def _loading_document(loading: Loading, cores: int) -> dict[str, Any]:
         "stages": list(loading.stages),
         "image": loading.image.model_dump(mode="json"),
         "augmentation": augmentation if isinstance(augmentation, str) else list(augmentation),
-        "one_core": {name: _timing(timing) for name, timing in pieces.items() if timing is not None},
-        "transforms": {name: _timing(timing) for name, timing in times.transforms},
+        "one_core": {name: _build_timing_document(timing) for name, timing in pieces.items() if timing is not None},
+        "transforms": {name: _build_timing_document(timing) for name, timing in times.transforms},
         "one_core_images_per_second": 1 / times.seconds,
         "all_cores_images_per_second": cores / times.seconds,
-        "pipeline": {**_timing(loading.pipeline.each), "start_seconds": loading.pipeline.start_seconds},
-        "pipeline_of_kept_images": _timing(loading.kept.each) if loading.kept else None,
+        "pipeline": {**_build_timing_document(loading.pipeline.each), "start_seconds": loading.pipeline.start_seconds},
+        "pipeline_of_kept_images": _build_timing_document(loading.kept.each) if loading.kept else None,
     }
 
 
-def _stage_document(config: StageConfig, times: StageTimes, found: StageForecast) -> dict[str, Any]:
+def _build_stage_document(config: StageConfig, times: StageTimes, found: StageForecast) -> dict[str, Any]:
     return {
         "name": config.name,
         "epochs": config.epochs,
-        "step": _timing(times.step),
-        "frozen_forward": _timing(times.frozen) if times.frozen else None,
+        "step": _build_timing_document(times.step),
+        "frozen_forward": _build_timing_document(times.frozen) if times.frozen else None,
         "frozen_boundary": times.boundary,
-        "cached_step": _timing(times.cached_step) if times.cached_step else None,
-        "prepare": _timing(times.prepare) if times.prepare else None,
+        "cached_step": _build_timing_document(times.cached_step) if times.cached_step else None,
+        "prepare": _build_timing_document(times.prepare) if times.prepare else None,
         "features": times.plan.reason,
         "augmented_copies": times.plan.copies if times.plan.halves is not None else None,
         "compile_seconds": times.compile_seconds,

@@ -1,4 +1,4 @@
-"""Who hears of the progress of a run or a search that a Python program started."""
+"""Progress callbacks of the Python API: functions called with each epoch or each finished trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HearSearch: TypeAlias = Callable[[EpochRecord | TrialResult], object]
 
 
 class EpochListener(SilentListener):
-    """A listener that passes each epoch on.
+    """A listener that calls a function with each epoch, and ignores stages and steps.
 
     Args:
         hear: Called with each epoch's metrics once its checkpoint is committed.
@@ -26,33 +26,33 @@ class EpochListener(SilentListener):
         self._hear = hear
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Pass it on."""
+        """Call the function with the epoch's record."""
         self._hear(record)
 
 
 class TrialWatcher:
-    """A watcher that passes each trial on that has ended.
+    """A watcher that calls a function with each trial that has ended, and ignores all else.
 
     Args:
-        hear: Called with how it ended.
+        hear: Called with the trial's result.
     """
 
     def __init__(self, hear: HearSearch) -> None:
         self._hear = hear
 
     def search_started(self, plan: SearchPlan) -> None:
-        """Ignore it."""
+        """Ignore the plan of the search."""
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Ignore it."""
+        """Ignore the start of a trial."""
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Pass it on."""
+        """Call the function with the trial's result."""
         del task
         self._hear(result)
 
     def tick(self) -> None:
-        """Ignore it."""
+        """Ignore the passing of time."""
 
     def refit_started(self, winner: Candidate) -> None:
-        """Ignore it."""
+        """Ignore the start of the refit."""

@@ -1,4 +1,4 @@
-"""The page of a run or a search written again."""
+"""report.html of a run or a search, written again from the files in its folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from imagetune.search.report import write as search_pages
 
 
 def report(run: str, *, say: Say = say_nothing) -> Path:
-    """Write report.html of a run or a search again, send what changed to MLflow, and return the file.
+    """Write report.html of a run or a search again, send what changed to MLflow, and return the page's path.
 
     Args:
         run: The folder of a run, in whatever state it ended, or of a search.
-        say: Hears what could not be sent.
+        say: Receives what could not be sent.
 
     Raises:
         ModelFileError: It is no run folder, or a file in it is corrupted.

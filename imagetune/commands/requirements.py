@@ -1,4 +1,4 @@
-"""What a test had to reach, made an error where it was missed."""
+"""Requirements on test metrics (``evaluate.require``), enforced: a missed one is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagetune.errors import GateError
 
 
 class Tested(Protocol):
-    """A run with the requirements that its test missed."""
+    """A tested run: its folder, and the requirements that its metrics missed."""
 
     @property
     def folder(self) -> Path:
@@ -18,7 +18,7 @@ class Tested(Protocol):
 
     @property
     def missed(self) -> tuple[str, ...]:
-        """Bars of ``evaluate.require`` that the test missed, and by how much."""
+        """A sentence for each missed requirement of ``evaluate.require``, which says by how much."""
 
 
 def enforce_requirements(result: Tested) -> None:
@@ -29,11 +29,11 @@ def enforce_requirements(result: Tested) -> None:
 
 
 def check_requirements(document: Mapping[str, Any], *, where: str) -> None:
-    """Raise GateError if a test missed a requirement, saying by how much.
+    """Raise GateError if the metrics of a document miss a requirement; its message says by how much.
 
     Args:
-        document: From `imagetune.commands.evaluate.evaluate`.
-        where: The run.
+        document: The result of `imagetune.commands.evaluate.evaluate`.
+        where: The run, for the message.
     """
     missed = [requirement["message"] for requirement in document.get("requirements", []) if not requirement["met"]]
     if missed:

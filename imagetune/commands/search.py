@@ -1,4 +1,4 @@
-"""A search over the spaces of a recipe, down to its best model."""
+"""Hyperparameter search over the spaces of a recipe: trials, finalists, the refit of the winner and its one test."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ def search(
     say: Say = say_nothing,
     stop: StopRequest | None = None,
 ) -> Search:
-    """Search the spaces of a recipe, train the finalists again, refit the winner, test it once, and return it all.
+    """Search the spaces of a recipe, train the finalists with more seeds, refit the winner, and test it once.
 
     Args:
         recipe: The YAML file, or the same as a mapping.
         overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
         run_dir: The run folder; one is named and made under runs/ by default.
         resume: Go on with the search in ``run_dir``.
-        listener: Hears of the refit's progress.
-        watcher: Hears of trials.
-        say: Hears what happens.
-        stop: Asked between trials and after every step of the refit; by default nothing stops it.
+        listener: Receives the progress of the refit.
+        watcher: Receives the start and the end of each trial.
+        say: Receives progress messages.
+        stop: Checked between trials and after every step of the refit; by default nothing stops it.
+
+    Returns:
+        The trials, the finalists and the winner's run.
 
     Raises:
         RecipeError: There is nothing to search, or a space where none can be.

@@ -1,4 +1,4 @@
-"""A model soup: the mean of several runs' weights, chosen on validation, tested once, as a run of its own."""
+"""Greedy model soup: the mean of several runs' weights, chosen on validation, tested once, as a run of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from imagetune.training.setup.job import TrainingImages
 from imagetune.training.setup.stopping import StopRequest
 from imagetune.training.setup.validation import compute_validation_metrics
 
-# Neither changes the shape or the meaning of a weight: models may differ in them and still be averaged.
+# None of these changes the shape or the meaning of a weight: models may differ in them and still be averaged.
 _FREE = frozenset(
     {
         "imagetune",
@@ -55,13 +55,13 @@ _FREE_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class Soup:
-    """A finished soup.
+    """A finished model soup.
 
     Attributes:
-        folder: Its run folder.
-        document: Content of soup.json.
-        evaluation: Content of evaluation.json.
-        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+        folder: The run folder of the soup.
+        document: The content of soup.json.
+        evaluation: The content of evaluation.json.
+        missed: A sentence for each missed requirement of ``evaluate.require``, which says by how much.
     """
 
     folder: Path
@@ -80,22 +80,22 @@ def soup(
     """Average the weights of finished runs as a greedy soup (Wortsman et al. 2022, arXiv 2203.05482), and test it once.
 
     The runs are tried from the best to the worst by validation accuracy, by loss where that is equal (where the task
-    has no accuracy, by loss alone), seen without TTA transforms. The result is a run folder with the best one's recipe,
-    and ``soup.json``::
+    has no accuracy, by loss alone), without test-time augmentation. The result is a run folder with the best one's
+    recipe, and ``soup.json``::
 
         {"members": [{"run": "runs/a", "weights_sha256": "...", "val": {"loss": 0.5, "accuracy": 0.9, ...},
                       "kept": true}],
          "steps": [{"added": "runs/a", "members": ["runs/a"], "val": {...}, "kept": true}],
          "batch_norm": "averaged" | "reestimated"}
 
-    BatchNorm statistics that all members share stay. Where members have trained them, their means belong to no model:
-    they are taken anew from training images, as Izmailov et al. (2018, arXiv 1803.05407) do.
+    BatchNorm statistics that all members share are kept. Where they differ, their mean fits none of the averaged
+    weights, and they are estimated again on training images, as Izmailov et al. (2018, arXiv 1803.05407) do.
 
     Args:
         runs: At least two run folders, or runs:/ or models:/ addresses.
         run_dir: The soup's run folder; one is named and made under runs/ by default.
-        say: Hears what happens.
-        stop: Asked before each mean is judged; by default nothing stops it.
+        say: Receives progress messages.
+        stop: Checked before each mean is validated; by default nothing stops it.
 
     Raises:
         RecipeError: Fewer than two runs.
@@ -103,44 +103,58 @@ def soup(
         DataError: Their validation or test images differ, or there are none to validate with.
     """
     if len(runs) < 2:
-        raise RecipeError("a soup takes at least two runs", where="RUN", hint="name several: imagetune soup RUN RUN")
+        raise RecipeError("a soup needs at least two runs", where="RUN", hint="name several: imagetune soup RUN RUN")
     members = open_members(runs)
     for other in members[1:]:
         _require_alike(members[0], other)
     if not members[0].splits.val:
-        raise DataError("has no validation images to choose by", where=members[0].name)
+        raise DataError("has no validation images to choose with", where=members[0].name)
     check_run_place(run_dir)
-    pot = _Pot(members, [_weights_of(member) for member in members], stop or StopRequest(), say)
-    return _serve(pot, *pot.cook(), run_dir=run_dir)
+    candidates = _Candidates(members, [_load_weights(member) for member in members], stop or StopRequest(), say)
+    return _record_soup(candidates, *candidates.choose(), run_dir=run_dir)
 
 
-class _Pot:
-    """Members and what their means reach on validation."""
+class _Candidates:
+    """The members of a soup, and the validation metrics of the means that were tried.
+
+    Args:
+        members: The runs, of one architecture.
+        weights: The weights of each.
+        stop: Checked before each mean is validated.
+        say: Receives progress messages.
+
+    Attributes:
+        model: The model that means are put into.
+        metrics: The validation metrics of each mean, by the positions of its members.
+    """
 
     def __init__(self, members: Sequence[Member], weights: Sequence[Weights], stop: StopRequest, say: Say) -> None:
         self.members = members
         self.weights = weights
         self.stop = stop
         self.say = say
-        # One set of images judges all, whatever the other recipes say about reading them.
+        # All are validated on the same pixels, whatever the other recipes say about reading images.
         self.recipe = members[0].recipe
         self.splits = members[0].splits
         self.model = load_model(members[0].folder.model).model
         self.metrics: dict[tuple[int, ...], dict[str, float]] = {}
 
-    def cook(self) -> tuple[Member, tuple[SoupStep, ...]]:
-        """Choose the members whose mean does best, leave it in ``model``, and return the best member and all steps."""
-        ranks = [self.rank_of((index,)) for index in range(len(self.members))]
-        steps = greedy_soup(ranks, self.rank_of)
+    def choose(self) -> tuple[Member, tuple[SoupStep, ...]]:
+        """Add members greedily, leave the best mean in ``model``, and return the best member and all steps."""
+        ranks = [self.compute_rank((index,)) for index in range(len(self.members))]
+        steps = greedy_soup(ranks, self.compute_rank)
         for step in steps:
-            self.say("kept" if step.kept else "left out", f"{self.members[step.added].name}: {self._told(step)}")
+            self.say(
+                "kept" if step.kept else "left out", f"{self.members[step.added].name}: {self._describe_step(step)}"
+            )
         best = self.members[steps[0].added]
+        # The soup is saved with the best run's recipe: dropout and the like come from its model, not the first one's.
         self.model = load_model(best.folder.model).model
         self.fill(kept_members(steps))
         return best, steps
 
-    def rank_of(self, chosen: tuple[int, ...]) -> Rank:
-        """Return how good the mean of some members is on validation."""
+    def compute_rank(self, chosen: tuple[int, ...]) -> Rank:
+        """Return the rank of the mean of some members by its validation metrics."""
         self.stop.check()
         self.fill(chosen)
         recipe, splits = self.recipe, self.splits
@@ -149,24 +163,26 @@ class _Pot:
         return rank(self.metrics[chosen])
 
     def fill(self, chosen: tuple[int, ...]) -> None:
-        """Put the mean of some members into ``model``."""
+        """Put the mean of some members' weights into ``model``, with BatchNorm statistics that fit it."""
         members = [self.weights[index] for index in chosen]
         self.model.set_weights(mean_weights(members))
         if layers := differing_statistics(self.model, members):
             reestimate_statistics(self.model, _training_images(self.splits, self.recipe), only=layers)
 
-    def _told(self, step: SoupStep) -> str:
-        metrics = ", ".join(f"{name} {self.metrics[step.members][name]:.4f}" for name in _shown(self.metrics[(0,)]))
+    def _describe_step(self, step: SoupStep) -> str:
+        metrics = ", ".join(
+            f"{name} {self.metrics[step.members][name]:.4f}" for name in _list_ranking_metrics(self.metrics[(0,)])
+        )
         return f"{metrics} on validation" if len(step.members) == 1 else f"{metrics} with it"
 
 
 def rank(metrics: Mapping[str, float]) -> Rank:
-    """Return accuracy, where there is one, and then the negative loss, which decides between equals."""
-    return tuple(metrics[name] if name == "accuracy" else -metrics[name] for name in _shown(metrics))
+    """Return accuracy, where the task has one, then the negative loss for equals; a larger rank is better."""
+    return tuple(metrics[name] if name == "accuracy" else -metrics[name] for name in _list_ranking_metrics(metrics))
 
 
 def kept_members(steps: Sequence[SoupStep]) -> tuple[int, ...]:
-    """Return the positions of the models that a soup is made of."""
+    """Return the positions of the models that the soup is the mean of."""
     return next(step.members for step in reversed(steps) if step.kept)
 
 
@@ -174,8 +190,8 @@ def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list
     """Return the BatchNorm layers whose means or variances are not the same in all members.
 
     Args:
-        model: Of the members' architecture.
-        members: Their weights, in its order.
+        model: A model of the members' architecture.
+        members: The weights of each member, in the order of ``model.weights``.
     """
     place = {id(weight): index for index, weight in enumerate(model.weights)}
 
@@ -186,11 +202,11 @@ def differing_statistics(model: keras.Model, members: Sequence[Weights]) -> list
     return [layer for layer in batch_norm_layers(model) if differs(layer)]
 
 
-def _shown(metrics: Mapping[str, float]) -> tuple[str, ...]:
+def _list_ranking_metrics(metrics: Mapping[str, float]) -> tuple[str, ...]:
     return ("accuracy", "loss") if "accuracy" in metrics else ("loss",)
 
 
-def _weights_of(member: Member) -> Weights:
+def _load_weights(member: Member) -> Weights:
     weights: Weights = load_model(member.folder.model).model.get_weights()
     return weights
 
@@ -212,38 +228,38 @@ def _training_images(splits: Splits, recipe: Recipe) -> Iterator[np.ndarray]:
             yield batch.images
 
 
-def _serve(pot: _Pot, best: Member, steps: Sequence[SoupStep], *, run_dir: Path | None) -> Soup:
-    """Make the run folder of a soup, test it once, and record it as any run."""
-    recipe, say = best.recipe, pot.say
-    document = _document(pot, steps)
+def _record_soup(candidates: _Candidates, best: Member, steps: Sequence[SoupStep], *, run_dir: Path | None) -> Soup:
+    """Write a soup into a run folder of its own, test it once, and record it like any run."""
+    recipe, say = best.recipe, candidates.say
+    document = _build_document(candidates, steps)
     with running(recipe, run_dir, say=say) as run:
         _write_inputs(run.folder, best, document)
         run.track()
-        pot.stop.check()
-        val = write_model(run.folder, pot.model, recipe, best.splits)
-        evaluation = evaluate_splits(run.folder, pot.model, recipe, best.splits, say=say, val=val)
+        candidates.stop.check()
+        val = write_model(run.folder, candidates.model, recipe, best.splits)
+        evaluation = evaluate_splits(run.folder, candidates.model, recipe, best.splits, say=say, val=val)
     return Soup(run.folder.path, document, evaluation, failed_requirements(evaluation, recipe.evaluate.require))
 
 
-def _document(pot: _Pot, steps: Sequence[SoupStep]) -> dict[str, Any]:
+def _build_document(candidates: _Candidates, steps: Sequence[SoupStep]) -> dict[str, Any]:
     kept = kept_members(steps)
-    names = [member.name for member in pot.members]
-    moved = differing_statistics(pot.model, [pot.weights[index] for index in kept])
+    names = [member.name for member in candidates.members]
+    moved = differing_statistics(candidates.model, [candidates.weights[index] for index in kept])
     return {
         "members": [
             {
                 "run": member.name,
                 "weights_sha256": member.manifest.weights_sha256,
-                "val": pot.metrics[(index,)],
+                "val": candidates.metrics[(index,)],
                 "kept": index in kept,
             }
-            for index, member in enumerate(pot.members)
+            for index, member in enumerate(candidates.members)
         ],
         "steps": [
             {
                 "added": names[step.added],
                 "members": [names[index] for index in step.members],
-                "val": pot.metrics[step.members],
+                "val": candidates.metrics[step.members],
                 "kept": step.kept,
             }
             for step in steps
@@ -267,8 +283,8 @@ def _write_inputs(folder: RunFolder, best: Member, document: Mapping[str, Any]) 
 
 
 def _require_alike(first: Member, other: Member) -> None:
-    """Make sure that weights of two runs can be averaged and judged by the same images."""
-    one, two = (dict(_settings(member.manifest)) for member in (first, other))
+    """Make sure that the weights of two runs can be averaged, and validated and tested on the same images."""
+    one, two = (dict(_list_settings(member.manifest)) for member in (first, other))
     for name in one | two:
         if one.get(name) != two.get(name):
             what = f"its {name} is {two.get(name)!r}, that of {first.name} is {one.get(name)!r}"
@@ -280,8 +296,8 @@ def _require_alike(first: Member, other: Member) -> None:
             raise DataError(what, where=other.name, hint="average runs with the same images, seed and split")
 
 
-def _settings(manifest: Manifest) -> Iterator[tuple[str, Any]]:
-    """Yield what the models of a soup must have in common, as dotted name and value."""
+def _list_settings(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    """Yield the settings that the models of a soup must share, as dotted name and value."""
 
     def walk(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
         for name, value in values.items():

@@ -1,4 +1,4 @@
-"""What MLflow still lacks of a run or a search, sent."""
+"""A run or a search copied to MLflow as far as it is not there yet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from imagetune.tracking.sync import sync_run
 
 
 def sync(run_dir: Path) -> str:
-    """Send to MLflow what the folder of a run or a search still holds back, and return in words what was sent.
+    """Send to MLflow what it lacks of a run or a search, and return a message that says what was sent.
+
+    Args:
+        run_dir: The folder of a run or a search.
 
     Raises:
         TrackingError: It is no run folder, or MLflow can't be reached.

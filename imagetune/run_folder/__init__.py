@@ -1,1 +1,1 @@
-"""A run's folder: its files, who writes them, and how they are read."""
+"""The run folder: paths of its files, its recorder and its reader."""

@@ -1,4 +1,4 @@
-"""The run folder: one run's files, and who may write them."""
+"""The run folder: paths of a run's files, its creation, its status, and which process may write it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from imagetune.tracking.address import redact_uri
 
 RUNS = "runs"
 State = Literal["running", "finished", "failed", "killed"]
+# Packages whose versions can change what a run computes; lock.json records those that are installed.
 _PACKAGES = (
     "imagetune",
     "keras",
@@ -43,92 +44,92 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run's files; see the public contract in docs/architecture.md."""
+    """The paths of a run's files; see the public contract in docs/architecture.md."""
 
     path: Path
 
     @property
     def recipe(self) -> Path:
-        """The resolved recipe."""
+        """The resolved recipe: recipe.yaml."""
         return self.path / run_files.RECIPE
 
     @property
     def lock(self) -> Path:
-        """What the run stood on: versions, platform, seeds, hashes."""
+        """Versions, platform, seeds and hashes, for repeating the run: lock.json."""
         return self.path / run_files.LOCK
 
     @property
     def splits(self) -> Path:
-        """Which image is in which split."""
+        """The split of each image: splits.csv."""
         return self.path / run_files.SPLITS
 
     @property
     def audit(self) -> Path:
-        """What the check of the images has found."""
+        """The audit of the images: audit.json."""
         return self.path / run_files.AUDIT
 
     @property
     def status(self) -> Path:
-        """How far the run is, or how it ended."""
+        """State and progress of the run: status.json."""
         return self.path / run_files.STATUS
 
     @property
     def stages(self) -> Path:
-        """A line of JSON a stage."""
+        """A line of JSON for each stage: stages.jsonl."""
         return self.path / run_files.STAGES
 
     @property
     def metrics(self) -> Path:
-        """A line of JSON an epoch."""
+        """A line of JSON for each epoch: metrics.jsonl."""
         return self.path / run_files.METRICS
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
+        """The folder of checkpoints."""
         return self.path / run_files.CHECKPOINTS
 
     @property
     def keras_file(self) -> Path:
-        """The model for plain Keras."""
+        """The model for plain Keras: model.keras."""
         return self.path / run_files.KERAS_MODEL
 
     @property
     def model(self) -> Path:
-        """The model for imagetune: weights and manifest."""
+        """The folder of the model for imagetune: weights and manifest."""
         return self.path / run_files.MODEL
 
     @property
     def evaluation(self) -> Path:
-        """Every metric with its interval."""
+        """Every metric with its confidence interval: evaluation.json."""
         return self.path / run_files.EVALUATION
 
     @property
     def soup(self) -> Path:
-        """Of a model soup: whose weights it is the mean of."""
+        """The members of a model soup: soup.json."""
         return self.path / run_files.SOUP
 
     @property
     def report(self) -> Path:
-        """The page to review."""
+        """The report: report.html."""
         return self.path / run_files.REPORT
 
     @property
     def model_card(self) -> Path:
-        """The model card."""
+        """The model card, in Markdown."""
         return self.path / run_files.MODEL_CARD
 
     @property
     def tracking(self) -> Path:
-        """Which MLflow run this is, and what of it has been sent."""
+        """The MLflow run, and the files that have been sent to it: tracking.json."""
         return self.path / run_files.TRACKING
 
     @property
     def debug_log(self) -> Path:
-        """The traceback of a run that failed."""
+        """The traceback of a failed run: debug.log."""
         return self.path / run_files.DEBUG_LOG
 
     def predictions(self, split: str) -> Path:
-        """The predictions of a split."""
+        """The predictions for a split, a CSV file."""
         return self.path / run_files.PREDICTIONS / f"{split}.csv"
 
     def fold(self, number: int) -> Path:
@@ -138,41 +139,44 @@ class RunFolder:
     def write_status(
         self, state: State, *, stage: str = "", epoch: int = 0, step: int = 0, error: str | None = None
     ) -> None:
-        """Replace status.json."""
+        """Replace status.json, with the id of this process."""
         status = {"state": state, "stage": stage, "epoch": epoch, "step": step, "error": error, "pid": os.getpid()}
         write_json(self.status, status)
 
     def read_status(self) -> dict[str, Any]:
-        """Return status.json, empty when there is none."""
+        """Return the content of status.json; empty where there is none."""
         return read_json_or_empty(self.status)
 
     def write_evaluation(self, document: Mapping[str, Any]) -> None:
-        """Replace evaluation.json."""
+        """Replace evaluation.json by a document of JSON values."""
         write_json(self.evaluation, document)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append an epoch to metrics.jsonl."""
+        """Append the metrics of an epoch to metrics.jsonl."""
         append_json_line(self.metrics, line)
 
     def append_stage(self, line: Mapping[str, Any]) -> None:
-        """Append a stage, with the rate of each block, to stages.jsonl."""
+        """Append a stage, with the learning rate of each block, to stages.jsonl."""
         append_json_line(self.stages, line)
 
 
 def check_run_place(run_dir: Path | None) -> None:
-    """Make sure that a run folder can be made, before any work is done, leaving nothing behind.
+    """Make sure that a run folder can be made, before any work is done; nothing is left behind.
+
+    Args:
+        run_dir: The run folder; None for one below runs/.
 
     Raises:
-        RecipeError: The place can't be written.
+        RecipeError: The place can't be written to.
         CheckpointError: The folder holds a run already.
     """
     if run_dir is not None and run_dir.exists() and any(run_dir.iterdir() if run_dir.is_dir() else [run_dir]):
-        raise _occupied(RunFolder(run_dir))
+        raise _build_occupied_error(RunFolder(run_dir))
     place = run_dir.absolute() if run_dir else Path(RUNS).absolute()
     while not place.exists():
         place = place.parent
     try:
-        # Only trying tells: root may write anywhere but on a read-only disk.
+        # Permission bits say too little: root may write anywhere but on a read-only disk. So it is tried.
         Path(tempfile.mkdtemp(dir=place, prefix=".tmp-")).rmdir()
     except OSError as error:
         hint = "choose another place with --run-dir"
@@ -181,16 +185,17 @@ def check_run_place(run_dir: Path | None) -> None:
 
 
 def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
-    """Make the run's folder, ``runs/<recipe name>-<time>-<id>`` by default, and write the resolved recipe.
+    """Make a run folder, ``runs/<recipe name>-<time>-<id>`` by default, and write status and resolved recipe.
 
     Raises:
         CheckpointError: The folder holds a run already.
         ResourceError: The disk is full.
     """
     path = run_dir or Path(RUNS) / f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    # Only a way over .. needs to be looked up: a link that the user named stays in the folder's name.
+    # Only a path with .. is resolved: a symbolic link that the user named stays in the folder's name.
     folder = RunFolder(path.resolve() if ".." in path.parts else path.absolute())
     try:
+        # A folder that the user named may exist; a generated name that exists is that of another run.
         folder.path.mkdir(parents=True, exist_ok=run_dir is not None)
     except OSError as error:
         raise ResourceError(f"can't make the run folder: {error.strerror}", where=str(path)) from error
@@ -201,7 +206,7 @@ def create_run_folder(recipe: Recipe, run_dir: Path | None) -> RunFolder:
 
 
 def without_password(recipe: Recipe) -> Recipe:
-    """Return the recipe without the password of its tracking address."""
+    """Return the recipe without the password in the address of its tracking server."""
     if recipe.tracking.uri is None:
         return recipe
     tracking = recipe.tracking.model_copy(update={"uri": redact_uri(recipe.tracking.uri)})
@@ -209,23 +214,23 @@ def without_password(recipe: Recipe) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, path: Path, *, heading: Iterable[str] = ()) -> None:
-    """Write a resolved recipe, without the password of its tracking address: a run folder is sent about.
+    """Write a resolved recipe as YAML, without the password of its tracking server: run folders get shared.
 
     Args:
         recipe: The recipe.
         path: The file.
-        heading: Lines of the comment at its head.
+        heading: Lines of a comment at the head of the file.
     """
     comment = "".join(f"# {' '.join(line.split())}\n" for line in heading)
     write_text(path, comment + recipe_yaml(without_password(recipe)))
 
 
 def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
-    """Return an existing run's folder.
+    """Return the folder of an existing run.
 
     Args:
         path: The folder.
-        trained: False also takes a run that ended before it had a model.
+        trained: Whether the run must have a model; False also accepts a run that ended before.
 
     Raises:
         ModelFileError: It is no run folder, or has no model yet.
@@ -243,15 +248,15 @@ def open_run_folder(path: Path, *, trained: bool = True) -> RunFolder:
 def lock_document(
     *, seed: int, weights: Mapping[str, Any], images: Mapping[str, str], plugins: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of lock.json: what this run stood on.
+    """Return the content of lock.json: versions, platform, seed and hashes, for repeating a run.
 
     Args:
-        seed: The recipe's.
+        seed: The recipe's seed.
         weights: Source and SHA-256 of the pretrained weights.
         images: SHA-256 of every image by path.
         plugins: Packages whose plug-ins the recipe uses; left out where there are none.
     """
-    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    versions = {name: found for name in _PACKAGES if (found := _find_version(name))}
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -269,16 +274,17 @@ def lock_document(
 
 
 def _claim(folder: RunFolder) -> None:
-    """Make this process the folder's only writer; the file's exclusive creation decides between two."""
+    """Make this process the only writer of a folder; exclusive creation of a file decides between two of them."""
     try:
         with folder.status.open("x", encoding="utf-8") as file:
+            # Never empty, as whoever looks in this moment expects JSON.
             file.write("{}")
     except FileExistsError as error:
-        raise _occupied(folder) from error
+        raise _build_occupied_error(folder) from error
 
 
-def _occupied(folder: RunFolder) -> CheckpointError:
-    if writer := _writer(folder):
+def _build_occupied_error(folder: RunFolder) -> CheckpointError:
+    if writer := _find_writer(folder):
         return CheckpointError(
             f"process {writer} is writing this run", where=str(folder.path), hint="wait for it to end"
         )
@@ -290,8 +296,8 @@ def _occupied(folder: RunFolder) -> CheckpointError:
     return CheckpointError(f"the folder holds {held}", where=str(folder.path), hint=hint)
 
 
-def _writer(folder: RunFolder) -> int | None:
-    """Return the process that is writing a run, None where there is none."""
+def _find_writer(folder: RunFolder) -> int | None:
+    """Return the id of the process that is writing a run; None where there is none."""
     status = folder.read_status()
     pid = status.get("pid")
     alive = status.get("state") == "running" and isinstance(pid, int) and psutil.pid_exists(pid)
@@ -299,14 +305,17 @@ def _writer(folder: RunFolder) -> int | None:
 
 
 def told_state(folder: RunFolder) -> str:
-    """Return a run's state in words; a process that was killed has left the word that it is running."""
+    """Return a phrase on the state of a run, for messages.
+
+    A process that was killed left ``running`` in status.json, so it is checked that the process still exists.
+    """
     state = folder.read_status().get("state")
-    if state == "running" and not _writer(folder):
+    if state == "running" and not _find_writer(folder):
         return "its process has died"
     return "it is no run folder" if state is None else f"its state is {state}"
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

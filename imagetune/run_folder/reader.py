@@ -1,4 +1,4 @@
-"""Reads a run folder for the report: whatever is there, in whatever state the run ended."""
+"""The files of a run folder read as values, for reports and comparisons, in whatever state the run ended."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.schema import Recipe
 from imagetune.run_folder.folder import RunFolder
 
+# The names of splits in files, and those on pages.
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run folder; what the run never wrote is empty.
+    """The contents of a run folder's files; that of a file which the run never wrote is empty.
 
     Attributes:
         folder: The run folder.
         recipe: The resolved recipe.
-        recipe_text: The same as it stands in the file.
-        status: status.json.
-        lock: lock.json.
-        epochs: Lines of metrics.jsonl.
-        evaluation: evaluation.json.
-        audit: audit.json.
-        tracking: tracking.json.
-        soup: soup.json; empty where the weights are not a mean of other runs.
-        rows: Rows of splits.csv: path, label, split, group.
+        recipe_text: The same as the text of recipe.yaml.
+        status: The content of status.json.
+        lock: The content of lock.json.
+        epochs: The lines of metrics.jsonl.
+        evaluation: The content of evaluation.json.
+        audit: The content of audit.json.
+        tracking: The content of tracking.json.
+        soup: The content of soup.json; empty where the weights are not the mean of other runs.
+        rows: The rows of splits.csv: path, label, split, group.
     """
 
     folder: Path
@@ -52,25 +53,25 @@ class RunFiles:
 
     @property
     def tested_split(self) -> Mapping[str, Any] | None:
-        """The test split's part of evaluation.json; that of validation where nothing was held out."""
+        """The metrics of the test split in evaluation.json; those of validation where nothing was held out."""
         splits = self.evaluation.get("splits", {})
         found: Mapping[str, Any] | None = splits.get("test") or splits.get("val")
         return found
 
     @property
     def tested_name(self) -> str:
-        """Which split `tested_split` is."""
+        """The name of the split of `tested_split`: ``test`` or ``val``."""
         return "test" if "test" in self.evaluation.get("splits", {}) else "val"
 
     @property
     def images_root(self) -> Path:
-        """The folder that relative paths start at."""
+        """The folder that relative paths of images start at."""
         source = Path(self.recipe.data.source)
         return source if source.is_dir() or not source.suffix else source.parent
 
     @cached_property
     def tested_predictions(self) -> Predictions | None:
-        """The predictions of that split, if they are there."""
+        """The predictions for the split of `tested_split`; None where there is no such file."""
         path = RunFolder(self.folder).predictions(self.tested_name)
         if not path.exists():
             return None
@@ -80,7 +81,7 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read a run folder.
+    """Return the contents of a run folder.
 
     Raises:
         ModelFileError: It has no recipe.yaml, so it is no run folder, or a JSON file in it is corrupted.
@@ -101,12 +102,12 @@ def read_run(folder: Path) -> RunFiles:
         audit=read_json(run.audit),
         tracking=read_json(run.tracking),
         soup=read_json(run.soup),
-        rows=_rows(run.splits),
+        rows=_read_rows(run.splits),
     )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return an object of JSON; empty where there is none.
+    """Return the object in a JSON file; empty where there is no such file.
 
     Raises:
         ModelFileError: The file is corrupted.
@@ -130,8 +131,9 @@ def read_epochs(path: Path) -> list[dict[str, Any]]:
         raise ModelFileError(what, where=str(path), hint="the file is corrupted") from error
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
+    # A path on Linux need not be UTF-8; surrogates bring its bytes through unchanged.
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))

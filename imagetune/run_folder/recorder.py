@@ -1,4 +1,4 @@
-"""What writes a run down while it goes on: its progress, its state, and why it ended."""
+"""The recorder of a run: a training listener that writes progress, status and errors into the run folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from imagetune.errors import CheckpointError, ImagetuneError
 from imagetune.run_folder.folder import RunFolder, State
 from imagetune.training.setup.events import EpochRecord, FeaturesDone, Listener, StageStarted, StepDone
 
+# Seconds between two writes of status.json: often enough for whoever watches, seldom enough for network disks.
 STATUS_SECONDS = 1.0
 
 
 @contextmanager
 def failure_noted(folder: RunFolder) -> Iterator[None]:
-    """Write into status.json what ends the block early, before there is a recorder to do it."""
+    """Record an exception that ends the block in status.json; for the time before there is a recorder."""
     try:
         yield
     except BaseException as error:
@@ -28,18 +29,18 @@ def failure_noted(folder: RunFolder) -> Iterator[None]:
 
 
 def failure_state(error: BaseException) -> State:
-    """Return how a run ended that raised ``error``."""
+    """Return the final state of a run that ended with ``error``: killed for a signal, failed otherwise."""
     killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, ImagetuneError) and error.exit_code > 128)
     return "killed" if killed else "failed"
 
 
 class RunRecorder:
-    """Writes a run's progress to its folder and passes it on.
+    """A training listener that writes a run's progress to its folder, then passes it on.
 
     Args:
         folder: The run folder.
-        listener: Hears of everything afterwards, such as the screen.
-        pass_on: Called with each epoch once it is written down, if it is given.
+        listener: Receives everything afterwards, such as the screen.
+        pass_on: Called with each epoch once it is written, if it is given.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class RunRecorder:
         self._known_stages: frozenset[str] = frozenset()
 
     def go_on_from(self, earlier: RunFolder) -> None:
-        """Take over the epochs and stages of an earlier training that this one goes on with.
+        """Copy the epochs and stages of an earlier training that this one continues.
 
         Raises:
             CheckpointError: They can't be read.
@@ -69,31 +70,32 @@ class RunRecorder:
             write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def stage_started(self, event: StageStarted) -> None:
-        """Note the stage, and append what it trains with to stages.jsonl."""
+        """Write the stage into status.json, and append its settings to stages.jsonl."""
         self.stage = event.name
+        # A training that continues an earlier one begins its stage again, which is listed already.
         if event.name not in self._known_stages:
             self.folder.append_stage(asdict(event))
         self._write()
         self.listener.stage_started(event)
 
     def features_done(self, event: FeaturesDone) -> None:
-        """Note that work goes on, and pass it on."""
+        """Refresh status.json: computing features takes minutes without a step."""
         self.beat()
         self.listener.features_done(event)
 
     def step_done(self, event: StepDone) -> None:
-        """Note the step, at most once a second."""
+        """Write the step into status.json, at most once a second."""
         self.epoch, self.step = event.epoch, self._steps_before_epoch + event.step
         self.beat()
         self.listener.step_done(event)
 
     def beat(self) -> None:
-        """Write the status again, at most once a second: whoever looks sees that the run is alive."""
+        """Write status.json again, at most once a second, so that its time shows that the run is alive."""
         if time.monotonic() - self._last_write > STATUS_SECONDS:
             self._write()
 
     def epoch_done(self, record: EpochRecord) -> None:
-        """Append the epoch's metrics."""
+        """Append the epoch's metrics to metrics.jsonl."""
         self.epoch, self.step = record.epoch, record.step
         self._steps_before_epoch = record.step
         self.folder.append_metrics(record.as_json())

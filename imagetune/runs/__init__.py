@@ -1,1 +1,1 @@
-"""One run's life: its recipe checked, its training prepared, run and tested, its folder opened again."""
+"""One run from its recipe to its test: checks, preparation, training, the test, and opening a finished run."""

@@ -1,10 +1,10 @@
-"""Cross-validation of a run: a run for each part of the images left out in turn.
+"""k-fold cross-validation of a run: each fold is held out once, and a model trained on the others is tested on it.
 
 The whole run comes first and is the same as without folds: training, its model, its one test. The folds follow in
-``folds/fold-N`` of its folder, each a complete run folder whose test images are the part that was left out, and an
-MLflow run below the run's own. They use the images of training and validation; the test split stays closed to them.
-A fold's recipe names the fold's own splits.csv as its source, so that fitting it again repeats the fold. What they say
-together stands in the run's evaluation.json and report.
+``folds/fold-N`` of its folder, each a complete run folder whose test images are the fold, and a child run in MLflow.
+They use the images of training and validation; the test split stays closed to them. A fold's recipe names the fold's
+own splits.csv as its source, so that fitting it again repeats the fold. The run's evaluation.json and report show the
+metrics of all folds together.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from imagetune.training.setup.stopping import StopRequest
 
 
 def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
-    """Return the folds that ``evaluate.folds`` asks for; none where it asks for nothing.
+    """Return the splits of the ``evaluate.folds`` folds; none without that key.
 
     Raises:
-        DataError: The images can't be parted into so many.
+        DataError: The images can't be split into so many folds.
     """
     count = recipe.evaluate.folds
     if count is None:
@@ -46,17 +46,17 @@ def folds_of(recipe: Recipe, data: Data, *, say: Say) -> tuple[Splits, ...]:
 
 
 def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, stop: StopRequest) -> dict[str, Any]:
-    """Train and test every fold in a run of its own below a whole run.
+    """Train and test a model for every fold, and return the cross-validated metrics.
 
     Args:
-        run: The whole run, tested; its listener hears of the folds' progress, too.
-        folds: From `folds_of`.
+        run: The whole run, tested; its listener receives the folds' progress, too.
+        folds: The result of `folds_of`.
         data: The whole run's images.
-        say: Hears what happens.
-        stop: Asked after every step.
+        say: Receives progress messages.
+        stop: Checked after every step.
 
     Returns:
-        The part ``folds`` of evaluation.json, under its name.
+        The key ``folds`` of evaluation.json with its content.
 
     Raises:
         ImagetuneError: A fold failed.
@@ -65,8 +65,8 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
     parent = run.tracker.wait_for_run() if run.tracker else None
     done = []
     for number, splits in enumerate(folds, start=1):
-        told = f"{len(splits.train)} train, {len(splits.val)} val, {splits.test_count} left out"
-        say(f"fold {number}/{len(folds)}", told)
+        counts = f"{len(splits.train)} train, {len(splits.val)} val, {splits.test_count} held out"
+        say(f"fold {number}/{len(folds)}", counts)
         place = run.folder.fold(number)
         result = run_recipe(
             _fold_recipe(recipe, splits, place),
@@ -78,29 +78,29 @@ def cross_validate(run: Run, folds: Sequence[Splits], data: Data, *, say: Say, s
             stop=stop,
             parent_run_id=parent,
         )
-        done.append(_fold(result, splits, recipe.data, run.folder))
+        done.append(_read_fold(result, splits, recipe.data, run.folder))
     write_predictions(pooled_predictions(done), run.folder.predictions("folds"), root=data.splits.root)
     return {"folds": folds_document(done, config=recipe.evaluate, seed=recipe.seed)}
 
 
 def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
-    """Return the recipe of a fold: the same training, without what only the run itself needs to be told.
-
-    Its source is the table of the fold's splits, which its run writes anyway.
+    """Return the recipe of a fold: the same training, with a short evaluation, on the table of the fold's splits.
 
     Args:
-        recipe: The whole run's.
-        splits: The fold's.
-        place: The fold's run folder.
+        recipe: The recipe of the whole run.
+        splits: The splits of the fold.
+        place: The run folder of the fold, whose run writes the table.
     """
     config = recipe.data
     data = {
         "source": str(RunFolder(place).splits),
+        # splits.csv has the default columns, whatever those of the source are called.
         "columns": ColumnsConfig(slices=config.columns.slices),
         # The table alone decides, also where a fold has no validation images.
         "split": config.split.model_copy(update={"val": 0.0, "test": 0.0}),
         "classes": config.classes if config.task == "regression" else splits.class_names,
     }
+    # Requirements, plots and diagnoses are about the one model that is kept; a fold only adds to the estimate.
     evaluate = {
         "folds": None,
         "require": (),
@@ -115,12 +115,14 @@ def _fold_recipe(recipe: Recipe, splits: Splits, place: Path) -> Recipe:
         update={
             "data": config.model_copy(update=data),
             "evaluate": recipe.evaluate.model_copy(update=evaluate),
+            # A fold's model serves the estimate alone; the tracking server gets its metrics only.
             "tracking": recipe.tracking.model_copy(update={"log_model": False}),
         }
     )
 
 
-def _fold(result: RunResult, splits: Splits, config: DataConfig, whole: RunFolder) -> Fold:
+def _read_fold(result: RunResult, splits: Splits, config: DataConfig, whole: RunFolder) -> Fold:
+    """Return the predictions and metrics of a fold, read from its finished run."""
     folder = RunFolder(result.folder)
     metrics = result.evaluation["splits"]["test"]["metrics"]
     thresholds = read_manifest(folder.model).thresholds

@@ -1,4 +1,4 @@
-"""Finished runs that work together: what they must have in common, and what they must not have seen."""
+"""Finished runs used together: the classes and images they must share, and the test images they must not have seen."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from imagetune.runs.open import find_run, run_splits
 
 @dataclass(frozen=True)
 class Member:
-    """A finished run.
+    """A finished run, one of several that are used together.
 
     Attributes:
-        name: As the user gave it.
+        name: The run as the user named it.
         folder: Its folder.
-        manifest: What its model is.
+        manifest: The manifest of its model: architecture, labels, image settings.
     """
 
     name: str
@@ -37,23 +37,23 @@ class Member:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Its resolved recipe."""
+        """The resolved recipe of the run."""
         return load_recipe(self.folder.recipe).recipe
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """Content of lock.json; empty without one."""
+        """The content of lock.json; empty without one."""
         return read_json_or_empty(self.folder.lock)
 
     @property
     def hashes(self) -> Mapping[str, str]:
-        """SHA-256 of its images by path, as far as they are known."""
+        """The SHA-256 of the run's images by path, as far as they are known."""
         hashes: Mapping[str, str] = self.lock.get("images", {})
         return hashes
 
     @cached_property
     def splits(self) -> Splits:
-        """Its images as they were split.
+        """The images of the run in the splits it was trained with.
 
         Raises:
             DataError: splits.csv is missing or corrupted.
@@ -62,13 +62,13 @@ class Member:
 
 
 def open_members(runs: Sequence[str]) -> list[Member]:
-    """Return the runs, all with the same class names, though perhaps in another order.
+    """Return finished runs of the same task and with the same class names, though perhaps in another order.
 
     Args:
         runs: Run folders, or runs:/ or models:/ addresses.
 
     Raises:
-        ModelFileError: One is no finished run, or its classes are others than those of the first.
+        ModelFileError: One is no finished run, or its task or its classes are not those of the first.
     """
     folders = [(run, find_run(run)) for run in runs]
     members = [Member(run, folder, read_manifest(folder.model)) for run, folder in folders]
@@ -86,10 +86,10 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
         hashes: Their SHA-256 by path, as far as known: a copy elsewhere is the same image.
 
     Raises:
-        DataError: It has seen some, and how many; or it doesn't say which it has seen.
+        DataError: It has seen some of them, or it has no splits.csv, so nobody knows.
     """
     if not member.folder.splits.is_file():
-        what = "has no splits.csv, so it can't be told whether it learned from the test images"
+        what = "has no splits.csv, so nobody knows whether it was trained on the test images"
         raise DataError(what, where=member.name, hint="give a run folder, or an address whose run still exists")
     if seen := seen_images(member, records, hashes):
         what = f"{seen} of {format_count(len(records), 'test image')} are among its training or validation images"
@@ -98,21 +98,22 @@ def refuse_seen(member: Member, records: Sequence[Record], hashes: Mapping[str, 
 
 
 def seen_images(member: Member, records: Sequence[Record], hashes: Mapping[str, str]) -> int:
-    """Return how many of the images a run was trained or selected with.
+    """Return how many of some images a run was trained or selected with, by path or by content.
 
     Args:
         member: The run; it has a splits.csv.
-        records: Images.
+        records: The images to look for.
         hashes: Their SHA-256 by path, as far as known.
     """
     learned = (*member.splits.train, *member.splits.val)
+    # Two ways find an image again: its file, also through a symbolic link, and its content, also in a copy.
     paths = {_resolved(record.path) for record in learned}
     contents = {member.hashes.get(record.path) for record in learned} - {None, ""}
     return sum(_resolved(record.path) in paths or hashes.get(record.path) in contents for record in records)
 
 
 def hash_images(records: Sequence[Record]) -> dict[str, str]:
-    """Return the SHA-256 of each image by path; one that can't be read is left out, for whoever decodes it."""
+    """Return the SHA-256 of each image by path; one that can't be read is left out, as decoding it will report it."""
     hashes = {}
     for record in records:
         try:
@@ -137,10 +138,11 @@ def _require_same_classes(first: Member, other: Member) -> None:
 
 
 def different_images(first: Member, other: Member, split: Literal["val", "test"]) -> int:
-    """Return how many images, with their labels, only one of two runs has in a split."""
-    return len(_identities(first, split) ^ _identities(other, split))
+    """Return how many labelled images of a split only one of two runs has: the size of the symmetric difference."""
+    return len(_list_identities(first, split) ^ _list_identities(other, split))
 
 
-def _identities(member: Member, split: Literal["val", "test"]) -> set[tuple[str, str]]:
+def _list_identities(member: Member, split: Literal["val", "test"]) -> set[tuple[str, str]]:
+    """Return hash (or path, where it is unknown) and label of each image of a split."""
     records = member.splits.val if split == "val" else open_holdout(member.splits)
     return {(member.hashes.get(record.path) or record.path, record.label) for record in records}

@@ -1,4 +1,4 @@
-"""Finished runs: where they are, what they hold."""
+"""Finished runs opened again: their folder, their model and their splits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from imagetune.tracking.resolve import is_mlflow_uri, resolve_run
 
 
 def find_run(run: str, *, uri: str | None = None) -> RunFolder:
-    """Return a finished run's folder.
+    """Return the folder of a finished run; that of an MLflow address is downloaded.
 
     Args:
         run: A folder, or a runs:/ or models:/ address.
-        uri: Where such an address leads; by default MLflow's own setting.
+        uri: The MLflow store of such an address; by default MLflow's own setting.
 
     Raises:
         ModelFileError: It is no run folder, or has no model yet.
-        TrackingError: The address leads nowhere.
+        TrackingError: There is no run or model at the address.
     """
     return open_run_folder(resolve_run(run, uri=uri) if is_mlflow_uri(run) else Path(run))
 
@@ -32,12 +32,12 @@ def open_run(run: str) -> tuple[RunFolder, LoadedModel]:
 
 
 def run_splits(folder: RunFolder, config: DataConfig, class_names: tuple[str, ...]) -> Splits:
-    """Return the images of a finished run, split as they were then.
+    """Return the images of a finished run in the splits it was trained with, from its splits.csv.
 
     Args:
         folder: The run folder.
-        config: The data of its recipe.
-        class_names: In the order of the model's outputs.
+        config: The data section of its recipe.
+        class_names: The class of each of the model's outputs.
 
     Raises:
         DataError: splits.csv is missing or corrupted.

@@ -1,4 +1,4 @@
-"""The pages of a run, drawn from the files in its folder, and sent to MLflow when they change."""
+"""Plots, model card and report of a run, written from the files in its folder, and sent to MLflow when they change."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from imagetune.tracking.sync import is_tracked, sync_run
 
 
 def write_pages(folder: RunFolder) -> Path:
-    """Draw the metrics of a run, write its model card and its report, and return the report's path."""
+    """Write the plots, the model card and the report of a run, and return the report's path."""
     write_plots(folder.path)
     write_model_card(folder.path)
     return write_report(folder.path)
 
 
 def send_changes(folder: RunFolder, *, say: Say) -> None:
-    """Send to MLflow what changed in the folder of an ended run that is there already; say so where that fails.
+    """Send to MLflow the changed files of a tracked run that has ended; a failure is a warning.
 
-    A run that goes on sends it itself, and one that was never tracked stays in its folder.
+    A running run sends its files itself, and one that was never tracked stays in its folder.
+
+    Args:
+        folder: The run folder.
+        say: Receives the warning.
     """
     if not is_tracked(folder.path) or folder.read_status().get("state") == "running":
         return
     try:
         sync_run(folder.path)
     except TrackingError as error:
-        say("warning", f"MLflow has not got the new pages ({error}); later: imagetune sync {folder.path}")
+        say("warning", f"the new pages were not sent to MLflow ({error}); send them with: imagetune sync {folder.path}")

@@ -1,4 +1,4 @@
-"""A recipe's data read and its training made ready: what is `auto` settled, the model built, the job that runs it."""
+"""Preparation of a training: images read, audited and split, `auto` settings resolved, the model built and loaded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ Workers = Literal["measured", "unless_features_are_kept", "as_written"]
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a run: what there is, what is wrong with them, and who is in which split."""
+    """The images of a run.
+
+    Attributes:
+        catalog: All images with their labels.
+        audit: The findings on them.
+        splits: The images of each split.
+        caches: Decoded images, kept for later epochs and runs.
+    """
 
     catalog: Catalog
     audit: Audit
@@ -54,19 +61,19 @@ class Data:
     caches: ImageCaches
 
     def images(self, recipe: Recipe) -> TrainingImages:
-        """Return what training may see."""
+        """Return the images of training and validation; the test split is not among them."""
         splits = self.splits
         return TrainingImages(splits.train, splits.val, splits.class_names, recipe.data, self.audit.hashes, self.caches)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that can begin.
+    """A prepared training: its resolved recipe, its model with weights, and its images.
 
     Attributes:
-        recipe: With a number for everything that was ``auto`` and is settled beforehand.
-        job: What runs it: model, images and stages, with no folder for checkpoints yet and with nobody listening.
-        weights: Where the weights come from that it starts with.
+        recipe: The recipe, with a number for everything that was ``auto`` and is settled before training.
+        job: The training itself: model, images and stages, still without a folder for checkpoints and a listener.
+        weights: The source of the model's initial weights.
     """
 
     recipe: Recipe
@@ -75,7 +82,16 @@ class Training:
 
 
 def read_data(recipe: Recipe, *, say: Say) -> Data:
-    """Read the catalog, audit the images and split them."""
+    """Read the labelled images of a recipe, audit them and split them.
+
+    Args:
+        recipe: A validated recipe.
+        say: Receives the counts and the findings.
+
+    Raises:
+        DataError: There are no images, or a finding of the audit is an error.
+        RecipeError: Settings of the recipe don't fit the classes of the images.
+    """
     catalog = read_catalog(recipe.data)
     audit = audit_catalog(catalog, recipe.data)
     enforce_audit(audit)
@@ -95,23 +111,23 @@ def read_data(recipe: Recipe, *, say: Say) -> Data:
 def prepare_training(
     recipe: Recipe, data: Data, *, say: Say, stop: StopRequest, workers: Workers = "measured"
 ) -> Training:
-    """Settle what is ``auto``, build the model with its weights, and return the training that is ready to run.
+    """Resolve ``auto`` settings, build the model, load its weights, and return the training that is ready to run.
 
     Args:
         recipe: A validated recipe.
         data: Its images.
-        say: Hears what was settled, and where the weights come from.
-        stop: Asked after every step of the training.
+        say: Receives the settings that were resolved, and the source of the weights.
+        stop: Checked after every step of the training.
         workers: How ``data.workers: auto`` becomes a number: ``measured`` by loading a few images;
-            ``unless_features_are_kept`` also, but 0 where other trainings of the same images leave their features
-            behind: then only the first training of a head loads images at all, and measuring how would take longer
-            than most of the others. ``as_written`` leaves the recipe's word.
+            ``unless_features_are_kept`` also, but 0 where other trainings of the same images keep their features: then
+            only the first training of a head loads images at all, and measuring would take longer than most of the
+            others. ``as_written`` leaves ``auto`` as it is.
 
     Raises:
         ResourceError: Not even one image at a time fits in memory.
         RecipeError: A stage or the teacher doesn't fit the model.
         WeightsError: The weights are not to be had.
-        BadImageError: An image vanished.
+        BadImageError: An image can no longer be read.
     """
     # The trials of a batch size need the GPU's memory, which this process holds once it has a model.
     recipe = settle_batch_size(recipe, data.images(recipe), say=say)
@@ -125,11 +141,13 @@ def prepare_training(
 
 
 def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tuple[keras.Model, WeightsReport]:
-    """Build the recipe's model for these images and load its backbone's weights, everything seeded."""
+    """Return the recipe's model with the weights of its backbone loaded, everything seeded, and their source."""
+    # A process may build many models, as trials do: names and memory of earlier ones must not reach this one.
     keras.backend.clear_session()
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.train.precision)
     image, config = recipe.data.image, recipe.model
+    # From the training labels alone, as the scale becomes part of the model.
     scale = value_scale(images.train_labels) if recipe.data.task == "regression" else None
     model = _build(recipe, images.class_names, (image.height, image.width), scale)
     check_stages(model, get_backbone(config.backbone), recipe.train.stages)
@@ -142,9 +160,9 @@ def build_pretrained(recipe: Recipe, images: TrainingImages, *, say: Say) -> tup
 
 
 def settle_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Recipe:
-    """Return the recipe with a number for ``train.batch_size: auto``: the largest that fits in memory.
+    """Return the recipe with a number for ``train.batch_size: auto``: the largest batch that fits in memory.
 
-    To be called before this process uses a GPU: the trials need its memory.
+    Call it before this process uses a GPU: the trials need its memory.
 
     Raises:
         ResourceError: Not even one image at a time fits.
@@ -158,16 +176,16 @@ def settle_batch_size(recipe: Recipe, images: TrainingImages, *, say: Say) -> Re
 def settle_workers(recipe: Recipe, images: TrainingImages, model: keras.Model, *, say: Say) -> Recipe:
     """Return the recipe with a number for ``data.workers: auto``, chosen by loading a few images.
 
-    Which pixels a model learns from doesn't depend on it.
+    The number changes the speed of loading only, not the pixels that the model is trained on.
 
     Args:
-        recipe: Its batch size is a number.
-        images: What training may see.
-        model: The recipe's, for how fast it is where the choice depends on that; its weights stay as they are.
-        say: Hears the choice.
+        recipe: A recipe whose batch size is a number.
+        images: The images of training and validation.
+        model: The recipe's model, whose speed may decide; its weights stay as they are.
+        say: Receives the choice and its reason.
 
     Raises:
-        BadImageError: An image vanished.
+        BadImageError: An image can no longer be read.
     """
     data = recipe.data
     if data.workers != "auto":
@@ -194,40 +212,42 @@ def _with_workers(recipe: Recipe, workers: int) -> Recipe:
 
 
 def refuse_inherited_leaks(recipe: Recipe, splits: Splits, hashes: Mapping[str, str], *, say: Say) -> None:
-    """Make sure that no run which this one learns from has learned from the images that this one is tested on.
+    """Make sure that no run which this one builds on was trained on this one's test images.
+
+    Such a run is the teacher of a distillation, or the source of the initial weights.
 
     Args:
-        recipe: Its teacher and its starting weights may be runs; ``data.audit.on_leak`` says what a leak means.
-        splits: Its images; the test split is opened only to be compared.
-        hashes: Their SHA-256 by path, as far as known.
-        say: Prints a line for the user.
+        recipe: The recipe; ``data.audit.on_leak`` says whether a leak is an error, a warning or ignored.
+        splits: The images; the test split is opened only to compare it.
+        hashes: The SHA-256 of the images by path, as far as known.
+        say: Receives warnings.
 
     Raises:
-        DataError: One has.
+        DataError: The teacher or the source of the weights has seen test images.
     """
     if recipe.data.audit.on_leak == "ignore":
         return
-    for where, run in _ancestors(recipe).items():
+    for where, run in _list_ancestors(recipe).items():
         tested = open_holdout(splits)
         (ancestor,) = open_members([str(find_run(run, uri=recipe.tracking.uri).path)])
         if not ancestor.folder.splits.is_file():
-            say("warning", f"{where}: {run} doesn't say which images it has learned from")
+            say("warning", f"{where}: {run} has no splits.csv, so nobody knows whether it was trained on test images")
         elif seen := seen_images(ancestor, tested, hashes):
-            what = f"{run} has learned from {seen} of this run's {len(tested)} test images"
+            what = f"{run} was trained on {seen} of this run's {len(tested)} test images"
             if recipe.data.audit.on_leak == "error":
                 hint = "use the same split as that run (the same seed, or data.split: {method: hash} for both)"
                 raise DataError(what, where=where, hint=f"{hint}, or set data.audit.on_leak: warn")
-            say("warning", f"{where}: {what}: the test flatters")
+            say("warning", f"{where}: {what}: the test metrics are too good")
 
 
 def training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, stop: StopRequest) -> TrainingJob:
-    """Return the training that a recipe describes, without a folder for its checkpoints and with nobody listening.
+    """Return the training that a recipe describes, still without a folder for checkpoints and a listener.
 
     Args:
         recipe: The resolved recipe.
-        images: What training may see.
-        model: From ``build_pretrained``.
-        stop: Asked after every step.
+        images: The images of training and validation.
+        model: The model of `build_pretrained`.
+        stop: Checked after every step.
 
     Raises:
         RecipeError: The teacher has other classes.
@@ -243,7 +263,7 @@ def training_job(recipe: Recipe, images: TrainingImages, model: keras.Model, *, 
         listener=SilentListener(),
         stop=stop,
         rebuild=lambda size: _build(recipe, images.class_names, size, value_scale_of(model)),
-        teacher=_teacher(recipe, images.class_names),
+        teacher=_load_teacher(recipe, images.class_names),
     )
 
 
@@ -253,7 +273,7 @@ def _build(
     return build_model(recipe.model, num_classes=len(class_names), image_size=size, task=recipe.data.task, scale=scale)
 
 
-def _teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | None:
+def _load_teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | None:
     config = recipe.train.teacher
     if config is None:
         return None
@@ -261,8 +281,8 @@ def _teacher(recipe: Recipe, class_names: tuple[str, ...]) -> Teacher | None:
     return make_teacher(load_model(folder.model), class_names, config.temperature)
 
 
-def _ancestors(recipe: Recipe) -> dict[str, str]:
-    """Return the runs that this one learns from, by the key that names them."""
+def _list_ancestors(recipe: Recipe) -> dict[str, str]:
+    """Return the runs that this one builds on, teacher and source of the weights, by the recipe key that names them."""
     teacher, weights = recipe.train.teacher, recipe.model.weights
     found = {"train.teacher": teacher.run} if teacher is not None else {}
     if is_mlflow_uri(weights) or Path(weights).is_dir():

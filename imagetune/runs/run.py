@@ -1,4 +1,4 @@
-"""One run from its folder to its end: trained, written, tested once, and copied to the tracker."""
+"""The lifecycle of a run: its folder made, trained, written, tested once, recorded, and copied to MLflow."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from imagetune.training.setup.stopping import StopRequest
 
 
 class Run:
-    """A run that goes on.
+    """A run in progress.
 
     Attributes:
-        folder: Its folder.
-        recipe: Its settled recipe.
-        recorder: Writes its progress down; a training's listener.
-        tracker: Its copy in MLflow; None before `track`.
+        folder: The run folder.
+        recipe: The resolved recipe.
+        recorder: The listener that writes the training's progress into the folder.
+        tracker: The copy of the run in MLflow; None before `track`.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, listener: Listener) -> None:
@@ -54,13 +54,13 @@ class Run:
         self.tracker: Tracker | None = None
 
     def track(self, *, parent_run_id: str | None = None) -> Tracker:
-        """Start to copy the folder to where ``tracking`` says, epoch by epoch.
+        """Start copying the folder to the tracking server, epoch by epoch.
 
         Args:
-            parent_run_id: MLflow run of what this is a part of: a search, a run with folds.
+            parent_run_id: The MLflow run that this one is nested in: a search, or a run with folds.
 
         Raises:
-            TrackingError: Tracking is required and can't be had.
+            TrackingError: Tracking is required and the server can't be reached.
         """
         config = self.recipe.tracking
         tracker = start_tracking(self.folder.path, config, recipe_name=self.recipe.name, parent_run_id=parent_run_id)
@@ -79,20 +79,20 @@ class Run:
 def running(
     recipe: Recipe, run_dir: Path | None, *, say: Say, listener: Listener | None = None, pages: bool = True
 ) -> Iterator[Run]:
-    """Make a run's folder and keep its state true: running in the block, then finished, failed or killed.
+    """Make a run's folder and keep its status up to date: running in the block, then finished, failed or killed.
 
-    Whatever ends the block early is in status.json, with its traceback in debug.log. What MLflow has not got by then
-    is sent before the block is left.
+    An exception that ends the block is recorded in status.json, with its traceback in debug.log. What MLflow lacks by
+    then is sent before the block is left.
 
     Args:
-        recipe: The settled recipe.
+        recipe: The resolved recipe.
         run_dir: The run folder; one is named and made under runs/ by default.
-        say: Hears where the folder is, and what could not be sent.
-        listener: Hears of the training's progress.
-        pages: Whether the report, the model card and the plots are drawn at the end, also of a run that failed.
+        say: Receives the folder's path, and what could not be sent.
+        listener: Receives the training's progress.
+        pages: Whether the report, the model card and the plots are written at the end, also for a run that failed.
 
     Yields:
-        The run; nothing is copied to MLflow before its ``track``.
+        The run; nothing is copied to MLflow before `Run.track`.
 
     Raises:
         CheckpointError: The folder holds a run already.
@@ -106,10 +106,11 @@ def running(
         run.recorder.end("finished")
         if pages:
             write_pages(folder)
+    # Also for Ctrl-C, which is no Exception: status.json must not say that the run goes on.
     except BaseException as error:
         run.recorder.end(failure_state(error), error)
         if pages:
-            # The page of a failed run helps to see why; a full disk must not hide what went wrong first.
+            # The report of a failed run helps to see why; a full disk must not hide what went wrong first.
             with contextlib.suppress(OSError, ImagetuneError):
                 write_pages(folder)
         raise
@@ -119,20 +120,20 @@ def running(
 
 
 def finish_tracking(tracker: Tracker, say: Say) -> None:
-    """Send what is left, and say what could not be sent."""
+    """Send what MLflow lacks of a run that has ended, and warn of what could not be sent."""
     if message := tracker.finish():
         say("warning", message)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
+    """The result of a finished run.
 
     Attributes:
         folder: The run folder.
         best: The epoch whose weights the model has.
-        evaluation: Content of evaluation.json.
-        missed: Bars of ``evaluate.require`` that the test missed, and by how much.
+        evaluation: The content of evaluation.json.
+        missed: A sentence for each missed requirement of ``evaluate.require``, which says by how much.
     """
 
     folder: Path
@@ -151,16 +152,16 @@ def run_recipe(
     stop: StopRequest,
     parent_run_id: str | None = None,
 ) -> RunResult:
-    """Make a run that is a part of something greater, such as a fold or the best of a search, and return its result.
+    """Train, test and record a run that belongs to another one, such as a fold or the winner of a search.
 
     Args:
         recipe: The resolved recipe.
         data: Its images.
         run_dir: The run folder to make.
-        listener: Hears of progress.
-        say: Hears what happens.
-        stop: Asked after every step.
-        parent_run_id: MLflow run of the whole.
+        listener: Receives the training's progress.
+        say: Receives progress messages.
+        stop: Checked after every step.
+        parent_run_id: The MLflow run that this one is nested in.
     """
     refuse_inherited_leaks(recipe, data.splits, data.audit.hashes, say=say)
     training = prepare_training(recipe, data, say=say, stop=stop)
@@ -173,7 +174,7 @@ def run_recipe(
 
 
 def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
-    """Write what a run stands on: lock.json, splits.csv and audit.json."""
+    """Write the inputs of a run, before it trains: lock.json, splits.csv and audit.json."""
     weights = asdict(training.weights)
     write_json(
         folder.lock,
@@ -189,21 +190,21 @@ def write_inputs(folder: RunFolder, training: Training, data: Data) -> None:
 
 
 def train_model(run: Run, training: Training, *, say: Say) -> EpochRecord:
-    """Train in the run's folder, leave the best weights in the job's model, and return the epoch they are from."""
+    """Train in the run's folder, leave the best epoch's weights in the job's model, and return that epoch's record."""
     best = train(replace(training.job, folder=run.folder.checkpoints, listener=run.recorder))
     say("best", f"epoch {best.epoch}, of stage {best.stage!r}")
     return best
 
 
 def write_and_test(run: Run, training: Training, splits: Splits, *, say: Say) -> dict[str, Any]:
-    """Write the trained model and test it once; return the content of evaluation.json."""
+    """Write the trained model, test it once, and return the content of evaluation.json."""
     job, recipe = training.job, training.recipe
     val = write_model(run.folder, job.model, recipe, splits, images=job.images)
     return evaluate_splits(run.folder, job.model, recipe, splits, say=say, val=val, images=job.images)
 
 
 def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunResult:
-    """Return what a finished run has come to."""
+    """Return the result of a finished run, with the requirements that it missed."""
     missed = failed_requirements(evaluation, run.recipe.evaluate.require)
     return RunResult(run.folder.path, best, evaluation, missed)
 
@@ -211,12 +212,12 @@ def run_result(run: Run, best: EpochRecord, evaluation: dict[str, Any]) -> RunRe
 def write_model(
     folder: RunFolder, model: keras.Model, recipe: Recipe, splits: Splits, *, images: TrainingImages | None = None
 ) -> Predictions | None:
-    """Write a run's model twice: ``model/`` for imagetune, and ``model.keras``, which is left all trainable.
+    """Write a run's model twice: ``model/`` for imagetune, and ``model.keras`` with every layer trainable.
 
-    The thresholds of multi_label are chosen here, on validation.
+    The decision thresholds of multi_label are chosen here, on validation, as the manifest holds them.
 
     Returns:
-        What the model says of the validation images, where that had to be known here.
+        The predictions for the validation images where they were needed, for multi_label; else None.
     """
     val: Predictions | None = None
     thresholds: tuple[float, ...] = ()
@@ -235,7 +236,7 @@ def write_model(
         max_pixels=recipe.data.max_pixels,
         tta=recipe.evaluate.tta,
     )
-    # What stages froze is theirs: the file that leaves has every layer trainable and its own dropout.
+    # Which layers a stage froze matters to that stage alone: whoever opens the file in Keras can train all of it.
     set_trainable(model, get_backbone(recipe.model.backbone), "all", batch_norm="train")
     with atomic_path(folder.keras_file) as temporary:
         model.save(temporary)

@@ -1,4 +1,4 @@
-"""The one test after all choices: what a run's model says of every split, and every metric of it."""
+"""The one test of a run, after all choices: predictions for every split, and every metric with its interval."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from imagetune.run_folder.folder import RunFolder
 from imagetune.training.feature_cache.features import FeatureBatch, keeps_features, plain_features
 from imagetune.training.setup.job import TrainingImages
 
+# Features of a split are kept in memory only up to this share of what is free: the model and the batches need room.
 _MEMORY_SHARE = 0.25
 
 
@@ -49,23 +50,23 @@ def evaluate_splits(
     val: Predictions | None = None,
     images: TrainingImages | None = None,
 ) -> dict[str, Any]:
-    """Predict every split once and compute every metric from the predictions; the test split comes last.
+    """Predict every split once, compute every metric, and return the content of evaluation.json.
 
-    All splits are seen through the recipe's TTA transforms, so that they can be compared.
+    All splits are predicted with the recipe's test-time augmentation, so that their metrics can be compared.
 
     Args:
-        folder: The run's, with its model.
-        model: What ``write_model`` has written.
-        recipe: The run's.
-        splits: Its images.
-        say: Hears when it is done.
+        folder: The run folder, with the model's manifest.
+        model: The model that ``write_model`` has written.
+        recipe: The run's recipe.
+        splits: The images; those of the test split are opened here and nowhere else in a run.
+        say: Receives the names of the splits when all is done.
         val: The validation predictions where ``write_model`` has made them already.
-        images: What training has seen, with what it has kept of them.
+        images: The images of training and validation, with the cache of decoded images.
     """
     sides = {"train": splits.train, "val": splits.val, "test": open_holdout(splits)}
     thresholds = read_manifest(folder.model).thresholds
     images = images or TrainingImages(splits.train, splits.val, splits.class_names, recipe.data)
-    halves = _halves(model, recipe)
+    halves = _cut_model(model, recipe)
     examined: dict[str, ExaminedSplit] = {}
     for name, records in sides.items():
         if not records:
@@ -82,7 +83,7 @@ def evaluate_splits(
         },
         config=recipe.evaluate,
     )
-    # The metrics of the splits stand, whatever happens to the rest.
+    # Written before the diagnoses, which take longest: the metrics stay, whatever happens to the rest.
     folder.write_evaluation(document)
     document |= deep_document(
         Examined(
@@ -113,9 +114,15 @@ def predict_labelled(
     thresholds: Sequence[float] = (),
     images: TrainingImages | None = None,
 ) -> Predictions:
-    """Return what a run's model says of labelled images, read as its recipe says and seen through its TTA transforms.
+    """Return a model's predictions for labelled images, with the recipe's image settings and test-time augmentation.
 
-    With ``images``, decoded images that training has kept are used.
+    Args:
+        model: The run's model.
+        records: The labelled images.
+        class_names: The class of each of the model's outputs.
+        recipe: The run's recipe.
+        thresholds: Decision thresholds of the classes, for multi_label.
+        images: The images of the training, whose cache of decoded images is used where it is given.
     """
     return predict_records(
         model,
@@ -133,22 +140,22 @@ def predict_labelled(
 
 
 def groups_of(records: Sequence[Record]) -> list[str | None]:
-    """Return the group of each image: what goes together, so that intervals are made of it."""
+    """Return the group of each image, by which confidence intervals are resampled; None where it has none."""
     return [record.group for record in records]
 
 
 def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...], dict[str, str]]:
-    """Read the labelled images of another folder or table, laid out as the recipe's own.
+    """Return the labelled images of another folder or table, laid out like the recipe's own.
 
     Args:
         path: The folder or table.
-        config: How the recipe reads its own images.
+        config: The data section of the recipe.
 
     Returns:
-        Those that can be used; path and reason of those that ``data.on_bad_image: skip`` leaves out.
+        The usable images; path and reason of those that ``data.on_bad_image: skip`` leaves out.
 
     Raises:
-        DataError: None can be used, or one can't and ``data.on_bad_image`` is ``error``; or there is no such source.
+        DataError: There is no such source, no image can be used, or one can't and ``data.on_bad_image`` is ``error``.
     """
     # Other images need not have the columns that the recipe's own are sliced by.
     columns = config.columns.model_copy(update={"slices": ()})
@@ -158,16 +165,16 @@ def labelled_records(path: Path, config: DataConfig) -> tuple[tuple[Record, ...]
     inspected = inspect_images(paths, background=config.background, max_pixels=config.max_pixels, look=False)
     unusable = {one.facts.path: one.facts.error for one in inspected if one.facts.error is not None}
     if unusable and (config.on_bad_image == "error" or len(unusable) == len(paths)):
-        told = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
-        what = f"{len(unusable)} of {format_count(len(paths), 'image')} can't be used: {told}"
-        hint = "repair or remove them; `imagetune data check` names all, with --fix it writes a table without them"
+        reasons = format_list((f"{name} ({why})" for name, why in unusable.items()), most=3)
+        what = f"{len(unusable)} of {format_count(len(paths), 'image')} can't be used: {reasons}"
+        hint = "repair or remove them; `imagetune data check` lists them all, and --fix writes a table without them"
         raise DataError(what, where=str(path), hint=hint)
     return tuple(record for record in records if record.path not in unusable), unusable
 
 
-def _halves(model: keras.Model, recipe: Recipe) -> Halves:
+def _cut_model(model: keras.Model, recipe: Recipe) -> Halves:
     halves = cut_model(model, get_backbone(recipe.model.backbone), POOLING)
-    if halves is None:  # the pooling is always the only way
+    if halves is None:  # impossible: build_model puts a pooling layer between every backbone and its head
         raise ValueError(f"the model can't be cut behind {POOLING}")
     return halves
 
@@ -182,13 +189,14 @@ def _examine(
     thresholds: Sequence[float],
     known: Predictions | None,
 ) -> ExaminedSplit:
-    """Return a split with its features and predictions; without test-time augmentation these come from the features."""
-    batches = _features(halves, records, recipe, images)
+    """Return a split's features and predictions; without test-time augmentation the head predicts from the features."""
+    batches = _compute_features(halves, records, recipe, images)
     features = np.concatenate([batch.images for batch in batches]) if batches else None
     if known is None and batches and not recipe.evaluate.tta:
         known = predictions_of(
             [record.path for record in records],
             [record.label for record in records],
+            # float64 as from predict_records, so that both ways give the same metrics to the last digit.
             predict_probabilities(halves.predictions, batches).astype(np.float64),
             images.class_names,
             rule=label_rule(recipe.data),
@@ -200,14 +208,14 @@ def _examine(
     return ExaminedSplit(records, predictions, features)
 
 
-def _features(
+def _compute_features(
     halves: Halves, records: Sequence[Record], recipe: Recipe, images: TrainingImages
 ) -> Sequence[FeatureBatch]:
-    """Return what the backbone says of images as they are; nothing where it would not fit into memory."""
+    """Return batches of the backbone's features for images without augmentation; none where memory is short."""
     size = len(records) * int(np.prod(halves.feature_shape)) * np.dtype(np.float32).itemsize
     if size > _MEMORY_SHARE * psutil.virtual_memory().available:
         return ()
-    # Features of a backbone that learned are those of this run alone: not worth the disk.
+    # A fine-tuned backbone gives features that no other run can use: they are not worth the disk.
     hashes: Mapping[str, str] = images.hashes if keeps_features(recipe.train) else {}
     seen = replace(images, hashes=hashes)
     return plain_features(halves, records, seen, batch_size=recipe.evaluation_batch_size)

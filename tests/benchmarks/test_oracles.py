@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from benchmarks.oracles import measure, proposed
+from benchmarks.oracles import build_search, measure
 from benchmarks.surface import FACTORS, PATHS, RECORDED, Surface
 from imagetune.search.proposers.space import draw, fits
 
@@ -47,6 +47,6 @@ def test_no_setting_is_better_than_the_best():
 def test_bayesian_search_beats_random_search_at_equal_trials():
     surface = Surface(RECORDED, "f1")
     found = {
-        name: measure(proposed(name), surface, trials=16, seeds=range(100, 107)) for name in ("random", "bayesian")
+        name: measure(build_search(name), surface, trials=16, seeds=range(100, 107)) for name in ("random", "bayesian")
     }
     assert found["bayesian"].median[-1] > found["random"].median[-1]

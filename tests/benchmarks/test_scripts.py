@@ -34,16 +34,16 @@ def test_each_peer_of_this_environment_explains_itself(name):
     assert f"python benchmarks/peers/{name} FOLDER" in helped([f"benchmarks/peers/{name}"])
 
 
-def test_the_bar_of_the_head_stage_counts_epochs():
+def test_the_requirement_of_the_head_stage_counts_epochs():
     from benchmarks.head_stage import AGAIN, OURS, PLAIN, Contest, page
     from benchmarks.side_by_side import Comparison
 
     arguments = SimpleNamespace(longest_plain=10)
     contest = Contest(arguments, "vgg16", 40, Path(), {PLAIN: 0.9, OURS: 0.91})
-    told = page(contest, Comparison({PLAIN: [100.0], OURS: [4.0], AGAIN: [2.0]}))
-    assert "25.0 (25.0 to 25.0) times faster; the bar is 0.7 x 40 = 28.0, of which this is 0.893." in told
-    assert "The plain script ran for 10 epochs" in told
-    assert "Test accuracy: plain script 0.900, imagetune 0.910." in told
+    text = page(contest, Comparison({PLAIN: [100.0], OURS: [4.0], AGAIN: [2.0]}))
+    assert "25.0 (25.0 to 25.0) times faster; required are 0.7 x 40 = 28.0, of which this is 0.893." in text
+    assert "The plain script ran for 10 epochs" in text
+    assert "Test accuracy: plain script 0.900, imagetune 0.910." in text
 
 
 def test_a_trace_is_read_by_stream_and_busy_time_is_not_counted_twice(tmp_path):

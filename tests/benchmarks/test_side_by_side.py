@@ -10,9 +10,9 @@ from benchmarks.side_by_side import (
     measure_in_turn,
     run_process,
     save_json,
+    show,
     timed,
     timed_process,
-    told,
 )
 
 
@@ -68,7 +68,7 @@ def test_a_callable_is_timed():
 
 
 def test_metrics_have_three_digits_that_mean_something():
-    assert [told(metric) for metric in (12345.6, 123.4, 12.34, 1.234, 0.1234)] == [
+    assert [show(metric) for metric in (12345.6, 123.4, 12.34, 1.234, 0.1234)] == [
         "12,346", "123", "12.3", "1.23", "0.123",
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.strategies import table
 from benchmarks.strategies.results import Outcome, Task, append_result, only_writer, pending, read_results
-from benchmarks.strategies.rows import BASELINE, EPOCHS, IMBALANCE_ROWS, ROWS, baseline_of, described
+from benchmarks.strategies.rows import BASELINE, EPOCHS, IMBALANCE_ROWS, ROWS, describe_changes, find_baseline
 from benchmarks.strategies.runner import recipe_of
 from benchmarks.strategies.sets import data_section
 from benchmarks.strategies.table import BEGIN, END, compare, write_table
@@ -46,12 +46,12 @@ def test_each_row_is_a_valid_recipe_of_as_many_epochs_as_all_others(row, tmp_pat
 def test_names_of_rows_are_unique_and_each_has_its_baseline():
     names = [row.name for row in ROWS]
     assert len(set(names)) == len(names)
-    assert {baseline_of(row) for row in ROWS} == {BASELINE, "linear_probe", IMBALANCE_ROWS[0].name}
+    assert {find_baseline(row) for row in ROWS} == {BASELINE, "linear_probe", IMBALANCE_ROWS[0].name}
 
 
 def test_a_row_says_what_it_changes_as_a_recipe_spells_it():
-    row = next(row for row in ROWS if row.name == "flipped view at test")
-    assert described(row) == "`evaluate.tta: [horizontal_flip]`"
+    row = next(row for row in ROWS if row.name == "horizontal_flip at test")
+    assert describe_changes(row) == "`evaluate.tta: [horizontal_flip]`"
 
 
 def test_digits_are_drawn_in_equal_numbers_into_splits_without_a_common_image(digits_table):

@@ -126,7 +126,7 @@ def test_a_copy_of_a_test_image_in_a_training_split_is_left_out(make, source, im
     make("one"), make("two", wrong=2)
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "some run has learned from copies of 1 test image" in outcome.err
+    assert "some run was trained on copies of 1 test image" in outcome.err
     outcome = imagetune("compare", "one", "two", "--common")
     assert "17 test images" in outcome.out
     assert "1 image left out: a copy is in some run's training or validation split" in outcome.out
@@ -146,7 +146,7 @@ def test_moved_images_are_the_same_by_their_content(make, source, workplace, ima
     assert "0 are common" in outcome.err
 
 
-def test_without_hashes_images_are_told_by_their_path(make, imagetune):
+def test_without_hashes_images_are_matched_by_their_path(make, imagetune):
     make("one", wrong=2)
     (make("two") / "lock.json").unlink()
     outcome = imagetune("compare", "one", "two")
@@ -158,10 +158,10 @@ def test_images_with_two_truths_are_left_out(make, imagetune):
     make("one", wrong=2), make("two", relabel=(0, 1))
     outcome = imagetune("compare", "one", "two")
     assert outcome.code == 3
-    assert "2 common images not labelled alike" in outcome.err
+    assert "2 common images with different labels" in outcome.err
     document = imagetune("compare", "one", "two", "--common", "--json").json()
     assert document["images"] == 16
-    assert any("don't have the same label" in note for note in document["notes"])
+    assert any("have different labels for them" in note for note in document["notes"])
 
 
 def test_groups_of_the_splits_are_kept_together(make, imagetune):
@@ -176,18 +176,18 @@ def test_groups_of_the_splits_are_kept_together(make, imagetune):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (("one",), 2, "from 2 to 26 runs"),
         (("one", "nowhere"), 9, "no recipe.yaml"),
         (("one", "two", "--metric", "speed"), 2, "none of accuracy"),
     ],
 )
-def test_mistakes_are_told_in_one_line(make, imagetune, words, code, told):
+def test_mistakes_are_reported_in_one_line(make, imagetune, words, code, message):
     make("one"), make("two")
     outcome = imagetune("compare", *words)
     assert outcome.code == code
-    assert told in outcome.err
+    assert message in outcome.err
     assert outcome.err.count("\n") == 1
 
 

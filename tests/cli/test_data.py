@@ -86,12 +86,12 @@ def test_preview_draws_a_sheet(recipe, workplace, imagetune):
     assert cv2.imread(str(workplace / "sheet.png")).std() > 10
 
 
-def test_neither_starts_keras(recipe, workplace):
+def test_neither_starts_keras(real_recipe, workplace):
     code = (
         "import sys\n"
         "from imagetune.cli.main import run\n"
-        f"assert run(['data', 'check', {str(recipe)!r}]) == 0\n"
-        f"assert run(['data', 'preview', {str(recipe)!r}, '--out', 'a.png']) == 0\n"
+        f"assert run(['data', 'check', {str(real_recipe)!r}]) == 0\n"
+        f"assert run(['data', 'preview', {str(real_recipe)!r}, '--out', 'a.png']) == 0\n"
         "assert not {'keras', 'tensorflow', 'mlflow'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=workplace)

@@ -20,7 +20,7 @@ def test_validate_is_quick_and_never_starts_keras(real_recipe, start):
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "good (2 stages)" in done.stdout
+    assert "valid (2 stages)" in done.stdout
     assert time.perf_counter() - began < 10  # a bound for hangs; the metric is in docs/performance.md
 
 

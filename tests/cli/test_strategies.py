@@ -56,7 +56,7 @@ def test_a_run_that_has_learned_from_the_test_images_is_refused(imagetune, recip
     words = ["-o", f"{key}={other}", "-o", "seed=4"]  # another seed, another split
     outcome = imagetune("fit", recipe, "--run-dir", "pupil", *words)
     assert outcome.code == 3
-    assert f"{key}: {other} has learned from" in outcome.err
+    assert f"{key}: {other} was trained on" in outcome.err
     assert "test images" in outcome.err
     assert not (recipe.parent / "pupil").exists()
 

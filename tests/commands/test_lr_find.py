@@ -37,7 +37,7 @@ def tested(monkeypatch):
 
     monkeypatch.setattr(command, "prepare_training", prepare)
     monkeypatch.setattr(command, "stage_model", lambda job, stage: None)
-    monkeypatch.setattr(command, "find_rate", find)
+    monkeypatch.setattr(command, "find_stage_learning_rate", find)
     monkeypatch.setattr(command, "write_rate_plot", lambda found, out: out.write_text(found))
     return names
 
@@ -47,7 +47,7 @@ def test_the_first_stage_is_tested_unless_another_is_named(recipe, tested, tmp_p
     assert command.find_learning_rate(recipe, say=lambda *told: said.append(told)) == "rates of head"
     assert command.find_learning_rate(recipe, stage="top") == "rates of top"
     assert tested == ["head", "top"]
-    assert said[-1] == ("stage", "head: up to 100 steps of 32 images at a rising rate")
+    assert said[-1] == ("stage", "head: up to 100 steps of 32 images at a rising learning rate")
     assert {path.name for path in tmp_path.iterdir()} == {"r.yaml"}
 
 

@@ -1,11 +1,24 @@
+"""Which runs a soup is made of, and the BatchNorm statistics of their mean, with models of a few weights."""
+
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
+from imagetune.commands import soup as command
 from imagetune.commands.soup import differing_statistics, kept_members, rank
+from imagetune.core.files import read_json_object
+from imagetune.errors import DataError, ModelFileError, RecipeError
+from imagetune.model.manifest import Manifest
 from imagetune.model.soup import SoupStep
+from imagetune.recipe.data import ImageSettings
+from imagetune.recipe.model import ModelConfig
+from imagetune.recipe.schema import Recipe
+from imagetune.run_folder.folder import RunFolder
+from imagetune.runs import run as lives
 from imagetune.training.loop.batch_norm import reestimate_statistics
 
 
@@ -54,3 +67,79 @@ def test_only_the_statistics_that_members_moved_are_taken_anew(model):
     np.testing.assert_allclose(two.moving_mean, np.mean([rows.mean(0) for rows in seen], axis=0), rtol=1e-4)
     np.testing.assert_allclose(two.moving_variance, np.mean([rows.var(0) for rows in seen], axis=0), rtol=1e-4)
     assert (one.trainable, two.trainable) == (True, True)
+
+
+def model_of(value):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.full((1, 1), value, np.float32)])
+    return SimpleNamespace(model=model)
+
+
+def manifest(**values):
+    image = ImageSettings(height=32, width=32, resize="pad", background=(0, 0, 0))
+    return Manifest(
+        imagetune="0.1.0",
+        keras="3.15.1",
+        config=ModelConfig(),
+        precision="float32",
+        task="single_label",
+        class_names=("a", "b"),
+        image=image,
+        max_pixels=1_000_000,
+        weights_sha256="0",
+    ).model_copy(update=values)
+
+
+@pytest.fixture
+def members(monkeypatch, tmp_path):
+    """Runs of one weight each, 1, 3 and 9; on validation a model is the better the nearer its weight is to 2."""
+    recipe = Recipe.model_validate({"name": "stub", "data": {"source": "x"}, "tracking": {"enabled": False}})
+    splits = SimpleNamespace(train=("t",), val=("v",), class_names=("a", "b"))
+    values = {"one": 1.0, "three": 3.0, "nine": 9.0}
+
+    def make(name, **changes):
+        folder = RunFolder(tmp_path / name)
+        member = SimpleNamespace(
+            name=name, folder=folder, recipe=recipe, splits=splits, hashes={}, manifest=manifest(weights_sha256=name)
+        )
+        return SimpleNamespace(**{**vars(member), **changes})
+
+    def validate(model, images, *, batch_size):
+        distance = abs(float(model.get_weights()[0][0, 0]) - 2.0)
+        return {"loss": distance, "accuracy": 1.0 - distance / 10}
+
+    found = {name: make(name) for name in values}
+    monkeypatch.setattr(command, "open_members", lambda runs: [found[run] for run in runs])
+    monkeypatch.setattr(command, "different_images", lambda *_: 0)
+    monkeypatch.setattr(command, "load_model", lambda folder: model_of(values[folder.parent.name]))
+    monkeypatch.setattr(command, "compute_validation_metrics", validate)
+    monkeypatch.setattr(command, "write_model", lambda folder, model, *_: model.get_weights()[0].item())
+    monkeypatch.setattr(command, "evaluate_splits", lambda *_, val, **__: {"weight": val})
+    monkeypatch.setattr(command, "failed_requirements", lambda *_: ())
+    monkeypatch.setattr(lives, "write_pages", lambda folder: None)
+    return found
+
+
+def test_members_that_improve_validation_are_averaged_and_the_mean_is_tested(members, tmp_path):
+    said = []
+    soup = command.soup(["nine", "three", "one"], run_dir=tmp_path / "soup", say=lambda *words: said.append(words))
+    # One and three are equally good alone, and their mean is perfect; with nine it would be 4.33.
+    assert soup.evaluation == {"weight": 2.0}
+    kept = {member["run"]: member["kept"] for member in soup.document["members"]}
+    assert kept == {"nine": False, "three": True, "one": True}
+    assert (soup.document["batch_norm"], RunFolder(soup.folder).read_status()["state"]) == ("averaged", "finished")
+    assert read_json_object(soup.folder / "soup.json") == soup.document
+    assert [words[0] for words in said[:3]] == ["kept", "kept", "left out"]
+
+
+def test_runs_that_cant_be_averaged_are_refused(members, tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match="at least two runs"):
+        command.soup(["one"])
+    members["three"].manifest = manifest(precision="mixed_float16", temperature=2.0)
+    command.soup(["one", "three"], run_dir=tmp_path / "soup")  # neither changes what a weight means
+    members["three"].manifest = manifest(class_names=("b", "a"))
+    with pytest.raises(ModelFileError, match="its class_names is"):
+        command.soup(["one", "three"])
+    monkeypatch.setattr(command, "different_images", lambda *_: 2)
+    with pytest.raises(DataError, match="its validation images are not those of one: 2 differences"):
+        command.soup(["one", "nine"])

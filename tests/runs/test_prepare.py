@@ -56,7 +56,7 @@ def settled(monkeypatch):
 
     monkeypatch.setattr(prepare, "fitting_batch_size", batch)
     monkeypatch.setattr(prepare, "build_pretrained", build)
-    monkeypatch.setattr(prepare, "measure_rates", lambda *_: None)
+    monkeypatch.setattr(prepare, "measure_loading_speeds", lambda *_: None)
     monkeypatch.setattr(prepare, "choose_workers", workers)
     monkeypatch.setattr(prepare, "training_job", job)
     return steps
@@ -131,14 +131,17 @@ class TestInheritedLeaks:
         return refuse
 
     def test_stops_it(self, refuse):
-        with pytest.raises(DataError, match="runs/old has learned from 1 of this run's 3 test images") as caught:
+        with pytest.raises(DataError, match="runs/old was trained on 1 of this run's 3 test images") as caught:
             refuse("error")
         assert caught.value.where == "train.teacher"
 
     def test_is_only_told_where_the_recipe_says_so(self, refuse):
         ((topic, text),) = refuse("warn")
         assert topic == "warning"
-        assert text == "train.teacher: runs/old has learned from 1 of this run's 3 test images: the test flatters"
+        assert (
+            text
+            == "train.teacher: runs/old was trained on 1 of this run's 3 test images: the test metrics are too good"
+        )
 
     def test_is_not_looked_for_without_need(self, refuse):
         assert refuse("ignore") == []
@@ -146,4 +149,9 @@ class TestInheritedLeaks:
 
     def test_can_not_be_found_where_the_teacher_does_not_say_what_it_learned_from(self, refuse, tmp_path):
         Path(tmp_path / "splits.csv").unlink()
-        assert refuse("error") == [("warning", "train.teacher: runs/old doesn't say which images it has learned from")]
+        assert refuse("error") == [
+            (
+                "warning",
+                "train.teacher: runs/old has no splits.csv, so nobody knows whether it was trained on test images",
+            )
+        ]

@@ -1,1 +1,1 @@
-"""What commands show, laid out for the screen."""
+"""The layout of every command's output on the screen: lines, tables and progress."""

@@ -1,4 +1,4 @@
-"""The check of a source as lines of text: a table of the classes, then the findings."""
+"""The audit of a source as lines of text: a table of the classes, then the findings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from imagetune.data.splits.splits import Splits
 if TYPE_CHECKING:
     from imagetune.commands.data import Fixed
 
+# Groups of a finding, and paths of a group: enough to recognise the problem, and --json lists all.
 _MAX_SHOWN = 5
 _SIDES = ("train", "val", "test")
 
 
 def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) -> list[str]:
-    """Return the classes with their counts, then each finding with its first paths.
+    """Return a table of the images of each class, then each finding with its first paths.
 
     Args:
-        catalog: The source.
-        audit: What was found in it.
-        splits: Counts by split, where the source was split; else each class has one count.
+        catalog: The images of the source.
+        audit: The findings.
+        splits: The images of each split, where the source was split; else each class has one count.
     """
     bad = len(audit.bad_paths)
     what = (
@@ -44,7 +45,7 @@ def audit_lines(catalog: Catalog, audit: Audit, splits: Splits | None = None) ->
 
 
 def fixed_lines(fixed: Fixed) -> list[str]:
-    """Return which files a cleaned source consists of, and what was changed for it."""
+    """Return the files of a cleaned source, and the number of its changes."""
     return [
         f"{fixed.cleaned}: {'; '.join(fixed.cleaning.lines())}",
         f"{fixed.changes}: what was left out or moved, and why",
@@ -52,7 +53,7 @@ def fixed_lines(fixed: Fixed) -> list[str]:
 
 
 def code_lines() -> list[str]:
-    """Return every code that a finding may have, with its default severity and its meaning."""
+    """Return every code of findings, with its default severity and its meaning."""
     settings = {code: f" ({one.policy} sets the severity)" if one.policy else "" for code, one in CODES.items()}
     rows = [(code, one.severity, one.meaning + settings[code]) for code, one in CODES.items()]
     return table_lines(rows, align="<<<", indent=0)

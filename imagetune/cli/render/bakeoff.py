@@ -1,4 +1,4 @@
-"""What a bake-off has found, as lines of text."""
+"""The comparison of backbones in a bake-off as lines of text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HEADS = ("interval", "ms alone", "ms in a batch", "MB", "")
 
 
 def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
-    """Yield the table of backbones: their probe, what they cost, and what fine-tuning made of them.
+    """Yield a table of backbones: the metric of a linear probe, time and size, and the metric after fine-tuning.
 
     Args:
-        rows: From ``baked``.
+        rows: The result of ``baked``.
         objective: The validation metric.
     """
     first = next((row.probe for row in rows if row.probe is not None), None)
@@ -26,7 +26,7 @@ def bakeoff_lines(rows: Sequence[Baked], objective: str) -> Iterator[str]:
         yield labelled("bake-off", f"{objective} of a linear probe, mean of {len(first['folds'])} folds, {how}")
     yield from table_lines([("backbone", objective, *_HEADS), *map(_cells, rows)], align="<><>>><")
     if any(row.front for row in rows):
-        yield f"  (ms of one image; front: none is as good in {objective}, time and size, and better in one of them)"
+        yield f"  (ms of one image; front: on the Pareto front of {objective}, time and size)"
 
 
 def _cells(row: Baked) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def _notes(*notes: str) -> str:
 
 
 def _tuning(row: Baked) -> str:
-    """Return what fine-tuning made of a backbone; empty where it was none of the best."""
+    """Return the metric of a backbone after fine-tuning; empty where it was not fine-tuned."""
     if row.tuned is not None:
         seeds = f", {format_count(len(row.fine_tuned), 'seed')}" if len(row.fine_tuned) > 1 else ""
         return f"fine-tuned {row.tuned:.4f} (validation{seeds})"

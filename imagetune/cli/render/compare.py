@@ -1,4 +1,4 @@
-"""A comparison of runs as lines of text."""
+"""The comparison of runs as lines of text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from imagetune.data.sources.labels import LabelRule
 from imagetune.evaluation.comparison.document import p_text
 from imagetune.recipe.metrics import METRICS, show_value
 
+# What a screen has room for; --json and --page show all.
 _MAX_CLASSES = 10
 _MAX_PATHS = 5
 
 
 def comparison_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the runs, their metrics, the classes and images in which they differ, and the verdict."""
+    """Yield the runs, their metrics with significance tests, the classes and images that differ, and the verdict."""
     for run in document["runs"]:
         yield labelled(run["key"], f"{run['run']} ({run['recipe']}, {run['backbone']})")
     groups = f" in {document['groups']} groups" if document["groups"] else ""
@@ -67,8 +68,9 @@ def _churn_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterat
 
 
 def _class_lines(document: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the classes that differ, the smallest p-value first."""
+    """Yield a table of the classes whose metric differs between two runs, the smallest p-value first."""
     differing = [found for found in pair["per_class"] if found["difference"]["value"]]
+    # Classes without a p-value come last, in alphabetical order.
     differing.sort(key=lambda found: (1.0 if found["p_value"] is None else found["p_value"], found["class"]))
     if not differing:
         return
@@ -123,7 +125,7 @@ def _runs_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _matrix_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each row's run minus each column's in the deciding metric; a star where that is significant."""
+    """Yield a matrix of differences in the deciding metric, row minus column; a star where one is significant."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     pairs = len(document["pairs"])
     yield f"{METRICS[metric].in_words}: row minus column; * significant after Holm's correction for {pairs} pairs"
@@ -158,6 +160,7 @@ def _differing_lines(differing: Mapping[str, Any], rule: LabelRule) -> Iterator[
 def _signed(value: float | None, name: str) -> str:
     if value is None:
         return "-"
+    # Adding 0.0 turns -0.0 into 0.0, so that no difference is shown as -0.000.
     return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"
 
 

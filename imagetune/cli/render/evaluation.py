@@ -1,4 +1,4 @@
-"""The results of a test, and what a fit would do, as lines of text."""
+"""The metrics of a test, and the plan of a dry run, as lines of text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from imagetune.recipe.schema import Recipe
     from imagetune.training.measure.plan import StagePlan
 
+# A requirement sets one of these: a bound of the confidence interval, or the value itself.
 _BOUNDS = ("lower_bound", "upper_bound", "value")
 
 
 def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the headline metrics of the test split with their intervals, and the verdict."""
+    """Yield the headline metrics of the test split with their confidence intervals, and the verdict."""
     test = document.get("splits", {}).get("test")
     if test is None:
         return
@@ -28,7 +29,7 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
         reasons = format_list((f"{path} ({why})" for path, why in unusable.items()), most=3)
         yield labelled("left out", f"{format_count(len(unusable), 'image')} that can't be used: {reasons}")
     yield from _averaged_lines(document)
-    # Numbers have units, so that three decimals may be too few or too many.
+    # The errors of a regression have its units, so that three decimals may be too few or too many.
     style = ".4g" if document.get("task") == "regression" else ".3f"
     known = {name: metric for name, metric in test["metrics"].items() if metric["value"] is not None}
     rows = [(_title(name), f"{metric['value']:{style}}", _interval(metric, style)) for name, metric in known.items()]
@@ -42,7 +43,7 @@ def evaluation_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def run_lines(folder: Path) -> Iterator[str]:
-    """Yield where the report of a run is, and how to see it among other runs."""
+    """Yield the path of a run's report, and the command that shows it among other runs."""
     yield labelled("report", str(folder / run_files.REPORT))
     yield labelled("review", "imagetune ui")
 
@@ -62,7 +63,7 @@ def _requirement_line(requirement: Mapping[str, Any]) -> str:
 
 
 def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
-    """Yield what cross-validation found: the mean of the folds, its corrected interval, and their range."""
+    """Yield the cross-validated metrics: the mean of the folds, its corrected confidence interval, and their range."""
     if folds is None:
         return
     yield labelled(
@@ -77,13 +78,13 @@ def _fold_lines(folds: Mapping[str, Any] | None, style: str) -> Iterator[str]:
 
 
 def _averaged_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a prediction is the mean of, where it is one: augmented copies of the image, or several runs."""
+    """Yield the runs or the test-time augmentation that each prediction is the mean of, if any."""
     members = document.get("members", [])
     for member in members:
-        copies = f", test-time augmentation: {', '.join(member['TTA transforms'])}" if member["tta"] else ""
+        copies = f", test-time augmentation: {', '.join(member['tta'])}" if member["tta"] else ""
         yield labelled("member", f"{member['run']}{copies}")
     if document.get("tta") and not members:
-        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['TTA transforms'])}")
+        yield labelled("tta", f"mean over test-time augmentations: {', '.join(document['tta'])}")
 
 
 def _title(name: str) -> str:
@@ -95,7 +96,7 @@ def _interval(metric: Mapping[str, Any], style: str) -> str:
 
 
 def plan_lines(recipe: Recipe, plans: list[StagePlan]) -> Iterator[str]:
-    """Yield what a fit would do and cost."""
+    """Yield the stages of a training, with estimates of its time and memory."""
     from imagetune.training.measure.plan import peak_memory_bytes
 
     for number, plan in enumerate(plans, 1):

@@ -1,4 +1,4 @@
-"""Labelled lines of text: on a terminal broken between words, elsewhere as they are."""
+"""Lines of text with a label, wrapped to the width of a terminal; in files and pipes they stay whole."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _MIN_WIDTH = 20
 
 
 def labelled(label: str, text: str) -> str:
-    """Return a line with a text behind its label, in the column where all such texts begin.
+    """Return a line of a label and a text, which begins in the same column on all such lines.
 
     Args:
         label: One or two words; a longer label than the column moves its text to the right.
-        text: What is said under it, without a line break.
+        text: The text, without a line break.
     """
     return f"{label:<{LABEL_WIDTH - 1}} {text}"
 
 
 def say(topic: str, text: str, /) -> None:
-    """Print one message of progress; standard output stays free for results."""
+    """Print a progress message to standard error; standard output stays free for results."""
     click.echo(labelled(topic, text), err=True)
 
 
 def screen_width() -> int | None:
-    """Return the columns of the terminal that standard output is; None where it is a file or a pipe."""
+    """Return the width of the terminal in columns; None where standard output is a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def echo_lines(lines: Iterable[str]) -> None:
-    """Print lines to standard output, as wide as the terminal that it is, if it is one."""
+    """Print lines to standard output, wrapped to the width of the terminal if it is one."""
     width = screen_width()
     for line in lines:
         click.echo(in_width(line, width))
 
 
 def in_width(line: str, width: int | None) -> str:
-    """Return a line broken between words, its later lines below the words after its label.
+    """Return a line wrapped between words to a width, with later lines indented to the text after the label.
 
     Paths and other long words stay whole, so that they can be copied, and so do the indented rows of a table.
 

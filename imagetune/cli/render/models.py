@@ -15,7 +15,7 @@ _TRAINABLE = "  (trainable)"
 
 
 def model_lines(rows: Iterable[ModelRow]) -> list[str]:
-    """Return the table of backbones."""
+    """Return a table of backbones: parameters, top-1 accuracy, image size and state of the weights."""
     table = [("backbone", "parameters", "top-1 %", "pixels", "weights")]
     for row in rows:
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
@@ -24,7 +24,7 @@ def model_lines(rows: Iterable[ModelRow]) -> list[str]:
 
 
 def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
-    """Return the table of a backbone's blocks from input to output, and their sums.
+    """Return a table of a backbone's blocks from input to output, with the sums in the last row.
 
     Args:
         rows: The blocks.
@@ -41,7 +41,7 @@ def layer_lines(rows: Sequence[LayerRow], *, every_layer: bool) -> list[str]:
 
 
 def weights_lines(statuses: Iterable[WeightsStatus]) -> list[str]:
-    """Return a row for the weights of each backbone: name, state, file, and what is wrong with it."""
+    """Return a row for the weights of each backbone: name, state, file, and what is wrong with the file."""
     rows = [(status.backbone, status.state, status.path, status.detail) for status in statuses]
     return table_lines(rows, align="<<<<", indent=0)
 

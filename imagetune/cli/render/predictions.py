@@ -1,4 +1,4 @@
-"""Predictions and explanations of single images as lines of fields with tabs between."""
+"""Predictions and saliency of single images as lines of tab-separated fields."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def prediction_line(prediction: ImagePrediction) -> str:
-    """Return path, label, probability, prediction set or interval, and whether the image is out-of-distribution."""
+    """Return path, label, probability, prediction set or interval, and a flag for an out-of-distribution image."""
     if prediction.error is not None:
         return f"{prediction.path}\terror: {prediction.error}"
     fields = [prediction.path, prediction.label or ""]
     probability = prediction.probabilities.get(prediction.label or "")
-    if probability is not None:  # several labels and numbers have none
+    if probability is not None:  # the joined labels of multi_label, and numbers, have none
         fields.append(f"{probability:.3f}")
     if prediction.interval is not None:
         low, high = prediction.interval
@@ -23,15 +23,15 @@ def prediction_line(prediction: ImagePrediction) -> str:
     elif prediction.predictions is not None:
         fields.append(f"{{{', '.join(prediction.predictions)}}}")
     if prediction.out_of_distribution:
-        fields.append("unlike the training images")
+        fields.append("out-of-distribution")
     return "\t".join(fields)
 
 
 def explanation_line(explanation: Explanation) -> str:
-    """Return path, class, its probability or the number, how far both maps agree, and the file that was written."""
+    """Return path, class, its probability or the number, the agreement of both saliency maps, and the written file."""
     if explanation.error is not None:
         return f"{explanation.path}\terror: {explanation.error}"
     agreement = "-" if explanation.agreement is None else f"{explanation.agreement:+.2f}"
-    # Probabilities need three decimals, numbers the digits that they have.
+    # A probability is shown with three decimals, the number of a regression with its significant digits.
     number = f"{explanation.value:.6g}" if explanation.probability is None else f"{explanation.probability:.3f}"
     return f"{explanation.path}\t{explanation.target}\t{number}\tagreement {agreement}\t{explanation.file}"

@@ -1,4 +1,4 @@
-"""A profile as lines of at most 100 columns: a table of the pieces, then what follows from it."""
+"""The profile of a training as lines of at most 100 columns: a table of times, the bottleneck and advice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from imagetune.training.measure.forecast import Advice, StageForecast
     from imagetune.training.measure.timing import StageTimes
 
+# Wide enough for the table of times; the lines below it are wrapped to the same width, in files, too.
 WIDTH = 100
 _MAX_NAME = 44
 
 
 def profile_lines(profile: Profile) -> Iterator[str]:
-    """Yield the table, the time of each stage, the bottleneck and the setting to change."""
+    """Yield a table of times, the forecast of each stage, the bottleneck and the setting to change."""
     for line in (*_head_lines(profile), "", *_table(profile), "", *_result_lines(profile)):
         yield from in_width(line, WIDTH).split("\n")
 

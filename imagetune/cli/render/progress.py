@@ -1,4 +1,4 @@
-"""Progress of a training on the screen: a bar on a terminal, a line an epoch anywhere."""
+"""Progress of a training on the screen: a progress bar on a terminal, and a line for each epoch anywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagetune.training.setup.events import EpochRecord, FeaturesDone, StageStar
 
 
 class Screen:
-    """A listener that prints."""
+    """A training listener that prints progress to standard error."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -35,17 +35,18 @@ class Screen:
 
     @contextmanager
     def shown(self) -> Iterator[Screen]:
-        """Show progress during the block."""
+        """Show the progress bar during the block."""
         with self._progress:
             yield self
 
     def say(self, topic: str, text: str, /) -> None:
-        """Print a message above the bar."""
+        """Print a message above the progress bar."""
         width = self.console.width if self.console.is_terminal else None
+        # rich would break paths, and would take brackets in them for markup.
         self.console.print(in_width(labelled(topic, text), width), soft_wrap=True, markup=False)
 
     def stage_started(self, event: StageStarted) -> None:
-        """Announce the stage and start its bar."""
+        """Print the stage and start its progress bar."""
         self.say(
             f"stage {event.index + 1}/{event.stages}",
             f"{event.name}: {event.trainable_parameters:,} of {event.parameters:,} parameters are trainable, "
@@ -62,13 +63,13 @@ class Screen:
         self._task = self._progress.add_task(event.name, total=event.epochs * event.steps_per_epoch, loss=0.0)
 
     def features_done(self, event: FeaturesDone) -> None:
-        """Show how far the features are, in the bar of the stage's steps."""
+        """Show the number of computed features in the progress bar."""
         if self._task is not None:
             description = f"{event.stage} features {event.done:,}/{event.count:,}"
             self._progress.update(self._task, description=description)
 
     def step_done(self, event: StepDone) -> None:
-        """Move the bar."""
+        """Move the progress bar."""
         if self._task is not None:
             done = (event.epoch - self._first_epoch) * event.steps_per_epoch + event.step
             description = f"{event.stage} epoch {event.epoch}/{self._last_epoch}"

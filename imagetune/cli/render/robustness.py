@@ -1,4 +1,4 @@
-"""What a test on corrupted images found, as lines of text."""
+"""The robustness to corruptions as lines of text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from imagetune.cli.render.lines import labelled
 from imagetune.cli.render.tables import table_lines
 from imagetune.core.messages import Say
 
+# A test of all corruptions takes minutes: ten messages show that it goes on.
 _TENTHS = 10
 
 
@@ -16,7 +17,7 @@ def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the metric on corrupted images, the worst corruption first.
 
     Args:
-        document: The part ``robustness`` of evaluation.json.
+        document: The content of the key ``robustness`` of evaluation.json.
     """
     style = ".4g" if document["measure"] == "mae" else ".3f"
     word = "increase" if document["measure"] == "mae" else "decrease"
@@ -35,7 +36,7 @@ def robustness_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def say_tenths(say: Say) -> Callable[[int, int], None]:
-    """Return a listener to progress that says a message for each tenth."""
+    """Return a progress callback that prints a message at each tenth of the images."""
     said = 0
 
     def progress(done: int, total: int) -> None:

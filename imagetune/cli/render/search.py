@@ -1,4 +1,4 @@
-"""What a search has found, as lines of text: trials from best to worst, failures by reason, finalists, winner."""
+"""The result of a search as lines of text: trials from best to worst, failures by reason, finalists, winner."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ if TYPE_CHECKING:
     from imagetune.search.records.trial import TrialResult
     from imagetune.search.session import Search
 
+# Rows of the table that fit on a screen; search.csv has all trials.
 _MAX_TRIALS = 20
+# Failures often differ in a size or a step alone, such as that of a full memory.
 _NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?")
 STATUS_WORDS = {"completed": "completed", "stopped": "stopped early", "repeated": "already known", "failed": "failed"}
 
 
 def search_lines(search: Search, *, recipe_file: Path, width: int | None = None) -> Iterator[str]:
-    """Yield what a search has found.
+    """Yield the trials, finalists, findings and the winner of a search.
 
     Args:
         search: The finished search.
-        recipe_file: The recipe as the user named it, for commands that are suggested.
-        width: Columns that its table of trials may take; None for any number.
+        recipe_file: The recipe as the user named it, for the suggested commands.
+        width: Columns that the table of trials may take; None for any number.
     """
     names, objective = names_of(search.recipe, search.paths), search.recipe.search.objective
     yield labelled("trials", f"{len(search.results)}: {status_counts(search.results)}; by {objective} on validation")
@@ -64,7 +66,7 @@ def _finding_lines(search: Search, recipe_file: Path) -> Iterator[str]:
 
 
 def nothing_left_line(algorithm: str) -> str:
-    """Return what is said of a finished search that was gone on with: which key gives it more to do."""
+    """Return a message for a finished search that was continued: which key gives it more trials."""
     keys = {"sweep": "repeats", "bakeoff": "finalists", "hyperband": ""}
     key = keys.get(algorithm, "trials")
     more = f": raise search.{key} for more, with -o search.{key}=N" if key else ""
@@ -72,7 +74,7 @@ def nothing_left_line(algorithm: str) -> str:
 
 
 def file_lines(folder: Path, best: Path) -> Iterator[str]:
-    """Yield where the files of a search are that its folder has."""
+    """Yield the paths of a search's files, of those that exist."""
     places = {
         "all trials": folder / "search.csv",
         "report": folder / run_files.REPORT,
@@ -83,29 +85,29 @@ def file_lines(folder: Path, best: Path) -> Iterator[str]:
 
 
 def names_of(recipe: Recipe, paths: Sequence[NodePath]) -> dict[NodePath, str]:
-    """Return a short name for each thing that is searched."""
+    """Return a short name for each searched setting by its path."""
     short = short_names([dotted(path) for path in paths], [stage.name for stage in recipe.train.stages])
     return {path: short[dotted(path)] for path in paths}
 
 
 def settings_text(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> str:
-    """Return settings in one line."""
+    """Return names and values of settings as one line."""
     return ", ".join(f"{names.get(path, dotted(path))} {text_of(value)}" for path, value in values.items())
 
 
 def setting_cells(values: Mapping[NodePath, Value], names: Mapping[NodePath, str]) -> tuple[str, ...]:
-    """Return a text for each thing that is searched, empty where it isn't in force."""
+    """Return the value of each searched setting as text; empty where it isn't in force."""
     return tuple(text_of(values[path]) if path in values else "" for path in names)
 
 
 def status_counts(results: Sequence[TrialResult]) -> str:
-    """Return how many trials ended in which way."""
+    """Return the number of trials for each way of ending."""
     counts = Counter[str](result.status for result in results)
     return ", ".join(f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status])
 
 
 def metric_text(candidate: Candidate, objective: str) -> str:
-    """Return the metric of some settings, with its spread over seeds."""
+    """Return the metric of a candidate, with its mean and standard deviation over several seeds."""
     values = candidate.objectives
     if len(values) == 1:
         return f"{objective} {values[0]:.4f}"
@@ -142,7 +144,7 @@ def _trials(
 
 
 def _failed(results: Sequence[TrialResult]) -> Iterator[str]:
-    """Yield the reasons of failures, each once: what differs only in its numbers is one reason."""
+    """Yield the reasons of failures, each once: messages that differ only in numbers are one reason."""
     reasons: dict[str, list[TrialResult]] = {}
     for result in results:
         if result.status == "failed":

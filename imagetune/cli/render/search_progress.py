@@ -1,4 +1,4 @@
-"""Progress of a search on the screen: a table that moves on a terminal, a line a trial elsewhere."""
+"""Progress of a search on the screen: a live table on a terminal, a line for each trial elsewhere."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from imagetune.search.records.progress import ProgressReader
     from imagetune.search.records.trial import Trial, TrialResult
 
-_LOOK_SECONDS = 0.5
+# Reading the progress of all trials touches files, so that it is not done at every tick.
+_UPDATE_SECONDS = 0.5
 _BEST_ROWS = 5
-# Blank lines around the trials, and the line that the cursor stands on.
+# Blank lines around the trials, and the line of the cursor.
 _FRAME_LINES = 3
 
 
@@ -41,7 +42,7 @@ class _Running:
 
 
 class SearchScreen:
-    """A watcher that prints.
+    """A search watcher that prints progress to standard error.
 
     Args:
         refit: Shows the progress of the refit, and has the console.
@@ -57,23 +58,23 @@ class SearchScreen:
         self._plan: SearchPlan | None = None
         self._results: list[TrialResult] = []
         self._running: dict[str, _Running] = {}
-        self._looked = 0.0
+        self._last_update = 0.0
 
     @contextmanager
     def shown(self) -> Iterator[SearchScreen]:
-        """Show progress during the block, and leave the terminal as it was, however it ends."""
+        """Show the live table during the block, and restore the terminal, however it ends."""
         with self._stack:
             yield self
 
     def say(self, topic: str, text: str, /) -> None:
-        """Print a message above what moves."""
+        """Print a message above the live table."""
         self.refit.say(topic, text)
 
     def search_started(self, plan: SearchPlan) -> None:
-        """Say what is coming, and begin to show it."""
+        """Print the plan of the search, and start the live table."""
         self._plan = plan
         self._results = [*plan.known]
-        self.say("search", _plan_text(plan))
+        self.say("search", _describe_plan(plan))
         if plan.known:
             self.say("resumed", f"{status_counts(self._results)} in earlier sessions; their results are kept")
         console = self.refit.console
@@ -84,7 +85,7 @@ class SearchScreen:
             console.show_cursor(True)
 
     def trial_started(self, trial: Trial, task: Task) -> None:
-        """Begin to show a trial."""
+        """Add a trial to the live table, or print that it started."""
         from imagetune.search.records.progress import ProgressReader
 
         plan = self._planned()
@@ -96,23 +97,23 @@ class SearchScreen:
         self._show()
 
     def trial_ended(self, result: TrialResult, task: Task | None) -> None:
-        """Say how a trial ended."""
+        """Print how a trial ended, and take it from the running ones."""
         del task
         self._running.pop(result.trial.trial_id, None)
         self._results.append(result)
         if self._live is None:
-            self.say(f"trial {result.trial.trial_id}", f"{_ended(result)}; {'; '.join(self._standing())}")
+            self.say(f"trial {result.trial.trial_id}", f"{_describe_end(result)}; {'; '.join(self._summarize())}")
         elif result.status == "failed":
-            self.say(f"trial {result.trial.trial_id}", _ended(result))
+            self.say(f"trial {result.trial.trial_id}", _describe_end(result))
         self._show()
 
     def tick(self) -> None:
-        """Look again, at most twice a second."""
-        if self._live is not None and time.monotonic() - self._looked > _LOOK_SECONDS:
+        """Update the live table, at most twice a second."""
+        if self._live is not None and time.monotonic() - self._last_update > _UPDATE_SECONDS:
             self._show()
 
     def refit_started(self, winner: Candidate) -> None:
-        """Make room for the refit's own progress."""
+        """End the live table, and start the progress bar of the refit."""
         self._stack.close()
         self._live = None
         self.say(
@@ -128,14 +129,14 @@ class SearchScreen:
     def _show(self) -> None:
         if self._live is None:
             return
-        self._looked = time.monotonic()
+        self._last_update = time.monotonic()
         plan = self._planned()
         names, width = names_of(plan.recipe, plan.paths), self.refit.console.width
         heads = ("trial", "state", plan.recipe.search.objective, "time")
         running = [self._running_row(one, names) for one in self._running.values()]
-        best = [_best_row(result, names) for result in self._best()]
-        standing = joined(self._standing(), " · ", width)
-        room = self.refit.console.height - len(standing) - _FRAME_LINES
+        best = [_build_best_row(result, names) for result in self._best()]
+        summary = joined(self._summarize(), " · ", width)
+        room = self.refit.console.height - len(summary) - _FRAME_LINES
         lines: list[tuple[str, str]] = []
         for count in range(len(best), -1, -1):  # as many of the best as the screen is high enough for
             rows = [*running, *best[:count]]
@@ -143,7 +144,7 @@ class SearchScreen:
             if len(lines) <= room:
                 break
         shown = [Text(line, style, overflow="ellipsis", no_wrap=True) for line, style in lines[: max(0, room)]]
-        footer = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in standing]
+        footer = [Text(line, "bold", overflow="ellipsis", no_wrap=True) for line in summary]
         self._live.update(Group(Text(""), *shown, Text(""), *footer), refresh=True)
 
     def _running_row(self, running: _Running, names: Mapping[NodePath, str]) -> Row:
@@ -159,8 +160,8 @@ class SearchScreen:
         ended = [result for result in judged if result.objective is not None and result.status != "repeated"]
         return sorted(ended, key=lambda result: sign * (result.objective or 0.0))[:_BEST_ROWS]
 
-    def _standing(self) -> list[str]:
-        """Return what there is to say of the whole: counts, best so far, time and budget left."""
+    def _summarize(self) -> list[str]:
+        """Return the summary of the search so far: counts, best metric, time and budget left."""
         plan = self._planned()
         of = f" of {plan.expected.trials + plan.expected.finals}"
         parts = [f"{len(self._results)}{of} ended: {status_counts(self._results)}" if self._results else f"0{of} ended"]
@@ -179,7 +180,7 @@ class SearchScreen:
         return parts
 
 
-def _best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
+def _build_best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
     cells = (
         result.trial.trial_id,
         STATUS_WORDS[result.status],
@@ -189,14 +190,14 @@ def _best_row(result: TrialResult, names: Mapping[NodePath, str]) -> Row:
     return Row(cells, setting_cells(result.trial.values, names))
 
 
-def _ended(result: TrialResult) -> str:
+def _describe_end(result: TrialResult) -> str:
     if result.objective is None:
         return f"failed: {result.error}"
     epoch = f" at epoch {result.best_epoch}" if result.best_epoch is not None else ""
     return f"{STATUS_WORDS[result.status]}: {result.objective:.4f}{epoch}, {format_duration(result.seconds)}"
 
 
-def _plan_text(plan: SearchPlan) -> str:
+def _describe_plan(plan: SearchPlan) -> str:
     search, expected = plan.recipe.search, plan.expected
     finals = f" and {expected.finals} more of the finalists" if expected.finals else ""
     return f"{search.algorithm} by {search.objective} on validation, {format_count(expected.trials, 'trial')}{finals}"

@@ -1,4 +1,4 @@
-"""What a sweep has found, as lines of text."""
+"""The effects of single settings in a sweep as lines of text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from imagetune.search.records.sweep_result import method_of, overrides_of
 
 
 def sweep_lines(effects: Sequence[Effect], objective: str, direction: Direction, recipe: str) -> Iterator[str]:
-    """Yield the table of effects, and which changes might be combined.
+    """Yield a table of the effect of each setting, and the changes that might be combined.
 
     Args:
-        effects: From ``sweep_effects``.
+        effects: The result of ``sweep_effects``.
         objective: The validation metric.
         direction: Whether a smaller or a larger value is better.
-        recipe: The recipe's file, for the command.
+        recipe: The recipe's file, for the suggested command.
     """
     default = effects[0]
     if default.mean is None:
@@ -56,7 +56,7 @@ def _advice_lines(effects: Sequence[Effect], direction: Direction, recipe: str) 
     yield f"  {method_of(effects)}"
     options = overrides_of(effects, direction)
     if options:
-        yield "  significantly better, to be tried together (not trained so far: gains need not add up):"
+        yield "  significant improvements, to be tried together (not trained so far: gains need not add up):"
         yield f"    imagetune fit {recipe} {options}"
     else:
         yield "  no change is significantly better than its default"

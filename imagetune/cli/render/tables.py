@@ -1,4 +1,4 @@
-"""Tables of text: columns as wide as their widest cell."""
+"""Tables of text whose columns are as wide as their widest cells."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ GAP = "  "
 
 
 def table_lines(rows: Sequence[Sequence[str]], *, align: str = "", indent: int = 2) -> list[str]:
-    """Return rows as lines of one table.
+    """Return the lines of a table.
 
     Args:
         rows: Cells from left to right; headings are rows like others, and a row may have fewer cells than another.
-        align: A sign a column, ``<`` for left and ``>`` for right; without it the first is left, the others right.
+        align: A sign for each column, ``<`` for left and ``>`` for right; by default the first is left, the others
+            right.
         indent: Blanks before each line.
     """
     columns = max((len(row) for row in rows), default=0)
@@ -22,6 +23,6 @@ def table_lines(rows: Sequence[Sequence[str]], *, align: str = "", indent: int =
 
 
 def row_line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
-    """Return one row with its cells in columns of these widths, without blanks at its end."""
+    """Return a row with its cells in columns of some widths, without blanks at its end."""
     shown = (f"{cell:{sign}{width}}" for cell, width, sign in zip(cells, widths, align, strict=False))
     return GAP.join(shown).rstrip()

@@ -1,4 +1,4 @@
-"""Trials as rows of text: their settings beside each other where there is room, else below."""
+"""Trials as rows of a table: their settings beside each other where there is room, else below."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from textwrap import wrap
 from imagetune.cli.render.tables import GAP, row_line
 
 _WORDS = re.compile(r"[._\s]+")
+# On a narrower screen lines are cut by the terminal instead of holding a word each.
 _MIN_WIDTH = 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """A trial.
+    """The row of a trial.
 
     Attributes:
-        cells: What all rows have, the trial's name first.
-        settings: A text a setting; empty where it isn't in force.
-        style: How rich shows it.
+        cells: The cells that all rows have, the trial's name first.
+        settings: The text of each setting; empty where it isn't in force.
+        style: The style of rich for the row.
     """
 
     cells: tuple[str, ...]
@@ -31,12 +32,12 @@ class Row:
 def laid_out(
     rows: Sequence[Row], heads: Sequence[str], names: Sequence[str], *, width: int | None
 ) -> list[tuple[str, str]]:
-    """Return lines and their styles: the heads, and each row.
+    """Return the lines of a table of trials with their styles: the heads, then each row.
 
     Args:
-        rows: Trials.
-        heads: Of the cells.
-        names: Of the settings; as heads they are broken into words below each other.
+        rows: The rows of the trials.
+        heads: The heads of the cells.
+        names: The names of the settings; as heads they are broken into words below each other.
         width: Columns of the screen; None for any number.
     """
     table = [(*row.cells, *row.settings) for row in rows]
@@ -58,7 +59,7 @@ def laid_out(
 
 
 def joined(parts: Sequence[str], between: str, width: int) -> list[str]:
-    """Return parts in as few lines as they fit in, none of them broken."""
+    """Return parts joined into as few lines as they fit in, none of them broken."""
     lines: list[str] = []
     for part in parts:
         if lines and len(lines[-1]) + len(between) + len(part) <= width:
@@ -73,7 +74,7 @@ def _columns(names: Sequence[str], rows: Sequence[Row]) -> list[tuple[str, list[
 
 
 def _stacked(name: str, values: Sequence[str]) -> list[str]:
-    """Break a name into lines that are hardly wider than what stands below them."""
+    """Break a name into lines that are hardly wider than the values below them."""
     words = [word for word in _WORDS.split(name) if word]
     room = max(map(len, (*words, *values)), default=1)
     return wrap(" ".join(words), room) or [name]

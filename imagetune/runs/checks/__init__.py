@@ -1,1 +1,1 @@
-"""Recipes checked against real backbones, transforms and tasks, without starting Keras."""
+"""Checks of a recipe against the real backbones, transforms and tasks, without importing Keras."""

@@ -1,4 +1,4 @@
-"""A recipe checked against the real backbones and transforms, without starting Keras."""
+"""Checks of a whole recipe: names of backbones, transforms and findings, its stages and its search spaces."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CODES_HINT = "`imagetune data check --codes` lists them"
 
 
 def load_checked_recipe(source: RecipeSource, overrides: Overrides = ()) -> LoadedRecipe:
-    """Read a recipe and check the names in it, and every value of its search spaces.
+    """Return a recipe whose names are checked, as is every value of its search spaces.
 
     Args:
         source: The YAML file, or the same as a mapping.
         overrides: ``KEY=VALUE`` texts, or Python values by dotted key.
 
     Raises:
-        RecipeError: Everything that is wrong, with its place in the file.
+        RecipeError: All mistakes, each with its place in the file.
     """
     loaded = checked(load_recipe(source, overrides))
     if errors := space_errors(loaded, checked):
@@ -38,13 +38,17 @@ def load_checked_recipe(source: RecipeSource, overrides: Overrides = ()) -> Load
 
 
 def checked(loaded: LoadedRecipe) -> LoadedRecipe:
-    """Return a recipe whose names are checked: as it was loaded, or with a trial's values in the place of its spaces.
+    """Return the same recipe if all names in it are known and fit each other.
+
+    Args:
+        loaded: A recipe as it was loaded, or with a trial's values in the place of its search spaces.
 
     Raises:
-        RecipeError: Everything that is wrong, with its place in the file.
+        RecipeError: All mistakes, each with its place in the file.
     """
     errors = [*_backbone_errors(loaded), *_augmentation_errors(loaded), *_tta_errors(loaded), *task_errors(loaded)]
     errors += _audit_errors(loaded)
+    # Without a backbone there are no blocks to check stages against.
     if not any(error.where.endswith("model.backbone") for error in errors):
         errors += stage_errors(loaded)
     if errors:
@@ -61,7 +65,7 @@ def _backbone_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     size = recipe.data.image
     if min(size.height, size.width) < backbone.min_size:
         what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {size.height}x{size.width}"
-        return [loaded.error(("data", "image_size"), what, hint=f"its usual size is {backbone.default_size}")]
+        return [loaded.error(("data", "image_size"), what, hint=f"its default size is {backbone.default_size}")]
     if recipe.model.weights == "hed" and backbone.name != HED_BACKBONE:
         what = f"`hed` weights are for {HED_BACKBONE}, not {backbone.name}"
         return [loaded.error(("model", "weights"), what, hint="use imagenet, random or a file")]
@@ -79,9 +83,9 @@ def _tta_errors(loaded: LoadedRecipe) -> list[RecipeError]:
     at: NodePath = ("evaluate", "tta")
     tta, image = loaded.recipe.evaluate.tta, loaded.recipe.data.image
     size, hint = f"{image.height}x{image.width}", "leave it out, or set data.image_size to one number"
-    unfit = [loaded.error(at, f"{view} needs square images, not {size}", hint=hint) for view in unfit_tta(tta, image)]
-    twice = [view for view, count in Counter(tta).items() if count > 1]
-    return [*unfit, *(loaded.error(at, f"names {view} more than once", hint="name it once") for view in twice)]
+    unfit = [loaded.error(at, f"{name} needs square images, not {size}", hint=hint) for name in unfit_tta(tta, image)]
+    twice = [name for name, count in Counter(tta).items() if count > 1]
+    return [*unfit, *(loaded.error(at, f"names {name} more than once", hint="name it once") for name in twice)]
 
 
 def _audit_errors(loaded: LoadedRecipe) -> list[RecipeError]:

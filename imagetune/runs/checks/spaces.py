@@ -1,4 +1,4 @@
-"""Every value of every search space tried in its recipe, so that a mistyped one fails before anything is trained."""
+"""Checks of search spaces: every value is tried in the recipe, so that a mistake shows before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import ChoiceSpace, IntSpace, Space, Value
 from imagetune.recipe.spaces import kind_hint
 
-# What trials are compared by.
+# Sections and keys that make trials comparable: a search over them would compare unlike metrics.
 _FIXED_SECTIONS = ("evaluate", "tracking", "search", "card", "name", "seed")
 _FIXED_DATA = (
     *("source", "split", "columns", "classes", "audit", "task", "label_separator"),
@@ -24,11 +24,11 @@ _MAX_POINTS = 32
 
 
 def space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) -> list[RecipeError]:
-    """Return spaces where none can be, or what is wrong with the values of the spaces.
+    """Return the mistakes in search spaces: misplaced ones, or else values with which the recipe can't be trained.
 
     Args:
-        loaded: A recipe that is good as it stands.
-        check: Raises a RecipeError for a recipe that can't be trained.
+        loaded: A recipe that is valid with the defaults of its spaces.
+        check: A function that raises a RecipeError for a recipe that can't be trained.
     """
     if misplaced := [path for path in loaded.spaces if _is_fixed(path)]:
         what = "can't be searched: it would change what trials are compared by"
@@ -41,7 +41,7 @@ def space_errors(loaded: LoadedRecipe, check: Callable[[LoadedRecipe], object]) 
 
 
 def tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[NodePath, Value]]]:
-    """Yield each value of each space, of long ranges the ends, as a space's path and the settings to try.
+    """Yield the path of each space with the settings for each of its values; of long ranges only the ends.
 
     The settings hold the value and what brings the space into force; the other spaces are at their defaults.
     """
@@ -54,12 +54,12 @@ def tried_settings(loaded: LoadedRecipe) -> Iterator[tuple[NodePath, dict[NodePa
 
 
 def explained(error: RecipeError, settings: dict[NodePath, Value], path: NodePath, space: Space) -> RecipeError:
-    """Return an error that says which value it comes from, where that stands elsewhere.
+    """Return an error whose message names the tried values, where the error's own place doesn't show them.
 
     Args:
-        error: What is wrong with the recipe that has the settings.
-        settings: As from `tried_settings`.
-        path: Of the space that was tried.
+        error: The error of the recipe with the settings.
+        settings: Settings of `tried_settings`.
+        path: The path of the space whose value was tried.
         space: That space.
     """
     key = error.where.rsplit(" ", 1)[-1]

@@ -1,4 +1,4 @@
-"""Stages and backbone checked against each other, without starting Keras."""
+"""Checks of a recipe's stages and of ``model.drop_path`` against its backbone, without importing Keras."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from imagetune.recipe.document import NodePath
 from imagetune.recipe.loading import LoadedRecipe
 from imagetune.recipe.train import StageConfig
 
-# Backbones that were published with stochastic depth.
-DROP_PATH_FAMILIES = ("efficientnet", "convnext")
+# Prefixes of the backbones that were published with stochastic depth: only their blocks have a place for it.
+_DROP_PATH_PREFIXES = ("efficientnet", "convnext")
 
 
 def stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
-    """Return what of the stages and of ``model.drop_path`` the backbone doesn't take, each with its place."""
+    """Return the mistakes in the stages and in ``model.drop_path``, each with its place in the file."""
     backbone = get_backbone(loaded.recipe.model.backbone)
     errors = [*_drop_path_errors(loaded, backbone)]
     for index, stage in enumerate(loaded.recipe.train.stages):
@@ -26,7 +26,7 @@ def stage_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 
 
 def _drop_path_errors(loaded: LoadedRecipe, backbone: Backbone) -> Iterator[RecipeError]:
-    if loaded.recipe.model.drop_path is not None and not backbone.name.startswith(DROP_PATH_FAMILIES):
+    if loaded.recipe.model.drop_path is not None and not backbone.name.startswith(_DROP_PATH_PREFIXES):
         what = f"{backbone.name} has no stochastic depth"
         yield loaded.error(("model", "drop_path"), what, hint="EfficientNets and ConvNeXts have it; leave it out here")
 
@@ -38,7 +38,7 @@ def _size_errors(loaded: LoadedRecipe, stage: StageConfig, at: NodePath, backbon
     sides = (stage.image_size,) if isinstance(stage.image_size, int) else stage.image_size
     if min(sides) < backbone.min_size:
         what = f"{backbone.name} takes images of at least {backbone.min_size} pixels, not {min(sides)}"
-        yield loaded.error(place, what, hint=f"its usual size is {backbone.default_size}")
+        yield loaded.error(place, what, hint=f"its default size is {backbone.default_size}")
     if loaded.recipe.model.head.pooling == "flatten":
         what = "a head with pooling: flatten fits one image size only"
         yield loaded.error(place, what, hint="use pooling: avg or max, or leave the stage's image_size out")

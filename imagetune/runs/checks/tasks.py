@@ -1,4 +1,4 @@
-"""What a recipe asks for checked against what its task has: losses, metrics, and settings that need classes."""
+"""Checks of a recipe against its task: losses, metrics, and settings that need classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_CLASSES = ("multi_label", "regression")
 
 
 def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
-    """Return what doesn't fit ``data.task``, each with its place in the file."""
+    """Return the mistakes in settings that don't fit ``data.task``, each with its place in the file."""
     return [
         *_loss_errors(loaded),
         *_setting_errors(loaded),
@@ -35,11 +35,11 @@ def task_errors(loaded: LoadedRecipe) -> list[RecipeError]:
 
 
 def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
-    """Check what the recipe says of classes against those that the images have.
+    """Check the settings that name classes against the classes that the images have.
 
     Args:
         recipe: The resolved recipe.
-        class_names: The classes in the order of the model's outputs.
+        class_names: The class of each of the model's outputs.
 
     Raises:
         RecipeError: ``evaluate.costs`` or ``evaluate.operating_point`` doesn't fit them.
@@ -51,7 +51,7 @@ def check_classes(recipe: Recipe, class_names: Sequence[str]) -> None:
 
 def _loss_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
     task, loss = loaded.recipe.data.task, loaded.recipe.train.loss.name
-    # A plug-in's loss is for the tasks that its author says.
+    # The loss of a plug-in declares its tasks itself.
     if loss != "auto" and loss in LOSS_NAMES and loss not in LOSSES[task]:
         what = f"the loss {loss} is not for {task}"
         yield loaded.error(("train", "loss"), what, hint=f"use {' or '.join(LOSSES[task])}, or leave it out")
@@ -104,7 +104,7 @@ def _required_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
 
 
 def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
-    """Yield what is wrong with costs and operating point; that of the classes only where the recipe names them."""
+    """Yield the mistakes in costs and operating point; against the classes only where the recipe names them."""
     recipe = loaded.recipe
     task, evaluate = recipe.data.task, recipe.evaluate
     if evaluate.costs is not None and task in _NO_CLASSES:
@@ -112,7 +112,7 @@ def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
         yield loaded.error(("evaluate", "costs"), what, hint="leave it out")
     elif evaluate.costs is not None and (rough := _rough_rows(evaluate.costs)):
         yield loaded.error(
-            ("evaluate", "costs"), rough, hint="give a row a true class, in it a cost for each prediction"
+            ("evaluate", "costs"), rough, hint="give a row for each true class, with a cost for each prediction"
         )
     if evaluate.operating_point is not None and task == "regression":
         yield loaded.error(("evaluate", "operating_point"), "regression has no classes", hint="leave it out")
@@ -121,7 +121,7 @@ def _decision_errors(loaded: LoadedRecipe) -> Iterator[RecipeError]:
 
 
 def _rough_rows(costs: Sequence[Sequence[float]]) -> str:
-    """Return why rows of costs are no square table; empty where they are one."""
+    """Return why a cost matrix is not square; empty where it is."""
     lengths = sorted({len(row) for row in costs})
     if lengths == [len(costs)] and len(costs) > 1:
         return ""
@@ -129,7 +129,7 @@ def _rough_rows(costs: Sequence[Sequence[float]]) -> str:
 
 
 def _misfits(recipe: Recipe, class_names: Sequence[str]) -> Iterator[tuple[NodePath, str, str]]:
-    """Yield place, problem and hint of costs and an operating point that don't fit the classes."""
+    """Yield path, message and hint for a cost matrix and an operating point that don't fit the classes."""
     costs, point = recipe.evaluate.costs, recipe.evaluate.operating_point
     if costs is not None and not _rough_rows(costs) and len(costs) != len(class_names):
         what = f"is a table of {len(costs)} x {len(costs)} for {len(class_names)} classes"

@@ -39,10 +39,10 @@ def test_folds_have_mean_interval_and_range():
 
 
 def test_what_was_averaged_is_named():
-    lines = list(evaluation_lines(document(views=["horizontal_flip"])))
+    lines = list(evaluation_lines(document(tta=["horizontal_flip"])))
     assert "tta         mean over test-time augmentations: horizontal_flip" in lines
-    members = [{"run": "runs/a", "views": []}, {"run": "runs/b", "views": ["zoom_in"]}]
-    lines = list(evaluation_lines(document(members=members, views=["zoom_in"])))
+    members = [{"run": "runs/a", "tta": []}, {"run": "runs/b", "tta": ["zoom_in"]}]
+    lines = list(evaluation_lines(document(members=members, tta=["zoom_in"])))
     assert [line for line in lines if line.startswith(("member", "tta"))] == [
         "member      runs/a",
         "member      runs/b, test-time augmentation: zoom_in",

@@ -12,7 +12,7 @@ def test_sets_and_out_of_distribution_images_are_shown():
     prediction = ImagePrediction(
         "a.png", "red", {"red": 0.5}, None, predictions=("red", "blue"), out_of_distribution=True
     )
-    assert prediction_line(prediction) == "a.png\tred\t0.500\t{red, blue}\tunlike the training images"
+    assert prediction_line(prediction) == "a.png\tred\t0.500\t{red, blue}\tout-of-distribution"
 
 
 def test_a_number_has_an_interval_and_no_probability():
