@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
-# imagetune in a container; docs/docker.md explains it and says what was tried.
+# The imagetune command in a container; docs/docker.md explains it and lists what was tested.
 #   docker build -t imagetune .                          CPU
-#   docker build -t imagetune:gpu --target gpu .         GPU: CUDA comes in pip wheels, the host needs only its driver
+#   docker build -t imagetune:gpu --target gpu .         GPU: CUDA comes in pip wheels, the host needs only the driver
 #   docker run -v $PWD:/data imagetune fit recipe.yaml
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -17,7 +17,7 @@ RUN python -m venv --without-pip /opt/imagetune
 COPY requirements.lock requirements.lock
 RUN pip --python /opt/imagetune/bin/python install --no-cache-dir --compile --require-hashes -r requirements.lock
 COPY --from=source / .
-# setuptools is in the lock, so that nothing unhashed is fetched to build the wheel.
+# setuptools is in the lock, so that nothing without a hash is fetched to build the wheel.
 RUN pip --python /opt/imagetune/bin/python wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/imagetune/bin/python install --no-cache-dir --compile --no-deps --no-index /wheels/*.whl
 
@@ -36,12 +36,12 @@ LABEL org.opencontainers.image.title="imagetune" \
       org.opencontainers.image.description="Fine-tune image models from one recipe file" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-# 1000 is the first user of most hosts, so that what is written to /data belongs to them. /cache takes any user.
+# 1000 is the first user id of most hosts, so that files in /data belong to that user. Any user may write to /cache.
 RUN groupadd --gid 1000 imagetune \
     && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /cache --shell /usr/sbin/nologin imagetune \
     && install -d -m 1777 /cache \
     && install -d -o imagetune -g imagetune /data
-# A user id given with --user has no name in /etc/passwd: MLflow and others then ask $USER.
+# A user id given with --user has no name in /etc/passwd: MLflow and others then use $USER.
 ENV PATH=/opt/imagetune/bin:$PATH \
     HOME=/cache \
     USER=imagetune \
@@ -63,6 +63,6 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-gpu /opt/imagetune /opt/imagetune
 
-# Last, so that a build without --target makes it.
+# The last stage is what a build without --target makes.
 FROM runtime AS cpu
 COPY --from=build-cpu /opt/imagetune /opt/imagetune

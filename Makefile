@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# Each worker begins with a row of files, so that what a file's tests share is made once, and takes from the others' end.
+# Each worker starts with consecutive files, so that the fixtures of a file are made once, and steals work from others
+# at its end.
 SPREAD := --dist worksteal
-# graphene is held because the resolver otherwise goes back to one that MLflow does not work with.
+# graphene is pinned because the resolver otherwise picks an old version that MLflow does not work with.
 LOCK := $(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-annotate --upgrade-package graphene==3.4.3
 
@@ -16,7 +17,7 @@ help: ## List the targets
 
 install: $(VENV)/.installed ## Make .venv with the imagetune command
 
-# uv installs in seconds what takes pip a minute; pip is the way on where only pip knows the company's index.
+# uv installs in seconds what takes pip a minute; pip is the fallback where only pip is configured for a private index.
 $(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "imagetune needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +28,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml requirements-dev.lock
 	  || $(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-quickstart: install ## Fine-tune on the shipped images: the main job
+quickstart: install ## Fine-tune on the shipped images
 	$(BIN)/imagetune fit recipes/quickstart.yaml
 
 test: install ## Run the quick tests
@@ -42,24 +43,24 @@ check: install ## Check format, lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install ## Format and mend what can be mended
+format: install ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# In half an hour on two cores; each one's --help says how to measure more. benchmarks/gpu.py needs a GPU.
+# Takes half an hour on two cores; the --help of each script has options for more. benchmarks/gpu.py needs a GPU.
 bench: install ## Run the benchmarks of docs/performance.md
 	for name in start pipeline head_stage search step evaluation scale oracles; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-strategies: install ## Measure the table of docs/strategies.md; resumes (hours)
+strategies: install ## Measure the table of docs/strategies.md (hours; it resumes)
 	$(BIN)/python -m benchmarks.strategies --workers $(WORKERS) --write
 
 docker: ## Build the CPU image
 	docker build --target cpu --tag imagetune .
 
-lock: install ## Resolve the lock files again
+lock: install ## Resolve the dependencies and write the lock files again
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --extra gpu --output-file requirements-gpu.lock
 	$(LOCK) --extra dev --extra hed --output-file requirements-dev.lock
 
-clean: ## Remove what the targets made; runs and mlflow.db stay
+clean: ## Remove what the targets made, except runs/ and mlflow.db
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
