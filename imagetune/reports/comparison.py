@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.sources.labels import label_rule
-from imagetune.evaluation.comparison.document import amount, p_text, rounded_up
+from imagetune.evaluation.comparison.document import amount, rounded_up
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.metrics import METRICS, show_value
+from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.thumbnails import shown
 
@@ -40,13 +40,9 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
 
 def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataConfig) -> str:
     """Return the page; the arguments are those of `write_comparison`."""
-    environment = html_environment()
-    environment.filters["value"] = show_value
-    environment.filters["signed"] = _signed
-    environment.filters["p"] = p_text
     metric = document["metric"]
     pairs = [_pair_view(document, pair) for pair in document["pairs"]]
-    return environment.get_template("comparison.html.jinja").render(
+    return html_environment().get_template("comparison.html.jinja").render(
         document=document,
         metrics=METRICS,
         metric=metric,
@@ -141,12 +137,3 @@ def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, A
 def _images(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
     for image in document["differing"]["listed"][:MAX_IMAGES]:
         yield {**image, **shown(image["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
-
-
-def _signed(value: float | None, name: str) -> str:
-    """Return a difference with its sign: points of a share, else the number."""
-    if value is None:
-        return "-"
-    if METRICS[name].is_share:
-        return f"{round(100 * value, 1) + 0.0:+.1f}"
-    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"

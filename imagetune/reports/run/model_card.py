@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imagetune.core import run_files
 from imagetune.core.text import format_count
-from imagetune.recipe.metrics import METRICS, show_number
+from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.run.model_card_sentences import measured_sentences
 from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of
@@ -41,7 +41,6 @@ def render_model_card(run: RunFiles) -> str:
     """Return the model card of a run as Markdown."""
     # Markdown: what is not ours is escaped by _plain.
     environment = html_environment().overlay(autoescape=False, finalize=_plain)
-    environment.filters["number"] = show_number
     tested = run.tested_split
     image = run.recipe.data.image
     return environment.get_template("model_card.md.jinja").render(

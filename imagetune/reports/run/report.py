@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from imagetune.core import run_files
 from imagetune.evaluation.errors.mistakes import wrong_images
@@ -22,8 +21,6 @@ from imagetune.recipe.metrics import (
     is_lower_better,
     list_card_metrics,
     list_class_metrics,
-    show_number,
-    show_value,
 )
 from imagetune.recipe.train import StageConfig
 from imagetune.reports.page import html_environment, write_page
@@ -98,11 +95,8 @@ def write_report(run_dir: Path) -> Path:
 
 def render_report(run: RunFiles) -> str:
     """Return the report of a run as HTML."""
-    environment = html_environment()
-    environment.filters["number"] = show_number
-    environment.filters["measure"] = show_value
     tested = run.tested_split
-    return environment.get_template("report.html.jinja").render(
+    return html_environment().get_template("report.html.jinja").render(
         run=run,
         facts=list(facts_of(run)),
         problem=problem_of(run),
@@ -138,7 +132,7 @@ def _confusion(run: RunFiles) -> dict[str, Any] | None:
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names = run.evaluation["class_names"]
     left_out = len(names) - len(shown_classes(matrix))
-    return {**_markup(confusion_drawing(matrix, names)), "left_out": left_out}
+    return {"drawing": confusion_drawing(matrix, names), "left_out": left_out}
 
 
 def _confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
@@ -249,13 +243,8 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
-def _curves(run: RunFiles) -> list[dict[str, Any]]:
+def _curves(run: RunFiles) -> list[Drawing]:
     drawings = list(curve_drawings(run.epochs)) if run.epochs else []
     if rates := stage_rates(run.recipe.train, run.epochs):
         drawings.append(schedule_drawing(rates))
-    return [_markup(drawing) for drawing in drawings]
-
-
-def _markup(drawing: Drawing) -> dict[str, Any]:
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704
+    return drawings

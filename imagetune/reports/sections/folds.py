@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, drawing_style, inline_drawing
+from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
 _INCHES = (6.4, 2.4)
@@ -32,7 +32,7 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
     }
 
 
-def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Mapping[str, Any]:
+def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Drawing:
     """Return a drawing of one metric: each fold, their mean with its interval, and the run's own test."""
     title = f"{name.replace('_', ' ')} of each fold"
     spread, folds = found["metrics"][name], found["by_fold"]
@@ -55,4 +55,4 @@ def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> 
         axes.grid(axis="x", color=GRID, lw=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(7))
         axes.set_title(title, loc="left", fontsize=9)
-        return {"svg": inline_drawing(figure, title).svg}
+        return inline_drawing(figure, title)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
@@ -25,18 +24,14 @@ def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
     found = run.evaluation.get("out_of_distribution")
     if not found:
         return None
-    drawing = score_drawing(found)
     strangest = [
         {**one, **shown(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
         for one in found["strangest"][:MAX_SHOWN]
     ]
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
-    # The drawing is our own, its texts escaped by matplotlib.
-    svg = Markup(drawing.svg)  # noqa: S704
     return {
         **found,
-        "svg": svg,
-        "width": drawing.width,
+        "drawing": score_drawing(found),
         "names": names,
         "tested_name": SPLITS[found["tested"]],
         "strangest": strangest,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import known_rows, truth_matrix
@@ -41,12 +40,10 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
         "names": {name: SPLITS[name] for name in ("test", "val") if name in part["splits"]},
         "tested": tested,
         "drawings": [
-            _markup(
-                reliability_drawing(
-                    f"Reliability, {SPLITS[name]}",
-                    part["splits"][name]["before"]["bins"],
-                    part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
-                )
+            reliability_drawing(
+                f"Reliability, {SPLITS[name]}",
+                part["splits"][name]["before"]["bins"],
+                part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
             )
             for name in ("test", "val")
             if name in part["splits"]
@@ -61,7 +58,7 @@ def selective_view(run: RunFiles) -> dict[str, Any] | None:
         return None
     drawing = risk_drawing(part["curve"], part["aurc_random"], part["points"])
     several = run.evaluation.get("task") == "multi_label"
-    return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": _markup(drawing)}
+    return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": drawing}
 
 
 def conformal_view(run: RunFiles) -> dict[str, Any] | None:
@@ -70,7 +67,7 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
     if not part:
         return None
     what = "labels" if part["method"] == "risk_control" else "classes"
-    drawing = _markup(sizes_drawing(part["sizes"], what)) if part["sizes"] else None
+    drawing = sizes_drawing(part["sizes"], what) if part["sizes"] else None
     promised, found = part["coverage"], part["covered"]
     low, high = found["low"], found["high"]
     if low is not None and low > promised:
@@ -109,7 +106,7 @@ def curves_view(run: RunFiles) -> dict[str, Any] | None:
         **part,
         "classes": classes,
         "split_name": SPLITS[part["split"]],
-        "drawings": [] if predictions is None else [_markup(found) for found in _curve_drawings(predictions, named)],
+        "drawings": [] if predictions is None else list(_curve_drawings(predictions, named)),
         "left_out": max(len(classes) - MAX_NAMED, 0),
     }
 
@@ -209,8 +206,3 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
 
 def _rank(name: str, named: list[str]) -> int:
     return named.index(name) if name in named else len(named)
-
-
-def _markup(drawing: Drawing) -> dict[str, Any]:
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.search.records.bakeoff_result import Baked, baked
 from imagetune.search.records.pareto import pareto_front
 from imagetune.search.records.reader import SearchFiles
@@ -69,7 +69,7 @@ def _device(cost: Mapping[str, Any]) -> str:
     return cores if cost["device"].startswith("cpu") else f"{cost['device']} beside {cores}"
 
 
-def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[str]:
+def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[Drawing]:
     probes = [row.probe or {} for row in rows]
     larger = search.direction == "max"
     costs: Mapping[str, list[float]] = {
@@ -87,7 +87,7 @@ def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[str]:
     return drawings
 
 
-def _drawing(points: Sequence[_Point], across: str, objective: str) -> str:
+def _drawing(points: Sequence[_Point], across: str, objective: str) -> Drawing:
     """Return the figure of each backbone against one cost, those that nothing beats in these two joined by steps."""
     title = f"{objective} and {across.partition(' ')[0]}"
     with drawing_style():
@@ -102,7 +102,7 @@ def _drawing(points: Sequence[_Point], across: str, objective: str) -> str:
             axes.plot([point.cost], [point.value], "D" if point.front else "o", color=colour, markersize=6.5, zorder=3)
         _frame(axes, [point.cost for point in points], across, f"{objective} of the probe", title)
         _write_names(axes, points, steps, FigureCanvasAgg(figure))
-        return inline_drawing(figure, title).svg
+        return inline_drawing(figure, title)
 
 
 def _steps(points: Sequence[_Point]) -> list[_Line]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, Drawing, drawing_style, inline_drawing
 from imagetune.search.records.axes import Axis
 from imagetune.search.records.importance import FEWEST_SETTINGS, Analysis, Importance, Observation, tamed
 from imagetune.search.records.reader import EPOCHS, SearchFiles
@@ -76,7 +75,7 @@ def _name(search: SearchFiles, axis: Axis) -> str:
     return search.short.get(axis.name, axis.name)
 
 
-def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[dict[str, Any]]:
+def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[Drawing]:
     """Yield the effect of each space, all on one scale."""
     metrics = tamed(np.array([seen.objective for seen in observations]))
     ends = [metrics.min(), metrics.max()]
@@ -90,8 +89,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             _effect(axes, found)
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
-            # The drawing is our own, its texts escaped by matplotlib.
-            yield {"svg": Markup(inline_drawing(figure, title).svg), "title": title}  # noqa: S704
+            yield inline_drawing(figure, title)
 
 
 def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], metrics: Any) -> None:

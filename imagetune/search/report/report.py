@@ -54,9 +54,7 @@ def write_search_report(folder: Path) -> Path:
 
 def render_search_report(search: SearchFiles) -> str:
     """Return the page."""
-    environment = html_environment("imagetune.search_runs")
-    environment.filters["objective"] = search.metric
-    environment.filters["spread"] = search.amount
+    environment = html_environment("imagetune.search.report")
     found = {name: view for name, part in SECTIONS.items() if (view := part(search)) is not None}
     return environment.get_template("search.html.jinja").render(
         search=search,

@@ -67,7 +67,7 @@ def folder(tmp_path):
 
 def rendered(folder):
     view = bakeoff_view(read_search(folder))
-    return html_environment("imagetune.search_runs").get_template("bakeoff.html.jinja").render(view=view)
+    return html_environment("imagetune.search.report").get_template("bakeoff.html.jinja").render(view=view)
 
 
 def test_the_front_is_told_and_marked(folder):

@@ -86,7 +86,7 @@ def test_each_key_has_a_panel_with_its_values_in_order(tmp_path):
 
 def test_the_page_marks_the_default_and_escapes_names(tmp_path):
     search = read_search(folder_of(tmp_path / "found", results_of()))
-    page = html_environment("imagetune.search_runs").get_template("sweep.html.jinja").render(view=sweep_view(search))
+    page = html_environment("imagetune.search.report").get_template("sweep.html.jinja").render(view=sweep_view(search))
     assert page.count("<svg") == 4
     assert "<all>" not in page
     assert "-o train.stages.0.learning_rate=0.1" in page
