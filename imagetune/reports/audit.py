@@ -73,18 +73,22 @@ def render_audit_page(catalog: Catalog, audit: Audit, config: DataConfig) -> str
     counts = catalog.rule.counts(record.label for record, fact in usable if fact.error is None)
     classes = sorted(catalog.labels, key=lambda label: (-counts[label], label))
     most = max([1, *counts.values()])
-    return html_environment().get_template("audit.html.jinja").render(
-        name=Path(config.source).name or config.source,
-        facts=list(_list_facts(catalog, audit, config)),
-        verdict=_describe_verdict(findings),
-        findings=[views.build(finding) for finding in findings],
-        allowed=audit.allowed,
-        classes_title="Images" if catalog.rule.task == "regression" else "Classes",
-        classes=[
-            {"label": label, "count": f"{counts[label]:,}", "percent": f"{100 * counts[label] / most:.1f}"}
-            for label in classes[:MAX_CLASSES]
-        ],
-        classes_left=max(0, len(classes) - MAX_CLASSES),
+    return (
+        html_environment()
+        .get_template("audit.html.jinja")
+        .render(
+            name=Path(config.source).name or config.source,
+            facts=list(_list_facts(catalog, audit, config)),
+            verdict=_describe_verdict(findings),
+            findings=[views.build(finding) for finding in findings],
+            allowed=audit.allowed,
+            classes_title="Images" if catalog.rule.task == "regression" else "Classes",
+            classes=[
+                {"label": label, "count": f"{counts[label]:,}", "percent": f"{100 * counts[label] / most:.1f}"}
+                for label in classes[:MAX_CLASSES]
+            ],
+            classes_left=max(0, len(classes) - MAX_CLASSES),
+        )
     )
 
 

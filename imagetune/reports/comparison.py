@@ -42,16 +42,20 @@ def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataCo
     """Return the page; the arguments are those of `write_comparison`."""
     metric = document["metric"]
     pairs = [_pair_view(document, pair) for pair in document["pairs"]]
-    return html_environment().get_template("comparison.html.jinja").render(
-        document=document,
-        metrics=METRICS,
-        metric=metric,
-        confidence=100 * document["confidence"],
-        pairs=pairs,
-        matrix=list(_matrix(document)),
-        images=list(_images(document, root, config)),
-        others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
-        told=label_rule(config).told,
+    return (
+        html_environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            document=document,
+            metrics=METRICS,
+            metric=metric,
+            confidence=100 * document["confidence"],
+            pairs=pairs,
+            matrix=list(_matrix(document)),
+            images=list(_images(document, root, config)),
+            others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
+            told=label_rule(config).told,
+        )
     )
 
 

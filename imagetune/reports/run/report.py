@@ -96,32 +96,38 @@ def write_report(run_dir: Path) -> Path:
 def render_report(run: RunFiles) -> str:
     """Return the report of a run as HTML."""
     tested = run.tested_split
-    return html_environment().get_template("report.html.jinja").render(
-        run=run,
-        facts=list(facts_of(run)),
-        problem=problem_of(run),
-        tested=tested,
-        tested_name=SPLITS[run.tested_name],
-        confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        task=task_of(run),
-        cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
-        requirements=requirement_views(run),
-        metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
-        splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
-        curves=_curves(run),
-        confusion=_confusion(run),
-        confusions=list(_confusions(run)),
-        classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
-        class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
-        values=residuals_view(run),
-        balance=_balance(run),
-        mistakes=_mistakes(run),
-        sections=[(f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None],
-        images=image_counts(run),
-        findings=[_finding(found) for found in run.audit.get("findings", [])],
-        stages=[_stage(run, stage) for stage in run.recipe.train.stages],
-        environment=list(_environment(run)),
-        commands=_commands(run),
+    return (
+        html_environment()
+        .get_template("report.html.jinja")
+        .render(
+            run=run,
+            facts=list(facts_of(run)),
+            problem=problem_of(run),
+            tested=tested,
+            tested_name=SPLITS[run.tested_name],
+            confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
+            task=task_of(run),
+            cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
+            requirements=requirement_views(run),
+            metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
+            splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
+            curves=_curves(run),
+            confusion=_confusion(run),
+            confusions=list(_confusions(run)),
+            classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
+            class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
+            values=residuals_view(run),
+            balance=_balance(run),
+            mistakes=_mistakes(run),
+            sections=[
+                (f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None
+            ],
+            images=image_counts(run),
+            findings=[_finding(found) for found in run.audit.get("findings", [])],
+            stages=[_stage(run, stage) for stage in run.recipe.train.stages],
+            environment=list(_environment(run)),
+            commands=_commands(run),
+        )
     )
 
 
