@@ -1,4 +1,4 @@
-"""The report's section on cross-validation."""
+"""The cross-validation section: metrics of each fold, their mean and its corrected interval."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
         **found,
         "names": names,
         "tested": tested,
-        "drawing": _drawing(found, drawn, tested) if drawn else None,
+        "drawing": _draw_folds(found, drawn, tested) if drawn else None,
     }
 
 
-def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Drawing:
-    """Return a drawing of one metric: each fold, their mean with its interval, and the run's own test."""
+def _draw_folds(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Drawing:
+    """Draw one metric: each fold, their mean with its interval, and the run's own test."""
     title = f"{name.replace('_', ' ')} of each fold"
     spread, folds = found["metrics"][name], found["by_fold"]
     with drawing_style():

@@ -1,4 +1,4 @@
-"""How the search went: the best figure so far over trials and over time, and the learning curve of every trial."""
+"""Search progress: the best objective so far over trials and over time, and the learning curve of every trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EMPHASISED = 5
 
 
 def progress_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None where no trial has a figure."""
+    """Return what the section is drawn from; None where no trial has a metric."""
     ended = [result for result in search.searched if result.objective is not None]
     if not ended:
         return None

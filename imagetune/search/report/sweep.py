@@ -1,4 +1,4 @@
-"""The report's section on a sweep: a drawing of each key, and the table behind them."""
+"""The sweep section: the effect of each key alone, as a plot of its values and a table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LETTERS = 26
 
 
 def sweep_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None for another algorithm, or before the defaults have a figure."""
+    """Return what the section is drawn from; None for another algorithm, or before the defaults have a metric."""
     if search.algorithm != "sweep" or not search.searched:
         return None
     settings = sweep_settings(_spaces(search))
