@@ -132,10 +132,10 @@ class _FindingViews:
         return {
             "code": finding.code,
             "severity": finding.severity,
-            "title": finding.title,
+            "title": _capitalize(finding.title),
             "meaning": _capitalize(code.meaning if code else finding.title),
             "explanation": _capitalize(finding.explanation),
-            "hint": finding.hint,
+            "hint": _capitalize(finding.hint),
             "groups": groups,
             "images": images,
             "left": _describe_left(finding, groups, len(images)),

@@ -95,6 +95,6 @@ def test_a_report_of_an_old_run_has_none_of_them(run_folder):
             metric.pop("method", None)
     write_json(path, document)
     page = write_report(run_folder).read_text()
-    assert "How well it does" in page
-    assert "How sure it is" not in page
+    assert "metrics</h2>" in page
+    assert "Statistical power" not in page
     assert "Cross-validation" not in page

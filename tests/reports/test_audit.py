@@ -46,7 +46,7 @@ def test_every_finding_has_its_words_and_images(dirty: Path, config_for: ConfigF
     for finding in audit.findings:
         words = section(page, finding.code)
         assert f'<span class="tag {finding.severity}">{finding.severity}</span> <code>{finding.code}</code>' in words
-        for text in (finding.title, finding.hint):
+        for text in (finding.title[1:], finding.hint[1:]):  # a sentence begins with a capital
             assert text.replace("&", "&amp;").replace("'", "&#39;") in words
         assert not finding.paths or words.count("<figure>") > 0
     for label in CLASSES:

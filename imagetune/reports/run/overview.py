@@ -52,7 +52,7 @@ def problem_of(run: RunFiles) -> str:
     if state == "running":
         return f"The run is still in progress{where}; this page shows the results so far."
     how = "was stopped" if state == "killed" else "failed"
-    reason = f" The reason: {run.status['error']}." if run.status.get("error") else ""
+    reason = f" The reason: {run.status['error'].rstrip('.')}." if run.status.get("error") else ""
     return f"The run {how}{where}.{reason}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from imagetune.recipe.metrics import METRICS
 from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
@@ -27,6 +28,7 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
     return {
         **found,
         "names": names,
+        "titles": {name: METRICS[name].title if name in METRICS else name.replace("_", " ") for name in names},
         "tested": tested,
         "drawing": _draw_folds(found, drawn, tested) if drawn else None,
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 from imagetune.reports.thumbnails import shown
-from imagetune.run_folder.reader import RunFiles
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
 # Images are embedded at about 5 kB each: these limits keep the whole page within a few megabytes.
 MAX_PAIRS = 4
@@ -138,5 +138,8 @@ def _disagrees(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
 
 def _view_pair(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
     root, config = run.images_root, run.recipe.data
-    images = [{**one, **shown(one["path"], root=root, config=config, pixels=SMALL)} for one in pair["images"]]
+    images = [
+        {**one, "split": SPLITS[one["split"]], **shown(one["path"], root=root, config=config, pixels=SMALL)}
+        for one in pair["images"]
+    ]
     return {**pair, "images": images}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imagetune.recipe.metrics import METRICS
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
 _METHODS = {
@@ -24,12 +25,17 @@ def power_view(run: RunFiles) -> Mapping[str, Any] | None:
         return None
     return {
         "gaps": {_name_gap(pair): metrics for pair, metrics in gaps.items()},
-        "names": list(next(iter(gaps.values()))),
+        "titles": {name: _format_title(name) for name in next(iter(gaps.values()))},
         "power": run.evaluation.get("resolution"),
         "groups": tested.get("groups", 0),
         "methods": _list_methods(tested["metrics"]),
         "samples": run.evaluation["bootstrap"]["samples"],
     }
+
+
+def _format_title(name: str) -> str:
+    """Return a metric's name as it stands within a sentence."""
+    return METRICS[name].in_words if name in METRICS else name.replace("_", " ")
 
 
 def _name_gap(pair: str) -> str:
@@ -42,5 +48,5 @@ def _list_methods(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, s
     used: dict[str, list[str]] = {}
     for name, metric in metrics.items():
         if method := metric.get("method"):
-            used.setdefault(method, []).append(name.replace("_", " "))
+            used.setdefault(method, []).append(_format_title(name))
     return [(", ".join(names), _METHODS[method]) for method, names in used.items() if method in _METHODS]

@@ -60,7 +60,7 @@ def problem_of(search: SearchFiles) -> str:
     if state == "running":
         return "The search is still in progress; this page shows the results so far."
     how = "was stopped" if state == "killed" else "failed"
-    reason = f" The reason: {search.status['error']}." if search.status.get("error") else ""
+    reason = f" The reason: {search.status['error'].rstrip('.')}." if search.status.get("error") else ""
     again = " The same command with --resume continues it; ended trials are kept." if state == "killed" else ""
     return f"The search {how}.{reason}{again}"
 
