@@ -121,7 +121,7 @@ def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
     assert "Confusion matrix" not in page
     assert "Worst mistakes" in page
     # Each wrong image says which label is wrong, and how clearly.
-    assert re.search(r"\((blue|green|red) (given|missed): \d+%, threshold \d+%\)", page)
+    assert re.search(r"\((blue|green|red) (predicted|missed): \d+%, threshold \d+%\)", page)
     confusions = evaluation.get("label_confusions")
     assert confusions is None or "Label confusions" in page
 
