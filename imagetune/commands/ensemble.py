@@ -9,24 +9,15 @@ from typing import Any
 from imagetune.data.sources.read import find_images
 from imagetune.data.sources.records import Record
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.document import evaluation_document
-from imagetune.evaluation.ensemble import combined
-from imagetune.evaluation.ensemble import mean_image
-from imagetune.evaluation.ensemble import mean_predictions
-from imagetune.evaluation.predict import ImagePrediction
-from imagetune.evaluation.predict import predict_images
+from imagetune.evaluation.document import evaluate_split, evaluation_document
+from imagetune.evaluation.ensemble import combined, mean_image, mean_predictions
+from imagetune.evaluation.predict import ImagePrediction, predict_images
 from imagetune.evaluation.predictions import Predictions
 from imagetune.model.manifest import load_model
 from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.requirements import with_requirements
-from imagetune.runs.lineage import Member
-from imagetune.runs.lineage import hash_images
-from imagetune.runs.lineage import open_members
-from imagetune.runs.lineage import refuse_seen
-from imagetune.runs.test import groups_of
-from imagetune.runs.test import labelled_records
-from imagetune.runs.test import predict_labelled
+from imagetune.runs.lineage import Member, hash_images, open_members, refuse_seen
+from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
 
 def predict_ensemble(runs: Sequence[str], paths: Sequence[str]) -> Iterator[ImagePrediction]:

@@ -8,22 +8,17 @@ from typing import Any
 
 from imagetune.commands.ensemble import evaluate_ensemble
 from imagetune.commands.evaluate_robustness import evaluate_robustness
-from imagetune.core.messages import Say
-from imagetune.core.messages import say_nothing
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
 from imagetune.errors import RecipeError
-from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.document import evaluation_document
+from imagetune.evaluation.document import evaluate_split, evaluation_document
 from imagetune.model.manifest import LoadedModel
 from imagetune.recipe.evaluate import Requirement
 from imagetune.recipe.loading import load_recipe
 from imagetune.recipe.requirements import with_requirements
 from imagetune.run_folder.folder import RunFolder
-from imagetune.runs.open import open_run
-from imagetune.runs.open import run_splits
-from imagetune.runs.test import groups_of
-from imagetune.runs.test import labelled_records
-from imagetune.runs.test import predict_labelled
+from imagetune.runs.open import open_run, run_splits
+from imagetune.runs.test import groups_of, labelled_records, predict_labelled
 
 
 def evaluate(

@@ -7,20 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imagetune.core.messages import Say
-from imagetune.core.messages import say_nothing
+from imagetune.core.messages import Say, say_nothing
 from imagetune.data.splits.holdout import open_holdout
-from imagetune.errors import DataError
-from imagetune.errors import ModelFileError
-from imagetune.evaluation.robustness.measure import Subject
-from imagetune.evaluation.robustness.measure import measure_robustness
+from imagetune.errors import DataError, ModelFileError
+from imagetune.evaluation.robustness.measure import Subject, measure_robustness
 from imagetune.recipe.evaluate import RobustnessConfig
 from imagetune.recipe.loading import load_recipe
 from imagetune.reports.tiles import RunTiles
-from imagetune.runs.open import open_run
-from imagetune.runs.open import run_splits
-from imagetune.runs.pages import send_changes
-from imagetune.runs.pages import write_pages
+from imagetune.runs.open import open_run, run_splits
+from imagetune.runs.pages import send_changes, write_pages
 
 
 def evaluate_robustness(

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.document import split_document
+from imagetune.evaluation.document import evaluate_split, split_document
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.statistics.intervals import Estimate
 from imagetune.recipe.evaluate import EvaluateConfig

@@ -6,23 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
-from imagetune.evaluation.metrics.classification import ClassEvaluation
-from imagetune.evaluation.metrics.classification import SplitEvaluation
-from imagetune.evaluation.metrics.classification import evaluate_predictions
-from imagetune.evaluation.metrics.multilabel import LabelEvaluation
-from imagetune.evaluation.metrics.multilabel import evaluate_labels
-from imagetune.evaluation.metrics.regression import ValueEvaluation
-from imagetune.evaluation.metrics.regression import evaluate_values
+from imagetune.evaluation.metrics.classification import ClassEvaluation, SplitEvaluation, evaluate_predictions
+from imagetune.evaluation.metrics.multilabel import LabelEvaluation, evaluate_labels
+from imagetune.evaluation.metrics.regression import ValueEvaluation, evaluate_values
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.power import ERROR_SHARES
-from imagetune.evaluation.statistics.power import gap_documents
-from imagetune.evaluation.statistics.power import resolution_document
-from imagetune.evaluation.statistics.power import value_resolution_document
+from imagetune.evaluation.statistics.power import (
+    ERROR_SHARES,
+    gap_documents,
+    resolution_document,
+    value_resolution_document,
+)
 from imagetune.evaluation.statistics.verdict import judge
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.evaluate import Requirement
-from imagetune.recipe.metrics import METRICS
-from imagetune.recipe.metrics import TASK_METRICS
+from imagetune.recipe.evaluate import EvaluateConfig, Requirement
+from imagetune.recipe.metrics import METRICS, TASK_METRICS
 
 FORMAT = 1
 # The verdict only mentions the power of a test that can't detect a difference of 5 points, which people would act on.

@@ -12,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagetune.core.files import write_csv
-from imagetune.data.loading.targets import encode_targets
-from imagetune.data.loading.targets import median_class
-from imagetune.data.sources.labels import LabelRule
-from imagetune.data.sources.labels import ONE_CLASS
-from imagetune.data.sources.labels import join_labels
-from imagetune.data.sources.labels import number_of
-from imagetune.data.sources.labels import number_text
+from imagetune.data.loading.targets import encode_targets, median_class
+from imagetune.data.sources.labels import ONE_CLASS, LabelRule, join_labels, number_of, number_text
 from imagetune.errors import DataError
 
 if TYPE_CHECKING:

@@ -19,39 +19,22 @@ import keras
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from imagetune.core.files import disk_errors
-from imagetune.core.files import sha256_file
-from imagetune.core.files import write_json
-from imagetune.core.plugins import BACKBONES
-from imagetune.core.plugins import plugin_package
+from imagetune.core.files import disk_errors, sha256_file, write_json
+from imagetune.core.plugins import BACKBONES, plugin_package
 from imagetune.core.version import read_version
 from imagetune.data.loading.targets import ValueScale
-from imagetune.errors import DivergedError
-from imagetune.errors import ModelFileError
-from imagetune.errors import RecipeError
-from imagetune.errors import ResourceError
-from imagetune.errors import WeightsError
+from imagetune.errors import DivergedError, ModelFileError, RecipeError, ResourceError, WeightsError
 from imagetune.model.backbones.table import get_backbone
-from imagetune.model.build import build_model
-from imagetune.model.build import value_scale_of
-from imagetune.model.decision_rules import ConformalRule
-from imagetune.model.decision_rules import OperatingPoint
-from imagetune.model.out_of_distribution import Detector
-from imagetune.model.out_of_distribution import OutOfDistribution
-from imagetune.model.out_of_distribution import read_detector
+from imagetune.model.build import build_model, value_scale_of
+from imagetune.model.decision_rules import ConformalRule, OperatingPoint
+from imagetune.model.out_of_distribution import Detector, OutOfDistribution, read_detector
 from imagetune.model.test_time_augmentation import unfit_tta
 from imagetune.model.trainable import leaf_layers
 from imagetune.model.weights.h5_reader import open_weights
-from imagetune.model.weights.matching import assign
-from imagetune.model.weights.matching import match_layers
-from imagetune.recipe.base import Fraction
-from imagetune.recipe.base import NonNegative
-from imagetune.recipe.base import Positive
-from imagetune.recipe.base import PositiveInt
-from imagetune.recipe.base import Section
+from imagetune.model.weights.matching import assign, match_layers
+from imagetune.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Section
 from imagetune.recipe.base import Sequence as ListOf
-from imagetune.recipe.data import ImageSettings
-from imagetune.recipe.data import Task
+from imagetune.recipe.data import ImageSettings, Task
 from imagetune.recipe.evaluate import TTA
 from imagetune.recipe.model import ModelConfig
 

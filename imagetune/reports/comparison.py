@@ -1,4 +1,4 @@
-"""A comparison of runs as one self-contained page, in the style of the report."""
+"""The comparison of runs as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from imagetune.data.sources.labels import label_rule
-from imagetune.evaluation.comparison.document import amount, p_text, rounded_up
+from imagetune.evaluation.comparison.document import amount, rounded_up
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.metrics import METRICS, show_value
+from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.thumbnails import shown
 
 THUMBNAIL_PIXELS = 176
 MAX_IMAGES = 36
 MAX_PATHS = 1000
-# Rows of classes on the whole page, however many pairs share them.
+# Rows of classes on the whole page, shared by all pairs: with many runs the page would grow with their square.
 MAX_CLASSES = 2000
 
 
@@ -25,12 +25,9 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
 
     Args:
         document: From `comparison_document`.
-        path: The file.
-        root: Paths of images start here.
+        path: The file; one that is there is replaced.
+        root: The folder at which relative paths of images start.
         config: How the images are read.
-
-    Returns:
-        The file.
 
     Raises:
         ResourceError: It can't be written.
@@ -39,39 +36,41 @@ def write_comparison(document: Mapping[str, Any], path: Path, *, root: Path, con
 
 
 def render_comparison(document: Mapping[str, Any], *, root: Path, config: DataConfig) -> str:
-    """Return the page; the arguments are those of `write_comparison`."""
-    environment = html_environment()
-    environment.filters["value"] = show_value
-    environment.filters["signed"] = _signed
-    environment.filters["p"] = p_text
+    """Return the page of a comparison; the arguments are those of `write_comparison`."""
     metric = document["metric"]
-    pairs = [_pair_view(document, pair) for pair in document["pairs"]]
-    return environment.get_template("comparison.html.jinja").render(
-        document=document,
-        metrics=METRICS,
-        metric=metric,
-        confidence=100 * document["confidence"],
-        pairs=pairs,
-        matrix=list(_matrix(document)),
-        images=list(_images(document, root, config)),
-        others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
-        told=label_rule(config).told,
+    pairs = [_view_pair(document, pair) for pair in document["pairs"]]
+    return (
+        html_environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            document=document,
+            metrics=METRICS,
+            metric=metric,
+            confidence=100 * document["confidence"],
+            pairs=pairs,
+            matrix=list(_build_matrix(document)),
+            images=list(_view_images(document, root, config)),
+            others=document["differing"]["listed"][MAX_IMAGES:][:MAX_PATHS],
+            format_label=label_rule(config).told,
+        )
     )
 
 
-def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a pair with the places of its intervals in drawings, and its power in words."""
+def _view_pair(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a pair with the places of its intervals in plots, and its power in words."""
     shares = [metric["difference"] for name, metric in pair["metrics"].items() if METRICS[name].is_share]
-    reach = _reach(shares)
+    reach = _compute_reach(shares)
     metrics = {
         name: {
             **metric,
-            "bar": _bar(metric["difference"], reach if METRICS[name].is_share else _reach([metric["difference"]])),
+            "bar": _place_interval(
+                metric["difference"], reach if METRICS[name].is_share else _compute_reach([metric["difference"]])
+            ),
         }
         for name, metric in pair["metrics"].items()
     }
-    classes = _reach([found["difference"] for found in pair["per_class"]])
-    per_class = [{**found, "bar": _bar(found["difference"], classes)} for found in pair["per_class"]]
+    classes = _compute_reach([found["difference"] for found in pair["per_class"]])
+    per_class = [{**found, "bar": _place_interval(found["difference"], classes)} for found in pair["per_class"]]
     if document["task"] != "regression":
         per_class.sort(key=lambda found: found["p_value"])
     most = max(5, MAX_CLASSES // len(document["pairs"]))
@@ -81,33 +80,32 @@ def _pair_view(document: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str
         "metrics": metrics,
         "per_class": per_class[:most],
         "classes_left_out": left_out,
-        "power_text": _power_text(document, pair),
+        "power_text": _describe_power(document, pair),
     }
 
 
-def _power_text(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
-    metric, power, told = document["metric"], pair["power"], []
+def _describe_power(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+    metric, power, sentences = document["metric"], pair["power"], []
     unit = " points" if METRICS[metric].is_share else ""
     if power["min_detectable_difference"] is not None:
-        told.append(
-            f"{document['images']:,} test images show a difference of "
-            f"{amount(power['min_detectable_difference'], metric)}"
-            f"{unit} of {METRICS[metric].in_words} in four of five tests."
+        sentences.append(
+            f"With {document['images']:,} test images, the minimum detectable difference of "
+            f"{METRICS[metric].in_words} is {amount(power['min_detectable_difference'], metric)}{unit} (power 80%)."
         )
     if power["images_needed"] is not None:
         needed = rounded_up(power["images_needed"])
-        told.append(f"For the difference that was seen, if it is real, about {needed:,} such images would do.")
-    return " ".join(told)
+        sentences.append(f"To detect the observed difference with that power takes about {needed:,} images.")
+    return " ".join(sentences)
 
 
-def _reach(differences: list[dict[str, Any]]) -> float:
-    """Return how far from 0 a drawing has to reach."""
+def _compute_reach(differences: list[dict[str, Any]]) -> float:
+    """Return the largest distance from 0 of any interval end."""
     ends = [abs(found[end]) for found in differences for end in ("low", "value", "high") if found[end] is not None]
     return max(ends, default=0.0)
 
 
-def _bar(difference: Mapping[str, Any], reach: float) -> dict[str, float] | None:
-    """Return where an interval lies in a drawing whose middle is 0, in percent."""
+def _place_interval(difference: Mapping[str, Any], reach: float) -> dict[str, float] | None:
+    """Return where an interval lies in a plot whose middle is 0, in percent."""
     value, low, high = (difference[end] for end in ("value", "low", "high"))
     if not reach or value is None or low is None or high is None:
         return None
@@ -115,8 +113,8 @@ def _bar(difference: Mapping[str, Any], reach: float) -> dict[str, float] | None
     return {"left": left, "width": max(right - left, 0.5), "dot": dot}
 
 
-def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any] | None]]]:
-    """Yield each run with its difference from each run in the deciding metric."""
+def _build_matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, Any] | None]]]:
+    """Yield each run with its differences from all runs in the deciding metric."""
     metric, keys = document["metric"], [run["key"] for run in document["runs"]]
     found = {(pair["first"], pair["second"]): pair for pair in document["pairs"]}
     for row in keys:
@@ -138,15 +136,6 @@ def _matrix(document: Mapping[str, Any]) -> Iterator[tuple[str, list[dict[str, A
         yield row, cells
 
 
-def _images(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
+def _view_images(document: Mapping[str, Any], root: Path, config: DataConfig) -> Iterator[dict[str, Any]]:
     for image in document["differing"]["listed"][:MAX_IMAGES]:
         yield {**image, **shown(image["path"], root=root, config=config, pixels=THUMBNAIL_PIXELS)}
-
-
-def _signed(value: float | None, name: str) -> str:
-    """Return a difference with its sign: points of a share, else the number."""
-    if value is None:
-        return "-"
-    if METRICS[name].is_share:
-        return f"{round(100 * value, 1) + 0.0:+.1f}"
-    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"

@@ -1,4 +1,4 @@
-"""A contact sheet: what goes into the model, before and after augmentation."""
+"""A contact sheet: images as the model gets them, before and after augmentation."""
 
 from __future__ import annotations
 

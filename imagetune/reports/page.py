@@ -1,4 +1,4 @@
-"""How every page of this room is drawn and written."""
+"""HTML pages: the one Jinja environment that renders them, with its filters, and the writing of a page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from imagetune.core.files import write_text
+from imagetune.evaluation.comparison.document import p_text
+from imagetune.recipe.metrics import METRICS, show_number, show_value
 
 
-def html_environment(package: str = "imagetune.reports") -> Environment:
-    """Return what draws HTML: all texts are escaped, and a name that is missing is an error.
+def html_environment(*packages: str) -> Environment:
+    """Return the Jinja environment of all pages: texts are escaped, and an undefined name is an error.
+
+    Its filters are ``number`` (three digits), ``measure`` (a value in the way of its metric), ``signed`` (a difference
+    of a metric), ``percent`` (of a share) and ``p`` (a p-value).
 
     Args:
-        package: Where templates are looked for before those of this room, whose styles and scripts serve all pages.
+        packages: Packages whose ``templates`` come before those of `imagetune.reports`, which hold the stylesheet and
+            the script of all pages.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("imagetune.reports")]),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "imagetune.reports")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    environment.filters |= {
+        "number": show_number,
+        "measure": show_value,
+        "signed": _format_difference,
+        "percent": lambda share: f"{100 * share:.1f}%",
+        "p": p_text,
+    }
     return environment
 
 
@@ -35,3 +47,13 @@ def write_page(path: Path, text: str) -> Path:
     # A path with bytes that are no UTF-8 is still a path; on the page it gets question marks.
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
     return path
+
+
+def _format_difference(value: float | None, name: str) -> str:
+    """Return a difference of a metric with its sign, in percentage points where the metric is a share."""
+    if value is None:
+        return "-"
+    # Adding 0.0 turns -0.0 into 0.0: no difference has no sign but plus.
+    if METRICS[name].is_share:
+        return f"{round(100 * value, 1) + 0.0:+.1f}"
+    return f"{value + 0.0:+.3g}" if METRICS[name].has_units else f"{round(value, 3) + 0.0:+.3f}"

@@ -1,7 +1,7 @@
-"""One look for all images of a run, and SVG that fits into a page.
+"""The matplotlib style of all plots (colours, fonts, axes), and plots as inline SVG for a page.
 
-Blue and vermilion (Okabe and Ito's palette) are told apart with every kind of colour vision, and no difference is told
-by colour alone. In SVG the colours become CSS variables, so that the page decides how they look at night.
+Blue and vermilion (Okabe and Ito's palette) can be distinguished with every kind of colour vision, and nothing is shown
+by colour alone. In SVG the colours become CSS variables, so that the page decides about light and dark.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib as mpl
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID, BAND = "#1b2430", "#5d6b7c", "#d5dbe3", "#eef1f5"
@@ -51,22 +52,22 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """An SVG to be put into a page.
+    """A plot as an inline SVG element for a page.
 
     Attributes:
-        title: What it shows.
-        svg: The element, without prolog, ids prefixed so that several fit on one page.
+        title: What the plot shows.
+        svg: The element as markup, without prolog, its ids prefixed so that several plots fit on one page.
         width: Natural width in CSS pixels.
     """
 
     title: str
-    svg: str
+    svg: Markup
     width: int
 
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw and save in our style inside the block; matplotlib's own settings are as before afterwards."""
+    """Set matplotlib's style to that of our plots inside the block, and restore the settings afterwards."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # A class name in a script that the font lacks is shown as boxes in PNG; in SVG the browser's fonts serve.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
@@ -80,7 +81,10 @@ def inline_drawing(figure: Figure, title: str) -> Drawing:
         file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
     prefix = re.sub(r"\W+", "-", title.lower()).strip("-")
-    return Drawing(title, _inline(file.getvalue(), prefix, title), round(figure.get_figwidth() * 96))
+    # The markup is our own, and matplotlib escapes the texts in it.
+    svg = Markup(_inline(file.getvalue(), prefix, title))  # noqa: S704
+    # SVG counts 96 pixels to the inch, as CSS does.
+    return Drawing(title, svg, round(figure.get_figwidth() * 96))
 
 
 def _inline(svg: str, prefix: str, title: str) -> str:
@@ -89,7 +93,7 @@ def _inline(svg: str, prefix: str, title: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', body)
-    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{title}">'
+    opening = f'<svg {view[0] if view else ""} role="img" aria-label="{escape(title)}">'
     body = opening + body[body.index(">") + 1 :]
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", body)

@@ -1,4 +1,4 @@
-"""Images for the report: small, and inside the page itself."""
+"""Thumbnails of images as ``data:`` addresses, so that a page carries its images itself."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ JPEG_QUALITY = 80
 
 
 def thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tuple[str | None, str]:
-    """Return a whole image, small.
+    """Return a square thumbnail of a whole image, padded, as a JPEG inside a ``data:`` address.
 
     Args:
-        path: The image.
-        config: For its background and the limit of pixels.
-        pixels: Width and height of the square that it is padded to.
+        path: The image file.
+        config: The background of the padding and the limit of pixels when an image is decoded.
+        pixels: Width and height of the square.
 
     Returns:
-        A ``data:`` address; or None and what is wrong with the image.
+        The address and an empty text; or None and what is wrong with the file.
     """
     size = ImageSettings(height=pixels, width=pixels, background=config.background)
     try:
@@ -35,11 +35,16 @@ def thumbnail(path: str | Path, config: DataConfig, *, pixels: int) -> tuple[str
     except BadImageError as error:
         return None, error.what
     encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii"), ""
+    return jpeg_address(encoded.tobytes()), ""
+
+
+def jpeg_address(jpeg: bytes) -> str:
+    """Return the bytes of a JPEG file as a ``data:`` address."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def shown(path: str, *, root: Path, config: DataConfig, pixels: int) -> Mapping[str, str | None]:
-    """Return ``path``, ``image`` and ``problem`` of an image for a template.
+    """Return what a template needs to show an image: its ``path``, its thumbnail ``image``, or its ``problem``.
 
     Args:
         path: Absolute, or relative to the root.

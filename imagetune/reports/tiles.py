@@ -1,8 +1,7 @@
-"""Small images that an evaluation leaves in the run folder, as the report shows them."""
+"""Tiles: small JPEG images of saliency maps and corruptions that an evaluation leaves in the run folder."""
 
 from __future__ import annotations
 
-import base64
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,23 @@ from numpy.typing import NDArray
 
 from imagetune.core.files import disk_errors
 from imagetune.evaluation.explain.grad_cam import heat_map
+from imagetune.reports.thumbnails import jpeg_address
 
 QUALITY = 78
 Image = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
-# Where nothing speaks for the class, that much of the image's brightness is left.
+# The share of the image's brightness that is left where the saliency is 0.
 _DIMMED = 0.45
 _STRONGEST = 0.72
-# From faint to strong, light enough to be told from the dimmed image; brightness rises all the way.
+# From faint to strong, light enough to stand out from the dimmed image; brightness rises all the way, so that the scale
+# also reads without colour.
 _HEAT_RGB = np.array([(90, 20, 110), (200, 40, 90), (245, 125, 20), (252, 215, 70)], np.float32)
 
 
 @dataclass(frozen=True)
 class RunTiles:
-    """Writes tiles into a run folder; what evaluation knows as a `TileWriter`.
+    """A writer of tiles into a run folder, which evaluation knows as a `TileWriter`.
 
     Attributes:
         folder: The run folder.
@@ -40,7 +41,7 @@ class RunTiles:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     def write(self, image: Image, name: str, *, pixels: int, heat: Heat | None = None) -> str:
-        """Write an image as JPEG, its longer side so many pixels, with a map's heat over it; return its name.
+        """Write an image as JPEG, its longer side so many pixels, under the heat of a saliency map; return its name.
 
         Raises:
             ResourceError: The disk is full.
@@ -64,11 +65,11 @@ def tile_address(folder: Path, name: str) -> str | None:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return jpeg_address(path.read_bytes())
 
 
 def overlay_heat(image: Image, values: Heat) -> Image:
-    """Return an image (height, width, 3) in grey with a map's heat over it, at its size.
+    """Return an image (height, width, 3) in grey under the heat of a saliency map, at the image's size.
 
     Args:
         image: uint8, RGB.

@@ -220,7 +220,7 @@ def test_a_page_of_several_runs_shows_each_against_each(make, workplace, imagetu
     make("one", wrong=2), make("two"), make("three", wrong=3)
     assert imagetune("compare", "one", "two", "three", "--page", "page.html").code == 0
     page = (workplace / "page.html").read_text()
-    assert "Each against each" in page
+    assert "Pairwise differences" in page
     assert page.count("<details") >= 3
 
 

@@ -8,7 +8,7 @@ def test_the_page_of_a_search_is_written_again(workplace, imagetune):
     done = imagetune("report", "out")
     assert (done.code, done.out.strip()) == (0, str(folder / "report.html"))
     first = (folder / "report.html").read_bytes()
-    assert b"The winner: trial" in first
+    assert b"Winner: trial" in first
     (folder / "report.html").unlink()
     imagetune("report", "out")
     assert (folder / "report.html").read_bytes() == first

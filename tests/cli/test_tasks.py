@@ -116,14 +116,14 @@ def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
         given = [name for name in thresholds if line["probabilities"][name] >= thresholds[name]]
         assert line["label"] == ";".join(given)
     page = (folder / "report.html").read_text()
-    assert "Label by label" in page
+    assert "Metrics per label" in page
     assert "Mean average precision" in page
     assert "Confusion matrix" not in page
     assert "Worst mistakes" in page
     # Each wrong image says which label is wrong, and how clearly.
-    assert re.search(r"\((blue|green|red) (given|missed): \d+%, threshold \d+%\)", page)
+    assert re.search(r"\((blue|green|red) (predicted|missed): \d+%, threshold \d+%\)", page)
     confusions = evaluation.get("label_confusions")
-    assert confusions is None or "Labels that go wrong together" in page
+    assert confusions is None or "Label confusions" in page
 
 
 @pytest.mark.slow
@@ -232,7 +232,12 @@ def test_numbers(workplace, imagetune):
     page = (run / "report.html").read_text()
     assert "Predicted and true" in page
     assert "R squared" in page
-    for title in ("Residuals by prediction", "Labels to look at", "Where it looked", "How wide a prediction has to be"):
+    for title in (
+        "Residuals by prediction",
+        "Suspected label errors",
+        "Saliency maps",
+        "Conformal prediction intervals",
+    ):
         assert title in page
     evaluation = json.loads((run / "evaluation.json").read_text())
     told = [float(row["predicted"]) - float(row["label"]) for row in rows]

@@ -18,27 +18,15 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from imagetune.data.sources.labels import LabelRule
-from imagetune.data.sources.labels import number_text
-from imagetune.errors import DataError
-from imagetune.errors import DivergedError
-from imagetune.errors import RecipeError
-from imagetune.evaluation.document import evaluate_split
-from imagetune.evaluation.document import evaluation_document
-from imagetune.evaluation.document import failed_requirements
-from imagetune.evaluation.errors.mistakes import worst_label
-from imagetune.evaluation.errors.mistakes import wrong_images
-from imagetune.evaluation.metrics import multilabel
-from imagetune.evaluation.metrics import regression
+from imagetune.data.sources.labels import LabelRule, number_text
+from imagetune.errors import DataError, DivergedError, RecipeError
+from imagetune.evaluation.document import evaluate_split, evaluation_document, failed_requirements
+from imagetune.evaluation.errors.mistakes import worst_label, wrong_images
+from imagetune.evaluation.metrics import multilabel, regression
 from imagetune.evaluation.metrics.multilabel import choose_thresholds
-from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.predictions import predictions_of
-from imagetune.evaluation.predictions import read_predictions
-from imagetune.evaluation.predictions import write_predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import resampled_weights
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.evaluate import Requirement
+from imagetune.evaluation.predictions import Predictions, predictions_of, read_predictions, write_predictions
+from imagetune.evaluation.statistics.intervals import Bootstrap, resampled_weights
+from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 from imagetune.recipe.requirements import read_requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)

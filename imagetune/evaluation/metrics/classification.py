@@ -20,35 +20,30 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from imagetune.core.text import format_count
-from imagetune.core.text import format_list
-from imagetune.errors import DataError
-from imagetune.errors import DivergedError
+from imagetune.core.text import format_count, format_list
+from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.metrics.ordinal import rank_metrics
-from imagetune.evaluation.metrics.scores import Resampled
-from imagetune.evaluation.metrics.scores import TINY
-from imagetune.evaluation.metrics.scores import resample
+from imagetune.evaluation.metrics.scores import TINY, Resampled, resample
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.intervals import Precision
-from imagetune.evaluation.statistics.intervals import effective_images
-from imagetune.evaluation.statistics.intervals import estimate
-from imagetune.evaluation.statistics.intervals import f1_estimate
-from imagetune.evaluation.statistics.intervals import group_codes
-from imagetune.evaluation.statistics.intervals import group_notes
-from imagetune.evaluation.statistics.intervals import left_out_estimate
-from imagetune.evaluation.statistics.intervals import precision_of
-from imagetune.evaluation.statistics.intervals import share_estimate
-from imagetune.evaluation.statistics.intervals import units_left_out
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    effective_images,
+    estimate,
+    f1_estimate,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    precision_of,
+    share_estimate,
+    units_left_out,
+)
 from imagetune.evaluation.statistics.jackknife import LeftOut
-from imagetune.evaluation.statistics.proportions import auc_interval
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
+from imagetune.evaluation.statistics.proportions import auc_interval, two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.metrics import METRICS
-from imagetune.recipe.metrics import list_class_metrics
-from imagetune.recipe.metrics import list_test_metrics
+from imagetune.recipe.metrics import METRICS, list_class_metrics, list_test_metrics
 
 HEADLINES = list_test_metrics("single_label")
 AVERAGED = ("precision", "recall", "f1")

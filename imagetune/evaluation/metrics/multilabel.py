@@ -13,33 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 
-from imagetune.core.text import format_count
-from imagetune.core.text import format_list
-from imagetune.errors import DataError
-from imagetune.errors import DivergedError
-from imagetune.evaluation.metrics.classification import ClassEvaluation
-from imagetune.evaluation.metrics.classification import FEW
-from imagetune.evaluation.metrics.classification import class_shares
-from imagetune.evaluation.metrics.scores import AUC_STEPS
-from imagetune.evaluation.metrics.scores import TINY
-from imagetune.evaluation.metrics.scores import mean_over
+from imagetune.core.text import format_count, format_list
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.metrics.classification import FEW, ClassEvaluation, class_shares
+from imagetune.evaluation.metrics.scores import AUC_STEPS, TINY, mean_over
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.intervals import effective_images
-from imagetune.evaluation.statistics.intervals import group_codes
-from imagetune.evaluation.statistics.intervals import group_notes
-from imagetune.evaluation.statistics.intervals import left_out_estimate
-from imagetune.evaluation.statistics.intervals import precision_of
-from imagetune.evaluation.statistics.intervals import share_estimate
-from imagetune.evaluation.statistics.intervals import units_left_out
-from imagetune.evaluation.statistics.intervals import weights_left_out
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    effective_images,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    precision_of,
+    share_estimate,
+    units_left_out,
+    weights_left_out,
+)
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.evaluation.statistics.proportions import two_sided_quantile
 from imagetune.recipe.data import Task
 from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.metrics import list_class_metrics
-from imagetune.recipe.metrics import list_test_metrics
+from imagetune.recipe.metrics import list_class_metrics, list_test_metrics
 
 DEFAULT_THRESHOLD = 0.5
 HEADLINES = list_test_metrics("multi_label")

@@ -10,21 +10,21 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.errors import DataError
-from imagetune.errors import DivergedError
+from imagetune.errors import DataError, DivergedError
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.intervals import group_codes
-from imagetune.evaluation.statistics.intervals import group_notes
-from imagetune.evaluation.statistics.intervals import left_out_estimate
-from imagetune.evaluation.statistics.intervals import units_left_out
-from imagetune.evaluation.statistics.intervals import weights_left_out
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    group_codes,
+    group_notes,
+    left_out_estimate,
+    units_left_out,
+    weights_left_out,
+)
 from imagetune.evaluation.statistics.jackknife import LeftOut
 from imagetune.recipe.data import Task
 from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.metrics import METRICS
-from imagetune.recipe.metrics import list_test_metrics
+from imagetune.recipe.metrics import METRICS, list_test_metrics
 
 HEADLINES = list_test_metrics("regression")
 # Ranges of numbers are the slices of regression; with fewer images a range's mean error has no usable interval.

@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.statistics.intervals import Bootstrap
-from imagetune.evaluation.statistics.intervals import Estimate
-from imagetune.evaluation.statistics.intervals import Precision
-from imagetune.evaluation.statistics.intervals import group_codes
-from imagetune.evaluation.statistics.intervals import left_out_estimate
-from imagetune.evaluation.statistics.intervals import mean_estimate
-from imagetune.evaluation.statistics.intervals import percentile_interval
-from imagetune.evaluation.statistics.intervals import precision_of
-from imagetune.evaluation.statistics.intervals import resampled_weights
-from imagetune.evaluation.statistics.intervals import share_estimate
-from imagetune.evaluation.statistics.intervals import units_left_out
+from imagetune.evaluation.statistics.intervals import (
+    Bootstrap,
+    Estimate,
+    Precision,
+    group_codes,
+    left_out_estimate,
+    mean_estimate,
+    percentile_interval,
+    precision_of,
+    resampled_weights,
+    share_estimate,
+    units_left_out,
+)
 from imagetune.evaluation.statistics.jackknife import left_out_means
 from imagetune.recipe.evaluate import EvaluateConfig
 from imagetune.recipe.metrics import Scale

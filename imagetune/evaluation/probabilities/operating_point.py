@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.context import ExaminedSplit
+from imagetune.evaluation.context import Examined, ExaminedSplit
 from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.probabilities.confidence import Bools
-from imagetune.evaluation.probabilities.confidence import Draws
-from imagetune.evaluation.probabilities.confidence import Floats
-from imagetune.evaluation.probabilities.confidence import draws_of
-from imagetune.evaluation.probabilities.confidence import known_rows
-from imagetune.evaluation.probabilities.confidence import known_split
-from imagetune.evaluation.probabilities.confidence import truth_matrix
-from imagetune.evaluation.probabilities.decision_rules import operating_predictions
-from imagetune.evaluation.probabilities.decision_rules import operating_thresholds
+from imagetune.evaluation.probabilities.confidence import (
+    Bools,
+    Draws,
+    Floats,
+    draws_of,
+    known_rows,
+    known_split,
+    truth_matrix,
+)
+from imagetune.evaluation.probabilities.decision_rules import operating_predictions, operating_thresholds
 from imagetune.model.decision_rules import OperatingPoint
 from imagetune.model.manifest import update_manifest
 from imagetune.recipe.evaluate import OperatingPointConfig

@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imagetune.evaluation.robustness import blurs
-from imagetune.evaluation.robustness import weather
+from imagetune.evaluation.robustness import blurs, weather
 from imagetune.evaluation.robustness.blurs import Floats
 from imagetune.recipe.evaluate import Corruption
 

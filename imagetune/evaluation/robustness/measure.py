@@ -12,28 +12,17 @@ from numpy.typing import NDArray
 
 from imagetune.core import run_files
 from imagetune.data.loading.decode import load_image
-from imagetune.data.loading.pipeline import Batch
-from imagetune.data.loading.pipeline import evaluation_batches
+from imagetune.data.loading.pipeline import Batch, evaluation_batches
 from imagetune.data.sources.labels import label_rule
 from imagetune.data.sources.records import Record
-from imagetune.evaluation.context import Examined
-from imagetune.evaluation.context import TileWriter
-from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.predictions import predictions_of
-from imagetune.evaluation.predictions import told_path
-from imagetune.evaluation.robustness.corruptions import COMMON
-from imagetune.evaluation.robustness.corruptions import EXTRA
-from imagetune.evaluation.robustness.corruptions import corrupt
-from imagetune.evaluation.robustness.metrics import Cell
-from imagetune.evaluation.robustness.metrics import resampling
-from imagetune.evaluation.robustness.metrics import robustness_metrics
-from imagetune.evaluation.robustness.metrics import sums_of
+from imagetune.evaluation.context import Examined, TileWriter
+from imagetune.evaluation.predictions import Predictions, predictions_of, told_path
+from imagetune.evaluation.robustness.corruptions import COMMON, EXTRA, corrupt
+from imagetune.evaluation.robustness.metrics import Cell, resampling, robustness_metrics, sums_of
 from imagetune.model.fold_batch_norm import folded
 from imagetune.model.inference import predict_probabilities
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import Corruption
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.evaluate import RobustnessConfig
+from imagetune.recipe.evaluate import Corruption, EvaluateConfig, RobustnessConfig
 
 if TYPE_CHECKING:
     import keras

@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.robustness.corruptions import COMMON
-from imagetune.evaluation.statistics.proportions import two_sided_quantile
-from imagetune.evaluation.statistics.proportions import wilson_interval
-from imagetune.recipe.evaluate import Corruption
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.metrics import METRICS
-from imagetune.recipe.metrics import TASK_METRICS
-from imagetune.recipe.metrics import is_lower_better
+from imagetune.evaluation.statistics.proportions import two_sided_quantile, wilson_interval
+from imagetune.recipe.evaluate import Corruption, EvaluateConfig
+from imagetune.recipe.metrics import METRICS, TASK_METRICS, is_lower_better
 
 Floats = NDArray[np.float64]
 Cell = tuple[Corruption, int]

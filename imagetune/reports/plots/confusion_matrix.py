@@ -1,4 +1,4 @@
-"""The confusion matrix as a heat map."""
+"""The confusion matrix as a heat map with counts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_NAME = 22
 
 
 def confusion_drawing(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Drawing:
-    """Return the confusion matrix as a drawing; see `confusion_figure`."""
+    """Draw the confusion matrix for a page; the arguments are those of `confusion_figure`."""
     with drawing_style():
         return inline_drawing(confusion_figure(confusion, class_names), "Confusion matrix")
 
 
 def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Return a heat map of a confusion matrix: shade by the share of the true class, counts written in.
+    """Draw a heat map of a confusion matrix: shades are shares of the true class, texts are counts.
 
     Args:
         confusion: (k, k) counts, rows true and columns predicted.
@@ -48,7 +48,7 @@ def confusion_figure(confusion: NDArray[np.int64], class_names: Sequence[str]) -
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes that the heat map shows: all, or the `MAX_CLASSES` that are mixed up most, in their order."""
+    """Return the indices of the classes that the heat map shows, in order: of many, those with the most confusions."""
     classes = len(confusion)
     if classes <= MAX_CLASSES:
         return np.arange(classes)
@@ -57,7 +57,7 @@ def shown_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def shortened_name(name: str) -> str:
-    """Return a class name of at most `LONGEST_NAME` letters, its middle left out."""
+    """Return a class name shortened to `LONGEST_NAME` letters by leaving out its middle."""
     if len(name) <= LONGEST_NAME:
         return name
     half = (LONGEST_NAME - 1) // 2

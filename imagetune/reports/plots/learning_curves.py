@@ -1,4 +1,4 @@
-"""Learning curves: how loss, accuracy, F1 and learning rate went over the epochs."""
+"""Learning curves: loss, accuracy, errors, F1 and learning rate over the epochs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_PANELS = 3
 
 
 def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
-    """Return learning curves as a drawing each: loss and what the task has of accuracy, errors and F1.
+    """Draw the learning curves of a page, a plot each: loss, and accuracy, errors and F1 as far as the task has them.
 
     Args:
         epochs: Lines of metrics.jsonl.
@@ -41,12 +41,12 @@ def curve_drawings(epochs: Sequence[Mapping[str, Any]]) -> tuple[Drawing, ...]:
 
 
 def curves_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return the learning curves in one figure, from lines of metrics.jsonl."""
+    """Draw the learning curves and the learning rate in one figure, from lines of metrics.jsonl."""
     figure = Figure(figsize=(2 * PANEL_INCHES[0], 2 * PANEL_INCHES[1]), layout="constrained")
     places = figure.subplots(2, 2).ravel()
     for axes, panel in zip(places, _panels(epochs), strict=False):
         _draw_curves(axes, epochs, panel)
-    _draw_rate(places[-1], epochs)
+    _draw_learning_rate(places[-1], epochs)
     return figure
 
 
@@ -84,10 +84,10 @@ def _draw_curves(axes: Axes, epochs: Sequence[Mapping[str, Any]], panel: Metric)
     )
 
 
-def _draw_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
-    rates = [_number(line.get("learning_rate")) for line in epochs]
-    axes.plot([line["epoch"] for line in epochs], rates, color=RATE, **_marker("o", len(rates)))
-    known = [rate for rate in rates if np.isfinite(rate)]
+def _draw_learning_rate(axes: Axes, epochs: Sequence[Mapping[str, Any]]) -> None:
+    learning_rates = [_number(line.get("learning_rate")) for line in epochs]
+    axes.plot([line["epoch"] for line in epochs], learning_rates, color=RATE, **_marker("o", len(learning_rates)))
+    known = [value for value in learning_rates if np.isfinite(value)]
     if known and min(known) > 0 and max(known) > 5 * min(known):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
@@ -126,7 +126,7 @@ def _frame(
 
 
 def mark_stages(axes: Axes, spans: Sequence[tuple[str, float, float]]) -> None:
-    """Show where stages begin and what they are called, given the name, start and end of each."""
+    """Mark the stages on the horizontal axis, from the name, start and end of each."""
     if len(spans) < 2:
         return
     total = spans[-1][2] - spans[0][1]

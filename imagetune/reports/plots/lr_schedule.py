@@ -1,4 +1,4 @@
-"""The learning rate of the head at every step of a run, with the warmups and the stages."""
+"""Learning-rate schedule: the learning rate of the head at every step of a run, with warmups and stages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StageRates:
         end: Optimizer steps after it.
         steps: (n,) float64, some or all steps of the stage, counted from 0 over all stages; with accumulation also the
             passes between them, as fractions.
-        rates: (n,) float64, the rate at each of them.
+        rates: (n,) float64, the learning rate at each of them.
         warmup_end: Where the warmup ends on the same axis; ``start`` where there is none.
     """
 
@@ -46,10 +46,10 @@ class StageRates:
 
 
 def stage_rates(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> tuple[StageRates, ...]:
-    """Return the rate at each step of the stages that ran.
+    """Compute the learning rate at each step of the stages that ran.
 
-    An epoch follows its schedule, scaled to meet the rate that was recorded at its last step: so a measured rate
-    (``auto``) and the falls of ``plateau`` are drawn as they were.
+    An epoch follows its schedule, scaled to meet the learning rate that was recorded at its last step: so a measured
+    learning rate (``auto``) and the falls of ``plateau`` are drawn as they were.
 
     Args:
         train: The resolved recipe's section.
@@ -62,24 +62,24 @@ def stage_rates(train: TrainConfig, epochs: Sequence[Mapping[str, Any]]) -> tupl
         ran = [line for line in lines if isinstance(line.get("learning_rate"), (int, float))]
         if name not in stage_of or not ran or ran[-1]["step"] <= start:
             continue
-        found.append(_rates_of(stage_of[name], ran, start, accumulation))
+        found.append(_compute_rates(stage_of[name], ran, start, accumulation))
         start = int(ran[-1]["step"])
     return tuple(found)
 
 
 def schedule_figure(rates: Sequence[StageRates]) -> Figure:
-    """Return the figure; ``rates`` has at least one stage."""
+    """Draw the schedule as a figure; ``rates`` has at least one stage."""
     return _figure(rates, FIGURE_INCHES)
 
 
 def schedule_drawing(rates: Sequence[StageRates]) -> Drawing:
-    """Return the same for the report, of the size of a learning curve."""
+    """Draw the schedule for the report, in the size of a learning curve."""
     with drawing_style():
         return inline_drawing(_figure(rates, PANEL_INCHES), TITLE)
 
 
-def _rates_of(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start: int, accumulation: int) -> StageRates:
-    """Return the rates of a stage whose lines count passes from ``start`` on."""
+def _compute_rates(stage: StageConfig, lines: Sequence[Mapping[str, Any]], start: int, accumulation: int) -> StageRates:
+    """Compute the learning rates of a stage whose lines count passes from ``start`` on."""
     end = int(lines[-1]["step"])
     updates = (end - start) / accumulation
     shape = StageSchedule(1.0, stage.schedule, steps_per_epoch=updates / len(lines), epochs=stage.epochs)
@@ -120,7 +120,7 @@ def _draw(axes: Axes, rates: Sequence[StageRates]) -> None:
 
 
 def _frame(axes: Axes, rates: Sequence[StageRates]) -> None:
-    """Give the panel its scale, title and stages; a logarithm where stages of very different rates are compared."""
+    """Give the panel its scale, title and stages; a log scale where the learning rates of the stages differ widely."""
     peaks = [float(stage.rates.max()) for stage in rates]
     log = max(peaks) > 4 * min(peaks) > 0
     if log:

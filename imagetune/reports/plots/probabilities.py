@@ -18,24 +18,24 @@ from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing,
 PANEL_INCHES = (4.6, 3.6)
 # With the names of the curves below.
 NAMED_INCHES = (4.6, 4.3)
-# Curves that get a name; colours and dashes tell no more apart.
+# Curves that get a name: colours and dashes distinguish no more.
 MAX_NAMED = 8
-# Thin lines of the other classes, beyond which they are a blot.
+# Thin lines of the other classes: more of them overlap to a blot.
 MAX_LINES = 60
 MAX_POINTS = 80
-_LOOKS = tuple((colour, dashes) for dashes in ((), (4, 1.5)) for colour in (TRAIN, VAL, RATE, INK))
+_LINE_STYLES = tuple((colour, dashes) for dashes in ((), (4, 1.5)) for colour in (TRAIN, VAL, RATE, INK))
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a class.
+    """A ROC or precision-recall curve of a class.
 
     Attributes:
-        name: Of the class; empty draws it thin and without a name.
-        across: (m,) rising.
-        up: (m,).
+        name: The class; an empty name draws a thin line without one.
+        across: (m,) horizontal places, rising.
+        up: (m,) vertical places.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Curve:
 def reliability_drawing(
     title: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]] | None
 ) -> Drawing:
-    """Return what was claimed against what happened.
+    """Draw a reliability diagram: observed frequency by predicted probability.
 
     Args:
-        title: Which images.
-        before: Bins of `imagetune.evaluation.probabilities.calibration`.
-        after: The same at the temperature.
+        title: The title, which says which images.
+        before: Bins from `imagetune.evaluation.probabilities.calibration`.
+        after: The same with the temperature; None without one.
     """
 
     def paint(axes: Axes) -> None:
@@ -60,12 +60,12 @@ def reliability_drawing(
             np.array([row[key] for row in before]) for key in ("claimed", "happened", "low", "high")
         )
         axes.vlines(claimed, low, high, color=TRAIN, linewidth=1.2, alpha=0.6)
-        axes.plot(claimed, happened, "o", color=TRAIN, markersize=4.5, label="as it is")
+        axes.plot(claimed, happened, "o", color=TRAIN, markersize=4.5, label="original")
         if after is not None:
             across, up = ([row[key] for row in after] for key in ("claimed", "happened"))
-            axes.plot(across, up, "s", color=VAL, markersize=4.5, markerfacecolor="none", label="at the temperature")
-        axes.text(0.02, 0.965, "claims too little", color=MUTED, fontsize=8, va="top")
-        axes.text(0.98, 0.025, "claims too much", color=MUTED, fontsize=8, ha="right")
+            axes.plot(across, up, "s", color=VAL, markersize=4.5, markerfacecolor="none", label="with temperature")
+        axes.text(0.02, 0.965, "underconfident", color=MUTED, fontsize=8, va="top")
+        axes.text(0.98, 0.025, "overconfident", color=MUTED, fontsize=8, ha="right")
         if after is not None:
             axes.legend(
                 loc="lower right",
@@ -77,24 +77,24 @@ def reliability_drawing(
                 handletextpad=0.1,
                 columnspacing=0.8,
             )
-        _unit_frame(axes, "claimed probability", "came true")
+        _unit_frame(axes, "mean predicted probability", "observed frequency")
 
     return _drawing(title, paint)
 
 
 def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: Sequence[Mapping[str, Any]]) -> Drawing:
-    """Return the share of mistakes against the share of images that are predicted.
+    """Draw a risk-coverage curve: the error rate by the share of images that are predicted.
 
     Args:
         curve: Coverage and risk.
-        mistakes: Share of mistakes among all predictions.
-        points: Those of validation's thresholds.
+        mistakes: Error rate over all predictions.
+        points: Coverage and accuracy at the thresholds chosen on validation.
     """
 
     def paint(axes: Axes) -> None:
         across, up = (np.array([row[key] for row in curve]) for key in ("coverage", "risk"))
         axes.axhline(mistakes, color=MUTED, linewidth=1, dashes=(4, 2))
-        axes.text(0.01, mistakes, "left at random", color=MUTED, fontsize=8, va="bottom")
+        axes.text(0.01, mistakes, "abstaining at random", color=MUTED, fontsize=8, va="bottom")
         best = np.maximum(across - (1 - mistakes), 0) / across
         axes.plot(across, best, color=MUTED, linewidth=1, dashes=(1, 1.5))
         axes.plot(across, up, color=TRAIN)
@@ -111,34 +111,34 @@ def risk_drawing(curve: Sequence[Mapping[str, float]], mistakes: float, points: 
         axes.set_ylim(0, max(1.15 * max(up.max(), mistakes), 0.02))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-        _frame(axes, "predicted images", "mistakes among them")
+        _frame(axes, "coverage", "risk (error rate)")
 
-    return _drawing("Risk and coverage", paint)
+    return _drawing("Risk-coverage curve", paint)
 
 
 def roc_drawing(curves: Sequence[Curve]) -> Drawing:
-    """Return ROC curves: ``across`` the share of false alarms, ``up`` the recall."""
+    """Draw ROC curves: ``across`` is the false positive rate, ``up`` the true positive rate."""
 
     def paint(axes: Axes) -> None:
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, dashes=(4, 2))
         _draw_curves(axes, curves)
-        _unit_frame(axes, "false alarms (of the other images)", "recall")
+        _unit_frame(axes, "false positive rate", "true positive rate")
 
     return _drawing("ROC curves", paint, NAMED_INCHES)
 
 
 def precision_drawing(curves: Sequence[Curve]) -> Drawing:
-    """Return precision-recall curves: ``across`` the recall, ``up`` the precision."""
+    """Draw precision-recall curves: ``across`` is the recall, ``up`` the precision."""
 
     def paint(axes: Axes) -> None:
         _draw_curves(axes, curves, steps=True)
         _unit_frame(axes, "recall", "precision")
 
-    return _drawing("Precision and recall", paint, NAMED_INCHES)
+    return _drawing("Precision-recall curves", paint, NAMED_INCHES)
 
 
 def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Return how many images have how many predictions in their set.
+    """Draw a bar chart of the number of images by the size of their prediction set.
 
     Args:
         sizes: Size and images.
@@ -155,13 +155,13 @@ def sizes_drawing(sizes: Sequence[Mapping[str, Any]], what: str) -> Drawing:
         axes.set_ylim(0, 1.12 * max(up))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _frame(axes, f"{what} in the set", "images")
+        _frame(axes, f"{what} in the prediction set", "images")
 
-    return _drawing("Sizes of the sets", paint)
+    return _drawing("Prediction set sizes", paint)
 
 
 def thinned(values: Floats) -> NDArray[np.int64]:
-    """Return the places of at most `MAX_POINTS` of (m,) points of a curve, the ends among them."""
+    """Return the indices of at most `MAX_POINTS` points of a curve of (m,) points, its ends among them."""
     places = np.round(np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS))).astype(np.int64)
     return np.unique(places)
 
@@ -171,7 +171,7 @@ def _draw_curves(axes: Axes, curves: Sequence[Curve], *, steps: bool = False) ->
     for curve in [curve for curve in curves if not curve.name][:MAX_LINES]:
         axes.plot(curve.across, curve.up, color=GRID, linewidth=0.8, drawstyle=style)
     named = [curve for curve in curves if curve.name][:MAX_NAMED]
-    for curve, (colour, dashes) in zip(named, _LOOKS, strict=False):
+    for curve, (colour, dashes) in zip(named, _LINE_STYLES, strict=False):
         axes.plot(
             curve.across, curve.up, color=colour, dashes=dashes, linewidth=1.5, drawstyle=style,
             label=shortened_name(curve.name),

@@ -1,4 +1,4 @@
-"""Drawings of predicted numbers: beside the true ones, how far off they are for which numbers, and how often."""
+"""Regression plots: predicted against true numbers, residuals by true number and by prediction, their histogram."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 
 PANEL_INCHES = (4.6, 3.6)
-# More points make the page heavy and say nothing more.
+# Points drawn at most: each is about 100 bytes of SVG, and more of them only overlap.
 MAX_POINTS = 1500
 _BARS = 24
 
@@ -25,31 +25,31 @@ Ranges = Sequence[Mapping[str, Any]]
 
 
 def value_drawings(
-    true: Floats, given: Floats, name: str, *, by_true: Ranges = (), by_prediction: Ranges = ()
+    true: Floats, predicted: Floats, name: str, *, by_true: Ranges = (), by_prediction: Ranges = ()
 ) -> tuple[Drawing, ...]:
-    """Return drawings of predicted against true numbers, of the residuals against both, and of how often they are what.
+    """Draw predicted against true numbers, the residuals against both, and a histogram of the residuals.
 
     Args:
         true: (n,) labels.
-        given: (n,) predictions.
-        name: What the number is called.
+        predicted: (n,) predictions.
+        name: The name of the predicted number.
         by_true: Ranges of true numbers whose mean residual is drawn with its interval.
         by_prediction: The same of predictions.
     """
-    some, predictions = drawn_points(true, given)
+    some, predictions = drawn_points(true, predicted)
     panels: dict[str, Callable[[Axes], None]] = {
-        "Predicted and true": partial(_paint_pairs, true=some, given=predictions, name=name),
+        "Predicted and true": partial(_paint_pairs, true=some, predicted=predictions, name=name),
         "Residuals by true number": partial(
-            _paint_residuals, across=some, residuals=predictions - some, told=f"true {name}", ranges=by_true
+            _paint_residuals, across=some, residuals=predictions - some, label=f"true {name}", ranges=by_true
         ),
         "Residuals by prediction": partial(
             _paint_residuals,
             across=predictions,
             residuals=predictions - some,
-            told=f"predicted {name}",
+            label=f"predicted {name}",
             ranges=by_prediction,
         ),
-        "How often they are off": partial(_paint_histogram, residuals=given - true),
+        "Histogram of the residuals": partial(_paint_histogram, residuals=predicted - true),
     }
     drawings = []
     for title, paint in panels.items():
@@ -62,38 +62,38 @@ def value_drawings(
     return tuple(drawings)
 
 
-def value_figure(true: Floats, given: Floats, name: str) -> Figure:
-    """Return predicted against true numbers, and the residuals against the predicted ones, in one figure."""
-    true, given = drawn_points(true, given)
+def value_figure(true: Floats, predicted: Floats, name: str) -> Figure:
+    """Draw predicted against true numbers, and the residuals against the predictions, in one figure."""
+    true, predicted = drawn_points(true, predicted)
     figure = Figure(figsize=(2 * PANEL_INCHES[0], PANEL_INCHES[1]), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _paint_pairs(left, true, given, name)
+    _paint_pairs(left, true, predicted, name)
     _title(left, "Predicted and true")
-    _paint_residuals(right, given, given - true, f"predicted {name}", ())
+    _paint_residuals(right, predicted, predicted - true, f"predicted {name}", ())
     _title(right, "Residuals")
     return figure
 
 
-def drawn_points(true: Floats, given: Floats) -> tuple[Floats, Floats]:
+def drawn_points(true: Floats, predicted: Floats) -> tuple[Floats, Floats]:
     """Return the numbers that are drawn: all, or `MAX_POINTS` of them drawn at random, always the same."""
     if len(true) <= MAX_POINTS:
-        return true, given
+        return true, predicted
     chosen = np.sort(np.random.default_rng(0).choice(len(true), MAX_POINTS, replace=False))
-    return true[chosen], given[chosen]
+    return true[chosen], predicted[chosen]
 
 
-def _paint_pairs(axes: Axes, true: Floats, given: Floats, name: str) -> None:
-    low, high = min(true.min(), given.min()), max(true.max(), given.max())
+def _paint_pairs(axes: Axes, true: Floats, predicted: Floats, name: str) -> None:
+    low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     room = 0.04 * ((high - low) or 1.0)
     ends = (low - room, high + room)
     axes.plot(ends, ends, color=MUTED, linewidth=1, dashes=(4, 2))
-    _paint_points(axes, true, given)
+    _paint_points(axes, true, predicted)
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
     _frame(axes, f"true {name}", f"predicted {name}")
 
 
-def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, told: str, ranges: Ranges) -> None:
+def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, label: str, ranges: Ranges) -> None:
     reach = 1.08 * (float(np.abs(residuals).max()) or 1.0)
     axes.axhline(0, color=MUTED, linewidth=1, dashes=(4, 2))
     _paint_points(axes, across, residuals)
@@ -105,7 +105,7 @@ def _paint_residuals(axes: Axes, across: Floats, residuals: Floats, told: str, r
         axes.axhline(mean, color=VAL, linewidth=1.2)
         axes.text(0.99, mean, f"mean {mean:+.3g}", transform=place, ha="right", va="bottom", color=VAL)
     axes.set_ylim(-reach, reach)
-    _frame(axes, told, "predicted - true")
+    _frame(axes, label, "predicted - true")
 
 
 def _paint_ranges(axes: Axes, ranges: Ranges) -> None:
@@ -118,7 +118,7 @@ def _paint_ranges(axes: Axes, ranges: Ranges) -> None:
 
 def _paint_histogram(axes: Axes, residuals: Floats) -> None:
     reach = float(np.abs(residuals).max()) or 1.0
-    # An odd number of bars: one of them stands around 0.
+    # An odd number of bars centres one of them on 0.
     bars = min(_BARS, max(4, 2 * round(len(residuals) ** 0.5))) + 1
     axes.hist(residuals, bins=bars, range=(-reach, reach), color=TRAIN)
     axes.axvline(0, color=MUTED, linewidth=1, dashes=(4, 2))

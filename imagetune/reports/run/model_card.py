@@ -1,4 +1,4 @@
-"""model_card.md: what the model is for, how it was made, how good it is and for whom it is not (Mitchell et al. 2019).
+"""The model card, model_card.md: intended use, data, evaluation results and limitations (Mitchell et al. 2019).
 
 What was measured comes from the run folder; what only people know, from the recipe's ``card`` section.
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from imagetune.core import run_files
 from imagetune.core.text import format_count
-from imagetune.recipe.metrics import METRICS, show_number
+from imagetune.recipe.metrics import METRICS
 from imagetune.reports.page import html_environment, write_page
 from imagetune.reports.run.model_card_sentences import measured_sentences
 from imagetune.reports.run.overview import facts_of, image_counts, metric_view, problem_of
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
-UNSAID = "Not said: the recipe's `card` section has no word on it."
+UNSAID = "Not stated in the `card` section of the recipe."
+# With fewer images, a 95% interval of an accuracy is wider than 0.3.
 FEW = 30
 
 
@@ -39,9 +40,8 @@ def write_model_card(run_dir: Path) -> Path:
 
 def render_model_card(run: RunFiles) -> str:
     """Return the model card of a run as Markdown."""
-    # Markdown: what is not ours is escaped by _plain.
+    # Markdown knows no escaping of Jinja: _plain escapes what a class or a file may be named.
     environment = html_environment().overlay(autoescape=False, finalize=_plain)
-    environment.filters["number"] = show_number
     tested = run.tested_split
     image = run.recipe.data.image
     return environment.get_template("model_card.md.jinja").render(
@@ -61,28 +61,28 @@ def render_model_card(run: RunFiles) -> str:
         metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
         per_class=tested.get("per_class", []) if tested else [],
         measured=list(measured_sentences(run.evaluation)),
-        limits=list(_limits(run)),
+        limits=list(_list_limits(run)),
     )
 
 
-def _limits(run: RunFiles) -> Iterator[str]:
-    """Yield what the metrics themselves say about their limits."""
+def _list_limits(run: RunFiles) -> Iterator[str]:
+    """Yield the limitations that follow from the evaluation itself."""
     tested = run.tested_split
     if tested is None:
         return
     if run.tested_name != "test":
-        yield "No images were held out for a test: the metrics are those of validation, and flatter."
+        yield "No test images were held out: the metrics are those of validation, and optimistic."
     if few := [row["class"] for row in tested.get("per_class", []) if row["images"] < FEW]:
         yield (
-            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} images, "
-            f"so that their own metrics are rough: {', '.join(few)}."
+            f"{format_count(len(few), 'class', 'classes')} with fewer than {FEW} {SPLITS[run.tested_name]} images: "
+            f"metrics of {', '.join(few)} are uncertain."
         )
-    yield "The metrics hold for images like those of the test: same source, same cameras, same labelling."
+    yield "The metrics hold for images like the test images: same source, same cameras, same labelling."
     yield from (f"{note}." for note in tested.get("notes", []))
 
 
 def _plain(value: object) -> object:
-    """Keep names of classes and files from being read as Markdown or HTML; a line stays a line."""
+    """Escape a text for Markdown and HTML, so that names of classes and files stay text; line breaks become spaces."""
     if not isinstance(value, str):
         return value
     return " ".join(value.replace("|", "\\|").replace("<", "&lt;").split("\n"))

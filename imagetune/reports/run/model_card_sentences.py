@@ -1,28 +1,32 @@
-"""The sentences of a model card, from the parts of evaluation.json."""
+"""The sentences of a model card about the sections of evaluation.json beyond the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imagetune.recipe.metrics import VERDICT_METRICS, is_lower_better
+from imagetune.recipe.metrics import METRICS, VERDICT_METRICS, is_lower_better
 
-Part = Mapping[str, Any]
+Section = Mapping[str, Any]
 
 
-def measured_sentences(evaluation: Part) -> Iterator[tuple[str, list[str]]]:
-    """Yield a title and sentences for every deeper part that a run has.
+def measured_sentences(evaluation: Section) -> Iterator[tuple[str, list[str]]]:
+    """Yield a title and sentences for each section of evaluation.json that the card describes.
 
     Args:
-        evaluation: Content of evaluation.json; parts that it has not are left out.
+        evaluation: Content of evaluation.json; sections that it lacks are left out.
     """
-    for key, (title, tell) in _PARTS.items():
-        part = evaluation.get(key)
-        if part and (lines := [line for line in tell(part) if line]):
+    for key, (title, describe) in _SECTIONS.items():
+        section = evaluation.get(key)
+        if section and (lines := [line for line in describe(section) if line]):
             yield title, lines
 
 
-def _metric(value: Part | None, digits: int = 3) -> str:
+def _name_metric(name: str) -> str:
+    return METRICS[name].in_words
+
+
+def _format_metric(value: Section | None, digits: int = 3) -> str:
     if not value or value.get("value") is None:
         return "unknown"
     text = f"{value['value']:.{digits}f}"
@@ -30,7 +34,7 @@ def _metric(value: Part | None, digits: int = 3) -> str:
     return text if low is None or high is None else f"{text} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _percent(value: Part | None) -> str:
+def _format_percent(value: Section | None) -> str:
     if not value or value.get("value") is None:
         return "unknown"
     text = f"{100 * value['value']:.1f}%"
@@ -38,36 +42,37 @@ def _percent(value: Part | None) -> str:
     return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _gaps(part: Part) -> Iterator[str]:
-    found = part.get("train_test") or {}
+def _describe_gaps(section: Section) -> Iterator[str]:
+    found = section.get("train_test") or {}
     for name in VERDICT_METRICS:
         if name in found:
-            yield f"{name}, training less test: {_metric(found[name])}"
+            yield f"The {_name_metric(name)} on training minus that on test is {_format_metric(found[name])}."
             return
 
 
-def _folds(part: Part) -> Iterator[str]:
+def _describe_folds(section: Section) -> Iterator[str]:
     for name in VERDICT_METRICS:
-        if found := part["metrics"].get(name):
-            spread = _metric({**found, "value": found["mean"]})
-            yield f"{name}, mean of {part['count']} folds: {spread}; from {found['least']:.3f} to {found['most']:.3f}"
+        if found := section["metrics"].get(name):
+            spread = _format_metric({**found, "value": found["mean"]})
+            extremes = f"{found['least']:.3f} to {found['most']:.3f}"
+            yield f"The mean {_name_metric(name)} of {section['count']} folds is {spread}; they range from {extremes}."
             return
 
 
-def _text(part: Part) -> Iterator[str]:
-    yield str(part.get("text", ""))
+def _describe_text(section: Section) -> Iterator[str]:
+    yield str(section.get("text", ""))
 
 
-def _baselines(part: Part) -> Iterator[str]:
-    names = {"prior": "one prediction for all", "neighbours": "the nearest neighbours", "probe": "a linear probe"}
-    for model in part["models"]:
-        compared = f"{part['compared']} {_metric(model['metrics'][part['compared']])}"
-        ahead = f"this model is ahead by {_metric(_gain(model['difference'], part['compared']))}"
-        yield f"{names.get(model['name'], model['name'])} of the same features: {compared}; {ahead}"
+def _describe_baselines(section: Section) -> Iterator[str]:
+    names = {"prior": "A constant prediction", "neighbours": "Nearest neighbours", "probe": "A linear probe"}
+    for model in section["models"]:
+        reached = f"{_name_metric(section['compared'])} of {_format_metric(model['metrics'][section['compared']])}"
+        gain = _format_metric(_orient_gain(model["difference"], section["compared"]))
+        yield f"{names.get(model['name'], model['name'])} has a {reached}; this model gains {gain}."
 
 
-def _gain(difference: Part, metric: str) -> Part:
-    """Return a difference as what the model gains, below 0 where it loses."""
+def _orient_gain(difference: Section, metric: str) -> Section:
+    """Return a difference as the gain of the model, negative where it is worse."""
     if not is_lower_better(metric) or difference.get("value") is None:
         return difference
     low, high = difference.get("low"), difference.get("high")
@@ -75,66 +80,69 @@ def _gain(difference: Part, metric: str) -> Part:
     return {**difference, "value": -difference["value"], **ends}
 
 
-def _calibration(part: Part) -> Iterator[str]:
-    tested = part["splits"].get("test")
+def _describe_calibration(section: Section) -> Iterator[str]:
+    tested = section["splits"].get("test")
     if tested:
-        yield f"calibration error on the test: {_metric(tested['before']['ece'])}"
+        yield f"The calibration error on the test images is {_format_metric(tested['before']['ece'])}."
         if tested["after"]:
-            temperature = _metric(part["temperature"], 2)
-            yield f"{_metric(tested['after']['ece'])} at the temperature {temperature} that validation gives"
+            temperature = _format_metric(section["temperature"], 2)
+            after = _format_metric(tested["after"]["ece"])
+            yield f"With the temperature {temperature}, which is fitted on validation, it is {after}."
 
 
-def _selective(part: Part) -> Iterator[str]:
-    for point in part.get("points", []):
+def _describe_selective(section: Section) -> Iterator[str]:
+    for point in section.get("points", []):
         if 0.7 < point["coverage"] < 1:
-            yield f"predicting {_percent(point['predicted'])} of the images, {_percent(point['accuracy'])} are right"
+            coverage, accuracy = _format_percent(point["predicted"]), _format_percent(point["accuracy"])
+            yield f"At a coverage of {coverage}, the accuracy is {accuracy}."
 
 
-def _conformal(part: Part) -> Iterator[str]:
-    if "covered" in part:
-        sets = "sets that promise"
-        if part.get("method") == "absolute_residual" and part["threshold"] is not None:
-            sets = f"intervals of {part['threshold']:.4g} to either side that promise"
-        promised = f"{sets} {100 * part['coverage']:.0f}%"
-        yield f"{promised} hold the truth for {_percent(part['covered'])} of the test images"
+def _describe_conformal(section: Section) -> Iterator[str]:
+    if "covered" in section:
+        kind = "sets"
+        if section.get("method") == "absolute_residual" and section["threshold"] is not None:
+            kind = f"intervals of ±{section['threshold']:.4g}"
+        target = f"a target coverage of {100 * section['coverage']:.0f}%"
+        yield f"Prediction {kind} with {target} cover {_format_percent(section['covered'])} of the test images."
 
 
-def _label_errors(part: Part) -> Iterator[str]:
+def _describe_label_errors(section: Section) -> Iterator[str]:
     for side, where in (("learned", "training and validation"), ("test", "test")):
-        found = part.get(side)
+        found = section.get(side)
         if found:
-            how = "also by the nearest images" if "beyond" in part else "surely enough for confident learning"
-            sure = f", {found['confident']} of them {how}" if "confident" in found else ""
-            yield f"{found['found']} of {found['images']} {where} labels are suspected{sure}"
+            how = "the nearest neighbours" if "beyond" in section else "confident learning"
+            confirmed = f", {found['confident']} of them confirmed by {how}" if "confident" in found else ""
+            yield f"{found['found']} of {found['images']} {where} labels are suspected to be wrong{confirmed}."
 
 
-def _out_of_distribution(part: Part) -> Iterator[str]:
-    tested = part["splits"].get("test")
+def _describe_out_of_distribution(section: Section) -> Iterator[str]:
+    tested = section["splits"].get("test")
     if tested:
-        yield f"{_percent(tested['flagged'])} of the test images are told to be unlike those of training"
-    if part.get("wrong"):
-        away, kept = part["wrong"].get("flagged"), part["wrong"].get("kept")
-        yield f"of those it turns away {_percent(away)} are wrong, of those it keeps {_percent(kept)}"
+        yield f"{_format_percent(tested['flagged'])} of the test images are flagged as out-of-distribution."
+    if section.get("wrong"):
+        flagged, kept = (_format_percent(section["wrong"].get(name)) for name in ("flagged", "kept"))
+        yield f"The error rate of flagged images is {flagged}, that of the others {kept}."
 
 
-def _robustness(part: Part) -> Iterator[str]:
-    if part.get("mean_corruption_error"):
-        yield f"mean error under the 15 common corruptions: {_metric(part['mean_corruption_error'])}"
+def _describe_robustness(section: Section) -> Iterator[str]:
+    if section.get("mean_corruption_error"):
+        error = _format_metric(section["mean_corruption_error"])
+        yield f"The mean corruption error over the 15 common corruptions is {error}."
 
 
-_PARTS = {
-    "gaps": ("From training to test", _gaps),
-    "power": ("Statistical power of the test", _text),
-    "folds": ("Cross-validation", _folds),
-    "residuals": ("How far off it is", _text),
-    "rank_errors": ("How many ranks off it is", _text),
-    "label_confusions": ("Labels that go wrong together", _text),
-    "baselines": ("Beside simple models", _baselines),
-    "calibration": ("Whether probabilities mean what they say", _calibration),
-    "selective_prediction": ("If it may decline to prediction", _selective),
-    "conformal": ("Sets instead of single predictions", _conformal),
-    "slices": ("Parts of the test", _text),
-    "robustness": ("Corrupted images", _robustness),
-    "out_of_distribution": ("Images unlike those of training", _out_of_distribution),
-    "label_errors": ("Labels that are probably wrong", _label_errors),
+_SECTIONS = {
+    "gaps": ("Generalisation gap", _describe_gaps),
+    "power": ("Statistical power", _describe_text),
+    "folds": ("Cross-validation", _describe_folds),
+    "residuals": ("Residuals", _describe_text),
+    "rank_errors": ("Rank errors", _describe_text),
+    "label_confusions": ("Label confusions", _describe_text),
+    "baselines": ("Baselines", _describe_baselines),
+    "calibration": ("Calibration", _describe_calibration),
+    "selective_prediction": ("Selective prediction", _describe_selective),
+    "conformal": ("Conformal prediction", _describe_conformal),
+    "slices": ("Slices", _describe_text),
+    "robustness": ("Robustness to corruptions", _describe_robustness),
+    "out_of_distribution": ("Out-of-distribution detection", _describe_out_of_distribution),
+    "label_errors": ("Suspected label errors", _describe_label_errors),
 }

@@ -1,4 +1,4 @@
-"""What every page about a run tells of it: its facts, how it ended, its metrics, its images."""
+"""The overview of a run that its report and its model card share: description, end, metrics, images, requirements."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def _started(run: RunFiles) -> str:
 
 
 def problem_of(run: RunFiles) -> str:
-    """Return how the run ended, where it did not end well."""
+    """Return in words how the run ended; an empty text where it finished."""
     state = run.status.get("state")
     if state in (None, "finished"):
         return ""
     where = f" in stage {run.status['stage']}, epoch {run.status['epoch']}" if run.status.get("stage") else ""
     if state == "running":
-        return f"The run is still going on{where}; this page shows what there is so far."
+        return f"The run is still in progress{where}; this page shows the results so far."
     how = "was stopped" if state == "killed" else "failed"
-    reason = f" The reason: {run.status['error']}." if run.status.get("error") else ""
+    reason = f" The reason: {run.status['error'].rstrip('.')}." if run.status.get("error") else ""
     return f"The run {how}{where}.{reason}"
 
 
@@ -72,13 +72,13 @@ def metric_view(run: RunFiles, name: str) -> dict[str, Any]:
 
 
 def task_of(run: RunFiles) -> Task:
-    """Return the task of the metrics; runs of old have classes."""
+    """Return the task that was evaluated; evaluation.json of old runs, all of single labels, does not say it."""
     task: Task = run.evaluation.get("task", "single_label")
     return task
 
 
 def image_counts(run: RunFiles) -> dict[str, Any] | None:
-    """Return the images of each class and split; None before the images were split."""
+    """Count the images of each class in each split; None before the images were split."""
     if not run.rows:
         return None
     rule = label_rule(run.recipe.data)
@@ -94,16 +94,16 @@ def image_counts(run: RunFiles) -> dict[str, Any] | None:
 
 
 def requirement_views(run: RunFiles) -> list[dict[str, Any]]:
-    """Return the bars that the test had to reach, with words for what is held against which side of them."""
+    """Return the requirements of the test, each with the end of the interval that is compared and the side."""
     words = {"lower_bound": "lower end of the interval", "upper_bound": "upper end of the interval", "value": "value"}
     return [
         {
-            **bar,
+            **requirement,
             "what": what,
-            "needed": bar[kind],
-            "side": "at most" if is_lower_better(bar["metric"]) else "at least",
+            "needed": requirement[kind],
+            "side": "at most" if is_lower_better(requirement["metric"]) else "at least",
         }
-        for bar in run.evaluation.get("requirements", [])
+        for requirement in run.evaluation.get("requirements", [])
         for kind, what in words.items()
-        if bar.get(kind) is not None
+        if requirement.get(kind) is not None
     ]

@@ -1,4 +1,4 @@
-"""The images of a run as PNG files, for the tracker."""
+"""The plots of a run as PNG files, for MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PNG_DOTS_PER_INCH = 150
 
 
 def write_plots(run_dir: Path) -> tuple[Path, ...]:
-    """Draw what the run folder has metrics for.
+    """Write the plots that the run folder has data for.
 
     Returns:
         The files written: ``learning_curves.png``, ``schedule.png``, and ``confusion_matrix.png`` or
@@ -29,7 +29,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
     """
     run = read_run(run_dir)
     written = []
-    for name, draw in _available(run).items():
+    for name, draw in _list_plots(run).items():
         path = run_dir / run_files.PLOTS / f"{name}.png"
         with drawing_style():
             figure = draw()
@@ -41,7 +41,7 @@ def write_plots(run_dir: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _available(run: RunFiles) -> dict[str, Callable[[], Figure]]:
+def _list_plots(run: RunFiles) -> dict[str, Callable[[], Figure]]:
     available: dict[str, Callable[[], Figure]] = {}
     if run.epochs:
         available["learning_curves"] = lambda: curves_figure(run.epochs)
@@ -50,8 +50,8 @@ def _available(run: RunFiles) -> dict[str, Callable[[], Figure]]:
     split = run.tested_split
     predictions = run.tested_predictions
     if predictions is not None and predictions.rule.task == "regression":
-        true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
-        available["predicted_values"] = lambda: value_figure(true, given, predictions.class_names[0])
+        true, predicted = predictions.targets[:, 0], predictions.probabilities[:, 0]
+        available["predicted_values"] = lambda: value_figure(true, predicted, predictions.class_names[0])
     if split is not None and "confusion_matrix" in split:
         matrix = np.array(split["confusion_matrix"], dtype=np.int64)
         available["confusion_matrix"] = lambda: confusion_figure(matrix, run.evaluation["class_names"])

@@ -1,7 +1,7 @@
-"""report.html: one page about one run, made from the run folder and its images alone.
+"""The report of a run, report.html: one page made from the run folder and its images alone.
 
 The page needs no network: styles, script, drawings and thumbnails are inside. What the run never wrote is left out, and
-said.
+the page says so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from imagetune.core import run_files
 from imagetune.evaluation.errors.mistakes import wrong_images
@@ -22,8 +21,6 @@ from imagetune.recipe.metrics import (
     is_lower_better,
     list_card_metrics,
     list_class_metrics,
-    show_number,
-    show_value,
 )
 from imagetune.recipe.train import StageConfig
 from imagetune.reports.page import html_environment, write_page
@@ -40,7 +37,7 @@ from imagetune.reports.sections.label_errors import label_errors_view
 from imagetune.reports.sections.mistakes import worst_mistakes
 from imagetune.reports.sections.ordinal_and_multilabel import label_confusions_view, rank_errors_view
 from imagetune.reports.sections.out_of_distribution import out_of_distribution_view
-from imagetune.reports.sections.power import resolution_view
+from imagetune.reports.sections.power import power_view
 from imagetune.reports.sections.probabilities import (
     calibration_view,
     conformal_view,
@@ -55,11 +52,11 @@ from imagetune.reports.sections.slices import slices_view
 from imagetune.reports.style import Drawing
 from imagetune.run_folder.reader import SPLITS, RunFiles, read_run
 
-# Template of a section, and what it is drawn from: None where the run has nothing of it.
+# The template of each section, and the function that returns what it shows: None where the run has nothing of it.
 SECTIONS: Mapping[str, Callable[[RunFiles], Mapping[str, Any] | None]] = {
     "rank_errors": rank_errors_view,
     "label_confusions": label_confusions_view,
-    "resolution": resolution_view,
+    "power": power_view,
     "folds": folds_view,
     "slices": slices_view,
     "baselines": baselines_view,
@@ -98,50 +95,53 @@ def write_report(run_dir: Path) -> Path:
 
 def render_report(run: RunFiles) -> str:
     """Return the report of a run as HTML."""
-    environment = html_environment()
-    environment.filters["number"] = show_number
-    environment.filters["measure"] = show_value
     tested = run.tested_split
-    return environment.get_template("report.html.jinja").render(
-        run=run,
-        facts=list(facts_of(run)),
-        problem=problem_of(run),
-        tested=tested,
-        tested_name=SPLITS[run.tested_name],
-        confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
-        task=task_of(run),
-        cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
-        requirements=requirement_views(run),
-        metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
-        splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
-        curves=_curves(run),
-        confusion=_confusion(run),
-        confusions=list(_confusions(run)),
-        classes=sorted(tested.get("per_class", []), key=_weakness) if tested else [],
-        class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
-        values=residuals_view(run),
-        balance=_balance(run),
-        mistakes=_mistakes(run),
-        sections=[(f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None],
-        images=image_counts(run),
-        findings=[_finding(found) for found in run.audit.get("findings", [])],
-        stages=[_stage(run, stage) for stage in run.recipe.train.stages],
-        environment=list(_environment(run)),
-        commands=_commands(run),
+    return (
+        html_environment()
+        .get_template("report.html.jinja")
+        .render(
+            run=run,
+            facts=list(facts_of(run)),
+            problem=problem_of(run),
+            tested=tested,
+            tested_name=SPLITS[run.tested_name],
+            confidence=100 * run.evaluation.get("bootstrap", {}).get("confidence", 0.95),
+            task=task_of(run),
+            cards=[metric_view(run, name) for name in list_card_metrics(task_of(run))] if tested else [],
+            requirements=requirement_views(run),
+            metrics=[metric_view(run, name) for name in METRICS if name in tested["metrics"]] if tested else [],
+            splits={split: name for split, name in SPLITS.items() if split in run.evaluation.get("splits", {})},
+            curves=_draw_curves(run),
+            confusion=_draw_confusion(run),
+            confusions=list(_list_confusions(run)),
+            classes=sorted(tested.get("per_class", []), key=_rank_by_f1) if tested else [],
+            class_columns={name: METRICS[name].heading for name in list_class_metrics(task_of(run))},
+            residuals=residuals_view(run),
+            balance=_compute_balance(run),
+            mistakes=_view_mistakes(run),
+            sections=[
+                (f"{name}.html.jinja", found) for name, part in SECTIONS.items() if (found := part(run)) is not None
+            ],
+            images=image_counts(run),
+            findings=[_view_finding(found) for found in run.audit.get("findings", [])],
+            stages=[_view_stage(run, stage) for stage in run.recipe.train.stages],
+            environment=list(_list_environment(run)),
+            commands=_list_commands(run),
+        )
     )
 
 
-def _confusion(run: RunFiles) -> dict[str, Any] | None:
+def _draw_confusion(run: RunFiles) -> dict[str, Any] | None:
     tested = run.tested_split
     if tested is None or "confusion_matrix" not in tested:
         return None
     matrix = np.array(tested["confusion_matrix"], dtype=np.int64)
     names = run.evaluation["class_names"]
     left_out = len(names) - len(shown_classes(matrix))
-    return {**_markup(confusion_drawing(matrix, names)), "left_out": left_out}
+    return {"drawing": confusion_drawing(matrix, names), "left_out": left_out}
 
 
-def _confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
+def _list_confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Yield the most frequent confusions, the largest first."""
     tested = run.tested_split
     if tested is None or "confusion_matrix" not in tested:
@@ -152,23 +152,28 @@ def _confusions(run: RunFiles) -> Iterator[dict[str, Any]]:
     for cell in np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]:
         row, column = np.unravel_index(cell, wrong.shape)
         if wrong[row, column]:
-            yield {"true": names[row], "taken": names[column], "count": int(wrong[row, column]), "of": int(totals[row])}
+            yield {
+                "true": names[row],
+                "predicted": names[column],
+                "count": int(wrong[row, column]),
+                "of": int(totals[row]),
+            }
 
 
-def _weakness(row: Mapping[str, Any]) -> tuple[bool, float]:
+def _rank_by_f1(row: Mapping[str, Any]) -> tuple[bool, float]:
     f1 = row["metrics"]["f1"]["value"]
     return f1 is None, f1 or 0.0
 
 
-def _balance(run: RunFiles) -> ClassBalance | None:
-    """Return what training made of classes of unequal size; None where there is nothing to tell."""
+def _compute_balance(run: RunFiles) -> ClassBalance | None:
+    """Return the class balance of the run; None where classes are of nearly equal size or the task has none."""
     if run.tested_split is None or run.recipe.data.task not in ("single_label", "ordinal"):
         return None
     counts = Counter(row["label"] for row in run.rows if row["split"] == "train")
     return class_balance(run.recipe.train, counts, run.tested_split["per_class"])
 
 
-def _mistakes(run: RunFiles) -> dict[str, Any] | None:
+def _view_mistakes(run: RunFiles) -> dict[str, Any] | None:
     """Return the worst mistakes; None where there are no predictions."""
     predictions = run.tested_predictions
     if predictions is None:
@@ -180,7 +185,7 @@ def _mistakes(run: RunFiles) -> dict[str, Any] | None:
     return {"wrong": len(wrong_images(predictions)), "images": images, "shown": shown}
 
 
-def _finding(found: Mapping[str, Any]) -> dict[str, Any]:
+def _view_finding(found: Mapping[str, Any]) -> dict[str, Any]:
     paths = found.get("paths", [])
     return {
         "severity": found.get("severity", "note"),
@@ -192,7 +197,7 @@ def _finding(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
+def _view_stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
     """Return a stage as planned, and how it went."""
     lines = [line for line in run.epochs if line.get("stage") == stage.name]
     metric = (stage.early_stopping or run.recipe.train.early_stopping).metric
@@ -204,21 +209,21 @@ def _stage(run: RunFiles, stage: StageConfig) -> dict[str, Any]:
     unfreeze = stage.unfreeze if isinstance(stage.unfreeze, str) else ", ".join(stage.unfreeze)
     return {
         "name": stage.name,
-        "trains": "head only" if unfreeze == "none" else f"head and {unfreeze}",
+        "trainable": "head only" if unfreeze == "none" else f"head and {unfreeze}",
         "epochs": f"{len(lines)} of {stage.epochs}",
-        "rate": f"{_rate(run, stage)}, {stage.schedule.name}",
+        "learning_rate": f"{_format_learning_rate(run, stage)}, {stage.schedule.name}",
         "best": best,
     }
 
 
-def _rate(run: RunFiles, stage: StageConfig) -> str:
+def _format_learning_rate(run: RunFiles, stage: StageConfig) -> str:
     if stage.learning_rate != "auto":
         return f"{stage.learning_rate:g}"
     measured = [rates.rates.max() for rates in stage_rates(run.recipe.train, run.epochs) if rates.name == stage.name]
     return f"auto: {measured[0]:.2g}" if measured else "auto"
 
 
-def _environment(run: RunFiles) -> Iterator[tuple[str, str]]:
+def _list_environment(run: RunFiles) -> Iterator[tuple[str, str]]:
     for name, version in run.lock.get("versions", {}).items():
         yield str(name), str(version)
     for name, value in run.lock.get("platform", {}).items():
@@ -233,7 +238,7 @@ def _environment(run: RunFiles) -> Iterator[tuple[str, str]]:
         yield "images hashed", f"{len(run.lock['images']):,}"
 
 
-def _commands(run: RunFiles) -> list[tuple[str, str]]:
+def _list_commands(run: RunFiles) -> list[tuple[str, str]]:
     folder = shlex.quote(f"runs/{run.folder.name}" if run.folder.parent.name == "runs" else run.folder.name)
     members = [str(member["run"]) for member in run.soup.get("members", [])]
     again = shlex.join(["imagetune", "soup", *members]) if members else f"imagetune fit {folder}/recipe.yaml"
@@ -242,20 +247,15 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         return [repeat]
     return [
         repeat,
-        ("Name new images", f"imagetune predict {folder} image.jpg folder/ --csv predictions.csv"),
-        ("Test again, or on other labelled images", f"imagetune evaluate {folder} --data other/"),
+        ("Predict new images", f"imagetune predict {folder} image.jpg folder/ --csv predictions.csv"),
+        ("Evaluate on other labelled images", f"imagetune evaluate {folder} --data other/"),
         ("Review all runs in MLflow", "imagetune ui"),
         ("Use the model without imagetune", f'keras.models.load_model("{run.folder.name}/model.keras")'),
     ]
 
 
-def _curves(run: RunFiles) -> list[dict[str, Any]]:
+def _draw_curves(run: RunFiles) -> list[Drawing]:
     drawings = list(curve_drawings(run.epochs)) if run.epochs else []
     if rates := stage_rates(run.recipe.train, run.epochs):
         drawings.append(schedule_drawing(rates))
-    return [_markup(drawing) for drawing in drawings]
-
-
-def _markup(drawing: Drawing) -> dict[str, Any]:
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704
+    return drawings

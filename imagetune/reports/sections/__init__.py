@@ -1,1 +1,1 @@
-"""The sections of a run's report, a module each."""
+"""Sections of a run's report, one module each: what evaluation.json holds, prepared for its template."""

@@ -1,4 +1,4 @@
-"""The report's section on what the model has to be better than."""
+"""The baselines section: the model beside a constant prediction, nearest neighbours and a linear probe."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ def baselines_view(run: RunFiles) -> Mapping[str, Any] | None:
     split = run.evaluation.get("splits", {}).get(found["tested"]) if found else None
     if not found or not split:
         return None
-    own = {"title": "This model", "how": "", "metrics": split["metrics"], "difference": None, "told": ""}
+    own = {"title": "This model", "how": "", "metrics": split["metrics"], "difference": None, "verdict": ""}
     rows = [own, *(_row(model, found) for model in found["models"])]
     signed = partial(_signed, name=found["compared"])
     names = {name: METRICS[name].title for name in found["models"][0]["metrics"]}
-    return {**found, "names": names, "rows": rows, "verdict": _verdict(found), "signed": signed}
+    return {**found, "names": names, "rows": rows, "verdict": _describe_verdict(found), "signed": signed}
 
 
 def _signed(value: float, name: str) -> str:
-    """Return a difference with its sign; those in the labels' units with their digits."""
+    """Return a difference with its sign; of metrics in the units of the labels with four digits."""
     return f"{value:+.4g}" if METRICS[name].has_units else f"{value:+.3f}"
 
 
 def _row(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    title, how = _words(model, found["task"])
-    return {**model, "title": title, "how": how, "told": _told(model, found["compared"])}
+    title, how = _describe_baseline(model, found["task"])
+    return {**model, "title": title, "how": how, "verdict": _compare(model, found["compared"])}
 
 
-def _words(model: Mapping[str, Any], task: Task) -> tuple[str, str]:
+def _describe_baseline(model: Mapping[str, Any], task: Task) -> tuple[str, str]:
     if model["name"] == "prior":
         prior: Mapping[Task, tuple[str, str]] = {
-            "single_label": ("Largest class", "the same prediction for every image"),
-            "ordinal": ("Middle class", "the same prediction for every image"),
-            "multi_label": ("Shares of the labels", "the same prediction for every image"),
+            "single_label": ("Majority class", "the same prediction for every image"),
+            "ordinal": ("Median class", "the same prediction for every image"),
+            "multi_label": ("Label frequencies", "the same prediction for every image"),
             "regression": ("Median", "the same number for every image"),
         }
         return prior[task]
     if model["name"] == "neighbours":
         count = int(model["chosen"]["neighbours"])
-        most = "the nearest training image" if count == 1 else f"the {count} nearest training images"
-        return "Nearest neighbour" if count == 1 else "Nearest neighbours", f"{most} by features"
+        how = "the nearest training image" if count == 1 else f"the {count} nearest training images"
+        return "Nearest neighbour" if count == 1 else "Nearest neighbours", f"{how} by features"
     kind = "ridge" if task == "regression" else "logistic"
     return "Linear probe", f"{kind} regression on the features"
 
 
-def _told(model: Mapping[str, Any], compared: str) -> str:
-    """Return whether the model is better than a baseline, in words."""
+def _compare(model: Mapping[str, Any], compared: str) -> str:
+    """Return in words whether the model is better than a baseline, by the interval of their difference."""
     low, high = model["difference"]["low"], model["difference"]["high"]
     if low is None or high is None:
         return ""
     if is_lower_better(compared):
         low, high = -high, -low
-    return "better" if low > 0 else "worse" if high < 0 else "not to be told apart"
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
+def _describe_verdict(found: Mapping[str, Any]) -> str:
     """Return the one sentence that matters most."""
-    told = {model["name"]: _told(model, found["compared"]) for model in found["models"]}
+    verdicts = {model["name"]: _compare(model, found["compared"]) for model in found["models"]}
     names = {
-        "prior": "one prediction for all images",
-        "neighbours": "its nearest neighbours",
+        "prior": "a constant prediction",
+        "neighbours": "nearest neighbours",
         "probe": "a linear probe",
     }
-    beaten = [names[name] for name, word in told.items() if word == "better"]
-    level = [names[name] for name, word in told.items() if word == "not to be told apart"]
-    lost = [names[name] for name, word in told.items() if word == "worse"]
-    return " ".join(_sentences(beaten, level, lost))
+    beaten = [names[name] for name, word in verdicts.items() if word == "better"]
+    level = [names[name] for name, word in verdicts.items() if word == "not distinguishable"]
+    lost = [names[name] for name, word in verdicts.items() if word == "worse"]
+    return " ".join(_list_sentences(beaten, level, lost))
 
 
-def _sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator[str]:
+def _list_sentences(beaten: list[str], level: list[str], lost: list[str]) -> Iterator[str]:
     if lost:
-        yield f"The model does worse than {' and '.join(lost)}: train longer, or use that."
+        yield f"The model is worse than {' and '.join(lost)}: train it longer, or use the baseline."
     if beaten:
         yield f"The model is better than {' and '.join(beaten)}."
     if level:
-        yield f"These images can't tell it from {' and '.join(level)}."
+        yield f"There is no significant difference between the model and {' and '.join(level)}."

@@ -1,4 +1,4 @@
-"""What a run made of classes of unequal size, and how well each class came out of it."""
+"""Class imbalance: how the recipe weights classes of unequal size, and recall and precision of each class."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scipy.stats import spearmanr
 from imagetune.recipe.train import TrainConfig
 from imagetune.training.objectives.class_weights import class_weights, sampling_shares
 
-# A chance split alone makes small classes differ by half; from this ratio of the largest to the smallest on it matters.
+# A random split alone makes small classes differ by half: below this ratio of largest to smallest, sizes say little.
 NOTABLE_RATIO = 2.0
-# With fewer classes, no order of recalls is rarer than one in twenty.
+# With fewer classes, even a perfect rank correlation is not significant at 5%.
 MIN_CLASSES = 5
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class ClassShare:
-    """A class on its way through training.
+    """The share of one class in the data, in an epoch and in the loss, with its recall and precision.
 
     Attributes:
         name: Class name.
@@ -49,11 +49,11 @@ class ClassShare:
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """All classes, the largest first.
+    """The class balance of a run: all classes, the largest first.
 
     Attributes:
-        classes: A row each.
-        measures: What the recipe does about imbalance, in its own words; empty where it does nothing.
+        classes: One row per class.
+        measures: The recipe's keys against imbalance with their values; empty where it sets none.
         correlation: A sentence on whether rare classes are recalled worse.
     """
 
@@ -65,7 +65,7 @@ class ClassBalance:
 def class_balance(
     config: TrainConfig, counts: Mapping[str, int], per_class: Sequence[Mapping[str, Any]]
 ) -> ClassBalance | None:
-    """Return the classes of a run; None where they are of nearly the same size and the recipe treats them alike.
+    """Return the class balance of a run; None where sizes are nearly equal and the recipe treats classes alike.
 
     Args:
         config: ``class_weights``, ``sampling`` and ``loss.logit_adjustment`` are used.
@@ -74,13 +74,13 @@ def class_balance(
     """
     names = [str(row["class"]) for row in per_class]
     images = np.array([counts.get(name, 0) for name in names], np.int64)
-    measures = tuple(_measures(config))
+    measures = tuple(_list_measures(config))
     if not images.all() or (not measures and images.max() < NOTABLE_RATIO * images.min()):
         return None
     share = images / images.sum()
     sampled = sampling_shares(config.sampling, images)
-    given = class_weights(config.class_weights, images, names)
-    effective = sampled * (np.ones(len(names)) if given is None else given)
+    weights = class_weights(config.class_weights, images, names)
+    effective = sampled * (np.ones(len(names)) if weights is None else weights)
     weight = (effective / sampled) / effective.sum()
     shift = config.loss.logit_adjustment * np.log(share)
     rows = [
@@ -97,10 +97,10 @@ def class_balance(
         )
         for index in np.argsort(-images, kind="stable")
     ]
-    return ClassBalance(tuple(rows), measures, _correlation(rows))
+    return ClassBalance(tuple(rows), measures, _describe_correlation(rows))
 
 
-def _measures(config: TrainConfig) -> list[str]:
+def _list_measures(config: TrainConfig) -> list[str]:
     """Return the recipe's keys against imbalance, as far as they do something."""
     weights = config.class_weights
     measures = [] if weights == "none" else [f"class_weights: {weights if isinstance(weights, str) else 'by name'}"]
@@ -109,21 +109,25 @@ def _measures(config: TrainConfig) -> list[str]:
     return measures + ([f"loss.logit_adjustment: {adjustment:g}"] if adjustment else [])
 
 
-def _correlation(rows: Sequence[ClassShare]) -> str:
-    """Say whether recall goes with the number of training images, by Spearman's rank correlation."""
+def _describe_correlation(rows: Sequence[ClassShare]) -> str:
+    """Describe Spearman's rank correlation of recall and number of training images."""
     tested = [row for row in rows if row.recall.get("value") is not None]
     images = np.array([row.images for row in tested], np.float64)
     recalls = np.array([row.recall["value"] for row in tested], np.float64)
     if len(tested) < MIN_CLASSES:
-        return f"Whether rare classes are recalled worse can't be told from {len(tested)} classes."
-    if _constant(images) or _constant(recalls):
-        return "All classes are recalled alike." if _constant(recalls) else "All classes have equally many images."
+        return f"{len(tested)} classes are too few to test whether rare classes have lower recall."
+    if _is_constant(images) or _is_constant(recalls):
+        return (
+            "All classes have the same recall."
+            if _is_constant(recalls)
+            else "All classes have equally many training images."
+        )
     found = spearmanr(images, recalls)
-    metrics = f"rank correlation of training images and recall {found.statistic:.2f}, p {found.pvalue:.2g}"
+    details = f"rank correlation of training images and recall {found.statistic:.2f}, p = {found.pvalue:.2g}"
     if found.pvalue >= SIGNIFICANCE:
-        return f"No clear sign that rare classes are recalled worse: {metrics}."
-    return f"Rare classes are recalled {'worse' if found.statistic > 0 else 'better'}: {metrics}."
+        return f"Rare classes do not have significantly lower recall ({details})."
+    return f"Rare classes have significantly {'lower' if found.statistic > 0 else 'higher'} recall ({details})."
 
 
-def _constant(values: NDArray[np.float64]) -> bool:
+def _is_constant(values: NDArray[np.float64]) -> bool:
     return bool((values == values[0]).all())

@@ -1,4 +1,4 @@
-"""The section of the report about where the model looked."""
+"""The saliency-maps section: Grad-CAM and occlusion maps of the worst mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imagetune.reports.tiles import tile_address
 from imagetune.run_folder.reader import RunFiles
 
 MAX_SHOWN = 24
-"""More are in the run folder alone: the report stays small enough to be sent."""
+"""Further maps are in the run folder only: the report stays small enough to be sent."""
 
 
 def explanations_view(run: RunFiles) -> dict[str, Any] | None:
@@ -18,14 +18,14 @@ def explanations_view(run: RunFiles) -> dict[str, Any] | None:
     document: Mapping[str, Any] | None = run.evaluation.get("explanations")
     if not document:
         return None
-    shown = [_image_view(run.folder, image) for image in document["images"][:MAX_SHOWN]]
+    shown = [_view_image(run.folder, image) for image in document["images"][:MAX_SHOWN]]
     return {**document, "shown": shown, "task": run.recipe.data.task}
 
 
-def _image_view(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
+def _view_image(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry with the addresses of its tiles in the place of their names."""
     saliency_maps = [
         {**saliency, **{method: tile_address(folder, saliency[method]) for method in ("grad_cam", "occlusion")}}
-        for saliency in image["saliency_maps"]
+        for saliency in image["saliency"]
     ]
-    return {**image, "image": tile_address(folder, image["file"]), "saliency_maps": saliency_maps}
+    return {**image, "image": tile_address(folder, image["file"]), "saliency": saliency_maps}

@@ -1,4 +1,4 @@
-"""The report's section on cross-validation."""
+"""The cross-validation section: metrics of each fold, their mean and its corrected interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, drawing_style, inline_drawing
+from imagetune.recipe.metrics import METRICS
+from imagetune.reports.style import BAND, GRID, MUTED, RIGHT, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
 _INCHES = (6.4, 2.4)
@@ -27,13 +28,14 @@ def folds_view(run: RunFiles) -> Mapping[str, Any] | None:
     return {
         **found,
         "names": names,
+        "titles": {name: METRICS[name].title if name in METRICS else name.replace("_", " ") for name in names},
         "tested": tested,
-        "drawing": _drawing(found, drawn, tested) if drawn else None,
+        "drawing": _draw_folds(found, drawn, tested) if drawn else None,
     }
 
 
-def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a drawing of one metric: each fold, their mean with its interval, and the run's own test."""
+def _draw_folds(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> Drawing:
+    """Draw one metric: each fold, their mean with its interval, and the run's own test."""
     title = f"{name.replace('_', ' ')} of each fold"
     spread, folds = found["metrics"][name], found["by_fold"]
     with drawing_style():
@@ -55,4 +57,4 @@ def _drawing(found: Mapping[str, Any], name: str, tested: Mapping[str, Any]) -> 
         axes.grid(axis="x", color=GRID, lw=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(7))
         axes.set_title(title, loc="left", fontsize=9)
-        return {"svg": inline_drawing(figure, title).svg}
+        return inline_drawing(figure, title)

@@ -1,4 +1,4 @@
-"""Images that tell more than metrics: the most confused pairs, the least sure, and what lies near a mistake."""
+"""Image galleries: most confused class pairs, least confident predictions, and nearest training images of mistakes."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from numpy.typing import NDArray
 from imagetune.evaluation.predictions import Predictions
 from imagetune.recipe.data import Task
 from imagetune.reports.thumbnails import shown
-from imagetune.run_folder.reader import RunFiles
+from imagetune.run_folder.reader import SPLITS, RunFiles
 
-# The whole page is to stay small: so many pairs, images of each, and so on.
+# Images are embedded at about 5 kB each: these limits keep the whole page within a few megabytes.
 MAX_PAIRS = 4
 PAIR_IMAGES = 6
-MIN_CONFIDENT = 12
+LEAST_CONFIDENT = 12
 MISTAKES = 8
-ALIKE = 6
+SIMILAR = 6
 LARGE, SMALL = 144, 96
 
-# The true label and the prediction of each image, in words.
-Told = Sequence[tuple[str, ...]]
+# The true label and the prediction of each image, as texts.
+Texts = Sequence[tuple[str, ...]]
 
 
 def galleries_view(run: RunFiles) -> Mapping[str, Any] | None:
     """Return the galleries of the report; None without predictions, or where the recipe wants no mistakes shown.
 
-    Needs the images where they were; one that is gone is told so in its place.
+    The image files have to be where they were; in the place of a missing one the page says so.
     """
     predictions = run.tested_predictions
     if predictions is None or not run.recipe.evaluate.mistakes:
         return None
     found = run.evaluation.get("neighbours") or {}
-    told = [tuple(predictions.rule.told(text) for text in texts) for texts in predictions.texts()]
+    texts = [tuple(predictions.rule.told(text) for text in pair) for pair in predictions.texts()]
     view = {
-        "confused": list(_confused(run, predictions, told)),
-        "unsure": list(_unsure(run, predictions, told)),
-        "mistakes": [_mistake(run, mistake) for mistake in found.get("mistakes", [])[:MISTAKES]],
-        "alike": [_alike(run, pair) for pair in found.get("pairs", [])[:ALIKE]],
+        "confused": list(_list_confused(run, predictions, texts)),
+        "least_confident": list(_list_least_confident(run, predictions, texts)),
+        "mistakes": [_view_mistake(run, mistake) for mistake in found.get("mistakes", [])[:MISTAKES]],
+        "similar": [_view_pair(run, pair) for pair in found.get("pairs", [])[:SIMILAR]],
         "task": predictions.rule.task,
         "trained_on": found.get("trained_on"),
     }
-    return view if any(view[name] for name in ("confused", "unsure", "mistakes", "alike")) else None
+    return view if any(view[name] for name in ("confused", "least_confident", "mistakes", "similar")) else None
 
 
 def min_confident(predictions: Predictions) -> NDArray[np.int64]:
-    """Return all images, those first that the model was least sure of.
+    """Return the indices of all images, the least confident predictions first.
 
-    For one class of several that is the least gap between the two likeliest classes; for multi_label the label nearest
-    to its threshold.
+    Confidence is the margin between the two most probable classes; for multi_label the smallest distance of a label's
+    probability to its threshold.
     """
     if predictions.rule.task == "multi_label":
         gaps = np.abs(predictions.probabilities - np.array(predictions.thresholds or 0.5)).min(axis=1)
@@ -63,7 +63,7 @@ def min_confident(predictions: Predictions) -> NDArray[np.int64]:
 def confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """Yield unordered pairs of classes with the images of one that were predicted as the other.
 
-    The pair with the most such images comes first, and of its images those that the model was surest of.
+    The pair with the most such images comes first, and of its images the most confident prediction.
     """
     labels, predicted = predictions.labels, predictions.predicted
     wrong = np.flatnonzero((labels >= 0) & (labels != predicted))
@@ -75,7 +75,7 @@ def confused_pairs(predictions: Predictions) -> Iterator[tuple[int, int, NDArray
         yield int(pairs[pair, 0]), int(pairs[pair, 1]), members[np.argsort(-sureness[members], kind="stable")]
 
 
-def _confused(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[dict[str, Any]]:
+def _list_confused(run: RunFiles, predictions: Predictions, texts: Texts) -> Iterator[dict[str, Any]]:
     if predictions.rule.task in ("multi_label", "regression"):
         return
     names = predictions.class_names
@@ -85,19 +85,22 @@ def _confused(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[d
         yield {
             "names": (names[one], names[other]),
             "count": len(members),
-            "images": [_image(run, predictions.paths[index], told[index]) for index in members[:PAIR_IMAGES]],
+            "images": [_view_image(run, predictions.paths[index], texts[index]) for index in members[:PAIR_IMAGES]],
         }
 
 
-def _unsure(run: RunFiles, predictions: Predictions, told: Told) -> Iterator[dict[str, Any]]:
+def _list_least_confident(run: RunFiles, predictions: Predictions, texts: Texts) -> Iterator[dict[str, Any]]:
     if predictions.rule.task == "regression":
         return
-    for index in min_confident(predictions)[:MIN_CONFIDENT].tolist():
-        yield {**_image(run, predictions.paths[index], told[index]), "predictions": _predictions(predictions, index)}
+    for index in min_confident(predictions)[:LEAST_CONFIDENT].tolist():
+        yield {
+            **_view_image(run, predictions.paths[index], texts[index]),
+            "predictions": _list_likely(predictions, index),
+        }
 
 
-def _predictions(predictions: Predictions, index: int) -> list[tuple[str, float]]:
-    """Return the two likeliest classes, or the label that is nearest to its threshold."""
+def _list_likely(predictions: Predictions, index: int) -> list[tuple[str, float]]:
+    """Return the two most probable classes, or the label nearest to its threshold, with their probabilities."""
     row = predictions.probabilities[index]
     if predictions.rule.task == "multi_label":
         label = int(np.abs(row - np.array(predictions.thresholds or 0.5)).argmin())
@@ -106,34 +109,37 @@ def _predictions(predictions: Predictions, index: int) -> list[tuple[str, float]
     return [(predictions.class_names[label], float(row[label])) for label in best]
 
 
-def _image(run: RunFiles, path: str, told: tuple[str, ...]) -> dict[str, Any]:
-    true, prediction = told
+def _view_image(run: RunFiles, path: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    true, prediction = texts
     image = shown(path, root=run.images_root, config=run.recipe.data, pixels=LARGE)
     return {**image, "true": true, "predicted": prediction, "right": true == prediction}
 
 
-def _mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
+def _view_mistake(run: RunFiles, mistake: Mapping[str, Any]) -> dict[str, Any]:
     root, config = run.images_root, run.recipe.data
     near = [
         {
             **neighbour,
             **shown(neighbour["path"], root=root, config=config, pixels=SMALL),
-            "against": _speaks_against(neighbour["label"], mistake, config.task),
+            "disagrees": _disagrees(neighbour["label"], mistake, config.task),
         }
         for neighbour in mistake["nearest"]
     ]
     return {**mistake, **shown(mistake["path"], root=root, config=config, pixels=SMALL), "nearest": near}
 
 
-def _speaks_against(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
-    """Return whether a near image's label is another one; of numbers, whether it is nearer to the prediction."""
+def _disagrees(label: str, mistake: Mapping[str, Any], task: Task) -> bool:
+    """Return whether a neighbour's label differs from the image's, or as a number is nearer to the prediction."""
     if task != "regression":
         return bool(label != mistake["label"])
     near, own, prediction = (float(text) for text in (label, mistake["label"], mistake["predicted"]))
     return abs(near - prediction) < abs(near - own)
 
 
-def _alike(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
+def _view_pair(run: RunFiles, pair: Mapping[str, Any]) -> dict[str, Any]:
     root, config = run.images_root, run.recipe.data
-    images = [{**one, **shown(one["path"], root=root, config=config, pixels=SMALL)} for one in pair["images"]]
+    images = [
+        {**one, "split": SPLITS[one["split"]], **shown(one["path"], root=root, config=config, pixels=SMALL)}
+        for one in pair["images"]
+    ]
     return {**pair, "images": images}

@@ -1,4 +1,4 @@
-"""The report's section on images that are probably mislabelled."""
+"""The label-errors section: images whose label is suspected to be wrong, with the likely one."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ PIXELS = 144
 
 
 def label_errors_view(run: RunFiles) -> Mapping[str, Any] | None:
-    """Return what the section shows; None where evaluation.json has no such part."""
+    """Return what the section shows; None where evaluation.json lacks it."""
     found = run.evaluation.get("label_errors")
     if not found:
         return None
-    parts = [("learned", MAX_SHOWN), ("test", MAX_TESTED)]
+    limits = [("learned", MAX_SHOWN), ("test", MAX_TESTED)]
     return {
         **found,
         "numbers": run.recipe.data.task == "regression",
-        "parts": {name: _part(run, found[name], most) for name, most in parts if found.get(name)},
+        "sides": {name: _view_side(run, found[name], most) for name, most in limits if found.get(name)},
     }
 
 
-def _part(run: RunFiles, part: Mapping[str, Any], most: int) -> dict[str, Any]:
+def _view_side(run: RunFiles, part: Mapping[str, Any], most: int) -> dict[str, Any]:
     rule, root = label_rule(run.recipe.data), run.images_root
     images = [
         {

@@ -1,4 +1,4 @@
-"""The report's worst mistakes, as images: wrong, and sure of it."""
+"""The worst mistakes: the most confident wrong predictions with their images, or the largest errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ THUMBNAIL_PIXELS = 208
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong prediction.
+    """A wrong prediction with its image.
 
     Attributes:
         path: Relative to the images' root where below it.
-        true: The true class, the labels, or the number.
-        predicted: What it was predicted as.
-        note: How sure the model was of it, or how far off it is.
-        true_note: What the model gave the truth.
+        true: The true class, labels, or number.
+        predicted: The predicted class, labels, or number.
+        note: The probability of the prediction, or its error.
+        true_note: The probability of the true class.
         image: The image as a ``data:`` address; None where it can't be shown.
         problem: Why it can't be shown.
     """
@@ -38,20 +38,20 @@ class Mistake:
 
 
 def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, most: int) -> Iterator[Mistake]:
-    """Yield the wrong predictions that the model was surest of, the surest first; see `wrong_images`.
+    """Yield the most confident wrong predictions, the most confident first; see `wrong_images`.
 
     Args:
         predictions: Of one split.
         root: Where relative paths start.
         config: Background and the limit of pixels of the images.
-        most: How many at most.
+        most: The number of mistakes at most.
     """
     texts = list(predictions.texts())
     for index in wrong_images(predictions)[:most]:
         path = root / predictions.paths[index]
         image, problem = thumbnail(path, config, pixels=THUMBNAIL_PIXELS)
         true, predicted = (predictions.rule.told(text) for text in texts[index])
-        note, true_note = _notes(predictions, index)
+        note, true_note = _format_notes(predictions, index)
         yield Mistake(
             path=str(path.relative_to(root) if path.is_relative_to(root) else path),
             true=true,
@@ -63,14 +63,14 @@ def worst_mistakes(predictions: Predictions, *, root: Path, config: DataConfig, 
         )
 
 
-def _notes(predictions: Predictions, index: int) -> tuple[str, str]:
-    """Return what stands beside the prediction and beside the truth."""
+def _format_notes(predictions: Predictions, index: int) -> tuple[str, str]:
+    """Return the notes beside the prediction and beside the true class."""
     row = predictions.probabilities[index]
     if predictions.rule.task == "regression":
         return f"({row[0] - predictions.targets[index, 0]:+.4g})", ""
     if predictions.rule.task == "multi_label":
         worst = worst_label(predictions, index)
-        how = "given" if predictions.given[index, worst] else "missed"
+        how = "predicted" if predictions.given[index, worst] else "missed"
         threshold = (predictions.thresholds or (0.5,) * len(row))[worst]
         return f"({predictions.class_names[worst]} {how}: {row[worst]:.0%}, threshold {threshold:.0%})", ""
     return f"{row[predictions.predicted[index]]:.1%}", f"{row[predictions.labels[index]]:.1%}"

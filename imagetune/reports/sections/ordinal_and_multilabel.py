@@ -1,11 +1,10 @@
-"""The report's sections on mistakes of ordered classes, and of several labels."""
+"""The sections on rank errors of ordinal classes and on label confusions of multi-label models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,7 +12,7 @@ from imagetune.evaluation.errors.label_confusions import told
 from imagetune.reports.style import GRID, INK, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.run_folder.reader import RunFiles
 
-# So many pairs of labels are told at once; those beyond chance always are.
+# Pairs shown at least; those that are statistically significant are always shown.
 FEW_ROWS = 6
 MAX_ROWS = 20
 _PANEL_INCHES = (4.6, 2.8)
@@ -24,8 +23,7 @@ def rank_errors_view(run: RunFiles) -> dict[str, Any] | None:
     part = run.evaluation.get("rank_errors")
     if not part:
         return None
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {**part, "drawing": Markup(ranks_drawing(part["distances"]).svg)}  # noqa: S704
+    return {**part, "drawing": ranks_drawing(part["distances"])}
 
 
 def label_confusions_view(run: RunFiles) -> dict[str, Any] | None:
@@ -33,16 +31,16 @@ def label_confusions_view(run: RunFiles) -> dict[str, Any] | None:
     part = run.evaluation.get("label_confusions")
     if not part:
         return None
-    rows = [{**row, "told": told(row)} for row in part["pairs"]]
+    rows = [{**row, "text": told(row)} for row in part["pairs"]]
     shown = [row for place, row in enumerate(rows) if row["more"] or place < FEW_ROWS][:MAX_ROWS]
     return {**part, "rows": shown}
 
 
 def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
-    """Return how many images are how many ranks off.
+    """Draw a bar chart of the number of images by rank error.
 
     Args:
-        distances: Ranks off and images, of `imagetune.evaluation.errors.rank_errors`.
+        distances: Rank error and number of images, from `imagetune.evaluation.errors.rank_errors`.
     """
     with drawing_style():
         figure = Figure(figsize=_PANEL_INCHES, layout="constrained")
@@ -51,7 +49,7 @@ def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
         axes.bar(across, up, color=[VAL if off else TRAIN for off in across], width=0.7)
         for off, images in zip(across, up, strict=True):
             axes.text(off, images, f"{images}", ha="center", va="bottom", color=INK, fontsize=8)
-        axes.set_title("How many ranks off", loc="left", fontsize=10, fontweight="bold", color=INK)
+        axes.set_title("Rank errors", loc="left", fontsize=10, fontweight="bold", color=INK)
         axes.set_xlim(min(across) - 1, max(across) + 1)
         axes.set_ylim(0, 1.12 * max(up))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=11))
@@ -60,4 +58,4 @@ def ranks_drawing(distances: list[Mapping[str, Any]]) -> Drawing:
         axes.set_ylabel("images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.tick_params(length=3)
-        return inline_drawing(figure, "How many ranks off")
+        return inline_drawing(figure, "Rank errors")

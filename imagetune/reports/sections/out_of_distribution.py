@@ -1,4 +1,4 @@
-"""The report's section on images unlike those of training."""
+"""The out-of-distribution section: scores of the splits about the threshold, and the images with the highest scores."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from imagetune.reports.style import GRID, INK, MUTED, RATE, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.reports.thumbnails import shown
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
-TITLE = "Scores of the images"
+TITLE = "Out-of-distribution scores"
 MAX_SHOWN = 6
 PIXELS = 144
 _COLOURS = {"train": TRAIN, "val": VAL, "test": RATE}
@@ -25,18 +24,14 @@ def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
     found = run.evaluation.get("out_of_distribution")
     if not found:
         return None
-    drawing = score_drawing(found)
     strangest = [
         {**one, **shown(one["path"], root=run.images_root, config=run.recipe.data, pixels=PIXELS)}
         for one in found["strangest"][:MAX_SHOWN]
     ]
     names = [(SPLITS[name], found["splits"][name]) for name in SPLITS if name in found["splits"]]
-    # The drawing is our own, its texts escaped by matplotlib.
-    svg = Markup(drawing.svg)  # noqa: S704
     return {
         **found,
-        "svg": svg,
-        "width": drawing.width,
+        "drawing": score_drawing(found),
         "names": names,
         "tested_name": SPLITS[found["tested"]],
         "strangest": strangest,
@@ -44,10 +39,10 @@ def out_of_distribution_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def score_drawing(found: Mapping[str, Any]) -> Drawing:
-    """Return how the scores of each split lie about the threshold.
+    """Draw histograms of the scores of each split, with the threshold.
 
     Args:
-        found: The part ``out_of_distribution`` of evaluation.json.
+        found: The section ``out_of_distribution`` of evaluation.json.
     """
     edges = np.array(found["histogram"]["edges"])
     with drawing_style():
@@ -58,7 +53,7 @@ def score_drawing(found: Mapping[str, Any]) -> Drawing:
             axes.stairs(shares, edges, color=_COLOURS[name], linestyle=_DASHES[name], linewidth=1.6, label=SPLITS[name])
         axes.axvline(found["threshold"], color=INK, linewidth=1)
         axes.text(found["threshold"], 0.98, " flagged →", transform=axes.get_xaxis_transform(), va="top", color=MUTED)
-        axes.set_xlabel(f"{found['score']} score: the further right, the out-of-distribution image")
+        axes.set_xlabel(f"{found['score']} score (higher: more unlike the training images)")
         axes.set_ylabel("share of images")
         axes.grid(color=GRID, linewidth=0.7)
         axes.legend(frameon=False, loc="upper center" if _leans_right(found) else "upper right")

@@ -1,4 +1,4 @@
-"""What the report says of probabilities: calibration, abstaining, prediction sets, curves, costs, operating point."""
+"""The sections on probabilities: calibration, selective and conformal prediction, curves, costs, operating point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from imagetune.evaluation.predictions import Predictions
 from imagetune.evaluation.probabilities.confidence import known_rows, truth_matrix
@@ -23,8 +22,8 @@ from imagetune.reports.plots.probabilities import (
 from imagetune.reports.style import Drawing
 from imagetune.run_folder.reader import SPLITS, RunFiles
 
-# From this chance on, as large an error is nothing that perfect probabilities would not show.
-_LIKELY = 0.05
+# From this p-value on, an error as large is compatible with perfectly calibrated probabilities.
+_SIGNIFICANCE = 0.05
 
 
 def calibration_view(run: RunFiles) -> dict[str, Any] | None:
@@ -36,17 +35,15 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
     return {
         **part,
         "task": run.evaluation.get("task"),
-        "verdict": _calibration_verdict(tested["before"], run.evaluation.get("task") == "multi_label"),
-        "scaling": _scaling_words(part),
+        "verdict": _describe_calibration(tested["before"], run.evaluation.get("task") == "multi_label"),
+        "scaling": _describe_temperature(part),
         "names": {name: SPLITS[name] for name in ("test", "val") if name in part["splits"]},
         "tested": tested,
         "drawings": [
-            _markup(
-                reliability_drawing(
-                    f"Reliability, {SPLITS[name]}",
-                    part["splits"][name]["before"]["bins"],
-                    part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
-                )
+            reliability_drawing(
+                f"Reliability, {SPLITS[name]}",
+                part["splits"][name]["before"]["bins"],
+                part["splits"][name]["after"]["bins"] if part["splits"][name]["after"] else None,
             )
             for name in ("test", "val")
             if name in part["splits"]
@@ -55,13 +52,13 @@ def calibration_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def selective_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the section on leaving predictions to people is drawn from; None where the run has nothing of it."""
+    """Return what the section on selective prediction is drawn from; None where the run has nothing of it."""
     part = run.evaluation.get("selective_prediction")
     if not part:
         return None
     drawing = risk_drawing(part["curve"], part["aurc_random"], part["points"])
     several = run.evaluation.get("task") == "multi_label"
-    return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": _markup(drawing)}
+    return {**part, "split_name": SPLITS[part["split"]], "several": several, "drawing": drawing}
 
 
 def conformal_view(run: RunFiles) -> dict[str, Any] | None:
@@ -70,17 +67,18 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
     if not part:
         return None
     what = "labels" if part["method"] == "risk_control" else "classes"
-    drawing = _markup(sizes_drawing(part["sizes"], what)) if part["sizes"] else None
-    promised, found = part["coverage"], part["covered"]
+    drawing = sizes_drawing(part["sizes"], what) if part["sizes"] else None
+    target, found = part["coverage"], part["covered"]
     low, high = found["low"], found["high"]
-    if low is not None and low > promised:
-        verdict = "more than promised"
-    elif high is not None and high < promised:
+    if low is not None and low > target:
+        verdict = "significantly more than the target"
+    elif high is not None and high < target:
         verdict = (
-            "less than promised: the test images differ from those of validation, or choices made there flatter it"
+            "significantly less than the target: the test images differ from validation, "
+            "or validation selected the model"
         )
     else:
-        verdict = "in keeping with the promise"
+        verdict = "compatible with the target"
     classes = sorted(part["classes"], key=lambda row: (row["covered"]["value"] is None, row["covered"]["value"] or 0.0))
     return {
         **part,
@@ -89,13 +87,13 @@ def conformal_view(run: RunFiles) -> dict[str, Any] | None:
         "verdict": verdict,
         "drawing": drawing,
         "classes": classes,
-        "uneven": [row for row in part.get("ranges", []) if row["covered"]["high"] < promised],
+        "uneven": [row for row in part.get("ranges", []) if row["covered"]["high"] < target],
         "unit": " ".join(run.evaluation["class_names"]) if part["method"] == "absolute_residual" else "",
     }
 
 
 def curves_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the section on ROC and precision is drawn from; None where the run has nothing of it."""
+    """Return what the section on ROC and precision-recall curves shows; None where the run has none."""
     part = run.evaluation.get("curves")
     if not part:
         return None
@@ -109,7 +107,7 @@ def curves_view(run: RunFiles) -> dict[str, Any] | None:
         **part,
         "classes": classes,
         "split_name": SPLITS[part["split"]],
-        "drawings": [] if predictions is None else [_markup(found) for found in _curve_drawings(predictions, named)],
+        "drawings": [] if predictions is None else list(_curve_drawings(predictions, named)),
         "left_out": max(len(classes) - MAX_NAMED, 0),
     }
 
@@ -121,11 +119,13 @@ def costs_view(run: RunFiles) -> dict[str, Any] | None:
         return None
     saved = part["saved"]
     if saved["low"] is not None and saved["low"] > 0:
-        verdict = "Predicting by least expected cost is cheaper, by more than chance."
+        verdict = "Predicting the minimum expected cost is significantly cheaper."
     elif saved["high"] is not None and saved["high"] < 0:
-        verdict = "Predicting by least expected cost is dearer, by more than chance: the probabilities mislead here."
+        verdict = (
+            "Predicting the minimum expected cost is significantly dearer, as the probabilities are not calibrated."
+        )
     else:
-        verdict = "With so many images it can't be told whether predicting by least expected cost is cheaper."
+        verdict = "Predicting the minimum expected cost makes no significant difference."
     names = run.evaluation["class_names"]
     return {**part, "split_name": SPLITS[part["split"]], "verdict": verdict, "names": names}
 
@@ -139,31 +139,31 @@ def operating_view(run: RunFiles) -> dict[str, Any] | None:
     return {**part, "names": names}
 
 
-def _calibration_verdict(measures: Mapping[str, Any], several: bool) -> str:
-    """Return in words whether the model claims too much or too little."""
+def _describe_calibration(measures: Mapping[str, Any], several: bool) -> str:
+    """Return in words whether the model is over- or underconfident, and whether the error may be chance."""
     over = measures["overconfidence"]
-    claimed, happened = _overall(measures)
+    claimed, happened = _average_bins(measures)
     means = (
-        f"Its probabilities of all labels are {100 * claimed:.1f}% on average, and {100 * happened:.1f}% came true."
+        f"The mean predicted probability is {100 * claimed:.1f}%, and the observed frequency is {100 * happened:.1f}%."
         if several
-        else f"Its mean confidence is {100 * claimed:.1f}%, and {100 * happened:.1f}% of its predictions are right."
+        else f"The mean confidence is {100 * claimed:.1f}%, and the accuracy is {100 * happened:.1f}%."
     )
     if over["low"] is not None and over["low"] > 0:
-        told = f"The model claims too much. {means}"
+        text = f"The model is overconfident. {means}"
     elif over["high"] is not None and over["high"] < 0:
-        told = f"The model claims too little. {means}"
+        text = f"The model is underconfident. {means}"
     else:
-        told = f"On the whole no sign that the model claims too much or too little. {means}"
+        text = f"The model is neither significantly over- nor underconfident. {means}"
     chance = measures["ece_by_chance"]
     if chance is None:
-        return told
-    if chance["p_value"] >= _LIKELY:
-        return f"{told} Distances in the diagram are no larger than chance would make them with perfect probabilities."
-    return f"{told} Distances in the diagram are larger than chance would make them with perfect probabilities."
+        return text
+    if chance["p_value"] >= _SIGNIFICANCE:
+        return f"{text} The calibration error is compatible with perfect calibration."
+    return f"{text} The calibration error is statistically significant."
 
 
-def _overall(measures: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the mean claim and the share that came true, over all bins."""
+def _average_bins(measures: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the mean predicted probability and the observed frequency over all bins."""
     counts = np.array([row["predictions"] for row in measures["bins"]], np.float64)
     claimed, happened = (
         float((counts * [row[key] for row in measures["bins"]]).sum() / counts.sum()) for key in ("claimed", "happened")
@@ -171,17 +171,17 @@ def _overall(measures: Mapping[str, Any]) -> tuple[float, float]:
     return claimed, happened
 
 
-def _scaling_words(part: Mapping[str, Any]) -> str:
-    """Return in words what the temperature is and does."""
+def _describe_temperature(part: Mapping[str, Any]) -> str:
+    """Return in words the fitted temperature with its interval, and its effect."""
     temperature = part["temperature"]
     value, low, high = (temperature[key] for key in ("value", "low", "high"))
     if value is None:
         return f"There is no temperature: {temperature['reason']}."
-    effect = "less sure" if value > 1 else "surer"
-    sure = "" if low > 1 or high < 1 else ", though 1, which changes nothing, is within its interval"
+    effect = "less confident" if value > 1 else "more confident"
+    sure = "" if low > 1 or high < 1 else ", although the interval contains 1, which means no change"
     return (
         f"Validation ({part['fitted_on']:,} images) gives a temperature of {value:.2f} ({low:.2f} to {high:.2f}): "
-        f"dividing the logits by it makes predictions {effect}{sure}. No prediction changes."
+        f"dividing the logits by it makes the model {effect}{sure}. The predicted classes stay the same."
     )
 
 
@@ -197,20 +197,15 @@ def _curve_drawings(predictions: Predictions, named: list[str]) -> tuple[Drawing
         true, name = truth[:, index], predictions.class_names[index]
         if not true.any() or true.all():
             continue
-        told = name if name in named else ""
+        label = name if name in named else ""
         false_alarms, recall, _ = roc_curve(true, scores[:, index])
         kept = thinned(recall)
-        roc.append(Curve(told, false_alarms[kept], recall[kept]))
+        roc.append(Curve(label, false_alarms[kept], recall[kept]))
         right, found, _ = precision_recall_curve(true, scores[:, index])
         kept = thinned(right[::-1])
-        precision.append(Curve(told, found[::-1][kept], right[::-1][kept]))
+        precision.append(Curve(label, found[::-1][kept], right[::-1][kept]))
     return roc_drawing(roc), precision_drawing(precision)
 
 
 def _rank(name: str, named: list[str]) -> int:
     return named.index(name) if name in named else len(named)
-
-
-def _markup(drawing: Drawing) -> dict[str, Any]:
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704

@@ -1,11 +1,9 @@
-"""The report's section on how far off predicted numbers are."""
+"""The residuals section of a regression: plots, and bias and error by range."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-from markupsafe import Markup
 
 from imagetune.reports.plots.residuals import MAX_POINTS, value_drawings
 from imagetune.run_folder.reader import RunFiles
@@ -14,19 +12,18 @@ from imagetune.run_folder.reader import RunFiles
 def residuals_view(run: RunFiles) -> dict[str, Any] | None:
     """Return what the section is drawn from; None where classes are predicted or there are no predictions.
 
-    Runs of old have drawings only, as they have no such part in evaluation.json.
+    Old runs have plots only, as their evaluation.json lacks ``residuals``.
     """
     predictions = run.tested_predictions
     if predictions is None or predictions.rule.task != "regression":
         return None
     part: Mapping[str, Any] = run.evaluation.get("residuals") or {}
-    true, given = predictions.targets[:, 0], predictions.probabilities[:, 0]
+    true, predicted = predictions.targets[:, 0], predictions.probabilities[:, 0]
     by_true, by_prediction = part.get("by_true", ()), part.get("by_prediction", ())
-    drawings = value_drawings(true, given, predictions.class_names[0], by_true=by_true, by_prediction=by_prediction)
+    drawings = value_drawings(true, predicted, predictions.class_names[0], by_true=by_true, by_prediction=by_prediction)
     tables = {"true number": by_true, "prediction": by_prediction}
     return {
-        # The drawings are our own, their texts escaped by matplotlib.
-        "drawings": [{"svg": Markup(drawing.svg)} for drawing in drawings],  # noqa: S704
+        "drawings": drawings,
         "drawn": min(len(true), MAX_POINTS),
         "images": len(true),
         "part": part,

@@ -1,4 +1,4 @@
-"""The section of the report about corrupted images."""
+"""The robustness section: metrics per corruption and severity, with examples of corrupted images."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ def robustness_view(run: RunFiles) -> dict[str, Any] | None:
     rows = [
         {
             **row,
-            "title": title_of(row["name"]),
+            "title": _format_title(row["name"]),
             "cells": [
                 {
                     **row["by_severity"][str(severity)],
-                    "heat": heat_of(row["by_severity"][str(severity)]["value"], clean),
+                    "heat": _compute_heat(row["by_severity"][str(severity)]["value"], clean),
                 }
                 for severity in found["severities"]
             ],
-            "mean": {**row["mean"], "heat": heat_of(row["mean"]["value"], clean)},
+            "mean": {**row["mean"], "heat": _compute_heat(row["mean"]["value"], clean)},
         }
         for row in found["corruptions"]
     ]
     return {
         **found,
-        "told": metric.in_words,
+        "metric_name": metric.in_words,
         "lower_is_better": not metric.higher_is_better,
         "rows": rows,
         "common": sum(row["common"] for row in rows),
-        "sheets": [_sheet(run.folder, image) for image in found["sheet"]["images"]],
+        "sheets": [_view_sheet(run.folder, image) for image in found["sheet"]["images"]],
         "extras": {"degrees": ROTATION_DEGREES, "qualities": JPEG_QUALITIES, "resolutions": RESOLUTIONS},
     }
 
 
-def title_of(name: str) -> str:
+def _format_title(name: str) -> str:
     """Return a corruption's name as the report shows it."""
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
-def heat_of(value: float, clean: float) -> int:
-    """Return how much of the clean metric is lost, in percent 0 to 100; for errors, how much is added to it."""
+def _compute_heat(value: float, clean: float) -> int:
+    """Return the relative drop from the metric without corruption (for errors: the increase), in percent, 0 to 100."""
     return round(100 * min(1.0, max(0.0, abs(value - clean) / clean))) if clean else 0
 
 
-def _sheet(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
+def _view_sheet(folder: Path, image: Mapping[str, Any]) -> dict[str, Any]:
     tiles = [image["clean"], *image["corrupted"]]
     shown = [
         {
             **tile,
-            "title": "as it is" if tile is image["clean"] else title_of(tile["name"]),
+            "title": "original" if tile is image["clean"] else _format_title(tile["name"]),
             "image": tile_address(folder, tile["file"]),
             "changed": tile["prediction"] != image["clean"]["prediction"],
         }

@@ -1,4 +1,4 @@
-"""The report's section on parts of the test on which the model is worse."""
+"""The slices section: subgroups of the test images, the worst first."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from imagetune.run_folder.reader import RunFiles
 
-# So many of the worst are told at once; those that are worse by more than chance always are.
+# The worst slices that are always shown; those that are significantly worse are shown as well.
 FEW_ROWS = 5
-# More rows than this nobody reads; they are in evaluation.json.
+# Further rows are in evaluation.json: nobody reads more than this.
 MAX_ROWS = 25
 
 
@@ -19,7 +19,7 @@ def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
     if not found:
         return None
     rows = found["slices"]
-    # Every single attribute is told; of the pairs those that look worst.
+    # Slices by one attribute are all listed; of those by two attributes, the worst.
     singles = [row for row in rows if len(row["attributes"]) == 1][:MAX_ROWS]
     pairs = [row for row in rows if len(row["attributes"]) > 1][: max(0, MAX_ROWS - len(singles))]
     shown = [row for place, row in enumerate(rows) if _is_worse(row) or place < FEW_ROWS]
@@ -28,5 +28,5 @@ def slices_view(run: RunFiles) -> Mapping[str, Any] | None:
 
 
 def _is_worse(row: Mapping[str, Any]) -> bool:
-    """Return whether chance hardly makes a slice so bad, beside all images or those of its classes or numbers."""
+    """Return whether a slice is significantly worse than all images, or than those of its classes or numbers."""
     return bool(row["worse"] or row.get("worse_classes") or row.get("worse_ranges"))

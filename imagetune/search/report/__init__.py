@@ -1,1 +1,1 @@
-"""The page of a search."""
+"""The report of a search: one module per section, and their templates."""

@@ -1,4 +1,4 @@
-"""The report's section on a bake-off: what each backbone reaches against what it costs, and the table behind that."""
+"""The bake-off section: the objective of each backbone against its time and size, as plots and a table."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.search.records.bakeoff_result import Baked, baked
 from imagetune.search.records.pareto import pareto_front
 from imagetune.search.records.reader import SearchFiles
 
 _INCHES = (5.2, 3.8)
-# With more backbones only those on the front are named.
+# With more backbones, only those on the Pareto front are named: names would cover each other.
 _NAMED = 14
 # Where a name may stand beside its point: offset in points, and how it is aligned.
 _SIDES = ((7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
@@ -50,12 +50,12 @@ def bakeoff_view(search: SearchFiles) -> Mapping[str, Any] | None:
     if not rows:
         return None
     first = good[0].probe if good else None
-    devices = sorted({_device(row.probe["cost"]) for row in good if row.probe is not None})
+    devices = sorted({_format_device(row.probe["cost"]) for row in good if row.probe is not None})
     return {
         "objective": search.objective,
         "first": first,
         "rows": rows,
-        "drawings": _drawings(good, search) if good else [],
+        "drawings": _draw_costs(good, search) if good else [],
         "front": [row.name for row in good if row.front],
         "devices": devices,
         "places": sorted({row.result.place for row in good}) if search.recipe.search.executor == "ray" else [],
@@ -64,16 +64,16 @@ def bakeoff_view(search: SearchFiles) -> Mapping[str, Any] | None:
     }
 
 
-def _device(cost: Mapping[str, Any]) -> str:
+def _format_device(cost: Mapping[str, Any]) -> str:
     cores = f"{cost['cores']} core{'' if cost['cores'] == 1 else 's'}"
     return cores if cost["device"].startswith("cpu") else f"{cost['device']} beside {cores}"
 
 
-def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[str]:
+def _draw_costs(rows: Sequence[Baked], search: SearchFiles) -> list[Drawing]:
     probes = [row.probe or {} for row in rows]
     larger = search.direction == "max"
     costs: Mapping[str, list[float]] = {
-        "milliseconds an image, one at a time": [probe["cost"]["milliseconds_one"]["value"] for probe in probes],
+        "milliseconds per image, one at a time": [probe["cost"]["milliseconds_one"]["value"] for probe in probes],
         "megabytes of weights": [probe["cost"]["megabytes"] for probe in probes],
     }
     drawings = []
@@ -83,17 +83,17 @@ def _drawings(rows: Sequence[Baked], search: SearchFiles) -> list[str]:
             _Point(row.name, cost, probe["value"], probe["low"], probe["high"], on)
             for row, probe, cost, on in zip(rows, probes, found, front, strict=True)
         ]
-        drawings.append(_drawing(points, across, search.objective))
+        drawings.append(_draw_cost(points, across, search.objective))
     return drawings
 
 
-def _drawing(points: Sequence[_Point], across: str, objective: str) -> str:
-    """Return the figure of each backbone against one cost, those that nothing beats in these two joined by steps."""
+def _draw_cost(points: Sequence[_Point], across: str, objective: str) -> Drawing:
+    """Draw the objective of each backbone against one cost, with the Pareto front of both as steps."""
     title = f"{objective} and {across.partition(' ')[0]}"
     with drawing_style():
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.subplots()
-        steps = _steps(points)
+        steps = _build_steps(points)
         for start, end in steps:
             axes.plot([start[0], end[0]], [start[1], end[1]], color=VAL, lw=1.2, ls=(0, (4, 2)))
         for point in points:
@@ -102,11 +102,11 @@ def _drawing(points: Sequence[_Point], across: str, objective: str) -> str:
             axes.plot([point.cost], [point.value], "D" if point.front else "o", color=colour, markersize=6.5, zorder=3)
         _frame(axes, [point.cost for point in points], across, f"{objective} of the probe", title)
         _write_names(axes, points, steps, FigureCanvasAgg(figure))
-        return inline_drawing(figure, title).svg
+        return inline_drawing(figure, title)
 
 
-def _steps(points: Sequence[_Point]) -> list[_Line]:
-    """Return the line of the front: up to the next dearer backbone, nothing better can be had than the last one."""
+def _build_steps(points: Sequence[_Point]) -> list[_Line]:
+    """Return the lines of the Pareto front: steps, since up to the next dearer backbone the last one is the best."""
     joined = sorted({(point.cost, point.value) for point in points if point.front})
     steps: list[_Line] = []
     for (cost, value), (next_cost, next_value) in itertools.pairwise(joined):

@@ -1,4 +1,4 @@
-"""Which spaces mattered, and how the objective goes along each."""
+"""Hyperparameter importance (fANOVA): the share of variance that each space explains, and its effect."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, Drawing, drawing_style, inline_drawing
 from imagetune.search.records.axes import Axis
 from imagetune.search.records.importance import FEWEST_SETTINGS, Analysis, Importance, Observation, tamed
 from imagetune.search.records.reader import EPOCHS, SearchFiles
@@ -21,19 +20,19 @@ _POOR_FIT = 0.2
 
 
 def importance_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None where nothing was searched or nothing has a figure."""
+    """Return what the section is drawn from; None where nothing was searched or nothing has a metric."""
     if search.algorithm in ("sweep", "bakeoff") or not search.candidates:
         return None
     analysis, observations = search.analysis, search.observations
     settings = len({seen.settings for seen in observations})
     if analysis is None:
-        return {"why": _why_not(search, settings), "spaces": []}
+        return {"why": _describe_absence(search, settings), "spaces": []}
     return {
         "why": "",
         "spaces": [_row(search, found) for found in analysis.spaces],
-        "together": analysis.together,
+        "interactions": analysis.together,
         "fit": analysis.fit,
-        "trust": _trust(analysis),
+        "trust": _describe_fit(analysis),
         "settings": settings,
         "trials": analysis.trials,
         "none": not any(found.told for found in analysis.spaces),
@@ -42,21 +41,21 @@ def importance_view(search: SearchFiles) -> Mapping[str, Any] | None:
     }
 
 
-def _why_not(search: SearchFiles, settings: int) -> str:
+def _describe_absence(search: SearchFiles, settings: int) -> str:
     if settings < FEWEST_SETTINGS:
         few = f"fewer than {FEWEST_SETTINGS}"
-        return f"Settings with a figure: {settings}. From {few} it can't be told which space matters."
-    return f"All trials have the same {search.objective}: nothing that was searched made a difference."
+        return f"Settings with a metric: {settings}. The importance of spaces is not computed from {few}."
+    return f"All trials have the same {search.objective}: no space has an effect."
 
 
-def _trust(analysis: Analysis) -> str:
+def _describe_fit(analysis: Analysis) -> str:
     share = f"{100 * max(0.0, analysis.fit):.0f}%"
     if analysis.fit < _POOR_FIT:
         return (
-            f"From the settings alone {share} of the differences between trials can be predicted: too few trials, or "
-            "too much luck in them. Take what follows as a first hint."
+            f"The settings explain {share} of the variance between trials (out-of-bag): there are too few "
+            "trials, or they vary too much by chance. The importances below are a first hint only."
         )
-    return f"From the settings alone {share} of the differences between trials can be predicted."
+    return f"The settings explain {share} of the variance between trials (out-of-bag)."
 
 
 def _row(search: SearchFiles, found: Importance) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def _row(search: SearchFiles, found: Importance) -> dict[str, Any]:
         "low": max(0.0, found.share - found.spread),
         "high": min(1.0, found.share + found.spread),
         "chance": found.chance,
-        "told": found.told,
+        "significant": found.told,
     }
 
 
@@ -76,7 +75,7 @@ def _name(search: SearchFiles, axis: Axis) -> str:
     return search.short.get(axis.name, axis.name)
 
 
-def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[dict[str, Any]]:
+def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Observation]) -> Iterator[Drawing]:
     """Yield the effect of each space, all on one scale."""
     metrics = tamed(np.array([seen.objective for seen in observations]))
     ends = [metrics.min(), metrics.max()]
@@ -90,8 +89,7 @@ def _panels(search: SearchFiles, analysis: Analysis, observations: Sequence[Obse
             _effect(axes, found)
             axes.set_ylim(ends[0] - room, ends[1] + room)
             _frame(axes, found.axis, _name(search, found.axis), search.objective)
-            # The drawing is our own, its texts escaped by matplotlib.
-            yield {"svg": Markup(inline_drawing(figure, title).svg), "title": title}  # noqa: S704
+            yield inline_drawing(figure, title)
 
 
 def _points(axes: Axes, axis: Axis, observations: Sequence[Observation], metrics: Any) -> None:

@@ -1,4 +1,4 @@
-"""The head of the search's page: what was searched, how it ended, and the winner."""
+"""The overview of a search: description, end, and the winner with its settings and test metrics."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
     yield "algorithm", search.algorithm
     yield (
         "objective",
-        f"validation {search.objective}, {'smaller' if search.direction == 'min' else 'larger'} is better",
+        f"validation {search.objective}, {'lower' if search.direction == 'min' else 'higher'} is better",
     )
     yield "spaces", str(len(search.axes))
-    yield "trials", _counts(search)
+    yield "trials", _count_trials(search)
     ran = [result for result in search.results if result.seconds > 0]
     if ran:
         clock = clock_of(ran)
@@ -41,27 +41,27 @@ def facts_of(search: SearchFiles) -> Iterator[tuple[str, str]]:
         yield "MLflow run", str(search.tracking["run_id"])
 
 
-def _counts(search: SearchFiles) -> str:
-    """Return the trials by how they ended."""
+def _count_trials(search: SearchFiles) -> str:
+    """Return in words the number of trials by state."""
     counts = Counter(result.status for result in search.searched)
-    told = [f"{counts[state]} {state}" for state in ("completed", "stopped", "repeated", "failed") if counts[state]]
+    parts = [f"{counts[state]} {state}" for state in ("completed", "stopped", "repeated", "failed") if counts[state]]
     if finals := sum(result.trial.phase == "final" for result in search.results):
-        told.append(f"{finals} of finalists with other seeds")
+        parts.append(f"{finals} of finalists with other seeds")
     if search.open:
-        told.append(f"{len(search.open)} not ended")
-    return ", ".join(told) or "none"
+        parts.append(f"{len(search.open)} not ended")
+    return ", ".join(parts) or "none"
 
 
 def problem_of(search: SearchFiles) -> str:
-    """Return how the search ended, where it did not end well."""
+    """Return in words how the search ended; an empty text where it finished."""
     state = search.status.get("state")
     if state in (None, "finished"):
         return ""
     if state == "running":
-        return "The search is still going on; this page shows what there is so far."
+        return "The search is still in progress; this page shows the results so far."
     how = "was stopped" if state == "killed" else "failed"
-    reason = f" The reason: {search.status['error']}." if search.status.get("error") else ""
-    again = " The same command with --resume goes on; ended trials stand." if state == "killed" else ""
+    reason = f" The reason: {search.status['error'].rstrip('.')}." if search.status.get("error") else ""
+    again = " The same command with --resume continues it; ended trials are kept." if state == "killed" else ""
     return f"The search {how}.{reason}{again}"
 
 
@@ -88,7 +88,7 @@ def _setting(search: SearchFiles, axis: Axis, values: Mapping[str, Any]) -> dict
     offered = (
         ", ".join(text_of(value) for value in axis.values)
         if axis.is_choice
-        else f"{text_of(axis.low)} to {text_of(axis.high)}{', by its logarithm' if axis.kind == 'log_uniform' else ''}"
+        else f"{text_of(axis.low)} to {text_of(axis.high)}{', on a log scale' if axis.kind == 'log_uniform' else ''}"
     )
     text = text_of(values[axis.name]) if axis.name in values else "not used"
     return {"name": search.short[axis.name], "path": axis.name, "value": text, "offered": offered}

@@ -1,4 +1,4 @@
-"""Parallel coordinates: an axis a space, the objective as the last one, a line for every setting that was tried."""
+"""Parallel coordinates: an axis for each space, the objective as the last one, a line for each setting."""
 
 from __future__ import annotations
 

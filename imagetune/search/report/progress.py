@@ -1,4 +1,4 @@
-"""How the search went: the best figure so far over trials and over time, and the learning curve of every trial."""
+"""Search progress: the best objective so far over trials and over time, and the learning curve of every trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -24,7 +23,7 @@ _EMPHASISED = 5
 
 
 def progress_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None where no trial has a figure."""
+    """Return what the section is drawn from; None where no trial has a metric."""
     ended = [result for result in search.searched if result.objective is not None]
     if not ended:
         return None
@@ -38,10 +37,9 @@ def progress_view(search: SearchFiles) -> Mapping[str, Any] | None:
     if len(ended) > 1:
         drawings.append(_best(search, ended, numbers, "ended trials", "Best so far, over trials", whole=True))
         drawings.append(_best(search, ended, times, f"{name} of the search", "Best so far, over time", whole=False))
-    curves = _curves(search)
     return {
-        "drawings": [_markup(drawing) for drawing in drawings],
-        "curves": None if curves is None else _markup(curves),
+        "drawings": drawings,
+        "curves": _curves(search),
         "emphasised": min(_EMPHASISED, len(search.candidates)),
         "stopped": any(result.status == "stopped" for result in search.results),
         "failed": any(result.status == "failed" for result in search.searched),
@@ -145,8 +143,3 @@ def _frame(axes: Axes, title: str, below: str, beside: str) -> None:
     axes.set_ylabel(beside)
     axes.grid(axis="y", color=GRID, linewidth=0.7)
     axes.tick_params(length=3)
-
-
-def _markup(drawing: Drawing) -> dict[str, Any]:
-    # The drawing is our own, its texts escaped by matplotlib.
-    return {"title": drawing.title, "svg": Markup(drawing.svg), "width": drawing.width}  # noqa: S704

@@ -1,6 +1,7 @@
-"""report.html of a search: one page made from the files in its folder alone, in whatever state it ended.
+"""The report of a search, report.html: one page made from the files in its folder alone, in whatever state it ended.
 
-The page needs no network: styles, scripts and drawings are inside. What the search never wrote is left out, and said.
+The page needs no network: styles, scripts and drawings are inside. What the search never wrote is left out, and
+the page says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from imagetune.search.report.sweep import sweep_view
 from imagetune.search.report.timeline import timeline_view
 from imagetune.search.report.trials import finalists_view, trials_view
 
-# Template of a section, and what it is drawn from: None where the search has nothing of it.
+# The template of each section, and the function that returns what it shows: None where the search has nothing of it.
 SECTIONS: Mapping[str, Callable[[SearchFiles], Mapping[str, Any] | None]] = {
     "bakeoff": bakeoff_view,
     "sweep": sweep_view,
@@ -53,10 +54,8 @@ def write_search_report(folder: Path) -> Path:
 
 
 def render_search_report(search: SearchFiles) -> str:
-    """Return the page."""
+    """Return the report of a search as HTML."""
     environment = html_environment("imagetune.search.report")
-    environment.filters["objective"] = search.metric
-    environment.filters["spread"] = search.amount
     found = {name: view for name, part in SECTIONS.items() if (view := part(search)) is not None}
     return environment.get_template("search.html.jinja").render(
         search=search,

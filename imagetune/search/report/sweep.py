@@ -1,4 +1,4 @@
-"""The report's section on a sweep: a drawing of each key, and the table behind them."""
+"""The sweep section: the effect of each key alone, as a plot of its values and a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from imagetune.recipe.problems import dotted
 from imagetune.recipe.search import Space
-from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, drawing_style, inline_drawing
+from imagetune.reports.style import GRID, INK, MUTED, TRAIN, VAL, Drawing, drawing_style, inline_drawing
 from imagetune.search.proposers.space import Spaces
 from imagetune.search.proposers.sweep import Effect, sweep_effects, sweep_settings
 from imagetune.search.records.axes import text_of
@@ -28,7 +28,7 @@ _LETTERS = 26
 
 
 def sweep_view(search: SearchFiles) -> Mapping[str, Any] | None:
-    """Return what the section is drawn from; None for another algorithm, or before the defaults have a figure."""
+    """Return what the section is drawn from; None for another algorithm, or before the defaults have a metric."""
     if search.algorithm != "sweep" or not search.searched:
         return None
     settings = sweep_settings(_spaces(search))
@@ -114,7 +114,7 @@ def _limits(effects: Sequence[Effect]) -> tuple[float, float]:
 
 def _drawing(
     rows: Sequence[Effect], base: Effect, axis: Any, objective: str, title: str, limits: tuple[float, float]
-) -> str:
+) -> Drawing:
     """Return the figure of each value: its seeds, their mean, and the interval of its difference to the default."""
     key = next(effect.setting.key for effect in rows if effect.setting.key is not None)
     drawn = [(effect, effect.setting.values[key]) for effect in rows if effect.mean is not None]
@@ -132,7 +132,7 @@ def _drawing(
         axes.set_ylim(*limits)
         axes.set_ylabel(f"validation {objective}")
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-        return inline_drawing(figure, title).svg
+        return inline_drawing(figure, title)
 
 
 def _paint(axes: Axes, place: float, effect: Effect, level: float, *, default: bool) -> None:

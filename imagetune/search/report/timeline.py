@@ -1,4 +1,4 @@
-"""Who ran when and where: a bar for every trial."""
+"""The timeline of a search: a bar for each trial, in a lane for each place where trials ran."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def timeline_view(search: SearchFiles) -> Mapping[str, Any] | None:
         "pauses": [round(_LEFT + seconds * scale, 1) for seconds in clock.pauses],
         "busy": format_duration(busy),
         "total": format_duration(clock.total),
-        "beside": busy / max(clock.total, 1e-9),
+        "parallel": busy / max(clock.total, 1e-9),
     }
 
 

@@ -1,4 +1,4 @@
-"""The tables of the search's page: finalists with each seed's metric, and all trials."""
+"""Tables of a search: finalists with the metric of each seed, and all trials with their settings."""
 
 from __future__ import annotations
 

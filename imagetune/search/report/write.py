@@ -1,4 +1,4 @@
-"""When the page of a search is written: at its end, however it ends, and when somebody asks for it again."""
+"""Writing the report of a search: at its end, however it ends, and again on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagetune.search.report.report import write_search_report
 
 
 def is_search(folder: Path) -> bool:
-    """Tell whether a folder is that of a search."""
+    """Return whether a folder is that of a search."""
     return (folder / STATE_NAME).is_file()
 
 

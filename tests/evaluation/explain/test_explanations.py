@@ -9,10 +9,8 @@ from examined import examined_of
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import ExaminedSplit
-from imagetune.evaluation.explain.explanations import explained_mistakes
-from imagetune.evaluation.explain.explanations import explained_outputs
-from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.predictions import predictions_of
+from imagetune.evaluation.explain.explanations import explained_mistakes, explained_outputs
+from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.model.build import build_model
 from imagetune.recipe.data import DataConfig
 from imagetune.recipe.evaluate import EvaluateConfig
@@ -124,12 +122,12 @@ def test_of_several_labels_the_one_that_is_wrong_by_most_is_explained():
 
 def test_the_report_shows_them_and_stays_small(run_folder, examined):
     evaluation = json.loads((run_folder / "evaluation.json").read_text())
-    assert "Where it looked" not in write_report(run_folder).read_text(encoding="utf-8")
+    assert "Saliency maps" not in write_report(run_folder).read_text(encoding="utf-8")
     evaluation["explanations"] = explained_mistakes(replace(examined, tiles=RunTiles(run_folder)))
     evaluation["explanations"]["images"] *= 20
     (run_folder / "evaluation.json").write_text(json.dumps(evaluation))
     page = write_report(run_folder).read_text(encoding="utf-8")
-    assert "Where it looked" in page
+    assert "Saliency maps" in page
     assert page.count('alt="Grad-CAM for blue"') == page.count('alt="occlusion for red"') == MAX_SHOWN
     assert "24 of the 60 worst mistakes" in page
     assert len(page.encode()) < 5_000_000

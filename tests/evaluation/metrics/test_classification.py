@@ -8,15 +8,11 @@ import pytest
 from scipy.stats import beta
 from sklearn import metrics as sk
 
-from imagetune.errors import DataError
-from imagetune.errors import DivergedError
-from imagetune.evaluation.document import evaluation_document
-from imagetune.evaluation.document import failed_requirements
-from imagetune.evaluation.metrics.classification import HEADLINES
-from imagetune.evaluation.metrics.classification import evaluate_predictions
+from imagetune.errors import DataError, DivergedError
+from imagetune.evaluation.document import evaluation_document, failed_requirements
+from imagetune.evaluation.metrics.classification import HEADLINES, evaluate_predictions
 from imagetune.evaluation.predictions import Predictions
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.evaluate import Requirement
+from imagetune.recipe.evaluate import EvaluateConfig, Requirement
 
 CONFIG = EvaluateConfig(bootstrap_samples=200)
 

@@ -10,21 +10,18 @@ from imagetune.data.loading.decode import load_image
 from imagetune.data.sources.labels import LabelRule
 from imagetune.data.sources.records import Record
 from imagetune.evaluation.context import ExaminedSplit
-from imagetune.evaluation.predictions import Predictions
-from imagetune.evaluation.predictions import predictions_of
+from imagetune.evaluation.predictions import Predictions, predictions_of
 from imagetune.evaluation.robustness.corruptions import corrupt
-from imagetune.evaluation.robustness.measure import Subject
-from imagetune.evaluation.robustness.measure import corruption_seed
-from imagetune.evaluation.robustness.measure import draw_images
-from imagetune.evaluation.robustness.measure import measure_robustness
-from imagetune.evaluation.robustness.measure import robustness_part
-from imagetune.evaluation.robustness.metrics import Sums
-from imagetune.evaluation.robustness.metrics import resampling
-from imagetune.evaluation.robustness.metrics import robustness_metrics
-from imagetune.evaluation.robustness.metrics import sums_of
+from imagetune.evaluation.robustness.measure import (
+    Subject,
+    corruption_seed,
+    draw_images,
+    measure_robustness,
+    robustness_part,
+)
+from imagetune.evaluation.robustness.metrics import Sums, resampling, robustness_metrics, sums_of
 from imagetune.recipe.data import DataConfig
-from imagetune.recipe.evaluate import EvaluateConfig
-from imagetune.recipe.evaluate import RobustnessConfig
+from imagetune.recipe.evaluate import EvaluateConfig, RobustnessConfig
 from imagetune.recipe.schema import Recipe
 from imagetune.reports.run.report import write_report
 from imagetune.reports.sections.robustness import heat_of

@@ -17,7 +17,7 @@ def words(figure):
 def test_both_suggestions_are_marked_and_named():
     found = read_curve("head", RATES, LOSSES)
     figure = rate_figure(found)
-    assert figure.axes[0].get_title(loc="left") == "Range test of stage head"
+    assert figure.axes[0].get_title(loc="left") == "Learning-rate range test of stage head"
     assert {f"valley: {found.valley:.2g}", f"steepest: {found.steepest:.2g}"} <= set(words(figure))
 
 

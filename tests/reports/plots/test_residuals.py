@@ -9,7 +9,7 @@ from imagetune.reports.plots.residuals import MAX_POINTS, drawn_points, value_dr
 def test_the_drawings_name_the_number_whatever_it_looks_like() -> None:
     true = np.linspace(0, 10, 30)
     drawings = value_drawings(true, true + 1, "price_$ & <b>")
-    titles = ["Predicted and true", "Residuals by true number", "Residuals by prediction", "How often they are off"]
+    titles = ["Predicted and true", "Residuals by true number", "Residuals by prediction", "Histogram of the residuals"]
     assert [drawing.title for drawing in drawings] == titles
     for drawing in drawings[:3]:
         assert "price_$ &amp; &lt;b" in drawing.svg

@@ -26,7 +26,7 @@ def test_the_card_says_what_the_model_is_and_how_good(run_folder, evaluation):
         "| birds |",
         "2 families of nearly the same image",
         f"| Accuracy | {metric['value']:.3f} | {metric['low']:.3f} to {metric['high']:.3f} |",
-        "## Limits",
+        "## Limitations",
     ]
     places = [card.find(words) for words in told]
     assert -1 not in places
@@ -53,13 +53,13 @@ def test_what_only_people_know_comes_from_the_recipe_or_is_said_to_be_missing(ru
     )
 
 
-def test_a_deeper_part_of_the_evaluation_has_its_sentences(run_folder):
-    assert "### Images unlike those of training" not in card_of(run_folder)
+def test_a_further_section_of_the_evaluation_has_its_sentences(run_folder):
+    assert "### Out-of-distribution detection" not in card_of(run_folder)
     share = {"value": 0.05, "low": 0.02, "high": 0.1}
     part = {"splits": {"test": {"images": 85, "flagged": share}}}
     rewrite(run_folder / "evaluation.json", out_of_distribution=part)
-    told = "- 5.0% (2.0 to 10.0) of the test images are told to be unlike those of training\n"
-    assert f"### Images unlike those of training\n\n{told}" in card_of(run_folder)
+    told = "- 5.0% (2.0 to 10.0) of the test images are flagged as out-of-distribution.\n"
+    assert f"### Out-of-distribution detection\n\n{told}" in card_of(run_folder)
 
 
 def test_names_can_not_break_the_tables(run_folder):
@@ -75,16 +75,16 @@ def test_a_run_that_failed_has_a_card_too(run_folder):
         (run_folder / name).unlink()
     rewrite(run_folder / "status.json", state="failed", error="the loss is nan")
     card = card_of(run_folder)
-    assert "It was not tested." in card
+    assert "The model was not evaluated." in card
     assert "the loss is nan" in card
 
 
-def test_a_smaller_error_is_told_as_a_lead(run_folder):
+def test_a_smaller_error_is_a_gain(run_folder):
     difference = {"value": -3.0, "low": -5.0, "high": -1.0}
     metrics = {"mae": {"value": 9.0, "low": 7.0, "high": 11.0}}
     part = {"compared": "mae", "models": [{"name": "prior", "metrics": metrics, "difference": difference}]}
     rewrite(run_folder / "evaluation.json", baselines=part)
-    assert "this model is ahead by 3.000 (1.000 to 5.000)" in card_of(run_folder)
+    assert "this model gains 3.000 (1.000 to 5.000)" in card_of(run_folder)
     rewrite(
         run_folder / "evaluation.json",
         baselines={
@@ -93,4 +93,4 @@ def test_a_smaller_error_is_told_as_a_lead(run_folder):
             "models": [{"name": "prior", "metrics": {"r2": metrics["mae"]}, "difference": difference}],
         },
     )
-    assert "this model is ahead by -3.000 (-5.000 to -1.000)" in card_of(run_folder)
+    assert "this model gains -3.000 (-5.000 to -1.000)" in card_of(run_folder)

@@ -38,14 +38,14 @@ def test_a_reviewer_finds_what_matters_in_order(run_folder, evaluation):
     told = [
         "efficientnet_lite0",
         "2026-11-21 10:15",
-        "How well it does on test images",
+        "Test metrics",
         f"{metric['value']:.3f}",
         f"{metric['low']:.3f}\N{EN DASH}{metric['high']:.3f}",
         evaluation["verdict"]["text"],
-        "Required of the test missed",
+        "Requirements missed",
         "Learning curves",
-        "What it mixes up",
-        "Class by class",
+        "Confusion matrix",
+        "Metrics per class",
         "Worst mistakes",
         "2 families of nearly the same image",
         "head and last 3 blocks",
@@ -66,7 +66,7 @@ def test_counts_of_the_images_add_up(run_folder):
 
 def test_the_weakest_class_comes_first(run_folder, evaluation):
     text = write_report(run_folder).read_text()
-    table = text[text.index("Class by class") :]
+    table = text[text.index("Metrics per class") :]
     names = re.findall(r'<th scope="row" data-value="([^"]+)">', table)
     f1 = {row["class"]: row["metrics"]["f1"]["value"] for row in evaluation["splits"]["test"]["per_class"]}
     assert names[0] == min(f1, key=f1.get)
@@ -88,7 +88,7 @@ def test_the_surest_mistakes_are_shown_as_images(run_folder):
 
 def test_no_mistakes_are_shown_where_none_are_asked_for(run_folder):
     rewrite_recipe(run_folder, "mistakes: 24", "mistakes: 0")
-    assert "the recipe asks for none to be shown" in page_of(run_folder).text
+    assert "shows none of them" in page_of(run_folder).text
 
 
 def test_vanished_images_leave_a_placeholder(run_folder, tmp_path):
@@ -123,14 +123,14 @@ def test_a_failed_run_is_reported_as_far_as_it_came(run_folder):
     rewrite(run_folder / "status.json", state="failed", epoch=4, error="the loss is nan")
     text = page_of(run_folder).text
     assert "The run failed in stage top, epoch 4. The reason: the loss is nan." in text
-    assert "There are no test metrics: the run ended before its test." in text
+    assert "There are no test metrics, because the run ended before its test." in text
     assert "Learning curves" in text
-    assert "Class by class" not in text
+    assert "Metrics per class" not in text
     assert "imagetune predict" not in text
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("killed", "The run was stopped"), ("running", "The run is still going on")]
+    ("state", "words"), [("killed", "The run was stopped"), ("running", "The run is still in progress")]
 )
 def test_other_ends_are_told(run_folder, state, words):
     rewrite(run_folder / "status.json", state=state)
@@ -142,7 +142,7 @@ def test_a_recipe_alone_makes_a_page(run_folder, tmp_path):
     bare.mkdir()
     shutil.copy(run_folder / "recipe.yaml", bare)
     text = page_of(bare).text
-    assert "No epoch was finished." in text
+    assert "No epoch was completed." in text
     assert "The run ended before its images were split." in text
 
 
@@ -150,8 +150,8 @@ def test_without_test_images_validation_is_shown_with_a_warning(run_folder, eval
     del evaluation["splits"]["test"]
     (run_folder / "evaluation.json").write_text(json.dumps({**evaluation, "verdict": None, "requirements": []}))
     text = page_of(run_folder).text
-    assert "How well it does on validation images" in text
-    assert "these metrics flatter" in text
+    assert "Validation metrics" in text
+    assert "these metrics are optimistic" in text
 
 
 def test_the_mlflow_run_is_named(run_folder):
@@ -178,21 +178,21 @@ def rewrite_recipe(folder, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_classes_of_unequal_size_are_told_by_their_share_of_the_loss(run_folder, evaluation):
+def test_classes_of_unequal_size_are_listed_with_their_share_of_the_loss(run_folder, evaluation):
     recipe = (run_folder / "recipe.yaml").read_text()
-    assert "Classes by size" not in page_of(run_folder).text
+    assert "Class imbalance" not in page_of(run_folder).text
     changed = recipe.replace("class_weights: none", "class_weights: balanced")
     changed = changed.replace("logit_adjustment: 0.0", "logit_adjustment: 1.0")
     (run_folder / "recipe.yaml").write_text(changed)
     text = page_of(run_folder).text
-    assert "Classes by size" in text
+    assert "Class imbalance" in text
     assert "the recipe sets class_weights: balanced, loss.logit_adjustment: 1." in text
     assert "rank correlation of training images and recall" in text
     classes = len(evaluation["class_names"])
     assert text.count(f" {100 / classes:.1f}%") >= classes  # each has the same share of the loss
 
 
-def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
+def test_a_soup_lists_its_members_in_place_of_a_training(run_folder):
     def step(run, kept):
         return {"added": run, "members": [run], "val": {"accuracy": 0.81, "loss": 0.6}, "kept": kept}
 
@@ -201,15 +201,18 @@ def test_a_soup_tells_its_members_in_place_of_a_training(run_folder):
     (run_folder / "soup.json").write_text(json.dumps(document))
     (run_folder / "metrics.jsonl").unlink()
     text = page_of(run_folder).text
-    assert "the mean of 1 of 2 runs" in text
+    assert "the mean of those of 1 of 2 runs" in text
     assert "runs/c accuracy 0.810, loss 0.6000 left out" in text
     assert "imagetune soup 'runs/a b' runs/c" in text
     assert "Learning curves" not in text
 
 
-def test_views_are_told(run_folder):
-    rewrite(run_folder / "evaluation.json", views=["horizontal_flip", "zoom_in"])
-    assert "the mean over the image and its views: horizontal flip, zoom in." in page_of(run_folder).text
+def test_test_time_augmentation_is_named(run_folder):
+    rewrite(run_folder / "evaluation.json", tta=["horizontal_flip", "zoom_in"])
+    assert (
+        "the mean over the image and its augmented copies (test-time augmentation): horizontal flip, zoom in."
+        in page_of(run_folder).text
+    )
 
 
 @needs_browser

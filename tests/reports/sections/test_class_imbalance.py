@@ -76,11 +76,11 @@ def test_equal_classes_have_no_balance_to_tell_unless_the_recipe_acts():
 @pytest.mark.parametrize(
     ("recalls", "told"),
     [
-        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "Rare classes are recalled worse: rank correlation"),
-        ((0.6, 0.5, 0.4, 0.3, 0.2, 0.1), "Rare classes are recalled better"),
-        ((0.3, 0.6, 0.1, 0.5, 0.2, 0.4), "No clear sign that rare classes are recalled worse"),
-        ((0.9,) * 6, "All classes are recalled alike"),
-        ((0.1, 0.2, 0.3, None, 0.4, None), "can't be told from 4 classes"),
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "Rare classes have significantly lower recall (rank correlation"),
+        ((0.6, 0.5, 0.4, 0.3, 0.2, 0.1), "Rare classes have significantly higher recall"),
+        ((0.3, 0.6, 0.1, 0.5, 0.2, 0.4), "Rare classes do not have significantly lower recall"),
+        ((0.9,) * 6, "All classes have the same recall"),
+        ((0.1, 0.2, 0.3, None, 0.4, None), "4 classes are too few"),
     ],
 )
 def test_the_sentence_follows_the_ranks(recalls, told):

@@ -3,7 +3,7 @@ import numpy as np
 from imagetune.core.files import write_json
 from imagetune.evaluation.predictions import Predictions
 from imagetune.reports.run.report import render_report
-from imagetune.reports.sections.galleries import _speaks_against, confused_pairs, galleries_view, min_confident
+from imagetune.reports.sections.galleries import _disagrees, confused_pairs, galleries_view, min_confident
 from imagetune.run_folder.reader import read_run
 
 
@@ -17,7 +17,7 @@ def test_the_most_confused_pair_comes_first_whichever_way():
     assert pairs == [(0, 1, [2, 1, 0]), (1, 2, [3])]
 
 
-def test_min_confident_is_the_min_gap_between_the_two_likeliest():
+def test_the_least_confident_prediction_has_the_smallest_margin_between_two_classes():
     probabilities = np.array([[0.5, 0.3, 0.2], [0.4, 0.39, 0.21], [0.9, 0.05, 0.05]])
     predictions = Predictions(tuple("abc"), np.zeros(3, np.int64), probabilities, ("x", "y", "z"))
     assert min_confident(predictions).tolist() == [1, 0, 2]
@@ -26,10 +26,10 @@ def test_min_confident_is_the_min_gap_between_the_two_likeliest():
 def test_a_run_of_old_has_galleries_from_its_predictions_alone(run_folder):
     view = galleries_view(read_run(run_folder))
     assert view["confused"][0]["count"] >= view["confused"][-1]["count"] > 0
-    assert len(view["unsure"]) == 12
-    assert all(one["image"].startswith("data:image/jpeg") for one in view["unsure"])
-    assert view["mistakes"] == view["alike"] == []
-    first = view["unsure"][0]["predictions"]
+    assert len(view["least_confident"]) == 12
+    assert all(one["image"].startswith("data:image/jpeg") for one in view["least_confident"])
+    assert view["mistakes"] == view["similar"] == []
+    first = view["least_confident"][0]["predictions"]
     assert first[0][1] >= first[1][1]
 
 
@@ -37,24 +37,24 @@ def test_all_sections_are_drawn_within_a_few_megabytes(run_folder, evaluation):
     write_json(run_folder / "evaluation.json", {**evaluation, **_parts(run_folder)})
     page = render_report(read_run(run_folder))
     for heading in (
-        "What simpler models do",
-        "Most confused pairs, in images",
-        "Where it was least sure",
-        "What training had that is like its mistakes",
-        "Alike, and labelled differently",
-        "Labels to look at",
-        "Images unlike those of training",
+        "Baselines",
+        "Most confused class pairs",
+        "Least confident predictions",
+        "Nearest training images of the worst mistakes",
+        "Similar images with different labels",
+        "Suspected label errors",
+        "Out-of-distribution detection",
     ):
         assert heading in page
     assert len(page) < 4_000_000
     assert "://" not in page.replace("http://www.w3.org", "")
 
 
-def test_a_image_that_is_gone_is_told_in_its_place(run_folder, evaluation):
+def test_in_the_place_of_a_missing_image_the_page_says_so(run_folder, evaluation):
     parts = _parts(run_folder)
     parts["label_errors"]["learned"]["suspects"][0]["path"] = "birds/gone.png"
     write_json(run_folder / "evaluation.json", {**evaluation, **parts})
-    assert "not to be shown" in render_report(read_run(run_folder))
+    assert "cannot be shown" in render_report(read_run(run_folder))
 
 
 def _parts(folder):
@@ -135,13 +135,13 @@ def _parts(folder):
     }
 
 
-def test_a_near_number_speaks_against_a_label_that_it_is_further_from_than_from_the_prediction():
+def test_a_near_number_disagrees_a_label_that_it_is_further_from_than_from_the_prediction():
     mistake = {"label": "100", "predicted": "40"}
-    assert [_speaks_against(near, mistake, "regression") for near in ("45", "69", "71", "200")] == [
+    assert [_disagrees(near, mistake, "regression") for near in ("45", "69", "71", "200")] == [
         True,
         True,
         False,
         False,
     ]
-    assert _speaks_against("cat", {"label": "dog"}, "single_label")
-    assert not _speaks_against("dog", {"label": "dog"}, "single_label")
+    assert _disagrees("cat", {"label": "dog"}, "single_label")
+    assert not _disagrees("dog", {"label": "dog"}, "single_label")

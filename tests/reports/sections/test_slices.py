@@ -1,4 +1,4 @@
-"""The report's section on parts of the test."""
+"""The report's section on slices."""
 
 import json
 
@@ -38,8 +38,8 @@ def test_without_a_finding_only_the_worst_few_are_in_sight(tell, run_folder):
     assert len(view["rows"]) + len(view["folded"]) + view["left_out"] == len(rows)
     assert len(view["rows"]) + len(view["folded"]) <= MAX_ROWS + FEW_ROWS
     page = write_report(run_folder).read_text(encoding="utf-8")
-    assert f"<summary>{len(view['folded'])} more, none of them worse by more than chance</summary>" in page
-    assert page.index(view["rows"][-1]["name"]) < page.index(" more, none of them") < page.index("Other parts of")
+    assert f"<summary>{len(view['folded'])} more slices, none of them significantly worse</summary>" in page
+    assert page.index(view["rows"][-1]["name"]) < page.index(" more slices, none of them") < page.index("Other slices")
 
 
 def test_whatever_is_worse_is_in_sight(tell):
@@ -57,4 +57,4 @@ def test_few_slices_are_not_folded(tell, run_folder):
     random = np.random.default_rng(3)
     _, view = tell(random.random(100) < 0.8, {"camera": cameras(random, 100, 3)})
     assert (len(view["rows"]), view["folded"]) == (3, [])
-    assert "none of them worse" not in write_report(run_folder).read_text(encoding="utf-8")
+    assert "none of them significantly" not in write_report(run_folder).read_text(encoding="utf-8")
