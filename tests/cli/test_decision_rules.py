@@ -115,5 +115,5 @@ def test_a_fit_settles_what_its_few_validation_images_allow(fitted):
     assert manifest["operating_point"] is None
     assert {"selective_prediction", "curves"} <= set(document)
     page = (place / run / "report.html").read_text()
-    assert "Do its probabilities mean what they say?" in page
+    assert "<h2>Calibration</h2>" in page
     assert "Each class against the rest" in page

@@ -61,12 +61,12 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     assert (run / "model" / "feature_statistics.npz").exists() == (score == "mahalanobis")
     _predict_strangers(workplace, imagetune, source)
     page = (run / "report.html").read_text(encoding="utf-8")
-    for heading in ("What simpler models do", "Labels to look at", "Images unlike those of training"):
+    for heading in ("Baselines", "Labels to look at", "Images unlike those of training"):
         assert heading in page
     (run / "report.html").unlink()
     shutil.rmtree(run / "model.keras", ignore_errors=True)
     assert imagetune("report", "run").code == 0
-    assert "What simpler models do" in (run / "report.html").read_text(encoding="utf-8")
+    assert "Baselines" in (run / "report.html").read_text(encoding="utf-8")
     if CHROMIUM:
         seen = browse(run / "report.html", width=500)
         assert seen.console == ()
