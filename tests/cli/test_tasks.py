@@ -116,7 +116,7 @@ def test_several_labels_a_image(tagged, workplace, imagetune, monkeypatch):
         given = [name for name in thresholds if line["probabilities"][name] >= thresholds[name]]
         assert line["label"] == ";".join(given)
     page = (folder / "report.html").read_text()
-    assert "Label by label" in page
+    assert "Label confusions" in page
     assert "Mean average precision" in page
     assert "Confusion matrix" not in page
     assert "Worst mistakes" in page
