@@ -64,7 +64,7 @@ def test_a_run_can_be_tested_on_corrupted_images_later(run, imagetune):
     after = json.loads((run / "evaluation.json").read_text())
     assert {row["name"] for row in after["robustness"]["corruptions"]} == {"contrast", "rotation"}
     assert {key: value for key, value in after.items() if key != "robustness"} == before
-    assert "On corrupted images" in (run / "report.html").read_text()
+    assert "Robustness to corruptions" in (run / "report.html").read_text()
     assert list((run / "robustness").glob("1-contrast.jpg"))
 
 

@@ -51,15 +51,15 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
     assert models["probe"]["metrics"]["accuracy"]["value"] > 0.8
     assert models["prior"]["metrics"]["accuracy"]["value"] < 0.6
     with (run / "label_errors.csv").open(newline="", encoding="utf-8") as file:
-        doubts = {row["path"]: row for row in csv.DictReader(file)}
-    misfiled = {path for path in doubts if "misfiled" in path}
+        label_errors = {row["path"]: row for row in csv.DictReader(file)}
+    misfiled = {path for path in label_errors if "misfiled" in path}
     assert len(misfiled) >= MISFILED - 1
-    assert {doubts[path]["likely_label"] for path in misfiled} == {"red"}
-    assert sum(doubts[path]["confident"] == "yes" for path in misfiled) >= MISFILED - 2
-    assert len(doubts) <= 25
+    assert {label_errors[path]["likely_label"] for path in misfiled} == {"red"}
+    assert sum(label_errors[path]["confident"] == "yes" for path in misfiled) >= MISFILED - 2
+    assert len(label_errors) <= 25
     assert evaluation["neighbours"]["compared"] == 180
     assert (run / "model" / "feature_statistics.npz").exists() == (score == "mahalanobis")
-    _predict_strangers(workplace, imagetune, source)
+    _predict_out_of_distribution(workplace, imagetune, source)
     page = (run / "report.html").read_text(encoding="utf-8")
     for heading in ("<h2>Baselines</h2>", "Suspected label errors", "Out-of-distribution detection"):
         assert heading in page
@@ -77,7 +77,7 @@ def test_a_fit_tells_baselines_doubts_strangers_and_neighbours(source, workplace
             column.check()
 
 
-def _predict_strangers(workplace, imagetune, source):
+def _predict_out_of_distribution(workplace, imagetune, source):
     strange = workplace / "strange"
     strange.mkdir()
     random = np.random.default_rng(0)
