@@ -58,3 +58,11 @@ def trial_folder_name(trial_id: str) -> str:
 def trial_folder(search: Path, trial_id: str) -> Path:
     """Return a trial's run folder in the folder of its search: ``trials/trial-001``."""
     return search / TRIALS / trial_folder_name(trial_id)
+
+
+def next_numbered(folder: Path) -> Path:
+    """Return the first of ``NAME-1``, ``NAME-2``, ... beside a folder ``NAME`` that doesn't exist yet."""
+    number = 1
+    while (place := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return place

@@ -237,10 +237,7 @@ def set_aside(folder: Path, search: Path) -> Path | None:
     """
     if not (folder / run_files.TRACKING).exists():
         return None
-    root = search / run_files.INTERRUPTED
-    number = 1
-    while (aside := root / f"{folder.name}-{number}").exists():
-        number += 1
+    aside = run_files.next_numbered(search / run_files.INTERRUPTED / folder.name)
     aside.mkdir(parents=True)
     for name in _REMEMBERED:
         if (folder / name).exists():

@@ -121,10 +121,7 @@ def make_room(folder: Path) -> None:
         if RunFolder(folder).read_status().get("state") != "finished":
             shutil.rmtree(folder)
             return
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+        folder.rename(run_files.next_numbered(folder))
 
 
 def write_best(recipe: Recipe, winner: Candidate, *, folder: Path, objective: str, fitted: str) -> None:

@@ -123,10 +123,7 @@ def _keep(aside: Path, folder: Path) -> None:
             write_json(status, {**json.loads(status.read_text(encoding="utf-8")), "state": "killed"})
     place = _interrupted(folder)
     place.mkdir(exist_ok=True)
-    number = 1
-    while (place / f"{folder.name}-{number}").exists():
-        number += 1
-    aside.rename(place / f"{folder.name}-{number}")
+    aside.rename(run_files.next_numbered(place / folder.name))
 
 
 def _interrupted(folder: Path) -> Path:
